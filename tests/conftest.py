@@ -1,0 +1,113 @@
+"""Real services for the tests: a PostgreSQL server of the session's own, and Chromium's path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import glob
+import os
+from pathlib import Path
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+
+import optuna
+import pytest
+
+
+# Set by .ci/run, where a missing service is a broken set-up and not a reason to test less.
+REQUIRE_SERVICES = bool(os.environ.get("AUTORESEARCH_REQUIRE_SERVICES"))
+
+
+def _missing(what: str, package: str) -> None:
+    message = f"needs {what}: apt-get install {package}"
+    if REQUIRE_SERVICES:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_optuna() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL, without a database's name, of a PostgreSQL server that dies with the session."""
+    binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+    on_path = shutil.which("initdb")
+    if not binaries and not on_path:
+        _missing("a PostgreSQL server", "postgresql")
+    bin_ = Path(binaries[-1] if binaries else os.path.dirname(on_path or ""))
+    # PostgreSQL refuses to run as root, so root hands the folder to the package's own user.
+    user = "postgres" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if user:
+        shutil.chown(folder, user)
+    port = free_port()
+
+    def run(*argv: str) -> None:
+        subprocess.run(
+            argv, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60
+        )
+
+    data = str(folder / "data")
+    run(str(bin_ / "initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run(str(bin_ / "pg_ctl"), "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
+    try:
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+    finally:
+        run(str(bin_ / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    plain = postgres_server.replace("+psycopg", "")
+    with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return f"{postgres_server}/{name}"
+
+
+StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]
+
+
+@pytest.fixture(params=["memory", "sqlite", "journal", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> StorageFactory:
+    """Each kind of storage in turn: call it again for another process's view of the same one.
+
+    (The in-memory storage is one object, whoever asks.)
+    """
+    if request.param == "memory":
+        memory = optuna.storages.InMemoryStorage()
+        return lambda: memory
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path}/test.db"
+    if request.param == "journal":
+        from optuna.storages.journal import JournalFileBackend
+
+        return lambda: optuna.storages.JournalStorage(JournalFileBackend(f"{tmp_path}/j.log"))
+    url = request.getfixturevalue("postgres_url")
+    return lambda: url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium that Playwright can drive."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        _missing("Chromium", "chromium")
+    return str(path)
