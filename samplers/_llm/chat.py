@@ -1,0 +1,128 @@
+"""A connection to a language model, whichever server it runs on.
+
+What can go wrong is one small tree, and everything that ``openai`` or a socket raises is mapped
+into it in one place:
+
+    ChatError
+    ├── ChatUnavailable    no answer within the deadline: connection, time-out, 429, 5xx
+    ├── ChatRejected       the server refuses for good: key, model, request
+    ├── ContextTooLong     the prompt does not fit into the model's context
+    └── BudgetExhausted    the cap on tokens or cost is reached; nothing was sent
+    NoChatFound(ValueError)   there is no model to ask: neither argument, environment nor wheel
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
+
+
+class ChatError(Exception):
+    """A request to the language model gave no usable answer."""
+
+
+class ChatUnavailable(ChatError):
+    """No answer within the deadline, after retries; the same request may work later."""
+
+
+class ChatRejected(ChatError):
+    """The server refuses for good: a wrong key, an unknown model, an impossible request."""
+
+
+class ContextTooLong(ChatError):
+    """The prompt does not fit into the model's context.
+
+    Attributes:
+        prompt_tokens: Length of the prompt, if the server says it.
+        limit: Tokens that the context holds, if the server says it.
+    """
+
+    def __init__(
+        self, message: str, *, prompt_tokens: int | None = None, limit: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.prompt_tokens = prompt_tokens
+        self.limit = limit
+
+
+class BudgetExhausted(ChatError):
+    """The cap on tokens or cost is reached, so nothing was sent."""
+
+
+class NoChatFound(ValueError):
+    """No language model to ask; the message names the three ways to give one."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A model's reply and what it took.
+
+    Attributes:
+        text: The reply, without reasoning.
+        reasoning: What a reasoning model thought before, ``""`` if it does not say.
+        model: Name of the model that answered.
+        prompt_tokens: Length of the prompt, cached tokens included.
+        cached_tokens: Prompt tokens that the server took from its prefix cache.
+        completion_tokens: Tokens that were generated, reasoning included.
+        seconds: From the call to its return, retries included.
+        attempts: HTTP requests that it took, the successful one included.
+        truncated: Whether the reply was cut off at ``max_tokens``.
+        cost: In the currency of the given prices; ``None`` without prices.
+    """
+
+    text: str
+    reasoning: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+    truncated: bool = False
+    cost: float | None = None
+
+
+class Chat(Protocol):
+    """What a sampler needs of a language model. Must be safe to share among threads."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens that prompt and reply may have together; ``None`` if not known."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text: exact where the server can tell, else an estimate from above."""
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> Completion:
+        """Ask for a reply.
+
+        Args:
+            messages: The conversation so far; each has a ``role`` and a ``content``.
+            schema: JSON schema that the reply should follow. A server may ignore it, so check.
+            max_tokens: Longest reply, reasoning included.
+            temperature: 0 for the likeliest reply.
+            seed: Makes the reply repeatable where the server supports it.
+
+        Raises:
+            ChatError: One of the tree in this module's docstring.
+        """

@@ -1,0 +1,90 @@
+"""What a study's stored trials say: which failed and how, which are the best.
+
+One place decides what a failed trial is, so that every sampler treats failures alike whether the
+objective returns a failure value (the trial is COMPLETE) or raises (it is FAIL).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    # The objective's own rule: parameters in, the values that are really run out.
+    Rule = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def is_failure(trial: FrozenTrial) -> bool:
+    """Whether the evaluation of a finished trial went wrong.
+
+    Its state is FAIL, or its user attribute ``status`` is present and not ``"ok"``, or its value
+    is not a finite number. A pruned trial was stopped on purpose and is no failure.
+    """
+    if trial.state == TrialState.FAIL:
+        return True
+    if trial.state != TrialState.COMPLETE:
+        return False
+    if trial.user_attrs.get("status", "ok") != "ok":
+        return True
+    return not all(math.isfinite(value) for value in trial.values)
+
+
+def failure_class(trial: FrozenTrial) -> str:
+    """One word for how a failed trial failed: its ``status``, else ``nan`` or ``failed``.
+
+    Raises:
+        ValueError: If the trial did not fail.
+    """
+    if not is_failure(trial):
+        raise ValueError(
+            f"A failed trial is needed, but got trial {trial.number} ({trial.state})."
+        )
+    status = trial.user_attrs.get("status", "ok")
+    if status != "ok":
+        return str(status)
+    return "nan" if trial.state == TrialState.COMPLETE else "failed"
+
+
+def finished_trials(study: Study) -> list[FrozenTrial]:
+    """The evaluated trials in the order of their numbers: COMPLETE, PRUNED and FAIL.
+
+    A FAIL trial without parameters broke before anything was evaluated and is left out.
+    """
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
+    return [t for t in trials if t.params or t.state != TrialState.FAIL]
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
+    """The COMPLETE trials that did not fail, the best first; of equal ones the older first."""
+    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    successes = [
+        t for t in finished_trials(study) if t.state == TrialState.COMPLETE and not is_failure(t)
+    ]
+    return sorted(successes, key=lambda t: (sign * t.values[0], t.number))
+
+
+def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, Any]:
+    """The values that a trial was run with, in the order of its parameters.
+
+    They are what ``rule`` makes of the suggested ones, or, without a rule, the suggested ones
+    overlaid with the JSON object that the objective stored as ``effective``. Names that are not
+    parameters of the trial are left out.
+    """
+    if rule is not None:
+        changed = rule(trial.params)
+    else:
+        changed = json.loads(trial.user_attrs.get("effective", "{}"))
+    return {name: changed.get(name, value) for name, value in trial.params.items()}
