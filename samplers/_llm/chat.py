@@ -126,3 +126,27 @@ class Chat(Protocol):
         Raises:
             ChatError: One of the tree in this module's docstring.
         """
+
+
+def default_chat() -> Chat:
+    """The model to ask if none was named.
+
+    The server that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY`` and ``OPENAI_MODEL`` tell of if one of
+    the first two is set, else the embedded model if it is installed.
+
+    Raises:
+        NoChatFound: If there is neither.
+    """
+    raise NotImplementedError
+
+
+def open_chat(spec: str, *, model: str | None = None, api_key: str | None = None) -> Chat:
+    """Open a model by a short name.
+
+    Args:
+        spec: ``"local"``, a preset's name (``openai``, ``anthropic``, ``gemini``, ``vllm``,
+            ``ollama``), a base URL, or the path of a GGUF file.
+        model: Name of the model; by default the preset's, or the first that the server lists.
+        api_key: By default from the environment.
+    """
+    raise NotImplementedError
