@@ -1,0 +1,73 @@
+"""Known answers: equal methods, a known gap, too few seeds, missing runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from studies.report.statistics import compare
+from studies.report.statistics import smallest_p
+from studies.report.statistics import summarize
+
+
+def noisy(gap: float, seeds: int, rng: int) -> dict[int, float]:
+    draws = np.random.default_rng(rng).normal(0, 0.001, seeds)
+    return {seed: 1.0 + gap + float(draw) for seed, draw in enumerate(draws)}
+
+
+def test_summary_uses_the_sample_sd_and_students_interval() -> None:
+    summary = summarize([1.0, 2.0, 3.0])
+    assert (summary.mean, summary.sd) == (2.0, 1.0)
+    # t_{0.975, 2} = 4.302653 (table), over sqrt(3)
+    assert summary.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3))
+
+
+def test_one_run_has_a_mean_and_no_spread() -> None:
+    summary = summarize([1.5])
+    assert summary.mean == 1.5 and math.isnan(summary.sd)
+
+
+def test_a_known_gap_is_found_and_has_the_right_size_and_sign() -> None:
+    (row,) = compare({"a": noisy(-0.01, 10, 1), "b": noisy(0, 10, 2)}, "b")
+    assert row.difference == pytest.approx(-0.01, abs=0.001)
+    assert row.effect == -1.0
+    assert row.p_two_sided == pytest.approx(smallest_p(10))
+    assert "a is better than b" in row.sentence
+
+
+def test_equal_methods_are_not_told_apart_nor_called_equal() -> None:
+    (row,) = compare({"a": noisy(0, 10, 1), "b": noisy(0, 10, 2)}, "b")
+    assert "No difference" in row.sentence and "not evidence" in row.sentence
+
+
+def test_three_seeds_support_no_claim_however_clear_the_gap() -> None:
+    (row,) = compare({"a": noisy(-1, 3, 1), "b": noisy(0, 3, 2)}, "b")
+    assert row.p_less == pytest.approx(0.125)
+    assert "3 paired seeds can't support a claim" in row.sentence
+
+
+def test_missing_runs_are_left_out_of_the_pairs() -> None:
+    a = noisy(0, 8, 1)
+    del a[3], a[5]
+    (row,) = compare({"a": a, "b": noisy(0, 7, 2)}, "b")
+    assert row.n == 5
+
+
+def test_no_common_seed_and_identical_values_are_said_plainly() -> None:
+    (none,) = compare({"a": {1: 1.0}, "b": {2: 1.0}}, "b")
+    assert "share no finished seed" in none.sentence
+    (same,) = compare({"a": {s: 1.0 for s in range(8)}, "b": {s: 1.0 for s in range(8)}}, "b")
+    assert same.p_two_sided == 1.0
+
+
+def test_holm_corrects_for_the_number_of_methods() -> None:
+    best = {
+        name: noisy(gap, 10, i)
+        for i, (name, gap) in enumerate({"ref": 0.0, "a": -0.01, "b": -0.01, "c": 0.0}.items())
+    }
+    rows = {row.method: row for row in compare(best, "ref")}
+    assert rows["a"].p_holm == pytest.approx(3 * smallest_p(10))
+    # Step-down p-values never fall below an earlier one.
+    assert rows["c"].p_holm >= max(rows["a"].p_holm, rows["b"].p_holm)
