@@ -1,0 +1,224 @@
+"""A change to a text, as a language model writes it: search / replace blocks.
+
+The format, one or more times in a reply, with prose around it ignored:
+
+    <<<<<<< SEARCH
+    lines of the text, exactly as they stand there
+    =======
+    lines that take their place (none: the lines are deleted)
+    >>>>>>> REPLACE
+
+Markers stand alone on their lines, with five or more of their signs. Blocks are applied in order, each to
+what the one before it left, and the lines of each must occur exactly once: a block that occurs twice
+is as wrong as one that occurs nowhere, since the model meant one place and the reader can't know which.
+Nothing is matched loosely (blanks at the ends of lines excepted): a proposal is run for minutes, so a
+question back is cheaper than a guess.
+
+Errors are written for the model, which gets them back word for word:
+
+    EditError(ValueError)    what is wrong with the reply, and the nearest lines of the text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+import difflib
+import re
+
+
+# A reply of more characters than this is no answer to a question about one script.
+MAX_REPLY_CHARS = 400_000
+# How many lines of context the message of a block that matched nowhere shows.
+_NEAREST_LINES = 12
+# difflib is quadratic: beyond this many candidates, only windows that share a line are compared.
+_MAX_CANDIDATES = 400
+
+_SEARCH = re.compile(r"^<{5,}\s*SEARCH\s*$")
+_DIVIDER = re.compile(r"^={5,}\s*$")
+_REPLACE = re.compile(r"^>{5,}\s*REPLACE\s*$")
+_FENCE = re.compile(r"^\s*```")
+_REFUSAL = re.compile(
+    r"\b(i can(?:'|’)?t|i cannot|i(?:'|’)?m sorry|i am sorry|unable to|i won(?:'|’)?t)\b",
+    re.IGNORECASE,
+)
+
+
+class EditError(ValueError):
+    """A reply that can't be turned into a changed text; the message tells its author why."""
+
+
+@dataclass(frozen=True)
+class EditBlock:
+    """One replacement: ``search`` must be found once; both are whole lines without the last newline."""
+
+    search: str
+    replace: str
+
+
+def parse_edits(reply: str) -> list[EditBlock]:
+    """The blocks of a reply, in order.
+
+    Raises:
+        EditError: the reply is too long, has no block, or has a block that isn't closed.
+    """
+    if len(reply) > MAX_REPLY_CHARS:
+        raise EditError(
+            f"A reply must have at most {MAX_REPLY_CHARS} characters, but got {len(reply)}."
+        )
+    blocks = list(_blocks(reply.splitlines()))
+    if blocks:
+        return blocks
+    if not reply.strip():
+        raise EditError("The reply is empty: it must contain a SEARCH / REPLACE block.")
+    if _REFUSAL.search(reply[:400]):
+        raise EditError("The reply is a refusal: it must contain a SEARCH / REPLACE block.")
+    raise EditError(
+        "The reply has no SEARCH / REPLACE block. A line <<<<<<< SEARCH, the lines to change, a line "
+        "=======, the new lines, and a line >>>>>>> REPLACE make one."
+    )
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
+    """Walk the three states of a reply: prose, the lines sought, the lines that replace them."""
+    search: list[str] = []
+    replace: list[str] = []
+    state = "prose"
+    for number, line in enumerate(lines, start=1):
+        if state == "prose":
+            if _SEARCH.match(line):
+                search, replace, state = [], [], "search"
+            elif _REPLACE.match(line):
+                raise EditError(
+                    f"Line {number} of the reply closes a block that was never opened."
+                )
+        elif state == "search":
+            if _DIVIDER.match(line):
+                state = "replace"
+            elif _SEARCH.match(line) or _REPLACE.match(line):
+                raise EditError(f"Line {number} of the reply must come after a line =======.")
+            else:
+                search.append(line)
+        elif _REPLACE.match(line):
+            yield EditBlock(_text(search), _text(replace))
+            state = "prose"
+        elif _SEARCH.match(line) or _DIVIDER.match(line):
+            raise EditError(
+                f"Line {number} of the reply must come after a line >>>>>>> REPLACE that closes the "
+                "block before it."
+            )
+        else:
+            replace.append(line)
+    if state != "prose":
+        raise EditError(
+            "The reply ends inside a block: it was cut off, or a line >>>>>>> REPLACE is missing."
+        )
+
+
+def _text(lines: list[str]) -> str:
+    """The lines of one side of a block, without a code fence that was put inside it."""
+    if len(lines) >= 2 and _FENCE.match(lines[0]) and _FENCE.match(lines[-1]):
+        lines = lines[1:-1]
+    return "\n".join(lines)
+
+
+def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
+    """The text with every block applied, in order, each to what the one before it left.
+
+    Raises:
+        EditError: a block searches for nothing, for lines that don't occur, or for lines that
+            occur more than once; or all of them together leave the text as it was.
+    """
+    edited = text
+    for number, block in enumerate(blocks, start=1):
+        edited = _apply(edited, block, f"Block {number} of {len(blocks)}")
+    if edited == text:
+        raise EditError("The blocks leave the text as it was: the new lines must differ.")
+    return edited
+
+
+def _apply(text: str, block: EditBlock, name: str) -> str:
+    if not block.search.strip():
+        raise EditError(
+            f"{name} searches for nothing: it must name at least one line of the text."
+        )
+    lines = text.splitlines()
+    search = block.search.splitlines()
+    found = _occurrences(lines, search)
+    if len(found) > 1:
+        places = ", ".join(str(start + 1) for start in found[:5])
+        raise EditError(
+            f"{name} must match once, but its lines occur {len(found)} times (at lines {places}). "
+            "Put the lines around the right one into the block too."
+        )
+    if not found:
+        raise EditError(f"{name} matches no lines of the text. {_nearest(lines, search)}")
+    start = found[0]
+    lines[start : start + len(search)] = block.replace.splitlines()
+    return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
+
+
+def _occurrences(lines: Sequence[str], search: Sequence[str]) -> list[int]:
+    """Where whole lines match; blanks at their ends don't count, blanks at their beginnings do."""
+    wanted = [line.rstrip() for line in search]
+    bare = [line.rstrip() for line in lines]
+    return [
+        start
+        for start in range(len(bare) - len(wanted) + 1)
+        if bare[start] == wanted[0] and bare[start : start + len(wanted)] == wanted
+    ]
+
+
+def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
+    """The lines of the text that are most like those sought, for the model to copy from."""
+    length = min(max(len(search), 1), _NEAREST_LINES)
+    wanted = "\n".join(search[:length])
+    starts = range(max(len(lines) - length + 1, 1))
+    if len(starts) > _MAX_CANDIDATES:
+        shared = {line.strip() for line in search if line.strip()}
+        close = difflib.get_close_matches(
+            next(line for line in search if line.strip()), [*{*lines}], n=5, cutoff=0.3
+        )
+        shared |= {line.strip() for line in close}
+        hits = [i for i, line in enumerate(lines) if line.strip() in shared]
+        starts = [i for i in hits if i < len(starts)][:_MAX_CANDIDATES]  # type: ignore[assignment]
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wanted)
+    best, ratio = 0, 0.0
+    for start in starts:
+        matcher.set_seq1("\n".join(lines[start : start + length]))
+        # The two cheap upper bounds spare most of the quadratic work.
+        if matcher.real_quick_ratio() > ratio and matcher.quick_ratio() > ratio:
+            score = matcher.ratio()
+            if score > ratio:
+                best, ratio = start, score
+    if ratio < 0.3:
+        return "Nothing in the text is like it: copy the lines from the text as it is shown."
+    shown = "\n".join(lines[best : best + length])
+    return f"The nearest lines are (from line {best + 1}):\n{shown}"
+
+
+def parse_whole_file(reply: str) -> str:
+    """The text of the one fenced code block of a reply, for models that were asked for whole files.
+
+    Raises:
+        EditError: no fence, a fence that isn't closed, or more than one.
+    """
+    if len(reply) > MAX_REPLY_CHARS:
+        raise EditError(
+            f"A reply must have at most {MAX_REPLY_CHARS} characters, but got {len(reply)}."
+        )
+    lines = reply.splitlines()
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    if not fences:
+        raise EditError("The reply must contain the whole file between two lines of ```.")
+    if len(fences) % 2:
+        raise EditError(
+            "The reply ends inside the file: it was cut off, or the last ``` is missing."
+        )
+    if len(fences) > 2:
+        raise EditError(
+            f"The reply must contain one file, but got {len(fences) // 2} fenced blocks."
+        )
+    return "\n".join(lines[fences[0] + 1 : fences[1]]) + "\n"

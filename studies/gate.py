@@ -1,0 +1,272 @@
+"""What is asked of a proposed source before a second of training is spent on it.
+
+The gate is no wall: code that means harm gets past any reading of its text, and the sandbox
+(objective/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax error, a
+source that was run before) or make its number worthless (an evaluation that is left out or redefined, a
+hand on the channel that carries the metric), in a sentence that the model gets back.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+import hashlib
+import io
+import re
+import tokenize
+import warnings
+
+
+MAX_SOURCE_BYTES = 200_000
+EVALUATOR = "evaluate_bpb"
+# Ways for code to reach into the process that measures it. A name that the baseline uses itself is
+# not refused (karpathy/autoresearch, for one, imports gc).
+_REACHING_MODULES = frozenset(
+    {"ctypes", "cffi", "inspect", "gc", "mmap", "faulthandler", "signal"}
+)
+_REACHING_NAMES = frozenset(
+    {
+        "__closure__",
+        "__globals__",
+        "__code__",
+        "__builtins__",
+        "cell_contents",
+        "f_back",
+        "f_globals",
+        "f_locals",
+        "tb_frame",
+        "_getframe",
+        "_current_frames",
+        "get_objects",
+        "get_referents",
+        "get_referrers",
+        "settrace",
+        "setprofile",
+    }
+)
+_REACHING_TEXT = ("/proc/", "/dev/fd")
+
+
+class GateError(ValueError):
+    """Why a source is not run, in one sentence; its author gets it back word for word."""
+
+
+def fingerprint(source: str) -> str:
+    """A hash (64 hex digits) of what a source does: comments, docstrings and formatting don't count.
+
+    Raises:
+        GateError: the source doesn't parse.
+    """
+    tree = _parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # A string that stands alone does nothing, wherever it stands.
+            node.body = [  # type: ignore[attr-defined]
+                child
+                for child in body
+                if not (
+                    isinstance(child, ast.Expr)
+                    and isinstance(child.value, ast.Constant)
+                    and isinstance(child.value.value, str)
+                )
+            ]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -> str:
+    """Let a source pass, and return its :func:`fingerprint`.
+
+    Args:
+        source: the proposed script.
+        baseline: the unedited script: what it imports from ``prepare``, evaluates and prints is what the
+            proposal has to import, evaluate and print.
+        earlier: fingerprints of the sources that were proposed before.
+
+    Raises:
+        GateError: the first rule that the source breaks.
+    """
+    size = len(source.encode("utf-8", errors="replace"))
+    if size > MAX_SOURCE_BYTES:
+        raise GateError(f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}.")
+    tree = _parse(source)
+    # What train.py is compared with is trusted, so that it always parses here.
+    original = ast.parse(baseline)
+
+    for name in sorted(_prepare_names(original) - _prepare_names(tree)):
+        raise GateError(f"The script must still import {name} from prepare and use it.")
+    for name in sorted(_written_names(tree) & _prepare_names(original)):
+        raise GateError(f"The script must not define {name} again: prepare provides it.")
+    for line in _prepare_writes(tree):
+        raise GateError(f"Line {line} changes the module prepare, which must stay as it is.")
+    for line in _module_writes(tree):
+        raise GateError(f"Line {line} changes an imported module, which the evaluation uses too.")
+    if EVALUATOR in _called_names(original) and EVALUATOR not in _called_names(tree):
+        raise GateError(f"The script must still call {EVALUATOR}: it measures what counts.")
+    for key in sorted(_summary_keys(baseline) - _summary_keys(source)):
+        raise GateError(f"The script must still print {key!r} in its summary.")
+    for module in sorted(
+        _imported_modules(tree) & _REACHING_MODULES - _imported_modules(original)
+    ):
+        raise GateError(f"The script must not import {module}: training needs no such access.")
+    for name in sorted(_used_names(tree) & _REACHING_NAMES - _used_names(original)):
+        raise GateError(f"The script must not use {name}: training needs no such access.")
+    for text in _REACHING_TEXT:
+        if text in _strings(tree) and text not in _strings(original):
+            raise GateError(f"The script must not name {text}: training needs no such access.")
+
+    print_of_it = fingerprint(source)
+    if print_of_it == fingerprint(baseline):
+        raise GateError(
+            "The script does the same as the unedited one: comments aside, nothing changed."
+        )
+    if print_of_it in earlier:
+        raise GateError(
+            "The script does the same as one that was tried before: propose another change."
+        )
+    return print_of_it
+
+
+def _parse(source: str) -> ast.Module:
+    if "\0" in source:
+        raise GateError("The script must be text, but contains a null byte.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in a string is no reason to refuse
+            tree = ast.parse(source)
+            # Some errors (a return outside a function) are only found here.
+            compile(source, "train.py", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        where = f"line {error.lineno}" if error.lineno else "the script"
+        text = (error.text or "").strip()[:80]
+        raise GateError(f"The script doesn't compile: {error.msg} at {where}: {text}") from None
+    except (RecursionError, MemoryError, ValueError, OverflowError):
+        raise GateError("The script doesn't compile: it is nested too deeply.") from None
+    return tree
+
+
+def _prepare_names(tree: ast.Module) -> set[str]:
+    """What a script takes from prepare: names of ``from prepare import``, and ``prepare.x``."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "prepare" and not node.level:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and _is_name(node.value, "prepare"):
+            names.add(node.attr)
+    return names
+
+
+def _written_names(tree: ast.Module) -> set[str]:
+    """Names that a script binds anywhere, other than by importing them from prepare itself."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            names.add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Import):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            own = node.module == "prepare"
+            names |= {
+                a.asname or a.name for a in node.names if not own or a.asname not in (None, a.name)
+            }
+    return names
+
+
+def _prepare_writes(tree: ast.Module) -> list[int]:
+    """Lines that assign to an attribute of prepare, or reach it through setattr or sys.modules."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            if _is_name(node.value, "prepare"):
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Call) and _is_name(node.func, "setattr", "delattr"):
+            if node.args and _is_name(node.args[0], "prepare"):
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
+            if node.value.attr == "modules" and _is_name(node.value.value, "sys"):
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Call) and _opens_prepare_for_writing(node):
+            lines.append(node.lineno)
+    return sorted(lines)
+
+
+def _module_writes(tree: ast.Module) -> list[int]:
+    """Lines that put something else into an imported module; its settings may be changed.
+
+    ``torch.backends.cuda.matmul.allow_tf32 = True`` is a setting, ``F.cross_entropy = fake`` is not.
+    """
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            path, root = [], node.value
+            while isinstance(root, ast.Attribute):
+                path.append(root.attr)
+                root = root.value
+            if isinstance(root, ast.Name) and root.id in modules:
+                if not {"backends", "config"} & set(path):
+                    lines.append(node.lineno)
+        elif isinstance(node, ast.Call) and _is_name(node.func, "setattr", "delattr"):
+            if node.args and _is_name(node.args[0], *modules):
+                lines.append(node.lineno)
+    return sorted(lines)
+
+
+def _opens_prepare_for_writing(call: ast.Call) -> bool:
+    if not _is_name(call.func, "open") or not call.args:
+        return False
+    path = call.args[0]
+    return isinstance(path, ast.Constant) and str(path.value).endswith("prepare.py")
+
+
+def _called_names(tree: ast.Module) -> set[str]:
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {f.id for f in functions if isinstance(f, ast.Name)} | {
+        f.attr for f in functions if isinstance(f, ast.Attribute)
+    }
+
+
+def _used_names(tree: ast.Module) -> set[str]:
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+    }
+
+
+def _imported_modules(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def _strings(tree: ast.Module) -> str:
+    """Every string constant of a script, one after the other."""
+    return "\n".join(
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def _summary_keys(source: str) -> set[str]:
+    """The keys that a script's strings print after ``---``: ``key:`` at the beginning of a string."""
+    keys = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        # Python 3.12 splits an f-string into tokens; before, it is one STRING with its prefix.
+        if token.type == tokenize.STRING or "FSTRING" in tokenize.tok_name[token.type]:
+            keys |= set(
+                re.findall(r"^[rbfuRBFU]{0,2}['\"]{0,3}([a-z][a-zA-Z0-9_]*):\s", token.string)
+            )
+    return keys
+
+
+def _is_name(node: ast.AST, *names: str) -> bool:
+    return isinstance(node, ast.Name) and node.id in names

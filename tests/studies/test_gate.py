@@ -1,0 +1,107 @@
+"""What is not worth a run is refused before it, in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from studies.gate import check_source
+from studies.gate import fingerprint
+from studies.gate import GateError
+from studies.gate import MAX_SOURCE_BYTES
+
+
+BASELINE = '''\
+"""A script."""
+
+import math
+import gc
+
+import torch
+import torch.nn.functional as F
+
+from prepare import evaluate_bpb, TIME_BUDGET
+
+LR = 0.1
+
+
+def main():
+    """Train."""
+    gc.collect()
+    model = torch.nn.Linear(1, 1)
+    val_bpb = evaluate_bpb(model, None, 1)
+    print("---")
+    print(f"val_bpb:          {val_bpb:.6f}")
+    print(f"training_seconds: {TIME_BUDGET:.1f}")
+
+
+main()
+'''
+
+
+def test_a_changed_script_passes_and_gets_a_fingerprint() -> None:
+    changed = BASELINE.replace("LR = 0.1", "LR = 0.2")
+    assert check_source(changed, baseline=BASELINE) == fingerprint(changed)
+
+
+def test_comments_docstrings_and_formatting_do_not_make_a_script_new() -> None:
+    same = BASELINE.replace('"""A script."""', '"""Another."""').replace(
+        "LR = 0.1", "LR   =   0.1  # a rate"
+    )
+    assert fingerprint(same) == fingerprint(BASELINE)
+    with pytest.raises(GateError, match="same as the unedited"):
+        check_source(same, baseline=BASELINE)
+
+
+def test_a_script_that_was_tried_before_is_refused_however_it_is_formatted() -> None:
+    earlier = fingerprint(BASELINE.replace("LR = 0.1", "LR = 0.2"))
+    again = BASELINE.replace("LR = 0.1", "LR = (0.2)  # again")
+    with pytest.raises(GateError, match="tried before"):
+        check_source(again, baseline=BASELINE, earlier={earlier})
+
+
+def test_a_module_that_the_baseline_imports_itself_is_allowed() -> None:
+    check_source(BASELINE.replace("gc.collect()", "gc.freeze()"), baseline=BASELINE)
+
+
+def test_a_library_setting_may_be_changed() -> None:
+    changed = BASELINE.replace(
+        "LR = 0.1", "LR = 0.1\ntorch.backends.cuda.matmul.allow_tf32 = True"
+    )
+    check_source(changed, baseline=BASELINE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("LR = 0.1", "LR = = 0.1", "doesn't compile: invalid syntax at line 11"),
+        ("LR = 0.1", "return 1", "doesn't compile"),
+        ("LR = 0.1", "LR = '\0'", "null byte"),
+        ("LR = 0.1", "LR = " + "(" * 3000 + "1" + ")" * 3000, "doesn't compile"),
+        ("LR = 0.1", "#" * MAX_SOURCE_BYTES, "at most"),
+        ("import evaluate_bpb, TIME", "import TIME", "still import evaluate_bpb"),
+        (", TIME_BUDGET\n", "\nTIME_BUDGET = 900\n", "still import TIME_BUDGET"),
+        ("LR = 0.1", "TIME_BUDGET = 900", "must not define TIME_BUDGET again"),
+        ("LR = 0.1", "def evaluate_bpb(*a): return 0.1", "must not define evaluate_bpb again"),
+        ("LR = 0.1", "from math import pi as evaluate_bpb", "must not define evaluate_bpb"),
+        ("LR = 0.1", "import prepare\nprepare.TIME_BUDGET = 900", "changes the module prepare"),
+        ("LR = 0.1", "import prepare\nsetattr(prepare, 'x', 9)", "changes the module prepare"),
+        ("LR = 0.1", "import sys\nsys.modules['prepare'] = 1", "changes the module prepare"),
+        ("LR = 0.1", "open('prepare.py', 'w')", "changes the module prepare"),
+        ("LR = 0.1", "F.cross_entropy = min", "changes an imported module"),
+        ("LR = 0.1", "torch.nn.functional.cross_entropy = min", "changes an imported module"),
+        ("evaluate_bpb(model, None, 1)", "0.1", "still call evaluate_bpb"),
+        ('f"val_bpb:          ', 'f"bpb: ', "still print 'val_bpb'"),
+        ('f"training_seconds: ', 'f"', "still print 'training_seconds'"),
+        ("LR = 0.1", "import ctypes", "must not import ctypes"),
+        ("LR = 0.1", "from inspect import stack", "must not import inspect"),
+        ("LR = 0.1", "evaluate_bpb.__closure__", "must not use __closure__"),
+        ("LR = 0.1", "gc.get_objects()", "must not use get_objects"),
+        ("LR = 0.1", "open('/proc/self/fd/3')", "must not name /proc/"),
+    ],
+)
+def test_a_script_that_would_waste_or_falsify_a_run_is_refused(
+    old: str, new: str, message: str
+) -> None:
+    assert old in BASELINE
+    with pytest.raises(GateError, match=message):
+        check_source(BASELINE.replace(old, new), baseline=BASELINE)
