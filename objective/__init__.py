@@ -1,0 +1,38 @@
+"""From parameters to a measured value: run one training script under limits.
+
+Names are imported when they are first used (PEP 562): reading a testbed costs no Optuna storage,
+and nothing here costs torch, which only the script's own process needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from objective.objective import TrainScriptObjective
+    from objective.objective import TrialFailed
+    from objective.testbed import Testbed
+    from objective.testbed import TestbedError
+
+
+_HOMES = {
+    "Testbed": "objective.testbed",
+    "TestbedError": "objective.testbed",
+    "TrainScriptObjective": "objective.objective",
+    "TrialFailed": "objective.objective",
+}
+
+__all__ = ["Testbed", "TestbedError", "TrainScriptObjective", "TrialFailed"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

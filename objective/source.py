@@ -1,0 +1,214 @@
+"""Read and set the upper-case constants of a training script, byte for byte as it was otherwise.
+
+A *constant* is a module-level assignment of a literal to one upper-case name::
+
+    DEPTH = 8                          # int
+    TOTAL_BATCH_SIZE = 2**19           # a product, power or shift of numbers
+    MATRIX_LR: float = 0.04            # annotated
+    WINDOW_PATTERN = "SSSL"            # str; so is bool
+    ADAM_BETAS = (0.8, 0.95)           # no constant: not one number, string or truth value
+
+A name that is bound in any other place too (a second assignment, inside an ``if`` or a function, a
+loop variable, an import) has no single value that could be set; it is listed as ambiguous, with
+its lines, so that whoever wants to tune it gets an error and everybody else isn't bothered.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+import operator
+import re
+from typing import Any
+
+
+Value = int | float | str | bool
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_OPERATORS = {ast.Mult: operator.mul, ast.Pow: operator.pow, ast.LShift: operator.lshift}
+# What Python's tokenizer takes for the end of a line; str.splitlines would also break at form
+# feeds and U+2028, which are ordinary characters to it.
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
+
+
+class TestbedError(ValueError):
+    """A testbed that can't be used as it is. The message is one line that says what to change."""
+
+    __test__ = False  # it is no test, whatever pytest thinks of its name
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One upper-case constant of a script.
+
+    ``source[start:end]`` is the text of its value. If ``problem`` isn't empty, there is no such
+    place: it says why and names the lines, and ``value`` is None or one of several.
+    """
+
+    name: str
+    value: Value | None
+    line: int
+    start: int = 0
+    end: int = 0
+    problem: str = ""
+
+
+def read_constants(source: str, filename: str = "train.py") -> dict[str, Constant]:
+    """The literal constants of a script in the order of their lines.
+
+    Raises:
+        TestbedError: If the script is not valid Python.
+    """
+    return {name: c for name, c in scan(source, filename).items() if not c.problem}
+
+
+def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
+    """Like :func:`read_constants`, with the names that can't be set and their ``problem``.
+
+    Names that are only imported, or bound once to something else than a literal, are left out.
+    """
+    tree = _parse(source, filename)
+    starts = _line_starts(source)
+    found: dict[str, Constant] = {}
+    for statement in tree.body:
+        name, node = _assignment(statement)
+        value = None if node is None else _literal(node)
+        if node is not None and value is not None:
+            start = _offset(source, starts, node.lineno, node.col_offset)
+            end = _offset(source, starts, node.end_lineno or 0, node.end_col_offset or 0)
+            found[name] = Constant(name, value, statement.lineno, start, end)
+    plain = {name for name, _ in map(_assignment, tree.body)}
+    for name, lines in _bindings(tree).items():
+        if len(lines) > 1:
+            where = "lines " + ", ".join(map(str, lines))
+            problem = f"{name} must be assigned once, but is bound on {where}."
+        elif name not in plain and name not in _imported(tree):
+            problem = f"{name} must be set by `{name} = value` in the module's body, but line {lines[0]} isn't."
+        else:
+            continue
+        value = found[name].value if name in found else None
+        found[name] = Constant(name, value, lines[0], problem=f"{filename}: {problem}")
+    return dict(sorted(found.items(), key=lambda item: item[1].line))
+
+
+def set_constants(source: str, values: Mapping[str, Any], filename: str = "train.py") -> str:
+    """The script with other values for some of its constants.
+
+    Only the text of a value changes, and only where it differs: setting 524288 leaves ``2**19``
+    as it is. Floats are written by ``repr``, so that reading gives back the same number.
+
+    Raises:
+        TestbedError: If the script has no such constant, or a value can't be written as a literal.
+    """
+    constants = scan(source, filename)
+    pieces = []
+    for name, value in values.items():
+        constant = constants.get(name)
+        if constant is None:
+            raise TestbedError(f"{filename} must assign a literal to {name}, but it doesn't.")
+        if constant.problem:
+            raise TestbedError(constant.problem)
+        value = value.item() if hasattr(value, "item") else value  # numpy scalars
+        if not (
+            isinstance(value, str) or isinstance(value, (int, float)) and math.isfinite(value)
+        ):
+            raise TestbedError(
+                f"{name} must be a finite number, a string or a bool, not {value!r}."
+            )
+        if type(value) is not type(constant.value) or value != constant.value:
+            pieces.append((constant.start, constant.end, repr(value)))
+    for start, end, text in sorted(pieces, reverse=True):
+        source = source[:start] + text + source[end:]
+    return source
+
+
+def _parse(source: str, filename: str) -> ast.Module:
+    try:
+        # A byte order mark belongs to the file, not to the program.
+        return ast.parse(source.removeprefix("\ufeff"), filename)
+    except SyntaxError as error:
+        raise TestbedError(
+            f"{filename} must be valid Python, but line {error.lineno} isn't: {error.msg}."
+        ) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, absurd nesting
+        raise TestbedError(f"{filename} must be valid Python, but {error}.") from None
+
+
+def _bindings(tree: ast.Module) -> dict[str, list[int]]:
+    """The lines of everything that binds an upper-case name, in any scope."""
+    found: dict[str, list[int]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            name = node.id
+        elif isinstance(node, ast.alias):
+            name = node.asname or node.name
+        else:
+            continue
+        if _NAME.fullmatch(name):
+            found.setdefault(name, []).append(node.lineno)
+    return {name: sorted(lines) for name, lines in found.items()}
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+    return {alias.asname or alias.name for alias in aliases}
+
+
+def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
+    """Name and value if the statement is ``NAME = value``; ("", None) if it is anything else."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target, value = statement.targets[0], statement.value
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        target, value = statement.target, statement.value
+    else:
+        return "", None
+    if isinstance(target, ast.Name) and _NAME.fullmatch(target.id):
+        return target.id, value
+    return "", None
+
+
+def _literal(node: ast.expr) -> Value | None:
+    """The value of a literal of one of our four types, else None."""
+    if isinstance(node, ast.Constant):
+        value = node.value
+        if isinstance(value, (bool, str)):
+            return value
+        return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        value = _number(node.operand)
+        return None if value is None else -value if isinstance(node.op, ast.USub) else value
+    return _number(node)
+
+
+def _number(node: ast.expr) -> int | float | None:
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _literal(node.left), _literal(node.right)
+        for side in (left, right):
+            # The bound keeps 9**9**9 from being computed; no hyperparameter is near it.
+            if isinstance(side, (bool, str)) or side is None or abs(side) > 2**64:
+                return None
+        if not isinstance(node.op, ast.Mult) and abs(right) > 64:  # type: ignore[arg-type]
+            return None
+        try:
+            value = _OPERATORS[type(node.op)](left, right)
+        except (ArithmeticError, ValueError, TypeError):
+            return None
+    else:
+        value = _literal(node) if isinstance(node, ast.Constant) else None
+    return value if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def _line_starts(source: str) -> list[int]:
+    """Where each line starts; line numbers count from 1, so the first entry is unused."""
+    return [0] + [match.start() for match in _LINE.finditer(source)]
+
+
+def _offset(source: str, starts: list[int], line: int, column: int) -> int:
+    """Index into the text of a position that ast gives in bytes of UTF-8."""
+    start = starts[line]
+    if line == 1 and source.startswith("\ufeff"):
+        start += 1
+    text = source[start : start + column]  # at least as many characters as needed
+    return start + len(text.encode()[:column].decode())

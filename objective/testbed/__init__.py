@@ -1,0 +1,136 @@
+"""A folder with a training script, seen as an objective: what may be tuned, from which values.
+
+The data files beside this module (``train.py``, ``prepare.py``, ``search_space.toml``,
+``task.md``) are the embedded testbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+from typing import TYPE_CHECKING
+
+from objective.search_space import Rule
+from objective.search_space import search_space
+from objective.source import read_constants
+from objective.source import TestbedError
+from objective.source import Value
+
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+__all__ = ["Testbed", "TestbedError"]
+
+_EMBEDDED = Path(__file__).parent
+
+_DEFAULT_TASK = """\
+A Python script trains a language model for a fixed time{time} and then measures its validation
+loss in bits per byte (val_bpb). Lower is better. The upper-case constants of the script may be
+changed; its data, tokenizer and evaluation may not. A configuration that needs more memory than
+there is, diverges, or trains too few steps fails or scores badly.
+"""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A training script and the search space of its constants.
+
+    Attributes:
+        path: The folder.
+        source: Text of ``train.py``, line ends as they are in the file.
+        space: Tunable constants in a fixed order, as Optuna distributions.
+        baseline: The script's own values of them.
+        prepared: Constants of ``prepare.py``, read without running it: TIME_BUDGET, MAX_SEQ_LEN.
+        rules: How the script's values follow from the suggested ones; see :meth:`effective`.
+        task: What an LLM is told of the task: ``task.md``, or a text that fits any such script.
+    """
+
+    __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
+
+    path: Path
+    source: str
+    space: dict[str, BaseDistribution]
+    baseline: dict[str, Value]
+    prepared: dict[str, Value]
+    rules: dict[str, Rule]
+    task: str
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Testbed:
+        """Read a testbed folder; None is the embedded one.
+
+        Raises:
+            TestbedError: If the folder has no readable ``train.py``, or its constants and the
+                search space don't fit.
+        """
+        folder = _EMBEDDED if path is None else Path(path).expanduser().resolve()
+        if not (folder / "train.py").is_file():
+            raise TestbedError(f"A testbed must be a folder with a train.py, but got {folder}.")
+        source = _read(folder / "train.py")
+        toml = folder / "search_space.toml"
+        prepared = _prepared(folder)
+        space, baseline, rules = search_space(
+            source, toml=_read(toml) if toml.is_file() else None, fixed=prepared
+        )
+        task = folder / "task.md"
+        if task.is_file():
+            text = _read(task)
+        else:
+            seconds = prepared.get("TIME_BUDGET")
+            text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
+        return cls(folder, source, space, baseline, prepared, rules, text)
+
+    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the script is run with if these are suggested.
+
+        A parameter that must be a power of two becomes the nearest one (linear distance, ties
+        down); one that must be at least a product is raised to it. With the paper's table that
+        is HEAD_DIM, DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE, and TOTAL_BATCH_SIZE >=
+        DEVICE_BATCH_SIZE * MAX_SEQ_LEN. Names without a rule pass unchanged; a factor that isn't
+        among ``params`` has the value of the script or of ``prepare.py``.
+        """
+        values = dict(params)
+        for name, rule in self.rules.items():
+            if rule.power_of_two and name in values:
+                values[name] = nearest_power_of_two(values[name])
+        known = {**self.prepared, **self.baseline, **values}
+        for name, rule in self.rules.items():
+            if rule.at_least and name in values:
+                product = 1
+                for factor in rule.at_least:
+                    product *= known[factor]
+                values[name] = max(values[name], product)
+        return values
+
+
+def nearest_power_of_two(value: int) -> int:
+    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
+    if value <= 1:
+        return 1
+    below = 1 << (int(value).bit_length() - 1)
+    return below if value - below <= 2 * below - value else 2 * below
+
+
+def _prepared(folder: Path) -> dict[str, Value]:
+    path = folder / "prepare.py"
+    if not path.is_file():
+        return {}
+    constants = read_constants(_read(path), "prepare.py")
+    return {
+        name: constant.value for name, constant in constants.items() if constant.value is not None
+    }
+
+
+def _read(path: Path) -> str:
+    """Text of a file with its line ends as they are."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise TestbedError(f"{path} must be UTF-8, but byte {error.start} isn't.") from None
+    except OSError as error:
+        raise TestbedError(f"{path} must be readable, but: {error.strerror}.") from None
