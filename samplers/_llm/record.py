@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import json
+from pathlib import Path
+import tempfile
 from typing import Any
 from typing import TYPE_CHECKING
+
+import optuna
+from optuna.artifacts import upload_artifact
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna.artifacts import FileSystemArtifactStore
+    from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from .chat import Completion
     from .chat import Message
 
-    ArtifactStore = FileSystemArtifactStore  # any of Optuna's stores
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 # Who decided a trial's parameters: the values of the user attribute ``source``.
 STARTUP = "startup"
@@ -27,6 +33,11 @@ LLM = "llm"
 LLM_ERROR = "llm-error"
 LLM_DUPLICATE = "llm-duplicate"
 ENQUEUED = "enqueued"
+
+# The dashboard ships attributes with every poll, so texts stay short; prompts are artifacts.
+_MAX_TEXT = 200
+
+_ANNOUNCED_KEY = "llm:relative_params"
 
 
 @dataclass(frozen=True)
@@ -56,16 +67,93 @@ def record(
         reason: Why the source is what it is, or what had to be repaired; cut at 200 characters.
         exchanges: The trial's LLM requests in order.
         artifact_store: Where prompts and replies go, one Markdown file a trial; ``None``: nowhere.
-            A store that fails is warned of once and loses no trial.
+            A store that fails is warned of, and loses no trial.
     """
-    raise NotImplementedError
+    attributes: dict[str, Any] = {"source": source}
+    completions = [e.completion for e in exchanges if e.completion is not None]
+    if exchanges:
+        attributes |= {
+            "llm_prompt_tokens": sum(c.prompt_tokens for c in completions),
+            "llm_cached_tokens": sum(c.cached_tokens for c in completions),
+            "llm_completion_tokens": sum(c.completion_tokens for c in completions),
+            "llm_seconds": round(sum(c.seconds for c in completions), 3),
+            # A request that failed was at least one attempt.
+            "llm_attempts": sum(e.completion.attempts if e.completion else 1 for e in exchanges),
+        }
+    if completions:
+        attributes["llm_model"] = one_line(completions[-1].model)
+    if reason:
+        attributes["llm_reason"] = one_line(reason)
+    for key, value in attributes.items():
+        study._storage.set_trial_user_attr(trial._trial_id, key, value)
+    if exchanges and artifact_store is not None:
+        _upload(study, trial, exchanges, artifact_store)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, at most 200 characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def _upload(
+    study: Study, trial: FrozenTrial, exchanges: Sequence[Exchange], store: ArtifactStore
+) -> None:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"llm-{trial.number:05d}.md"
+            path.write_text(_transcript(exchanges), encoding="utf-8")
+            upload_artifact(
+                artifact_store=store,
+                file_path=str(path),
+                study_or_trial=trial,
+                storage=study._storage,
+                mimetype="text/markdown",
+            )
+    # A store is somebody else's code on somebody else's disk or network; a transcript is not
+    # worth a trial, whatever it raises.
+    except Exception as error:
+        _logger.warning(
+            f"The artifact store did not take the prompt and reply of trial {trial.number}; the "
+            f"trial goes on without them. {type(error).__name__}: {one_line(str(error))}"
+        )
+
+
+def _transcript(exchanges: Sequence[Exchange]) -> str:
+    """All that was said, as Markdown; what a request repeats of the one before is left out."""
+    parts: list[str] = []
+    said: list[Message] = []
+    for number, exchange in enumerate(exchanges, 1):
+        messages = list(exchange.messages)
+        new = messages[len(said) :] if messages[: len(said)] == said else messages
+        parts.append(f"# Request {number}")
+        parts += [f"## {message['role']}\n\n{message['content']}" for message in new]
+        said = messages
+        completion = exchange.completion
+        if completion is None:
+            parts.append(f"## error\n\n{exchange.error}")
+            continue
+        if completion.reasoning:
+            parts.append(f"## reasoning\n\n{completion.reasoning}")
+        parts.append(f"## reply\n\n{completion.text}")
+        parts.append(
+            f"{completion.model}: {completion.prompt_tokens} prompt tokens, "
+            f"{completion.cached_tokens} of them cached, {completion.completion_tokens} reply "
+            f"tokens, {completion.seconds:.2f} s, {completion.attempts} attempts"
+            + (", cut off" if completion.truncated else "")
+            + (f". {exchange.error}" if exchange.error else ".")
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
     """Let other workers know a running trial's values before they are suggested."""
-    raise NotImplementedError
+    study._storage.set_trial_system_attr(
+        trial._trial_id, _ANNOUNCED_KEY, json.dumps(dict(params), default=str)
+    )
 
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that another worker announced for its running trial, ``{}`` if none."""
-    raise NotImplementedError
+    """The values that a worker announced for its running trial, ``{}`` if none."""
+    params: dict[str, Any] = json.loads(trial.system_attrs.get(_ANNOUNCED_KEY, "{}"))
+    return params

@@ -7,11 +7,26 @@ the distributions all the same: servers ignore numeric bounds and some ignore sc
 from __future__ import annotations
 
 from dataclasses import dataclass
+import json
+import re
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
+
+from .record import announced
+from .values import choice_labels
+from .values import fit_value
+from .values import format_value
+from .values import neighbours
+from .values import ValueRefused
+
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Mapping
 
     from optuna.distributions import BaseDistribution
@@ -19,6 +34,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from .history import Rule
+
+# Integers of so few values are listed: a grammar made of the list can't miss, and neither can a
+# server that ignores bounds.
+_FEW = 16
 
 
 class ReplyError(ValueError):
@@ -42,21 +61,76 @@ class ParsedReply:
 
 def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """JSON schema of a whole configuration: an object with every parameter."""
-    raise NotImplementedError
+    return {
+        "type": "object",
+        "properties": {name: _value_schema(d) for name, d in space.items()},
+        "required": list(space),
+        "additionalProperties": False,
+    }
 
 
-def changes_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """JSON schema of some changes to a configuration: an object with any of the parameters."""
-    raise NotImplementedError
+def changes_schema(
+    space: Mapping[str, BaseDistribution], base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """JSON schema of changes to a configuration: an object with any of the parameters.
 
+    An object rather than a list of names and values, so that no name can come twice.
 
-def parse_json(text: str) -> Any:
-    """The JSON value in a text: alone, in a code fence, or with prose around it.
-
-    Raises:
-        ReplyError: If there is none.
+    Args:
+        space: The search space.
+        base: The configuration that is to be changed. If given, each parameter offers a few
+            values near its present one to choose from (``neighbours``), which holds a weak model
+            to a neighbourhood and inside the bounds; without it, its whole range.
     """
-    raise NotImplementedError
+    properties = {}
+    for name, distribution in space.items():
+        if base is None:
+            properties[name] = _value_schema(distribution)
+            continue
+        near = neighbours(base[name], distribution)
+        if isinstance(distribution, CategoricalDistribution):
+            near = [format_value(choice, distribution) for choice in near]
+        if near:
+            properties[name] = {"enum": near}
+    return {
+        "type": "object",
+        "properties": properties,
+        "minProperties": 1,
+        "additionalProperties": False,
+    }
+
+
+def _value_schema(distribution: BaseDistribution) -> dict[str, Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return {"type": "string", "enum": choice_labels(distribution)}
+    if isinstance(distribution, IntDistribution):
+        values = range(distribution.low, distribution.high + 1, distribution.step)
+        if len(values) <= _FEW:
+            return {"type": "integer", "enum": list(values)}
+        return {
+            "type": "integer",
+            "minimum": distribution.low,
+            "maximum": distribution.high,
+        }
+    assert isinstance(distribution, FloatDistribution)
+    return {"type": "number", "minimum": distribution.low, "maximum": distribution.high}
+
+
+def json_values(text: str) -> Iterator[Any]:
+    """Every JSON object and list in a text, outermost ones only, in order: prose and code fences
+    around them are passed over."""
+    decoder = json.JSONDecoder()
+    position = 0
+    while True:
+        match = re.compile(r"[{\[]").search(text, position)
+        if match is None:
+            return
+        try:
+            value, position = decoder.raw_decode(text, match.start())
+        except (json.JSONDecodeError, RecursionError):
+            position = match.start() + 1
+        else:
+            yield value
 
 
 def parse_params(
@@ -65,41 +139,148 @@ def parse_params(
     """Read a configuration, or changes to ``base``, from a reply.
 
     Args:
-        text: The reply; both schemas' forms are understood.
+        text: The reply. Of several JSON objects in it the last one with the most parameters
+            counts. In a text without any (cut off, or not quite JSON), ``name: value`` pairs do.
         space: The search space.
         base: A value for every parameter, used where the reply has none or an impossible one.
 
     Raises:
-        ReplyError: If there is no JSON object in it, or not one usable value.
+        ReplyError: If the reply has not one usable value.
     """
-    raise NotImplementedError
+    candidates = [found for value in json_values(text) for found in _assignments(value, space)]
+    best = max(reversed(candidates), key=lambda c: len(c.keys() & space.keys()), default={})
+    repairs: list[str] = []
+    if not best.keys() & space.keys():
+        pairs = _loose_pairs(text, space)
+        if pairs:
+            best, repairs = pairs, ["the reply is not valid JSON, read name by name"]
+        elif not candidates:
+            raise ReplyError("The reply must be a JSON object, but it has none.")
+        else:
+            raise ReplyError(
+                "The reply must have the names of the search space as its keys, but none of "
+                f"{', '.join(map(str, list(best)[:5])) or 'its keys'} is one."
+            )
+    parsed = to_params(best, space, base)
+    return ParsedReply(parsed.params, parsed.named, (*repairs, *parsed.repairs))
 
 
 def to_params(
     values: Mapping[str, Any], space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
 ) -> ParsedReply:
     """As ``parse_params``, for values that were already read from JSON."""
-    raise NotImplementedError
+    params, repairs = {}, []
+    named = set()
+    for name, distribution in space.items():
+        params[name] = base[name]
+        if name not in values:
+            continue
+        try:
+            params[name], repair = fit_value(values[name], distribution)
+        except ValueRefused as error:
+            repairs.append(f"{name}: {error}")
+        else:
+            named.add(name)
+            if repair:
+                repairs.append(f"{name}: {repair}")
+    unknown = [str(name) for name in values if name not in space]
+    if unknown:
+        repairs.append(f"not in the search space: {', '.join(unknown[:5])}")
+    if not named:
+        raise ReplyError(f"The reply must give at least one usable value, but {_join(repairs)}.")
+    return ParsedReply(params, frozenset(named), tuple(repairs))
 
 
-def choice_labels(choices: tuple[Any, ...]) -> list[str]:
-    """A distinct text for every choice of a categorical parameter, in the choices' order."""
-    raise NotImplementedError
+def _join(repairs: list[str]) -> str:
+    return "; ".join(repairs) or "it is empty"
 
 
-def configuration_key(params: Mapping[str, Any], rule: Rule | None = None) -> tuple[Any, ...]:
-    """Equal for configurations that are the same after ``rule`` and rounding to 6 digits."""
-    raise NotImplementedError
+def _assignments(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """What a JSON value may mean as names and values.
+
+    Besides the object itself: an object one level down (``{"parameters": {...}}``), and a list of
+    ``{"name": ..., "value": ...}``, which some models prefer whatever they are told.
+    """
+    if isinstance(value, dict):
+        yield value
+        if not value.keys() & space.keys():
+            for inner in value.values():
+                if isinstance(inner, (dict, list)):
+                    yield from _assignments(inner, space)
+    elif isinstance(value, list):
+        items = [item for item in value if isinstance(item, dict)]
+        pairs = [item for item in items if {"name", "value"} <= item.keys()]
+        if pairs:
+            yield {str(item["name"]): item["value"] for item in pairs}
+        else:
+            yield from items
+
+
+def _loose_pairs(text: str, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Parameters that a text assigns in some way: ``"LR": 0.1,`` or ``LR = 0.1``.
+
+    A value counts only if something ends it, so that a number which was cut off does not.
+    """
+    pairs: dict[str, Any] = {}
+    for name in space:
+        quoted = rf"""(?<![\w.])["'`*]*{re.escape(name)}["'`*]*\s*[:=]\s*"""
+        value = r"""(?:"([^"\n]*)"|'([^'\n]*)'|([\w.+-]+))(?=\s*[,}\]\n;)])"""
+        matches = list(re.finditer(quoted + value, text + "\n" if _ended(text) else text))
+        if matches:
+            pairs[name] = next(group for group in matches[-1].groups() if group is not None)
+    return pairs
+
+
+def _ended(text: str) -> bool:
+    """Whether a text without braces may be taken as complete."""
+    return text.count("{") <= text.count("}")
+
+
+def configuration_key(
+    params: Mapping[str, Any],
+    space: Mapping[str, BaseDistribution],
+    rule: Rule | None = None,
+) -> tuple[str, ...]:
+    """Equal for configurations that are run alike as far as a prompt shows.
+
+    Args:
+        params: A value for each name in ``space``; further names are only shown to ``rule``.
+        space: The parameters that count.
+        rule: The objective's own rule.
+    """
+    effective = {**params, **rule(params)} if rule is not None else params
+    return tuple(format_value(effective[name], space[name]) for name in sorted(space))
 
 
 def known_configurations(
-    study: Study, rule: Rule | None = None, *, besides: FrozenTrial | None = None
-) -> dict[tuple[Any, ...], int]:
+    study: Study,
+    space: Mapping[str, BaseDistribution],
+    rule: Rule | None = None,
+    *,
+    besides: FrozenTrial | None = None,
+) -> dict[tuple[str, ...], int]:
     """Key of every configuration that is finished, running or queued -> the trial's number.
 
+    Of a running trial the values count that were suggested, enqueued or announced so far; trials
+    that lack a parameter of ``space``, or have another one that varies, are never equal.
+
     Args:
-        study: The study.
+        study: The study; read afresh from its storage.
+        space: The search space.
         rule: The objective's own rule.
         besides: A trial to leave out: the one that is being sampled.
     """
-    raise NotImplementedError
+    known: dict[tuple[str, ...], int] = {}
+    for trial in study._get_trials(deepcopy=False, use_cache=False):
+        if besides is not None and trial.number == besides.number:
+            continue
+        params = dict(trial.params)
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+            fixed = trial.system_attrs.get("fixed_params", {})
+            params = {**announced(trial), **fixed, **params}
+        others = trial.distributions.keys() - space.keys()
+        if not space.keys() <= params.keys():
+            continue
+        if all(trial.distributions[name].single() for name in others):
+            known.setdefault(configuration_key(params, space, rule), trial.number)
+    return known

@@ -1,0 +1,204 @@
+"""One parameter's value as text and back.
+
+What a language model reads and writes is rounded text, so two configurations whose texts are the
+same are the same to it. The rounding here is therefore also what tells duplicates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+class ValueRefused(ValueError):
+    """A value that the distribution has no use for; the message says why, without the name."""
+
+
+def choice_labels(distribution: CategoricalDistribution) -> list[str]:
+    """A distinct text for every choice, in the choices' order.
+
+    A string is its own label and anything else Python's text for it; of two equal texts that
+    come from different types (``1`` and ``"1"``) the one that is no string gets its type added.
+    """
+    strings = {choice for choice in distribution.choices if isinstance(choice, str)}
+    labels: list[str] = []
+    for choice in distribution.choices:
+        label = str(choice)
+        if not isinstance(choice, str) and (label in strings or label in labels):
+            label = f"{label} ({type(choice).__name__})"
+        while label in labels:
+            label += "'"
+        labels.append(label)
+    return labels
+
+
+def format_value(value: Any, distribution: BaseDistribution) -> str:
+    """A value as short text: 3 significant digits, integers exact, choices by their label.
+
+    A float gets more digits where its range needs them to tell 1,000 values apart, and fewer
+    where they are below a millionth of the range. Those with a step are exact.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        for choice, label in zip(distribution.choices, choice_labels(distribution)):
+            if choice is value or (type(choice) is type(value) and choice == value):
+                return label
+        return str(value)
+    if isinstance(distribution, IntDistribution) and float(value).is_integer():
+        return str(int(value))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        return _plain(float(value), 12)
+    value = float(value)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    width = distribution.high - distribution.low
+    if value == 0 or not math.isfinite(value) or width <= 0:
+        return _plain(value, 3)
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    least = 3 - math.ceil(math.log10(width))
+    log = isinstance(distribution, FloatDistribution) and distribution.log
+    # In a log range small values are as far apart as large ones.
+    decimals = max(decimals, least) if log else min(max(decimals, least), least + 3)
+    return _plain(round(value, decimals), 15)
+
+
+def _plain(value: float, digits: int) -> str:
+    """As ``%g``, without padding of the exponent."""
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def fit_value(raw: Any, distribution: BaseDistribution) -> tuple[Any, str]:
+    """Make a value of a distribution from what a model wrote.
+
+    A number that is already inside is kept to the last digit.
+
+    Returns:
+        A native Python value (or the choice itself) that the distribution contains, and what
+        had to be done to get it: ``""`` for nothing.
+
+    Raises:
+        ValueRefused: If no value can be meant: not a number, not finite, not a choice.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return _fit_choice(raw, distribution), ""
+    if isinstance(distribution, IntDistribution):
+        return _fit_int(raw, distribution)
+    if isinstance(distribution, FloatDistribution):
+        return _fit_float(raw, distribution)
+    raise ValueRefused(f"{type(distribution).__name__} is not supported")
+
+
+def _number(raw: Any) -> int | float:
+    if isinstance(raw, str):
+        try:
+            raw = int(raw)
+        except ValueError:
+            try:
+                raw = float(raw)
+            except ValueError:
+                raise ValueRefused(f"{_quote(raw)} is not a number") from None
+    # A bool is an int to Python, but no model means 1 by true.
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        raise ValueRefused(f"{_quote(raw)} is not a number")
+    if isinstance(raw, float) and not math.isfinite(raw):
+        raise ValueRefused(f"{_quote(raw)} is not a finite number")
+    return raw
+
+
+def _clip(value: Any, low: Any, high: Any) -> tuple[Any, str]:
+    if value < low:
+        return low, f"{_quote(value)} is below {low}, clipped"
+    if value > high:
+        return high, f"{_quote(value)} is above {high}, clipped"
+    return value, ""
+
+
+def _fit_int(raw: Any, distribution: IntDistribution) -> tuple[int, str]:
+    number = _number(raw)
+    value, repair = _clip(number, distribution.low, distribution.high)
+    low, step = distribution.low, distribution.step
+    value = low + round((value - low) / step) * step
+    value = int(min(value, distribution.high))
+    if not repair and value != number:
+        repair = f"{_quote(number)} rounded to {value}"
+    return value, repair
+
+
+def _fit_float(raw: Any, distribution: FloatDistribution) -> tuple[float, str]:
+    number = _number(raw)
+    value, repair = _clip(number, distribution.low, distribution.high)
+    value = float(value)
+    if not distribution._contains(value):  # off its step
+        assert distribution.step is not None
+        low, step = distribution.low, distribution.step
+        value = float(min(low + round((value - low) / step) * step, distribution.high))
+        repair = repair or f"{_quote(number)} rounded to {value:.12g}"
+    return value, repair
+
+
+def _fit_choice(raw: Any, distribution: CategoricalDistribution) -> Any:
+    labels = choice_labels(distribution)
+    if isinstance(raw, str) and raw in labels:
+        return distribution.choices[labels.index(raw)]
+    # Servers that ignore the schema write true, null or 1.5 where the label is a text.
+    for choice in distribution.choices:
+        if type(choice) is type(raw) and choice == raw:
+            return choice
+        if isinstance(raw, int) and isinstance(choice, float) and choice == raw:
+            return choice
+    texts = {_json(choice): choice for choice in distribution.choices}
+    folded = str(raw).strip().casefold()
+    for text, choice in [*zip(labels, distribution.choices), *texts.items()]:
+        if text.casefold() == folded:
+            return choice
+    raise ValueRefused(f"{_quote(raw)} is not one of {', '.join(labels)}")
+
+
+def _json(choice: Any) -> str:
+    try:
+        return json.dumps(choice)
+    except (TypeError, ValueError):
+        return str(choice)
+
+
+def _quote(raw: Any) -> str:
+    """What the model wrote, as JSON, at most 40 characters."""
+    try:
+        text = json.dumps(raw)
+    except (TypeError, ValueError, OverflowError):
+        text = repr(raw)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def neighbours(value: Any, distribution: BaseDistribution) -> list[Any]:
+    """Other values to choose from: some near ``value``, to either side, or the other choices.
+
+    For numbers they are 4, 10 and 25 % of the range away (of the logarithmic range if it is
+    one), rounded as ``format_value`` does and in ascending order.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return [c for c in distribution.choices if c is not value and c != value]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high = float(distribution.low), float(distribution.high)
+    log = distribution.log
+    if log:
+        low, high = math.log(low), math.log(high)
+    at = math.log(value) if log else float(value)
+    found = set()
+    for share in (-0.25, -0.1, -0.04, 0.04, 0.1, 0.25):
+        moved = min(max(at + share * (high - low), low), high)
+        near = math.exp(moved) if log else moved
+        fitted, _ = fit_value(near, distribution)
+        rounded, _ = fit_value(format_value(fitted, distribution), distribution)
+        if format_value(rounded, distribution) != format_value(value, distribution):
+            found.add(rounded)
+    return sorted(found)
