@@ -7,13 +7,29 @@ server's prefix cache holds from turn to turn.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+import json
+from string import Template
 from typing import Any
 from typing import TYPE_CHECKING
+
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
+
+from .history import effective_params
+from .history import failure_class
+from .history import finished_trials
+from .history import is_failure
+from .history import ranked
+from .values import choice_labels
+from .values import format_value
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Iterator
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -24,6 +40,14 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .chat import Message
     from .history import Rule
+
+# Digits of objective values: what separates the best of a study is often in the fourth.
+_VALUE_DIGITS = 5
+
+# What a server's chat template puts around a message, in tokens; ChatML takes about 5.
+_MESSAGE_TOKENS = 8
+
+_SHORT_TASK = 400  # characters
 
 
 class PromptTooLong(ValueError):
@@ -50,6 +74,22 @@ class Extent:
     best: int = 5
     task_characters: int | None = None
 
+    def smaller(self) -> Iterator[Extent]:
+        """Ever smaller extents: fewer rows, then fewer best, then a shorter task."""
+        extent = self
+        for share in (0.75, 0.5, 0.35, 0.2, 0.1, 0.0):
+            recent, step = int(self.recent * share), max(int(self.step * share), 1)
+            if (recent, step) != (extent.recent, extent.step):
+                extent = replace(extent, recent=recent, step=step)
+                yield extent
+        for best in (3, 1):
+            if best < extent.best:
+                extent = replace(extent, best=best)
+                yield extent
+        if extent.task_characters is None or extent.task_characters > _SHORT_TASK:
+            extent = replace(extent, task_characters=_SHORT_TASK)
+            yield extent
+
 
 @dataclass(frozen=True)
 class History:
@@ -58,17 +98,12 @@ class History:
     Attributes:
         trials: Table of the recent trials, a CSV row each, the oldest first. Changes by appending.
         best: The best trials by number; rows of those that ``trials`` does not show.
-        failures: Number of failures of each class, and the trials' numbers; ``""`` if none.
+        failures: Failures of each class and which are the latest; ``"none"`` without any.
     """
 
     trials: str
     best: str
     failures: str
-
-
-def load_template(path: Path) -> str:
-    """Text of a template file that lies beside a sampler."""
-    raise NotImplementedError
 
 
 def fill(template: str, **values: object) -> str:
@@ -77,33 +112,98 @@ def fill(template: str, **values: object) -> str:
     Raises:
         TemplateError: If a variable has no value, or a value no variable.
     """
-    raise NotImplementedError
+    found = list(Template.pattern.finditer(template))
+    if any(match["invalid"] is not None for match in found):
+        raise TemplateError("A $ in a template must begin a name or be written $$.")
+    names = {match["named"] or match["braced"] for match in found} - {None}
+    if missing := sorted(names - values.keys()):
+        raise TemplateError(f"The template's variables must have values, but {missing} have none.")
+    if unused := sorted(values.keys() - names):
+        raise TemplateError(f"The template must use all values, but not {unused}.")
+    return Template(template).substitute(values)
 
 
 def describe_search_space(
     space: Mapping[str, BaseDistribution], *, default: Mapping[str, Any] | None = None
 ) -> str:
     """A line a parameter: name, type, range, log or step, choices, and the default if given."""
-    raise NotImplementedError
+    lines = []
+    for name, distribution in space.items():
+        line = f"{name}: {_describe(distribution)}"
+        if default is not None and name in default:
+            line += f", default {format_value(default[name], distribution)}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
-def format_value(value: Any, distribution: BaseDistribution | None = None) -> str:
-    """Floats with 3 significant digits, integers exact, choices by their label."""
-    raise NotImplementedError
+def _describe(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return f"one of {', '.join(choice_labels(distribution))}"
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    kind = "int" if isinstance(distribution, IntDistribution) else "float"
+    text = f"{kind} {distribution.low:.12g} to {distribution.high:.12g}"
+    if isinstance(distribution, IntDistribution):
+        text = f"{kind} {distribution.low} to {distribution.high}"
+    if distribution.log:
+        text += ", log"
+    if distribution.step is not None and (kind == "float" or distribution.step != 1):
+        text += f", step {distribution.step:.12g}"
+    return text
 
 
 def format_params(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> str:
     """One configuration as JSON with 3 significant digits, as a reply would give it."""
-    raise NotImplementedError
+    pairs = (f"{json.dumps(n)}: {_as_json(params[n], d)}" for n, d in space.items())
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _as_json(value: Any, distribution: BaseDistribution) -> str:
+    text = format_value(value, distribution)
+    return json.dumps(text) if isinstance(distribution, CategoricalDistribution) else text
 
 
 def window_start(n_trials: int, extent: Extent) -> int:
     """Index of the first of ``n_trials`` trials that the table shows.
 
-    A pure function of the number of trials: the table grows from ``recent`` to
-    ``recent + step - 1`` rows and is then cut back to ``recent``.
+    A pure function of the number of trials, so that every process shows the same rows: the table
+    grows from ``recent`` to ``recent + step - 1`` rows and is then cut back to ``recent``.
     """
-    raise NotImplementedError
+    if extent.recent == 0:
+        return n_trials
+    return max(0, (n_trials - extent.recent) // extent.step * extent.step)
+
+
+def format_header(space: Mapping[str, BaseDistribution]) -> str:
+    """The table's first line."""
+    return ",".join(["trial", *space, "value"])
+
+
+def format_row(
+    trial: FrozenTrial, space: Mapping[str, BaseDistribution], rule: Rule | None = None
+) -> str:
+    """One CSV row: the trial's number, its effective values, its value or how it failed.
+
+    A parameter that the trial does not have is an empty field.
+    """
+    params = effective_params(trial, rule)
+    fields = [format_value(params[n], d) if n in params else "" for n, d in space.items()]
+    return ",".join([str(trial.number), *map(_csv_field, fields), _outcome(trial)])
+
+
+def _csv_field(text: str) -> str:
+    if any(character in text for character in ',"\n\r'):
+        return '"' + text.replace('"', '""').replace("\n", " ") + '"'
+    return text
+
+
+def _outcome(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.RUNNING:
+        return "running"
+    if is_failure(trial):
+        return failure_class(trial)
+    if trial.state == TrialState.PRUNED:
+        return "pruned"
+    return f"{trial.values[0]:.{_VALUE_DIGITS}g}"
 
 
 def format_trials(
@@ -111,15 +211,26 @@ def format_trials(
     space: Mapping[str, BaseDistribution],
     *,
     rule: Rule | None = None,
-    header: bool = True,
 ) -> str:
-    """CSV rows: the trial's number, its effective values, its value or how it failed."""
-    raise NotImplementedError
+    """A CSV table: the trials' numbers, effective values, and their value or how they failed."""
+    return "\n".join([format_header(space), *(format_row(t, space, rule) for t in trials)])
 
 
 def format_failures(trials: Sequence[FrozenTrial]) -> str:
-    """Failures by class: how many of how many trials, and the latest ones' numbers."""
-    raise NotImplementedError
+    """Failures by class: how many of how many trials, and the latest one's number and reason."""
+    classes: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if is_failure(trial):
+            classes.setdefault(failure_class(trial), []).append(trial)
+    if not classes:
+        return "none"
+    parts = []
+    for name, failed in sorted(classes.items(), key=lambda item: -len(item[1])):
+        reason = str(failed[-1].user_attrs.get("reason", ""))[:80]
+        latest = f"trial {failed[-1].number}" + (f": {reason}" if reason else "")
+        parts.append(f"{len(failed)} {name} (last {latest})")
+    total = sum(map(len, classes.values()))
+    return f"{total} of {len(trials)} trials failed: " + "; ".join(parts)
 
 
 def describe_history(
@@ -130,7 +241,24 @@ def describe_history(
     rule: Rule | None = None,
 ) -> History:
     """The history parts of a prompt at a given extent."""
-    raise NotImplementedError
+    trials = finished_trials(study)
+    shown = trials[window_start(len(trials), extent) :]
+    best = ranked(study)[: extent.best]
+    lines = ["none yet"]
+    if best:
+        lines = ["trials " + ", ".join(str(t.number) for t in best)]
+        numbers = {t.number for t in shown}
+        lines += [format_row(t, space, rule) for t in best if t.number not in numbers]
+    return History(
+        trials=format_trials(shown, space, rule=rule),
+        best="\n".join(lines),
+        failures=format_failures(trials),
+    )
+
+
+def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
+    """Tokens of a whole request, with what a chat template adds."""
+    return sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
 
 
 def fit(
@@ -146,14 +274,20 @@ def fit(
     Raises:
         PromptTooLong: If the smallest extent is still too long.
     """
-    raise NotImplementedError
+    needed = 0
+    for smaller in (extent, *extent.smaller()):
+        messages = list(build(smaller))
+        needed = count_tokens(chat, messages)
+        if needed <= max_tokens:
+            return messages, smaller
+    raise PromptTooLong(
+        f"The prompt must fit into {max_tokens} tokens, but without any trial it takes {needed}. "
+        "Allow a longer prompt, or tune fewer parameters."
+    )
 
 
 def shorten(text: str, characters: int | None) -> str:
     """A text cut at a number of characters, with an ellipsis if something was cut."""
-    raise NotImplementedError
-
-
-def trials_left(study: Study, n_trials: int | None) -> int | None:
-    """Trials still to run of a total; ``None`` without a total."""
-    raise NotImplementedError
+    if characters is None or len(text) <= characters:
+        return text
+    return text[: characters - 1].rstrip() + "…"

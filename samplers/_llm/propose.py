@@ -7,6 +7,29 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
+import optuna
+
+from .chat import BudgetExhausted
+from .chat import ChatError
+from .chat import ContextTooLong
+from .prompt import count_tokens
+from .prompt import Extent
+from .prompt import fit
+from .prompt import format_params
+from .prompt import PromptTooLong
+from .record import announce
+from .record import Exchange
+from .record import LLM
+from .record import LLM_DUPLICATE
+from .record import LLM_ERROR
+from .record import one_line
+from .reply import changes_schema
+from .reply import configuration_key
+from .reply import known_configurations
+from .reply import params_schema
+from .reply import parse_params
+from .reply import ReplyError
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +41,23 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from .chat import Chat
+    from .chat import Completion
     from .chat import Message
     from .history import Rule
-    from .prompt import Extent
-    from .record import Exchange
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
+# LLM turns of a study in a row that may fail before it stops.
+MAX_ERRORS_IN_A_ROW = 5
+
+# A server whose context is smaller than the budget says so; each time the budget shrinks to this
+# share, or to what the server says that it holds.
+_SHRINK = 0.7
+_MAX_SHRINKS = 5
+
+
+class TooManyLLMErrors(ChatError):
+    """The language model failed in so many turns of the study in a row that it had to stop."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +69,14 @@ class Proposal:
         source: ``"llm"``, ``"llm-error"`` or ``"llm-duplicate"``, for ``record``.
         reason: The error, the trial that was repeated, or what was repaired; ``""`` if nothing.
         exchanges: Every request of this turn, for ``record``.
+        error: What the caller has to raise after it has recorded the turn, see ``propose``.
     """
 
     params: dict[str, Any] | None
     source: str
     reason: str
     exchanges: tuple[Exchange, ...]
+    error: ChatError | None = None
 
 
 def propose(
@@ -49,37 +87,215 @@ def propose(
     chat: Chat,
     build: Callable[[Extent], Sequence[Message]],
     base: Mapping[str, Any],
-    form: Literal["full", "changes"] = "full",
+    form: Literal["full", "changes", "menu"] = "full",
     rule: Rule | None = None,
+    extent: Extent = Extent(),
     max_prompt_tokens: int = 2600,
     max_reply_tokens: int | None = None,
     temperature: float = 0.7,
     seed: int | None = None,
     on_error: Literal["base", "raise"] = "base",
 ) -> Proposal:
-    """One LLM turn; the caller records the outcome with ``record``.
+    """One LLM turn.
+
+    Nothing is raised for a language model that fails: the caller first records the turn, so that
+    the trial tells the truth, and then raises ``Proposal.error`` if there is one.
 
     Args:
         study: The study.
-        trial: The running trial that the proposal is for.
-        space: The search space that is asked for.
+        trial: The running trial that the proposal is for. Values that were enqueued for it are
+            kept, and are not asked for.
+        space: The search space.
         chat: The language model.
         build: Makes the request's messages; called with ever smaller extents until they fit.
-        base: A value for every parameter, used where the reply has none. With
-            ``form="changes"`` it is the configuration that the model was told to change.
-        form: Whether a whole configuration or some changes to ``base`` are asked for.
+        base: A value for every parameter, used where the reply has none. With ``"changes"`` and
+            ``"menu"`` it is the configuration that the model was told to change.
+        form: Whether a whole configuration is asked for, some changes to ``base`` with any
+            values, or some changes with values from a short list (``changes_schema``).
         rule: The objective's own rule, for telling duplicates.
+        extent: How much the prompt tells if there is room for it.
         max_prompt_tokens: Longest prompt, in the model's tokens.
         max_reply_tokens: Longest reply; by default made from the size of the space.
-        temperature: Of the first request; the re-ask is hotter.
-        seed: Of the trial, not of the study; the re-ask uses another.
-        on_error: On a ``ChatError``, or a second useless reply, ``"base"`` returns a proposal
-            without parameters, ``"raise"`` raises. The fifth LLM turn of the study in a row that
-            ends this way raises in either case; it is counted in the storage, whichever process
-            they ran in. What is raised has the proposal to be recorded as ``proposal``.
+        temperature: How random the reply is.
+        seed: Of the trial, not of the study: the same seed with the same messages may repeat the
+            same reply. The re-ask adds 1.
+        on_error: What to do about a failed turn, which is a ``ChatError`` or two replies that no
+            configuration can be made of. ``"base"``: a proposal without parameters, and with an
+            ``error`` only if it is the fifth failed LLM turn of the study in a row; these are
+            counted in the storage, whichever process they ran in. ``"raise"``: with an ``error``
+            at once. A cap on tokens or cost that is reached is an ``error`` in either case.
 
     Raises:
-        ChatError: See ``on_error``.
         PromptTooLong: If even the search space does not fit.
     """
-    raise NotImplementedError
+    turn = _Turn(study, trial, space, base, rule)
+    schema = _schema(form, turn.open_space, turn.base)
+    if max_reply_tokens is None:
+        max_reply_tokens = reply_tokens(chat, turn.open_space, turn.base)
+    exchanges: list[Exchange] = []
+    problem, source = "", LLM_ERROR
+    budget = max_prompt_tokens
+    shrinks = 0
+    messages, extent = fit(build, chat, budget, extent)
+    asked = 0
+    while asked < 2:
+        try:
+            completion = chat.complete(
+                messages,
+                schema=schema,
+                max_tokens=max_reply_tokens,
+                temperature=temperature,
+                seed=None if seed is None else seed + asked,
+            )
+        except ContextTooLong as error:
+            exchanges.append(Exchange(messages, None, str(error)))
+            shrinks += 1
+            if shrinks > _MAX_SHRINKS:
+                return _failed(study, trial, error, exchanges, on_error)
+            budget = _smaller(budget, error, max_reply_tokens)
+            messages, extent = fit(build, chat, budget, extent)
+            continue
+        except ChatError as error:
+            exchanges.append(Exchange(messages, None, str(error)))
+            if source == LLM_DUPLICATE:  # The first reply was of use, only known already.
+                break
+            return _failed(study, trial, error, exchanges, on_error)
+        asked += 1
+        try:
+            params, repairs = turn.read(completion, form)
+        except ReplyError as error:
+            problem, source = str(error), LLM_ERROR
+        else:
+            clash = turn.clash(params)
+            if clash is None:
+                exchanges.append(Exchange(messages, completion))
+                return Proposal(params, LLM, one_line("; ".join(repairs)), tuple(exchanges))
+            problem, source = _clash_message(clash, params, space), LLM_DUPLICATE
+        exchanges.append(Exchange(messages, completion, problem))
+        complaint: list[Message] = [
+            {"role": "assistant", "content": completion.text},
+            {"role": "user", "content": f"{problem} Reply again, with JSON only."},
+        ]
+        room = budget - count_tokens(chat, complaint)
+        if count_tokens(chat, messages) > room:
+            try:
+                messages, extent = fit(build, chat, room, extent)
+            except PromptTooLong:
+                break
+        messages = [*messages, *complaint]
+    if source == LLM_DUPLICATE:
+        return Proposal(None, LLM_DUPLICATE, one_line(problem), tuple(exchanges))
+    return _failed(study, trial, ChatError(f"No usable reply: {problem}"), exchanges, on_error)
+
+
+class _Turn:
+    """What one turn knows of its trial: the fixed values, and who else has what values."""
+
+    def __init__(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        base: Mapping[str, Any],
+        rule: Rule | None,
+    ) -> None:
+        self._study, self._trial, self._space, self._rule = study, trial, space, rule
+        fixed = trial.system_attrs.get("fixed_params", {})
+        self._fixed = {name: value for name, value in fixed.items() if name in space}
+        self.base = {**base, **self._fixed}
+        self.open_space = {n: d for n, d in space.items() if n not in self._fixed}
+
+    def read(self, completion: Completion, form: str) -> tuple[dict[str, Any], list[str]]:
+        """Values of a reply, and what had to be repaired.
+
+        Raises:
+            ReplyError: If there are none.
+        """
+        try:
+            parsed = parse_params(completion.text, self.open_space, self.base)
+        except ReplyError as error:
+            if completion.truncated:
+                raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
+            raise
+        repairs = list(parsed.repairs)
+        left_out = [name for name in self.open_space if name not in parsed.named]
+        if form == "full" and left_out:
+            repairs.append(f"filled in: {', '.join(left_out)}")
+        return {**parsed.params, **self._fixed}, repairs
+
+    def clash(self, params: Mapping[str, Any]) -> int | None:
+        """Number of the trial that has the same configuration, ``None`` if there is none.
+
+        The values are announced before the others' are read: of two workers that choose the same
+        at the same time at least one then sees the other.
+        """
+        announce(self._study, self._trial, params)
+        known = known_configurations(self._study, self._space, self._rule, besides=self._trial)
+        return known.get(configuration_key(params, self._space, self._rule))
+
+
+def _schema(
+    form: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    if form == "full":
+        return params_schema(space)
+    return changes_schema(space, base if form == "menu" else None)
+
+
+def reply_tokens(
+    chat: Chat, space: Mapping[str, BaseDistribution], params: Mapping[str, Any]
+) -> int:
+    """Room for a whole configuration: twice what ``params`` takes, since a model may lay its JSON
+    out over lines and write all 17 digits, and something for a sentence before."""
+    return 2 * chat.count_tokens(format_params(params, space)) + 12 * len(space) + 100
+
+
+def _smaller(budget: int, error: ContextTooLong, max_reply_tokens: int) -> int:
+    smaller = int(budget * _SHRINK)
+    if error.limit is not None:
+        smaller = min(smaller, error.limit - max_reply_tokens)
+    return smaller
+
+
+def _clash_message(
+    number: int, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+) -> str:
+    return (
+        f"That is the configuration of trial {number}, which needs no second run: "
+        f"{format_params(params, space)}. Change at least one value."
+    )
+
+
+def _failed(
+    study: Study,
+    trial: FrozenTrial,
+    error: ChatError,
+    exchanges: list[Exchange],
+    on_error: str,
+) -> Proposal:
+    raised: ChatError | None = None
+    if on_error == "raise" or isinstance(error, BudgetExhausted):
+        raised = error
+    elif errors_in_a_row(study, besides=trial) + 1 >= MAX_ERRORS_IN_A_ROW:
+        raised = TooManyLLMErrors(
+            f"The language model failed in {MAX_ERRORS_IN_A_ROW} of its turns in a row, the last "
+            f"time with: {error} The finished trials are stored; run the study again to go on "
+            "when the model answers, or give another one."
+        )
+        raised.__cause__ = error
+    if raised is None:
+        _logger.warning(f"Trial {trial.number} goes on without the language model: {error}")
+    return Proposal(None, LLM_ERROR, one_line(str(error)), tuple(exchanges), raised)
+
+
+def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
+    """LLM turns that failed since the last one that did not, in the order of trial numbers."""
+    count = 0
+    for trial in reversed(study._get_trials(deepcopy=False, use_cache=False)):
+        source = trial.user_attrs.get("source", "")
+        if trial.number == besides.number or not source.startswith(LLM):
+            continue
+        if source != LLM_ERROR:
+            break
+        count += 1
+    return count
