@@ -14,18 +14,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from objective.objective import TrainScriptObjective
     from objective.objective import TrialFailed
+    from objective.run import RunError
+    from objective.storage import artifact_folder
+    from objective.storage import open_artifacts
+    from objective.storage import open_storage
+    from objective.storage import reclaim
+    from objective.storage import StorageError
     from objective.testbed import Testbed
     from objective.testbed import TestbedError
 
 
 _HOMES = {
+    "artifact_folder": "objective.storage",
+    "open_artifacts": "objective.storage",
+    "open_storage": "objective.storage",
+    "reclaim": "objective.storage",
+    "RunError": "objective.run",
+    "StorageError": "objective.storage",
     "Testbed": "objective.testbed",
     "TestbedError": "objective.testbed",
     "TrainScriptObjective": "objective.objective",
     "TrialFailed": "objective.objective",
 }
 
-__all__ = ["Testbed", "TestbedError", "TrainScriptObjective", "TrialFailed"]
+__all__ = [
+    "artifact_folder",
+    "open_artifacts",
+    "open_storage",
+    "reclaim",
+    "RunError",
+    "StorageError",
+    "Testbed",
+    "TestbedError",
+    "TrainScriptObjective",
+    "TrialFailed",
+]
 
 
 def __getattr__(name: str) -> Any:

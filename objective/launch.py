@@ -1,0 +1,217 @@
+"""Runs inside the process of a training: sets the limits, watches over it, runs ``train.py``.
+
+``python launch.py '{"lifeline": 3, ...}'`` in the folder of ``train.py``. This file imports
+nothing of the project, and nothing but the standard library before the limits hold. It forks:
+
+* The *watcher* outlives a crashed or runaway script. It adopts every orphan of the training
+  (Linux: ``PR_SET_CHILD_SUBREAPER``) and, when the training ends or the runner's end of the
+  *lifeline* pipe closes (by intent, or because the runner died, be it of ``kill -9``), kills all
+  that is left. A byte on the lifeline asks the training to end: SIGTERM.
+* Its child becomes the training, in a process group of its own. ``prepare.evaluate_bpb`` is
+  wrapped, so that what the evaluator returned goes to the runner by the *metric* pipe: that
+  counts, whatever the script prints.
+
+Options: ``lifeline`` and ``metric`` (file descriptors), ``train_seconds`` and ``memory_mb`` (null:
+as they are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import ctypes
+import functools
+import importlib
+import json
+import os
+from pathlib import Path
+import resource
+import runpy
+import select
+import signal
+import sys
+import traceback
+from typing import Any
+from typing import NoReturn
+
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    lifeline, metric = options["lifeline"], options["metric"]
+    # No core dumps: a crashed training of several gigabytes would leave one each.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    watcher = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(lifeline)
+        os.setpgid(0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != watcher:  # it died before we asked to die with it
+            os._exit(1)
+        _train(metric, options["train_seconds"], options["memory_mb"])
+    else:
+        os.close(metric)
+        try:
+            os.setpgid(child, child)  # whoever comes first; the group must exist before a kill
+        except OSError:
+            pass
+        _watch(child, lifeline)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+# The watcher ------------------------------------------------------------------------------------
+
+
+def _watch(child: int, lifeline: int) -> NoReturn:
+    """Wait for the end of the training, kill what it left behind, end as it ended."""
+    wakeup, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    status = _reap(child)  # it may have ended before the handler was there
+    while status is None:
+        ready, _, _ = select.select([lifeline, wakeup], [], [])
+        if lifeline in ready:
+            if not os.read(lifeline, 1):
+                break
+            _kill_group(child, signal.SIGTERM)
+        if wakeup in ready:
+            os.read(wakeup, 512)
+            status = _reap(child)
+    _kill_group(child, signal.SIGKILL)
+    if status is None:
+        status = os.waitpid(child, 0)[1]
+    _kill_orphans()
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _reap(child: int) -> int | None:
+    """Collect every process that has ended; the wait status if the training is one of them."""
+    status = None
+    try:
+        while ended := os.waitpid(-1, os.WNOHANG):
+            if not ended[0]:
+                break
+            if ended[0] == child:
+                status = ended[1]
+    except ChildProcessError:  # none left
+        pass
+    return status
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS: EPERM if all that is left are zombies
+        pass
+
+
+def _kill_orphans() -> None:
+    """Kill adopted processes (Linux), also those that made a session of their own.
+
+    The children of a killed one are adopted in turn, so this goes on until there are none.
+    """
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while children.exists() and (pids := children.read_text().split()):
+        for pid in map(int, pids):
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+
+# The training -----------------------------------------------------------------------------------
+
+
+def _train(metric: int, train_seconds: float | None, memory_mb: int | None) -> None:
+    folder = os.getcwd()
+    sys.path[0] = folder
+    sys.argv = ["train.py"]
+    os.set_inheritable(metric, False)
+    try:
+        if memory_mb is not None:
+            _limit_memory(memory_mb)
+        if os.path.exists("prepare.py"):
+            _set_up_prepare(metric, train_seconds)
+        runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
+    except Exception as error:
+        _fail(error, folder)
+
+
+def _limit_memory(memory_mb: int) -> None:
+    """Make allocations beyond the limit fail: of the GPU if training is on one, else of the host.
+
+    RLIMIT_DATA counts what a process may really write to, so that PyTorch's CPU allocator fails
+    where RLIMIT_AS would count mere reservations. On a GPU it would hit CUDA's own bookkeeping in
+    host memory instead. (The GPU branch is untested: there was none where this was written.)
+    """
+    on_gpu = os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+    if on_gpu and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            for device in range(torch.cuda.device_count()):
+                total = torch.cuda.get_device_properties(device).total_memory
+                fraction = min(1.0, memory_mb * 2**20 / total)
+                torch.cuda.set_per_process_memory_fraction(fraction, device)
+            return
+    limit = memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _set_up_prepare(metric: int, train_seconds: float | None) -> None:
+    """Set the time budget before train.py imports it, and listen to the evaluator."""
+    prepare: Any = importlib.import_module("prepare")
+    if train_seconds is not None:
+        # An int where it is one: scripts may print or count with it.
+        whole = float(train_seconds).is_integer()
+        prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
+    if hasattr(prepare, "evaluate_bpb"):
+        prepare.evaluate_bpb = _reporting(prepare.evaluate_bpb, metric)
+        _report(metric, {"evaluator": True})
+
+
+def _reporting(evaluate: Callable[..., Any], metric: int) -> Callable[..., Any]:
+    @functools.wraps(evaluate)
+    def evaluate_bpb(*args: Any, **kwargs: Any) -> Any:
+        value = evaluate(*args, **kwargs)
+        _report(metric, {"val_bpb": float(value)})
+        return value
+
+    return evaluate_bpb
+
+
+def _report(metric: int, message: dict[str, Any]) -> None:
+    os.write(metric, json.dumps(message).encode() + b"\n")
+
+
+def _fail(error: Exception, folder: str) -> NoReturn:
+    """Print the traceback as if train.py had been started directly, and end with status 1."""
+    frames = error.__traceback__
+    while frames and not frames.tb_frame.f_code.co_filename.startswith(folder):
+        frames = frames.tb_next
+    try:
+        sys.stdout.flush()
+        traceback.print_exception(type(error), error, frames)
+        sys.stderr.flush()
+    except MemoryError:  # a limit so low that not even this fits
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,510 @@
+"""Run a training script in a process of its own, under limits, and say what came of it.
+
+:func:`run_script` starts ``launch.py`` (which see) in the folder of the script, reads what it
+prints and what its evaluator returned, and classifies the end:
+
+========== =====================================================================================
+ok         exit 0 and a finite metric
+oom        out of memory: an exception or message that says so, or killed by the system for it
+nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss
+timeout    killed after ``wall_seconds``
+crash      any other end; the reason is the exception's line
+no-metric  exit 0 and no metric
+pruned     ended by ``on_progress``
+========== =====================================================================================
+
+What is not covered: this isolates accidents, not attacks. The environment is an allow-list, and
+nothing survives the end of a run, but the script has the user's files and network.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+import errno
+import json
+import math
+import os
+from pathlib import Path
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+
+# What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
+# and a script may have been written by one of them.
+ENVIRONMENT = (
+    "PATH",
+    "HOME",  # data caches live below it
+    "XDG_CACHE_HOME",
+    "TMPDIR",
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+)
+_OURS = "AUTORESEARCH_"
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
+_PROGRESS = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\).*?\bloss:\s*({_NUMBER})", re.I)
+_SUMMARY = re.compile(rf"(\w{{1,64}}):\s*({_NUMBER})\s*", re.I)
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|OutOfMemory|out of memory|can(?:'|no)t allocate memory|std::bad_alloc"
+    r"|Memory allocation (?:still )?failed|failed to allocate",
+    re.I,
+)
+# What a lack of memory looks like where something else reports it; only believed under a limit.
+_STARVED = re.compile(r"can't start new thread|Resource temporarily unavailable|failed to map")
+_DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LINE_END = re.compile(rb"[\r\n]")
+
+_LINE_BYTES = 10_000  # of a line that are looked at
+_TAIL_LINES = 400  # kept for the classification
+_DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
+
+
+class RunError(RuntimeError):
+    """The run could not be made or recorded, so that there is nothing to measure: a full disk, no
+    process. Not for what the script itself does wrong."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        wall_seconds: From start to end, set-up and evaluation included; killed when over.
+        train_seconds: Becomes ``prepare.TIME_BUDGET``; None leaves that as it is.
+        memory_mb: Of writable memory (CPU, MPS) or of the GPU's; None is no limit.
+        grace_seconds: Between asking an overdue script to end (SIGTERM) and killing it.
+        log_bytes: Of output that are kept, the first and the last half; the rest is dropped.
+    """
+
+    wall_seconds: float
+    train_seconds: float | None = None
+    memory_mb: int | None = None
+    grace_seconds: float = 3.0
+    log_bytes: int = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        status: See the module's table.
+        reason: One line of at most 200 characters; empty if ok.
+        val_bpb: Bits per byte, what the evaluator returned, or what was printed if the testbed
+            has no ``prepare.evaluate_bpb``; None if neither. May be NaN.
+        printed_bpb: What was printed.
+        mismatch: Both are there and differ by more than the rounding of the printed one.
+        summary: Numbers of the ``key: value`` lines after the last ``---``.
+        seconds: From start to end.
+        returncode: Negative: the signal that ended it. 0 to 255: the exit status.
+        log: File with what was printed.
+    """
+
+    status: str
+    reason: str
+    val_bpb: float | None
+    printed_bpb: float | None
+    mismatch: bool
+    summary: dict[str, float]
+    seconds: float
+    returncode: int
+    log: Path
+
+    @property
+    def charged_seconds(self) -> float:
+        """Training time that counts against a budget: all of it if the run failed."""
+        trained = self.summary.get("training_seconds", math.nan)
+        return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds
+
+
+def run_script(
+    folder: Path,
+    *,
+    limits: Limits,
+    on_progress: Callable[[float, float], bool] | None = None,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> RunResult:
+    """Run ``train.py`` of a folder to its end, or to the first limit.
+
+    Args:
+        folder: Working directory of the script, with ``train.py`` and what it imports.
+        limits: See :class:`Limits`.
+        on_progress: Called with the share of the time budget (percent) and the loss of each
+            progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
+        environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
+        log: Where the output goes; by default beside the folder, as ``<folder>.log``.
+
+    Returns:
+        Never raises for what the script does; see :class:`RunResult`.
+
+    Raises:
+        RunError: If the disk is full or no process could be started.
+        KeyboardInterrupt: After the run was killed.
+    """
+    log = folder.with_name(f"{folder.name}.log") if log is None else log
+    output = _Output(on_progress)
+    start = time.monotonic()
+    stop = ""
+    with _Log(log, limits.log_bytes) as file, _Process(folder, limits, environment) as process:
+
+        def handle(channel: str, data: bytes) -> None:
+            if channel == "metric":
+                output.feed_metric(data)
+            else:
+                file.write(data)
+                output.feed(data)
+
+        deadline = start + limits.wall_seconds
+        while True:
+            for channel, data in process.read(max(0.0, deadline - time.monotonic())):
+                handle(channel, data)
+            if process.ended:
+                break
+            if time.monotonic() >= deadline:
+                if stop:
+                    process.kill()
+                    break
+                stop, deadline = "timeout", time.monotonic() + limits.grace_seconds
+                process.terminate()
+            elif output.pruned and not stop:
+                stop = "pruned"
+                process.kill()
+                break
+        returncode = process.kill()
+        for channel, data in process.drain():
+            handle(channel, data)
+        output.feed(b"\n")  # the last line may lack its end
+    seconds = time.monotonic() - start
+    status, reason = _classify(output, stop, returncode, limits)
+    if "No space left on device" in reason:
+        if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
+            raise RunError(f"The disk of {folder} is full.")
+    printed = output.summary.get("val_bpb")
+    measured = output.measured if output.has_evaluator else printed
+    return RunResult(
+        status=status,
+        reason=one_line(reason),
+        val_bpb=measured,
+        printed_bpb=printed,
+        mismatch=output.has_evaluator and _differ(measured, printed, output.decimals),
+        summary=output.summary,
+        seconds=seconds,
+        returncode=returncode,
+        log=log,
+    )
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Text of unknown origin as one line without control characters, cut to ``limit``."""
+    text = " ".join(_CONTROL.sub(" ", text).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that a script gets: an allow-list of ours, and ``extra``."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ENVIRONMENT or (name.startswith(_OURS) and not _SECRET.search(name))
+    }
+    return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
+
+
+def command(options: Mapping[str, Any]) -> list[str]:
+    """The command that runs ``train.py`` of the working directory; see ``launch.py``."""
+    launcher = Path(__file__).with_name("launch.py")
+    return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
+
+
+class _Process:
+    """A running launcher with its pipes. Leaving the context kills whatever is left of it."""
+
+    def __init__(
+        self, folder: Path, limits: Limits, environment: Mapping[str, str] | None
+    ) -> None:
+        self._lifeline = -1
+        self._selector = selectors.DefaultSelector()
+        lifeline, self._lifeline = os.pipe()
+        metric, metric_end = os.pipe()
+        output, output_end = os.pipe()
+        options = {
+            "lifeline": lifeline,
+            "metric": metric_end,
+            "train_seconds": limits.train_seconds,
+            "memory_mb": limits.memory_mb,
+        }
+        try:
+            self._process = subprocess.Popen(
+                command(options),
+                cwd=folder,
+                env=script_environment(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output_end,
+                stderr=output_end,
+                pass_fds=(lifeline, metric_end),
+                start_new_session=True,
+            )
+        except OSError as error:
+            for fd in (self._lifeline, metric, output):
+                os.close(fd)
+            raise RunError(f"{sys.executable} must start, but: {error.strerror}.") from None
+        finally:
+            for fd in (lifeline, metric_end, output_end):
+                os.close(fd)
+        for fd, channel in ((metric, "metric"), (output, "output")):
+            os.set_blocking(fd, False)
+            self._selector.register(fd, selectors.EVENT_READ, channel)
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for key in list(self._selector.get_map().values()):
+            os.close(key.fd)
+        self._selector.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended and everything that it wrote was read."""
+        return not self._selector.get_map()
+
+    def read(self, timeout: float) -> Iterator[tuple[str, bytes]]:
+        """What came on "metric" and "output" within a moment of at most ``timeout`` seconds."""
+        # Read before looking: what was written before its end is there after it.
+        ended = self._process.poll() is not None
+        for key, _ in self._selector.select(0 if ended else min(timeout, 0.5)):
+            data = os.read(key.fd, 2**16)
+            if data:
+                yield key.data, data
+            else:
+                self._close(key.fd)
+        if ended and not self._selector.select(0):
+            # A process that escaped (only where there is no subreaper) may hold the other ends.
+            for key in list(self._selector.get_map().values()):
+                self._close(key.fd)
+
+    def drain(self) -> Iterator[tuple[str, bytes]]:
+        """What is left to read after :meth:`kill`."""
+        while not self.ended:
+            yield from self.read(0)
+
+    def _close(self, fd: int) -> None:
+        self._selector.unregister(fd)
+        os.close(fd)
+
+    def terminate(self) -> None:
+        """Ask the script to end."""
+        try:
+            os.write(self._lifeline, b"t")
+        except BrokenPipeError:  # it just did
+            pass
+
+    def kill(self) -> int:
+        """Cut the lifeline: the watcher kills everything and ends. The return code."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        try:
+            return self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
+            self._process.kill()
+            return self._process.wait()
+
+
+class _Log:
+    """A file that keeps the first and the last half of at most ``limit`` bytes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path = path
+        self._room = limit // 2
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._limit = limit // 2
+        self._dropped = 0
+        self._file = self._checked(lambda: open(path, "wb", buffering=0))
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._dropped:
+                self._put(f"\n[... {self._dropped} bytes left out ...]\n".encode())
+            self._put(b"".join(self._tail))
+        finally:
+            self._file.close()
+
+    def write(self, data: bytes) -> None:
+        head, rest = data[: self._room], data[self._room :]
+        self._room -= len(head)
+        self._put(head)
+        if rest:
+            self._tail.append(rest)
+            self._tail_bytes += len(rest)
+        while self._tail_bytes - len(self._tail[0] if self._tail else b"") > self._limit:
+            size = len(self._tail.popleft())
+            self._tail_bytes -= size
+            self._dropped += size
+
+    def _put(self, data: bytes) -> None:
+        while data:
+            written = self._checked(lambda: self._file.write(data))
+            data = data[written:]
+
+    def _checked(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RunError(f"The disk of {self._path} is full.") from None
+            raise RunError(f"{self._path} must be writable, but: {error.strerror}.") from None
+
+
+@dataclass
+class _Output:
+    """What the script printed and its evaluator returned, understood as it comes."""
+
+    on_progress: Callable[[float, float], bool] | None
+    summary: dict[str, float] = field(default_factory=dict)
+    decimals: int = 0  # of the printed val_bpb
+    measured: float | None = None
+    has_evaluator: bool = False
+    pruned: bool = False
+    loss: float = 0.0  # the last one printed
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _in_summary: bool = False
+    _rest: bytes = b""
+    _metric_rest: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = _LINE_END.split(self._rest + data)
+        self._rest = self._rest[-_LINE_BYTES:]
+        for line in lines:
+            self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
+
+    def feed_metric(self, data: bytes) -> None:
+        *lines, self._metric_rest = (self._metric_rest + data).split(b"\n")
+        self._metric_rest = self._metric_rest[-_LINE_BYTES:]
+        for line in lines:
+            try:
+                message = json.loads(line)
+                self.has_evaluator |= bool(message.get("evaluator"))
+                if "val_bpb" in message:
+                    self.measured = float(message["val_bpb"])
+            except (ValueError, TypeError, AttributeError):
+                continue  # not of the wrapper's
+
+    def _take(self, line: str) -> None:
+        if not line:
+            return
+        self.tail.append(line)
+        if line == "---":
+            self.summary.clear()
+            self._in_summary = True
+        elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
+            key, number = match.groups()
+            self.summary[key] = float(number)
+            if key == "val_bpb":
+                self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
+        elif match := _PROGRESS.search(line):
+            share, self.loss = float(match[1]), float(match[2])
+            if self.on_progress is not None and not self.pruned:
+                self.pruned = self.on_progress(share, self.loss)
+
+
+def _differ(measured: float | None, printed: float | None, decimals: int) -> bool:
+    """Whether the printed metric isn't the measured one, rounded."""
+    if measured is None or printed is None:
+        return printed is not None
+    if math.isnan(measured) or math.isnan(printed):
+        return math.isnan(measured) != math.isnan(printed)
+    return not abs(measured - printed) <= 10.0**-decimals
+
+
+def _classify(output: _Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
+    """Status and reason of a run; the first rule that fits."""
+    if stop == "timeout":
+        return "timeout", f"killed after {limits.wall_seconds:g} s of wall-clock time"
+    if stop == "pruned":
+        return "pruned", ""
+    if returncode != 0:
+        return _classify_failure(output, returncode, limits)
+    value = output.measured if output.has_evaluator else output.summary.get("val_bpb")
+    if value is None and "val_bpb" in output.summary:
+        return "no-metric", "val_bpb was printed, but prepare.evaluate_bpb did not return"
+    if value is None:
+        return "no-metric", "ended without a `val_bpb:` line after a `---` line"
+    if not math.isfinite(value):
+        return "nan", f"val_bpb is {value}"
+    return "ok", ""
+
+
+def _classify_failure(output: _Output, returncode: int, limits: Limits) -> tuple[str, str]:
+    lines = list(output.tail)
+    exception = _exception(lines)
+    said = exception or "\n".join(lines[-20:])
+    limit = "" if limits.memory_mb is None else f" (limit {limits.memory_mb} MB)"
+    if match := _OUT_OF_MEMORY.search(said):
+        line = next(line for line in said.splitlines() if match[0] in line)
+        return "oom", f"out of memory{limit}: {line}"
+    if limits.memory_mb is not None and (match := _STARVED.search(said)):
+        return "oom", f"out of memory{limit}: {match[0]}"
+    if returncode == -signal.SIGKILL:
+        return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
+    if exception.startswith("FloatingPointError"):
+        return "nan", exception.partition("\n")[0]
+    if not exception and returncode > 0:
+        if "FAIL" in lines[-5:] or not math.isfinite(output.loss):
+            return "nan", "the script stopped itself: the loss is NaN or exploded"
+        if lines and _DIVERGED.search(lines[-1]):
+            return "nan", lines[-1]
+    if exception:
+        return "crash", exception.partition("\n")[0]
+    last = f": {lines[-1]}" if lines else ""
+    if returncode < 0:
+        return "crash", f"killed by {signal.Signals(-returncode).name}{last}"
+    return "crash", f"exit status {returncode}{last}"
+
+
+def _exception(lines: list[str]) -> str:
+    """The exception that a printed traceback ends with, ``Type: message``; "" if there is none."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
+    after = starts[-1] + 1 if starts else len(lines)
+    for i in range(after, len(lines)):
+        if not lines[i].startswith(" "):
+            return "\n".join(lines[i:])
+    # A syntax error has no frames to trace back.
+    if lines and re.match(r"(?:Syntax|Indentation|Tab|Memory)Error\b", lines[-1]):
+        return lines[-1]
+    return ""

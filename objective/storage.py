@@ -1,0 +1,291 @@
+"""Where studies are kept: an Optuna storage that survives killed workers, artifacts beside it.
+
+How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
+trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
+FAIL and queues its parameters again (``RetryHeartbeatStaleTrialCallback``, which keeps CMA-ES's
+marks on it). That takes a minute, which is right for another machine behind a slow network and
+too long for somebody who killed a run and starts it again. So a trial also says which process
+runs it (:func:`claim`), and :func:`reclaim` does the same at once for processes of this machine
+that no longer exist. It works on storages without heartbeats (journal files) too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import socket
+import sqlite3
+import sys
+import time
+from typing import Any
+import uuid
+import warnings
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+import psutil
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL
+import sqlalchemy.exc
+
+
+MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
+
+_WORKER = "autoresearch:worker"
+_PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
+_EXAMPLES = "such as sqlite:///autoresearch.db, postgresql://host/name or journal:study.log"
+
+
+class StorageError(ValueError):
+    """A storage that can't be used. The message is one line that says what to change."""
+
+
+def open_storage(
+    url: str,
+    *,
+    must_exist: bool = False,
+    heartbeat_interval: int = 10,
+    grace_period: int = 60,
+    max_retry: int = MAX_RETRY,
+    lock_timeout: float = 60.0,
+) -> BaseStorage:
+    """Open a storage, made first if it isn't there.
+
+    Args:
+        url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for, or
+            ``journal:PATH``; a path that ends in ``.log`` is a journal too.
+        must_exist: Refuse to make a new file (for commands that only read).
+        heartbeat_interval: Seconds between two heartbeats of a running trial.
+        grace_period: Seconds without one after which a trial counts as killed. A machine that
+            sleeps for longer loses its running trials to other workers.
+        max_retry: Times that the parameters of a killed trial are tried again.
+        lock_timeout: Seconds that a worker waits for others to finish writing (SQLite).
+
+    Raises:
+        StorageError: If it is locked, read-only, no database, one of something else, or not there.
+    """
+    journal = _journal_path(url)
+    if journal is not None:
+        return _open_journal(journal, must_exist)
+    parsed = _parse(url)
+    engine_kwargs: dict[str, Any] = {}
+    if parsed.get_backend_name() == "sqlite":
+        _check_sqlite(parsed, must_exist)
+        engine_kwargs["connect_args"] = {"timeout": lock_timeout}
+    else:
+        engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
+    callback: Any = RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
+    for attempt in range(5):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return RDBStorage(
+                    parsed.render_as_string(hide_password=False),
+                    engine_kwargs=dict(engine_kwargs),
+                    heartbeat_interval=heartbeat_interval,
+                    grace_period=grace_period,
+                    heartbeat_stale_trial_callback=callback,
+                )
+        except ImportError as error:
+            raise StorageError(f"{url} needs a driver that isn't installed: {error}.") from None
+        except RuntimeError as error:  # made by another version of Optuna
+            raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            # Another worker may be making the same tables right now.
+            if attempt == 4 or not _is_race(error):
+                raise StorageError(
+                    f"{_shown(parsed)} must be usable, but: {_first_line(error)}"
+                ) from None
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def artifact_folder(url: str) -> Path:
+    """The folder of a storage's artifacts: ``autoresearch.db`` -> ``autoresearch-artifacts``.
+
+    Beside the file; for a database server, in the working directory under the database's name.
+    """
+    path = _journal_path(url)
+    if path is None:
+        database = _parse(url).database or "optuna"
+        path = Path(database.removeprefix("file:"))
+        if _parse(url).get_backend_name() != "sqlite" or database == ":memory:":
+            path = Path(path.name.strip(":"))
+    return path.with_name(f"{path.stem}-artifacts")
+
+
+def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArtifactStore:
+    """The artifact store of a storage, in :func:`artifact_folder` or the given one.
+
+    Raises:
+        StorageError: If the folder can't be made.
+    """
+    path = artifact_folder(url) if folder is None else Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} must be a writable folder, but: {error.strerror}.") from None
+    return FileSystemArtifactStore(base_path=path)
+
+
+def claim(trial: optuna.Trial) -> None:
+    """Note on a running trial which process runs it."""
+    # With the number, since a queued copy of a killed trial inherits its attributes.
+    worker: list[Any] = [_machine(), os.getpid(), _started(os.getpid()), trial.number]
+    trial.storage.set_trial_system_attr(trial._trial_id, _WORKER, worker)
+
+
+def reclaim(study: optuna.Study) -> list[int]:
+    """Fail the running trials whose process on this machine is gone, and queue them again.
+
+    Call it before ``study.optimize``. Trials of other machines are left to the heartbeat.
+
+    Returns:
+        The numbers of the trials.
+    """
+    storage = study._storage
+    numbers = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        machine, pid, started, number = trial.system_attrs.get(_WORKER) or (None, 0, 0, -1)
+        if number != trial.number or machine != _machine() or _started(pid) == started:
+            continue
+        try:
+            storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        except UpdateFinishedTrialError:  # another worker was faster
+            continue
+        _retry(study, storage.get_trial(trial._trial_id))
+        numbers.append(trial.number)
+    return numbers
+
+
+def _retry(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    get_callback = getattr(study._storage, "get_heartbeat_stale_trial_callback", lambda: None)
+    callback = get_callback()
+    if callback is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            callback = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)
+    callback(study, trial)
+
+
+def _machine() -> str:
+    """Something that two processes share only if one can see the other's process id."""
+    if sys.platform != "linux":
+        return f"{socket.gethostname()}/{uuid.getnode()}"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, so that another one with its number isn't taken for it."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.NoSuchProcess, ValueError):
+        return None
+    except psutil.AccessDenied:
+        return -1.0
+
+
+def _journal_path(url: str) -> Path | None:
+    if url.startswith("journal:"):
+        return Path(url.removeprefix("journal:").removeprefix("//"))
+    return Path(url) if url.endswith(".log") and "://" not in url else None
+
+
+def _open_journal(path: Path, must_exist: bool) -> JournalStorage:
+    _check_file(path, must_exist)
+    try:
+        # Optuna would read a file of anything else until the first line that isn't JSON.
+        with path.open("rb") as file:
+            if (start := file.read(1)) and start != b"{":
+                raise StorageError(f"{path} must be an Optuna journal, but is something else.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StorageError(f"{path} must be readable, but: {error.strerror}.") from None
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
+    except (ValueError, KeyError):
+        raise StorageError(f"{path} must be an Optuna journal, but can't be read.") from None
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise StorageError(f"A storage must be a URL {_EXAMPLES}, but got {url!r}.") from None
+    # SQLAlchemy 2.0 would look for psycopg2; the extra `postgres` installs its successor.
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _check_file(path: Path, must_exist: bool) -> None:
+    if path.is_dir():
+        raise StorageError(f"A storage must be a file, but {path} is a folder.")
+    if not path.parent.is_dir():
+        raise StorageError(f"{path.parent} must be a folder that exists, to hold {path.name}.")
+    if must_exist and not path.exists():
+        raise StorageError(f"{path} must exist, but there is no such file.")
+
+
+def _check_sqlite(url: URL, must_exist: bool) -> None:
+    """Refuse what can't work, and switch on the write-ahead log, so that readers don't wait."""
+    database = url.database
+    if not database or database == ":memory:":
+        return
+    as_uri = database.startswith("file:")
+    if as_uri:
+        options = "&".join(f"{key}={value}" for key, value in url.query.items() if key != "uri")
+        database += f"?{options}" if options else ""
+    else:
+        _check_file(Path(database), must_exist)
+    shown = url.database
+    try:
+        connection = sqlite3.connect(
+            database, timeout=_PROBE_SECONDS, isolation_level=None, uri=as_uri
+        )
+        try:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if tables and "studies" not in tables:
+                raise StorageError(f"{shown} must be an Optuna database, but is one of else.")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "locked" in text:
+            cause = f"another program has locked it for {_PROBE_SECONDS:g} s"
+        elif "readonly" in text:
+            cause = "it is read-only"
+        elif "not a database" in text:
+            cause = "it is something else"
+        else:
+            cause = text
+        raise StorageError(f"{shown} must be a writable SQLite database, but {cause}.") from None
+
+
+def _is_race(error: sqlalchemy.exc.SQLAlchemyError) -> bool:
+    text = str(error).lower()
+    return "already exists" in text or "unique constraint" in text or "duplicate" in text
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
