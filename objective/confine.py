@@ -1,0 +1,191 @@
+"""Runs inside the sandbox, before anything that a model wrote: give up rights, then run a command.
+
+`python -I -S confine.py JSON COMMAND...` with JSON keys, each may be missing:
+
+    limits   resource limits, a name without RLIMIT_ to a number (see setrlimit(2))
+    uid      the user and group id to become (root only); it owns nothing outside
+    mounts   a file system to build and move into, for a sandbox made by unshare(1), which gives the
+             namespaces but no view of the files; bubblewrap does this part itself
+    root     an empty folder to build it on
+    lifeline a pipe to read from; at its end all is over (only with mounts)
+
+Nothing of the project is imported here, and only the standard library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+
+
+# From linux/mount.h, linux/prctl.h, linux/securebits.h; the two calls have no wrapper in old libcs.
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, AT_RECURSIVE, AT_FDCWD = 1, 2, 0x8000, -100
+SYS_MOUNT_SETATTR = 442  # the same number on every architecture since Linux 5.12
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 1, 24, 28, 38
+SECBIT_NOROOT_LOCKED = 0b11
+DEVICES = ("null", "zero", "full", "random", "urandom")
+
+
+class MountAttr(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    arguments = (source.encode(), target.encode(), kind.encode() if kind else None)
+    check(libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None), f"mount {target}")
+
+
+def read_only(target: str) -> None:
+    """Make a mount and all below it read-only, without a look at the flags that they must keep."""
+    attr = MountAttr(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    size = ctypes.c_size_t(ctypes.sizeof(attr))
+    arguments = (AT_FDCWD, target.encode(), AT_RECURSIVE, ctypes.byref(attr), size)
+    check(libc.syscall(SYS_MOUNT_SETATTR, *arguments), f"read-only {target}")
+
+
+def make_target(path: str, like: str) -> None:
+    """An empty folder or file to mount on, of the same sort as what will be mounted."""
+    if os.path.isdir(like):
+        os.makedirs(path, exist_ok=True)
+    elif not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w"):
+            pass
+
+
+def build_root(root: str, mounts: list[list[str]]) -> None:
+    """Make the file system that `mounts` lists (kind, path, detail) on `root`, and move into it."""
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    for kind, path, detail in mounts:
+        target = root + path
+        if kind == "dir":
+            os.makedirs(target, exist_ok=True)
+        elif kind == "link":
+            os.symlink(detail, target)
+        elif kind in ("ro", "dev"):
+            make_target(target, like=path)
+            mount(path, target, None, MS_BIND | MS_REC)
+            if kind == "ro":
+                read_only(target)
+        else:
+            os.makedirs(target, exist_ok=True)
+            if kind == "proc":
+                mount("proc", target, "proc", MS_NOSUID | MS_NODEV)
+            elif kind == "devices":
+                build_devices(target)
+            elif kind == "tmpfs":
+                mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, f"size={detail},mode=1777")
+    for path in ("/", "/dev"):
+        # Only these two themselves: what is mounted below them has its own rights.
+        mount("none", root + path, None, MS_BIND | 0x20 | 1 | MS_NOSUID | MS_NODEV)
+    os.chdir(root)
+    check(libc.syscall(pivot_root_number(), b".", b"."), "pivot_root")
+    check(libc.umount2(b".", MNT_DETACH), "umount")
+    os.chdir("/")
+
+
+def build_devices(target: str) -> None:
+    mount("tmpfs", target, "tmpfs", MS_NOSUID, "size=64k,mode=755")
+    for name in DEVICES:
+        make_target(f"{target}/{name}", like="/dev/null")
+        mount(f"/dev/{name}", f"{target}/{name}", None, MS_BIND)
+    os.symlink("/proc/self/fd", f"{target}/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"{target}/{name}")
+    os.mkdir(f"{target}/shm")
+
+
+def pivot_root_number() -> int:
+    return {"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine]
+
+
+def give_up_rights(uid: int | None) -> None:
+    """No capabilities, none to be gained, and another user if one is named."""
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # beyond the last one that this kernel knows, or none of them was there to drop
+    if uid is not None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+    # In a user namespace of its own it is "root" still: without this, exec gives the rights back.
+    libc.prctl(PR_SET_SECUREBITS, SECBIT_NOROOT_LOCKED, 0, 0, 0)
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def supervise(lifeline: int | None) -> None:
+    """Be the first process of a PID namespace; returns in its child, which becomes the command.
+
+    It reaps orphans and passes the command's status on. When it ends, the kernel ends all others of
+    the namespace. (It ignores signals without a handler, so it must not be the command itself.)
+    """
+    child = os.fork()
+    if child == 0:
+        return
+
+    def wait_for_end() -> None:
+        poll.poll()
+        os._exit(128 + signal.SIGKILL)
+
+    if lifeline is not None:
+        # Only for its end: what is written to it is for others to read.
+        poll = select.poll()
+        poll.register(lifeline, 0)
+        threading.Thread(target=wait_for_end, daemon=True).start()
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def main() -> None:
+    spec, command = json.loads(sys.argv[1]), sys.argv[2:]
+    folder = os.getcwd()
+    try:
+        # Should memory run out all the same, the kernel ends what runs here first.
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass
+    if "mounts" in spec:
+        build_root(spec["root"], spec["mounts"])
+        os.chdir(folder)
+    for name, limit in spec.get("limits", {}).items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+    give_up_rights(spec.get("uid"))
+    if "mounts" in spec:
+        # Only now: becoming another user clears it.
+        check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+        supervise(spec.get("lifeline"))
+    # getpass.getuser(), which torch calls, needs a name, and this user id has none.
+    os.environ.setdefault("LOGNAME", "trial")
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"confine: {error}")

@@ -1,0 +1,376 @@
+"""Isolation for scripts that a language model wrote: what the system offers, strongest first.
+
+    bubblewrap   bwrap(1): the usual tool, also in containers and for ordinary users
+    namespaces   unshare(1) of util-linux, with objective/confine.py to lay out the files
+    none         nothing works here; model-written code is then only run if the user insists
+
+Both give the script
+
+- a view of the system by allow-list, read-only: the system's programs and libraries, this Python,
+  the caches with the corpus. Not there: the home folder, other users, /run with its sockets, /etc
+  but for the loader's files. Its own folder, /tmp and the home folder are memory of limited size,
+  which is gone when the run ends; train.py and prepare.py lie in the folder, read-only;
+- no network: a network namespace whose only interface is its own loopback;
+- a PID namespace: it sees no other process, and all of its own end with its first, also those that
+  left the process group or ignore signals. The first ends with the runner, however that ends;
+- no capabilities, no_new_privs, and, if the runner is root, a user id that owns nothing, so that
+  the limit on processes holds (the kernel exempts root from it);
+- limits: processes, size of a file, open files, CPU time, no core dumps; and from outside
+  :func:`usage` for what no limit of a single process can hold, their number and memory together.
+
+What is not covered: faults of the kernel and of a GPU driver (GPU devices are passed through), time
+as a side channel, and memory in files that no process has mapped (memfd), which only the kernel's
+out-of-memory killer ends; the sandbox's processes are its first choice. The script and the
+evaluator share one process: see objective/launch.py for what that means for the metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+import functools
+import json
+import logging
+import os
+from pathlib import Path
+import secrets
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+
+
+_logger = logging.getLogger(__name__)
+
+BUBBLEWRAP = "bubblewrap"
+NAMESPACES = "namespaces"
+NONE = "none"
+
+CONFINE = Path(__file__).with_name("confine.py")
+# A script, its threads and torch's compiler workers; a fork bomb is over this in milliseconds.
+MAX_TASKS = max(256, 24 * (os.cpu_count() or 1))
+MAX_OPEN_FILES = 1024
+DISK_MB = 512
+# User ids that Debian's policy and systemd leave alone; one per run, since the limit on processes
+# counts those of a user.
+_UIDS = range(64_000, 65_000)
+
+_SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/opt",
+    "/nix/store",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/passwd",
+    "/sys/devices",
+    "/sys/bus/pci",
+    "/sys/module/nvidia",
+)
+# Under the home folder: corpora and tokenizers (karpathy/autoresearch keeps them in autoresearch),
+# and kernels that were fetched before. Not all of .cache/huggingface: it holds a token.
+_CACHES = (
+    ".cache/optuna-autoresearch",
+    ".cache/autoresearch",
+    ".cache/huggingface/hub",
+)
+# Root may write these by its user id alone, without any capability, from any namespace.
+_KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
+_GPU_DEVICES = ("nvidia*", "dri", "kfd")
+
+
+class SandboxError(RuntimeError):
+    """Model-written code can't be run here safely; the message says what would help."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process and all below it use together."""
+
+    tasks: int
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """One way to isolate a command; made by :func:`find_sandbox`.
+
+    Attributes:
+        name: ``bubblewrap`` or ``namespaces``; recorded on a trial as ``isolation``.
+        user_namespace: Whether it needs a user namespace (ordinary users do; root does without).
+    """
+
+    name: str
+    user_namespace: bool
+
+    def command(
+        self,
+        argv: Sequence[str],
+        *,
+        folder: Path,
+        read_only: Iterable[Path] = (),
+        wall_seconds: float = 3600.0,
+        disk_mb: int = DISK_MB,
+        max_tasks: int = MAX_TASKS,
+        lifeline: int | None = None,
+    ) -> list[str]:
+        """The command that runs ``argv`` in the sandbox; open file descriptors are passed on.
+
+        Args:
+            argv: The command.
+            folder: Its working folder. The files that lie in it are there read-only, and what the
+                command writes beside them is gone afterwards.
+            read_only: Further files and folders to show, e.g. the corpus.
+            wall_seconds: What the caller will end it after; here it only bounds the CPU time.
+            disk_mb: Size of each place that can be written, and of one file.
+            max_tasks: Processes and threads.
+            lifeline: Read end of a pipe whose write end only the caller has: when the caller
+                closes it or dies, all is over. (bubblewrap notices the caller's death itself.)
+        """
+        folder = folder.resolve()
+        limits = {
+            "NPROC": max_tasks,
+            "FSIZE": disk_mb * 2**20,
+            "NOFILE": MAX_OPEN_FILES,
+            "CPU": int(wall_seconds * (os.cpu_count() or 1)) + 10,
+            "CORE": 0,
+        }
+        spec: dict[str, object] = {"limits": limits}
+        if not self.user_namespace:
+            spec["uid"] = secrets.choice(_UIDS)
+        mounts = _mounts(folder, read_only, disk_mb)
+        confine = [sys.executable, "-I", "-S", str(CONFINE)]
+        if self.name == BUBBLEWRAP:
+            options = _bubblewrap_options(mounts, self.user_namespace)
+            return [
+                "bwrap",
+                *options,
+                "--chdir",
+                str(folder),
+                "--",
+                *confine,
+                json.dumps(spec),
+                *argv,
+            ]
+        spec |= {"root": str(_empty_folder()), "mounts": mounts, "lifeline": lifeline}
+        options = ["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL"]
+        if self.user_namespace:
+            options += ["--user", "--map-root-user"]
+        # The working folder is the child's, who sets it by the folder that it was started in.
+        start = ["unshare", *options, f"--wd={folder}", "--"]
+        return [*start, *confine, json.dumps(spec), *argv]
+
+
+def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple[str, str, str]]:
+    """The file system of a sandbox in the order of its making: (kind, path, detail)."""
+    home = Path.home()
+    size = f"{disk_mb * 2**20}"
+    mounts: list[tuple[str, str, str]] = []
+    for path in _SYSTEM:
+        if os.path.islink(path) and not path.startswith("/etc"):
+            mounts.append(("link", path, os.readlink(path)))
+        elif os.path.exists(path):
+            mounts.append(("ro", path, ""))
+    mounts.append(("proc", "/proc", ""))
+    mounts += [("ro", path, "") for path in _KERNEL_SETTINGS if os.path.exists(path)]
+    mounts += [("devices", "/dev", ""), ("tmpfs", "/dev/shm", size)]
+    for pattern in _GPU_DEVICES:
+        mounts += [("dev", str(path), "") for path in sorted(Path("/dev").glob(pattern))]
+    mounts.append(("tmpfs", "/tmp", size))
+    if home != Path("/"):
+        mounts.append(("tmpfs", str(home), size))
+    shown = [*_python_folders(), CONFINE.with_name("launch.py"), CONFINE]
+    shown += [home / name for name in _CACHES]
+    # A cache that is shown at the place that a link names has to be there under both names.
+    shown += [path for path in map(Path, read_only)]
+    seen = {path for _, path, _ in mounts}
+    for place in sorted({*shown, *(p.resolve() for p in shown)}):
+        inside_system = any(place.is_relative_to(p) for p in ("/usr", "/opt", "/nix/store"))
+        if (
+            place.exists()
+            and not place.is_symlink()
+            and not inside_system
+            and str(place) not in seen
+        ):
+            mounts.append(("ro", str(place), ""))
+    mounts.append(("tmpfs", str(folder), size))
+    mounts += [("ro", str(path), "") for path in sorted(folder.iterdir()) if path.exists()]
+    return list(_with_parents(mounts))
+
+
+def _with_parents(mounts: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Precede each mount by the folders it lies in, which bubblewrap would make root's alone."""
+    made, shown = {"/"}, set[str]()
+    for kind, path, detail in mounts:
+        parents = [str(parent) for parent in reversed(Path(path).parents)]
+        if not shown.intersection(parents):  # else it is there already, and can't be made
+            for parent in parents:
+                if parent not in made:
+                    made.add(parent)
+                    yield "dir", parent, ""
+        made.add(path)
+        if kind == "ro":
+            shown.add(path)
+        yield kind, path, detail
+
+
+def _python_folders() -> list[Path]:
+    """Where this Python and its packages lie."""
+    folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    folders += os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return [Path(os.path.abspath(folder)) for folder in folders if folder]
+
+
+def _bubblewrap_options(mounts: Iterable[tuple[str, str, str]], user_namespace: bool) -> list[str]:
+    options = ["--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
+    options += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    if user_namespace:
+        options.append("--unshare-user")
+    else:
+        # Root: confine.py needs these two to become another user, and loses them by that.
+        options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    kinds = {"ro": "--ro-bind", "dev": "--dev-bind"}
+    for kind, path, detail in mounts:
+        if kind == "link":
+            options += ["--symlink", detail, path]
+        elif kind in kinds:
+            options += [kinds[kind], path, path]
+        elif kind == "dir":
+            options += ["--perms", "0755", "--dir", path]
+        elif kind == "proc":
+            options += ["--proc", path]
+        elif kind == "devices":
+            options += ["--dev", path]
+        else:
+            options += ["--perms", "1777", "--size", detail, "--tmpfs", path]
+    return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _empty_folder() -> Path:
+    """A folder of the user's own to build a file system on; it stays empty."""
+    # Not in the cache that the sandbox shows: it would be mounted into itself.
+    path = Path.home() / ".cache" / "optuna-autoresearch-sandbox"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@functools.lru_cache(maxsize=1)
+def find_sandbox() -> Sandbox | None:
+    """The strongest isolation that works here, tried by running Python in it; ``None`` if none."""
+    is_root = os.geteuid() == 0
+    for sandbox in [
+        *([Sandbox(BUBBLEWRAP, False), Sandbox(NAMESPACES, False)] if is_root else []),
+        Sandbox(BUBBLEWRAP, True),
+        Sandbox(NAMESPACES, True),
+    ]:
+        problem = _problem(sandbox)
+        if problem is None:
+            return sandbox
+        _logger.debug("%s does not work here: %s", sandbox, problem)
+    return None
+
+
+def require_sandbox() -> Sandbox:
+    """As :func:`find_sandbox`, but raise if there is none.
+
+    Raises:
+        SandboxError: nothing on this system isolates a process.
+    """
+    sandbox = find_sandbox()
+    if sandbox is None:
+        raise SandboxError(
+            "Code written by a model must be isolated, but neither bubblewrap nor unshare works here: "
+            "install bubblewrap (and allow user namespaces), or take the risk with --unsafe."
+        )
+    return sandbox
+
+
+def _problem(sandbox: Sandbox) -> str | None:
+    """Why a sandbox doesn't work here, found by use; ``None`` if it does."""
+    program = "bwrap" if sandbox.name == BUBBLEWRAP else "unshare"
+    if sys.platform != "linux" or shutil.which(program) is None:
+        return f"{program} is not installed"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # World-readable like a trial's: with another user id it has to be.
+        script = folder / "probe.py"
+        script.write_text(
+            "import json, zlib, os\nopen('own', 'w').close()\nprint(os.listdir('.'))\n"
+        )
+        script.chmod(0o644)
+        try:
+            command = sandbox.command([sys.executable, "probe.py"], folder=folder, wall_seconds=10)
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=20,
+                env={},
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if done.returncode or "own" not in done.stdout:
+            return done.stderr.strip()[-300:] or f"exit status {done.returncode}"
+    return None
+
+
+def usage(pid: int) -> Usage:
+    """Tasks (processes and threads) and memory of a process and all below it.
+
+    Memory is the resident set; pages that processes share are only told apart (which takes the
+    kernel longer) by callers that ask :func:`proportional_memory_mb`.
+    """
+    tasks, pages = 0, 0
+    for process in _tree(pid):
+        try:
+            fields = _stat(process)
+            tasks += int(fields[17])
+            pages += int(fields[21])
+        except (OSError, IndexError, ValueError):
+            continue  # it ended in between
+    return Usage(tasks, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
+def proportional_memory_mb(pid: int) -> float:
+    """Memory of a process and all below it, each shared page counted once."""
+    kilobytes = 0
+    for process in _tree(pid):
+        try:
+            text = Path(f"/proc/{process}/smaps_rollup").read_text()
+            kilobytes += int(text.split("\nPss:")[1].split()[0])
+        except (OSError, IndexError, ValueError):
+            continue
+    return kilobytes / 1024
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all below it; orphans stay below the first of their PID namespace."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents.setdefault(int(_stat(int(entry))[1]), []).append(int(entry))
+            except (OSError, IndexError):
+                continue
+    tree, todo = [], [pid]
+    while todo:
+        tree.append(todo.pop())
+        todo += parents.get(tree[-1], [])
+    return tree
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name, from the third (state) on."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()
