@@ -151,7 +151,7 @@ def propose(
             exchanges.append(Exchange(messages, None, str(error)))
             shrinks += 1
             if shrinks > _MAX_SHRINKS:
-                return _failed(study, trial, error, exchanges, on_error)
+                return failed_turn(study, trial, error, exchanges, on_error)
             budget = _smaller(budget, error, max_reply_tokens)
             messages, extent = fit(build, chat, budget, extent)
             continue
@@ -159,7 +159,7 @@ def propose(
             exchanges.append(Exchange(messages, None, str(error)))
             if source == LLM_DUPLICATE:  # The first reply was of use, only known already.
                 break
-            return _failed(study, trial, error, exchanges, on_error)
+            return failed_turn(study, trial, error, exchanges, on_error)
         asked += 1
         try:
             params, repairs = turn.read(completion, form)
@@ -185,7 +185,7 @@ def propose(
         messages = [*messages, *complaint]
     if source == LLM_DUPLICATE:
         return Proposal(None, LLM_DUPLICATE, one_line(problem), tuple(exchanges))
-    return _failed(study, trial, ChatError(f"No usable reply: {problem}"), exchanges, on_error)
+    return failed_turn(study, trial, ChatError(f"No usable reply: {problem}"), exchanges, on_error)
 
 
 class _Turn:
@@ -266,13 +266,14 @@ def _clash_message(
     )
 
 
-def _failed(
+def failed_turn(
     study: Study,
     trial: FrozenTrial,
     error: ChatError,
-    exchanges: list[Exchange],
+    exchanges: Sequence[Exchange],
     on_error: str,
 ) -> Proposal:
+    """What a turn that ``error`` ended comes to, see ``on_error`` of ``propose``."""
     raised: ChatError | None = None
     if on_error == "raise" or isinstance(error, BudgetExhausted):
         raised = error

@@ -132,6 +132,8 @@ def random_value(schema: Mapping[str, Any], rng: random.Random) -> Any:
             kept = {rng.choice(list(properties))}
         return {n: random_value(sub, rng) for n, sub in properties.items() if n in kept}
     if kind == "array":
+        if "prefixItems" in schema:
+            return [random_value(sub, rng) for sub in schema["prefixItems"]]
         low = schema.get("minItems", 0)
         length = rng.randint(low, schema.get("maxItems", low + 2))
         return [random_value(schema.get("items", {}), rng) for _ in range(length)]

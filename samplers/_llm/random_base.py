@@ -1,0 +1,154 @@
+"""A sampler that proposes at random where the language model does not decide.
+
+What a trial draws depends on the seed, the trial's number and the parameter's name only, so that a
+resumed study, threads and other processes draw what an uninterrupted run would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+from typing import Literal
+from typing import TYPE_CHECKING
+
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
+from optuna.search_space import intersection_search_space
+
+from .chat import default_chat
+from .record import ENQUEUED
+from .record import record
+from .record import STARTUP
+from .reply import configuration_key
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from optuna.trial import TrialState
+
+    from .chat import Chat
+    from .history import Rule
+    from .record import ArtifactStore
+
+# Draws before a random configuration may repeat a known one: the space is then used up, or nearly.
+_MAX_DRAWS = 50
+
+
+def derive_seed(seed: int, *path: int | str) -> int:
+    """A seed of 31 bits for one use of randomness, named by ``path``.
+
+    Every server's seed holds 31 bits; hashing makes neighbouring trials' seeds unrelated.
+    """
+    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
+
+
+class RandomBaseSampler(BaseSampler):
+    """What the LLM samplers share whose base method is random sampling.
+
+    A subclass implements ``sample_relative``.
+
+    Args:
+        chat: The language model; ``None``: ``default_chat()``, when it is first needed.
+        task: What the language model is told of the task.
+        rule: The objective's own rule, for duplicates and for showing effective values.
+        artifact_store: Where prompts and replies are kept.
+        on_error: What to do when the language model fails, see ``propose``.
+        seed: ``None`` draws one from the operating system.
+    """
+
+    def __init__(
+        self,
+        *,
+        chat: Chat | None,
+        task: str,
+        rule: Rule | None,
+        artifact_store: ArtifactStore | None,
+        on_error: Literal["base", "raise"],
+        seed: int | None,
+    ) -> None:
+        if on_error not in ("base", "raise"):
+            raise ValueError(f'on_error must be "base" or "raise", but got {on_error!r}.')
+        self._chat = chat
+        self._task = task
+        self._rule = rule
+        self._artifact_store = artifact_store
+        self._on_error = on_error
+        self._seed = secrets.randbits(31) if seed is None else seed
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters that all completed trials share, without those of a single value."""
+        self._raise_error_if_multi_objective(study)
+        space = intersection_search_space(study._get_trials(deepcopy=False, use_cache=True))
+        return {name: d for name, d in space.items() if not d.single()}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A random value, for a parameter that is not in the relative search space."""
+        self._raise_error_if_multi_objective(study)
+        return self._draw(study, trial, {param_name: param_distribution}, 0)[param_name]
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Write the ``source`` of a trial for which ``sample_relative`` had nothing to decide."""
+        if "source" not in trial.user_attrs:
+            fixed = fixed_params(trial)
+            source = ENQUEUED if fixed and fixed.keys() >= trial.params.keys() else STARTUP
+            record(study, trial, source=source)
+
+    def _language_model(self) -> Chat:
+        if self._chat is None:
+            self._chat = default_chat()
+        return self._chat
+
+    def _random_params(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        known: Mapping[tuple[str, ...], int],
+    ) -> dict[str, Any]:
+        """The base proposal: the trial's fixed values and random others, new unless none is left."""
+        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
+        for attempt in range(_MAX_DRAWS):
+            params = {**self._draw(study, trial, space, attempt), **fixed}
+            if configuration_key(params, space, self._rule) not in known:
+                break
+        return params
+
+    def _draw(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        attempt: int,
+    ) -> dict[str, Any]:
+        return {
+            name: RandomSampler(
+                seed=derive_seed(self._seed, trial.number, name, attempt)
+            ).sample_independent(study, trial, name, distribution)
+            for name, distribution in space.items()
+        }

@@ -1,0 +1,4 @@
+from .sampler import LLAMBOSampler
+
+
+__all__ = ["LLAMBOSampler"]

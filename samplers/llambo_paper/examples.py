@@ -1,0 +1,161 @@
+"""Which stored trials a prompt shows, in what order, and as what text.
+
+LLAMBO shuffles its few-shot examples differently in each of its templates, so that a prediction
+does not hang on one order. Here the rows are shuffled within blocks of ten, and by nothing but the
+seed, the template and the rows' own trials: a new trial changes the last block and leaves the text
+before it as it was, in the server's prefix cache.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+import json
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import IntDistribution
+
+from .._llm.history import effective_params
+from .._llm.history import failure_class
+from .._llm.history import is_failure
+from .._llm.prompt import Extent
+from .._llm.prompt import window_start
+from .._llm.random_base import derive_seed
+from .._llm.values import choice_labels
+from .._llm.values import format_value
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from .._llm.history import Rule
+
+_BLOCK = 10  # rows that are shuffled together, and that the table grows by before it is cut
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many trials a prompt shows: the ``recent`` ones, the ``best``, and ``failures``."""
+
+    recent: int
+    best: int
+    failures: int
+
+
+# The largest that fits is taken.
+SIZES = (
+    Size(60, 10, 6),
+    Size(50, 10, 6),
+    Size(40, 10, 6),
+    Size(30, 8, 5),
+    Size(20, 6, 4),
+    Size(10, 5, 3),
+    Size(5, 3, 2),
+    Size(0, 1, 1),
+)
+
+
+def shown_successes(successes: Sequence[FrozenTrial], size: Size) -> list[FrozenTrial]:
+    """The recent trials in the order of their numbers, then the best of the older ones.
+
+    Args:
+        successes: The successful trials, the best first.
+        size: How many to show.
+    """
+    by_number = sorted(successes, key=lambda t: t.number)
+    extent = Extent(recent=size.recent, step=_BLOCK, best=size.best)
+    recent = by_number[window_start(len(by_number), extent) :]
+    shown = {t.number for t in recent}
+    return recent + [t for t in successes[: size.best] if t.number not in shown]
+
+
+def shown_failures(failures: Sequence[FrozenTrial], size: Size) -> list[FrozenTrial]:
+    """The latest failure of each class, then the latest of all, in the order of their numbers.
+
+    Args:
+        failures: The failed and the pruned trials in the order of their numbers.
+        size: How many to show.
+    """
+    latest = {outcome(t): t.number for t in failures}  # a later trial of a class replaces it
+    ordered = sorted(failures, key=lambda t: (t.number != latest[outcome(t)], -t.number))
+    return sorted(ordered[: size.failures], key=lambda t: t.number)
+
+
+def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[FrozenTrial]:
+    """The trials with each block of ten in another order.
+
+    Args:
+        trials: In the order that new ones are appended in.
+        seed: The sampler's seed.
+        template: Which of the templates.
+    """
+    keys = [
+        (i // _BLOCK, derive_seed(seed, "order", template, t.number)) for i, t in enumerate(trials)
+    ]
+    return [t for _, t in sorted(zip(keys, trials), key=lambda pair: pair[0])]
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """One word for a finished trial without a score."""
+    return failure_class(trial) if is_failure(trial) else "pruned"
+
+
+def count_outcomes(failures: Sequence[FrozenTrial]) -> str:
+    """Such as ``9 oom, 2 pruned``."""
+    counts = Counter(outcome(t) for t in failures)
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: -c[1]))
+
+
+def row(
+    params: Mapping[str, Any], space: Mapping[str, BaseDistribution], outcome: str | None = None
+) -> str:
+    """A configuration as comma-separated values in the order of the space, and what came of it."""
+    cells = [_cell(format_value(params[name], d)) for name, d in space.items()]
+    return ",".join(cells if outcome is None else [*cells, outcome])
+
+
+def _cell(text: str) -> str:
+    """Only a choice's label can hold a comma or a line break, and only that is quoted."""
+    return json.dumps(text) if "," in text or "\n" in text else text
+
+
+def trial_row(
+    trial: FrozenTrial, space: Mapping[str, BaseDistribution], rule: Rule | None, outcome: str
+) -> str:
+    """The row of a trial that has all parameters, with the values that it was run with."""
+    return row(effective_params(trial, rule), space, outcome)
+
+
+def longest_row(space: Mapping[str, BaseDistribution]) -> int:
+    """About the most characters that the row of a configuration can have."""
+    return sum(_longest_value(distribution) + 1 for distribution in space.values())
+
+
+def _longest_value(distribution: BaseDistribution) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return max(map(len, choice_labels(distribution)))
+    if isinstance(distribution, IntDistribution):
+        return max(len(str(distribution.low)), len(str(distribution.high)))
+    return 16
+
+
+def score_digits(scores: Sequence[float]) -> int:
+    """Significant digits that tell scores apart: 6, or what a hundredth of their range takes."""
+    low, high = np.quantile(scores, (0.25, 0.75))
+    if high == low:
+        return 6
+    ratio = float(np.max(np.abs(scores))) / (high - low)
+    return min(max(6, 3 + math.ceil(math.log10(max(ratio, 1.0)))), 15)
+
+
+def format_score(score: float, digits: int) -> str:
+    """A score or a target; the same digits for all that one prompt shows."""
+    return f"{score:.{digits}g}"

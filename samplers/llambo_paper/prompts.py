@@ -1,0 +1,396 @@
+"""The requests of one trial: their texts, how they share a beginning, and how large they may be.
+
+Requests of one template begin with the same text up to its last trial, so that a server's prefix
+cache holds it. What differs among them, the question, comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+from pathlib import Path
+import re
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._llm.prompt import count_tokens
+from .._llm.prompt import describe_search_space
+from .._llm.prompt import fill
+from .._llm.prompt import PromptTooLong
+from .._llm.prompt import shorten
+from .._llm.random_base import derive_seed
+from .._llm.reply import json_values
+from .._llm.values import format_value
+from . import examples
+from .candidates import candidates_schema
+from .candidates import target_loss
+from .surrogate import good_labels
+
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from .._llm.chat import Chat
+    from .._llm.chat import Message
+    from .._llm.history import Rule
+
+_FOLDER = Path(__file__).parent
+_SYSTEM = "You help to tune the parameters of an expensive experiment."
+
+# LLAMBO's temperatures. Candidates should differ more than predictions.
+_CANDIDATES_TEMPERATURE = 0.8
+_PREDICTIONS_TEMPERATURE = 0.7
+
+# The task's text is cut if it leaves no room for the trials.
+_TASK_CHARACTERS = (3000, 1000, 300, 0)
+_CLASH_CHARACTERS = 300
+
+# A number of 3 digits is 5 to 8 tokens, one that a model writes out to the end up to 20.
+_VALUE_TOKENS = 12
+_SLACK_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one request asks for.
+
+    Attributes:
+        template: In which order it shows the trials. Requests of one template are sent in turn.
+        messages: The conversation.
+        schema: JSON schema of the reply.
+        max_tokens: Longest reply.
+        temperature: How random the reply is.
+        seed: Differs between all requests of a study.
+    """
+
+    template: int
+    messages: list[Message]
+    schema: dict[str, Any]
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sampler's arguments that prompts depend on; see ``LLAMBOSampler``."""
+
+    task: str
+    rule: Rule | None
+    seed: int
+    n_candidates: int
+    n_templates: int
+    alpha: float
+    good_fraction: float
+    binary: bool
+    generative: bool
+    max_characters: int  # of one request
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known when a trial begins.
+
+    Attributes:
+        number: The trial's number.
+        space: The parameters that the model sees.
+        fixed: Values of some of them that were decided before.
+        sign: -1 if the scores are maximised, else 1; a loss is the sign times the score.
+        successes: The trials with a score, the best first.
+        losses: Theirs, in the same order.
+        failures: The failed and the pruned trials that may be shown, in the order of their numbers.
+    """
+
+    number: int
+    space: Mapping[str, BaseDistribution]
+    fixed: Mapping[str, Any]
+    sign: float
+    successes: Sequence[FrozenTrial]
+    losses: Sequence[float]
+    failures: Sequence[FrozenTrial]
+
+
+class Prompts:
+    """Builds the requests of one trial.
+
+    Args:
+        settings: The sampler's arguments.
+        facts: What is known.
+        chat: The language model that is asked, for the size of its context.
+    """
+
+    def __init__(self, settings: Settings, facts: Facts, chat: Chat) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._chat = chat
+        self._share = -(-settings.n_candidates // settings.n_templates)  # rounded up
+        scores = [facts.sign * loss for loss in facts.losses]
+        self._digits = examples.score_digits(scores) if scores else 0
+
+    def warm_start(self, n: int, clashes: str) -> list[Request]:
+        """One request for ``n`` configurations without any results.
+
+        Args:
+            n: How many.
+            clashes: Why the configurations of the last reply can't be run; ``""`` for none.
+
+        Raises:
+            PromptTooLong: If the search space leaves no room.
+        """
+        for characters in _TASK_CHARACTERS:
+            text = _fill(
+                "warm_start.md",
+                **self._head(characters),
+                failures=self._failures(examples.SIZES[-2]),
+                **self._candidates_tail(n, clashes),
+            )
+            if self._fits(text, self._reply_tokens(n)):
+                return [self._candidates_request(0, text, n, "warm start", clashes)]
+        raise self._too_long(text)
+
+    def candidates(self, clashes: str) -> list[Request]:
+        """A request of each template for its share of the candidates.
+
+        Args:
+            clashes: Why the configurations of the last replies can't be run; ``""`` for none.
+
+        Raises:
+            PromptTooLong: If the search space leaves no room.
+        """
+        tail = self._candidates_question(clashes)
+        return [
+            self._candidates_request(i, context + tail, self._share, "candidates", clashes)
+            for i, context in enumerate(self._contexts(binary=False))
+        ]
+
+    def predictions(self, candidates: Sequence[Mapping[str, Any]], n: int) -> list[Request]:
+        """Requests for the scores of all candidates, or their probabilities of being good.
+
+        Args:
+            candidates: The configurations.
+            n: How many requests; a multiple of the number of templates.
+
+        Raises:
+            PromptTooLong: If the search space leaves no room.
+        """
+        names = _names(len(candidates))
+        rule = self._settings.rule
+        rows = [
+            f"{name}: {examples.row({**c, **rule(c)} if rule else c, self._facts.space)}"
+            for name, c in zip(names, candidates)
+        ]
+        value: dict[str, Any] = {"type": "number"}
+        if self._settings.generative:
+            value |= {"minimum": 0, "maximum": 1}
+        requests = []
+        for i, context in enumerate(self._contexts(binary=self._settings.binary)):
+            # Another order in each template, for the same reason as that of the trials.
+            rng = np.random.default_rng(self._seed("order of candidates", i))
+            listed = "\n".join(rows[k] for k in rng.permutation(len(rows)))
+            messages = _messages(context + self._predictions_question(listed))
+            for sample in range(n // self._settings.n_templates):
+                requests.append(
+                    Request(
+                        template=i,
+                        messages=messages,
+                        schema={
+                            "type": "object",
+                            "properties": {name: value for name in names},
+                            "required": names,
+                            "additionalProperties": False,
+                        },
+                        max_tokens=(_VALUE_TOKENS + 5) * len(names) + _SLACK_TOKENS,
+                        temperature=_PREDICTIONS_TEMPERATURE,
+                        seed=self._seed("predictions", i, sample),
+                    )
+                )
+        return requests
+
+    def read_predictions(self, text: str, n: int) -> list[float]:
+        """What a reply predicts of ``n`` candidates: scores, or probabilities; NaN for nothing."""
+        found: dict[str, Any] = {}
+        for value in json_values(text):
+            if isinstance(value, dict):
+                found |= value
+        numbers = [_number(found.get(name)) for name in _names(n)]
+        if self._settings.generative:
+            return [number if 0.0 <= number <= 1.0 else math.nan for number in numbers]
+        return numbers
+
+    # Parts of requests
+
+    def _candidates_request(
+        self, template: int, text: str, n: int, name: str, clashes: str
+    ) -> Request:
+        return Request(
+            template=template,
+            messages=_messages(text),
+            schema=candidates_schema(self._facts.space, n),
+            max_tokens=self._reply_tokens(n),
+            temperature=_CANDIDATES_TEMPERATURE,
+            seed=self._seed(name, template, "again" if clashes else ""),
+        )
+
+    def _candidates_tail(self, n: int, clashes: str) -> dict[str, object]:
+        names, space = self._facts.space, self._facts.space
+        fixed = [f"{k} = {format_value(v, space[k])}" for k, v in self._facts.fixed.items()]
+        return {
+            "n": n,
+            "n_parameters": len(names),
+            "names": ",".join(names),
+            "fixed": f"Decided already: {', '.join(fixed)}." if fixed else "",
+            "clashes": shorten(clashes, _CLASH_CHARACTERS),
+        }
+
+    def _candidates_question(self, clashes: str) -> str:
+        target = target_loss(self._facts.losses, self._settings.alpha)
+        return _fill(
+            "candidates.md",
+            best=self._score(self._facts.losses[0]),
+            target=self._score(target),
+            **self._candidates_tail(self._share, clashes),
+        )
+
+    def _predictions_question(self, candidates: str) -> str:
+        losses = self._facts.losses
+        if not self._settings.generative:
+            median = self._score(float(np.median(losses)))
+            return _fill("predictions.md", candidates=candidates, example=median)
+        if self._settings.binary:
+            meaning = "it has the label 1"
+        else:
+            threshold = float(np.quantile(losses, self._settings.good_fraction))
+            direction = "or lower" if self._facts.sign > 0 else "or higher"
+            meaning = f"its score is {self._score(threshold)} {direction}"
+        return _fill("probabilities.md", candidates=candidates, meaning=meaning)
+
+    def _head(self, task_characters: int) -> dict[str, object]:
+        better = "lower" if self._facts.sign > 0 else "higher"
+        return {
+            "task": shorten(self._settings.task, task_characters) if task_characters else "",
+            "n_parameters": len(self._facts.space),
+            "space": describe_search_space(self._facts.space),
+            "goal": f"Each configuration gets a score. The {better} the score, the better.",
+        }
+
+    def _contexts(self, *, binary: bool) -> list[str]:
+        """For each template, what its requests begin with: as many trials as leave them room."""
+        row = examples.longest_row(self._facts.space) + len("c100: \n")
+        room = max(
+            len(self._candidates_question("x" * _CLASH_CHARACTERS)),
+            len(self._predictions_question("x" * row * self._settings.n_candidates)),
+        )
+        smallest = examples.SIZES[-1]
+        shapes = [(size, _TASK_CHARACTERS[0]) for size in examples.SIZES]
+        shapes += [(smallest, characters) for characters in _TASK_CHARACTERS[1:]]
+        for size, characters in shapes:
+            contexts = [
+                self._context(size, characters, i, binary)
+                for i in range(self._settings.n_templates)
+            ]
+            longest = max(contexts, key=len)
+            if self._fits(longest, self._reply_tokens(self._share), room=room):
+                return contexts
+        raise self._too_long(longest + "x" * room)
+
+    def _context(
+        self, size: examples.Size, task_characters: int, template: int, binary: bool
+    ) -> str:
+        facts = self._facts
+        if binary:
+            meaning = (
+                f"The label is 1 for the best {100 * self._settings.good_fraction:g} % of the "
+                "scores, else 0."
+            )
+            labels = map(str, good_labels(facts.losses, self._settings.good_fraction))
+        else:
+            meaning = ""
+            labels = map(self._score, facts.losses)
+        outcomes = {t.number: label for t, label in zip(facts.successes, labels)}
+        shown = examples.shown_successes(facts.successes, size)
+        rows = [
+            examples.trial_row(t, facts.space, self._settings.rule, outcomes[t.number])
+            for t in examples.shuffled(shown, self._settings.seed, template)
+        ]
+        left_out = len(facts.successes) - len(shown)
+        more = [f"{left_out} more are not listed."] if left_out else []
+        return _fill(
+            "context.md",
+            **self._head(task_characters),
+            columns=",".join([*facts.space, "label" if binary else "score"]),
+            meaning=meaning,
+            examples="\n".join(rows),
+            more="\n".join([*more, self._failures(size)]),
+        )
+
+    def _failures(self, size: examples.Size) -> str:
+        facts = self._facts
+        if not facts.failures:
+            return ""
+        rows = [
+            examples.trial_row(t, facts.space, self._settings.rule, examples.outcome(t))
+            for t in examples.shown_failures(facts.failures, size)
+        ]
+        counts = examples.count_outcomes(facts.failures)
+        return "\n".join([f"These gave no score ({counts} in all):", *rows])
+
+    def _score(self, loss: float) -> str:
+        return examples.format_score(self._facts.sign * loss, self._digits)
+
+    def _seed(self, *path: int | str) -> int:
+        return derive_seed(self._settings.seed, self._facts.number, *path)
+
+    # Sizes
+
+    def _reply_tokens(self, n: int) -> int:
+        return n * (_VALUE_TOKENS * len(self._facts.space) + 4) + _SLACK_TOKENS
+
+    def _fits(self, text: str, reply_tokens: int, room: int = 0) -> bool:
+        """Whether a request may be sent that has ``room`` characters besides the text."""
+        messages = _messages(text)
+        characters = sum(len(message["content"]) for message in messages) + room
+        if characters > self._settings.max_characters:
+            return False
+        context = self._chat.context_tokens
+        # Where digits are tokens of their own, a row has hardly more characters than tokens.
+        return (
+            context is None or count_tokens(self._chat, messages) + room + reply_tokens <= context
+        )
+
+    def _too_long(self, text: str) -> PromptTooLong:
+        return PromptTooLong(
+            f"A request must fit into {self._settings.max_characters} characters and "
+            f"{self._chat.context_tokens or 'any number of'} tokens, but with the fewest trials it "
+            f"takes {len(text)} characters. Raise `max_prompt_characters`, lower `n_candidates`, "
+            "or tune fewer parameters."
+        )
+
+
+def _fill(template: str, **values: object) -> str:
+    """The filled template file, without the gaps that empty values leave."""
+    text = fill((_FOLDER / template).read_text(encoding="utf-8"), **values)
+    return re.sub(r"\n{3,}", "\n\n", text).lstrip("\n")
+
+
+def _messages(text: str) -> list[Message]:
+    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text.strip()}]
+
+
+def _names(n: int) -> list[str]:
+    return [f"c{i}" for i in range(1, n + 1)]
+
+
+def _number(value: Any) -> float:
+    """A finite number or a text that is one; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

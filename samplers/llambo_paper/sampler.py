@@ -1,0 +1,483 @@
+"""LLAMBO: a language model proposes candidates, predicts their scores, and EI chooses one.
+
+The method is that of "Large Language Models to Enhance Bayesian Optimization" by T. Liu,
+N. Astorga, N. Seedat and M. van der Schaar (ICLR 2024), https://arxiv.org/abs/2402.03921. A trial
+costs a fixed number of bounded requests here: candidates come several to a reply, and a reply
+predicts all of them.
+
+One trial, with the default arguments::
+
+    template 0:  history in one order + "propose 5"  ->  ... + "predict 10"  ->  ... + "predict 10"
+    template 1:  history in another   + "propose 5"  ->  ... + "predict 10"  ->  ... + "predict 10"
+                                                     |
+                                       screen, merge, number the candidates
+
+The templates run side by side and the requests of one in turn, so that all but the first find the
+history in the server's prefix cache.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+import json
+from typing import Any
+from typing import Literal
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from .._llm.chat import BudgetExhausted
+from .._llm.chat import ChatError
+from .._llm.history import finished_trials
+from .._llm.history import is_failure
+from .._llm.history import ranked
+from .._llm.propose import failed_turn
+from .._llm.propose import Proposal
+from .._llm.random_base import fixed_params
+from .._llm.random_base import RandomBaseSampler
+from .._llm.record import announce
+from .._llm.record import BASE
+from .._llm.record import Exchange
+from .._llm.record import LLM
+from .._llm.record import LLM_DUPLICATE
+from .._llm.record import LLM_ERROR
+from .._llm.record import record
+from .._llm.record import STARTUP
+from .._llm.reply import known_configurations
+from .._llm.values import fit_value
+from .._llm.values import ValueRefused
+from .candidates import parse_candidates
+from .candidates import screen
+from .candidates import Screened
+from .prompts import Facts
+from .prompts import Prompts
+from .prompts import Request
+from .prompts import Settings
+from .surrogate import rank_by_improvement
+from .surrogate import rank_by_probability
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .._llm.chat import Chat
+    from .._llm.history import Rule
+    from .._llm.record import ArtifactStore
+
+# System attribute of the trial that asked for the start-up configurations: all of them.
+_WARM_START_KEY = "llambo:warm_start"
+
+
+class LLAMBOSampler(RandomBaseSampler):
+    """Bayesian optimization whose candidates and surrogate come from a language model.
+
+    The first trial is random, or what was enqueued. ``n_startup_trials`` configurations that the
+    model recommends without seeing a result come next; one request serves them all. From then on
+    the model is shown the study's trials and proposes ``n_candidates`` configurations that would
+    reach a target slightly better than the best score, predicts the score of each
+    ``n_predictions`` times, and the candidate with the largest expected improvement is run.
+
+    What the model can't decide is drawn at random from the search space, by the seed and the
+    trial's number, and the trial says so: its user attribute ``source`` is ``"llm-error"`` or
+    ``"llm-duplicate"`` with the reason in ``llm_reason``. Nothing is kept in the sampler: a
+    resumed study, threads and other processes go by the stored trials.
+
+    Args:
+        chat:
+            The language model. By default the one that the environment variables ``OPENAI_*``
+            name, else the embedded one.
+        task:
+            What is tuned, in words for the model.
+        labels:
+            What the surrogate is shown of the trials: ``"continuous"`` for their scores,
+            ``"binary"`` for whether they are among the best ``good_fraction``.
+        surrogate:
+            ``"discriminative"``: the model predicts scores, and the expected improvement chooses.
+            ``"generative"``: it predicts the probability of being among the best
+            ``good_fraction``, and the highest mean chooses. ``None``: whichever suits ``labels``.
+        warm_start:
+            Who proposes the start-up trials: ``"llm"`` or ``"random"``.
+        categoricals:
+            ``"random"`` hides categorical parameters from the model and draws them at random, as
+            the LLAMBO package on OptunaHub does.
+        failures:
+            ``"hidden"`` does not show the model failed and pruned trials.
+        n_startup_trials:
+            Finished trials, of whatever outcome, before the surrogate is used. It is not used
+            before one trial succeeded either.
+        n_candidates:
+            Configurations to choose from.
+        n_templates:
+            Orders in which the trials are shown. Candidates and predictions are shared out evenly.
+        n_predictions:
+            Predictions of each candidate; a multiple of ``n_templates``.
+        alpha:
+            How far beyond the best score the target lies, as a share of the distance between the
+            best score and the worst quarter. Below 0 the target is worse than the best score.
+        good_fraction:
+            Share of the scores that is good, for ``labels="binary"`` and the generative surrogate.
+        max_prompt_characters:
+            All prompts of a trial together never have more. Each request gets an equal share,
+            and shows as many trials as fit.
+        rule:
+            The objective's own rule: a function from parameters to the values that are really run.
+            Configurations equal under it are duplicates, and the model sees what it returns.
+        artifact_store:
+            An Optuna artifact store that prompts and replies are written to.
+        on_error:
+            When the model gives nothing usable, ``"base"`` runs a random configuration and raises
+            only after five such turns in a row; ``"raise"`` raises at once.
+        seed:
+            Of all randomness, the seeds sent to the model included; ``None`` draws one.
+    """
+
+    def __init__(
+        self,
+        *,
+        chat: Chat | None = None,
+        task: str = "",
+        labels: Literal["continuous", "binary"] = "continuous",
+        surrogate: Literal["discriminative", "generative"] | None = None,
+        warm_start: Literal["llm", "random"] = "llm",
+        categoricals: Literal["llm", "random"] = "llm",
+        failures: Literal["shown", "hidden"] = "shown",
+        n_startup_trials: int = 5,
+        n_candidates: int = 10,
+        n_templates: int = 2,
+        n_predictions: int = 4,
+        alpha: float = 0.1,
+        good_fraction: float = 0.25,
+        max_prompt_characters: int = 40_000,
+        rule: Rule | None = None,
+        artifact_store: ArtifactStore | None = None,
+        on_error: Literal["base", "raise"] = "base",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            chat=chat,
+            task=task,
+            rule=rule,
+            artifact_store=artifact_store,
+            on_error=on_error,
+            seed=seed,
+        )
+        for name, value, choices in (
+            ("labels", labels, ("continuous", "binary")),
+            ("surrogate", surrogate, ("discriminative", "generative", None)),
+            ("warm_start", warm_start, ("llm", "random")),
+            ("categoricals", categoricals, ("llm", "random")),
+            ("failures", failures, ("shown", "hidden")),
+        ):
+            if value not in choices:
+                raise ValueError(f"`{name}` must be one of {choices}, but got {value!r}.")
+        if labels == "binary" and surrogate == "discriminative":
+            raise ValueError(
+                'An expected improvement needs scores: `labels="binary"` goes with '
+                '`surrogate="generative"`, but got "discriminative".'
+            )
+        if n_templates < 1 or n_candidates < n_templates:
+            raise ValueError(
+                "1 <= n_templates <= n_candidates must hold, but got "
+                f"({n_templates=}, {n_candidates=})."
+            )
+        if n_predictions < n_templates or n_predictions % n_templates:
+            raise ValueError(
+                "`n_predictions` must be a multiple of `n_templates`, but got "
+                f"({n_predictions=}, {n_templates=})."
+            )
+        if not 0 < good_fraction < 1:
+            raise ValueError(f"`good_fraction` must be between 0 and 1, but got {good_fraction}.")
+        self._warm_start = warm_start
+        self._categoricals = categoricals
+        self._failures = failures
+        self._n_startup_trials = n_startup_trials
+        self._n_candidates = n_candidates
+        self._n_predictions = n_predictions
+        # Candidates may be asked for twice. The second time is taken from the predictions'
+        # requests, of which one per template is left.
+        self._max_requests = n_templates + max(n_predictions, 2 * n_templates)
+        self._settings = Settings(
+            task=task,
+            rule=rule,
+            seed=self._seed,
+            n_candidates=n_candidates,
+            n_templates=n_templates,
+            alpha=alpha,
+            good_fraction=good_fraction,
+            binary=labels == "binary",
+            generative=labels == "binary" or surrogate == "generative",
+            max_characters=max_prompt_characters // self._max_requests,
+        )
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._raise_error_if_multi_objective(study)
+        if fixed_params(trial).keys() >= search_space.keys():
+            return {}  # also for an empty search space: there is nothing to decide
+        turn = _Turn(self, study, trial, search_space)
+        if not turn.facts.space:
+            record(study, trial, source=BASE, reason="the model sees none of the parameters")
+            return turn.base_proposal()
+        if turn.is_startup and self._warm_start == "random":
+            record(study, trial, source=STARTUP)
+            return turn.base_proposal()
+        proposal = turn.decide()
+        record(
+            study,
+            trial,
+            source=proposal.source,
+            reason=proposal.reason,
+            exchanges=proposal.exchanges,
+            artifact_store=self._artifact_store,
+        )
+        if proposal.error is not None:
+            raise proposal.error
+        return turn.base_proposal() if proposal.params is None else proposal.params
+
+
+class _Undecided(Exception):
+    """The model answered, but gave nothing that can be run."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(reason)
+        self.source = source
+
+
+class _Turn:
+    """One trial: what is known, what the model answered, and what came of it."""
+
+    def __init__(
+        self,
+        sampler: LLAMBOSampler,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+    ) -> None:
+        self._sampler = sampler
+        self._study = study
+        self._trial = trial
+        self._space = space
+        self.exchanges: list[Exchange] = []
+        self._notes: list[str] = []
+        numeric_only = sampler._categoricals == "random"
+        shown = {
+            name: distribution
+            for name, distribution in space.items()
+            if not (numeric_only and isinstance(distribution, CategoricalDistribution))
+        }
+        fixed = fixed_params(trial)
+        finished = finished_trials(study)
+        complete = [t for t in ranked(study) if t.params.keys() >= shown.keys()]
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        failures = [
+            t
+            for t in finished
+            if (is_failure(t) or t.state == TrialState.PRUNED) and t.params.keys() >= shown.keys()
+        ]
+        self.facts = Facts(
+            number=trial.number,
+            space=shown,
+            fixed={name: fixed[name] for name in shown if name in fixed},
+            sign=sign,
+            successes=complete,
+            losses=[sign * t.values[0] for t in complete],
+            failures=failures if sampler._failures == "shown" else [],
+        )
+        self.is_startup = not complete or len(finished) < sampler._n_startup_trials
+
+    def base_proposal(self) -> dict[str, Any]:
+        params = self._sampler._random_params(self._study, self._trial, self._space, self._known())
+        announce(self._study, self._trial, params)
+        return params
+
+    def decide(self) -> Proposal:
+        """Ask the model; ``params`` is ``None`` if the base proposal has to do."""
+        chat = self._sampler._language_model()
+        self._prompts = Prompts(self._sampler._settings, self.facts, chat)
+        try:
+            params = self._warm_start() if self.is_startup else self._bayesian_step()
+        except _Undecided as undecided:
+            if undecided.source == LLM_DUPLICATE:
+                return Proposal(None, LLM_DUPLICATE, str(undecided), tuple(self.exchanges))
+            error: ChatError = ChatError(str(undecided))
+        except ChatError as raised:
+            error = raised
+        else:
+            return Proposal(params, LLM, "; ".join(self._notes), tuple(self.exchanges))
+        return failed_turn(
+            self._study, self._trial, error, self.exchanges, self._sampler._on_error
+        )
+
+    def _warm_start(self) -> dict[str, Any]:
+        """A configuration recommended without results: one asked for before, or of a new list."""
+        stored = self._stored_recommendations()
+        if stored:
+            # Workers that start together begin at different places of the list.
+            at = self._trial.number % len(stored)
+            params = self._claim([*stored[at:], *stored[:at]])
+            if params is not None:
+                self._notes.append("recommended when an earlier trial asked")
+                return params
+        n = max(self._sampler._n_startup_trials, 1)
+        new = self._propose(lambda clashes: self._prompts.warm_start(n, clashes))
+        recommended = [{name: params[name] for name in self.facts.space} for params in new]
+        self._study._storage.set_trial_system_attr(
+            self._trial._trial_id, _WARM_START_KEY, json.dumps(recommended)
+        )
+        return self._claim_one_of(new)
+
+    def _stored_recommendations(self) -> list[dict[str, Any]]:
+        """What the model recommended when other trials asked, as far as it is still of use."""
+        found = []
+        for trial in self._study._get_trials(deepcopy=False, use_cache=False):
+            for stored in json.loads(trial.system_attrs.get(_WARM_START_KEY, "[]")):
+                if stored.keys() != self.facts.space.keys():
+                    continue
+                try:
+                    values = {n: fit_value(stored[n], d)[0] for n, d in self.facts.space.items()}
+                except ValueRefused:
+                    continue
+                found.append(self._whole({**values, **self.facts.fixed}))
+        return self._screen(found).new
+
+    def _bayesian_step(self) -> dict[str, Any]:
+        """The candidate with the best acquisition value that nobody else runs."""
+        sampler = self._sampler
+        candidates = self._propose(self._prompts.candidates)[: sampler._n_candidates]
+        if len(candidates) > 1:
+            left = sampler._max_requests - len(self.exchanges)
+            candidates = self._rank(candidates, min(sampler._n_predictions, left))
+        return self._claim_one_of(candidates)
+
+    def _propose(self, requests: Callable[[str], list[Request]]) -> list[dict[str, Any]]:
+        """New configurations; if there are none, the model is told why and asked once more.
+
+        Raises:
+            _Undecided: If there are none the second time either.
+            ChatError: If no request was answered.
+        """
+        clashes = ""
+        for _ in range(2):
+            usable, problems = [], []
+            for text in self._ask(requests(clashes)):
+                parsed, wrong = parse_candidates(text, self.facts.space, self.facts.fixed)
+                usable += [self._whole(params) for params in parsed]
+                problems += wrong
+            screened = self._screen(usable)
+            problems += screened.repeats
+            if problems:
+                self._notes.append(f"{len(problems)} candidates refused: {problems[0]}")
+            if screened.new:
+                return screened.new
+            distinct = "; ".join(dict.fromkeys(problems))
+            clashes = f"The last answer was of no use, a configuration in it {distinct}."
+        raise _Undecided(
+            LLM_DUPLICATE if screened.repeats else LLM_ERROR,
+            f"no candidate can be run ({'; '.join(self._notes)})",
+        )
+
+    def _rank(self, candidates: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+        """The candidates that have a prediction, the most promising first.
+
+        Raises:
+            _Undecided: If none has.
+            ChatError: If no request was answered.
+        """
+        requests = self._prompts.predictions(candidates, n)
+        rows = [
+            self._prompts.read_predictions(text, len(candidates)) for text in self._ask(requests)
+        ]
+        predictions = np.array(rows).T  # (n_candidates, n_samples)
+        wanted = len(requests) * len(candidates)
+        missing = wanted - int(np.isfinite(predictions).sum())
+        if missing:
+            self._notes.append(f"{missing} of {wanted} predictions missing")
+        if self._sampler._settings.generative:
+            order = rank_by_probability(predictions)
+        else:
+            losses = np.array(self.facts.losses)
+            order = rank_by_improvement(self.facts.sign * predictions, losses)
+        if not order:
+            raise _Undecided(LLM_ERROR, f"no usable prediction in {len(requests)} replies")
+        return [candidates[i] for i in order]
+
+    def _claim_one_of(self, params: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        claimed = self._claim(params)
+        if claimed is None:
+            raise _Undecided(LLM_DUPLICATE, "other workers run all of the candidates")
+        return claimed
+
+    def _claim(self, params: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """The first configuration that nobody else runs; ``None`` if there is none.
+
+        It is announced before the others' are read: of two workers that choose the same at the
+        same time, at least one then sees the other.
+        """
+        for candidate in params:
+            announce(self._study, self._trial, candidate)
+            if self._screen([candidate]).new:
+                return candidate
+        return None
+
+    def _screen(self, params: Sequence[dict[str, Any]]) -> Screened:
+        return screen(params, self._known(), self._space, self._sampler._rule)
+
+    def _known(self) -> dict[tuple[str, ...], int]:
+        return known_configurations(
+            self._study, self._space, self._sampler._rule, besides=self._trial
+        )
+
+    def _whole(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """With values for the parameters that the model does not see, the same for all."""
+        hidden = {name: d for name, d in self._space.items() if name not in self.facts.space}
+        drawn = self._sampler._draw(self._study, self._trial, hidden, 0)
+        both = {**drawn, **fixed_params(self._trial), **params}
+        return {name: both[name] for name in self._space}
+
+    def _ask(self, requests: Sequence[Request]) -> list[str]:
+        """The replies. Those of one template are asked for in turn, the templates side by side.
+
+        Raises:
+            ChatError: If no request was answered, or one was not and that can't be made do with:
+                the budget is reached, or ``on_error="raise"``.
+        """
+        chat = self._sampler._language_model()
+        templates = sorted({request.template for request in requests})
+
+        def ask_in_turn(template: int) -> list[tuple[Exchange, ChatError | None]]:
+            return [_send(chat, r) for r in requests if r.template == template]
+
+        with ThreadPoolExecutor(len(templates)) as pool:
+            sent = [pair for pairs in pool.map(ask_in_turn, templates) for pair in pairs]
+        self.exchanges += [exchange for exchange, _ in sent]
+        errors = [error for _, error in sent if error is not None]
+        grave = [e for e in errors if isinstance(e, BudgetExhausted)]
+        if errors and (grave or self._sampler._on_error == "raise" or len(errors) == len(sent)):
+            raise (grave or errors)[0]
+        if errors:
+            self._notes.append(f"{len(errors)} of {len(sent)} requests failed: {errors[0]}")
+        return [e.completion.text for e, _ in sent if e.completion is not None]
+
+
+def _send(chat: Chat, request: Request) -> tuple[Exchange, ChatError | None]:
+    try:
+        completion = chat.complete(
+            request.messages,
+            schema=request.schema,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+        )
+    except ChatError as error:
+        return Exchange(request.messages, None, str(error)), error
+    return Exchange(request.messages, completion), None
