@@ -1,0 +1,4 @@
+from studies.cli import main
+
+
+main()

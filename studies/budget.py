@@ -1,0 +1,109 @@
+"""When a study has had its share: a number of trials, a sum of training seconds, or both.
+
+Everything is computed from the stored trials, so that a resumed run and several processes on one
+storage agree. Trials are claimed in the order of their numbers, hence whether trial ``n`` may
+start depends on the trials before it and on nothing else:
+
+- *trials*: fewer than ``trials`` of them count. A trial that was killed or interrupted does not
+  count; the one that repeats it does.
+- *training seconds*: what the finished ones were charged, what the running ones are expected to
+  cost, and what ``n`` itself is expected to cost, together fit. Trials are never shortened to
+  fill the rest of a budget: they would not be comparable.
+
+A successful trial is charged its training seconds (start-up, compilation and evaluation are free,
+as in the paper) and a failed one its whole run. Asking a language model is free. A killed trial
+left no record of its time and is charged nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+
+def is_evaluated(trial: FrozenTrial) -> bool:
+    """Whether the objective came to a verdict: a value, or a failure that it classified."""
+    if trial.state == TrialState.FAIL:
+        return "status" in trial.user_attrs
+    return trial.state.is_finished()
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether the trial was stopped from outside: killed, or interrupted by the user."""
+    return trial.state == TrialState.FAIL and "status" not in trial.user_attrs
+
+
+def is_ok(trial: FrozenTrial) -> bool:
+    """Whether the trial ended with a measured value."""
+    return is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
+
+
+def charge(trial: FrozenTrial) -> float:
+    """Seconds that a trial takes from the training budget."""
+    key = "training_seconds" if is_ok(trial) else "total_seconds"
+    return float(trial.user_attrs.get(key, 0.0)) if is_evaluated(trial) else 0.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a study may take; ``None`` is without limit.
+
+    Attributes:
+        trials: Evaluated trials in total, failures and earlier runs included.
+        training_seconds: Sum of the charges of all trials.
+        train_seconds: What a single trial trains, as far as it is known beforehand.
+    """
+
+    trials: int | None = None
+    training_seconds: float | None = None
+    train_seconds: float | None = None
+
+    def expected_charge(self, trials: Sequence[FrozenTrial]) -> float:
+        """What one more trial will be charged: the dearest success, or the planned time.
+
+        A training ends with the step in which its time runs out, so that charges are a little
+        above the plan.
+        """
+        return max([self.train_seconds or 0.0, *(charge(t) for t in trials if is_ok(t))])
+
+    def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
+        """Whether the trial with this number may start, given all trials of the study."""
+        if self.trials is not None:
+            before = sum(t.number < number and not is_interrupted(t) for t in trials)
+            if before >= self.trials:
+                return False
+        if self.training_seconds is not None:
+            expected = self.expected_charge(trials)
+            running = sum(t.number < number and t.state == TrialState.RUNNING for t in trials)
+            planned = sum(map(charge, trials)) + (running + 1) * expected
+            # Without any idea of a trial's length, the first one is the measurement.
+            return planned <= self.training_seconds
+        return True
+
+    def trials_left(self, trials: Sequence[FrozenTrial]) -> int | None:
+        """How many trials are still to be finished; ``None`` if that can't be said."""
+        left = []
+        if self.trials is not None:
+            left.append(self.trials - sum(map(is_evaluated, trials)))
+        if self.training_seconds is not None and (expected := self.expected_charge(trials)) > 0:
+            # Failures are cheaper than successes: the mean tells how many fit.
+            charges = [charge(t) for t in trials if is_evaluated(t)]
+            mean = sum(charges) / len(charges) if charges and sum(charges) > 0 else expected
+            rest = self.training_seconds - sum(charges)
+            left.append(int(rest / mean) if rest >= expected else 0)
+        return max(0, min(left)) if left else None
+
+    def seconds_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> float | None:
+        """Estimated wall-clock seconds until the study is done; ``None`` before the first trial."""
+        spans = [
+            (t.datetime_complete - t.datetime_start).total_seconds()
+            for t in trials
+            if is_evaluated(t) and t.datetime_start and t.datetime_complete
+        ]
+        left = self.trials_left(trials)
+        if not spans or left is None:
+            return None
+        return left * sum(spans) / len(spans) / workers

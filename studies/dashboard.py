@@ -1,0 +1,57 @@
+"""``dashboard``: browse a storage in optuna-dashboard."""
+
+from __future__ import annotations
+
+import errno
+from socketserver import ThreadingMixIn
+import sys
+from typing import Annotated
+from wsgiref.simple_server import make_server
+from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.simple_server import WSGIServer
+
+import typer
+
+from objective.storage import open_artifacts
+from objective.storage import open_storage
+from studies import options
+from studies.errors import Misuse
+
+
+HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this machine only
+
+
+def dashboard(
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    artifacts: options.Artifacts = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
+) -> None:
+    """Browse a storage's studies in a web browser: history, parameters, curves, artifacts.
+
+    Runs until Ctrl-C. Studies may go on meanwhile.
+    """
+    from optuna_dashboard import wsgi
+
+    app = wsgi(
+        open_storage(storage, must_exist=True), artifact_store=open_artifacts(storage, artifacts)
+    )
+    try:
+        server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Misuse(f"port {port} is taken; choose another --port, 0 for any") from None
+        raise
+    print(f"http://{HOST}:{server.server_port}/dashboard  (Ctrl-C ends)", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A browser polls every few seconds; nobody wants to read that."""

@@ -1,0 +1,182 @@
+"""What a study would ask of a language model, found out without a training and without a model.
+
+The study's own loop runs on a storage in memory. Trainings are replaced by placeholder values and
+the model by one that answers every request as its schema asks, so that turns, requests and prompts
+are those of the real study; only the numbers in them are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import random
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+
+from objective import Testbed
+from objective.objective import suggest
+from samplers._llm.chat import Completion
+from samplers._llm.chat import NoChatFound
+from studies.loop import StudyLoop
+from studies.methods import METHODS
+from studies.space import space_rows
+from studies.study import open_llm
+from studies.study import setup
+from studies.study import StudySpec
+
+
+if TYPE_CHECKING:
+    from samplers._llm.chat import Chat
+    from samplers._llm.chat import Message
+
+# A long study is not played to its end: later turns cost what the last of these did.
+PLAYED_TRIALS = 60
+CHARACTERS_PER_TOKEN = 3.5  # of a tokenizer that nobody could be asked about; an estimate
+
+
+class PlayedChat:
+    """Answers any request with a valid reply to its schema and keeps the books.
+
+    Args:
+        real: Whose tokens are counted; ``None`` estimates them.
+    """
+
+    def __init__(self, real: Chat | None) -> None:
+        self._real = real
+        self._random = random.Random(0)
+        self.model = "none" if real is None else real.model
+        self.context_tokens = None if real is None else real.context_tokens
+        self.requests: list[tuple[int, int]] = []  # tokens of prompt and completion
+        self.first: list[Message] = []
+
+    def count_tokens(self, text: str) -> int:
+        if self._real is not None:
+            return self._real.count_tokens(text)
+        return int(len(text) / CHARACTERS_PER_TOKEN) + 1
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> Completion:
+        self.first = self.first or list(messages)
+        reply = json.dumps(self._answer(schema)) if schema else "{}"
+        prompt = sum(self.count_tokens(message["content"]) for message in messages)
+        self.requests.append((prompt, self.count_tokens(reply)))
+        return Completion(reply, prompt_tokens=prompt, completion_tokens=self.requests[-1][1])
+
+    def _answer(self, schema: Mapping[str, Any]) -> Any:
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return self._random.choice(schema["enum"])
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                return self._answer(schema[keyword][0])
+        kind = schema.get("type")
+        low = schema.get("minimum", 0)
+        high = schema.get("maximum", low + 1)
+        if kind == "object":
+            return {name: self._answer(s) for name, s in schema.get("properties", {}).items()}
+        if kind == "array":
+            return [self._answer(schema["items"]) for _ in range(schema.get("minItems", 1))]
+        if kind == "integer":
+            return self._random.randint(int(low), int(high))
+        if kind == "number":
+            return self._random.uniform(low, high)
+        return False if kind == "boolean" else "no reason: this is a dry run"
+
+
+class _Enough(Exception):
+    """As many trials were played as are worth it."""
+
+
+def dry_run(spec: StudySpec, price_in: float | None, price_out: float | None) -> dict[str, Any]:
+    """The facts of a study that is not run.
+
+    Args:
+        spec: The study.
+        price_in: Of a million prompt tokens.
+        price_out: Of a million completion tokens.
+    """
+    testbed = Testbed.load(spec.testbed)
+    facts: dict[str, Any] = {"method": spec.method, "space": space_rows(testbed), "llm": None}
+    if not METHODS[spec.method].uses_llm:
+        return facts
+    try:
+        real = open_llm(spec)
+    except NoChatFound:
+        if spec.llm is not None:
+            raise
+        real = None
+    chat = PlayedChat(real)
+    per_trial, n_trials = _play(spec, testbed, chat)
+    prompts, completions = (sum(column) for column in zip(*chat.requests, (0, 0)))
+    # Turns may come at intervals, so the later half of what was played tells the rate.
+    later = per_trial[len(per_trial) // 2 :]
+    rate = sum(later) / len(later)
+    calls = len(chat.requests) + round(rate * (n_trials - len(per_trial)))
+    scale = calls / len(chat.requests) if chat.requests else 0.0
+    llm = {
+        "model": chat.model,
+        "tokens_are": "estimated" if real is None else "counted",
+        "trials": n_trials,
+        "first_prompt": [dict(message) for message in chat.first],
+        "first_prompt_tokens": chat.requests[0][0] if chat.requests else 0,
+        "calls": calls,
+        "prompt_tokens": round(prompts * scale),
+        "completion_tokens": round(completions * scale),
+        "cost": None,
+    }
+    if price_in is not None or price_out is not None:
+        cost = llm["prompt_tokens"] * (price_in or 0) + llm["completion_tokens"] * (price_out or 0)
+        llm["cost"] = round(cost / 1e6, 4)
+    return {**facts, "llm": llm}
+
+
+def _play(spec: StudySpec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], int]:
+    """Requests of each played trial, and how many trials the whole study has."""
+    per_trial: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        if len(per_trial) == PLAYED_TRIALS:
+            raise _Enough
+        before = len(chat.requests)
+        for name, distribution in testbed.space.items():
+            suggest(trial, name, distribution)
+        per_trial.append(len(chat.requests) - before)
+        value = 2.0 + random.Random(trial.number).random()
+        for key, attr in {
+            "status": "ok",
+            "val_bpb": value,
+            "training_seconds": spec.budget.train_seconds,
+        }.items():
+            trial.set_user_attr(key, attr)
+        return value
+
+    loop = StudyLoop(
+        optuna.create_study(direction="minimize"),
+        objective,
+        testbed.baseline,
+        METHODS[spec.method],
+        setup(spec, testbed, chat),
+        spec.budget,
+    )
+    try:
+        loop.run()
+    except _Enough:
+        pass
+    budget = spec.budget
+    ends = [len(per_trial)] if len(per_trial) < PLAYED_TRIALS else []
+    if budget.trials is not None:
+        ends.append(budget.trials)
+    if budget.training_seconds is not None and budget.train_seconds:
+        ends.append(int(budget.training_seconds / budget.train_seconds))
+    return per_trial, min(ends)

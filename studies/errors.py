@@ -1,0 +1,68 @@
+"""Every error that a user can foresee, in one line that says what to do, with its exit status.
+
+1 means that the work failed or was stopped, 2 that the command can't work as it was given.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from objective import TestbedError
+from objective.run import RunError
+from objective.storage import StorageError
+from samplers._llm.chat import ChatError
+from samplers._llm.chat import NoChatFound
+
+
+class Misuse(ValueError):
+    """The command can't work as it was given."""
+
+
+class Failed(RuntimeError):
+    """The command was right, but its work failed."""
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line and the exit status for a foreseeable error.
+
+    Raises:
+        Exception: The error itself, if nobody foresaw it: then its traceback is what helps.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, (Misuse, StorageError, TestbedError, NoChatFound)):
+        return text, 2
+    if isinstance(error, (Failed, RunError)):
+        return text, 1
+    if isinstance(error, ChatError):
+        return f"the language model: {text}; run the same command again to go on", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({text}); make room and run the same command again", 1
+    if isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
+        return _explain_database(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}", 2
+    raise error
+
+
+def _explain_database(error: Exception) -> tuple[str, int]:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = " ".join(str(cause).split())
+    for sign, advice in _DATABASE.items():
+        if sign in text:
+            return f"the database of --storage: {text}; {advice}", 1 if sign in _TRANSIENT else 2
+    return f"the database of --storage: {text}", 2
+
+
+_DATABASE = {
+    "database is locked": "another program holds it: close that and run the same command again",
+    "database or disk is full": "make room and run the same command again",
+    "readonly database": "make it writable or choose another --storage",
+    "unable to open database file": "its folder must exist and be writable",
+    "file is not a database": "it is some other file: choose another --storage",
+}
+_TRANSIENT = {"database is locked", "database or disk is full"}

@@ -1,0 +1,96 @@
+"""What a study's stored trials say, as plain numbers: for the final table, ``status`` and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+import json
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from studies.budget import charge
+from studies.budget import is_evaluated
+from studies.budget import is_interrupted
+from studies.budget import is_ok
+
+
+LLM_SOURCES = ("llm", "llm-error", "llm-duplicate")
+
+
+def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The measured trial with the lowest value; a failure value is no measurement."""
+    return min(
+        filter(is_ok, trials), key=lambda t: (t.user_attrs["val_bpb"], t.number), default=None
+    )
+
+
+def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The run of the script's own values: trial 0, or what repeats it after an interruption."""
+    for trial in trials:
+        if is_evaluated(trial) and trial.system_attrs.get("failed_trial", trial.number) == 0:
+            return trial
+    return None
+
+
+def llm_turns(trials: Sequence[FrozenTrial]) -> int:
+    """How many evaluated trials were the language model's to decide."""
+    return sum(is_evaluated(t) and t.user_attrs.get("source") in LLM_SOURCES for t in trials)
+
+
+def trial_facts(trial: FrozenTrial | None) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    attrs = trial.user_attrs
+    effective = json.loads(attrs.get("effective", "{}"))
+    return {
+        "trial": trial.number,
+        "status": attrs.get("status"),
+        "val_bpb": attrs.get("val_bpb"),
+        "source": attrs.get("source"),
+        "params": {**trial.params, **effective},
+    }
+
+
+def study_facts(study: optuna.Study) -> dict[str, Any]:
+    """Everything that ``status --json`` says of a study.
+
+    ``trials`` counts by Optuna's state, where trials that were killed or interrupted (and are
+    tried again) are ``interrupted`` and not ``fail``. ``failures`` counts the evaluated trials by
+    class. ``charged_seconds`` is what counts against ``--budget``. ``params`` are the values that
+    were really run.
+    """
+    trials = study.get_trials(deepcopy=False)
+    evaluated = [t for t in trials if is_evaluated(t)]
+    states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
+    failures = Counter(
+        str(t.user_attrs.get("status", t.state.name.lower())) for t in evaluated if not is_ok(t)
+    )
+    sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
+    turns = llm_turns(trials)
+
+    def total(key: str) -> float:
+        return sum(t.user_attrs.get(key, 0) for t in trials)
+
+    return {
+        "study": study.study_name,
+        **study.user_attrs,
+        "trials": dict(states),
+        "evaluated": len(evaluated),
+        "ok": len(evaluated) - sum(failures.values()),
+        "failed": sum(failures.values()),
+        "failures": dict(failures),
+        "best": trial_facts(best_trial(trials)),
+        "baseline": trial_facts(baseline_trial(trials)),
+        "charged_seconds": round(sum(map(charge, trials)), 3),
+        "sources": dict(sources),
+        "llm": {
+            "turns": turns,
+            "share": round(turns / len(evaluated), 4) if evaluated else 0.0,
+            "prompt_tokens": total("llm_prompt_tokens"),
+            "cached_tokens": total("llm_cached_tokens"),
+            "completion_tokens": total("llm_completion_tokens"),
+            "seconds": round(total("llm_seconds"), 3),
+        },
+    }

@@ -1,0 +1,200 @@
+"""The study loop: claim a trial, evaluate it, say how it went, until the budget is used up.
+
+It is `Study.optimize` with three things that Optuna leaves to its callers: a total number of trials
+across resumes and processes, a budget of training seconds, and samplers that are pure functions of
+the seed and the trial's number.
+
+*Claiming.* Every trial begins as WAITING and is claimed by setting it RUNNING, which storages do
+atomically: one process wins. The lowest number is always tried first, so that trials start in the
+order of their numbers and `Budget.allows` can decide from what came before. Trial 0 is the
+baseline by definition, so nobody has to make sure that it is enqueued only once. Trials that were
+killed come back as WAITING copies (see `objective.storage`) and are claimed like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+import time
+from typing import Any
+
+import optuna
+from optuna.storages import fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.storages.journal import JournalFileOpenLock
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective import TrialFailed
+from objective.storage import reclaim
+from studies.budget import Budget
+from studies.budget import is_ok
+from studies.errors import Failed
+from studies.methods import Method
+from studies.methods import Setup
+
+
+# Failures that say more about the script or its set-up than about its hyperparameters.
+BROKEN = ("crash", "no-metric")
+POLL_SECONDS = 1.0
+
+Objective = Callable[[optuna.Trial], float]
+Watch = Callable[[Sequence[FrozenTrial]], None]
+
+
+class StudyStopped(Failed):
+    """The study can't sensibly go on; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class StudyLoop:
+    """One process's work on a study.
+
+    Attributes:
+        study: Where trials come from and go to; its sampler is replaced before each trial.
+        objective: From a trial to its value; see `objective.TrainScriptObjective`.
+        baseline: Parameters of trial 0.
+        method: Which sampler.
+        setup: What the sampler may know.
+        budget: When to stop.
+        lock_file: A file that all processes on this storage can lock, or ``None``. Without a lock
+            two processes that need a new trial at the same moment may both create one; the
+            surplus one stays WAITING and is used if the study is extended.
+    """
+
+    study: optuna.Study
+    objective: Objective
+    baseline: Mapping[str, Any]
+    method: Method
+    setup: Setup
+    budget: Budget
+    lock_file: str | None = None
+
+    def run(self, watch: Watch = lambda trials: None) -> None:
+        """Work until the budget is used up and no other process is at a trial of the study.
+
+        Args:
+            watch: Is given all trials of the study whenever that may be news.
+
+        Raises:
+            StudyStopped: If the script itself is broken.
+            KeyboardInterrupt: After the running trial was put back to be tried again.
+        """
+        study = self.study
+        study.sampler = self.method.sampler(self.setup, 0)
+        while True:
+            self._recover()
+            claimed = self._claim()
+            trials = study.get_trials(deepcopy=False)
+            watch(trials)
+            if claimed is not None:
+                self._evaluate(claimed)
+            elif any(t.state == TrialState.RUNNING for t in trials):
+                # Another process is at it, or was killed; then the trial will come back to us.
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+
+    def _recover(self) -> None:
+        """Queue again what was killed: at once on this machine, by its heartbeat elsewhere."""
+        reclaim(self.study)
+        fail_stale_trials(self.study)
+
+    def _claim(self) -> FrozenTrial | None:
+        """The next trial, now RUNNING and ours; ``None`` if the budget allows no other."""
+        study = self.study
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            waiting = [t for t in trials if t.state == TrialState.WAITING]
+            if not waiting:
+                with self._alone():
+                    number = len(study.get_trials(deepcopy=False))
+                    if number == len(trials):
+                        if not self.budget.allows(trials, number):
+                            return None
+                        study.add_trial(create_trial(state=TrialState.WAITING))
+                continue
+            first = waiting[0]
+            if not self.budget.allows(trials, first.number):
+                return None
+            if first.number == 0:
+                study._storage.set_trial_system_attr(
+                    first._trial_id, "fixed_params", dict(self.baseline)
+                )
+            try:
+                if study._storage.set_trial_state_values(first._trial_id, TrialState.RUNNING):
+                    return first
+            except optuna.exceptions.UpdateFinishedTrialError:
+                pass  # Another process was faster, and is even done with it.
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self.lock_file is None:
+            yield
+            return
+        lock = JournalFileOpenLock(self.lock_file, grace_period=10)
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _evaluate(self, claimed: FrozenTrial) -> None:
+        study = self.study
+        try:
+            if self.method.seeded_by_trial:
+                study.sampler = self.method.sampler(self.setup, claimed.number)
+            with get_heartbeat_thread(claimed._trial_id, study._storage):
+                trial = optuna.Trial(study, claimed._trial_id)
+                try:
+                    value = self.objective(trial)
+                except optuna.TrialPruned:
+                    study.tell(trial, state=TrialState.PRUNED)
+                except TrialFailed:
+                    study.tell(trial, state=TrialState.FAIL)
+                else:
+                    study.tell(trial, value)
+        except Exception:
+            if self._put_back(claimed):
+                raise
+        except KeyboardInterrupt:
+            self._put_back(claimed)
+            raise
+        self._refuse_to_waste_time(claimed)
+
+    def _put_back(self, claimed: FrozenTrial) -> bool:
+        """Let the trial, which was not evaluated, be tried again with the same parameters.
+
+        Returns:
+            False if another process has done so already: it took this one for dead (a laptop
+            that slept, say), and the error is only that the trial is no longer ours.
+        """
+        storage = self.study._storage
+        try:
+            trial = storage.get_trial(claimed._trial_id)
+            if trial.state.is_finished():
+                return False
+            storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
+            RetryHeartbeatStaleTrialCallback()(self.study, trial)
+        except Exception:
+            # The storage itself is what failed (a full disk, say). The heartbeat stops with this
+            # process, so that the next one will find the trial stale and repeat it.
+            pass
+        return True
+
+    def _refuse_to_waste_time(self, claimed: FrozenTrial) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        trial = trials[claimed.number]
+        if trial.user_attrs.get("status") in BROKEN and not any(map(is_ok, trials)):
+            raise StudyStopped(
+                f"trial {trial.number} failed ({trial.user_attrs['status']}:"
+                f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
+                " see its log among the trial's artifacts, mend the script or its environment,"
+                " and run the same command again"
+            )

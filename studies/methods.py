@@ -1,0 +1,120 @@
+"""The methods of the comparison: name -> how to build its sampler, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+
+
+if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna.samplers import BaseSampler
+
+    from samplers._llm.chat import Chat
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method may know of the study that it samples for.
+
+    Attributes:
+        seed: The study's seed; 0 is a seed.
+        n_trials: Trials of the whole study; ``None`` if only a time budget ends it.
+        task: What is tuned, in words for a language model.
+        rule: The objective's own rule: parameters to the values that are really run.
+        chat: The language model; ``None`` for methods that ask none.
+        llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
+        artifact_store: Where prompts and replies are kept; ``None`` keeps none.
+    """
+
+    seed: int
+    n_trials: int | None = None
+    task: str = ""
+    rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    chat: Chat | None = None
+    llm_ratio: float = 0.3
+    artifact_store: FileSystemArtifactStore | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row.
+
+    Attributes:
+        summary: One line for ``--help`` and the report.
+        build: A fresh sampler; Optuna refuses to share one among studies.
+        uses_llm: Whether it needs ``Setup.chat``.
+        seeded_by_trial: Whether a sampler is built for each trial, with a seed made of the study's
+            and the trial's number. Optuna's own samplers draw one sequence per object, which a
+            resumed run would replay and two processes would share.
+    """
+
+    summary: str
+    build: Callable[[Setup], BaseSampler]
+    uses_llm: bool = False
+    seeded_by_trial: bool = False
+
+    def sampler(self, setup: Setup, number: int) -> BaseSampler:
+        """The sampler for the trial with this number, as a pure function of both."""
+        if self.seeded_by_trial:
+            sequence = np.random.SeedSequence([setup.seed, number])
+            setup = replace(setup, seed=int(sequence.generate_state(1)[0]))
+        return self.build(setup)
+
+
+def _cma_es(setup: Setup) -> BaseSampler:
+    # Categorical parameters are sampled at random, which Optuna would mention in every trial.
+    return optuna.samplers.CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
+
+
+def _smac(setup: Setup) -> BaseSampler:
+    from samplers import SMACSampler
+
+    return SMACSampler(seed=setup.seed)
+
+
+def _centaur(setup: Setup) -> BaseSampler:
+    from samplers import CentaurSampler
+
+    return CentaurSampler(
+        chat=setup.chat,
+        llm_ratio=setup.llm_ratio,
+        task=setup.task,
+        rule=setup.rule,
+        n_trials=setup.n_trials,
+        artifact_store=setup.artifact_store,
+        seed=setup.seed,
+    )
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(
+        "uniform random search",
+        lambda setup: optuna.samplers.RandomSampler(seed=setup.seed),
+        seeded_by_trial=True,
+    ),
+    "tpe": Method(
+        "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
+        lambda setup: optuna.samplers.TPESampler(seed=setup.seed),
+        seeded_by_trial=True,
+    ),
+    "cma-es": Method(
+        "Optuna's CmaEsSampler with its defaults; categories at random",
+        _cma_es,
+        seeded_by_trial=True,
+    ),
+    "smac": Method("SMAC3's random forest and expected improvement", _smac),
+    "centaur": Method(
+        "CMA-ES, with a language model deciding a share of the trials",
+        _centaur,
+        uses_llm=True,
+        seeded_by_trial=True,
+    ),
+}

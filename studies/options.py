@@ -1,0 +1,64 @@
+"""Options that several commands share: their names, their help and how their values are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+from typing import Annotated
+
+import typer
+
+
+DEFAULT_STORAGE = "sqlite:///autoresearch.db"
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``24h``, ``2d`` or a plain number of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(
+            f"A duration must be a number above 0 with s, m, h or d, like 90s, but got {text!r}."
+        )
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_memory(text: str) -> int:
+    """Megabytes of ``1500M``, ``2G`` or a plain number of megabytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]B?|)", text.strip().upper())
+    if match is None or (megabytes := int(float(match[1]) * _MEGABYTES[match[2]])) == 0:
+        raise typer.BadParameter(
+            f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
+        )
+    return megabytes
+
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where the study is kept: sqlite:///FILE, journal:FILE, postgresql+psycopg://...",
+    ),
+]
+StudyName = Annotated[
+    str | None,
+    typer.Option("--study", metavar="NAME", help="Name of the study. [default: METHOD-seedSEED]"),
+]
+TestbedFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder with a train.py (and prepare.py, search_space.toml, task.md). "
+        "[default: the embedded small GPT]",
+    ),
+]
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where scripts, logs, prompts and replies are kept. [default: beside the database]",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]

@@ -1,0 +1,199 @@
+"""``run``: tune a training script by one method, or go on where the same command stopped."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Annotated
+
+from rich.console import Console
+import typer
+
+from objective import Testbed
+from studies import options
+from studies.budget import Budget
+from studies.errors import Failed
+from studies.errors import Misuse
+from studies.facts import study_facts
+from studies.methods import METHODS
+from studies.progress import Progress
+from studies.study import run_study
+from studies.study import run_workers
+from studies.study import stop_by_signal
+from studies.study import StudySpec
+from studies.tables import dry_run_report
+from studies.tables import final_table
+
+
+DEFAULT_TRIALS = 20
+ASKS_LLM = "(methods that ask a language model) "
+
+
+def run(
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="; ".join(f"{name}: {row.summary}" for name, row in METHODS.items()) + ".",
+        ),
+    ],
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    study: options.StudyName = None,
+    testbed: options.TestbedFolder = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials of the study in total, failures and earlier runs included. "
+            f"[default: {DEFAULT_TRIALS}, if there is no --budget]",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.parse_duration,
+            metavar="DURATION",
+            help="Training time of the study in total, like 90s, 30m, 24h. A trial that would "
+            "not fit is not started.",
+        ),
+    ] = None,
+    train_seconds: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.parse_duration,
+            metavar="DURATION",
+            help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.parse_memory,
+            metavar="SIZE",
+            help="Memory of one training, like 1500M or 2G (of the GPU, on CUDA); a trial that "
+            "needs more fails as oom. [default: none]",
+        ),
+    ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LLM",
+            help=ASKS_LLM + "local (the embedded model), openai, anthropic, gemini, vllm, ollama, "
+            "the base URL of an OpenAI-compatible server, or the path of a GGUF file. "
+            "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help=ASKS_LLM + "Which of the server's models.")
+    ] = None,
+    llm_ratio: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="(centaur) Share of the trials after start-up that the language model decides.",
+        ),
+    ] = 0.3,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that train at the same time.")
+    ] = 1,
+    artifacts: options.Artifacts = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Train nothing and write nothing: print the search space and, if the method asks "
+            "a language model, the first prompt, its tokens, the number of calls and their cost.",
+        ),
+    ] = False,
+    price_in: Annotated[
+        float | None, typer.Option(min=0, help="Price of a million prompt tokens, for --dry-run.")
+    ] = None,
+    price_out: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million completion tokens, for --dry-run."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tune a training script by one method.
+
+    Trial 0 is the script as it is; the study ends after --trials or --budget. The same command
+    again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
+    at once share the work.
+    """
+    if method not in METHODS:
+        raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
+    if trials is None and budget is None:
+        trials = DEFAULT_TRIALS
+    script = Testbed.load(testbed)
+    planned = script.prepared.get("TIME_BUDGET")
+    if train_seconds is None and isinstance(planned, (int, float)):
+        train_seconds = float(planned)
+    if budget is not None and train_seconds is not None and train_seconds > budget:
+        raise Misuse(
+            f"--budget must hold at least one trial of {train_seconds:g} s, but got {budget:g} s."
+        )
+    name = f"{method}-seed{seed}"
+    spec = StudySpec(
+        storage=storage,
+        name=study or (name if testbed is None else f"{script.path.name}-{name}"),
+        method=method,
+        seed=seed,
+        budget=Budget(trials, budget, train_seconds),
+        testbed=testbed,
+        memory_limit_mb=memory_limit,
+        llm=llm,
+        model=model,
+        llm_ratio=llm_ratio,
+        artifacts=artifacts,
+    )
+    if dry_run:
+        _dry_run(spec, price_in, price_out, as_json)
+    else:
+        _run(spec, workers, as_json)
+
+
+def _dry_run(
+    spec: StudySpec, price_in: float | None, price_out: float | None, as_json: bool
+) -> None:
+    from studies.dry_run import dry_run
+
+    facts = dry_run(spec, price_in, price_out)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        Console(soft_wrap=True).print(dry_run_report(facts))
+
+
+def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
+    stop_by_signal()
+    uses_llm = METHODS[spec.method].uses_llm
+    with Progress(spec.budget, workers=workers, uses_llm=uses_llm) as progress:
+        try:
+            if workers == 1:
+                study = run_study(spec, progress.update)
+            else:
+                study = run_workers(spec, workers, progress.update)
+        except KeyboardInterrupt:
+            raise Failed(f"stopped; to go on:\n  {_this_command()}") from None
+    facts = study_facts(study)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    Console().print(final_table(facts))
+    print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
+
+
+def _this_command() -> str:
+    return shlex.join(["python", "-m", "studies", *sys.argv[1:]])
+
+
+def _command(name: str, spec: StudySpec) -> str:
+    words = ["python", "-m", "studies", name]
+    if spec.storage != options.DEFAULT_STORAGE:
+        words += ["--storage", spec.storage]
+    if name == "dashboard" and spec.artifacts is not None:
+        words += ["--artifacts", str(spec.artifacts)]
+    return shlex.join(words)

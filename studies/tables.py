@@ -1,0 +1,108 @@
+"""A study's facts (`studies.facts`) as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.progress import clock
+
+
+def final_table(facts: dict[str, Any]) -> Group:
+    """What came of one study: best and baseline side by side, then the counts."""
+    best, baseline = facts["best"] or {}, facts["baseline"] or {}
+    params = Table("", "baseline", "best", box=SIMPLE_HEAD)
+    params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
+    params.add_row(
+        "val_bpb",
+        _cell(baseline.get("val_bpb")) if baseline.get("val_bpb") else baseline.get("status", "-"),
+        Text(_cell(best.get("val_bpb")), style="bold"),
+        end_section=True,
+    )
+    # A testbed's baseline may have failed before it was asked for any value.
+    for name in best.get("params") or baseline.get("params") or {}:
+        old, new = baseline.get("params", {}).get(name), best.get("params", {}).get(name)
+        style = "bold" if old != new and new is not None else ""
+        params.add_row(name, _cell(old), Text(_cell(new), style=style))
+    lines = [f"{facts['ok']} trials ok, {facts['failed']} failed{_by_class(facts['failures'])}"]
+    charged = facts["charged_seconds"]
+    if charged:
+        lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
+    if facts["llm"]["turns"]:
+        llm = facts["llm"]
+        kinds = ", ".join(f"{k} {n}" for k, n in facts["sources"].items() if k.startswith("llm"))
+        lines.append(
+            f"{llm['turns']} LLM turns ({kinds}): {llm['prompt_tokens']} prompt tokens"
+            f" ({llm['cached_tokens']} cached), {llm['completion_tokens']} completion tokens,"
+            f" {llm['seconds']:.1f} s"
+        )
+    return Group(f"study {facts['study']}", params, *lines)
+
+
+def dry_run_report(facts: dict[str, Any]) -> Group:
+    """What `studies.dry_run` found out."""
+    parts: list[Any] = [space_table(facts["space"])]
+    llm = facts["llm"]
+    if llm is None:
+        parts.append(f"{facts['method']} asks no language model.")
+        return Group(*parts)
+    if not llm["first_prompt"]:
+        parts.append(f"No turn of the language model comes up in {llm['trials']} trials.")
+        return Group(*parts)
+    parts.append("The first prompt (its measured values are placeholders):\n")
+    parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
+    parts.append(
+        f"{llm['first_prompt_tokens']} tokens ({llm['tokens_are']}). {llm['trials']} trials:"
+        f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
+        f" {llm['completion_tokens']} completion tokens."
+    )
+    if llm["cost"] is None:
+        parts.append("Their cost: --price-in and --price-out, per million tokens.")
+    else:
+        parts.append(f"They cost {llm['cost']:.4f}.")
+    return Group(*parts)
+
+
+def status_table(studies: list[dict[str, Any]]) -> Table:
+    """One row per study of a storage."""
+    table = Table("study", "trials", "baseline", "best", "charged", "LLM turns", box=SIMPLE_HEAD)
+    for facts in studies:
+        states = facts["trials"]
+        counts = {"ok": facts["ok"], **facts["failures"]}
+        counts |= {s: states.get(s, 0) for s in ("running", "waiting", "interrupted")}
+        table.add_row(
+            facts["study"],
+            ", ".join(f"{n} {what}" for what, n in counts.items() if n),
+            _cell((facts["baseline"] or {}).get("val_bpb")),
+            _cell((facts["best"] or {}).get("val_bpb")),
+            clock(facts["charged_seconds"]),
+            f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})",
+        )
+    return table
+
+
+def space_table(rows: list[dict[str, Any]]) -> Table:
+    """One row per tunable constant."""
+    table = Table("name", "type", "range", "scale", "default", box=SIMPLE_HEAD)
+    for row in rows:
+        if row["choices"] is None:
+            span = f"{_cell(row['low'])} .. {_cell(row['high'])}"
+            scale = "log" if row["log"] else f"step {row['step']}" if row["step"] else "linear"
+        else:
+            span, scale = ", ".join(map(str, row["choices"])), ""
+        table.add_row(row["name"], row["type"], span, scale, _cell(row["default"]))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _by_class(failures: dict[str, int]) -> str:
+    return f" ({', '.join(f'{k} {n}' for k, n in sorted(failures.items()))})" if failures else ""
