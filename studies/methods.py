@@ -94,6 +94,38 @@ def _centaur(setup: Setup) -> BaseSampler:
     )
 
 
+def _llambo(setup: Setup, **flags: Any) -> BaseSampler:
+    from samplers import LLAMBOSampler
+
+    return LLAMBOSampler(
+        chat=setup.chat,
+        task=setup.task,
+        rule=setup.rule,
+        artifact_store=setup.artifact_store,
+        seed=setup.seed,
+        **flags,
+    )
+
+
+def _llambo_optunahub(setup: Setup) -> BaseSampler:
+    return _llambo(
+        setup, labels="binary", warm_start="random", categoricals="random", failures="hidden"
+    )
+
+
+def _karpathy_agent(setup: Setup) -> BaseSampler:
+    from samplers import KarpathyAgentSampler
+
+    return KarpathyAgentSampler(
+        chat=setup.chat,
+        task=setup.task,
+        rule=setup.rule,
+        n_trials=setup.n_trials,
+        artifact_store=setup.artifact_store,
+        seed=setup.seed,
+    )
+
+
 METHODS: dict[str, Method] = {
     "random": Method(
         "uniform random search",
@@ -111,6 +143,21 @@ METHODS: dict[str, Method] = {
         seeded_by_trial=True,
     ),
     "smac": Method("SMAC3's random forest and expected improvement", _smac),
+    "llambo-paper": Method(
+        "LLAMBO: a language model proposes candidates and predicts their scores",
+        _llambo,
+        uses_llm=True,
+    ),
+    "llambo-optunahub": Method(
+        "LLAMBO in its form on OptunaHub: binary labels, random categories, failures hidden",
+        _llambo_optunahub,
+        uses_llm=True,
+    ),
+    "karpathy-hp": Method(
+        "a language model reads the trials and proposes the next one, from the best",
+        _karpathy_agent,
+        uses_llm=True,
+    ),
     "centaur": Method(
         "CMA-ES, with a language model deciding a share of the trials",
         _centaur,

@@ -17,10 +17,12 @@ from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
 
 from .chat import default_chat
+from .record import announce
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP
 from .reply import configuration_key
+from .reply import known_configurations
 
 
 if TYPE_CHECKING:
@@ -124,19 +126,17 @@ class RandomBaseSampler(BaseSampler):
             self._chat = default_chat()
         return self._chat
 
-    def _random_params(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
-        known: Mapping[tuple[str, ...], int],
+    def _base_proposal(
+        self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The base proposal: the trial's fixed values and random others, new unless none is left."""
+        """The trial's fixed values and random others: new, unless nothing new is left."""
+        known = known_configurations(study, space, self._rule, besides=trial)
         fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
         for attempt in range(_MAX_DRAWS):
             params = {**self._draw(study, trial, space, attempt), **fixed}
             if configuration_key(params, space, self._rule) not in known:
                 break
+        announce(study, trial, params)
         return params
 
     def _draw(

@@ -164,7 +164,7 @@ class Prompts:
         """
         tail = self._candidates_question(clashes)
         return [
-            self._candidates_request(i, context + tail, self._share, "candidates", clashes)
+            self._candidates_request(i, f"{context}\n\n{tail}", self._share, "candidates", clashes)
             for i, context in enumerate(self._contexts(binary=False))
         ]
 
@@ -192,7 +192,7 @@ class Prompts:
             # Another order in each template, for the same reason as that of the trials.
             rng = np.random.default_rng(self._seed("order of candidates", i))
             listed = "\n".join(rows[k] for k in rng.permutation(len(rows)))
-            messages = _messages(context + self._predictions_question(listed))
+            messages = _messages(f"{context}\n\n{self._predictions_question(listed)}")
             for sample in range(n // self._settings.n_templates):
                 requests.append(
                     Request(
@@ -374,11 +374,12 @@ class Prompts:
 def _fill(template: str, **values: object) -> str:
     """The filled template file, without the gaps that empty values leave."""
     text = fill((_FOLDER / template).read_text(encoding="utf-8"), **values)
-    return re.sub(r"\n{3,}", "\n\n", text).lstrip("\n")
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", text))
+    return text.strip("\n")
 
 
 def _messages(text: str) -> list[Message]:
-    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text.strip()}]
+    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]
 
 
 def _names(n: int) -> list[str]:

@@ -227,10 +227,10 @@ class LLAMBOSampler(RandomBaseSampler):
         turn = _Turn(self, study, trial, search_space)
         if not turn.facts.space:
             record(study, trial, source=BASE, reason="the model sees none of the parameters")
-            return turn.base_proposal()
+            return self._base_proposal(study, trial, search_space)
         if turn.is_startup and self._warm_start == "random":
             record(study, trial, source=STARTUP)
-            return turn.base_proposal()
+            return self._base_proposal(study, trial, search_space)
         proposal = turn.decide()
         record(
             study,
@@ -242,7 +242,9 @@ class LLAMBOSampler(RandomBaseSampler):
         )
         if proposal.error is not None:
             raise proposal.error
-        return turn.base_proposal() if proposal.params is None else proposal.params
+        if proposal.params is None:
+            return self._base_proposal(study, trial, search_space)
+        return proposal.params
 
 
 class _Undecided(Exception):
@@ -294,11 +296,6 @@ class _Turn:
             failures=failures if sampler._failures == "shown" else [],
         )
         self.is_startup = not complete or len(finished) < sampler._n_startup_trials
-
-    def base_proposal(self) -> dict[str, Any]:
-        params = self._sampler._random_params(self._study, self._trial, self._space, self._known())
-        announce(self._study, self._trial, params)
-        return params
 
     def decide(self) -> Proposal:
         """Ask the model; ``params`` is ``None`` if the base proposal has to do."""

@@ -1,0 +1,4 @@
+from .sampler import KarpathyAgentSampler
+
+
+__all__ = ["KarpathyAgentSampler"]

@@ -1,0 +1,215 @@
+"""An agent that reads the record of the trials and says what to try next.
+
+This is the loop of Andrej Karpathy's autoresearch, https://github.com/karpathy/autoresearch, over
+a fixed search space instead of over the source code, as compared in "Can LLMs Beat Classical
+Hyperparameter Optimization Algorithms?" (Ferreira et al., 2026), https://arxiv.org/abs/2603.24647.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from typing import Literal
+from typing import TYPE_CHECKING
+
+from optuna.study import StudyDirection
+
+from .._llm.history import finished_trials
+from .._llm.history import is_failure
+from .._llm.history import ranked
+from .._llm.prompt import describe_history
+from .._llm.prompt import describe_search_space
+from .._llm.prompt import fill
+from .._llm.prompt import format_params
+from .._llm.prompt import shorten
+from .._llm.propose import propose
+from .._llm.random_base import derive_seed
+from .._llm.random_base import fixed_params
+from .._llm.random_base import RandomBaseSampler
+from .._llm.record import record
+from .._llm.record import STARTUP
+
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .._llm.chat import Chat
+    from .._llm.chat import Message
+    from .._llm.history import Rule
+    from .._llm.prompt import Extent
+    from .._llm.record import ArtifactStore
+
+
+class KarpathyAgentSampler(RandomBaseSampler):
+    """A language model sees the trials and proposes the next one, starting from the best.
+
+    The first trial is random, or what was enqueued: a study of a script usually enqueues the
+    script's own values. From then on every trial is one request (a second one if the reply can't
+    be used or repeats a trial).
+
+    What the model can't decide is drawn at random from the search space, by the seed and the
+    trial's number, and the trial says so: its user attribute ``source`` is ``"llm-error"`` or
+    ``"llm-duplicate"`` with the reason in ``llm_reason``. Nothing is kept in the sampler: a
+    resumed study, threads and other processes go by the stored trials.
+
+    Args:
+        chat:
+            The language model. By default the one that the environment variables ``OPENAI_*``
+            name, else the embedded one.
+        task:
+            What is tuned, in words for the model.
+        reply:
+            ``"changes"`` asks for changes to the best configuration, with any values. ``"menu"``
+            offers values near the best configuration's to choose from, which small models manage
+            better. ``"full"`` asks for a whole configuration, as in the paper.
+        n_startup_trials:
+            Finished trials, of whatever outcome, before the model's turns begin. At least one is
+            needed for the search space to be known.
+        max_prompt_tokens:
+            Longest prompt, in the model's tokens. The oldest trials go first.
+        n_trials:
+            Trials planned in all, for telling the model how many are left.
+        noise:
+            Standard deviation of one configuration's values on repetition, if it is known.
+        rule:
+            The objective's own rule: a function from parameters to the values that are really run.
+            Configurations equal under it are duplicates, and the model sees what it returns.
+        artifact_store:
+            An Optuna artifact store that prompts and replies are written to.
+        on_error:
+            When the model gives nothing usable, ``"base"`` runs a random configuration and raises
+            only after five such turns in a row; ``"raise"`` raises at once.
+        seed:
+            Of all randomness, the seeds sent to the model included; ``None`` draws one.
+    """
+
+    def __init__(
+        self,
+        *,
+        chat: Chat | None = None,
+        task: str = "",
+        reply: Literal["changes", "menu", "full"] = "changes",
+        n_startup_trials: int = 1,
+        max_prompt_tokens: int = 2600,
+        n_trials: int | None = None,
+        noise: float | None = None,
+        rule: Rule | None = None,
+        artifact_store: ArtifactStore | None = None,
+        on_error: Literal["base", "raise"] = "base",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            chat=chat,
+            task=task,
+            rule=rule,
+            artifact_store=artifact_store,
+            on_error=on_error,
+            seed=seed,
+        )
+        if reply not in ("changes", "menu", "full"):
+            raise ValueError(f'`reply` must be "changes", "menu" or "full", but got {reply!r}.')
+        self._reply = reply
+        self._n_startup_trials = n_startup_trials
+        self._max_prompt_tokens = max_prompt_tokens
+        self._n_trials = n_trials
+        self._noise = noise
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._raise_error_if_multi_objective(study)
+        if fixed_params(trial).keys() >= search_space.keys():
+            return {}  # also for an empty search space: there is nothing to decide
+        finished = [t for t in finished_trials(study) if t.params.keys() >= search_space.keys()]
+        if not finished or len(finished) < self._n_startup_trials:
+            record(study, trial, source=STARTUP)
+            return self._base_proposal(study, trial, search_space)
+        best = next((t for t in ranked(study) if t.params.keys() >= search_space.keys()), None)
+        origin = best or finished[-1]
+        start = {name: origin.params[name] for name in search_space}
+        proposal = propose(
+            study,
+            trial,
+            search_space,
+            chat=self._language_model(),
+            build=lambda extent: self._messages(study, trial, search_space, extent, origin),
+            base=start,
+            form=self._reply,
+            rule=self._rule,
+            max_prompt_tokens=self._max_prompt_tokens,
+            seed=derive_seed(self._seed, trial.number, "proposal"),
+            on_error=self._on_error,
+        )
+        record(
+            study,
+            trial,
+            source=proposal.source,
+            reason=proposal.reason,
+            exchanges=proposal.exchanges,
+            artifact_store=self._artifact_store,
+        )
+        if proposal.error is not None:
+            raise proposal.error
+        if proposal.params is None:
+            return self._base_proposal(study, trial, search_space)
+        return proposal.params
+
+    def _messages(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+        extent: Extent,
+        origin: FrozenTrial,
+    ) -> list[Message]:
+        """The request. What stays the same from turn to turn comes first, for prefix caches."""
+        history = describe_history(study, space, extent, rule=self._rule)
+        text = fill(
+            _template("prompt.md"),
+            task=shorten(self._task, extent.task_characters) or "Known by its parameters' names.",
+            direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
+            noise=(
+                f" Its standard deviation on repetition is {self._noise:.3g}."
+                if self._noise is not None
+                else ""
+            ),
+            space=describe_search_space(space),
+            trials=history.trials,
+            failures=history.failures,
+            best=history.best,
+            ask=self._ask(trial, space, origin),
+        )
+        return [{"role": "user", "content": text}]
+
+    def _ask(
+        self, trial: FrozenTrial, space: dict[str, BaseDistribution], origin: FrozenTrial
+    ) -> str:
+        fixed = {n: v for n, v in fixed_params(trial).items() if n in space}
+        values: dict[str, object] = {
+            "number": trial.number,
+            "left": f" of {self._n_trials}" if self._n_trials is not None else "",
+            "fixed": (
+                f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
+                if fixed
+                else ""
+            ),
+        }
+        if self._reply == "full":
+            return fill(_template("ask_full.md"), **values)
+        start = {name: origin.params[name] for name in space} | fixed
+        return fill(
+            _template("ask_changes.md"),
+            base=format_params(start, space),
+            origin=(
+                f"trial {origin.number}, which failed, as all did so far"
+                if is_failure(origin)
+                else f"the best so far (trial {origin.number})"
+            ),
+            **values,
+        )
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
