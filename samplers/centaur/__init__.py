@@ -1,0 +1,4 @@
+from .sampler import CentaurSampler
+
+
+__all__ = ["CentaurSampler"]

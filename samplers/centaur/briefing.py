@@ -1,0 +1,164 @@
+"""What the model is told on its turn: the trials, CMA-ES's state, and what is asked of it.
+
+What stays the same from turn to turn comes first, so that a server's prefix cache serves most of
+the prompt: task and parameters never change, the table of trials grows at its end, and CMA-ES's
+state and the question come last.
+"""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+import io
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.study import StudyDirection
+
+from .._llm.prompt import describe_history
+from .._llm.prompt import describe_search_space
+from .._llm.prompt import fill
+from .._llm.prompt import format_params
+from .._llm.prompt import shorten
+from .._llm.values import format_value
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+
+    from .._llm.chat import Message
+    from .._llm.history import Rule
+    from .._llm.prompt import Extent
+    from .state import CmaState
+    from .state import UnitCube
+
+# Correlations that are told, and those too weak to be told. With 13 parameters they stay below
+# 0.25 for hundreds of trials, and a full matrix of them is noise that costs a thousand tokens.
+_N_CORRELATIONS = 5
+_WEAK_CORRELATION = 0.1
+
+_DEFAULT_TASK = "The parameters' names are all that is known of it."
+
+
+def template(name: str) -> str:
+    """Text of a Markdown file that lies beside this module."""
+    return (files(__package__) / name).read_text(encoding="utf-8").strip()
+
+
+def briefing(
+    study: Study,
+    space: Mapping[str, BaseDistribution],
+    extent: Extent,
+    *,
+    task: str,
+    noise: float | None,
+    rule: Rule | None,
+    state: str,
+    ask: str,
+) -> list[Message]:
+    """The request's messages, for ``propose``."""
+    history = describe_history(study, space, extent, rule=rule)
+    text = fill(
+        template("prompt.md"),
+        task=shorten(task, extent.task_characters) or _DEFAULT_TASK,
+        direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
+        noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
+        space=describe_search_space(space),
+        trials=history.trials,
+        failures=history.failures,
+        best=history.best,
+        state=state,
+        ask=ask,
+    )
+    return [{"role": "user", "content": text}]
+
+
+def question(
+    space: Mapping[str, BaseDistribution],
+    *,
+    form: str,
+    number: int,
+    trials_left: int | None,
+    base: Mapping[str, Any],
+    origin: str,
+    fixed: Mapping[str, Any],
+) -> str:
+    """What is asked: a whole configuration, or changes to ``base``, which is ``origin``."""
+    values = {
+        "number": number,
+        "left": "" if trials_left is None else f" ({trials_left} are left)",
+        "fixed": f" These values are fixed: {dict(fixed)}." if fixed else "",
+    }
+    if form == "full":
+        return fill(template("ask_full.md"), **values)
+    return fill(
+        template("ask_changes.md"), base=format_params(base, space), origin=origin, **values
+    )
+
+
+def describe_state(
+    states: Sequence[CmaState],
+    cube: UnitCube,
+    space: Mapping[str, BaseDistribution],
+    *,
+    evaluated: int,
+    proposal: Mapping[str, Any],
+    show_covariance: bool,
+) -> str:
+    """CMA-ES's state in the parameters' own units.
+
+    Args:
+        states: CMA-ES's states, the latest last; earlier ones tell the trend of the step size.
+        cube: The numerical parameters.
+        space: All parameters, in the order of the table of trials.
+        evaluated: Trials of the current generation that are finished.
+        proposal: CMA-ES's own proposal for this trial.
+        show_covariance: Whether to tell all correlations.
+    """
+    now = states[-1]
+    sd = now.standard_deviations
+    rows = {
+        "mean-sd": cube.values(np.clip(now.mean - sd, 0, 1)),
+        "mean": cube.values(np.clip(now.mean, 0, 1)),
+        "mean+sd": cube.values(np.clip(now.mean + sd, 0, 1)),
+        "proposal": proposal,
+    }
+    steps = ", ".join(f"{state.sigma:.2g}" for state in states)
+    lines = [
+        f"Generation {now.generation}, {evaluated} of {now.population_size} trials evaluated. "
+        f"Step size as a share of the ranges, to now: {steps}.",
+        "Its mean, one standard deviation to either side, and its proposal for this trial, in "
+        "the table's columns:",
+        *(_row(label, values, space) for label, values in rows.items()),
+    ]
+    names = list(cube.space)
+    if show_covariance:
+        lines += ["Correlations, in this order: " + ",".join(names)]
+        lines += [",".join(f"{r:.2f}" for r in row) for row in now.correlations]
+    else:
+        lines.append("Strongest correlations: " + _strongest(now.correlations, names))
+    return "\n".join(lines)
+
+
+def _row(label: str, values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> str:
+    fields = [format_value(values[n], d) if n in values else "" for n, d in space.items()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([label, *fields])
+    return text.getvalue()
+
+
+def _strongest(correlations: np.ndarray, names: Sequence[str]) -> str:
+    pairs = [
+        (float(correlations[i, j]), names[i], names[j])
+        for i in range(len(names))
+        for j in range(i)
+        if abs(correlations[i, j]) >= _WEAK_CORRELATION
+    ]
+    pairs.sort(key=lambda pair: -abs(pair[0]))
+    told = [f"{a} and {b} {r:+.2f}" for r, a, b in pairs[:_N_CORRELATIONS]]
+    return ", ".join(told) or "none so far"

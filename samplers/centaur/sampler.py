@@ -1,0 +1,499 @@
+"""CMA-ES with a language model on a share of its suggestions."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from typing import Any
+from typing import cast
+from typing import Literal
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import CmaEsSampler
+from optuna.search_space import IntersectionSearchSpace
+
+from .._llm.chat import default_chat
+from .._llm.history import finished_trials
+from .._llm.history import is_failure
+from .._llm.history import ranked
+from .._llm.prompt import Extent
+from .._llm.propose import propose
+from .._llm.record import BASE
+from .._llm.record import ENQUEUED
+from .._llm.record import LLM
+from .._llm.record import record
+from .._llm.record import STARTUP
+from .briefing import briefing
+from .briefing import describe_state
+from .briefing import question
+from .population import anchor
+from .population import current_generation
+from .population import population
+from .population import StudyView
+from .state import default_population_size
+from .state import read_state
+from .state import UnitCube
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .._llm.chat import Chat
+    from .._llm.history import Rule
+    from .._llm.record import ArtifactStore
+    from .state import CmaState
+
+# default_chat() may start a server, so two threads must not both do it.
+_CHAT_LOCK = threading.Lock()
+
+# Answers that show whether a model of unknown size can propose whole configurations.
+_N_PROBES = 4
+
+# Generations whose step size the model is told.
+_N_STEPS = 5
+
+_EXTENT = Extent(recent=20, step=10, best=5)
+
+
+class CentaurSampler(CmaEsSampler):
+    """CMA-ES in which a language model makes a share of the suggestions.
+
+    The model is shown CMA-ES's state and the trials so far, and CMA-ES learns from what the model
+    proposes. Either may be bad at the task without spoiling the other: the steps that CMA-ES takes
+    towards foreign points are bounded, failures are never its parents, and whatever the model does
+    not decide, or gets wrong, is CMA-ES's own proposal. Each trial says in the user attribute
+    ``source`` who decided it.
+
+    Example:
+
+        .. code::
+
+            import optuna
+            from samplers import CentaurSampler
+
+
+            def objective(trial):
+                x = trial.suggest_float("x", -5, 5)
+                k = trial.suggest_int("k", 1, 9)
+                return (x - 2) ** 2 + k
+
+
+            study = optuna.create_study(sampler=CentaurSampler())
+            study.optimize(objective, n_trials=40)
+
+    Categorical parameters are set by the model on its turns and by ``independent_sampler`` on
+    CMA-ES's. With ``llm_ratio=0`` the sampler is CmaEsSampler to the last digit, except that
+    failed trials are ranked last.
+
+    References:
+
+    - F. Ferreira et al., Can LLMs Beat Classical Hyperparameter Optimization Algorithms?
+      A Study on autoresearch. `arXiv:2603.24647 <https://arxiv.org/abs/2603.24647>`__, 2026.
+    - N. Hansen, Injecting External Solutions Into CMA-ES.
+      `arXiv:1110.4181 <https://arxiv.org/abs/1110.4181>`__, 2011.
+
+    Args:
+        chat:
+            The language model. By default the server that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY``
+            and ``OPENAI_MODEL`` tell of, else the embedded model; looked for on the first turn.
+        llm_ratio:
+            Share of the trials after ``n_startup_trials`` that the model decides. Exact: whether a
+            trial is the model's is a function of its number alone.
+        n_startup_trials:
+            Trials before the model's turns begin. CMA-ES starts after the first.
+        task:
+            What is tuned, for the model: the program, the metric, what is known about it.
+        reply:
+            ``"full"`` asks for a whole configuration, ``"changes"`` for changes to the best one,
+            which small models manage better. ``"auto"`` asks models below 3 billion parameters,
+            where the name tells, for changes; other models are judged by their first answers.
+        learn_from_llm:
+            ``"clipped"`` bounds what CMA-ES learns from the model's trials and leaves out those
+            that failed. ``"all"`` is the published rule: every COMPLETE trial as it is.
+        on_error:
+            When the model gives no usable answer, ``"base"`` runs CMA-ES's proposal and raises
+            only after five such turns in a row; ``"raise"`` raises at once.
+        max_prompt_tokens:
+            Longest prompt, in the model's tokens.
+        rule:
+            The objective's own rule: a function from parameters to the values that are really
+            run. Configurations equal under it are duplicates, which the model may not propose.
+        n_trials:
+            Total number of trials planned, for telling the model how many are left.
+        noise:
+            Standard deviation of the objective's value for one configuration, if it is known.
+        artifact_store:
+            An Optuna artifact store that prompts and replies are written to.
+        show_covariance:
+            Whether the model is shown the whole correlation matrix, not only the strongest.
+        seed:
+            Seed of CMA-ES, of the independent sampler and of the model's replies.
+        independent_sampler:
+            As in CmaEsSampler; also draws the categorical parameters.
+        warn_independent_sampling:
+            As in CmaEsSampler, for numerical parameters.
+        popsize:
+            As in CmaEsSampler.
+        consider_pruned_trials:
+            As in CmaEsSampler.
+        use_separable_cma:
+            As in CmaEsSampler.
+        with_margin:
+            As in CmaEsSampler.
+        lr_adapt:
+            As in CmaEsSampler.
+        source_trials:
+            As in CmaEsSampler.
+    """
+
+    def __init__(
+        self,
+        *,
+        chat: Chat | None = None,
+        llm_ratio: float = 0.3,
+        n_startup_trials: int = 10,
+        task: str = "",
+        reply: Literal["auto", "full", "changes"] = "auto",
+        learn_from_llm: Literal["clipped", "all"] = "clipped",
+        on_error: Literal["base", "raise"] = "base",
+        max_prompt_tokens: int = 2600,
+        rule: Rule | None = None,
+        n_trials: int | None = None,
+        noise: float | None = None,
+        artifact_store: ArtifactStore | None = None,
+        show_covariance: bool = False,
+        seed: int | None = None,
+        independent_sampler: BaseSampler | None = None,
+        warn_independent_sampling: bool = True,
+        popsize: int | None = None,
+        consider_pruned_trials: bool = False,
+        use_separable_cma: bool = False,
+        with_margin: bool = False,
+        lr_adapt: bool = False,
+        source_trials: list[FrozenTrial] | None = None,
+    ) -> None:
+        if not 0 <= llm_ratio <= 1:
+            raise ValueError(f"`llm_ratio` must be between 0 and 1, but got {llm_ratio}.")
+        for name, value, choices in (
+            ("reply", reply, ("auto", "full", "changes")),
+            ("learn_from_llm", learn_from_llm, ("clipped", "all")),
+            ("on_error", on_error, ("base", "raise")),
+        ):
+            if value not in choices:
+                raise ValueError(f"`{name}` must be one of {choices}, but got {value!r}.")
+        # CMA-ES's own start is CmaEsSampler's default: it needs one trial to know the space.
+        super().__init__(
+            seed=seed,
+            independent_sampler=independent_sampler,
+            warn_independent_sampling=warn_independent_sampling,
+            popsize=popsize,
+            consider_pruned_trials=consider_pruned_trials,
+            use_separable_cma=use_separable_cma,
+            with_margin=with_margin,
+            lr_adapt=lr_adapt,
+            source_trials=source_trials,
+        )
+        self._chat = chat
+        self._llm_ratio = llm_ratio
+        self._first_llm_trial = n_startup_trials
+        self._task = task
+        self._reply = reply
+        self._learn_from_llm = learn_from_llm
+        self._on_error = on_error
+        self._max_prompt_tokens = max_prompt_tokens
+        self._rule = rule
+        self._n_trials = n_trials
+        self._noise = noise
+        self._artifact_store = artifact_store
+        self._show_covariance = show_covariance
+        self._seed = seed
+        self._joint_space = IntersectionSearchSpace()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        super().before_trial(study, trial)
+        # A trial with all its values fixed never reaches sample_relative.
+        if trial.system_attrs.get("fixed_params"):
+            record(study, trial, source=ENQUEUED)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        space = self._joint_space.calculate(study)
+        if not space and self.is_llm_turn(trial.number):
+            # Nothing succeeded so far. The model can do better than chance at what failed.
+            space = _common_distributions([t for t in finished_trials(study) if t.params])
+        return {name: d for name, d in space.items() if not d.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._raise_error_if_multi_objective(study)
+        numerical = {
+            name: d
+            for name, d in search_space.items()
+            if not isinstance(d, CategoricalDistribution)
+        }
+        base: dict[str, Any] = {}
+        if numerical:
+            cube = UnitCube(numerical, with_margin=self._with_margin)
+            view = cast("Study", StudyView(study, self._trials_to_learn(study, cube)))
+            base = super().sample_relative(view, trial, numerical)
+
+        fixed = trial.system_attrs.get("fixed_params", {})
+        asked = {name: d for name, d in search_space.items() if name not in fixed}
+        if not asked or not self.is_llm_turn(trial.number):
+            if not fixed:
+                startup = trial.number < self._first_llm_trial
+                record(study, trial, source=STARTUP if startup else BASE)
+            return base
+        return self._ask(study, trial, search_space, base)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if isinstance(param_distribution, CategoricalDistribution):
+            # As documented, so not worth CmaEsSampler's warning.
+            self._raise_error_if_multi_objective(study)
+            return self._independent_sampler.sample_independent(
+                study, trial, param_name, param_distribution
+            )
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def is_llm_turn(self, number: int) -> bool:
+        """Whether the trial of this number is the model's.
+
+        Of any N trials after the start-up trials floor(N * llm_ratio) are, evenly spread.
+        """
+        k = number - self._first_llm_trial
+        epsilon = 1e-9  # 10 * 0.3 is 3, which floating point may miss
+        before = math.floor(k * self._llm_ratio + epsilon)
+        return k >= 0 and math.floor((k + 1) * self._llm_ratio + epsilon) > before
+
+    def reply_form(self, study: Study) -> Literal["full", "changes"]:
+        """What ``reply`` comes to for this model and study.
+
+        A function of the model's name and of stored trials, so that every process agrees.
+        """
+        if self._reply != "auto":
+            return self._reply
+        size = _billions(self._resolve_chat().model)
+        if size is not None:
+            return "full" if size >= 3 else "changes"
+        probes = [
+            t
+            for t in finished_trials(study)
+            if t.number >= self._first_llm_trial and self.is_llm_turn(t.number)
+        ][:_N_PROBES]
+        if len(probes) < _N_PROBES:
+            return "full"
+        by_value = ranked(study)
+        good = 0
+        for probe in probes:
+            earlier = [t for t in by_value if t.number <= probe.number]
+            better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
+            good += probe.user_attrs.get("source") == LLM and probe.number in better_half
+        return "full" if 2 * good >= _N_PROBES else "changes"
+
+    def _resolve_chat(self) -> Chat:
+        with _CHAT_LOCK:
+            if self._chat is None:
+                self._chat = default_chat()
+        return self._chat
+
+    @property
+    def _optimizer_key(self) -> str:
+        return f"{self._attr_key_optimizer}:0"
+
+    def _trials_to_learn(self, study: Study, cube: UnitCube) -> list[FrozenTrial]:
+        """The trials that CmaEsSampler is to see."""
+        if self._learn_from_llm == "all":
+            return self._get_trials(study)
+        trials = study._get_trials(deepcopy=False, use_cache=True)
+        generation = current_generation(
+            trials, generation_key=self._attr_key_generation, optimizer_key=self._optimizer_key
+        )
+        carrier = generation.carrier
+        if carrier is not None:
+            seen = anchor(carrier, self._attr_key_optimizer)
+        else:
+            # CmaEsSampler starts when one trial is COMPLETE.
+            complete = next(iter(self._get_trials(study)), None)
+            if complete is None:
+                return []
+            seen = anchor(complete, None)
+
+        size = self._popsize or default_population_size(len(cube.space))
+        if len(generation.members) < size:
+            return [seen]
+        successes = [
+            t
+            for t in self._get_trials(cast("Study", StudyView(study, generation.members)))
+            if not is_failure(t) and all(name in t.params for name in cube.space)
+        ]
+        told = population(
+            successes,
+            generation.members,
+            size=size,
+            direction=study.direction,
+            cube=cube,
+            state=lambda: self._state(study, carrier, cube),
+        )
+        # The newest comes last, where CmaEsSampler looks for the optimizer.
+        return [*told, seen]
+
+    def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
+        """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
+        optimizer = None if carrier is None else self._restore_optimizer([carrier])
+        if optimizer is None:
+            optimizer = self._init_optimizer(cube.transform, study.direction)
+        return read_state(optimizer)
+
+    def _ask(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+        base: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The model's turn: its values for every parameter, or CMA-ES's if it has none."""
+        own = {
+            name: base[name]
+            if name in base
+            else self._independent_sampler.sample_independent(study, trial, name, distribution)
+            for name, distribution in space.items()
+        }
+        form = self.reply_form(study)
+        best = [t for t in ranked(study) if all(name in t.params for name in space)]
+        start, origin = own, "CMA-ES's proposal"
+        if form != "full" and best:
+            start = {name: best[0].params[name] for name in space}
+            origin = f"that of trial {best[0].number}, the best so far"
+        fixed = trial.system_attrs.get("fixed_params", {})
+        state, stored = self._describe_state(study, trial, space, base)
+        ask = question(
+            space,
+            form=form,
+            number=trial.number,
+            trials_left=None if self._n_trials is None else self._n_trials - trial.number,
+            base={**start, **fixed},
+            origin=origin,
+            fixed={name: value for name, value in fixed.items() if name in space},
+        )
+        proposal = propose(
+            study,
+            trial,
+            space,
+            chat=self._resolve_chat(),
+            build=lambda extent: briefing(
+                study,
+                space,
+                extent,
+                task=self._task,
+                noise=self._noise,
+                state=state,
+                ask=ask,
+                rule=self._rule,
+            ),
+            base=start,
+            form=form,
+            rule=self._rule,
+            extent=_EXTENT,
+            max_prompt_tokens=self._max_prompt_tokens,
+            seed=None if self._seed is None else _mix(self._seed, trial.number),
+            on_error=self._on_error,
+        )
+        record(
+            study,
+            trial,
+            source=proposal.source,
+            reason=proposal.reason,
+            exchanges=proposal.exchanges,
+            artifact_store=self._artifact_store,
+        )
+        if proposal.error is not None:
+            raise proposal.error
+        if proposal.params is None:
+            return own
+        if self._with_margin and stored is not None:
+            # CMA-ES with margin learns this point and not the trial's parameters.
+            cube, now = stored
+            x = now.mean + (cube.points([proposal.params])[0] - now.mean) / now.margin_scale
+            study._storage.set_trial_system_attr(trial._trial_id, "x_for_tell", x.tolist())
+        return proposal.params
+
+    def _describe_state(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        base: Mapping[str, Any],
+    ) -> tuple[str, tuple[UnitCube, CmaState] | None]:
+        """CMA-ES's state as text and, if it has one, as it is; read after its own proposal.
+
+        The generation that this trial belongs to may have been begun by this very trial, so its
+        optimizer may be stored on it.
+        """
+        if not base:
+            return "It has not started: no trial succeeded, or the search space changed.", None
+        numerical = {name: d for name, d in space.items() if name in base}
+        cube = UnitCube(numerical, with_margin=self._with_margin)
+        running = study._storage.get_trial(trial._trial_id)
+        generation = running.system_attrs[self._attr_key_generation]
+        trials = [
+            t
+            for t in study._get_trials(deepcopy=False, use_cache=True)
+            if t.state.is_finished()
+            and t.system_attrs.get(self._attr_key_generation, math.inf) <= generation
+        ]
+        carriers = {
+            t.system_attrs[self._attr_key_generation]: t
+            for t in [*trials, running]
+            if self._optimizer_key in t.system_attrs
+        }
+        states = [self._state(study, carriers[g], cube) for g in sorted(carriers)[-_N_STEPS:]]
+        if len(states) < _N_STEPS:
+            states.insert(0, self._state(study, None, cube))
+        members = [t for t in trials if t.system_attrs[self._attr_key_generation] == generation]
+        text = describe_state(
+            states,
+            cube,
+            space,
+            evaluated=len(members),
+            proposal=base,
+            show_covariance=self._show_covariance,
+        )
+        return text, (cube, states[-1])
+
+
+def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Parameters that all the trials have, by name, with the latest distribution."""
+    if not trials:
+        return {}
+    common = set.intersection(*(set(t.distributions) for t in trials))
+    return {name: d for name, d in sorted(trials[-1].distributions.items()) if name in common}
+
+
+def _billions(model: str) -> float | None:
+    """Parameters of a model in billions, as its name tells, as in ``SmolLM2-135M-Instruct``."""
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z\d])", model.lower())
+    if match is None:
+        return None
+    return float(match[1]) / (1000 if match[2] == "m" else 1)
+
+
+def _mix(seed: int, number: int) -> int:
+    """A seed for a trial, below 2^31."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
