@@ -13,8 +13,10 @@ no-metric  exit 0 and no metric
 pruned     ended by ``on_progress``
 ========== =====================================================================================
 
-What is not covered: this isolates accidents, not attacks. The environment is an allow-list, and
-nothing survives the end of a run, but the script has the user's files and network.
+This alone isolates accidents, not attacks: the environment is an allow-list, and nothing survives
+the end of a run, but the script has the user's files and network. With a sandbox (``sandbox.py``,
+which see) it has neither, and the run also ends when all its processes together are too many
+(crash) or use too much memory (oom).
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ import subprocess
 import sys
 import time
 from typing import Any
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from objective.sandbox import Sandbox
 
 
 # What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
@@ -67,6 +74,8 @@ ENVIRONMENT = (
     "TRITON_CACHE_DIR",
 )
 _OURS = "AUTORESEARCH_"
+# Variables that name folders with data, which a sandbox shows read-only.
+_DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
@@ -78,13 +87,18 @@ _OUT_OF_MEMORY = re.compile(
     re.I,
 )
 # What a lack of memory looks like where something else reports it; only believed under a limit.
-_STARVED = re.compile(r"can't start new thread|Resource temporarily unavailable|failed to map")
+_STARVED = re.compile(
+    r"can't start new thread|Resource temporarily unavailable|(?:failed to|cannot) map"
+)
 _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"[\r\n]")
 
 _LINE_BYTES = 10_000  # of a line that are looked at
 _TAIL_LINES = 400  # kept for the classification
+# Resident memory that the limit on writable memory doesn't count: torch's own libraries.
+_OVERHEAD_MB = 600
+_WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 
 
@@ -153,6 +167,7 @@ def run_script(
     on_progress: Callable[[float, float], bool] | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
+    sandbox: Sandbox | None = None,
 ) -> RunResult:
     """Run ``train.py`` of a folder to its end, or to the first limit.
 
@@ -163,6 +178,7 @@ def run_script(
             progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
         environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
+        sandbox: Isolates the script; None is for scripts that are trusted.
 
     Returns:
         Never raises for what the script does; see :class:`RunResult`.
@@ -175,7 +191,10 @@ def run_script(
     output = _Output(on_progress)
     start = time.monotonic()
     stop = ""
-    with _Log(log, limits.log_bytes) as file, _Process(folder, limits, environment) as process:
+    with (
+        _Log(log, limits.log_bytes) as file,
+        _Process(folder, limits, environment, sandbox) as process,
+    ):
 
         def handle(channel: str, data: bytes) -> None:
             if channel == "metric":
@@ -189,6 +208,9 @@ def run_script(
             for channel, data in process.read(max(0.0, deadline - time.monotonic())):
                 handle(channel, data)
             if process.ended:
+                break
+            if not stop and (stop := process.excess(limits)):
+                process.kill()
                 break
             if time.monotonic() >= deadline:
                 if stop:
@@ -250,8 +272,14 @@ class _Process:
     """A running launcher with its pipes. Leaving the context kills whatever is left of it."""
 
     def __init__(
-        self, folder: Path, limits: Limits, environment: Mapping[str, str] | None
+        self,
+        folder: Path,
+        limits: Limits,
+        environment: Mapping[str, str] | None,
+        sandbox: Sandbox | None,
     ) -> None:
+        self._sandbox = sandbox
+        self._next_look = 0.0
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
         lifeline, self._lifeline = os.pipe()
@@ -263,11 +291,21 @@ class _Process:
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
         }
+        variables = script_environment(environment)
+        argv = command(options)
+        if sandbox is not None:
+            argv = sandbox.command(
+                argv,
+                folder=folder,
+                read_only=[Path(variables[n]).expanduser() for n in _DATA if n in variables],
+                wall_seconds=limits.wall_seconds + limits.grace_seconds,
+                lifeline=lifeline,
+            )
         try:
             self._process = subprocess.Popen(
-                command(options),
+                argv,
                 cwd=folder,
-                env=script_environment(environment),
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=output_end,
@@ -277,7 +315,7 @@ class _Process:
         except OSError as error:
             for fd in (self._lifeline, metric, output):
                 os.close(fd)
-            raise RunError(f"{sys.executable} must start, but: {error.strerror}.") from None
+            raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
             for fd in (lifeline, metric_end, output_end):
                 os.close(fd)
@@ -330,13 +368,33 @@ class _Process:
         except BrokenPipeError:  # it just did
             pass
 
+    def excess(self, limits: Limits) -> str:
+        """What the processes of a sandbox use too much of together; "" if nothing."""
+        if self._sandbox is None or time.monotonic() < self._next_look:
+            return ""
+        from objective import sandbox
+
+        self._next_look = time.monotonic() + _WATCH_SECONDS
+        used = sandbox.usage(self._process.pid)
+        if (
+            used.tasks > 0.9 * sandbox.MAX_TASKS
+        ):  # about to meet the limit, where they can still spin
+            return "processes"
+        if limits.memory_mb is not None and used.memory_mb > limits.memory_mb + _OVERHEAD_MB:
+            # Only now: telling shared pages apart takes the kernel a while.
+            proportional = sandbox.proportional_memory_mb(self._process.pid)
+            return "memory" if proportional > limits.memory_mb + _OVERHEAD_MB else ""
+        return ""
+
     def kill(self) -> int:
         """Cut the lifeline: the watcher kills everything and ends. The return code."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
         try:
-            return self._process.wait(timeout=10)
+            # In a sandbox the watcher may be outnumbered or stopped, but what is outside of it ends
+            # all that is inside, at once.
+            return self._process.wait(timeout=10 if self._sandbox is None else 1)
         except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
             self._process.kill()
             return self._process.wait()
@@ -454,6 +512,10 @@ def _differ(measured: float | None, printed: float | None, decimals: int) -> boo
 
 def _classify(output: _Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
     """Status and reason of a run; the first rule that fits."""
+    if stop == "processes":
+        return "crash", "killed: it started too many processes"
+    if stop == "memory":
+        return "oom", f"killed: its processes used more than the limit of {limits.memory_mb} MB"
     if stop == "timeout":
         return "timeout", f"killed after {limits.wall_seconds:g} s of wall-clock time"
     if stop == "pruned":
@@ -478,7 +540,9 @@ def _classify_failure(output: _Output, returncode: int, limits: Limits) -> tuple
     if match := _OUT_OF_MEMORY.search(said):
         line = next(line for line in said.splitlines() if match[0] in line)
         return "oom", f"out of memory{limit}: {line}"
-    if limits.memory_mb is not None and (match := _STARVED.search(said)):
+    # A fork that fails this way met a limit on processes, not on memory.
+    starved = limits.memory_mb is not None and not exception.startswith("BlockingIOError")
+    if starved and (match := _STARVED.search(said)):
         return "oom", f"out of memory{limit}: {match[0]}"
     if returncode == -signal.SIGKILL:
         return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"

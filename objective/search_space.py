@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 import sys
 from typing import Any
 
@@ -215,7 +216,7 @@ def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistri
     high = _typed(where, table, "high", number)
     log = _typed(where, table, "log", bool, False)
     step = _typed(where, table, "step", number, None)
-    if low > high:
+    if not -math.inf < low <= high < math.inf:
         raise TestbedError(f"{where}: low <= high must hold, but got low={low}, high={high}.")
     try:
         if kind == "int":

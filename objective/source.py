@@ -117,7 +117,7 @@ def set_constants(source: str, values: Mapping[str, Any], filename: str = "train
             raise TestbedError(
                 f"{name} must be a finite number, a string or a bool, not {value!r}."
             )
-        if type(value) is not type(constant.value) or value != constant.value:
+        if repr(value) != repr(constant.value):  # 1, 1.0 and True differ, and 0.0 and -0.0
             pieces.append((constant.start, constant.end, repr(value)))
     for start, end, text in sorted(pieces, reverse=True):
         source = source[:start] + text + source[end:]

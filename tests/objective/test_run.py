@@ -1,0 +1,375 @@
+"""Real processes, most of them without torch, one for each way that a run can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from objective.run import Limits
+from objective.run import one_line
+from objective.run import run_script
+from objective.run import RunError
+from objective.run import RunResult
+from objective.run import script_environment
+
+
+GOOD = "print('---')\nprint('val_bpb: 1.5')\n"
+PREPARE = "TIME_BUDGET = 300\ndef evaluate_bpb(x):\n    return x\n"
+
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture
+def run(testbed_folder: Callable[..., Path]) -> Run:
+    """Run a script to its end, with the limits given by name."""
+
+    def run_text(
+        train: str,
+        prepare: str | None = None,
+        on_progress: Callable[[float, float], bool] | None = None,
+        **limits: float | int,
+    ) -> RunResult:
+        folder = testbed_folder(textwrap.dedent(train), prepare)
+        return run_script(
+            folder,
+            limits=Limits(**{"wall_seconds": 60, **limits}),  # type: ignore[arg-type]
+            on_progress=on_progress,
+        )
+
+    return run_text
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    """Whether a process ends, or is only waiting to be collected, within a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_the_summary_is_what_follows_the_last_rule(run: Run) -> None:
+    result = run(
+        """
+        print("---\\nval_bpb: 0.1\\nnum_steps: 1")
+        print("val_bpb: 0.2\\n---")
+        print("val_bpb:          1.234500\\npeak_vram_mb: -1e+3\\nrate: .5\\nodd: inf\\ntext: abc")
+        print("no number: 1\\nnum_steps:         953", end="")
+        """
+    )
+    assert (result.status, result.reason, result.returncode) == ("ok", "", 0)
+    assert result.val_bpb == 1.2345
+    assert result.summary == {
+        "val_bpb": 1.2345,
+        "peak_vram_mb": -1000.0,
+        "rate": 0.5,
+        "odd": float("inf"),
+        "num_steps": 953.0,
+    }
+
+
+def test_training_seconds_are_charged_and_a_failure_costs_all_its_time(run: Run) -> None:
+    assert run(GOOD + "print('training_seconds: 0.001')").charged_seconds == 0.001
+    for line in ("", "print('training_seconds: 1e9')", "print('training_seconds: -1')"):
+        result = run(GOOD + line)
+        assert result.charged_seconds == result.seconds > 0, line
+    result = run(GOOD + "print('training_seconds: 0.001', flush=True)\n1 / 0")
+    assert result.charged_seconds == result.seconds
+
+
+@pytest.mark.parametrize(
+    ("train", "status", "reason"),
+    [
+        ("1 / 0", "crash", "ZeroDivisionError: division by zero"),
+        ("raise ValueError('one\\ntwo')", "crash", "ValueError: one"),
+        ("def f(:\n    pass", "crash", "SyntaxError: "),
+        ("assert 0", "crash", "AssertionError"),
+        ("exit(3)", "crash", "exit status 3"),
+        ("print('bye'); exit(3)", "crash", "exit status 3: bye"),
+        ("import os; os.kill(os.getpid(), 11)", "crash", "killed by SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 15)", "crash", "killed by SIGTERM"),
+        ("import missing", "crash", "ModuleNotFoundError: No module named 'missing'"),
+        ("input()", "crash", "EOFError: EOF when reading a line"),
+        (
+            "try:\n    1 / 0\nexcept Exception:\n    raise KeyError('k')",
+            "crash",
+            "KeyError: 'k'",
+        ),
+        ("raise MemoryError", "oom", "out of memory: MemoryError"),
+        (
+            "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')",
+            "oom",
+            "out of memory: RuntimeError: CUDA out of memory. Tried to allocate 2 GiB",
+        ),
+        (
+            "class OutOfMemoryError(RuntimeError): pass\nraise OutOfMemoryError('x')",
+            "oom",
+            "out of memory: OutOfMemoryError: x",
+        ),
+        ("import os; os.kill(os.getpid(), 9)", "oom", "killed by the system (SIGKILL), "),
+        ("print('FAIL'); exit(1)", "nan", "the script stopped itself: "),
+        ("print('FAIL: loss is nan'); exit(1)", "nan", "FAIL: loss is nan"),
+        ("print('loss exploded at step 3'); exit(1)", "nan", "loss exploded at step 3"),
+        (
+            "print('step 00003 (5.0%) | loss: nan | x', end='\\r'); exit(1)",
+            "nan",
+            "the script stopped itself: ",
+        ),
+        ("raise FloatingPointError('loss')", "nan", "FloatingPointError: loss"),
+        ("print('---\\nval_bpb: nan')", "nan", "val_bpb is nan"),
+        ("print('---\\nval_bpb: -inf')", "nan", "val_bpb is -inf"),
+        ("print('val_bpb: 1.0')", "no-metric", "ended without a `val_bpb:` line after a `---`"),
+        ("", "no-metric", "ended without a `val_bpb:` line after a `---` line"),
+    ],
+)  # fmt: skip
+def test_every_end_has_its_class_and_reason(
+    run: Run, train: str, status: str, reason: str
+) -> None:
+    result = run(train)
+    assert result.status == status
+    assert result.reason.startswith(reason)
+    assert result.charged_seconds == result.seconds
+
+
+def test_a_word_about_memory_in_the_output_of_a_crash_is_not_the_cause(run: Run) -> None:
+    result = run("print('beware of out of memory')\n1 / 0")
+    assert (result.status, result.reason) == ("crash", "ZeroDivisionError: division by zero")
+
+
+def test_the_traceback_starts_in_the_script(run: Run) -> None:
+    log = run("def f():\n    1 / 0\nf()").log.read_text()
+    assert log.count("File ") == 2 and "launch.py" not in log and "runpy" not in log
+
+
+def test_what_the_evaluator_returned_counts_and_a_lie_is_marked(run: Run) -> None:
+    measure = "from prepare import evaluate_bpb\nv = evaluate_bpb(1.23456789)\n"
+    honest = run(measure + "print('---')\nprint(f'val_bpb: {v:.6f}')", PREPARE)
+    assert (honest.status, honest.val_bpb, honest.mismatch) == ("ok", 1.23456789, False)
+    assert honest.printed_bpb == 1.234568
+    liar = run(measure + "print('---\\nval_bpb: 0.5')", PREPARE)
+    assert (liar.status, liar.val_bpb, liar.printed_bpb) == ("ok", 1.23456789, 0.5)
+    assert liar.mismatch
+    silent = run(measure, PREPARE)
+    assert (silent.status, silent.val_bpb, silent.mismatch) == ("ok", 1.23456789, False)
+
+
+def test_a_printed_metric_that_nobody_measured_is_none(run: Run) -> None:
+    result = run(GOOD, PREPARE)
+    assert (result.status, result.val_bpb, result.mismatch) == ("no-metric", None, True)
+    assert result.reason == "val_bpb was printed, but prepare.evaluate_bpb did not return"
+    result = run("import prepare\nprepare.evaluate_bpb(float('nan'))\n" + GOOD, PREPARE)
+    assert result.status == "nan"
+
+
+def test_train_seconds_become_the_time_budget(run: Run) -> None:
+    script = "from prepare import TIME_BUDGET\nprint('---\\nval_bpb:', TIME_BUDGET)"
+    prepare = "TIME_BUDGET = 300\n"
+    assert run(script, prepare, train_seconds=5.0).log.read_text().endswith(" 5\n")
+    assert run(script, prepare, train_seconds=0.5).val_bpb == 0.5
+    assert run(script, prepare).val_bpb == 300
+
+
+def test_the_script_runs_as_if_it_were_started_in_its_folder(run: Run) -> None:
+    result = run(
+        """
+        import os, sys, helper
+        assert __name__ == "__main__" and len(sys.argv) == 1
+        assert all(os.path.samefile(p, "train.py") for p in (__file__, sys.argv[0]))
+        assert os.path.samefile(sys.path[0], ".")
+        assert sys.modules["__main__"].__file__ == __file__
+        """
+    )
+    assert result.reason == "ModuleNotFoundError: No module named 'helper'"
+    (result.log.parent / "testbed" / "helper.py").touch()
+    assert run((result.log.parent / "testbed" / "train.py").read_text()).status == "no-metric"
+
+
+def test_no_secret_is_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "OPENAI_API_KEY",
+        "AUTORESEARCH_LLM_KEY",
+        "AUTORESEARCH_TOKEN",
+        "PLANTED",
+        "PGPASSWORD",
+    ]
+    for name in names:
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("AUTORESEARCH_SEED", "7")
+    log = run("import os, json; print(json.dumps(dict(os.environ)))").log.read_text()
+    environment = json.loads(log)
+    assert "hunter2" not in log
+    assert environment["AUTORESEARCH_SEED"] == "7"
+    assert environment["PATH"] == os.environ["PATH"]
+    assert script_environment({"A": "b"})["A"] == "b"
+
+
+def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def watch(share: float, loss: float) -> bool:
+        seen.append((share, loss))
+        return False
+
+    run(
+        """
+        import sys, time
+        sys.stdout.write("\\rstep 00001 (1.5%) | loss: 9.5 | lrm: 1.00")
+        for piece in ("\\rstep 00002 (50.0%) | lo", "ss: 1e-1 |", " dt: 3ms\\r"):
+            sys.stdout.flush(); time.sleep(0.05); sys.stdout.write(piece)
+        print("step 3 (100%) | loss: nan")
+        print("step 3 | loss: 1.0")
+        """,
+        on_progress=watch,
+    )
+    assert seen[:2] == [(1.5, 9.5), (50.0, 0.1)]
+    assert seen[2][0] == 100 and seen[2][1] != seen[2][1] and len(seen) == 3
+
+
+def test_a_run_that_is_no_longer_wanted_is_killed(run: Run) -> None:
+    result = run(
+        """
+        import os, time
+        print(os.getpid(), "step 1 (10%) | loss: 3.0", flush=True)
+        time.sleep(60)
+        """,
+        on_progress=lambda share, loss: loss > 2,
+    )
+    assert (result.status, result.reason) == ("pruned", "")
+    assert gone(int(result.log.read_text().split()[0]), 0.1)
+
+
+@pytest.mark.parametrize("ignore", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
+def test_an_overdue_run_is_asked_to_end_and_then_killed(run: Run, ignore: str) -> None:
+    result = run(
+        f"""
+        import os, signal, time
+        {ignore}
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+        """,
+        wall_seconds=1,
+        grace_seconds=0.5,
+    )
+    assert result.status == "timeout"
+    assert result.reason == "killed after 1 s of wall-clock time"
+    assert result.returncode == (-signal.SIGKILL if ignore else -signal.SIGTERM)
+    assert gone(int(result.log.read_text()), 0.1)
+
+
+def test_nothing_that_the_script_started_outlives_it(run: Run) -> None:
+    result = run(
+        """
+        import subprocess, sys
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        for new_session in (False, True):
+            print(subprocess.Popen(command, start_new_session=new_session).pid, flush=True)
+        # Twice removed: its parent is gone before the script is.
+        subprocess.run([sys.executable, "-c", "import subprocess, sys; print(subprocess.Popen("
+                        f"{command}, start_new_session=True).pid)"])
+        print("---\\nval_bpb: 1.0")
+        """.replace("{command}", "[sys.executable, '-c', 'import time; time.sleep(60)']")
+    )
+    assert result.status == "ok"
+    pids = [int(line) for line in result.log.read_text().split("---")[0].split()]
+    assert len(pids) == 3
+    if sys.platform == "linux":
+        assert all(gone(pid, 0.1) for pid in pids)
+
+
+def test_training_dies_with_a_runner_that_is_killed(
+    tmp_path: Path, testbed_folder: Callable[..., Path]
+) -> None:
+    folder = testbed_folder(
+        """
+import os, subprocess, sys, time
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"],
+                         start_new_session=True)
+with open("../pids.part", "w") as file:
+    print(os.getpid(), os.getppid(), other.pid, file=file)
+os.rename("../pids.part", "../pids")
+time.sleep(60)
+"""
+    )
+    program = (
+        "import sys, pathlib; from objective.run import *;"
+        "run_script(pathlib.Path(sys.argv[1]), limits=Limits(wall_seconds=60))"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", program, str(folder)], start_new_session=True)
+    while not (tmp_path / "pids").exists():
+        assert runner.poll() is None
+        time.sleep(0.05)
+    os.killpg(runner.pid, signal.SIGKILL)
+    runner.wait()
+    assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_memory_beyond_the_limit_is_refused_and_classified(run: Run) -> None:
+    result = run("x = bytearray(10**9)\n" + GOOD, memory_mb=200)
+    assert result.status == "oom"
+    assert result.reason == "out of memory (limit 200 MB): MemoryError"
+    assert run("x = bytearray(10**8)\n" + GOOD, memory_mb=200).status == "ok"
+
+
+def test_torch_beyond_the_limit_is_out_of_memory(run: Run) -> None:
+    result = run("import torch\ntorch.ones(10**9)\n" + GOOD, memory_mb=1000)
+    assert result.status == "oom"
+    assert "can't allocate memory" in result.reason
+
+
+@pytest.mark.parametrize("memory_mb", [1, 16, 40, 80, 120])
+def test_a_limit_below_what_the_interpreter_needs_is_out_of_memory(
+    run: Run, memory_mb: int
+) -> None:
+    result = run("import torch\n" + GOOD, memory_mb=memory_mb)
+    assert result.status == "oom"
+    assert f"(limit {memory_mb} MB)" in result.reason
+
+
+def test_a_flood_of_output_is_cut_in_the_middle(run: Run) -> None:
+    result = run(
+        "print('first')\nfor i in range(10**4): print('x' * 1000)\n" + GOOD, log_bytes=10**5
+    )
+    text = result.log.read_bytes()
+    assert result.status == "ok"
+    assert len(text) < 3 * 10**5
+    assert text.startswith(b"first\n") and text.endswith(b"val_bpb: 1.5\n")
+    assert text.count(b" bytes left out") == 1
+    left_out = int(text.split(b"\n[... ")[1].split()[0])
+    marker = len(f"\n[... {left_out} bytes left out ...]\n")
+    assert left_out + len(text) - marker == len("first\n") + 10**4 * 1001 + len(
+        "---\nval_bpb: 1.5\n"
+    )
+
+
+def test_an_endless_line_is_survived(run: Run) -> None:
+    result = run("print('x' * 10**7, end='')\nprint()\n" + GOOD)
+    assert result.status == "ok"
+
+
+def test_a_full_disk_is_no_measurement(testbed_folder: Callable[..., Path]) -> None:
+    folder = testbed_folder("print(1)\n" + GOOD)
+    with pytest.raises(RunError, match="The disk of /dev/full is full"):
+        run_script(folder, limits=Limits(wall_seconds=60), log=Path("/dev/full"))
+    with pytest.raises(RunError, match="must be writable, but: No such file or directory"):
+        run_script(folder, limits=Limits(wall_seconds=60), log=folder / "no" / "log")
+
+
+def test_a_reason_is_one_short_line_without_control_characters(run: Run) -> None:
+    assert one_line("\x1b[31ma\tb\r\nc\x00d\u2028e\x9b") == "a b c d e"
+    result = run("raise ValueError('\\x1b[31m\\x07' + 'x' * 500)")
+    assert len(result.reason) == 200 and result.reason.endswith("x…")
+    assert result.reason.isprintable()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from objective import Testbed
+from objective import TestbedError
+from tests.objective.test_search_space import PAPER
+
+
+def test_the_embedded_testbed_has_the_papers_parameters() -> None:
+    testbed = Testbed.load()
+    assert testbed.space.keys() == PAPER.keys()
+    for name, distribution in testbed.space.items():
+        paper = PAPER[name][0]
+        assert type(distribution) is type(paper)
+        assert getattr(distribution, "log", None) == getattr(paper, "log", None), name
+    assert testbed.effective(testbed.baseline) == testbed.baseline
+    assert "val_bpb" in testbed.task
+
+
+def test_an_autoresearch_checkout_is_a_testbed_as_it_is(autoresearch: Path) -> None:
+    testbed = Testbed.load(str(autoresearch))
+    assert {name: (testbed.space[name], testbed.baseline[name]) for name in PAPER} == PAPER
+    assert testbed.prepared["TIME_BUDGET"] == 300
+    assert "300 seconds" in testbed.task
+
+
+@pytest.mark.parametrize(
+    ("params", "changed"),
+    [
+        ({"HEAD_DIM": 96}, {"HEAD_DIM": 64}),  # a tie goes down
+        ({"HEAD_DIM": 97}, {"HEAD_DIM": 128}),
+        ({"DEVICE_BATCH_SIZE": 47}, {"DEVICE_BATCH_SIZE": 32}),
+        ({"TOTAL_BATCH_SIZE": 300_000}, {"TOTAL_BATCH_SIZE": 262_144}),
+        (
+            {"DEVICE_BATCH_SIZE": 250, "TOTAL_BATCH_SIZE": 65_536},
+            {"DEVICE_BATCH_SIZE": 256, "TOTAL_BATCH_SIZE": 524_288},
+        ),
+        ({"MATRIX_LR": 0.3, "DEPTH": 7}, {}),
+    ],
+)
+def test_the_rule_makes_powers_of_two_and_whole_batches(
+    autoresearch: Path, params: dict[str, object], changed: dict[str, object]
+) -> None:
+    testbed = Testbed.load(autoresearch)
+    given = {**testbed.baseline, **params}
+    assert testbed.effective(given) == {**given, **changed}
+    assert given == {**testbed.baseline, **params}, "the argument stays as it was"
+
+
+def test_the_rule_accepts_a_part_of_the_parameters(autoresearch: Path) -> None:
+    testbed = Testbed.load(autoresearch)
+    # DEVICE_BATCH_SIZE is the script's own, 128.
+    assert testbed.effective({"TOTAL_BATCH_SIZE": 65_536}) == {"TOTAL_BATCH_SIZE": 262_144}
+    assert testbed.effective({}) == {}
+
+
+def test_a_task_of_the_testbeds_own_is_used(testbed_folder: Callable[..., Path]) -> None:
+    folder = testbed_folder("DEPTH = 8\n", **{"task.md": "Make it pretty."})
+    assert Testbed.load(folder).task == "Make it pretty."
+
+
+def test_nothing_of_a_testbed_is_run_to_load_it(testbed_folder: Callable[..., Path]) -> None:
+    folder = testbed_folder("DEPTH = 8\nraise SystemExit(1)\n", "T = 1\nraise SystemExit(1)\n")
+    assert Testbed.load(folder).prepared == {"T": 1}
+
+
+def test_line_ends_survive(testbed_folder: Callable[..., Path]) -> None:
+    assert Testbed.load(testbed_folder("DEPTH = 8\r\nx = 1\r")).source == "DEPTH = 8\r\nx = 1\r"
+
+
+def test_an_unusable_folder_is_one_clear_line(
+    tmp_path: Path, testbed_folder: Callable[..., Path]
+) -> None:
+    with pytest.raises(TestbedError, match="must be a folder with a train.py, but got .*missing"):
+        Testbed.load(tmp_path / "missing")
+    folder = testbed_folder("DEPTH = 8\n")
+    with pytest.raises(TestbedError, match="must be a folder with a train.py"):
+        Testbed.load(folder / "train.py")
+    (folder / "train.py").write_bytes(b"DEPTH = 8 # \xff\n")
+    with pytest.raises(TestbedError, match="must be UTF-8, but byte 12 isn't"):
+        Testbed.load(folder)
+    (folder / "train.py").write_text("DEPTH = 8\n  x\n")
+    with pytest.raises(TestbedError, match="line 2"):
+        Testbed.load(folder)
+    (folder / "train.py").write_text("DEPTH = 8\n")
+    (folder / "prepare.py").write_text("=\n")
+    with pytest.raises(TestbedError, match="prepare.py must be valid Python, but line 1"):
+        Testbed.load(folder)
+
+
+def test_importing_objective_and_loading_a_testbed_costs_no_torch() -> None:
+    program = "import sys, objective; objective.Testbed.load(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
