@@ -9,7 +9,15 @@ nothing of the project, and nothing but the standard library before the limits h
   that is left. A byte on the lifeline asks the training to end: SIGTERM.
 * Its child becomes the training, in a process group of its own. ``prepare.evaluate_bpb`` is
   wrapped, so that what the evaluator returned goes to the runner by the *metric* pipe: that
-  counts, whatever the script prints.
+  counts, whatever the script prints. Each message bears a *nonce*, which the runner wrote to the
+  lifeline before anything else and which is neither in the arguments nor in the environment, so
+  that a script that finds the pipe and writes to it is not believed.
+
+What this doesn't cover: script and evaluator share one process. Code that reads the wrapper's
+variables out of the interpreter can learn the nonce, and code that changes what the evaluator
+calls (torch itself, say) changes its result. studies/gate.py refuses the ordinary ways to do
+either, by their names; a determined author can spell them otherwise. The evaluator of the
+embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
 
 Options: ``lifeline`` and ``metric`` (file descriptors), ``train_seconds`` and ``memory_mb`` (null:
 as they are).
@@ -41,6 +49,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 def main() -> None:
     options = json.loads(sys.argv[1])
     lifeline, metric = options["lifeline"], options["metric"]
+    nonce = os.read(lifeline, 32).decode()
     # No core dumps: a crashed training of several gigabytes would leave one each.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -52,7 +61,7 @@ def main() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != watcher:  # it died before we asked to die with it
             os._exit(1)
-        _train(metric, options["train_seconds"], options["memory_mb"])
+        _train(metric, nonce, options["train_seconds"], options["memory_mb"])
     else:
         os.close(metric)
         try:
@@ -137,7 +146,7 @@ def _kill_orphans() -> None:
 # The training -----------------------------------------------------------------------------------
 
 
-def _train(metric: int, train_seconds: float | None, memory_mb: int | None) -> None:
+def _train(metric: int, nonce: str, train_seconds: float | None, memory_mb: int | None) -> None:
     folder = os.getcwd()
     sys.path[0] = folder
     sys.argv = ["train.py"]
@@ -146,7 +155,7 @@ def _train(metric: int, train_seconds: float | None, memory_mb: int | None) -> N
         if memory_mb is not None:
             _limit_memory(memory_mb)
         if os.path.exists("prepare.py"):
-            _set_up_prepare(metric, train_seconds)
+            _set_up_prepare(metric, nonce, train_seconds)
         runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
     except Exception as error:
         _fail(error, folder)
@@ -173,7 +182,7 @@ def _limit_memory(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _set_up_prepare(metric: int, train_seconds: float | None) -> None:
+def _set_up_prepare(metric: int, nonce: str, train_seconds: float | None) -> None:
     """Set the time budget before train.py imports it, and listen to the evaluator."""
     prepare: Any = importlib.import_module("prepare")
     if train_seconds is not None:
@@ -181,15 +190,15 @@ def _set_up_prepare(metric: int, train_seconds: float | None) -> None:
         whole = float(train_seconds).is_integer()
         prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
     if hasattr(prepare, "evaluate_bpb"):
-        prepare.evaluate_bpb = _reporting(prepare.evaluate_bpb, metric)
-        _report(metric, {"evaluator": True})
+        prepare.evaluate_bpb = _reporting(prepare.evaluate_bpb, metric, nonce)
+        _report(metric, {"nonce": nonce, "evaluator": True})
 
 
-def _reporting(evaluate: Callable[..., Any], metric: int) -> Callable[..., Any]:
+def _reporting(evaluate: Callable[..., Any], metric: int, nonce: str) -> Callable[..., Any]:
     @functools.wraps(evaluate)
     def evaluate_bpb(*args: Any, **kwargs: Any) -> Any:
         value = evaluate(*args, **kwargs)
-        _report(metric, {"val_bpb": float(value)})
+        _report(metric, {"nonce": nonce, "val_bpb": float(value)})
         return value
 
     return evaluate_bpb

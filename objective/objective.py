@@ -33,6 +33,8 @@ from objective.testbed import Testbed
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
+    from objective.sandbox import Sandbox
+
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
 
@@ -87,6 +89,8 @@ class TrainScriptObjective:
         work_dir: Where trials get their folders, removed when they end; by default the system's
             folder for temporary files.
         train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
+        sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
+            is for scripts that are trusted.
 
     Raises:
         TestbedError: If the testbed can't be used.
@@ -103,6 +107,7 @@ class TrainScriptObjective:
         artifact_store: ArtifactStore | None = None,
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         for name, value in (
             ("train_seconds", train_seconds),
@@ -119,6 +124,7 @@ class TrainScriptObjective:
             wall_seconds=wall_seconds, train_seconds=train_seconds, memory_mb=memory_limit_mb
         )
         self.failure_value = failure_value
+        self._sandbox = sandbox
         self._artifact_store = artifact_store
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
@@ -153,7 +159,10 @@ class TrainScriptObjective:
                 on_progress=_Reporter(trial),
                 environment=self._environment,
                 log=folder.with_name("train.log"),
+                sandbox=self._sandbox,
             )
+            if self._sandbox is not None:
+                trial.set_user_attr("isolation", self._sandbox.name)
             _record(trial, result)
             self._upload(trial, folder / "train.py", source)
             self._upload(trial, result.log)

@@ -33,6 +33,7 @@ import math
 import os
 from pathlib import Path
 import re
+import secrets
 import selectors
 import shutil
 import signal
@@ -198,7 +199,7 @@ def run_script(
 
         def handle(channel: str, data: bytes) -> None:
             if channel == "metric":
-                output.feed_metric(data)
+                output.feed_metric(data, process.nonce)
             else:
                 file.write(data)
                 output.feed(data)
@@ -291,6 +292,7 @@ class _Process:
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
         }
+        self.nonce = secrets.token_hex(16)
         variables = script_environment(environment)
         argv = command(options)
         if sandbox is not None:
@@ -319,6 +321,10 @@ class _Process:
         finally:
             for fd in (lifeline, metric_end, output_end):
                 os.close(fd)
+        try:
+            os.write(self._lifeline, self.nonce.encode())
+        except BrokenPipeError:  # it has ended already
+            pass
         for fd, channel in ((metric, "metric"), (output, "output")):
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, channel)
@@ -394,10 +400,12 @@ class _Process:
         try:
             # In a sandbox the watcher may be outnumbered or stopped, but what is outside of it ends
             # all that is inside, at once.
-            return self._process.wait(timeout=10 if self._sandbox is None else 1)
+            code = self._process.wait(timeout=10 if self._sandbox is None else 1)
         except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
             self._process.kill()
-            return self._process.wait()
+            code = self._process.wait()
+        # Sandboxes tell of a signal as shells do.
+        return 128 - code if self._sandbox is not None and 128 < code < 128 + 65 else code
 
 
 class _Log:
@@ -471,17 +479,19 @@ class _Output:
         for line in lines:
             self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
 
-    def feed_metric(self, data: bytes) -> None:
+    def feed_metric(self, data: bytes, nonce: str) -> None:
         *lines, self._metric_rest = (self._metric_rest + data).split(b"\n")
         self._metric_rest = self._metric_rest[-_LINE_BYTES:]
         for line in lines:
             try:
                 message = json.loads(line)
+                if message.get("nonce") != nonce:
+                    continue  # not of the wrapper's
                 self.has_evaluator |= bool(message.get("evaluator"))
                 if "val_bpb" in message:
                     self.measured = float(message["val_bpb"])
             except (ValueError, TypeError, AttributeError):
-                continue  # not of the wrapper's
+                continue
 
     def _take(self, line: str) -> None:
         if not line:

@@ -42,6 +42,8 @@ import subprocess
 import sys
 import tempfile
 
+import psutil
+
 
 _logger = logging.getLogger(__name__)
 
@@ -189,9 +191,9 @@ def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple
         mounts.append(("tmpfs", str(home), size))
     shown = [*_python_folders(), CONFINE.with_name("launch.py"), CONFINE]
     shown += [home / name for name in _CACHES]
-    # A cache that is shown at the place that a link names has to be there under both names.
-    shown += [path for path in map(Path, read_only)]
+    shown += [Path(os.path.abspath(path)) for path in read_only]
     seen = {path for _, path, _ in mounts}
+    # What a link leads to is shown under both names.
     for place in sorted({*shown, *(p.resolve() for p in shown)}):
         inside_system = any(place.is_relative_to(p) for p in ("/usr", "/opt", "/nix/store"))
         if (
@@ -328,49 +330,35 @@ def _problem(sandbox: Sandbox) -> str | None:
 def usage(pid: int) -> Usage:
     """Tasks (processes and threads) and memory of a process and all below it.
 
-    Memory is the resident set; pages that processes share are only told apart (which takes the
-    kernel longer) by callers that ask :func:`proportional_memory_mb`.
+    Memory is the resident set, where pages that processes share count for each; to tell them apart
+    takes the kernel longer, see :func:`proportional_memory_mb`.
     """
-    tasks, pages = 0, 0
-    for process in _tree(pid):
+    tasks, memory = 0, 0
+    for process in process_tree(pid):
         try:
-            fields = _stat(process)
-            tasks += int(fields[17])
-            pages += int(fields[21])
-        except (OSError, IndexError, ValueError):
+            with process.oneshot():
+                tasks += process.num_threads()
+                memory += process.memory_info().rss
+        except psutil.Error:
             continue  # it ended in between
-    return Usage(tasks, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    return Usage(tasks, memory / 2**20)
 
 
 def proportional_memory_mb(pid: int) -> float:
     """Memory of a process and all below it, each shared page counted once."""
-    kilobytes = 0
-    for process in _tree(pid):
+    memory = 0
+    for process in process_tree(pid):
         try:
-            text = Path(f"/proc/{process}/smaps_rollup").read_text()
-            kilobytes += int(text.split("\nPss:")[1].split()[0])
-        except (OSError, IndexError, ValueError):
+            memory += process.memory_full_info().pss
+        except psutil.Error:
             continue
-    return kilobytes / 1024
+    return memory / 2**20
 
 
-def _tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[psutil.Process]:
     """A process and all below it; orphans stay below the first of their PID namespace."""
-    parents: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                parents.setdefault(int(_stat(int(entry))[1]), []).append(int(entry))
-            except (OSError, IndexError):
-                continue
-    tree, todo = [], [pid]
-    while todo:
-        tree.append(todo.pop())
-        todo += parents.get(tree[-1], [])
-    return tree
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name, from the third (state) on."""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

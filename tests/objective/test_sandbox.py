@@ -12,12 +12,14 @@ import sys
 import textwrap
 import time
 
+import psutil
 import pytest
 
 from objective import sandbox as sandbox_module
 from objective.sandbox import BUBBLEWRAP
 from objective.sandbox import find_sandbox
 from objective.sandbox import NAMESPACES
+from objective.sandbox import process_tree
 from objective.sandbox import proportional_memory_mb
 from objective.sandbox import require_sandbox
 from objective.sandbox import Sandbox
@@ -376,7 +378,7 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        tree = sandbox_module._tree(process.pid)
+        tree = [p.pid for p in process_tree(process.pid)]
         used = usage(process.pid)
         assert 12 <= used.tasks <= 25
         assert used.memory_mb > 64
@@ -384,7 +386,7 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
     finally:
         process.kill()
     deadline = time.monotonic() + 10
-    while alive := [pid for pid in tree[1:] if Path(f"/proc/{pid}").exists()]:
+    while alive := [pid for pid in tree[1:] if _is_running(pid)]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.02)
     process.wait()
@@ -413,10 +415,10 @@ def test_it_ends_when_its_runner_is_killed(sandbox: Sandbox, folder: Path) -> No
     assert runner.stdout is not None
     pid = int(runner.stdout.readline())
     deadline = time.monotonic() + 10
-    while b"sleep" not in b"".join(_commands(pid)):
+    while "sleep" not in _commands(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    tree = sandbox_module._tree(pid)
+    tree = [p.pid for p in process_tree(pid)]
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     while alive := [pid for pid in tree if _is_running(pid)]:
@@ -424,20 +426,20 @@ def test_it_ends_when_its_runner_is_killed(sandbox: Sandbox, folder: Path) -> No
         time.sleep(0.02)
 
 
-def _commands(pid: int) -> list[bytes]:
-    found = []
-    for process in sandbox_module._tree(pid):
+def _commands(pid: int) -> str:
+    found = ""
+    for process in process_tree(pid):
         try:
-            found.append(Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0])
-        except OSError:
+            found += process.cmdline()[0]
+        except (psutil.Error, IndexError):
             continue
     return found
 
 
 def _is_running(pid: int) -> bool:
     try:
-        return sandbox_module._stat(pid)[0] != "Z"
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
