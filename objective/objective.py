@@ -118,7 +118,7 @@ class TrainScriptObjective:
                 raise ValueError(f"`{name}` must be positive, but got {value}.")
         self.testbed = testbed if isinstance(testbed, Testbed) else Testbed.load(testbed)
         if wall_seconds is None:
-            budget = train_seconds or self.testbed.prepared.get("TIME_BUDGET") or 300.0
+            budget = train_seconds or self.testbed.constants.get("TIME_BUDGET") or 300.0
             wall_seconds = 2 * float(budget) + 60
         self.limits = Limits(
             wall_seconds=wall_seconds, train_seconds=train_seconds, memory_mb=memory_limit_mb

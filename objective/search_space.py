@@ -54,7 +54,7 @@ class Rule:
     """How the value that a script is run with follows from the suggested one."""
 
     power_of_two: bool = False
-    at_least: tuple[str, ...] = ()  # factors: other parameters, constants of prepare.py
+    at_least: tuple[str, ...] = ()  # factors: parameters, constants
 
 
 Space = dict[str, BaseDistribution]
@@ -90,49 +90,48 @@ _KEYS["categorical"] = {"type", "choices"}
 
 
 def search_space(
-    source: str, *, toml: str | None = None, fixed: Mapping[str, Value] | None = None
+    source: str, *, toml: str | None = None, constants: Mapping[str, Value] | None = None
 ) -> tuple[Space, dict[str, Value], dict[str, Rule]]:
     """Distributions, the script's own values and the rules of its tunable constants.
 
     Args:
         source: Text of ``train.py``.
         toml: Text of ``search_space.toml``; None if the testbed has none.
-        fixed: Constants of ``prepare.py``, which rules may refer to.
+        constants: Of ``train.py`` and ``prepare.py``; rules may refer to them.
 
     Raises:
         TestbedError: If nothing is tunable, a tunable constant is missing, ambiguous or outside
             its range, or the toml is wrong.
     """
-    constants = scan(source)
-    fixed = fixed or {}
+    own = scan(source)
+    constants = constants or {}
     if toml is not None:
         origin = "search_space.toml"
         space, rules = _from_toml(toml)
-    elif PAPER_SPACE.keys() & constants.keys():
+    elif PAPER_SPACE.keys() & own.keys():
         origin = "the default range (a search_space.toml sets another)"
-        space = {name: d for name, d in PAPER_SPACE.items() if name in constants}
-        rules = {name: rule for name, rule in PAPER_RULES.items() if name in constants}
+        space = {name: d for name, d in PAPER_SPACE.items() if name in own}
+        rules = {name: rule for name, rule in PAPER_RULES.items() if name in own}
         # A script whose data has no sequence length of that name gets no lower bound from it.
-        known = fixed.keys() | constants.keys()
         for name, rule in rules.items():
-            if not known >= set(rule.at_least):
+            if not (space.keys() | constants.keys()) >= set(rule.at_least):
                 rules[name] = Rule(power_of_two=rule.power_of_two)
     else:
         origin = "the inferred range"
-        space, rules = _inferred(constants), {}
+        space, rules = _inferred(own), {}
     if not space:
         raise TestbedError(
             "train.py must assign numbers to upper-case names, but none is tunable."
         )
     baseline: dict[str, Value] = {}
     for name, distribution in space.items():
-        baseline[name] = _baseline(name, distribution, constants.get(name), origin)
+        baseline[name] = _baseline(name, distribution, own.get(name), origin)
     for name, rule in rules.items():
         for factor in rule.at_least:
-            if not isinstance(baseline.get(factor, fixed.get(factor)), int):
+            if not isinstance(baseline.get(factor, constants.get(factor)), int):
                 raise TestbedError(
                     f"{origin}: {name}.at_least must name integer parameters or constants of"
-                    f" prepare.py, but got {factor}."
+                    f" the scripts, but got {factor}."
                 )
     return space, baseline, rules
 

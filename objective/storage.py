@@ -216,7 +216,7 @@ def _open_journal(path: Path, must_exist: bool) -> JournalStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AssertionError):  # what its replay may raise
         raise StorageError(f"{path} must be an Optuna journal, but can't be read.") from None
 
 
@@ -259,8 +259,13 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
         try:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if tables and "studies" not in tables:
-                raise StorageError(f"{shown} must be an Optuna database, but is one of else.")
+                raise StorageError(
+                    f"{shown} must be an Optuna database, but is of something else."
+                )
+            # On a read-only database even BEGIN EXCLUSIVE succeeds; only a write doesn't.
+            [version] = connection.execute("PRAGMA user_version").fetchone()
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
             connection.execute("PRAGMA journal_mode=WAL")
         finally:

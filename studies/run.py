@@ -128,7 +128,7 @@ def run(
     if trials is None and budget is None:
         trials = DEFAULT_TRIALS
     script = Testbed.load(testbed)
-    planned = script.prepared.get("TIME_BUDGET")
+    planned = script.constants.get("TIME_BUDGET")
     if train_seconds is None and isinstance(planned, (int, float)):
         train_seconds = float(planned)
     if budget is not None and train_seconds is not None and train_seconds > budget:

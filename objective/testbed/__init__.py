@@ -45,7 +45,8 @@ class Testbed:
         source: Text of ``train.py``, line ends as they are in the file.
         space: Tunable constants in a fixed order, as Optuna distributions.
         baseline: The script's own values of them.
-        prepared: Constants of ``prepare.py``, read without running it: TIME_BUDGET, MAX_SEQ_LEN.
+        constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
+            MAX_SEQ_LEN.
         rules: How the script's values follow from the suggested ones; see :meth:`effective`.
         task: What an LLM is told of the task: ``task.md``, or a text that fits any such script.
     """
@@ -56,7 +57,7 @@ class Testbed:
     source: str
     space: dict[str, BaseDistribution]
     baseline: dict[str, Value]
-    prepared: dict[str, Value]
+    constants: dict[str, Value]
     rules: dict[str, Rule]
     task: str
 
@@ -73,17 +74,17 @@ class Testbed:
             raise TestbedError(f"A testbed must be a folder with a train.py, but got {folder}.")
         source = _read(folder / "train.py")
         toml = folder / "search_space.toml"
-        prepared = _prepared(folder)
+        constants = {**_constants(folder / "prepare.py"), **_constants(folder / "train.py")}
         space, baseline, rules = search_space(
-            source, toml=_read(toml) if toml.is_file() else None, fixed=prepared
+            source, toml=_read(toml) if toml.is_file() else None, constants=constants
         )
         task = folder / "task.md"
         if task.is_file():
             text = _read(task)
         else:
-            seconds = prepared.get("TIME_BUDGET")
+            seconds = constants.get("TIME_BUDGET")
             text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
-        return cls(folder, source, space, baseline, prepared, rules, text)
+        return cls(folder, source, space, baseline, constants, rules, text)
 
     def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values that the script is run with if these are suggested.
@@ -92,13 +93,13 @@ class Testbed:
         down); one that must be at least a product is raised to it. With the paper's table that
         is HEAD_DIM, DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE, and TOTAL_BATCH_SIZE >=
         DEVICE_BATCH_SIZE * MAX_SEQ_LEN. Names without a rule pass unchanged; a factor that isn't
-        among ``params`` has the value of the script or of ``prepare.py``.
+        among ``params`` has its value in ``train.py`` or ``prepare.py``.
         """
         values = dict(params)
         for name, rule in self.rules.items():
             if rule.power_of_two and name in values:
                 values[name] = nearest_power_of_two(values[name])
-        known = {**self.prepared, **self.baseline, **values}
+        known = {**self.constants, **self.baseline, **values}
         for name, rule in self.rules.items():
             if rule.at_least and name in values:
                 product = 1
@@ -116,14 +117,11 @@ def nearest_power_of_two(value: int) -> int:
     return below if value - below <= 2 * below - value else 2 * below
 
 
-def _prepared(folder: Path) -> dict[str, Value]:
-    path = folder / "prepare.py"
+def _constants(path: Path) -> dict[str, Value]:
     if not path.is_file():
         return {}
-    constants = read_constants(_read(path), "prepare.py")
-    return {
-        name: constant.value for name, constant in constants.items() if constant.value is not None
-    }
+    constants = read_constants(_read(path), path.name).values()
+    return {c.name: c.value for c in constants if c.value is not None}
 
 
 def _read(path: Path) -> str:

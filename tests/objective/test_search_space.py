@@ -34,7 +34,7 @@ PAPER: dict[str, tuple[BaseDistribution, object]] = {
 
 
 def test_an_autoresearch_script_has_the_fourteen_rows_of_the_paper() -> None:
-    space, baseline, rules = search_space(AUTORESEARCH_TRAIN, fixed={"MAX_SEQ_LEN": 2048})
+    space, baseline, rules = search_space(AUTORESEARCH_TRAIN, constants={"MAX_SEQ_LEN": 2048})
     assert list(space.items()) == [(name, row[0]) for name, row in PAPER.items()]
     assert list(baseline.items()) == [(name, row[1]) for name, row in PAPER.items()]
     assert rules == {
@@ -91,7 +91,7 @@ def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
         step = 2
     """
     source = "WIDTH = 4\nDEPTH = 8\nOTHER = 1\nKIND = True\nMATRIX_LR = 5.0\n"
-    space, baseline, rules = search_space(source, toml=toml, fixed={"SEQ": 2})
+    space, baseline, rules = search_space(source, toml=toml, constants={"SEQ": 2})
     assert list(space.items()) == [
         ("OTHER", FloatDistribution(0, 1, step=0.25)),
         ("DEPTH", IntDistribution(2, 64, log=True)),

@@ -26,7 +26,7 @@ def test_the_embedded_testbed_has_the_papers_parameters() -> None:
 def test_an_autoresearch_checkout_is_a_testbed_as_it_is(autoresearch: Path) -> None:
     testbed = Testbed.load(str(autoresearch))
     assert {name: (testbed.space[name], testbed.baseline[name]) for name in PAPER} == PAPER
-    assert testbed.prepared["TIME_BUDGET"] == 300
+    assert testbed.constants["TIME_BUDGET"] == 300
     assert "300 seconds" in testbed.task
 
 
@@ -67,7 +67,7 @@ def test_a_task_of_the_testbeds_own_is_used(testbed_folder: Callable[..., Path])
 
 def test_nothing_of_a_testbed_is_run_to_load_it(testbed_folder: Callable[..., Path]) -> None:
     folder = testbed_folder("DEPTH = 8\nraise SystemExit(1)\n", "T = 1\nraise SystemExit(1)\n")
-    assert Testbed.load(folder).prepared == {"T": 1}
+    assert Testbed.load(folder).constants == {"DEPTH": 8, "T": 1}
 
 
 def test_line_ends_survive(testbed_folder: Callable[..., Path]) -> None:

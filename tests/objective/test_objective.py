@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import difflib
+import json
+import os
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import get_all_artifact_meta
+import pytest
+
+from objective import Testbed
+from objective import TrainScriptObjective
+from objective import TrialFailed
+from objective.run import RunError
+from tests.objective.test_run import gone
+
+
+# val_bpb is LR; KIND picks how the run ends.
+TRAIN = """\
+import time
+LR = 1.0  # between 0.1 and 10
+KIND = "ok"
+for step in range(101):
+    print(f"step {step:05d} ({step:.1f}%) | loss: {LR * (200 - step) / 100:.6f}", end="\\r")
+if KIND == "oom":
+    raise MemoryError
+if KIND == "hang":
+    import os
+    open(os.environ["AUTORESEARCH_TEST_PID"], "w").write(str(os.getpid()))
+    time.sleep(60)
+print()
+print("---")
+print(f"val_bpb: {LR}")
+print("training_seconds: 0.001")
+print("peak_vram_mb: 12.5")
+print("total_tokens_M: 0.25")
+print("num_steps: 101")
+print("num_params_M: 3.0")
+"""
+SPACE = """\
+[LR]
+type = "float"
+low = 0.1
+high = 10
+log = true
+[KIND]
+type = "categorical"
+choices = ["ok", "oom", "hang"]
+"""
+
+
+@pytest.fixture
+def folder(testbed_folder: Callable[..., Path]) -> Path:
+    return testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+
+
+def run_one(
+    objective: TrainScriptObjective, params: dict[str, object], **optimize: object
+) -> optuna.trial.FrozenTrial:
+    """One trial of a new study with these parameters."""
+    study = optuna.create_study()
+    study.enqueue_trial(params)
+    study.optimize(objective, n_trials=1, **optimize)  # type: ignore[arg-type]
+    return study.trials[0]
+
+
+def test_the_embedded_testbed_trains_and_is_recorded(tmp_path: Path) -> None:
+    testbed = Testbed.load()
+    store = FileSystemArtifactStore(tmp_path / "artifacts")
+    (tmp_path / "artifacts").mkdir()
+    objective = TrainScriptObjective(
+        testbed, train_seconds=2, memory_limit_mb=4000, artifact_store=store, work_dir=tmp_path
+    )
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db")
+    study.enqueue_trial(testbed.baseline)
+    study.optimize(objective, n_trials=1)
+    trial = study.trials[0]
+    assert trial.user_attrs["status"] == "ok", trial.user_attrs
+    assert trial.value == trial.user_attrs["val_bpb"]
+    assert 0.5 < trial.user_attrs["val_bpb"] < 8
+    assert 2 <= trial.user_attrs["training_seconds"] < trial.user_attrs["total_seconds"]
+    assert trial.params == testbed.baseline
+    assert trial.user_attrs["source"] == "enqueued"
+    assert "effective" not in trial.user_attrs and "reason" not in trial.user_attrs
+    for name in ("peak_memory_mb", "tokens_m", "steps", "params_m"):
+        assert trial.user_attrs[name] > 0, name
+    assert 1 <= len(trial.intermediate_values) <= 21
+    assert all(0 <= step <= 100 for step in trial.intermediate_values)
+    metas = {m.filename: m for m in get_all_artifact_meta(trial, storage=study._storage)}
+    assert metas.keys() == {"train.py", "train.log"}
+    assert all(meta.mimetype.startswith("text/plain") for meta in metas.values())
+    with store.open_reader(metas["train.py"].artifact_id) as reader:
+        assert reader.read().decode() == testbed.source, "the baseline is the script itself"
+    with store.open_reader(metas["train.log"].artifact_id) as reader:
+        assert b"\nval_bpb:" in reader.read()
+    assert not list(tmp_path.glob("autoresearch-*")), "the trial's folder is removed"
+
+
+def test_an_autoresearch_checkout_runs_unchanged_but_for_its_values(
+    autoresearch: Path, tmp_path: Path
+) -> None:
+    store = FileSystemArtifactStore(tmp_path / "artifacts")
+    (tmp_path / "artifacts").mkdir()
+    objective = TrainScriptObjective(autoresearch, train_seconds=0.1, artifact_store=store)
+    before = {p.name: p.read_bytes() for p in autoresearch.iterdir()}
+    study = optuna.create_study()
+    params = {**objective.testbed.baseline, "DEVICE_BATCH_SIZE": 100, "MATRIX_LR": 0.03}
+    study.enqueue_trial(params)
+    study.optimize(objective, n_trials=1)
+    trial = study.trials[0]
+    assert trial.user_attrs["status"] == "ok", trial.user_attrs
+    assert trial.value == 1.02
+    assert trial.params == params, "what was suggested stays as it was suggested"
+    assert json.loads(trial.user_attrs["effective"]) == {"DEVICE_BATCH_SIZE": 128}
+    assert trial.user_attrs["peak_memory_mb"] == 1234.5
+    [script] = [
+        meta.artifact_id
+        for meta in get_all_artifact_meta(trial, storage=study._storage)
+        if meta.filename == "train.py"
+    ]
+    ran = (tmp_path / "artifacts" / script).read_text()
+    diff = difflib.unified_diff(objective.testbed.source.split("\n"), ran.split("\n"), n=0)
+    assert [line for line in diff if line[:2] not in ("--", "++", "@@")] == [
+        "-MATRIX_LR = 0.04        # learning rate for matrix parameters (Muon)",
+        "+MATRIX_LR = 0.03        # learning rate for matrix parameters (Muon)",
+    ]
+    after = {p.name: p.read_bytes() for p in autoresearch.iterdir() if p.is_file()}
+    assert after == before
+
+
+def test_a_failure_has_a_class_and_the_declared_value(folder: Path) -> None:
+    trial = run_one(TrainScriptObjective(folder), {"LR": 1.0, "KIND": "oom"})
+    assert trial.value == 100.0
+    assert trial.user_attrs["status"] == "oom"
+    assert trial.user_attrs["reason"] == "out of memory: MemoryError"
+    assert "val_bpb" not in trial.user_attrs
+    assert trial.user_attrs["training_seconds"] == trial.user_attrs["total_seconds"] > 0
+
+
+def test_a_failure_without_a_value_makes_the_trial_fail(folder: Path) -> None:
+    objective = TrainScriptObjective(folder, failure_value=None)
+    with pytest.raises(TrialFailed, match="oom: out of memory: MemoryError"):
+        run_one(objective, {"LR": 1.0, "KIND": "oom"})
+    trial = run_one(objective, {"LR": 1.0, "KIND": "oom"}, catch=(TrialFailed,))
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.user_attrs["status"] == "oom"
+
+
+def test_intermediate_losses_are_reported_every_few_percent(folder: Path) -> None:
+    trial = run_one(TrainScriptObjective(folder), {"LR": 1.0, "KIND": "ok"})
+    assert trial.intermediate_values == {s: (200 - s) / 100 for s in range(0, 101, 5)}
+
+
+def test_a_pruned_training_is_killed(folder: Path) -> None:
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=5))
+    objective = TrainScriptObjective(folder)
+    for lr in (1.0, 9.0):
+        study.enqueue_trial({"LR": lr, "KIND": "ok"})
+    study.optimize(objective, n_trials=2)
+    good, pruned = study.trials
+    assert good.value == 1.0
+    assert pruned.state == optuna.trial.TrialState.PRUNED
+    assert "status" not in pruned.user_attrs and pruned.user_attrs["training_seconds"] > 0
+
+
+def test_a_source_of_somebody_elses_is_run_without_suggesting_anything(folder: Path) -> None:
+    objective = TrainScriptObjective(folder)
+    study = optuna.create_study()
+    source = TRAIN.replace("LR = 1.0", "LR = 0.25")
+    study.enqueue_trial({}, user_attrs={"source": "llm"})
+    study.optimize(lambda trial: objective.run(trial, source), n_trials=1)
+    trial = study.trials[0]
+    assert (trial.value, trial.params) == (0.25, {})
+    assert trial.user_attrs["source"] == "llm"
+
+
+def test_the_seed_reaches_the_script_and_modules_of_the_testbed_are_there(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    folder = testbed_folder(
+        "import os, helper, parts.inner\nLR = 1.0\n"
+        "print('---\\nval_bpb:', os.environ['AUTORESEARCH_SEED'])",
+        **{"helper.py": "", "unrelated.bin": "x"},
+    )
+    (folder / "parts").mkdir()
+    for name in ("__init__.py", "inner.py"):
+        (folder / "parts" / name).touch()
+    assert run_one(TrainScriptObjective(folder, train_seed=0), {"LR": 1.0}).value == 0.0
+
+
+def test_a_source_that_a_sampler_gave_is_kept(folder: Path) -> None:
+    class Sampler(optuna.samplers.RandomSampler):
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            study._storage.set_trial_user_attr(trial._trial_id, "source", "startup")
+
+    study = optuna.create_study(sampler=Sampler(seed=0))
+    study.enqueue_trial({"LR": 1.0, "KIND": "ok"})
+    study.optimize(TrainScriptObjective(folder), n_trials=1)
+    assert study.trials[0].user_attrs["source"] == "startup"
+
+
+def test_a_trial_that_was_suggested_or_half_suggested_is_not_enqueued(folder: Path) -> None:
+    trial = run_one(TrainScriptObjective(folder, wall_seconds=1), {"LR": 1.0})
+    assert "source" not in trial.user_attrs
+
+
+def test_a_configuration_can_be_measured_outside_any_study(folder: Path) -> None:
+    trial = optuna.trial.FixedTrial({"LR": 2.0, "KIND": "ok"})
+    assert TrainScriptObjective(folder)(trial) == 2.0  # type: ignore[arg-type]
+    assert trial.user_attrs["status"] == "ok"
+
+
+def test_every_storage_takes_what_is_recorded(
+    folder: Path, storage: Callable[[], str | optuna.storages.BaseStorage]
+) -> None:
+    study = optuna.create_study(storage=storage())
+    study.enqueue_trial({"LR": 0.5, "KIND": "ok"})
+    study.optimize(TrainScriptObjective(folder), n_trials=1)
+    assert study.trials[0].user_attrs["val_bpb"] == 0.5
+
+
+def test_ctrl_c_kills_the_training_and_cleans_up(folder: Path, tmp_path: Path) -> None:
+    program = f"""
+import optuna
+from objective import TrainScriptObjective
+study = optuna.create_study(storage="sqlite:///{tmp_path}/study.db", study_name="s")
+study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
+study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "work")!r}), 1)
+"""
+    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    pid = wait_for_pid(tmp_path / "pid", process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert stderr.rstrip().endswith("KeyboardInterrupt")
+    assert gone(pid, 0.1)
+    assert list((tmp_path / "work").iterdir()) == []
+    [trial] = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials
+    assert trial.state == optuna.trial.TrialState.FAIL
+
+
+def test_a_full_disk_stops_the_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copyfile(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (folder / "prepare.py").touch()
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    study = optuna.create_study()
+    with pytest.raises(RunError, match="The disk of .* is full"):
+        study.optimize(TrainScriptObjective(folder), n_trials=3, catch=(TrialFailed,))
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL]
+
+
+@pytest.mark.parametrize("name", ["train_seconds", "wall_seconds", "memory_limit_mb"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_limits_must_be_positive(folder: Path, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be positive, but got {value}"):
+        TrainScriptObjective(folder, **{name: value})  # type: ignore[arg-type]
+
+
+def wait_for_pid(path: Path, process: subprocess.Popen[str]) -> int:
+    """The process id that a script writes into a file."""
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    return int(path.read_text())

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import cmaes
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+import pytest
+
+from objective import open_artifacts
+from objective import open_storage
+from objective import reclaim
+from objective import storage as storage_module
+from objective import StorageError
+from objective.storage import artifact_folder
+from objective.storage import claim
+
+
+TRAIN = """\
+import os, time
+X = 1.0
+Y = 1.0
+Z = 1.0
+runs = os.environ["AUTORESEARCH_TEST_RUNS"]
+with open(runs, "a") as file:
+    print(os.getpid(), file=file)
+if len(open(runs).readlines()) == 8:  # trial 7
+    time.sleep(60)
+print("---")
+print("val_bpb:", X**2 + Y**2 + Z**2)
+"""
+SPACE = "".join(f"[{name}]\ntype = 'float'\nlow = -3\nhigh = 5\n" for name in "XYZ")
+
+WORKER = """
+import sys
+import optuna
+from objective import open_storage, reclaim, TrainScriptObjective
+url, folder = sys.argv[1:]
+sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
+study = optuna.create_study(
+    storage=open_storage(url), sampler=sampler, study_name="s", load_if_exists=True
+)
+objective = TrainScriptObjective(folder)
+if not study.trials:
+    study.enqueue_trial(objective.testbed.baseline)
+reclaim(study)
+done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+study.optimize(objective, n_trials=12 - done)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
+    kind: str, tmp_path: Path, testbed_folder: Callable[..., Path]
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
+    folder = testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-c", WORKER, url, str(folder)]
+    environment = {**os.environ, "AUTORESEARCH_TEST_RUNS": str(runs)}
+    worker = subprocess.Popen(
+        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while not runs.exists() or len(runs.read_text().splitlines()) < 8:
+        assert worker.poll() is None
+        time.sleep(0.05)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    killed = study.trials[7]
+    assert killed.state == TrialState.RUNNING and len(study.trials) == 8
+    before = cma_state(study)
+
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    trials = study.get_trials()
+    assert [t.number for t in trials if t.state == TrialState.FAIL] == [7]
+    assert sum(t.state == TrialState.COMPLETE for t in trials) == 12
+    assert len(trials) == 13
+    assert trials[8].params == killed.params and trials[8].state == TrialState.COMPLETE
+    # CMA-ES goes on from its last state: each generation is built on the one before.
+    after = cma_state(study)
+    assert before.generation == 2 and after.generation > before.generation
+    assert after._sigma != 8 / 6, "the step size isn't the initial one"
+    generations = [t.system_attrs.get("cma:generation") for t in trials[1:]]
+    assert generations == sorted(generations, key=lambda g: (g is not None, g or 0))
+
+
+def cma_state(study: optuna.Study) -> cmaes.CMA:
+    """The optimizer that the last generation left in the storage."""
+    for trial in reversed(study.trials):
+        parts = sorted(
+            (int(key.rpartition(":")[2]), value)
+            for key, value in trial.system_attrs.items()
+            if key.startswith("cma:optimizer:")
+        )
+        if parts:
+            return pickle.loads(bytes.fromhex("".join(value for _, value in parts)))
+    raise AssertionError("no state")
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    ours, unclaimed, elsewhere, dead, reused, copy = (study.ask() for _ in range(6))
+    machine, pid = storage_module._machine(), os.getpid()
+    started = storage_module._started(pid)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+
+    def note(trial: optuna.Trial, *worker: object) -> None:
+        trial.suggest_float("x", 0, 1)
+        value = list(worker)
+        study._storage.set_trial_system_attr(
+            trial._trial_id,
+            storage_module._WORKER,
+            value,  # type: ignore[arg-type]
+        )
+
+    claim(ours)
+    note(elsewhere, "another", child.pid, 1.0, elsewhere.number)
+    note(dead, machine, child.pid, 1.0, dead.number)
+    note(reused, machine, pid, (started or 0) - 100, reused.number)
+    note(copy, machine, child.pid, 1.0, dead.number)  # a retried trial, not yet claimed
+    unclaimed.suggest_float("x", 0, 1)
+
+    assert reclaim(study) == [dead.number, reused.number]
+    assert reclaim(study) == []
+    states = [trial.state for trial in study.trials]
+    running, fail, waiting = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
+    assert states == [running, running, running, fail, fail, running, waiting, waiting]
+    assert study.trials[6].params == study.trials[3].params
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_parameters_that_kill_their_process_are_given_up(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db", max_retry=2))
+    for _ in range(3):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        worker: list[object] = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
+        study._storage.set_trial_system_attr(
+            trial._trial_id,
+            storage_module._WORKER,
+            worker,  # type: ignore[arg-type]
+        )
+        reclaim(study)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
+
+
+def test_sqlite_has_heartbeats_and_readers_do_not_wait(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db")
+    assert isinstance(storage, RDBStorage)
+    assert storage.get_heartbeat_interval() == 10
+    with sqlite3.connect(tmp_path / "s.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert open_storage("sqlite:///:memory:")
+
+
+def test_a_postgres_server_is_a_storage(postgres_url: str) -> None:
+    plain = postgres_url.replace("+psycopg", "")
+    study = optuna.create_study(storage=open_storage(plain))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert len(optuna.load_study(study_name=None, storage=open_storage(plain)).trials) == 1
+    with pytest.raises(StorageError, match="must be usable, but: .*no-such-database") as error:
+        open_storage(f"{plain.rpartition('/')[0]}/no-such-database")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["journal:{}/j.log", "journal:{}/j.journal", "{}/j.log"])
+def test_a_journal_is_a_storage(url: str, tmp_path: Path) -> None:
+    url = url.format(tmp_path)
+    assert isinstance(open_storage(url), JournalStorage)
+    optuna.create_study(storage=open_storage(url), study_name="s")
+    assert optuna.load_study(storage=open_storage(url, must_exist=True), study_name="s")
+
+
+def test_processes_may_make_a_database_at_the_same_time(tmp_path: Path) -> None:
+    program = f"from objective import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
+    workers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [worker.wait() for worker in workers] == [0] * 3
+
+
+def test_an_unusable_storage_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "_PROBE_SECONDS", 0.1)
+    good = tmp_path / "good.db"
+    optuna.create_study(storage=open_storage(f"sqlite:///{good}"))
+    (tmp_path / "text.db").write_text("no database" * 100)
+    (tmp_path / "text.log").write_text("no journal")
+    (tmp_path / "half.log").write_text('{"op_code": 17}\n{}\n')
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+
+    def refused(url: str, message: str, **options: bool) -> None:
+        with pytest.raises(StorageError, match=message) as error:
+            open_storage(url, **options)  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+
+    refused("study", "A storage must be a URL such as .*, but got 'study'")
+    refused("nosuch://x/y", "nosuch")
+    refused("mysql://user:hunter2@127.0.0.1/x", "needs a driver that isn't installed")
+    refused(f"sqlite:///{tmp_path}", "must be a file, but .* is a folder")
+    refused(f"sqlite:///{tmp_path}/no/s.db", "no must be a folder that exists, to hold s.db")
+    refused(f"journal:{tmp_path}/no/s.log", "no must be a folder that exists, to hold s.log")
+    refused(f"sqlite:///{tmp_path}/text.db", "writable SQLite database, but it is something else")
+    refused(f"sqlite:///{tmp_path}/other.db", "must be an Optuna database, but")
+    refused(f"sqlite:///file:{good}?mode=ro&uri=true", "but it is read-only")
+    refused(f"journal:{tmp_path}/text.log", "must be an Optuna journal")
+    refused(f"journal:{tmp_path}/half.log", "must be an Optuna journal")
+    refused(f"sqlite:///{tmp_path}/new.db", "must exist, but there is no such", must_exist=True)
+    assert not (tmp_path / "new.db").exists()
+    locker = sqlite3.connect(good, isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    refused(f"sqlite:///{good}", "but another program has locked it for 0.1 s")
+    locker.execute("ROLLBACK")
+    assert open_storage(f"sqlite:///{good}", must_exist=True)
+    locker.close()
+
+
+def test_passwords_are_not_shown() -> None:
+    with pytest.raises(StorageError) as error:
+        open_storage("postgresql://user:hunter2@127.0.0.1:1/x")
+    assert "hunter2" not in str(error.value)
+    assert "127.0.0.1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    [
+        ("sqlite:///autoresearch.db", "autoresearch-artifacts"),
+        ("sqlite:////tmp/x/a.sqlite3", "/tmp/x/a-artifacts"),
+        ("sqlite:///file:b/a.db?uri=true", "b/a-artifacts"),
+        ("sqlite://", "optuna-artifacts"),
+        ("journal:runs/a.log", "runs/a-artifacts"),
+        ("postgresql://user@host/team", "team-artifacts"),
+    ],
+)
+def test_artifacts_are_kept_beside_the_storage(url: str, folder: str) -> None:
+    assert artifact_folder(url) == Path(folder)
+
+
+def test_an_artifact_folder_is_made_or_refused_in_one_line(tmp_path: Path) -> None:
+    open_artifacts(f"sqlite:///{tmp_path}/s.db")
+    assert (tmp_path / "s-artifacts").is_dir()
+    open_artifacts("sqlite:///s.db", tmp_path / "mine" / "deep")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file must be a writable folder, but: File exists"):
+        open_artifacts("sqlite:///s.db", tmp_path / "file")
