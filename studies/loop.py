@@ -4,11 +4,15 @@ It is `Study.optimize` with three things that Optuna leaves to its callers: a to
 across resumes and processes, a budget of training seconds, and samplers that are pure functions of
 the seed and the trial's number.
 
-*Claiming.* Every trial begins as WAITING and is claimed by setting it RUNNING, which storages do
-atomically: one process wins. The lowest number is always tried first, so that trials start in the
-order of their numbers and `Budget.allows` can decide from what came before. Trial 0 is the
-baseline by definition, so nobody has to make sure that it is enqueued only once. Trials that were
-killed come back as WAITING copies (see `objective.storage`) and are claimed like all others.
+*Claiming.* Every trial begins as WAITING and is claimed by setting it RUNNING. The lowest number is
+always tried first, so that trials start in the order of their numbers and `Budget.allows` can
+decide from what came before. Trial 0 is the baseline by definition, so nobody has to make sure
+that it is enqueued only once. Trials that were killed come back as WAITING copies (see
+`objective.storage`) and are claimed like all others.
+
+Database servers and journals let only one process win a claim. SQLite does not: Optuna reads the
+state and then sets it, without a lock in between (`SELECT ... FOR UPDATE` is nothing to SQLite),
+and two processes that meet there both run the trial. A lock file keeps them apart.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+import fcntl
 import time
 from typing import Any
 
@@ -26,7 +31,6 @@ import optuna
 from optuna.storages import fail_stale_trials
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import get_heartbeat_thread
-from optuna.storages.journal import JournalFileOpenLock
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -63,9 +67,10 @@ class StudyLoop:
         method: Which sampler.
         setup: What the sampler may know.
         budget: When to stop.
-        lock_file: A file that all processes on this storage can lock, or ``None``. Without a lock
-            two processes that need a new trial at the same moment may both create one; the
-            surplus one stays WAITING and is used if the study is extended.
+        lock_file: A file that processes lock while they claim; made if it isn't there. ``None``
+            will do for a single process, and on storages other than SQLite: there, two processes
+            that need a new trial at the same moment may both create one, and the surplus one
+            stays WAITING until the study is extended.
     """
 
     study: optuna.Study
@@ -89,22 +94,21 @@ class StudyLoop:
         study = self.study
         study.sampler = self.method.sampler(self.setup, 0)
         while True:
-            self._recover()
-            claimed = self._claim()
+            with alone(self.lock_file):
+                recover(study)
+                claimed = self._claim()
             trials = study.get_trials(deepcopy=False)
             watch(trials)
             if claimed is not None:
-                self._evaluate(claimed)
+                if self.method.seeded_by_trial:
+                    study.sampler = self.method.sampler(self.setup, claimed.number)
+                evaluate(study, claimed, self.objective)
+                self._refuse_to_waste_time(claimed)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 # Another process is at it, or was killed; then the trial will come back to us.
                 time.sleep(POLL_SECONDS)
             else:
                 return
-
-    def _recover(self) -> None:
-        """Queue again what was killed: at once on this machine, by its heartbeat elsewhere."""
-        reclaim(self.study)
-        fail_stale_trials(self.study)
 
     def _claim(self) -> FrozenTrial | None:
         """The next trial, now RUNNING and ours; ``None`` if the budget allows no other."""
@@ -113,12 +117,9 @@ class StudyLoop:
             trials = study.get_trials(deepcopy=False)
             waiting = [t for t in trials if t.state == TrialState.WAITING]
             if not waiting:
-                with self._alone():
-                    number = len(study.get_trials(deepcopy=False))
-                    if number == len(trials):
-                        if not self.budget.allows(trials, number):
-                            return None
-                        study.add_trial(create_trial(state=TrialState.WAITING))
+                if not self.budget.allows(trials, len(trials)):
+                    return None
+                study.add_trial(create_trial(state=TrialState.WAITING))
                 continue
             first = waiting[0]
             if not self.budget.allows(trials, first.number):
@@ -127,66 +128,8 @@ class StudyLoop:
                 study._storage.set_trial_system_attr(
                     first._trial_id, "fixed_params", dict(self.baseline)
                 )
-            try:
-                if study._storage.set_trial_state_values(first._trial_id, TrialState.RUNNING):
-                    return first
-            except optuna.exceptions.UpdateFinishedTrialError:
-                pass  # Another process was faster, and is even done with it.
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self.lock_file is None:
-            yield
-            return
-        lock = JournalFileOpenLock(self.lock_file, grace_period=10)
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _evaluate(self, claimed: FrozenTrial) -> None:
-        study = self.study
-        try:
-            if self.method.seeded_by_trial:
-                study.sampler = self.method.sampler(self.setup, claimed.number)
-            with get_heartbeat_thread(claimed._trial_id, study._storage):
-                trial = optuna.Trial(study, claimed._trial_id)
-                try:
-                    value = self.objective(trial)
-                except optuna.TrialPruned:
-                    study.tell(trial, state=TrialState.PRUNED)
-                except TrialFailed:
-                    study.tell(trial, state=TrialState.FAIL)
-                else:
-                    study.tell(trial, value)
-        except Exception:
-            if self._put_back(claimed):
-                raise
-        except KeyboardInterrupt:
-            self._put_back(claimed)
-            raise
-        self._refuse_to_waste_time(claimed)
-
-    def _put_back(self, claimed: FrozenTrial) -> bool:
-        """Let the trial, which was not evaluated, be tried again with the same parameters.
-
-        Returns:
-            False if another process has done so already: it took this one for dead (a laptop
-            that slept, say), and the error is only that the trial is no longer ours.
-        """
-        storage = self.study._storage
-        try:
-            trial = storage.get_trial(claimed._trial_id)
-            if trial.state.is_finished():
-                return False
-            storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
-            RetryHeartbeatStaleTrialCallback()(self.study, trial)
-        except Exception:
-            # The storage itself is what failed (a full disk, say). The heartbeat stops with this
-            # process, so that the next one will find the trial stale and repeat it.
-            pass
-        return True
+            if take(study, first):
+                return first
 
     def _refuse_to_waste_time(self, claimed: FrozenTrial) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -198,3 +141,76 @@ class StudyLoop:
                 " see its log among the trial's artifacts, mend the script or its environment,"
                 " and run the same command again"
             )
+
+
+@contextmanager
+def alone(lock_file: str | None) -> Iterator[None]:
+    """Keep other processes from claiming trials meanwhile; see `StudyLoop.lock_file`."""
+    if lock_file is None:
+        yield
+        return
+    # The system lifts it when a process ends, however that ends; also over NFS.
+    with open(lock_file, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def recover(study: optuna.Study) -> None:
+    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere."""
+    reclaim(study)
+    fail_stale_trials(study)
+
+
+def take(study: optuna.Study, waiting: FrozenTrial) -> bool:
+    """Set a waiting trial running; False if another process was faster."""
+    try:
+        return study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False  # It is even done with it.
+
+
+def evaluate(study: optuna.Study, claimed: FrozenTrial, objective: Objective) -> None:
+    """Evaluate a trial that was taken, and tell the study what came of it.
+
+    Raises:
+        Exception: Whatever the objective raised that isn't a verdict on the trial, which was then
+            put back to be tried again. So does KeyboardInterrupt.
+    """
+    try:
+        with get_heartbeat_thread(claimed._trial_id, study._storage):
+            trial = optuna.Trial(study, claimed._trial_id)
+            try:
+                value = objective(trial)
+            except optuna.TrialPruned:
+                study.tell(trial, state=TrialState.PRUNED)
+            except TrialFailed:
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, value)
+    except Exception:
+        if _put_back(study, claimed):
+            raise
+    except KeyboardInterrupt:
+        _put_back(study, claimed)
+        raise
+
+
+def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:
+    """Let the trial, which was not evaluated, be tried again with the same parameters.
+
+    Returns:
+        False if another process has done so already: it took this one for dead (a laptop that
+        slept, say), and the error is only that the trial is no longer ours.
+    """
+    storage = study._storage
+    try:
+        trial = storage.get_trial(claimed._trial_id)
+        if trial.state.is_finished():
+            return False
+        storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback()(study, trial)
+    except Exception:
+        # The storage itself is what failed (a full disk, say). The heartbeat stops with this
+        # process, so that the next one will find the trial stale and repeat it.
+        pass
+    return True
