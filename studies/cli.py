@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from studies.dashboard import dashboard
 from studies.errors import explain
+from studies.report.command import report
 from studies.run import run
 from studies.serve_llm import serve_llm
 from studies.space import space
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "space": space,
     "status": status,
+    "report": report,
     "dashboard": dashboard,
     "serve-llm": serve_llm,
 }
