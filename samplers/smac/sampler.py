@@ -125,8 +125,9 @@ class SMACSampler(BaseSampler):
             the objective suggests them. Parameters that it lacks are sampled independently.
             :obj:`None` infers it from the stored trials.
         n_challengers:
-            How many random configurations the acquisition function is computed for to find the
-            ten from which its local search starts. Fewer are faster and may miss good regions.
+            How many random configurations the acquisition function is computed for: its local
+            search starts from the best ten of them and from the ten best evaluated ones. Fewer are
+            faster and may miss good regions.
         seed:
             A non-negative integer, 0 included. The same seed and the same storage give the same
             proposals. :obj:`None` draws one and keeps it in the study.
@@ -179,16 +180,16 @@ class SMACSampler(BaseSampler):
                 study, trial.number, others, search_space, attempt
             )
             params = from_configuration(configuration, search_space)
-            _write(study, trial, _DESIGN_KEY, design_index)
             proposal = _internal(params, search_space)
             _write(study, trial, _PROPOSAL_KEY, proposal)
+            if design_index is not None or attempt:
+                _write(study, trial, _DESIGN_KEY, design_index)
             # Of two workers that propose the same at the same moment, at least one reads the
             # storage after both have written, and it moves on.
-            known = {other.number for other in others if _params(other, search_space)}
+            seen = {other.number: _known(other, search_space) for other in others}
             if not any(
-                _internal(_params(other, search_space), search_space) == proposal
+                _known(other, search_space) == proposal and seen.get(other.number) != proposal
                 for other in _other_trials(study, trial)
-                if other.number not in known
             ):
                 break
         return params
@@ -368,7 +369,9 @@ def _ask(
             scenario,
             model=model,
             acquisition_maximizer=facade.get_acquisition_maximizer(
-                scenario, challengers=n_challengers
+                scenario,
+                challengers=n_challengers,
+                local_search_iterations=min(10, n_challengers),
             ),
             initial_design=facade.get_initial_design(scenario, n_configs=0),
             intensifier=facade.get_intensifier(scenario, max_config_calls=1),
@@ -455,6 +458,16 @@ def _internal(
         for name, distribution in search_space.items()
         if name in params
     }
+
+
+def _known(
+    trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+) -> dict[str, float] | None:
+    """Return a trial's configuration in internal representation, None if it has another space."""
+    try:
+        return _internal(_params(trial, search_space), search_space)
+    except ValueError:
+        return None
 
 
 def _write(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
