@@ -146,12 +146,15 @@ class TrainScriptObjective:
         changed = {name: value for name, value in effective.items() if value != params[name]}
         if changed:
             trial.set_user_attr("effective", json.dumps(changed))
-        return self.run(trial, set_constants(self.testbed.source, effective))
+        return self._train(trial, set_constants(self.testbed.source, effective))
 
     def run(self, trial: optuna.Trial, source: str) -> float:
         """Train with a ``train.py`` of this text, record and score it; suggests nothing."""
         if isinstance(trial, optuna.Trial):
             claim(trial)
+        return self._train(trial, source)
+
+    def _train(self, trial: optuna.Trial, source: str) -> float:
         with self._folder(source) as folder:
             result = run_script(
                 folder,

@@ -413,10 +413,10 @@ class _Log:
 
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path
-        self._room = limit // 2
+        self._half = limit // 2
+        self._room = self._half  # left for the first half
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
-        self._limit = limit // 2
         self._dropped = 0
         self._file = self._checked(lambda: open(path, "wb", buffering=0))
 
@@ -438,7 +438,7 @@ class _Log:
         if rest:
             self._tail.append(rest)
             self._tail_bytes += len(rest)
-        while self._tail_bytes - len(self._tail[0] if self._tail else b"") > self._limit:
+        while self._tail and self._tail_bytes - len(self._tail[0]) >= self._half:
             size = len(self._tail.popleft())
             self._tail_bytes -= size
             self._dropped += size

@@ -146,7 +146,9 @@ def claim(trial: optuna.Trial) -> None:
 def reclaim(study: optuna.Study) -> list[int]:
     """Fail the running trials whose process on this machine is gone, and queue them again.
 
-    Call it before ``study.optimize``. Trials of other machines are left to the heartbeat.
+    Call it before ``study.optimize``. Trials of other machines are left to the heartbeat. Several
+    processes on one SQLite file should take turns: Optuna doesn't keep two of them from failing
+    the same trial there, and its parameters would be queued twice.
 
     Returns:
         The numbers of the trials.
