@@ -111,7 +111,7 @@ def dry_run(spec: StudySpec, price_in: float | None, price_out: float | None) ->
     if not METHODS[spec.method].uses_llm:
         return facts
     try:
-        real = open_llm(spec)
+        real = open_llm(spec.llm, spec.model)
     except NoChatFound:
         if spec.llm is not None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -151,8 +152,8 @@ def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed) ->
             )
 
 
-def open_llm(spec: StudySpec) -> Chat:
-    """The language model that a spec names, else the one that can be found.
+def open_llm(llm: str | None, model: str | None) -> Chat:
+    """The language model that the options name, else the one that can be found.
 
     Raises:
         NoChatFound: If there is none.
@@ -160,9 +161,9 @@ def open_llm(spec: StudySpec) -> Chat:
     from samplers._llm.chat import default_chat
     from samplers._llm.chat import open_chat
 
-    if spec.llm is None and spec.model is None:
+    if llm is None and model is None:
         return default_chat()
-    return open_chat(spec.llm or "local", model=spec.model)
+    return open_chat(llm or "local", model=model)
 
 
 def setup(spec: StudySpec, testbed: Testbed, chat: Chat | None) -> Setup:
@@ -191,7 +192,7 @@ def run_study(spec: StudySpec, watch: Watch = lambda trials: None) -> optuna.Stu
     """
     testbed = Testbed.load(spec.testbed)
     method = METHODS[spec.method]
-    chat = open_llm(spec) if method.uses_llm else None
+    chat = open_llm(spec.llm, spec.model) if method.uses_llm else None
     storage = open_storage(spec.storage)
     study = open_study(spec, testbed, storage)
     artifacts = open_artifacts(spec.storage, spec.artifacts)
@@ -208,7 +209,7 @@ def run_study(spec: StudySpec, watch: Watch = lambda trials: None) -> optuna.Stu
         method,
         replace(setup(spec, testbed, chat), artifact_store=artifacts),
         spec.budget,
-        lock_file=str((spec.artifacts or artifact_folder(spec.storage)) / "claim"),
+        lock_file=str((spec.artifacts or artifact_folder(spec.storage)) / "claim.lock"),
     ).run(watch)
     return study
 
@@ -221,12 +222,30 @@ def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: Non
     """
     testbed = Testbed.load(spec.testbed)
     study = open_study(spec, testbed, open_storage(spec.storage))
+    if METHODS[spec.method].uses_llm:
+        spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model))
+    share_work(study, run_study, spec, workers, watch)
+    return study
+
+
+def share_work(
+    study: optuna.Study,
+    work: Callable[[Any, Watch], object],
+    spec: object,
+    workers: int,
+    watch: Watch,
+) -> None:
+    """Call `work(spec, watch)` in several processes and wait for them, watching the study.
+
+    Raises:
+        Misuse, Failed: What the first worker that failed said.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    spec = _share_embedded_model(spec)
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     processes = [
-        context.Process(target=_work, args=(spec, errors), daemon=True) for _ in range(workers)
+        context.Process(target=_work, args=(work, spec, errors), daemon=True)
+        for _ in range(workers)
     ]
     try:
         for process in processes:
@@ -247,22 +266,25 @@ def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: Non
         raise (Misuse if status == 2 else Failed)(message)
     if any(process.exitcode for process in processes):
         raise Failed("a worker died; run the same command again to go on")
-    return study
 
 
-def _share_embedded_model(spec: StudySpec) -> StudySpec:
-    """Let one process serve the model to all, instead of each loading its own."""
-    named = spec.llm is not None or spec.model is not None
-    if not METHODS[spec.method].uses_llm or (named and spec.llm not in (None, "local")):
-        return spec
+def share_embedded_model(llm: str | None, model: str | None) -> str | None:
+    """Let one process serve the model to all, instead of each loading its own: `llm` to use."""
+    named = llm is not None or model is not None
+    if named and llm not in (None, "local"):
+        return llm
     if not named and (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
-        return spec
+        return llm
     from samplers._llm.local import embedded_server
 
-    return replace(spec, llm=embedded_server(spec.model))
+    return embedded_server(model)
 
 
-def _work(spec: StudySpec, errors: multiprocessing.queues.SimpleQueue[tuple[str, int]]) -> None:
+def _work(
+    work: Callable[[Any, Watch], object],
+    spec: object,
+    errors: multiprocessing.queues.SimpleQueue[tuple[str, int]],
+) -> None:
     quiet_optuna()
     stop_by_signal()
     parent = multiprocessing.parent_process()
@@ -272,7 +294,7 @@ def _work(spec: StudySpec, errors: multiprocessing.queues.SimpleQueue[tuple[str,
             raise KeyboardInterrupt
 
     try:
-        run_study(spec, stop_if_orphaned)
+        work(spec, stop_if_orphaned)
     except KeyboardInterrupt:
         raise SystemExit(1) from None
     except Exception as error:
