@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from studies.agent import agent
 from studies.dashboard import dashboard
 from studies.errors import explain
 from studies.report.command import report
@@ -22,6 +23,7 @@ from studies.study import quiet_optuna
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "agent": agent,
     "space": space,
     "status": status,
     "report": report,

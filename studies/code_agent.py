@@ -1,0 +1,534 @@
+"""The code agent: a language model edits the training script, one change after the other.
+
+Each proposal is a trial of a study of its own (code trials have no parameters, and one such trial
+would empty the search space that other samplers infer):
+
+1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
+2. A prompt is made of the stored trials (`studies.code_prompt`), the model's edit is applied to the
+   best script so far and looked at by the gate (`studies.edit_blocks`, `studies.gate`). A reply
+   that won't do goes back to the model once, with the reason. If the next won't do either, the
+   proposal is a trial of status ``rejected``, which cost no training.
+3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
+   the sandbox, with the same objective as any method's.
+4. Whether it is kept or reverted follows from the stored trials (`studies.code_history`).
+
+Several processes may do this on one study: each proposes from what is the best when it asks.
+
+User attributes of a proposal, besides those of every trial: ``parent`` (number of the trial that
+was edited), ``parent_sha256``, ``source_sha256``, ``fingerprint``, ``description``,
+``lines_added``, ``lines_removed``, ``isolation``, and each upper-case constant whose value differs
+from the baseline's, under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+import warnings
+
+import optuna
+from optuna.artifacts import download_artifact
+from optuna.artifacts import get_all_artifact_meta
+from optuna.artifacts import upload_artifact
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective import Testbed
+from objective import TestbedError
+from objective import TrainScriptObjective
+from objective import TrialFailed
+from objective.run import one_line
+from objective.run import script_environment
+from objective.sandbox import NONE
+from objective.sandbox import require_sandbox
+from objective.source import read_constants
+from objective.storage import artifact_folder
+from objective.storage import claim
+from objective.storage import open_artifacts
+from objective.storage import open_storage
+from samplers._llm.chat import ContextTooLong
+from samplers._llm.prompt import PromptTooLong
+from samplers._llm.record import Exchange
+from samplers._llm.record import record
+from studies.budget import is_evaluated
+from studies.budget import is_interrupted
+from studies.code_history import BASELINE
+from studies.code_history import CodeHistory
+from studies.code_history import is_baseline
+from studies.code_history import PROPOSAL
+from studies.code_history import read_history
+from studies.code_history import Step
+from studies.code_prompt import build_prompt
+from studies.code_prompt import log_tail
+from studies.code_sources import changed_lines
+from studies.code_sources import diff
+from studies.code_sources import SourceLost
+from studies.code_sources import Sources
+from studies.edit_blocks import apply_edits
+from studies.edit_blocks import EditError
+from studies.edit_blocks import parse_edits
+from studies.edit_blocks import parse_whole_file
+from studies.errors import Failed
+from studies.gate import check_source
+from studies.gate import GateError
+from studies.loop import alone
+from studies.loop import evaluate
+from studies.loop import recover
+from studies.loop import take
+from studies.loop import Watch
+from studies.study import StudyConflict
+from studies.study import testbed_hash
+
+
+if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
+    from samplers._llm.chat import Chat
+    from samplers._llm.chat import Message
+
+
+METHOD = "karpathy-code"
+REPLY_TOKENS = 1024
+TEMPERATURE = 0.7
+POLL_SECONDS = 0.5
+_DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
+_DESCRIPTION_CHARS = 120
+_TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """What makes a code study, in plain values that can be sent to another process.
+
+    Attributes:
+        storage: URL, see `objective.open_storage`.
+        name: Name of the study in the storage.
+        seed: Of the model's replies.
+        trials: Trials in total: baselines, proposals that ran and those that were rejected.
+        train_seconds: Training time of one trial; ``None`` is the testbed's own.
+        wall_seconds: A trial is killed after this time; ``None`` is twice the training time and a
+            minute.
+        testbed: Folder of the script; ``None`` is the embedded one.
+        memory_limit_mb: Of one training; ``None`` is without limit.
+        baselines: Runs of the unedited script at the beginning, at least 1.
+        min_gain: See `studies.code_history.read_history`.
+        whole_files: Ask for whole files instead of search / replace blocks.
+        unsafe: Run without a sandbox.
+        llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
+        model: Name of the model; ``None`` is the server's own choice.
+        artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
+    """
+
+    storage: str
+    name: str
+    seed: int = 0
+    trials: int = 20
+    train_seconds: float | None = None
+    wall_seconds: float | None = None
+    testbed: Path | None = None
+    memory_limit_mb: int | None = None
+    baselines: int = 3
+    min_gain: float | None = None
+    whole_files: bool = False
+    unsafe: bool = False
+    llm: str | None = None
+    model: str | None = None
+    artifacts: Path | None = None
+
+    def identity(self, testbed: Testbed) -> dict[str, Any]:
+        """What two runs must have in common for their trials to compare."""
+        return {
+            "method": METHOD,
+            "seed": self.seed,
+            "testbed_hash": testbed_hash(testbed),
+            "train_seconds": self.train_seconds,
+            "baselines": self.baselines,
+            "min_gain": self.min_gain,
+        }
+
+
+def open_code_study(
+    spec: AgentSpec, testbed: Testbed, storage: optuna.storages.BaseStorage
+) -> optuna.Study:
+    """The study of this name, new or as an equal command left it.
+
+    Raises:
+        StudyConflict: If it was made with other parameters, or is no code study.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
+        )
+        if study.metric_names is None:
+            study.set_metric_names(["val_bpb"])
+    stored = study.user_attrs
+    if study.get_trials(deepcopy=False) and "method" not in stored:
+        raise StudyConflict(f"study {spec.name!r} was made by another program; choose another")
+    for key, value in spec.identity(testbed).items():
+        if stored.get(key, value) != value:
+            raise StudyConflict(
+                f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose another"
+                " --study or --storage, or repeat the command that made it"
+            )
+    facts = {
+        **spec.identity(testbed),
+        "testbed": "embedded" if spec.testbed is None else str(spec.testbed.resolve()),
+        "version": version("optuna-autoresearch"),
+    }
+    for key, value in facts.items():
+        if key not in stored:
+            study.set_user_attr(key, value)
+    return study
+
+
+def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -> optuna.Study:
+    """Do a code study's trials in this process until there are ``spec.trials``.
+
+    Args:
+        spec: The study.
+        chat: The language model.
+        watch: Is given the study's trials whenever that may be news.
+
+    Raises:
+        SandboxError: Nothing isolates a process here, and ``spec.unsafe`` isn't set.
+        Failed: No baseline could be measured, or the best script is lost.
+        ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
+    """
+    testbed = Testbed.load(spec.testbed)
+    sandbox = None if spec.unsafe else require_sandbox()
+    study = open_code_study(spec, testbed, open_storage(spec.storage))
+    artifacts = open_artifacts(spec.storage, spec.artifacts)
+    objective = TrainScriptObjective(
+        testbed,
+        train_seconds=spec.train_seconds,
+        wall_seconds=spec.wall_seconds,
+        memory_limit_mb=spec.memory_limit_mb,
+        failure_value=None,
+        artifact_store=artifacts,
+        sandbox=sandbox,
+    )
+    CodeAgent(spec, study, objective, chat, artifacts).run(watch)
+    return study
+
+
+class CodeAgent:
+    """One process's work on a code study. It keeps nothing that isn't in the storage."""
+
+    def __init__(
+        self,
+        spec: AgentSpec,
+        study: optuna.Study,
+        objective: TrainScriptObjective,
+        chat: Chat,
+        artifacts: FileSystemArtifactStore,
+    ) -> None:
+        self._spec = spec
+        self._study = study
+        self._objective = objective
+        self._testbed = objective.testbed
+        self._chat = chat
+        self._artifacts = artifacts
+        self._sources = Sources(artifacts, self._testbed.source)
+        self._lock_file = str((spec.artifacts or artifact_folder(spec.storage)) / "claim.lock")
+
+    def run(self, watch: Watch = lambda trials: None) -> None:
+        """Work until the study has its trials and no other process is at one."""
+        study = self._study
+        self._prepare()
+        while True:
+            with alone(self._lock_file):
+                recover(study)
+                self._enqueue_baselines()
+                claimed = self._claim()
+            trials = study.get_trials(deepcopy=False)
+            watch(trials)
+            if claimed is not None:
+                evaluate(study, claimed, self._run)
+            elif self._baselines_left(trials) == 0 and self._room(trials):
+                self._propose(trials)
+            elif any(t.state == TrialState.RUNNING for t in trials):
+                time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back
+            else:
+                return
+
+    def _room(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the study may have one more trial."""
+        return sum(not is_interrupted(t) for t in trials) < self._spec.trials
+
+    def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
+        """Baselines that are still to be measured: the noise must be known before a change is."""
+        done = sum(is_baseline(t) and is_evaluated(t) for t in trials)
+        return max(0, min(self._spec.baselines, self._spec.trials) - done)
+
+    def _enqueue_baselines(self) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        there = sum(is_baseline(t) and not is_interrupted(t) for t in trials)
+        for _ in range(min(self._spec.baselines, self._spec.trials) - there):
+            self._enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
+
+    def _claim(self) -> FrozenTrial | None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if take(self._study, trial):
+                return trial
+        return None
+
+    def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
+        history = read_history(trials, self._spec.min_gain)
+        if history.best is None:
+            reasons = {t.user_attrs.get("reason", "?") for t in trials if is_baseline(t)}
+            raise Failed(
+                f"the unedited script could not be measured ({'; '.join(sorted(reasons))});"
+                " see its log among the trial's artifacts, mend it, and begin a new study"
+            )
+        return history
+
+    def prompt(self, trials: Sequence[FrozenTrial]) -> list[Message]:
+        """The request for the next proposal, from nothing but the storage."""
+        try:
+            return build_prompt(
+                self._chat,
+                self._history(trials),
+                self._sources,
+                self._log_tail,
+                task=self._testbed.task,
+                reply_tokens=self._reply_tokens(),
+                whole_files=self._spec.whole_files,
+            )
+        except PromptTooLong as error:
+            raise Failed(str(error)) from None
+
+    def _propose(self, trials: Sequence[FrozenTrial]) -> None:
+        history = self._history(trials)
+        assert history.best is not None
+        parent_sha = history.best.user_attrs["source_sha256"]
+        parent = self._sources.load(parent_sha)
+        messages = self.prompt(trials)
+        attributes: dict[str, Any] = {
+            "source": PROPOSAL,
+            "parent": history.best.number,
+            "parent_sha256": parent_sha,
+        }
+        # The study's seed and the turn, so that a resumed study asks as it would have; but two
+        # processes that ask at the same moment must not get the same reply.
+        seed = self._spec.seed * 1_000_003 + 2 * len(trials)
+        if any(t.state == TrialState.RUNNING for t in trials):
+            seed += 1009 * os.getpid()
+        exchanges: list[Exchange] = []
+        source = reason = ""
+        for attempt in range(2):
+            completion = self._ask(messages, seed + attempt)
+            text = completion.text
+            attributes["description"] = describe(text)
+            try:
+                if completion.truncated and not self._spec.whole_files and ">>>>" not in text:
+                    raise EditError("The reply was cut off before its first block was closed.")
+                source = self._edited(parent, text)
+                attributes["fingerprint"] = self._check(source, trials)
+            except (EditError, GateError) as error:
+                source, reason = "", str(error)
+                exchanges.append(Exchange(messages, completion, error=reason))
+                messages = self._retry(messages, text, reason)
+                continue
+            exchanges.append(Exchange(messages, completion))
+            break
+        if not source:
+            self._reject(attributes, reason, exchanges)
+            return
+        sha = self._sources.save(source)
+        _, added, removed = changed_lines(parent, source)
+        attributes |= {"source_sha256": sha, "lines_added": added, "lines_removed": removed}
+        attributes |= self._changed_constants(source)
+        with alone(self._lock_file):
+            # Meanwhile others may have used up the study, or proposed the same.
+            trials = self._study.get_trials(deepcopy=False)
+            if not self._room(trials):
+                return
+            try:
+                self._check(source, trials)
+            except GateError as error:
+                self._reject(attributes, str(error), exchanges)
+                return
+            self._enqueue(attributes)
+        waiting = [
+            t
+            for t in self._study.get_trials(deepcopy=False)
+            if t.user_attrs.get("source_sha256") == sha
+        ]
+        self._record(waiting[-1], exchanges)
+
+    def _ask(self, messages: list[Message], seed: int) -> Any:
+        try:
+            return self._chat.complete(
+                messages,
+                max_tokens=self._reply_tokens(),
+                temperature=TEMPERATURE,
+                seed=seed % 2**31,
+            )
+        except ContextTooLong as error:
+            raise Failed(
+                f"the prompt is too long for the model ({error}); choose one with a longer context"
+            ) from None
+
+    def _reply_tokens(self) -> int:
+        if not self._spec.whole_files:
+            return REPLY_TOKENS
+        return REPLY_TOKENS + int(1.2 * self._chat.count_tokens(self._testbed.source))
+
+    def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
+        """The second request: the reply and what is wrong with it, or only the latter."""
+        complaint: Message = {
+            "role": "user",
+            "content": f"That reply can't be used. {reason}\nReply again, in the same form.",
+        }
+        longer = [*messages, {"role": "assistant", "content": reply[:2000]}, complaint]
+        limit = self._chat.context_tokens
+        if limit is not None:
+            needed = sum(self._chat.count_tokens(m["content"]) + 16 for m in longer)
+            if needed + self._reply_tokens() > limit:
+                last = messages[-1]
+                short = f"{last['content']}\n\nAn earlier reply couldn't be used. {reason[:600]}"
+                return [*messages[:-1], {"role": last["role"], "content": short}]
+        return longer
+
+    def _edited(self, parent: str, reply: str) -> str:
+        if self._spec.whole_files:
+            return parse_whole_file(reply)
+        return apply_edits(parent, parse_edits(reply))
+
+    def _check(self, source: str, trials: Sequence[FrozenTrial]) -> str:
+        earlier = {
+            str(t.user_attrs["fingerprint"]) for t in trials if "fingerprint" in t.user_attrs
+        }
+        return check_source(source, baseline=self._testbed.source, earlier=earlier)
+
+    def _changed_constants(self, source: str) -> dict[str, Any]:
+        baseline = read_constants(self._testbed.source)
+        try:
+            constants = read_constants(source)
+        except TestbedError:
+            return {}
+        return {
+            name: constant.value
+            for name, constant in constants.items()
+            if name not in baseline or baseline[name].value != constant.value
+        }
+
+    def _enqueue(self, attributes: dict[str, Any]) -> None:
+        # Not skip_if_exists: to Optuna all trials without parameters are the same.
+        self._study.enqueue_trial({}, user_attrs=attributes)
+
+    def _reject(
+        self, attributes: dict[str, Any], reason: str, exchanges: Sequence[Exchange]
+    ) -> None:
+        """A trial that says why a proposal was not run."""
+        # The fingerprint of a rejected source must not make the same source a duplicate later.
+        attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
+        attributes |= {"status": "rejected", "reason": one_line(reason)}
+        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
+        claim(optuna.Trial(self._study, trial_id))
+        self._record(self._study._storage.get_trial(trial_id), exchanges)
+        self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def _record(self, trial: FrozenTrial, exchanges: Sequence[Exchange]) -> None:
+        reason = next((e.error for e in exchanges if e.error), "")
+        record(
+            self._study,
+            trial,
+            source=PROPOSAL,
+            reason=reason,
+            exchanges=exchanges,
+            artifact_store=self._artifacts,
+        )
+
+    def _run(self, trial: optuna.Trial) -> float:
+        attrs = trial.user_attrs
+        if attrs.get("status") == "rejected":  # whose worker was killed before it could say so
+            raise TrialFailed("rejected", attrs.get("reason", ""))
+        if self._spec.unsafe:
+            trial.set_user_attr("isolation", NONE)
+        try:
+            source = self._sources.load(attrs["source_sha256"])
+        except SourceLost as error:
+            trial.set_user_attr("status", "rejected")
+            trial.set_user_attr("reason", one_line(str(error)))
+            raise TrialFailed("rejected", str(error)) from None
+        if not is_baseline(trial.study._storage.get_trial(trial._trial_id)):
+            self._upload_diff(trial, source)
+        return self._objective.run(trial, source)
+
+    def _upload_diff(self, trial: optuna.Trial, source: str) -> None:
+        try:
+            parent = self._sources.load(trial.user_attrs["parent_sha256"])
+        except SourceLost:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "change.diff"
+            path.write_text("\n".join(diff(parent, source)) + "\n")
+            upload_artifact(
+                artifact_store=self._artifacts,
+                file_path=str(path),
+                study_or_trial=trial,
+                mimetype=_TEXT,
+            )
+
+    def _prepare(self) -> None:
+        """Let the testbed make its caches now: in a sandbox they can't be written."""
+        if (
+            self._study.get_trials(deepcopy=False)
+            or not (self._testbed.path / "prepare.py").exists()
+        ):
+            return
+        done = subprocess.run(
+            [sys.executable, "prepare.py"],
+            cwd=self._testbed.path,
+            env=script_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            raise Failed(f"prepare.py of the testbed failed: {one_line(said[-1])}")
+
+    def _log_tail(self, step: Step) -> str:
+        storage = self._study._storage
+        for meta in get_all_artifact_meta(step.trial, storage=storage):
+            if meta.filename == "train.log":
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "log"
+                    try:
+                        download_artifact(
+                            artifact_store=self._artifacts,
+                            file_path=str(path),
+                            artifact_id=meta.artifact_id,
+                        )
+                    except Exception:  # whatever a store raises for what isn't there
+                        return ""
+                    return log_tail(path.read_text(errors="replace"))
+        return ""
+
+
+def describe(reply: str) -> str:
+    """The line in which a reply says what it changes, at most 120 characters."""
+    match = _DESCRIPTION.search(reply)
+    if match:
+        return one_line(match[1], _DESCRIPTION_CHARS)
+    for line in reply.splitlines():
+        if line.startswith(("<<<<<", "```")):
+            break
+        if line.strip():
+            return one_line(line, _DESCRIPTION_CHARS)
+    return "(not described)"

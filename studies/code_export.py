@@ -1,0 +1,163 @@
+"""A code study for other tools: Karpathy's results.tsv, a series of patches, a table, JSON facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+import csv
+from pathlib import Path
+import re
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from studies.code_history import CodeHistory
+from studies.code_history import is_baseline
+from studies.code_history import KEPT
+from studies.code_history import Step
+from studies.code_sources import diff
+from studies.code_sources import Sources
+
+
+# Statuses of karpathy/autoresearch's results.tsv.
+_KARPATHY = {"baseline": "keep", KEPT: "keep", "reverted": "discard"}
+
+
+def write_results(history: CodeHistory, path: Path) -> None:
+    """Write results.tsv: commit (here the script's hash), val_bpb, memory_gb, status, description.
+
+    As in karpathy/autoresearch, a failure has the value 0.000000 and status ``crash``.
+    """
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(
+            file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
+        )
+        table.writerow(("commit", "val_bpb", "memory_gb", "status", "description"))
+        for step in history.steps:
+            attrs = step.trial.user_attrs
+            table.writerow(
+                (
+                    attrs.get("source_sha256", "-" * 7)[:7],
+                    f"{step.value or 0.0:.6f}",
+                    f"{attrs.get('peak_memory_mb', 0.0) / 1024:.1f}",
+                    _KARPATHY.get(step.outcome, "crash"),
+                    _field(_description(step)),
+                )
+            )
+
+
+def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[Path]:
+    """Write the accepted steps from the baseline to the best script, a patch each.
+
+    They apply in the order of their names to train.py with ``patch -p1`` or ``git apply``.
+
+    Raises:
+        SourceLost: If a script is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    line = history.lineage()
+    for number, (old, new) in enumerate(zip(line, line[1:]), start=1):
+        attrs = new.user_attrs
+        name = re.sub(r"[^a-z0-9]+", "-", attrs.get("description", "").lower())[:50].strip("-")
+        path = folder / f"{number:04d}-{name or 'change'}.patch"
+        change = diff(
+            sources.load(old.user_attrs["source_sha256"]), sources.load(attrs["source_sha256"])
+        )
+        header = f"{attrs.get('description', '')}\n\ntrial {new.number}: val_bpb {attrs['val_bpb']:.6f}\n\n"
+        path.write_text(header + "\n".join(change) + "\n", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def agent_facts(history: CodeHistory) -> dict[str, Any]:
+    """What came of a code study, as plain numbers.
+
+    ``proposals`` = ``rejected`` + ``applied``; of the applied, ``measured`` ran to a value and
+    ``kept`` improved by more than ``min_gain``.
+    """
+    proposals = history.proposals
+    outcomes = Counter(step.outcome for step in proposals)
+    rejected = outcomes["rejected"]
+    tokens = ("llm_prompt_tokens", "llm_cached_tokens", "llm_completion_tokens", "llm_seconds")
+    return {
+        "baseline": _baseline(history),
+        "noise": history.noise,
+        "min_gain": history.min_gain,
+        "best": history.best_value,
+        "best_trial": history.best.number if history.best else None,
+        "proposals": len(proposals),
+        "rejected": rejected,
+        "applied": len(proposals) - rejected,
+        "measured": sum(step.value is not None for step in proposals),
+        "kept": outcomes[KEPT],
+        "outcomes": dict(outcomes),
+        "llm": {key[4:]: sum(s.trial.user_attrs.get(key, 0) for s in proposals) for key in tokens},
+        "trials": [_trial_facts(step) for step in history.steps],
+    }
+
+
+def agent_table(facts: dict[str, Any]) -> Group:
+    """The facts for people: a row a trial, then the counts."""
+    table = Table("", "from", "change", "lines", "outcome", "val_bpb", "why", box=SIMPLE_HEAD)
+    for row in facts["trials"]:
+        added, removed = row["lines_added"], row["lines_removed"]
+        table.add_row(
+            str(row["trial"]),
+            "" if row["parent"] is None else str(row["parent"]),
+            Text(row["description"]),
+            "" if added is None else f"+{added} -{removed}",
+            Text(row["outcome"], style="bold" if row["outcome"] == KEPT else ""),
+            "" if row["val_bpb"] is None else f"{row['val_bpb']:.4f}",
+            Text(row["reason"]),
+        )
+    noise = (
+        "" if facts["noise"] is None else f", repeated: standard deviation {facts['noise']:.4f}"
+    )
+    baseline, best = facts["baseline"], facts["best"]
+    lines = [
+        f"{facts['proposals']} proposals: {facts['applied']} applied, {facts['measured']} ran to a"
+        f" value, {facts['kept']} improved by more than {facts['min_gain']:.4f} and were kept",
+    ]
+    if baseline is not None:
+        lines.append(f"val_bpb {baseline:.4f} (unedited{noise}) -> {best:.4f}")
+    llm = facts["llm"]
+    if facts["proposals"]:
+        lines.append(
+            f"{llm['prompt_tokens']} prompt tokens ({llm['cached_tokens']} cached),"
+            f" {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the language model"
+        )
+    return Group(table, *lines)
+
+
+def _baseline(history: CodeHistory) -> float | None:
+    values = [s.value for s in history.steps if is_baseline(s.trial) and s.value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _trial_facts(step: Step) -> dict[str, Any]:
+    attrs = step.trial.user_attrs
+    return {
+        "trial": step.trial.number,
+        "parent": attrs.get("parent"),
+        "description": _description(step),
+        "lines_added": attrs.get("lines_added"),
+        "lines_removed": attrs.get("lines_removed"),
+        "outcome": step.outcome,
+        "val_bpb": step.value,
+        "reason": attrs.get("reason", ""),
+        "isolation": attrs.get("isolation"),
+        "seconds": attrs.get("total_seconds"),
+    }
+
+
+def _description(step: Step) -> str:
+    if is_baseline(step.trial):
+        return "baseline"
+    return str(step.trial.user_attrs.get("description", ""))
+
+
+def _field(text: str) -> str:
+    return re.sub(r"[\t\r\n\\]+", " ", text)

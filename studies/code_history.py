@@ -1,0 +1,129 @@
+"""What became of each proposed script: kept or reverted, computed from the stored trials alone.
+
+The rule is hill climbing. Finished trials are looked at in the order in which they finished; one is
+*kept* if its value is lower than the best one's by more than ``min_gain``, and *reverted* otherwise.
+The best is at first the mean of the repeated baselines, whose standard deviation tells what a run's
+value is worth. Nothing of this is stored: a resumed run and every worker compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import statistics
+
+from optuna.trial import FrozenTrial
+
+from studies.budget import is_evaluated
+from studies.budget import is_ok
+
+
+# User attribute ``source`` of a trial.
+BASELINE = "startup"
+PROPOSAL = "llm"
+# A change must gain this many standard deviations of a repeated baseline to be kept.
+GAIN_IN_SD = 2.0
+
+KEPT = "kept"
+REVERTED = "reverted"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished trial of a code study.
+
+    Attributes:
+        trial: The trial.
+        outcome: ``baseline``, ``kept``, ``reverted``, or the trial's status if it isn't ok.
+        best_before: Value to beat when it finished; None before the baselines have one.
+    """
+
+    trial: FrozenTrial
+    outcome: str
+    best_before: float | None
+
+    @property
+    def value(self) -> float | None:
+        """What was measured; None for a failure."""
+        return self.trial.user_attrs.get("val_bpb") if is_ok(self.trial) else None
+
+
+@dataclass(frozen=True)
+class CodeHistory:
+    """A code study so far.
+
+    Attributes:
+        steps: Finished trials in the order in which they finished.
+        pending: Proposals that wait or run.
+        best: The trial whose script the next proposal edits; None without a measured baseline.
+        best_value: Its value (the mean of the baselines for a baseline).
+        noise: Standard deviation of the baselines' values; None with fewer than two.
+        min_gain: A change must lower the value by more than this to be kept.
+    """
+
+    steps: tuple[Step, ...]
+    pending: tuple[FrozenTrial, ...]
+    best: FrozenTrial | None
+    best_value: float | None
+    noise: float | None
+    min_gain: float
+
+    @property
+    def proposals(self) -> list[Step]:
+        return [step for step in self.steps if not is_baseline(step.trial)]
+
+    def lineage(self) -> list[FrozenTrial]:
+        """The best trial and what it was made from, back to the baseline, oldest first."""
+        by_number = {step.trial.number: step.trial for step in self.steps}
+        line: list[FrozenTrial] = []
+        trial = self.best
+        while trial is not None:
+            line.append(trial)
+            trial = by_number.get(trial.user_attrs.get("parent", -1))
+        return line[::-1]
+
+
+def is_baseline(trial: FrozenTrial) -> bool:
+    """Whether the trial runs the unedited script."""
+    return trial.user_attrs.get("source") == BASELINE
+
+
+def read_history(trials: Sequence[FrozenTrial], min_gain: float | None = None) -> CodeHistory:
+    """What the trials of a code study amount to.
+
+    Args:
+        trials: All of them, in any state.
+        min_gain: See :class:`CodeHistory`; None makes it two standard deviations of the baselines
+            (0 if there is only one).
+    """
+    finished = sorted(filter(is_evaluated, trials), key=_end)
+    baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
+    values = [t.user_attrs["val_bpb"] for t in baselines]
+    noise = statistics.stdev(values) if len(values) > 1 else None
+    if min_gain is None:
+        min_gain = GAIN_IN_SD * (noise or 0.0)
+    best = min(baselines, key=lambda t: t.number, default=None)
+    best_value = statistics.fmean(values) if values else None
+    steps = []
+    for trial in finished:
+        before = best_value
+        if is_baseline(trial):
+            steps.append(Step(trial, "baseline" if is_ok(trial) else _status(trial), None))
+            continue
+        if not is_ok(trial):
+            outcome = _status(trial)
+        elif before is not None and trial.user_attrs["val_bpb"] < before - min_gain:
+            outcome, best, best_value = KEPT, trial, trial.user_attrs["val_bpb"]
+        else:
+            outcome = REVERTED
+        steps.append(Step(trial, outcome, before))
+    pending = tuple(t for t in trials if not t.state.is_finished() and not is_baseline(t))
+    return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain)
+
+
+def _end(trial: FrozenTrial) -> tuple[object, int]:
+    return trial.datetime_complete, trial.number
+
+
+def _status(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("status", "crash"))

@@ -1,0 +1,98 @@
+"""Sources of a code study: whole scripts in the artifact store, named by their contents.
+
+A trial carries only the SHA-256 of its script. The script itself is written before the trial is
+enqueued, so that whoever claims the trial, after a crash or on another machine, finds it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+from typing import TYPE_CHECKING
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from studies.errors import Failed
+
+
+if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
+
+class SourceLost(Failed):
+    """The artifact store has no script with this hash, or another text under its name."""
+
+
+class Sources:
+    """Scripts by their hash.
+
+    Args:
+        store: Where they are kept.
+        baseline: The unedited script, which is the testbed's and never lost.
+    """
+
+    def __init__(self, store: FileSystemArtifactStore, baseline: str) -> None:
+        self._store = store
+        self._known = {digest(baseline): baseline}
+        self.baseline = digest(baseline)
+
+    def save(self, source: str) -> str:
+        """Keep a script; its hash (64 hex digits)."""
+        sha = digest(source)
+        self._store.write(_name(sha), io.BytesIO(source.encode()))
+        self._known[sha] = source
+        return sha
+
+    def load(self, sha: str) -> str:
+        """The script with this hash.
+
+        Raises:
+            SourceLost: If it isn't there, or isn't what was saved.
+        """
+        if sha not in self._known:
+            try:
+                with self._store.open_reader(_name(sha)) as file:
+                    source = file.read().decode(errors="replace")
+            except (ArtifactNotFound, OSError):
+                raise SourceLost(_lost(sha, "is not there")) from None
+            if digest(source) != sha:
+                raise SourceLost(_lost(sha, "is not what was saved"))
+            self._known[sha] = source
+        return self._known[sha]
+
+
+def digest(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def diff(old: str, new: str, context: int = 3) -> list[str]:
+    """Lines of the unified diff of two scripts, as ``patch -p1`` and ``git apply`` take it."""
+    return list(
+        difflib.unified_diff(
+            old.splitlines(),
+            new.splitlines(),
+            "a/train.py",
+            "b/train.py",
+            n=context,
+            lineterm="",
+        )
+    )
+
+
+def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:
+    """The lines that a change takes out and puts in (``-`` and ``+`` first), and how many of each."""
+    lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith("@@")]
+    removed = sum(line.startswith("-") for line in lines)
+    return lines, len(lines) - removed, removed
+
+
+def _name(sha: str) -> str:
+    return f"source-{sha}"
+
+
+def _lost(sha: str, what: str) -> str:
+    return (
+        f"the script {sha[:12]} {what} in the artifact store; restore the folder of the artifacts"
+        " (--artifacts), or begin a new study"
+    )
