@@ -1,0 +1,126 @@
+"""A real HTTP server on loopback that plays the language model's side, mishaps included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from samplers._llm import chat as chat_module
+
+
+@dataclass
+class Answer:
+    """What the server does with one request."""
+
+    body: Any = None  # dict: sent as JSON; str: as it is
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: float = 0.0  # seconds before it answers
+    drop: bool = False  # close the connection without an answer
+
+
+def reply(content: str | None, *, finish_reason: str = "stop", **more: Any) -> Answer:
+    """A chat completion; ``more`` goes into the message, ``usage`` and ``timings`` beside it."""
+    outside = {key: more.pop(key) for key in ("usage", "timings", "model") if key in more}
+    message = {"role": "assistant", "content": content, **more}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    return Answer({"choices": [choice], **outside})
+
+
+def refusal(message: str, status: int = 400, **more: Any) -> Answer:
+    """An error as OpenAI-compatible servers give it."""
+    return Answer({"error": {"message": message, **more}}, status=status)
+
+
+class LoopbackServer:
+    """Answers chat completions from a list, or by a function of the request's body."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] | Callable[[dict[str, Any]], Answer] = []
+        self.others: dict[str, Answer] = {}  # by path: anything but chat completions
+        self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.keys: list[str | None] = []
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                outer._handle(self, {})
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length", 0))
+                outer._handle(self, json.loads(self.rfile.read(length) or b"{}"))
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.root = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"{self.root}/v1"
+
+    def _handle(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        with self._lock:
+            self.paths.append(handler.path)
+            if handler.path != "/v1/chat/completions":
+                answer = self.others.get(handler.path, Answer({"error": "no such path"}, 404))
+            else:
+                self.requests.append(body)
+                self.keys.append(handler.headers.get("Authorization"))
+                if callable(self.answers):
+                    answer = self.answers(body)
+                else:
+                    answer = self.answers.pop(0)
+        time.sleep(answer.hang)
+        if answer.drop:
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+        data = text.encode()
+        handler.send_response(answer.status)
+        kind = "application/json" if not isinstance(answer.body, str) else "text/html"
+        headers = {"Content-Type": kind, "Content-Length": str(len(data)), **answer.headers}
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        try:
+            handler.wfile.write(data)
+        except OSError:  # the client gave up, as a test of time-outs wants it to
+            handler.close_connection = True
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    loopback = LoopbackServer()
+    yield loopback
+    loopback.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports come again, so what was found out about a server must not outlive the test."""
+    monkeypatch.setattr(chat_module, "_dialects", {})
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.01)

