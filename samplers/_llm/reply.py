@@ -127,8 +127,10 @@ def json_values(text: str) -> Iterator[Any]:
             return
         try:
             value, position = decoder.raw_decode(text, match.start())
-        except (json.JSONDecodeError, RecursionError):
+        except json.JSONDecodeError:
             position = match.start() + 1
+        except RecursionError:
+            return  # Brackets without end, which every later start would run into again.
         else:
             yield value
 

@@ -183,21 +183,23 @@ def neighbours(value: Any, distribution: BaseDistribution) -> list[Any]:
     """Other values to choose from: some near ``value``, to either side, or the other choices.
 
     For numbers they are 4, 10 and 25 % of the range away (of the logarithmic range if it is
-    one), rounded as ``format_value`` does and in ascending order.
+    one), but a step at least, rounded as ``format_value`` does and in ascending order.
     """
     if isinstance(distribution, CategoricalDistribution):
         return [c for c in distribution.choices if c is not value and c != value]
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high = float(distribution.low), float(distribution.high)
-    log = distribution.log
-    if log:
-        low, high = math.log(low), math.log(high)
-    at = math.log(value) if log else float(value)
+    step = float(distribution.step or 0.0)
+    ratio = high / low if distribution.log else 1.0
     found = set()
     for share in (-0.25, -0.1, -0.04, 0.04, 0.1, 0.25):
-        moved = min(max(at + share * (high - low), low), high)
-        near = math.exp(moved) if log else moved
-        fitted, _ = fit_value(near, distribution)
+        if distribution.log:
+            near = value * ratio**share
+        else:
+            near = value + share * (high - low)
+        if abs(near - value) < step:
+            near = value + math.copysign(step, share)
+        fitted, _ = fit_value(min(max(near, low), high), distribution)
         rounded, _ = fit_value(format_value(fitted, distribution), distribution)
         if format_value(rounded, distribution) != format_value(value, distribution):
             found.add(rounded)

@@ -1,0 +1,86 @@
+"""Which trials failed, and which are the best."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from typing import Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from samplers._llm.history import effective_params
+from samplers._llm.history import failure_class
+from samplers._llm.history import finished_trials
+from samplers._llm.history import is_failure
+from samplers._llm.history import ranked
+
+
+SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+
+
+def trial(
+    value: float | None, state: TrialState = TrialState.COMPLETE, **attributes: Any
+) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        value=value,
+        params={"x": 0.5},
+        distributions=SPACE,
+        user_attrs=attributes,
+    )
+
+
+@pytest.mark.parametrize(
+    "finished, failed",
+    [
+        (trial(1.0), ""),
+        (trial(1.0, status="ok"), ""),
+        (trial(None, TrialState.PRUNED), ""),
+        (trial(100.0, status="oom"), "oom"),
+        (trial(math.inf), "nan"),
+        (trial(None, TrialState.FAIL), "failed"),
+        (trial(None, TrialState.FAIL, status="timeout"), "timeout"),
+    ],
+)
+def test_a_failure_is_told_by_state_status_or_value(finished: FrozenTrial, failed: str) -> None:
+    assert is_failure(finished) == bool(failed)
+    if failed:
+        assert failure_class(finished) == failed
+
+
+def test_the_class_of_a_success_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must have failed|failed trial is needed"):
+        failure_class(trial(1.0))
+
+
+@pytest.mark.parametrize("direction, order", [("minimize", [2, 0, 3]), ("maximize", [0, 3, 2])])
+def test_ranking_leaves_failures_out_and_keeps_the_older_of_equals_first(
+    direction: Literal["minimize", "maximize"], order: list[int]
+) -> None:
+    study = optuna.create_study(direction=direction)
+    values = [2.0, 100.0, 1.0, 2.0]
+    for value in values:
+        study.add_trial(trial(value, status="crash" if value == 100.0 else "ok"))
+    study.add_trial(trial(None, TrialState.PRUNED))
+    assert [t.number for t in ranked(study)] == order
+
+
+def test_a_trial_that_broke_before_it_had_parameters_was_not_evaluated() -> None:
+    study = optuna.create_study()
+    study.add_trial(trial(1.0))
+    study.tell(study.ask(), state=TrialState.FAIL)
+    study.ask()
+    assert [t.number for t in finished_trials(study)] == [0]
+
+
+def test_effective_values_come_from_the_rule_or_from_the_trial() -> None:
+    stored = trial(1.0, effective='{"x": 0.25, "other": 1}')
+    assert effective_params(stored) == {"x": 0.25}
+    assert effective_params(stored, lambda params: {"x": params["x"] * 2}) == {"x": 1.0}
+    assert effective_params(trial(1.0)) == {"x": 0.5}
