@@ -294,8 +294,8 @@ def prepare() -> Path:
         try:
             for name, texts in (("train", train), ("val", validation)):
                 with open(draft / f"{name}.bin", "wb") as file:
-                    for i in range(0, len(texts), 2000):  # by parts: a trial's memory is limited
-                        file.write(tokenizer.encode("".join(texts[i : i + 2000])).tobytes())
+                    for i in range(0, len(texts), 16_000):  # parts: a trial's memory is limited
+                        file.write(tokenizer.encode("".join(texts[i : i + 16_000])).tobytes())
             (draft / "tokenizer.json").write_text(json.dumps(tokenizer.merges))
             draft.chmod(0o755)
             try:

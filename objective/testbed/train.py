@@ -59,7 +59,7 @@ WARMUP_RATIO = 0.0  # learning rates rise from 0
 WARMDOWN_RATIO = 0.5  # learning rates fall to FINAL_LR_FRAC of their value
 FINAL_LR_FRAC = 0.0  # what is left of them at the end
 
-SOFT_CAP = 15.0  # logits are kept within +-SOFT_CAP
+SOFT_CAP = 15.0  # logits differ by 2 * SOFT_CAP at most
 MUON_MOMENTUM = 0.9
 MUON_STEPS = 4  # Newton-Schulz iterations
 MAX_LOSS = 20.0  # nats per token; chance is ln(vocab) = 6.9: beyond this, training has exploded
@@ -88,10 +88,10 @@ def norm(x: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, (x.size(-1),))
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al., 2021) of x: (B, heads, T, head_dim)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding (Su et al., 2021) of x (B, T, ..., head_dim), as complex numbers."""
+    pairs = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).flatten(-2).type_as(x)
 
 
 class Block(nn.Module):
@@ -113,25 +113,24 @@ class Block(nn.Module):
         mask = torch.ones(seq_len, seq_len, dtype=torch.bool).tril().triu(1 - window)
         self.register_buffer("mask", None if window >= seq_len else mask, persistent=False)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
         B, T, D = x.shape
         gain_attention, gain_mlp = self.gains.unbind()
         qkv = F.linear(norm(x), self.qkv.flatten(0, 1)).view(B, T, 3, -1, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
-        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        q, k = rotate(norm(qkv[:, :, :2]), turns).permute(2, 0, 3, 1, 4)  # (B, heads, T, head_dim)
+        v = qkv[:, :, 2].transpose(1, 2)
         mask = None if self.mask is None else self.mask[:T, :T]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         # Gains multiply the matrices: that is D * D numbers instead of B * T * D activations.
         x = x + F.linear(y.transpose(1, 2).reshape(B, T, D), self.out * gain_attention)
-        h = F.relu(F.linear(norm(x), self.up)).square()
+        h = F.linear(norm(x), self.up).relu_().square()
         return x + h @ (self.down * gain_mlp)
 
 
 class GPT(nn.Module):
     """Tokens (B, T) -> logits (B, T, vocab)."""
 
-    cos: torch.Tensor
-    sin: torch.Tensor
+    turns: torch.Tensor  # (T, 1, 1, head_dim / 2) complex: what a position turns pairs by
 
     def __init__(self, vocab_size: int, seq_len: int) -> None:
         super().__init__()
@@ -143,17 +142,19 @@ class GPT(nn.Module):
         self.skips = nn.Parameter(torch.zeros(DEPTH))  # of the embedding into each layer
         self.unembed = nn.Parameter(0.001 * torch.randn(vocab_size, width))
         frequency = 1000.0 ** -torch.linspace(0, 1, HEAD_DIM // 2)  # radians per token
-        angle = torch.outer(torch.arange(seq_len), frequency)  # (T, head_dim / 2)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        angle = torch.outer(torch.arange(seq_len), frequency)[:, None, None]
+        turns = torch.polar(torch.ones_like(angle), angle)
+        self.register_buffer("turns", turns, persistent=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        T = tokens.size(1)
-        cos, sin = self.cos[:T], self.sin[:T]
+        turns = self.turns[: tokens.size(1)]
         x = x0 = norm(F.embedding(tokens, self.embed))
         for block, skip in zip(self.blocks, self.skips.unbind()):
-            x = block(torch.addcmul(x, x0, skip), cos, sin)
-        return SOFT_CAP * torch.tanh(F.linear(norm(x), self.unembed) / SOFT_CAP)
+            x = block(torch.addcmul(x, x0, skip), turns)
+        # c * tanh(z / c) = 2c * sigmoid(2z / c) - c: softmax ignores the last term, and the factor
+        # in front of z is cheaper on the matrix than on the logits.
+        z = F.linear(norm(x), self.unembed * (2 / SOFT_CAP))
+        return 2 * SOFT_CAP * z.sigmoid_()
 
 
 # ------------------------------------------------------------------------------------------------
