@@ -63,7 +63,7 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     A FAIL trial without parameters broke before anything was evaluated and is left out.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
+    trials = study._get_trials(deepcopy=False, states=states, use_cache=False)
     return [t for t in trials if t.params or t.state != TrialState.FAIL]
 
 

@@ -135,6 +135,8 @@ def propose(
     exchanges: list[Exchange] = []
     problem, source = "", LLM_ERROR
     budget = max_prompt_tokens
+    if chat.context_tokens is not None:
+        budget = min(budget, chat.context_tokens - max_reply_tokens)
     shrinks = 0
     messages, extent = fit(build, chat, budget, extent)
     asked = 0

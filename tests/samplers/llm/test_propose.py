@@ -1,0 +1,237 @@
+"""Asking, checking, asking once more, and what is done about failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import threading
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+import pytest
+
+from samplers._llm.chat import BudgetExhausted
+from samplers._llm.chat import ChatRejected
+from samplers._llm.chat import ChatUnavailable
+from samplers._llm.chat import Completion
+from samplers._llm.chat import ContextTooLong
+from samplers._llm.chat import Message
+from samplers._llm.prompt import describe_history
+from samplers._llm.prompt import Extent
+from samplers._llm.prompt import PromptTooLong
+from samplers._llm.propose import MAX_ERRORS_IN_A_ROW
+from samplers._llm.propose import Proposal
+from samplers._llm.propose import propose
+from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.record import record
+
+from ..scripted import ScriptedChat
+
+
+SPACE: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(0, 1),
+    "k": IntDistribution(1, 9),
+    "c": CategoricalDistribution(["a", "b"]),
+}
+BASE = {"x": 0.5, "k": 5, "c": "a"}
+OLD = {"x": 0.25, "k": 2, "c": "b"}
+NEW = {"x": 0.75, "k": 8, "c": "b"}
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=1.0, params=OLD, distributions=SPACE))
+    return study
+
+
+def start(study: optuna.Study) -> FrozenTrial:
+    number = study.ask().number
+    return study.get_trials()[number]
+
+
+def turn(study: optuna.Study, chat: ScriptedChat, **options: Any) -> Proposal:
+    """One turn as a sampler takes it: ask, then record."""
+    trial = start(study)
+
+    def build(extent: Extent) -> list[Message]:
+        return [{"role": "user", "content": describe_history(study, SPACE, extent).trials}]
+
+    options = {"base": BASE, "seed": 7, **options}
+    proposal = propose(study, trial, SPACE, chat=chat, build=build, **options)
+    record(study, trial, source=proposal.source, exchanges=proposal.exchanges)
+    return proposal
+
+
+def test_a_good_reply_is_the_proposal(study: optuna.Study) -> None:
+    chat = ScriptedChat([NEW])
+    proposal = turn(study, chat)
+    assert (proposal.params, proposal.source, proposal.reason) == (NEW, "llm", "")
+    assert chat.requests[0].schema is not None and chat.requests[0].seed == 7
+
+
+def test_what_a_reply_leaves_out_comes_from_the_base(study: optuna.Study) -> None:
+    proposal = turn(study, ScriptedChat([{"k": 8, "z": 1}]))
+    assert proposal.params == {**BASE, "k": 8}
+    assert proposal.reason == "not in the search space: z; filled in: x, c"
+    # Of changes that is the point, and no repair.
+    assert turn(study, ScriptedChat([{"k": 7}]), form="changes").reason == ""
+
+
+def test_enqueued_values_are_kept_and_not_asked_for(study: optuna.Study) -> None:
+    study.enqueue_trial({"k": 3})
+    chat = ScriptedChat([{"x": 0.75, "k": 8, "c": "b"}])
+    proposal = turn(study, chat)
+    assert proposal.params == {"x": 0.75, "k": 3, "c": "b"}
+    assert chat.requests[0].schema is not None
+    assert list(chat.requests[0].schema["properties"]) == ["x", "c"]
+
+
+def test_a_known_configuration_is_named_and_asked_for_again(study: optuna.Study) -> None:
+    chat = ScriptedChat([{**OLD, "x": 0.2501}, NEW])
+    proposal = turn(study, chat)
+    assert (proposal.params, proposal.source) == (NEW, "llm")
+    complaint = chat.requests[1].messages[-1]["content"]
+    assert "configuration of trial 0" in complaint and '"k": 2' in complaint
+    assert chat.requests[1].messages[:1] == chat.requests[0].messages, "the cache holds"
+    assert chat.requests[1].seed != chat.requests[0].seed
+
+
+def test_the_same_known_configuration_twice_is_a_duplicate(study: optuna.Study) -> None:
+    chat = ScriptedChat([OLD, OLD])
+    proposal = turn(study, chat)
+    assert (proposal.params, proposal.source, proposal.error) == (None, "llm-duplicate", None)
+    assert "trial 0" in proposal.reason and len(proposal.exchanges) == 2
+
+
+def test_a_running_trials_configuration_is_known_before_it_is_suggested(
+    study: optuna.Study,
+) -> None:
+    first = turn(study, ScriptedChat([NEW]))
+    assert first.params == NEW
+    assert turn(study, ScriptedChat([NEW, NEW])).source == "llm-duplicate"
+
+
+def test_two_processes_at_the_same_time_do_not_both_get_a_configuration(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="s")
+    barrier = threading.Barrier(2)
+    proposals = []
+
+    def ask_together(request: Any) -> Any:
+        if len(request.messages) == 1:
+            barrier.wait(timeout=30)
+        return NEW
+
+    def work() -> None:
+        study = optuna.load_study(study_name="s", storage=url)
+        proposals.append(turn(study, ScriptedChat([ask_together, ask_together])))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(proposals) == 2
+    assert [p.params for p in proposals].count(NEW) <= 1
+
+
+def test_a_useless_reply_is_answered_with_what_is_wrong(study: optuna.Study) -> None:
+    chat = ScriptedChat(["I would try a larger x.", NEW])
+    assert turn(study, chat).params == NEW
+    assert "must be a JSON object" in chat.requests[1].messages[-1]["content"]
+
+
+def test_a_reply_that_was_cut_off_is_told_to_be_shorter(study: optuna.Study) -> None:
+    chat = ScriptedChat([Completion("Let me think", truncated=True), NEW])
+    assert turn(study, chat).params == NEW
+    assert "cut off" in chat.requests[1].messages[-1]["content"]
+
+
+def test_two_useless_replies_are_an_error_of_the_model(study: optuna.Study) -> None:
+    proposal = turn(study, ScriptedChat(["no", "no"]))
+    assert (proposal.params, proposal.source, proposal.error) == (None, "llm-error", None)
+    assert "No usable reply" in proposal.reason
+
+
+def test_a_server_that_dies_after_a_duplicate_leaves_a_duplicate(study: optuna.Study) -> None:
+    proposal = turn(study, ScriptedChat([OLD, ChatUnavailable("gone")]))
+    assert proposal.source == "llm-duplicate"
+
+
+def test_a_failure_leaves_the_choice_to_the_caller(study: optuna.Study) -> None:
+    proposal = turn(study, ScriptedChat([ChatUnavailable("the server is down")]))
+    assert (proposal.params, proposal.source, proposal.error) == (None, "llm-error", None)
+    assert proposal.reason == "the server is down"
+    assert proposal.exchanges[0].error == "the server is down"
+
+
+def test_a_failure_is_raised_where_that_is_wanted(study: optuna.Study) -> None:
+    error = ChatRejected("wrong key")
+    assert turn(study, ScriptedChat([error]), on_error="raise").error is error
+
+
+def test_a_spent_budget_stops_the_study_in_any_case(study: optuna.Study) -> None:
+    error = BudgetExhausted("all spent")
+    assert turn(study, ScriptedChat([error])).error is error
+
+
+def test_the_fifth_failure_in_a_row_stops_the_study_whatever_the_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="s")
+
+    def work(reply: Any) -> Proposal:
+        study = optuna.load_study(study_name="s", storage=url)
+        proposal = turn(study, ScriptedChat([reply]))
+        base = start(study)  # trials that the model has no part in don't break the row
+        record(study, base, source="base")
+        return proposal
+
+    down = ChatUnavailable("down")
+    work(down)
+    work(NEW)
+    for _ in range(MAX_ERRORS_IN_A_ROW - 1):
+        assert work(down).error is None
+    error = work(down).error
+    assert isinstance(error, TooManyLLMErrors)
+    assert "5 of its turns in a row" in str(error) and "down" in str(error)
+    assert "go on" in str(error)
+
+
+def test_a_context_that_is_too_small_is_met_with_a_smaller_prompt(study: optuna.Study) -> None:
+    for number in range(40):
+        params = {"x": number / 40, "k": 1, "c": "a"}
+        study.add_trial(create_trial(value=1.0, params=params, distributions=SPACE))
+
+    def small_server(request: Any) -> Any:
+        tokens = chat.count_tokens(request.text)
+        if tokens > 60:
+            return ContextTooLong("too long", prompt_tokens=tokens)
+        return NEW
+
+    chat = ScriptedChat([small_server] * 10)
+    proposal = turn(study, chat)
+    assert proposal.params == NEW and 1 < len(chat.requests) < 8
+    sizes = [chat.count_tokens(r.text) for r in chat.requests]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_known_context_is_kept_from_the_start(study: optuna.Study) -> None:
+    for number in range(40):
+        params = {"x": number / 40, "k": 1, "c": "a"}
+        study.add_trial(create_trial(value=1.0, params=params, distributions=SPACE))
+    chat = ScriptedChat([OLD, NEW], context_tokens=400)
+    turn(study, chat, max_reply_tokens=200)
+    assert all(chat.count_tokens(r.text) <= 200 for r in chat.requests)
+
+
+def test_a_budget_that_cannot_hold_the_space_is_an_error_of_the_caller(
+    study: optuna.Study,
+) -> None:
+    with pytest.raises(PromptTooLong, match="fit into 5 tokens"):
+        turn(study, ScriptedChat([]), max_prompt_tokens=5)
