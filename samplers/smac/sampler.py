@@ -4,12 +4,15 @@ The sampler keeps nothing between suggestions. Each one builds SMAC's own facade
 storage holds, with a seed made of ``(seed, trial.number)``, so that a resumed study, several threads
 and several machines continue one and the same optimization.
 
-What is SMAC's and what is not: the surrogate model, the acquisition function, its maximizer, the
-random interleaving and the encoding of costs are those of
-``smac.HyperparameterOptimizationFacade`` with its default settings. Racing is left out: with
-deterministic evaluations every configuration is run once, which leaves the intensifier nothing to
-decide, and its bookkeeping compares every pair of stored configurations. The next configuration
-therefore comes from the facade's configuration generator instead of ``facade.ask()``.
+What is SMAC's: the surrogate model, the acquisition function, the random interleaving, the encoding
+of costs and the initial design are those of ``smac.HyperparameterOptimizationFacade`` with its
+default settings. Two things are not:
+
+- The acquisition function's maximizer is SMAC's local and random search on arrays (``maximizer.py``).
+- Racing is left out. With deterministic evaluations every configuration is run once, which leaves
+  the intensifier nothing to decide, and its bookkeeping compares every pair of stored
+  configurations. The next configuration therefore comes from the facade's configuration generator
+  instead of ``facade.ask()``.
 
 References:
     M. Lindauer, K. Eggensperger, M. Feurer, A. Biedenkapp, D. Deng, C. Benjamins, T. Ruhkopf,
@@ -46,6 +49,7 @@ from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
 from .._llm.history import is_failure
+from .maximizer import VectorizedLocalSearch
 from .space import enumerate_configurations
 from .space import from_configuration
 from .space import to_configspace
@@ -176,6 +180,8 @@ class SMACSampler(BaseSampler):
         params: dict[str, Any] = {}
         for attempt in range(_MAX_ATTEMPTS):
             others = _other_trials(study, trial)
+            # Before the proposal: the in-memory storage changes the very trials that it returned.
+            seen = {other.number: _known(other, search_space) for other in others}
             configuration, design_index = self._propose(
                 study, trial.number, others, search_space, attempt
             )
@@ -186,7 +192,6 @@ class SMACSampler(BaseSampler):
                 _write(study, trial, _DESIGN_KEY, design_index)
             # Of two workers that propose the same at the same moment, at least one reads the
             # storage after both have written, and it moves on.
-            seen = {other.number: _known(other, search_space) for other in others}
             if not any(
                 _known(other, search_space) == proposal and seen.get(other.number) != proposal
                 for other in _other_trials(study, trial)
@@ -296,10 +301,11 @@ def run_history(
     scale = worst - best or 1.0
     middle = (float(np.median(successes)) - best) / scale if successes else 1.0
 
-    # Configuration -> its costs by rank, 0 for successes.
-    costs: dict[Configuration, tuple[list[float], list[float], list[float]]] = {}
+    # A configuration's coordinates -> itself and its costs by rank, 0 for successes.
+    costs: dict[bytes, tuple[Configuration, tuple[list[float], list[float], list[float]]]] = {}
     for trial, configuration in evaluated:
-        of_rank = costs.setdefault(configuration, ([], [], []))
+        key = configuration.get_array().tobytes()
+        _, of_rank = costs.setdefault(key, (configuration, ([], [], [])))
         if succeeded(trial):
             of_rank[0].append((value(trial) - best) / scale)
         elif trial.state == TrialState.PRUNED:
@@ -314,7 +320,7 @@ def run_history(
             float(np.mean(next(filter(None, of_rank)))),
             StatusType.SUCCESS if of_rank[0] or of_rank[1] else StatusType.CRASHED,
         )
-        for configuration, of_rank in costs.items()
+        for configuration, of_rank in costs.values()
     ]
 
 
@@ -368,10 +374,8 @@ def _ask(
         smac = facade(
             scenario,
             model=model,
-            acquisition_maximizer=facade.get_acquisition_maximizer(
-                scenario,
-                challengers=n_challengers,
-                local_search_iterations=min(10, n_challengers),
+            acquisition_maximizer=VectorizedLocalSearch(
+                configspace, challengers=n_challengers, seed=seed
             ),
             initial_design=facade.get_initial_design(scenario, n_configs=0),
             intensifier=facade.get_intensifier(scenario, max_config_calls=1),
@@ -382,10 +386,14 @@ def _ask(
             smac.runhistory.add(configuration, cost, status=status, seed=0)
         for configuration in pending:
             smac.runhistory.add_running_trial(TrialInfo(configuration, seed=0))
+        tried = set(smac.runhistory.get_configs())
         try:
-            return next(smac.intensifier.config_generator)
+            configuration = next(smac.intensifier.config_generator)
+            # Without any result to learn from SMAC draws at random, whatever is running.
+            if configuration not in tried:
+                return configuration
         except ConfigurationSpaceExhaustedException:
-            tried = set(smac.runhistory.get_configs())
+            pass
     # SMAC gives up after some random draws, while the last configurations may still be untried.
     rng = np.random.RandomState(seed)
     left = [c for c in enumerate_configurations(configspace, _MAX_ENUMERATION) if c not in tried]

@@ -16,6 +16,7 @@ Writes ``results/smac_cost.csv`` (a row per suggestion) and ``results/smac_cost.
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from pathlib import Path
 import statistics
@@ -68,7 +69,7 @@ SPACE: dict[str, BaseDistribution] = {
     "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
 }
 OPTUNA_SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "CmaEsSampler": lambda: optuna.samplers.CmaEsSampler(seed=0),
+    "CmaEsSampler": lambda: optuna.samplers.CmaEsSampler(seed=0, warn_independent_sampling=False),
     "TPESampler": lambda: optuna.samplers.TPESampler(seed=0),
     "RandomSampler": lambda: optuna.samplers.RandomSampler(seed=0),
 }
@@ -139,6 +140,7 @@ def suggest_with_facade(history: list[optuna.trial.FrozenTrial], seed: int) -> S
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("smac").setLevel(logging.ERROR)
     design = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(max(N_FINISHED)):
         suggest(design)

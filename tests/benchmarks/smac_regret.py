@@ -9,8 +9,8 @@ so that methods are compared in pairs. Four functions are those of the BBOB test
 in 10 dimensions, written down from their definitions [1]: f1 sphere, f3 Rastrigin, f8 Rosenbrock, f14
 different powers. ``mixed`` has the shape of a training run's search space (logarithmic and linear
 floats and ints, a stepped float, two categories that interact with the numbers). ``failing`` is f1
-where the side of a plane that the optimum is not on raises an exception, from a tenth of the domain
-away from the optimum on: a third of the domain or more; SMAC's facade needs a cost for that (``crash_cost``), and gets 1000.
+with a plane at distance 1 from the optimum beyond which every evaluation raises an exception: a third
+of the domain or more. SMAC's facade needs a cost for that (``crash_cost``), and gets 1000.
 
 A run's regret is its lowest value minus the function's minimum. Rows are appended to
 ``results/smac_regret.csv`` as runs end; runs whose row is there are not repeated, so that a broken run

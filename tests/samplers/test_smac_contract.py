@@ -22,4 +22,4 @@ class TestSMACSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlyS
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         # The model from the second trial on: the initial design would hide it from the suite.
-        return lambda: SMACSampler(n_startup_trials=0, n_challengers=500, seed=0)
+        return lambda: SMACSampler(n_startup_trials=00, seed=0)
