@@ -97,8 +97,8 @@ _LINE_END = re.compile(rb"[\r\n]")
 
 _LINE_BYTES = 10_000  # of a line that are looked at
 _TAIL_LINES = 400  # kept for the classification
-# Resident memory that the limit on writable memory doesn't count: torch's own libraries.
-_OVERHEAD_MB = 600
+# What the processes of a sandbox that hold the limit may use besides: launcher, watcher, stacks.
+_OVERHEAD_MB = 100
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 

@@ -35,6 +35,7 @@ import json
 import logging
 import os
 from pathlib import Path
+import re
 import secrets
 import shutil
 import site
@@ -330,29 +331,33 @@ def _problem(sandbox: Sandbox) -> str | None:
 def usage(pid: int) -> Usage:
     """Tasks (processes and threads) and memory of a process and all below it.
 
-    Memory is the resident set, where pages that processes share count for each; to tell them apart
-    takes the kernel longer, see :func:`proportional_memory_mb`.
+    Memory is what is resident and not of a file: anonymous and shared. Pages that processes share
+    count for each; to tell them apart takes the kernel longer, see :func:`proportional_memory_mb`.
     """
-    tasks, memory = 0, 0
+    tasks, memory = 0, 0.0
     for process in process_tree(pid):
-        try:
-            with process.oneshot():
-                tasks += process.num_threads()
-                memory += process.memory_info().rss
-        except psutil.Error:
-            continue  # it ended in between
-    return Usage(tasks, memory / 2**20)
+        facts = _kernel_facts(process.pid, "status")
+        tasks += facts.get("Threads", 0)
+        memory += facts.get("RssAnon", 0) + facts.get("RssShmem", 0)
+    return Usage(tasks, memory / 1024)
 
 
 def proportional_memory_mb(pid: int) -> float:
     """Memory of a process and all below it, each shared page counted once."""
-    memory = 0
+    memory = 0.0
     for process in process_tree(pid):
-        try:
-            memory += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return memory / 2**20
+        facts = _kernel_facts(process.pid, "smaps_rollup")
+        memory += facts.get("Pss_Anon", 0) + facts.get("Pss_Shmem", 0)
+    return memory / 1024
+
+
+def _kernel_facts(pid: int, name: str) -> dict[str, int]:
+    """Numbers of a file of /proc/PID; none if the process has ended."""
+    try:
+        text = Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return {}
+    return {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+)(?: kB)?$", text, re.M)}
 
 
 def process_tree(pid: int) -> list[psutil.Process]:
