@@ -26,14 +26,15 @@ from optuna.trial import TrialState
 
 def is_evaluated(trial: FrozenTrial) -> bool:
     """Whether the objective came to a verdict: a value, or a failure that it classified."""
-    if trial.state == TrialState.FAIL:
-        return "status" in trial.user_attrs
-    return trial.state.is_finished()
+    return trial.state.is_finished() and not is_interrupted(trial)
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial was stopped from outside: killed, or interrupted by the user."""
-    return trial.state == TrialState.FAIL and "status" not in trial.user_attrs
+    """Whether the trial was stopped from outside: killed, or interrupted by the user.
+
+    A moment before its end a trial may have been recorded as ok and yet not be COMPLETE.
+    """
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("status", "ok") == "ok"
 
 
 def is_ok(trial: FrozenTrial) -> bool:

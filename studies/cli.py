@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 import os
 import sys
 from typing import NoReturn
@@ -10,42 +10,42 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from studies.agent import agent
-from studies.dashboard import dashboard
 from studies.errors import explain
-from studies.report.command import report
-from studies.run import run
-from studies.serve_llm import serve_llm
-from studies.space import space
-from studies.status import status
 from studies.study import quiet_optuna
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run,
-    "agent": agent,
-    "space": space,
-    "status": status,
-    "report": report,
-    "dashboard": dashboard,
-    "serve-llm": serve_llm,
+# Command -> module and function. Only the one that is called is imported: some need SciPy.
+COMMANDS = {
+    "run": "studies.run:run",
+    "agent": "studies.agent:agent",
+    "space": "studies.space:space",
+    "status": "studies.status:status",
+    "report": "studies.report.command:report",
+    "dashboard": "studies.dashboard:dashboard",
+    "serve-llm": "studies.serve_llm:serve_llm",
 }
 
-app = typer.Typer(
-    help="Tune one expensive training script by classical methods, language models, or both.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-for name, function in COMMANDS.items():
-    app.command(name)(function)
+
+def make_app(names: list[str]) -> typer.Typer:
+    """The command line with the commands of these names."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def overview() -> None:
+        """Tune one expensive training script by classical methods, language models, or both."""
+
+    for name in names:
+        module, _, function = COMMANDS[name].partition(":")
+        app.command(name)(getattr(import_module(module), function))
+    return app
 
 
 def main() -> NoReturn:
     """Run the command that the arguments name; exit status 0 done, 1 failed, 2 misuse."""
     quiet_optuna()
+    called = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
-        status = app(standalone_mode=False)
+        status = make_app(called or list(COMMANDS))(standalone_mode=False)
     except TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
         status = error.exit_code

@@ -61,8 +61,9 @@ def _explain_database(error: Exception) -> tuple[str, int]:
 _DATABASE = {
     "database is locked": "another program holds it: close that and run the same command again",
     "database or disk is full": "make room and run the same command again",
+    "disk I/O error": "its disk may be full or failing: make room and run the same command again",
     "readonly database": "make it writable or choose another --storage",
     "unable to open database file": "its folder must exist and be writable",
     "file is not a database": "it is some other file: choose another --storage",
 }
-_TRANSIENT = {"database is locked", "database or disk is full"}
+_TRANSIENT = {"database is locked", "database or disk is full", "disk I/O error"}

@@ -13,7 +13,6 @@ import typer
 from objective import Testbed
 from studies import options
 from studies.budget import Budget
-from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import METHODS
@@ -177,7 +176,8 @@ def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
             else:
                 study = run_workers(spec, workers, progress.update)
         except KeyboardInterrupt:
-            raise Failed(f"stopped; to go on:\n  {_this_command()}") from None
+            progress.console.print(f"stopped; to go on:\n  {_this_command()}", markup=False)
+            raise typer.Exit(1) from None
     facts = study_facts(study)
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -1,0 +1,167 @@
+"""A testbed that needs no torch, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from contextlib import redirect_stdout
+import io
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from studies.cli import main
+
+
+# Trains by sleeping. DEPTH = 8 needs too much memory; the best is DEPTH = 5, LR = 1e-3.
+TRAIN = """\
+import math
+import time
+
+import prepare
+
+DEPTH = 4
+LR = 0.01
+PATTERN = "ab"
+
+start = time.perf_counter()
+for step in range(1, 11):
+    time.sleep(prepare.TIME_BUDGET / 10)
+    print(f"\\rstep {step:05d} ({step * 10:.1f}%) | loss: {5 - step / 10:.6f} |", end="", flush=True)
+if DEPTH == 8:
+    raise MemoryError
+seconds = time.perf_counter() - start
+bpb = prepare.evaluate_bpb((DEPTH - 5) ** 2 / 10 + abs(math.log10(LR) + 3))
+print(f"\\n---\\nval_bpb: {bpb:.6f}\\ntraining_seconds: {seconds:.3f}")
+"""
+PREPARE = """\
+TIME_BUDGET = 0.05
+
+
+def evaluate_bpb(loss):
+    return 1 + loss
+"""
+SPACE = """\
+[DEPTH]
+type = "int"
+low = 1
+high = 8
+
+[LR]
+type = "float"
+low = 0.0001
+high = 0.1
+log = true
+
+[PATTERN]
+type = "categorical"
+choices = ["ab", "ba"]
+"""
+
+
+@pytest.fixture
+def testbed(tmp_path: Path) -> Path:
+    folder = tmp_path / "bed"
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "search_space.toml").write_text(SPACE)
+    return folder
+
+
+class Cli:
+    """``python -m studies`` with a working directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.storage = f"sqlite:///{folder}/autoresearch.db"
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start a command as the leader of a process group."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "studies", *map(str, arguments)],
+            cwd=self.folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, in this process: Python's own start would take longer."""
+        argv = ["studies", *map(str, arguments)]
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(sys, "argv", argv)
+            patch.setenv("COLUMNS", "100")
+            patch.chdir(self.folder)
+            handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+                main()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        status = ended.value.code
+        assert isinstance(status, int)
+        return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
+
+    def fails(self, status: int, *arguments: object) -> str:
+        """The one line on stderr of a command that must fail with this exit status."""
+        done = self(*arguments)
+        assert done.returncode == status, done
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    def trials(self, study: str) -> list[FrozenTrial]:
+        """What is stored of a study; nothing if there is none yet."""
+        if not (self.folder / "autoresearch.db").exists():
+            return []
+        try:
+            return optuna.load_study(study_name=study, storage=self.storage).trials
+        except Exception:  # the tables or the study are being made
+            return []
+
+    def wait(self, study: str, condition: Callable[[Sequence[FrozenTrial]], bool]) -> None:
+        """Wait until a study's trials are as they should be."""
+        deadline = time.monotonic() + 60
+        while not condition(self.trials(study)):
+            assert time.monotonic() < deadline, self.trials(study)
+            time.sleep(0.05)
+
+    def wait_until_runs(self, study: str, number: int) -> None:
+        """Wait until the trial of this number trains."""
+
+        def trains(trials: Sequence[FrozenTrial]) -> bool:
+            if len(trials) <= number or trials[number].state != TrialState.RUNNING:
+                return False
+            return bool(trials[number].intermediate_values)
+
+        self.wait(study, trains)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    runner = Cli(folder)
+    yield runner
+    for process in runner.started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()

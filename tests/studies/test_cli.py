@@ -1,0 +1,379 @@
+"""The command line on a testbed that only sleeps; in real processes where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import pickle
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from studies.budget import charge
+from studies.budget import is_evaluated
+from tests.studies.conftest import Cli
+
+
+STATES = {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def run(testbed: Path, method: str = "random", **others: object) -> list[object]:
+    """Arguments of a ``run`` of study ``s``; ``--testbed`` and ``--study`` are given."""
+    words: list[object] = ["run", "--testbed", testbed, "--study", "s", "--method", method]
+    for name, value in others.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
+def evaluated(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if is_evaluated(t)]
+
+
+def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, trials=4))
+    assert done.returncode == 0, done.stderr
+    assert "val_bpb" in done.stdout and "LR" in done.stdout
+    lines = [line.split("  |")[0].split()[:3] for line in done.stderr.splitlines()]
+    assert [line[:2] for line in lines] == [["trial", str(n)] for n in range(4)]
+    assert "done 4/4" in done.stderr.splitlines()[-1]
+    commands = [line.strip() for line in done.stdout.splitlines() if "-m studies" in line]
+    assert [shlex.split(command)[3] for command in commands] == ["status", "dashboard"]
+    again = cli(*shlex.split(commands[0])[3:])
+    assert again.returncode == 0 and "3 ok" in again.stdout
+
+
+def test_json_is_all_that_is_on_stdout(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "cma-es", trials=3, seed=5), "--json")
+    facts = json.loads(done.stdout)
+    assert facts["method"] == "cma-es" and facts["seed"] == 5
+    assert facts["evaluated"] == 3
+    assert facts["baseline"]["params"] == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
+    assert facts["baseline"]["val_bpb"] == pytest.approx(2.1)
+    best = min(t.value for t in cli.trials("s") if t.value is not None)
+    assert facts["best"]["val_bpb"] == pytest.approx(best)
+    assert json.loads(cli("status", "--json").stdout) == [facts]
+
+
+def test_failures_are_counted_by_class_and_never_the_best(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text().replace("if DEPTH == 8", 'if PATTERN == "ba"'))
+    facts = json.loads(cli(*run(testbed, trials=8), "--json").stdout)
+    failed = [t for t in cli.trials("s") if t.params["PATTERN"] == "ba"]
+    assert failed and facts["failures"] == {"oom": len(failed)}
+    assert facts["ok"] == 8 - len(failed)
+    assert facts["best"]["params"]["PATTERN"] == "ab"
+
+
+def test_the_same_command_goes_on_and_adds_nothing_to_what_is_done(
+    cli: Cli, testbed: Path
+) -> None:
+    assert cli(*run(testbed, trials=2)).returncode == 0
+    more = cli(*run(testbed, trials=4))
+    assert "2 finished" in more.stderr
+    assert cli(*run(testbed, trials=4)).returncode == 0
+    trials = cli.trials("s")
+    assert len(trials) == 4
+    assert len({tuple(t.params.values()) for t in trials}) == 4
+
+
+def test_a_budget_of_training_time_is_used_up_and_not_overrun(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, budget="4s", train_seconds="0.5s"))
+    assert done.returncode == 0, done.stderr
+    charged = sum(map(charge, cli.trials("s")))
+    dearest = max(map(charge, cli.trials("s")))
+    assert 4 - dearest < charged <= 4
+
+
+def test_two_processes_on_one_file_share_the_trials(cli: Cli, testbed: Path) -> None:
+    both = [cli.start(*run(testbed, trials=12)) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    trials = cli.trials("s")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 12
+    assert len({tuple(t.params.values()) for t in trials}) == 12
+    assert trials[0].params == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
+    workers = {tuple(t.system_attrs["autoresearch:worker"][:2]) for t in trials}
+    assert len(workers) == 2
+
+
+def test_workers_share_the_trials_of_one_command(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, trials=10, workers=2), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["evaluated"] == 10
+    trials = cli.trials("s")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 10
+    assert len({t.system_attrs["autoresearch:worker"][1] for t in trials}) == 2
+    assert done.stderr.count("\ntrial ") == 9  # and the first line
+
+
+def test_an_error_of_a_worker_is_the_error_of_the_command(cli: Cli, testbed: Path) -> None:
+    (testbed / "train.py").write_text("DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\n1 / 0\n")
+    done = cli(*run(testbed, trials=4, workers=2))
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
+    number: signal.Signals, workers: int, cli: Cli, testbed: Path
+) -> None:
+    arguments = run(testbed, trials=5, train_seconds="1s", workers=workers)
+    process = cli.start(*arguments)
+    cli.wait_until_runs("s", 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    stopped = cli.trials("s")
+    assert not [t for t in stopped if t.state == TrialState.RUNNING]
+    waiting = [t.params for t in stopped if t.state == TrialState.WAITING]
+    assert waiting
+    command = shlex.split(err.splitlines()[-1])
+    assert command == ["python", "-m", "studies", *map(str, arguments)]
+    assert cli(*command[3:]).returncode == 0
+    trials = cli.trials("s")
+    assert len(evaluated(trials)) == 5
+    assert {t.state for t in trials} == STATES
+    assert all(params in [t.params for t in evaluated(trials)] for params in waiting if params)
+
+
+def cma_es_states(trials: Sequence[FrozenTrial]) -> dict[int, Any]:
+    """Trial number -> the optimizer that CMA-ES stored on it after a generation."""
+    states = {}
+    for trial in trials:
+        parts = sorted(
+            (int(key.rpartition(":")[2]), value)
+            for key, value in trial.system_attrs.items()
+            if key.startswith("cma:optimizer:")
+        )
+        if parts:
+            states[trial.number] = pickle.loads(bytes.fromhex("".join(p for _, p in parts)))
+    return states
+
+
+def test_after_kill_9_the_killed_trial_is_repeated_and_cma_es_goes_on(
+    cli: Cli, testbed: Path
+) -> None:
+    arguments = run(testbed, "cma-es", trials=16, train_seconds="0.3s")
+    process = cli.start(*arguments)
+    cli.wait_until_runs("s", 9)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    killed = cli.trials("s")[9]
+    assert killed.state == TrialState.RUNNING
+    before = cma_es_states(cli.trials("s"))
+
+    assert cli(*arguments).returncode == 0
+    trials = cli.trials("s")
+    assert len(evaluated(trials)) == 16
+    assert {t.state for t in trials} == STATES
+    assert trials[9].state == TrialState.FAIL
+    assert trials[10].params == killed.params
+    assert trials[10].system_attrs["cma:generation"] == killed.system_attrs["cma:generation"]
+
+    # The optimizer after the kill is the one before it, told the generation in between.
+    states = cma_es_states(trials)
+    (last_before,), (first_after, *_) = sorted(before), sorted(states.keys() - before.keys())
+    expected, found = before[last_before], states[first_after]
+    generation = [
+        t
+        for t in trials[:first_after]
+        if t.state == TrialState.COMPLETE
+        and t.system_attrs.get("cma:generation") == expected.generation
+    ]
+    assert 10 in [t.number for t in generation]
+    space = {n: d for n, d in killed.distributions.items() if n != "PATTERN"}
+    transform = optuna._transform._SearchSpaceTransform(space, transform_0_1=True)
+    expected.tell(
+        [
+            (transform.transform({n: t.params[n] for n in space}), t.value)
+            for t in generation[: expected.population_size]
+        ]
+    )
+    assert found.generation == expected.generation
+    np.testing.assert_allclose(found.mean, expected.mean)
+    np.testing.assert_allclose(found._sigma, expected._sigma)
+
+
+def test_a_dry_run_trains_nothing_and_writes_nothing(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "tpe"), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert [row["name"] for row in facts["space"]] == ["DEPTH", "LR", "PATTERN"]
+    assert facts["llm"] is None
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
+    rows = json.loads(cli("space", "--testbed", testbed, "--json").stdout)
+    nothing = dict.fromkeys(("low", "high", "log", "step", "choices"))
+    assert rows == [
+        {**nothing, "name": "DEPTH", "type": "int", "low": 1, "high": 8}
+        | {"log": False, "step": 1, "default": 4},
+        {**nothing, "name": "LR", "type": "float", "low": 0.0001, "high": 0.1}
+        | {"log": True, "default": 0.01},
+        {**nothing, "name": "PATTERN", "type": "categorical"}
+        | {"choices": ["ab", "ba"], "default": "ab"},
+    ]
+
+
+def test_every_command_has_a_help(cli: Cli) -> None:
+    overview = cli("--help").stdout
+    for command in ("run", "space", "status", "dashboard", "serve-llm"):
+        assert f"\n  {command} " in overview
+        done = cli(command, "--help")
+        assert done.returncode == 0 and "Usage:" in done.stdout
+
+
+# --- Misuse: one line that says what to do, exit status 2 ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "Missing command"),
+        ("tune", "No such command"),
+        ("run", "--method"),
+        ("run --method grid", "random, tpe, cma-es"),
+        ("run --method tpe --trials 0", "--trials"),
+        ("run --method tpe --seed -1", "--seed"),
+        ("run --method tpe --budget tomorrow", "90s"),
+        ("run --method tpe --budget 0s", "above 0"),
+        ("run --method tpe --budget 5s --train-seconds 10s", "--budget"),
+        ("run --method tpe --memory-limit much", "1500M"),
+        ("run --method tpe --testbed nowhere", "train.py"),
+        ("run --method tpe --storage nowhere", "sqlite:///autoresearch.db"),
+        ("run --method tpe --storage sqlite:///no/such/folder.db", "folder"),
+        ("status", "autoresearch.db"),
+        ("dashboard --storage sqlite:///nothing.db", "nothing.db"),
+        ("space --testbed nowhere", "train.py"),
+    ],
+)
+def test_misuse_is_one_line_and_status_2(arguments: str, says: str, cli: Cli) -> None:
+    assert says in cli.fails(2, *arguments.split())
+    assert list(cli.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("train.py", "DEPTH = = 4\n", "train.py"),
+        ("train.py", "print('no constants')\n", "search_space.toml names DEPTH"),
+        ("train.py", "DEPTH = 4\nDEPTH = 5\nLR = 0.01\nPATTERN = 'ab'\n", "DEPTH"),
+        ("search_space.toml", "[DEPTH]\ntype = 'int'\nlow = 9\nhigh = 1\n", "low"),
+        ("search_space.toml", "[WIDTH]\ntype = 'int'\nlow = 1\nhigh = 2\n", "WIDTH"),
+        ("search_space.toml", "[DEPTH\n", "search_space.toml"),
+    ],
+)
+def test_a_testbed_that_cannot_work_is_refused_before_anything_runs(
+    file: str, text: str, says: str, cli: Cli, testbed: Path
+) -> None:
+    (testbed / file).write_text(text)
+    assert says in cli.fails(2, *run(testbed))
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_a_study_is_not_continued_with_other_parameters(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=1, seed=1, memory_limit="1G")).returncode == 0
+    stored = [t.params for t in cli.trials("s")]
+    for others, says in (
+        ({"method": "tpe", "seed": 1, "memory_limit": "1G"}, "method random, not tpe"),
+        ({"seed": 2, "memory_limit": "1G"}, "seed 1, not 2"),
+        ({"seed": 1, "memory_limit": "2G"}, "memory_limit_mb 1024, not 2048"),
+        ({"seed": 1, "memory_limit": "1G", "train_seconds": "1s"}, "train_seconds 0.05, not 1.0"),
+    ):
+        assert says in cli.fails(2, *run(testbed, trials=3, **others))  # type: ignore[arg-type]
+    toml = (testbed / "search_space.toml").read_text()
+    (testbed / "search_space.toml").write_text(toml.replace("low = 1\n", "low = 2\n"))
+    same = run(testbed, trials=3, seed=1, memory_limit="1G")
+    assert "another search space than the testbed (DEPTH)" in cli.fails(2, *same)
+    (testbed / "search_space.toml").write_text(toml)
+    (testbed / "train.py").write_text((testbed / "train.py").read_text() + "# edited\n")
+    assert "edited" in cli.fails(2, *same)
+    assert [t.params for t in cli.trials("s")] == stored
+
+
+def test_a_study_of_another_program_is_left_alone(cli: Cli, testbed: Path) -> None:
+    study = optuna.create_study(storage=cli.storage, study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("LR", 0, 1), n_trials=2)
+    assert "another program" in cli.fails(2, *run(testbed))
+    assert len(cli.trials("s")) == 2 and not study.user_attrs
+
+
+def test_a_locked_database_is_named(cli: Cli, testbed: Path) -> None:
+    cli(*run(testbed, trials=1))
+    with sqlite3.connect(cli.folder / "autoresearch.db", isolation_level=None) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        assert "locked" in cli.fails(2, *run(testbed, trials=2))
+
+
+def test_a_file_that_is_no_database_is_named(cli: Cli, testbed: Path) -> None:
+    (cli.folder / "autoresearch.db").write_text("Dear diary, " * 100)
+    line = cli.fails(2, *run(testbed))
+    assert "autoresearch.db" in line
+    assert (cli.folder / "autoresearch.db").read_text().startswith("Dear diary")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to what is read-only")
+def test_a_read_only_database_is_named(cli: Cli, testbed: Path) -> None:
+    cli(*run(testbed, trials=1))
+    (cli.folder / "autoresearch.db").chmod(0o400)
+    assert "read-only" in cli.fails(2, *run(testbed, trials=2))
+
+
+def test_a_full_disk_is_named_and_the_study_goes_on_when_there_is_room(
+    cli: Cli, testbed: Path
+) -> None:
+    # The database may not grow beyond what it has, which SQLite reports as a full disk.
+    arguments = run(testbed, trials=6)
+    assert cli(*run(testbed, trials=1)).returncode == 0
+    limited = (
+        "import resource, runpy, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"size = {(cli.folder / 'autoresearch.db').stat().st_size} + 40_000;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size));"
+        "sys.argv[0] = 'studies'; runpy.run_module('studies', run_name='__main__')"
+    )
+    full = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        cwd=cli.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert full.returncode == 1, full
+    assert "Traceback" not in full.stderr
+    last = full.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and "full" in last
+    assert cli(*arguments).returncode == 0
+    trials = cli.trials("s")
+    assert len(evaluated(trials)) == 6 and {t.state for t in trials} <= STATES
+
+
+def test_a_memory_limit_below_what_the_interpreter_needs_is_a_classified_failure(
+    cli: Cli, testbed: Path
+) -> None:
+    done = cli(*run(testbed, trials=2, memory_limit="1M"), "--json")
+    statuses = {t.user_attrs["status"] for t in cli.trials("s")}
+    assert statuses <= {"oom", "crash"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_never_works_stops_the_study(cli: Cli, testbed: Path) -> None:
+    (testbed / "train.py").write_text("DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\nimport mamba_x\n")
+    done = cli(*run(testbed, trials=9))
+    assert done.returncode == 1
+    assert "mamba_x" in done.stderr.splitlines()[-1]
+    assert len(cli.trials("s")) == 1

@@ -1,0 +1,252 @@
+"""Claiming and evaluating trials, without a command line and without a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import threading
+import time
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+import pytest
+
+from objective.storage import open_storage
+from studies.budget import Budget
+from studies.loop import StudyLoop
+from studies.loop import StudyStopped
+from studies.methods import METHODS
+from studies.methods import Setup
+from tests.conftest import StorageFactory
+
+
+BASELINE = {"x": 3.0, "k": 2, "c": "b"}
+
+
+def suggest(trial: optuna.Trial) -> float:
+    x = trial.suggest_float("x", 0, 10)
+    k = trial.suggest_int("k", 1, 9)
+    c = trial.suggest_categorical("c", ["a", "b"])
+    return (x - 2) ** 2 + k + (c == "a")
+
+
+def record(trial: optuna.Trial, status: str = "ok") -> None:
+    trial.set_user_attr("status", status)
+    trial.set_user_attr("training_seconds", 1.0)
+
+
+def objective(trial: optuna.Trial) -> float:
+    value = suggest(trial)
+    record(trial)
+    trial.set_user_attr("val_bpb", value)
+    return value
+
+
+def open_study(storage: str | optuna.storages.BaseStorage | None) -> optuna.Study:
+    return optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+
+
+def loop(
+    study: optuna.Study,
+    function: Callable[[optuna.Trial], float] = objective,
+    *,
+    trials: int,
+    method: str = "random",
+    seed: int = 0,
+    lock_file: str | None = None,
+) -> StudyLoop:
+    setup = Setup(seed=seed, n_trials=trials)
+    budget = Budget(trials=trials)
+    return StudyLoop(study, function, BASELINE, METHODS[method], setup, budget, lock_file)
+
+
+def test_trial_0_is_the_baseline_and_the_number_of_trials_is_that_of_all_runs(
+    storage: StorageFactory,
+) -> None:
+    for trials in (2, 4, 4):
+        loop(open_study(storage()), trials=trials).run()
+    study = open_study(storage())
+    assert [t.number for t in study.trials if t.params == BASELINE] == [0]
+    assert len(study.trials) == 4
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", "cma-es"])
+def test_a_resumed_study_is_the_one_that_was_not_interrupted(method: str, tmp_path: Path) -> None:
+    whole = optuna.create_study()
+    loop(whole, trials=20, method=method, seed=7).run()
+    url = f"sqlite:///{tmp_path}/s.db"
+    for trials in (4, 11, 20):
+        loop(open_study(open_storage(url)), trials=trials, method=method, seed=7).run()
+    resumed = open_study(url)
+    assert [t.params for t in resumed.trials] == [t.params for t in whole.trials]
+    assert len({tuple(t.params.values()) for t in whole.trials}) == 20
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", "cma-es"])
+def test_another_seed_is_another_study_and_0_is_a_seed(method: str) -> None:
+    seen = []
+    for seed in (0, 1, 0):
+        study = optuna.create_study()
+        loop(study, trials=15, method=method, seed=seed).run()
+        seen.append([t.params for t in study.trials])
+    assert seen[0] == seen[2] != seen[1]
+
+
+def test_many_workers_on_one_sqlite_file_do_each_trial_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    open_study(open_storage(url))
+    runs: list[int] = []
+
+    def slow(trial: optuna.Trial) -> float:
+        runs.append(trial.number)
+        time.sleep(0.02)
+        return objective(trial)
+
+    def work() -> None:
+        study = open_study(open_storage(url))
+        loop(study, slow, trials=30, lock_file=f"{tmp_path}/lock").run()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    study = open_study(open_storage(url))
+    assert sorted(runs) == list(range(30))
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 30
+    assert [t.number for t in study.trials if t.params == BASELINE] == [0]
+    assert len({tuple(t.params.values()) for t in study.trials}) == 30
+
+
+def test_without_a_lock_a_server_still_runs_no_more_trials_than_asked_for(
+    postgres_url: str,
+) -> None:
+    open_study(open_storage(postgres_url))
+    runs: list[int] = []
+
+    def count(trial: optuna.Trial) -> float:
+        runs.append(trial.number)
+        return objective(trial)
+
+    def work() -> None:
+        loop(open_study(open_storage(postgres_url)), count, trials=20).run()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) == len(set(runs)) == 20
+    states = [t.state for t in open_study(postgres_url).trials]
+    assert states.count(TrialState.COMPLETE) == 20
+    assert set(states) <= {TrialState.COMPLETE, TrialState.WAITING}
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_interrupted_trial_is_tried_again_with_its_parameters(
+    number: int, storage: StorageFactory
+) -> None:
+    def interrupted(trial: optuna.Trial) -> float:
+        if trial.number == number:
+            suggest(trial)
+            raise KeyboardInterrupt
+        return objective(trial)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(open_study(storage()), interrupted, trials=5, method="cma-es").run()
+    loop(open_study(storage()), trials=5, method="cma-es").run()
+    trials = open_study(storage()).trials
+    assert [t.number for t in trials if t.state != TrialState.COMPLETE] == [number]
+    again = trials[number + 1]
+    assert again.system_attrs["failed_trial"] == number
+    assert again.params == trials[number].params
+    assert len(trials) == 6
+
+
+def test_an_interruption_before_the_first_suggestion_keeps_the_baseline(
+    storage: StorageFactory,
+) -> None:
+    def interrupted(trial: optuna.Trial) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(open_study(storage()), interrupted, trials=2).run()
+    loop(open_study(storage()), trials=2).run()
+    finished = [t for t in open_study(storage()).trials if t.state == TrialState.COMPLETE]
+    assert len(finished) == 2
+    assert finished[0].params == BASELINE
+
+
+def test_an_error_that_is_no_verdict_on_the_trial_is_raised_and_the_trial_kept() -> None:
+    study = optuna.create_study()
+
+    def broken(trial: optuna.Trial) -> float:
+        suggest(trial)
+        raise OSError("no such device")
+
+    with pytest.raises(OSError, match="no such device"):
+        loop(study, broken, trials=2).run()
+    loop(study, trials=2).run()
+    assert [t.state for t in study.trials[1:]] == [TrialState.COMPLETE] * 2
+
+
+def test_a_trial_that_another_process_gave_up_on_does_not_end_the_study() -> None:
+    study = optuna.create_study()
+
+    def taken_away(trial: optuna.Trial) -> float:
+        value = suggest(trial)
+        if trial.number == 1:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        record(trial)
+        return value
+
+    loop(study, taken_away, trials=3).run()
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_failures_that_raise_count_as_trials() -> None:
+    from objective import TrialFailed
+
+    study = optuna.create_study()
+
+    def fails(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            record(trial, "oom")
+            raise TrialFailed("oom", "too big")
+        return objective(trial)
+
+    loop(study, fails, trials=3).run()
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+@pytest.mark.parametrize("status", ["crash", "no-metric"])
+def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str) -> None:
+    study = optuna.create_study()
+
+    def crashes(trial: optuna.Trial) -> float:
+        record(trial, status)
+        trial.set_user_attr("reason", "ImportError: no module named mamba")
+        return 100.0
+
+    with pytest.raises(StudyStopped, match="no module named mamba"):
+        loop(study, crashes, trials=50).run()
+    assert len(study.trials) == 1
+
+
+def test_crashes_after_a_success_are_the_hyperparameters_fault() -> None:
+    study = optuna.create_study()
+
+    def crashes_later(trial: optuna.Trial) -> float:
+        suggest(trial)
+        record(trial, "crash" if trial.number else "ok")
+        return 100.0
+
+    loop(study, crashes_later, trials=4).run()
+    assert len(study.trials) == 4
+
+
+def test_what_is_watched_ends_with_the_whole_study() -> None:
+    seen: list[list[Any]] = []
+    loop(optuna.create_study(), trials=3).run(lambda trials: seen.append(list(trials)))
+    assert [t.state for t in seen[-1]] == [TrialState.COMPLETE] * 3
