@@ -11,6 +11,7 @@ import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
+from ConfigSpace import Configuration
 from ConfigSpace import ConfigurationSpace
 import numpy as np
 import optuna
@@ -21,9 +22,12 @@ from optuna.trial import TrialState
 import pytest
 from smac import HyperparameterOptimizationFacade
 from smac import Scenario
+from smac.acquisition.function import EI
 from smac.runhistory import StatusType
 
 from samplers.smac import SMACSampler
+from samplers.smac.maximizer import neighbourhood
+from samplers.smac.maximizer import VectorizedLocalSearch
 from samplers.smac.sampler import _Forest
 from samplers.smac.sampler import run_history
 from samplers.smac.space import from_configuration
@@ -238,6 +242,58 @@ def test_the_forest_predicts_what_smacs_own_forest_predicts() -> None:
         theirs.train(x, y).predict_marginalized(grid), ours.train(x, y).predict_marginalized(grid)
     ):
         np.testing.assert_allclose(actual, expected)
+
+
+def fitted(space: dict[str, BaseDistribution], seed: int) -> VectorizedLocalSearch:
+    """The maximizer of a forest that knows a bowl's value at 40 random configurations."""
+    configspace = to_configspace(space)
+    configspace.seed(seed)
+    x = np.array([c.get_array() for c in configspace.sample_configuration(40)])
+    y = np.log(0.1 + np.sum((x / x.max(axis=0) - 0.4) ** 2, axis=1, keepdims=True))
+    forest = HyperparameterOptimizationFacade.get_model(Scenario(configspace, seed=seed))
+    acquisition = EI(log=True)
+    acquisition.update(model=forest.train(x, y), eta=float(y.min()))
+    return VectorizedLocalSearch(configspace, acquisition, challengers=200, seed=seed)
+
+
+def test_the_maximizer_climbs_above_its_start_points_and_lists_the_highest_first() -> None:
+    for seed in range(3):
+        maximizer = fitted(EVERY_TYPE, seed)
+        configspace, acquisition = maximizer._configspace, maximizer.acquisition_function
+        assert acquisition is not None
+        previous = configspace.sample_configuration(15)
+        found = maximizer._maximize(previous, 200)
+        values = [value for value, _ in found]
+        assert values == sorted(values, reverse=True)
+        for value, configuration in found:
+            configuration.check_valid_configuration()
+            np.testing.assert_allclose(acquisition([configuration]), value)
+        assert values[0] > acquisition(configspace.sample_configuration(200)).max()
+
+
+def test_neighbours_differ_from_their_point_in_one_parameter() -> None:
+    configspace = to_configspace(EVERY_TYPE)
+    configspace.seed(0)
+    hyperparameters = list(configspace.values())
+    points = np.array([c.get_array() for c in configspace.sample_configuration(20)])
+    points[0] = 0.0  # A corner.
+    rng = np.random.RandomState(0)
+    neighbours = neighbourhood(points, np.full(20, 0.05), hyperparameters, rng)
+    changed = neighbours != points[:, None]
+    assert changed.sum(axis=2).max() == 1
+    # Every other choice, every other value of an int that has few, and eight of each other number.
+    of_parameter = changed.sum(axis=1)
+    for column, hyperparameter in enumerate(hyperparameters):
+        n_expected = {"category": 4, "int step": 4}.get(hyperparameter.name, 8)
+        if hyperparameter.name in ("category", "int step", "float", "float log"):
+            assert (of_parameter[:, column] == n_expected).all()
+            values = [
+                set(row[mask])
+                for row, mask in zip(neighbours[:, :, column], changed[:, :, column])
+            ]
+            assert all(len(v) == n_expected for v in values)
+    for point in neighbours.reshape(-1, neighbours.shape[2]):
+        Configuration(configspace, vector=point).check_valid_configuration()
 
 
 def test_the_model_finds_a_better_region_than_the_initial_design() -> None:
