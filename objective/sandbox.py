@@ -53,8 +53,9 @@ NAMESPACES = "namespaces"
 NONE = "none"
 
 CONFINE = Path(__file__).with_name("confine.py")
-# A script, its threads and torch's compiler workers; a fork bomb is over this in milliseconds.
-MAX_TASKS = max(256, 24 * (os.cpu_count() or 1))
+# A script, its threads and torch's compiler workers. No more than these need: until they are killed,
+# those of a fork bomb take their share of the processor from whoever is to kill them.
+MAX_TASKS = 64 + 16 * (os.cpu_count() or 1)
 MAX_OPEN_FILES = 1024
 DISK_MB = 512
 # User ids that Debian's policy and systemd leave alone; one per run, since the limit on processes

@@ -65,6 +65,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_history import BASELINE
 from studies.code_history import CodeHistory
+from studies.code_history import first_number
 from studies.code_history import is_baseline
 from studies.code_history import PROPOSAL
 from studies.code_history import read_history
@@ -99,7 +100,10 @@ if TYPE_CHECKING:
 
 
 METHOD = "karpathy-code"
-REPLY_TOKENS = 1024
+# A reply with blocks takes some hundred tokens, but models that reason first take thousands; of a
+# small context it must not take too much.
+MAX_REPLY_TOKENS = 8192
+REPLY_SHARE = 1 / 12
 TEMPERATURE = 0.7
 POLL_SECONDS = 0.5
 _DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -317,7 +321,7 @@ class CodeAgent:
         messages = self.prompt(trials)
         attributes: dict[str, Any] = {
             "source": PROPOSAL,
-            "parent": history.best.number,
+            "parent": first_number(history.best),
             "parent_sha256": parent_sha,
         }
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
@@ -382,9 +386,12 @@ class CodeAgent:
             ) from None
 
     def _reply_tokens(self) -> int:
-        if not self._spec.whole_files:
-            return REPLY_TOKENS
-        return REPLY_TOKENS + int(1.2 * self._chat.count_tokens(self._testbed.source))
+        tokens = MAX_REPLY_TOKENS
+        if self._chat.context_tokens is not None:
+            tokens = min(tokens, int(self._chat.context_tokens * REPLY_SHARE))
+        if self._spec.whole_files:
+            tokens += int(1.2 * self._chat.count_tokens(self._testbed.source))
+        return tokens
 
     def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
         """The second request: the reply and what is wrong with it, or only the latter."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.code_history import CodeHistory
+from studies.code_history import first_number
 from studies.code_history import is_baseline
 from studies.code_history import KEPT
 from studies.code_history import Step
@@ -87,7 +88,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
         "noise": history.noise,
         "min_gain": history.min_gain,
         "best": history.best_value,
-        "best_trial": history.best.number if history.best else None,
+        "best_trial": first_number(history.best) if history.best else None,
         "proposals": len(proposals),
         "rejected": rejected,
         "applied": len(proposals) - rejected,
@@ -140,7 +141,7 @@ def _baseline(history: CodeHistory) -> float | None:
 def _trial_facts(step: Step) -> dict[str, Any]:
     attrs = step.trial.user_attrs
     return {
-        "trial": step.trial.number,
+        "trial": first_number(step.trial),
         "parent": attrs.get("parent"),
         "description": _description(step),
         "lines_added": attrs.get("lines_added"),

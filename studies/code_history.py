@@ -74,7 +74,7 @@ class CodeHistory:
 
     def lineage(self) -> list[FrozenTrial]:
         """The best trial and what it was made from, back to the baseline, oldest first."""
-        by_number = {step.trial.number: step.trial for step in self.steps}
+        by_number = {first_number(step.trial): step.trial for step in self.steps}
         line: list[FrozenTrial] = []
         trial = self.best
         while trial is not None:
@@ -86,6 +86,12 @@ class CodeHistory:
 def is_baseline(trial: FrozenTrial) -> bool:
     """Whether the trial runs the unedited script."""
     return trial.user_attrs.get("source") == BASELINE
+
+
+def first_number(trial: FrozenTrial) -> int:
+    """The number under which a trial was first tried: of a trial that was killed it is the copy
+    that counts, and the model is told of it as if nothing had happened."""
+    return int(trial.system_attrs.get("failed_trial", trial.number))
 
 
 def read_history(trials: Sequence[FrozenTrial], min_gain: float | None = None) -> CodeHistory:

@@ -25,6 +25,7 @@ from samplers._llm.prompt import fill
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_history import CodeHistory
+from studies.code_history import first_number
 from studies.code_history import Step
 from studies.code_sources import changed_lines
 from studies.code_sources import SourceLost
@@ -45,6 +46,8 @@ _MARGIN_TOKENS = 96
 _ROTATE_EVERY = 4
 
 _PROMPTS = Path(__file__).with_name("prompts")
+# Every run has a folder of its own, whose name tells nothing.
+_FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -151,7 +154,7 @@ def format_history(history: CodeHistory, sources: Sources, tail: Tail, detail: D
     """The proposals so far, the oldest first: what, what became of it, and how it failed."""
     steps = history.proposals
     pending = [
-        f"#{t.number}: {clean(str(t.user_attrs.get('description', '')))} -> is being tried now"
+        f"#{first_number(t)}: {clean(str(t.user_attrs.get('description', '')))} -> is being tried now"
         for t in history.pending
     ]
     if not steps:
@@ -174,7 +177,7 @@ def _format_step(step: Step, sources: Sources, tail: Tail, detail: Detail) -> It
         )
     else:
         verdict = f"{step.outcome.upper()}: {clean(str(attrs.get('reason', '')))}"
-    yield f"#{step.trial.number}{parent}: {what} -> {verdict}"
+    yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"
     changed = _changed(step, sources)
     if changed and detail.diff_lines:
         yield from (clean(line[:160]) for line in changed[: detail.diff_lines])
@@ -203,7 +206,8 @@ def clean(text: str) -> str:
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:
     """The end of what a program printed: the last lines, each cut, cleaned."""
-    kept = [line[:width] for line in clean(log[-20_000:]).splitlines() if line.strip()]
+    text = _FOLDER.sub(r'"\1"', clean(log[-20_000:]))
+    kept = [line[:width] for line in text.splitlines() if line.strip()]
     return "\n".join(kept[-lines:])
 
 

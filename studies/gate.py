@@ -21,9 +21,7 @@ MAX_SOURCE_BYTES = 200_000
 EVALUATOR = "evaluate_bpb"
 # Ways for code to reach into the process that measures it. A name that the baseline uses itself is
 # not refused (karpathy/autoresearch, for one, imports gc).
-_REACHING_MODULES = frozenset(
-    {"ctypes", "cffi", "inspect", "gc", "mmap", "faulthandler", "signal"}
-)
+_REACHING_MODULES = frozenset({"ctypes", "cffi", "inspect", "gc"})
 _REACHING_NAMES = frozenset(
     {
         "__closure__",
@@ -42,6 +40,8 @@ _REACHING_NAMES = frozenset(
         "get_referrers",
         "settrace",
         "setprofile",
+        "pythonapi",
+        "py_object",
     }
 )
 _REACHING_TEXT = ("/proc/", "/dev/fd")

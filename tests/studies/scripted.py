@@ -1,0 +1,132 @@
+"""A language model that reads its replies from a list, and a testbed to edit that needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+from pathlib import Path
+from typing import Any
+
+from samplers._llm.chat import Completion
+from samplers._llm.chat import Message
+
+
+# The value is a function of the script alone, so that nothing is noise: 1 + (RATE - 0.1) ** 2,
+# and 0.5 more with activation() as it is.
+TRAIN = '''\
+"""Trains nothing, quickly."""
+
+import time
+
+from prepare import evaluate_bpb
+from prepare import TIME_BUDGET
+
+RATE = 0.5
+STEPS = 4
+
+
+def activation(x):
+    # (a remark)
+    return abs(x)
+
+
+def schedule(progress):
+    # (a remark)
+    return 1.0
+
+
+def train():
+    start = time.perf_counter()
+    for step in range(STEPS):
+        time.sleep(TIME_BUDGET / STEPS)
+        share = 100 * (step + 1) / STEPS
+        print(f"step {step:05d} ({share:.1f}%) | loss: {5 - step:.6f} |", flush=True)
+    return time.perf_counter() - start
+
+
+seconds = train()
+loss = 1 + (RATE - 0.1) ** 2 + 0.25 * abs(activation(-1.0)) + 0.25 * schedule(1.0)
+val_bpb = evaluate_bpb(loss)
+print("---")
+print(f"val_bpb:          {val_bpb:.6f}")
+print(f"training_seconds: {seconds:.3f}")
+print(f"peak_vram_mb:     {12.0:.1f}")
+'''
+PREPARE = """\
+TIME_BUDGET = 10.0
+
+
+def evaluate_bpb(model):
+    return float(model)
+"""
+
+
+def make_testbed(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "task.md").write_text("A script that trains nothing.\n")
+    return folder
+
+
+def edit(description: str, old: str, new: str) -> str:
+    return f"DESCRIPTION: {description}\n<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n"
+
+
+def insert(description: str, code: str) -> str:
+    """An edit that puts code at the beginning of train()."""
+    body = "".join(f"    {line}\n" if line else "\n" for line in code.strip().splitlines())
+    return edit(description, "def train():", f"def train():\n{body.rstrip()}")
+
+
+class ScriptedChat:
+    """Gives the replies of a list in order; keeps what it was asked.
+
+    Args:
+        replies: One a request.
+        context: Tokens that it says its context holds; 4 characters are a token.
+        log: A file for the requests, a JSON line each.
+    """
+
+    def __init__(
+        self, replies: Sequence[str], context: int | None = None, log: Path | None = None
+    ) -> None:
+        self.replies = list(replies)
+        self.requests: list[list[Message]] = []
+        self._context = context
+        self._log = log
+
+    @property
+    def model(self) -> str:
+        return "scripted"
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self._context
+
+    def count_tokens(self, text: str) -> int:
+        return len(text) // 4 + 1
+
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> Completion:
+        self.requests.append(list(messages))
+        if self._log is not None:
+            with open(self._log, "a") as file:
+                file.write(json.dumps(list(messages)) + "\n")
+        text = self.replies.pop(0)
+        tokens = sum(self.count_tokens(m["content"]) for m in messages)
+        return Completion(
+            text, model=self.model, prompt_tokens=tokens, completion_tokens=self.count_tokens(text)
+        )
+
+    @property
+    def last_prompt(self) -> str:
+        return self.requests[-1][-1]["content"]
