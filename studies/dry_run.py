@@ -19,6 +19,7 @@ import optuna
 from objective import Testbed
 from objective.objective import suggest
 from samplers._llm.chat import Completion
+from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import NoChatFound
 from studies.loop import StudyLoop
 from studies.methods import METHODS
@@ -34,14 +35,13 @@ if TYPE_CHECKING:
 
 # A long study is not played to its end: later turns cost what the last of these did.
 PLAYED_TRIALS = 60
-CHARACTERS_PER_TOKEN = 3.5  # of a tokenizer that nobody could be asked about; an estimate
 
 
 class PlayedChat:
     """Answers any request with a valid reply to its schema and keeps the books.
 
     Args:
-        real: Whose tokens are counted; ``None`` estimates them.
+        real: Whose tokens are counted, if its server can; ``None`` estimates them from above.
     """
 
     def __init__(self, real: Chat | None) -> None:
@@ -53,9 +53,7 @@ class PlayedChat:
         self.first: list[Message] = []
 
     def count_tokens(self, text: str) -> int:
-        if self._real is not None:
-            return self._real.count_tokens(text)
-        return int(len(text) / CHARACTERS_PER_TOKEN) + 1
+        return estimate_tokens(text) if self._real is None else self._real.count_tokens(text)
 
     def complete(
         self,
@@ -126,7 +124,6 @@ def dry_run(spec: StudySpec, price_in: float | None, price_out: float | None) ->
     scale = calls / len(chat.requests) if chat.requests else 0.0
     llm = {
         "model": chat.model,
-        "tokens_are": "estimated" if real is None else "counted",
         "trials": n_trials,
         "first_prompt": [dict(message) for message in chat.first],
         "first_prompt_tokens": chat.requests[0][0] if chat.requests else 0,

@@ -153,16 +153,26 @@ def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed) ->
 
 
 def open_llm(llm: str | None, model: str | None) -> Chat:
-    """The language model that the options name, else the one that can be found.
+    """The language model that ``--llm`` and ``--model`` name, else the one that can be found.
 
     Raises:
         NoChatFound: If there is none.
+        Misuse: If the two don't go together.
     """
     from samplers._llm.chat import default_chat
     from samplers._llm.chat import open_chat
 
     if llm is None and model is None:
         return default_chat()
+    if llm is None:
+        llm = os.environ.get("OPENAI_BASE_URL")
+        if llm is None and "OPENAI_API_KEY" in os.environ:
+            llm = "openai"
+    if llm in (None, "local") and model is not None:
+        raise Misuse(
+            f"--model {model} must be a model of a server that --llm or OPENAI_BASE_URL names;"
+            " the embedded one has none to choose from, but --llm takes the path of a .gguf file"
+        )
     return open_chat(llm or "local", model=model)
 
 
@@ -270,14 +280,14 @@ def share_work(
 
 def share_embedded_model(llm: str | None, model: str | None) -> str | None:
     """Let one process serve the model to all, instead of each loading its own: `llm` to use."""
-    named = llm is not None or model is not None
-    if named and llm not in (None, "local"):
-        return llm
-    if not named and (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
-        return llm
     from samplers._llm.local import embedded_server
 
-    return embedded_server(model)
+    elsewhere = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
+    if llm == "local" or (llm is None and model is None and not elsewhere):
+        return embedded_server()
+    if llm is not None and llm.endswith(".gguf"):
+        return embedded_server(llm)
+    return llm
 
 
 def _work(

@@ -56,7 +56,8 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
     parts.append("The first prompt (its measured values are placeholders):\n")
     parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
     parts.append(
-        f"{llm['first_prompt_tokens']} tokens ({llm['tokens_are']}). {llm['trials']} trials:"
+        f"{llm['first_prompt_tokens']} tokens, by the server's count if it has one, else an estimate"
+        f" from above. {llm['trials']} trials:"
         f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
         f" {llm['completion_tokens']} completion tokens."
     )

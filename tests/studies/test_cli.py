@@ -217,6 +217,36 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(cli: Cli, testbed: Path) ->
     assert list(cli.folder.iterdir()) == []
 
 
+def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
+    cli: Cli, testbed: Path
+) -> None:
+    # Nothing listens at this address: a dry run needs no model.
+    llm = {"llm": "http://127.0.0.1:9/v1", "model": "m", "price_in": 3, "price_out": 15}
+    done = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["llm"]
+    prompt = "".join(message["content"] for message in facts["first_prompt"])
+    assert "DEPTH" in prompt and "val_bpb" in prompt
+    assert 0 < facts["first_prompt_tokens"] < len(prompt)
+    assert facts["calls"] == 6  # 30 % of the 20 trials after start-up
+    tokens = facts["prompt_tokens"] * 3 + facts["completion_tokens"] * 15
+    assert facts["cost"] == pytest.approx(tokens / 1e6, abs=1e-4)
+    assert list(cli.folder.iterdir()) == []
+    text = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run").stdout
+    assert prompt.splitlines()[0] in text and "6 calls" in text
+
+
+@pytest.mark.llm
+def test_a_study_with_the_embedded_model_says_who_decided_what(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "centaur", trials=14, llm="local"), "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    turns = {k: n for k, n in facts["sources"].items() if k.startswith("llm")}
+    assert facts["llm"]["turns"] == sum(turns.values()) == 1
+    assert facts["llm"]["prompt_tokens"] > 0 and facts["llm"]["seconds"] > 0
+    assert "llm 1" in done.stderr.splitlines()[-1]
+
+
 def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
     rows = json.loads(cli("space", "--testbed", testbed, "--json").stdout)
     nothing = dict.fromkeys(("low", "high", "log", "step", "choices"))
@@ -257,6 +287,8 @@ def test_every_command_has_a_help(cli: Cli) -> None:
         ("run --method tpe --testbed nowhere", "train.py"),
         ("run --method tpe --storage nowhere", "sqlite:///autoresearch.db"),
         ("run --method tpe --storage sqlite:///no/such/folder.db", "folder"),
+        ("run --method centaur --llm nonsense", "local"),
+        ("run --method centaur --llm local --model big", ".gguf"),
         ("status", "autoresearch.db"),
         ("dashboard --storage sqlite:///nothing.db", "nothing.db"),
         ("space --testbed nowhere", "train.py"),
