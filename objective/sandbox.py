@@ -91,6 +91,18 @@ _KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"
 _GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
 
+# Can it import, write its folder, and (with another user's rights) read the caches?
+_PROBE = """
+import json, os, sys, zlib
+open("own", "w").close()
+for folder in filter(os.path.exists, sys.argv[1:]):
+    for path in (folder, *(os.path.join(folder, name) for name in os.listdir(folder))):
+        if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
+            sys.exit(f"{path} is not readable")
+print(os.listdir("."))
+"""
+
+
 class SandboxError(RuntimeError):
     """Model-written code can't be run here safely; the message says what would help."""
 
@@ -308,12 +320,11 @@ def _problem(sandbox: Sandbox) -> str | None:
         folder = Path(name)
         # World-readable like a trial's: with another user id it has to be.
         script = folder / "probe.py"
-        script.write_text(
-            "import json, zlib, os\nopen('own', 'w').close()\nprint(os.listdir('.'))\n"
-        )
+        script.write_text(_PROBE)
         script.chmod(0o644)
         try:
-            command = sandbox.command([sys.executable, "probe.py"], folder=folder, wall_seconds=10)
+            argv = [sys.executable, "probe.py", *(str(Path.home() / name) for name in _CACHES)]
+            command = sandbox.command(argv, folder=folder, wall_seconds=10)
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
