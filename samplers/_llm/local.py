@@ -35,6 +35,11 @@ _CONTEXT_TOKENS = 8192
 _SLOTS = 2
 # Prefixes that had to leave their slot are kept in this much memory; one of 2,600 tokens has 60.
 _CACHE_MB = 512
+# Tokens in a row from which a piece of the cache is moved up when what was before it is gone, as
+# when the oldest row leaves a table of trials. Shorter than a row.
+_REUSED_TOKENS = 32
+
+_SMALL_MODEL_BYTES = 500_000_000
 
 _servers: dict[Path, xllamacpp.Server] = {}
 _servers_lock = threading.Lock()
@@ -134,10 +139,16 @@ def _start(path: Path, host: str, port: int) -> xllamacpp.Server:
     params.n_parallel = _SLOTS
     params.n_ctx = _SLOTS * _CONTEXT_TOKENS  # divided among the slots
     params.cache_ram_mib = _CACHE_MB
+    params.n_cache_reuse = _REUSED_TOKENS
     params.ui = False
     params.verbosity = 0  # else it writes a dozen lines a request to stderr
-    params.cpuparams.n_threads = _n_cpus()
-    params.cpuparams_batch.n_threads = _n_cpus()
+    params.warmup = False  # the first request would not be slower for more than a moment
+    params.cpuparams_batch.n_threads = _n_cpus()  # reading the prompt
+    # Writing the reply: the threads of a small model meet after every few microseconds of work, and
+    # spin there. Where the machine has something else to do, as a training, two of them wrote 1 to
+    # 3 tokens a second and one wrote 15; on an idle machine it was 62 and 40.
+    small = path.stat().st_size < _SMALL_MODEL_BYTES
+    params.cpuparams.n_threads = 1 if small else _n_cpus()
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:

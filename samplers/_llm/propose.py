@@ -50,7 +50,7 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 # LLM turns of a study in a row that may fail before it stops.
 MAX_ERRORS_IN_A_ROW = 5
 
-# A server whose context is smaller than the budget says so; each time the budget shrinks to this
+# A server whose context is smaller than the budget says so; each time the prompt shrinks to this
 # share, or to what the server says that it holds.
 _SHRINK = 0.7
 _MAX_SHRINKS = 5
@@ -154,7 +154,8 @@ def propose(
             shrinks += 1
             if shrinks > _MAX_SHRINKS:
                 return failed_turn(study, trial, error, exchanges, on_error)
-            budget = _smaller(budget, error, max_reply_tokens)
+            taken = min(budget, count_tokens(chat, messages))
+            budget = _smaller(taken, error, max_reply_tokens)
             messages, extent = fit(build, chat, budget, extent)
             continue
         except ChatError as error:

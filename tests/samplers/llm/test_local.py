@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 import pickle
 import subprocess
@@ -107,16 +106,19 @@ def test_a_server_that_is_gone_is_started_again(chat: Chat) -> None:
     assert chat.complete(ASK, max_tokens=1).attempts == 1
 
 
-def test_another_process_starts_its_own(chat: Chat) -> None:
+def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path: Path) -> None:
     chat.complete(ASK, max_tokens=1)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        address = pool.apply(_address, (pickle.dumps(chat),))
-    assert address != local.embedded_server()
-
-
-def _address(pickled: bytes) -> str:
-    pickle.loads(pickled).complete(ASK, max_tokens=1)
-    return local.embedded_server()
+    (tmp_path / "chat").write_bytes(pickle.dumps(chat))
+    code = (
+        "import pickle, sys; from samplers._llm.local import embedded_server\n"
+        "chat = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert chat.complete([{'role': 'user', 'content': 'Hi'}], max_tokens=1).completion_tokens\n"
+        "print(embedded_server())"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "chat")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("http://127.0.0.1:"), done.stderr
+    assert done.stdout.strip() != local.embedded_server()
 
 
 def test_it_prints_nothing_and_ends_with_the_process() -> None:
