@@ -78,7 +78,10 @@ from studies.code_sources import SourceLost
 from studies.code_sources import Sources
 from studies.edit_blocks import apply_edits
 from studies.edit_blocks import EditError
+from studies.edit_blocks import menu_schema
+from studies.edit_blocks import NoBlocks
 from studies.edit_blocks import parse_edits
+from studies.edit_blocks import parse_menu_reply
 from studies.edit_blocks import parse_whole_file
 from studies.errors import Failed
 from studies.gate import check_source
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
 
     from samplers._llm.chat import Chat
+    from samplers._llm.chat import Completion
     from samplers._llm.chat import Message
 
 
@@ -331,19 +335,25 @@ class CodeAgent:
             seed += 1009 * os.getpid()
         exchanges: list[Exchange] = []
         source = reason = ""
+        menu: list[str] = []
         for attempt in range(2):
-            completion = self._ask(messages, seed + attempt)
+            completion = self._ask(messages, seed + attempt, menu_schema(menu) if menu else None)
             text = completion.text
-            attributes["description"] = describe(text)
             try:
-                if completion.truncated and not self._spec.whole_files and ">>>>" not in text:
-                    raise EditError("The reply was cut off before its first block was closed.")
-                source = self._edited(parent, text)
+                if menu and text.lstrip().startswith("{"):
+                    description, block = parse_menu_reply(text)
+                    attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
+                    source = apply_edits(parent, [block])
+                else:
+                    attributes["description"] = describe(text)
+                    source = self._edited(parent, text)
                 attributes["fingerprint"] = self._check(source, trials)
             except (EditError, GateError) as error:
                 source, reason = "", str(error)
                 exchanges.append(Exchange(messages, completion, error=reason))
-                messages = self._retry(messages, text, reason)
+                if isinstance(error, NoBlocks):
+                    menu = constant_lines(parent)
+                messages = self._retry(messages, text, reason, menu)
                 continue
             exchanges.append(Exchange(messages, completion))
             break
@@ -372,10 +382,13 @@ class CodeAgent:
         ]
         self._record(waiting[-1], exchanges)
 
-    def _ask(self, messages: list[Message], seed: int) -> Any:
+    def _ask(
+        self, messages: list[Message], seed: int, schema: dict[str, Any] | None
+    ) -> Completion:
         try:
             return self._chat.complete(
                 messages,
+                schema=schema,
                 max_tokens=self._reply_tokens(),
                 temperature=TEMPERATURE,
                 seed=seed % 2**31,
@@ -393,19 +406,30 @@ class CodeAgent:
             tokens += int(1.2 * self._chat.count_tokens(self._testbed.source))
         return tokens
 
-    def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
-        """The second request: the reply and what is wrong with it, or only the latter."""
-        complaint: Message = {
-            "role": "user",
-            "content": f"That reply can't be used. {reason}\nReply again, in the same form.",
-        }
+    def _retry(
+        self, messages: list[Message], reply: str, reason: str, menu: Sequence[str]
+    ) -> list[Message]:
+        """The second request: the reply and what is wrong with it, or only the latter.
+
+        A model that didn't get the format is asked for less: to change one constant, as JSON.
+        """
+        if menu:
+            how = (
+                "Reply with one JSON object instead: description (what you change and why), line"
+                " (one of the lines below) and new_line (the line that takes its place: the same"
+                " name with another value).\n" + "\n".join(menu)
+            )
+        else:
+            how = "Reply again, in the same form."
+        reason = f"{reason}\n{how}"
+        complaint: Message = {"role": "user", "content": f"That reply can't be used. {reason}"}
         longer = [*messages, {"role": "assistant", "content": reply[:2000]}, complaint]
         limit = self._chat.context_tokens
         if limit is not None:
             needed = sum(self._chat.count_tokens(m["content"]) + 16 for m in longer)
             if needed + self._reply_tokens() > limit:
                 last = messages[-1]
-                short = f"{last['content']}\n\nAn earlier reply couldn't be used. {reason[:600]}"
+                short = f"{last['content']}\n\nAn earlier reply couldn't be used. {reason[:1500]}"
                 return [*messages[:-1], {"role": last["role"], "content": short}]
         return longer
 
@@ -526,6 +550,13 @@ class CodeAgent:
                         return ""
                     return log_tail(path.read_text(errors="replace"))
         return ""
+
+
+def constant_lines(source: str) -> list[str]:
+    """Lines of a script that assign its upper-case constants, those that occur once."""
+    lines = source.splitlines()
+    found = [lines[constant.line - 1] for constant in read_constants(source).values()]
+    return [line for line in found if line.strip() and lines.count(line) == 1]
 
 
 def describe(reply: str) -> str:

@@ -94,6 +94,7 @@ class ScriptedChat:
     ) -> None:
         self.replies = list(replies)
         self.requests: list[list[Message]] = []
+        self.schemas: list[Any] = []
         self._context = context
         self._log = log
 
@@ -118,6 +119,7 @@ class ScriptedChat:
         seed: int | None = None,
     ) -> Completion:
         self.requests.append(list(messages))
+        self.schemas.append(schema)
         if self._log is not None:
             with open(self._log, "a") as file:
                 file.write(json.dumps(list(messages)) + "\n")
