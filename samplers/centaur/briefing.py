@@ -10,17 +10,22 @@ from __future__ import annotations
 import csv
 from importlib.resources import files
 import io
+import json
 from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.study import StudyDirection
 
-from .._llm.prompt import describe_history
+from .._llm.history import finished_trials
+from .._llm.history import ranked
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
-from .._llm.prompt import format_params
+from .._llm.prompt import format_failures
+from .._llm.prompt import format_header
+from .._llm.prompt import format_row
 from .._llm.prompt import shorten
+from .._llm.prompt import window_start
 from .._llm.values import format_value
 
 
@@ -39,8 +44,8 @@ if TYPE_CHECKING:
 
 # Correlations that are told, and those too weak to be told. With 13 parameters they stay below
 # 0.25 for hundreds of trials, and a full matrix of them is noise that costs a thousand tokens.
-_N_CORRELATIONS = 5
-_WEAK_CORRELATION = 0.1
+_N_CORRELATIONS = 3
+_WEAK_CORRELATION = 0.15
 
 _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
@@ -60,18 +65,44 @@ def briefing(
     rule: Rule | None,
     state: str,
     ask: str,
+    fullest: bool = False,
 ) -> list[Message]:
-    """The request's messages, for ``propose``."""
-    history = describe_history(study, space, extent, rule=rule)
+    """The request's messages, for ``propose``.
+
+    Args:
+        study: The study.
+        space: The parameters.
+        extent: How much is told.
+        task: The task's text.
+        noise: Standard deviation of the value on repetition, if known.
+        rule: The objective's own rule.
+        state: CMA-ES's state as text.
+        ask: The question.
+        fullest: Make the table as long as it will become before it is cut the next time. An
+            extent at which this fits can stay for good; one that only fits now would have the
+            table's beginning jump back and forth from turn to turn, and nothing be cached.
+    """
+    finished = finished_trials(study)
+    best = ranked(study)[: extent.best]
+    recent = finished[window_start(len(finished), extent) :]
+    # One table, so that a row is only ever added at the end or taken away. llama.cpp can reuse
+    # what is behind a row that is gone; a list of the best below would be new at every turn.
+    rows = [
+        format_row(t, space, rule)
+        for t in sorted({t.number: t for t in [*best, *recent]}.values(), key=lambda t: t.number)
+    ]
+    if fullest and rows:
+        missing = extent.best + extent.recent + extent.step - 1 - len(rows)
+        rows += [max(rows, key=len)] * missing
     text = fill(
         template("prompt.md"),
         task=shorten(task, extent.task_characters) or _DEFAULT_TASK,
         direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
         noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
         space=describe_search_space(space),
-        trials=history.trials,
-        failures=history.failures,
-        best=history.best,
+        trials="\n".join([format_header(space), *rows]),
+        best=", ".join(f"trial {t.number}" for t in best) or "none yet",
+        failures=format_failures(finished),
         state=state,
         ask=ask,
     )
@@ -79,26 +110,22 @@ def briefing(
 
 
 def question(
-    space: Mapping[str, BaseDistribution],
     *,
     form: str,
     number: int,
     trials_left: int | None,
-    base: Mapping[str, Any],
-    origin: str,
+    base: str,
     fixed: Mapping[str, Any],
 ) -> str:
-    """What is asked: a whole configuration, or changes to ``base``, which is ``origin``."""
+    """What is asked: a whole configuration, or changes to ``base``."""
     values = {
         "number": number,
         "left": "" if trials_left is None else f" ({trials_left} are left)",
-        "fixed": f" These values are fixed: {dict(fixed)}." if fixed else "",
+        "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
     }
     if form == "full":
         return fill(template("ask_full.md"), **values)
-    return fill(
-        template("ask_changes.md"), base=format_params(base, space), origin=origin, **values
-    )
+    return fill(template("ask_changes.md"), base=base, **values)
 
 
 def describe_state(
@@ -130,10 +157,9 @@ def describe_state(
     }
     steps = ", ".join(f"{state.sigma:.2g}" for state in states)
     lines = [
-        f"Generation {now.generation}, {evaluated} of {now.population_size} trials evaluated. "
-        f"Step size as a share of the ranges, to now: {steps}.",
-        "Its mean, one standard deviation to either side, and its proposal for this trial, in "
-        "the table's columns:",
+        f"Generation {now.generation}, {evaluated} of {now.population_size} trials done. "
+        f"Step size, as a share of the ranges, until now: {steps}.",
+        "Mean, one standard deviation to either side, its proposal; columns as in the table:",
         *(_row(label, values, space) for label, values in rows.items()),
     ]
     names = list(cube.space)

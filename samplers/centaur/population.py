@@ -187,13 +187,11 @@ def _told(
     return told
 
 
-def anchor(trial: FrozenTrial, optimizer_key: str | None) -> FrozenTrial:
-    """A copy that carries an optimizer but is a member of no generation."""
+def anchor(trial: FrozenTrial, optimizer_key: str) -> FrozenTrial:
+    """A copy that carries the trial's optimizer, if any, but is a member of no generation."""
     carried = copy.copy(trial)
     carried.state = TrialState.COMPLETE
     carried.system_attrs = {
-        key: value
-        for key, value in trial.system_attrs.items()
-        if optimizer_key is not None and key.startswith(optimizer_key)
+        key: value for key, value in trial.system_attrs.items() if key.startswith(optimizer_key)
     }
     return carried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import math
 import re
 import threading
@@ -14,12 +15,15 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import CmaEsSampler
 from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import TrialState
 
 from .._llm.chat import default_chat
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
 from .._llm.history import ranked
+from .._llm.prompt import count_tokens
 from .._llm.prompt import Extent
+from .._llm.prompt import format_params
 from .._llm.propose import propose
 from .._llm.record import BASE
 from .._llm.record import ENQUEUED
@@ -61,7 +65,17 @@ _N_PROBES = 4
 # Generations whose step size the model is told.
 _N_STEPS = 5
 
-_EXTENT = Extent(recent=20, step=10, best=5)
+# How much of the history is told, the first that fits. A table that is cut in larger steps stays
+# the same for longer, a smaller step leaves room for more rows.
+_EXTENTS = (
+    Extent(recent=20, step=10),
+    Extent(recent=20, step=3),
+    Extent(recent=16, step=3),
+    Extent(recent=13, step=3),
+    Extent(recent=11, step=3),
+    Extent(recent=9, step=3),
+    Extent(recent=7, step=3),
+)
 
 
 class CentaurSampler(CmaEsSampler):
@@ -184,7 +198,7 @@ class CentaurSampler(CmaEsSampler):
         if not 0 <= llm_ratio <= 1:
             raise ValueError(f"`llm_ratio` must be between 0 and 1, but got {llm_ratio}.")
         for name, value, choices in (
-            ("reply", reply, ("auto", "full", "changes")),
+            ("reply", reply, ("auto", "full", "changes", "menu")),
             ("learn_from_llm", learn_from_llm, ("clipped", "all")),
             ("on_error", on_error, ("base", "raise")),
         ):
@@ -237,18 +251,16 @@ class CentaurSampler(CmaEsSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._raise_error_if_multi_objective(study)
-        numerical = {
-            name: d
-            for name, d in search_space.items()
-            if not isinstance(d, CategoricalDistribution)
-        }
+        numerical = _numerical(search_space)
         base: dict[str, Any] = {}
         if numerical:
             cube = UnitCube(numerical, with_margin=self._with_margin)
             view = cast("Study", StudyView(study, self._trials_to_learn(study, cube)))
             base = super().sample_relative(view, trial, numerical)
-
         fixed = trial.system_attrs.get("fixed_params", {})
+        if base or not numerical:
+            base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
+
         asked = {name: d for name, d in search_space.items() if name not in fixed}
         if not asked or not self.is_llm_turn(trial.number):
             if not fixed:
@@ -256,6 +268,32 @@ class CentaurSampler(CmaEsSampler):
                 record(study, trial, source=STARTUP if startup else BASE)
             return base
         return self._ask(study, trial, search_space, base)
+
+    def _draw_categories(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Categorical values for CMA-ES's proposal, from the independent sampler.
+
+        In the order in which the objective suggests them, so that one seed gives the values that
+        CmaEsSampler would have.
+        """
+        wanted = {
+            name: d
+            for name, d in space.items()
+            if isinstance(d, CategoricalDistribution) and name not in fixed
+        }
+        if not wanted:
+            return {}
+        suggested = (_first_complete(study) or trial).params
+        return {
+            name: self._independent_sampler.sample_independent(study, trial, name, wanted[name])
+            for name in {**suggested, **wanted}
+            if name in wanted
+        }
 
     def sample_independent(
         self,
@@ -326,14 +364,11 @@ class CentaurSampler(CmaEsSampler):
             trials, generation_key=self._attr_key_generation, optimizer_key=self._optimizer_key
         )
         carrier = generation.carrier
-        if carrier is not None:
-            seen = anchor(carrier, self._attr_key_optimizer)
-        else:
-            # CmaEsSampler starts when one trial is COMPLETE.
-            complete = next(iter(self._get_trials(study)), None)
-            if complete is None:
-                return []
-            seen = anchor(complete, None)
+        # CmaEsSampler starts when one trial is COMPLETE.
+        source = carrier or _first_complete(study)
+        if source is None:
+            return []
+        seen = anchor(source, self._attr_key_optimizer)
 
         size = self._popsize or default_population_size(len(cube.space))
         if len(generation.members) < size:
@@ -377,40 +412,52 @@ class CentaurSampler(CmaEsSampler):
         }
         form = self.reply_form(study)
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
-        start, origin = own, "CMA-ES's proposal"
+        fixed = trial.system_attrs.get("fixed_params", {})
+        fixed = {name: value for name, value in fixed.items() if name in space}
+        start, named = own, "CMA-ES's proposal"
         if form != "full" and best:
             start = {name: best[0].params[name] for name in space}
-            origin = f"that of trial {best[0].number}, the best so far"
-        fixed = trial.system_attrs.get("fixed_params", {})
+            named = f"trial {best[0].number}, the best so far"
+        elif not base:
+            named = f"this configuration: {format_params({**own, **fixed}, space)}"
         state, stored = self._describe_state(study, trial, space, base)
         ask = question(
-            space,
             form=form,
             number=trial.number,
             trials_left=None if self._n_trials is None else self._n_trials - trial.number,
-            base={**start, **fixed},
-            origin=origin,
-            fixed={name: value for name, value in fixed.items() if name in space},
+            base=named,
+            fixed=fixed,
+        )
+        build = partial(
+            briefing,
+            study,
+            space,
+            task=self._task,
+            noise=self._noise,
+            rule=self._rule,
+            state=state,
+            ask=ask,
+        )
+        chat = self._resolve_chat()
+        extent = next(
+            (
+                extent
+                for extent in _EXTENTS
+                if count_tokens(chat, build(extent=extent, fullest=True))
+                <= self._max_prompt_tokens
+            ),
+            _EXTENTS[-1],
         )
         proposal = propose(
             study,
             trial,
             space,
-            chat=self._resolve_chat(),
-            build=lambda extent: briefing(
-                study,
-                space,
-                extent,
-                task=self._task,
-                noise=self._noise,
-                state=state,
-                ask=ask,
-                rule=self._rule,
-            ),
+            chat=chat,
+            build=lambda extent: build(extent=extent),
             base=start,
             form=form,
             rule=self._rule,
-            extent=_EXTENT,
+            extent=extent,
             max_prompt_tokens=self._max_prompt_tokens,
             seed=None if self._seed is None else _mix(self._seed, trial.number),
             on_error=self._on_error,
@@ -446,11 +493,11 @@ class CentaurSampler(CmaEsSampler):
         The generation that this trial belongs to may have been begun by this very trial, so its
         optimizer may be stored on it.
         """
-        if not base:
-            return "It has not started: no trial succeeded, or the search space changed.", None
-        numerical = {name: d for name, d in space.items() if name in base}
-        cube = UnitCube(numerical, with_margin=self._with_margin)
         running = study._storage.get_trial(trial._trial_id)
+        if self._attr_key_generation not in running.system_attrs:
+            return "It has not started: no trial succeeded, or the search space changed.", None
+        numerical = _numerical(space)
+        cube = UnitCube(numerical, with_margin=self._with_margin)
         generation = running.system_attrs[self._attr_key_generation]
         trials = [
             t
@@ -476,6 +523,15 @@ class CentaurSampler(CmaEsSampler):
             show_covariance=self._show_covariance,
         )
         return text, (cube, states[-1])
+
+
+def _first_complete(study: Study) -> FrozenTrial | None:
+    trials = study._get_trials(deepcopy=False, use_cache=True)
+    return next((t for t in trials if t.state == TrialState.COMPLETE), None)
+
+
+def _numerical(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    return {n: d for n, d in space.items() if not isinstance(d, CategoricalDistribution)}
 
 
 def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
