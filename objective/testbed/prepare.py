@@ -35,7 +35,7 @@ import torch.nn.functional as F
 
 MAX_SEQ_LEN = 128  # tokens of context
 TIME_BUDGET = 10.0  # seconds of training; a launcher may overwrite it before train.py starts
-EVAL_BYTES = 98_304  # validation text that evaluate_bpb scores, the same for every model
+EVAL_BYTES = 65_536  # validation text that evaluate_bpb scores, the same for every model
 VOCAB_SIZE = 1024  # 256 bytes + merges
 
 PREPARE_VERSION = 1  # part of the cache key: raise it whenever the prepared bytes would change

@@ -1,0 +1,415 @@
+"""The embedded testbed itself: its data, its evaluation, and real trainings of 2 seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import importlib.util
+import os
+from pathlib import Path
+import random
+import re
+import shutil
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from objective.source import set_constants
+
+
+TESTBED = Path(__file__).parents[2] / "objective" / "testbed"
+
+# What a launcher does: set the time budget before train.py reads it, then run train.py. FAKE_CLOCK
+# makes a look at the clock last so many seconds, so that a run has the same steps on any machine.
+LAUNCHER = """
+import itertools, os, runpy, sys, time
+sys.path.insert(0, os.getcwd())
+import prepare
+prepare.TIME_BUDGET = float(os.environ.get("BUDGET", "2"))
+if "FAKE_CLOCK" in os.environ:
+    clock = itertools.count(step=float(os.environ["FAKE_CLOCK"]))
+    time.perf_counter = lambda: next(clock)
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+QUICK = {"DEPTH": 1, "TOTAL_BATCH_SIZE": 1024, "DEVICE_BATCH_SIZE": 8}  # a step of 10 ms
+
+
+def load(name: str, as_name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(as_name, TESTBED / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[as_name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def prepare(cache: Path) -> Iterator[Any]:
+    """prepare.py as a module, with the embedded corpus in a cache of this test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTORESEARCH_CACHE", str(cache))
+        patch.delenv("AUTORESEARCH_CORPUS", raising=False)
+        patch.setitem(sys.modules, "prepare", None)
+        yield load("prepare", "prepare")
+
+
+@pytest.fixture(scope="module")
+def train(prepare: Any) -> Any:
+    return load("train", "embedded_train")
+
+
+@pytest.fixture
+def run(
+    prepare: Any, cache: Path, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run train.py with constants replaced; keyword arguments in capitals are the environment."""
+    prepare.prepare()
+
+    def run_with(
+        constants: dict[str, Any], **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        source = (TESTBED / "train.py").read_text()
+        (tmp_path / "train.py").write_text(set_constants(source, constants))
+        shutil.copy(TESTBED / "prepare.py", tmp_path)
+        return subprocess.run(
+            [sys.executable, "-c", LAUNCHER],
+            cwd=tmp_path,
+            env={**os.environ, "AUTORESEARCH_CACHE": str(cache), **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run_with
+
+
+def summary(out: str) -> dict[str, float]:
+    block = out.split("\n---\n")[1]
+    return {key: float(value) for key, value in re.findall(r"(\w+): +(\S+)", block)}
+
+
+def make_corpus(folder: Path, n_bytes: int = 2_600_000) -> Path:
+    """English-like text files in `folder`."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 8))) for _ in range(3000)]
+    folder.mkdir()
+    for i in range(4):
+        paragraphs: list[str] = []
+        while sum(map(len, paragraphs)) < n_bytes / 4:
+            paragraphs.append(" ".join(rng.choices(words, k=80)).capitalize() + ".")
+        (folder / f"{i}.txt").write_text("\n\n".join(paragraphs))
+    return folder
+
+
+# Training
+
+
+def test_two_seconds_of_training_end_with_a_complete_summary(run: Any, train: Any) -> None:
+    done = run({})
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = summary(done.stdout)
+    assert set(facts) == {
+        *("val_bpb", "training_seconds", "total_seconds", "peak_vram_mb"),
+        *("total_tokens_M", "num_steps", "num_params_M", "depth"),
+    }
+    assert facts["training_seconds"] >= 2
+    assert facts["peak_vram_mb"] > 50
+    tokens_per_step = facts["total_tokens_M"] * 1e6 / facts["num_steps"]
+    assert tokens_per_step == pytest.approx(train.TOTAL_BATCH_SIZE, rel=0.05)
+    assert re.search(r"^step \d{5} \(\d+\.\d%\) \| loss: \d+\.\d{6} \| ", done.stdout, re.M)
+
+
+def test_thirty_steps_learn_more_than_how_often_each_token_occurs(run: Any, prepare: Any) -> None:
+    tokens = np.fromfile(prepare.prepare() / "val.bin", dtype=np.uint16)
+    share = np.bincount(tokens) / len(tokens)
+    share = share[share > 0]
+    mean_bytes = np.mean([len(prepare.load_tokenizer().token_bytes[t]) for t in tokens])
+    small = {"DEPTH": 2, "TOTAL_BATCH_SIZE": 1024, "DEVICE_BATCH_SIZE": 8}
+    entropy = -(share * np.log2(share)).sum() / mean_bytes
+    assert 1.0 < summary(run(small, FAKE_CLOCK="0.0334").stdout)["val_bpb"] < entropy
+
+
+def test_same_seed_and_steps_give_the_same_numbers_and_another_seed_others(run: Any) -> None:
+    bpb = [
+        summary(run(QUICK, FAKE_CLOCK="0.2", AUTORESEARCH_SEED=seed).stdout)["val_bpb"]
+        for seed in ("0", "0", "1")
+    ]
+    assert bpb[0] == bpb[1] != bpb[2]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(run: Any) -> None:
+    # A row of 8 sequences is drawn as two of 4 are. The clock is read once per pass and per step.
+    outputs = [
+        run({**QUICK, "DEVICE_BATCH_SIZE": size}, FAKE_CLOCK=clock).stdout
+        for size, clock in ((8, "0.3"), (4, "0.2"))
+    ]
+    losses = [[float(x) for x in re.findall(r"loss: (\S+)", out)] for out in outputs]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_step_that_outlasts_the_budget_is_cut_off(run: Any) -> None:
+    large = {**QUICK, "DEVICE_BATCH_SIZE": 4, "TOTAL_BATCH_SIZE": 8192}  # 16 passes
+    facts = summary(run(large, FAKE_CLOCK="0.1").stdout)
+    assert (facts["num_steps"], facts["total_tokens_M"]) == (1, 0.0082)
+    facts = summary(run(large, FAKE_CLOCK="0.5").stdout)
+    assert (facts["num_steps"], facts["total_tokens_M"]) == (
+        1,
+        0.002,
+    )  # the first, as far as it got
+
+
+def test_diverged_training_stops_with_a_failure_that_says_nan(run: Any) -> None:
+    done = run({"MATRIX_LR": 1e30})
+    assert done.returncode == 1
+    assert re.search(r"^FAIL: .*nan", done.stdout, re.M)
+    assert "---" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"WINDOW_PATTERN": "SXL"}, "WINDOW_PATTERN must be of S and L, got 'SXL'"),
+        ({"TOTAL_BATCH_SIZE": 1000}, "TOTAL_BATCH_SIZE must be a multiple of"),
+    ],
+)
+def test_a_wrong_constant_is_named_before_training(
+    run: Any, constants: dict[str, Any], message: str
+) -> None:
+    done = run(constants)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "step 0" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA is enforced on Linux")
+def test_too_large_a_model_fails_with_the_allocators_own_error(run: Any, tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (700 * 2**20, before[1]))  # children inherit it
+    try:
+        done = run(
+            {"DEPTH": 6, "ASPECT_RATIO": 48, "DEVICE_BATCH_SIZE": 128, "TOTAL_BATCH_SIZE": 2**14}
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert done.returncode == 1
+    assert "can't allocate memory" in done.stderr
+
+
+# Parts of train.py
+
+
+def test_schedule_rises_stays_and_falls_to_the_final_share(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WARMUP_RATIO", 0.2), ("WARMDOWN_RATIO", 0.5), ("FINAL_LR_FRAC", 0.1)):
+        monkeypatch.setattr(train, name, value)
+    at = [0.0, 0.1, 0.2, 0.5, 0.75, 1.0]
+    expected = [0.0, 0.5, 1.0, 1.0, 0.55, 0.1]
+    assert [train.lr_multiplier(p) for p in at] == pytest.approx(expected)
+
+
+def test_window_pattern_repeats_over_layers_and_the_last_sees_everything(train: Any) -> None:
+    assert train.layer_windows("SSL", 5, 128) == [64, 64, 128, 64, 128]
+    assert train.layer_windows("S", 1, 128) == [128]
+
+
+def test_width_is_rounded_up_to_whole_heads(train: Any) -> None:
+    assert train.model_width(3, 32, 64) == 128  # 96 and a part of a head
+    assert train.model_width(4, 32, 64) == 128
+
+
+def test_orthogonalize_brings_singular_values_near_one(train: Any) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(train.orthogonalize(torch.randn(3, 32, 8), 5))
+    assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_soft_cap_is_a_shifted_tanh_with_its_gradient(train: Any) -> None:
+    z = torch.linspace(-40, 40, 9, dtype=torch.double, requires_grad=True)
+    y = train.SoftCap.apply(z * (2 / 15.0), 15.0)
+    assert torch.allclose(y - 15, 15 * torch.tanh(z / 15))
+    (gradient,) = torch.autograd.grad(y.sum(), z)
+    assert torch.allclose(gradient, 1 - torch.tanh(z / 15) ** 2)
+
+
+def test_norm_is_pytorchs_rms_norm_with_its_gradient(train: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 8, requires_grad=True)
+    weights = torch.randn(4, 8)
+    results = []
+    for function in (train.norm, lambda x: torch.nn.functional.rms_norm(x, (8,))):
+        y = function(x)
+        results.append((y, *torch.autograd.grad((y * weights).sum(), x)))
+    for ours, theirs in zip(*results):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+# Evaluation
+
+
+class FixedEvaluation:
+    """Stands in for the prepared folder: val.bin with the tokens given."""
+
+    def __init__(self, prepare: Any, tokens: list[int], folder: Path) -> None:
+        np.array(tokens, dtype=np.uint16).tofile(folder / "val.bin")
+        self.folder = folder
+
+    def __call__(self) -> Path:
+        return self.folder
+
+
+def test_bits_per_byte_do_not_depend_on_the_tokenizer(
+    prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random a and b are 1 bit per byte, told one by one or in pairs."""
+    a, b = b"ab"
+    text = random.Random(0).choices([a, b], k=4098)
+    pairs = {(a, a): 256, (a, b): 257, (b, a): 258, (b, b): 259}
+    tokenizations = [
+        (prepare.Tokenizer([]), text, [a, b]),
+        (
+            prepare.Tokenizer(list(pairs)),
+            [pairs[two] for two in zip(text[::2], text[1::2])],
+            [256, 257, 258, 259],
+        ),
+    ]
+    monkeypatch.setattr(prepare, "EVAL_BYTES", 4000)
+    for i, (tokenizer, tokens, possible) in enumerate(tokenizations):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        monkeypatch.setattr(prepare, "prepare", FixedEvaluation(prepare, tokens, folder))
+        logits = torch.full((tokenizer.vocab_size,), -1e9)
+        logits[possible] = 0.0
+        bpb = prepare.evaluate_bpb(lambda x: logits.expand(*x.shape, -1), tokenizer, 4)
+        assert bpb == pytest.approx(1.0)
+
+
+def test_uniform_model_scores_the_bits_of_a_token_over_its_mean_bytes(prepare: Any) -> None:
+    tokenizer = prepare.load_tokenizer()
+    tokens = np.fromfile(prepare.prepare() / "val.bin", dtype=np.uint16)
+    bpb = prepare.evaluate_bpb(lambda x: torch.zeros(*x.shape, 1024), tokenizer, 16)
+    mean_bytes = sum(len(tokenizer.token_bytes[t]) for t in tokens) / len(tokens)
+    assert bpb == pytest.approx(10 / mean_bytes, rel=0.02)
+
+
+def test_a_model_that_sees_the_next_token_is_refused(prepare: Any) -> None:
+    def cheat(x: torch.Tensor) -> torch.Tensor:
+        return 20.0 * torch.nn.functional.one_hot(x.roll(-1, 1), 1024)
+
+    with pytest.raises(ValueError, match="must not look ahead"):
+        prepare.evaluate_bpb(cheat, prepare.load_tokenizer(), 16)
+
+
+# Data
+
+
+def test_no_document_and_no_long_line_is_in_both_splits(prepare: Any) -> None:
+    train, validation = prepare.split_documents(prepare.read_documents())
+    assert sum(len(text.encode()) for text in train) > 5_000_000
+    assert sum(len(text.encode()) for text in validation) > prepare.EVAL_BYTES
+    assert not set(train) & set(validation)
+    lines = [
+        {x for t in side for x in t.split("\n") if len(x) >= 32} for side in (train, validation)
+    ]
+    assert not lines[0] & lines[1]
+
+
+def test_documents_become_readable_text(prepare: Any) -> None:
+    text = dict(prepare.read_documents())["dabbler"]
+    assert text == (
+        "dabbler, n.\n[For dabchick. See Dap, Dip, cf. Dipchick.]\nOne who dabbles.\n"
+        "One who dips slightly into anything; a superficial meddler.\n\n"
+    )
+
+
+def test_tokens_decode_to_the_text_whatever_the_text(prepare: Any) -> None:
+    tokenizer = prepare.load_tokenizer()
+    for text in ("", "aaaa aa a", "The dog's 1234 tails;\n\n\t x²  ―é漢字🙂_x", "a" * 100):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(" the")) == 1
+
+
+def test_a_changed_corpus_is_an_error(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "CORPUS_SHA256", "0" * 64)
+    with pytest.raises(prepare.PrepareError, match="must have SHA-256 0000.*pip install"):
+        next(prepare.read_documents())
+
+
+def test_two_first_preparations_at_once_both_succeed_with_the_same_bytes(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus")
+    command = [sys.executable, str(TESTBED / "prepare.py")]
+    for cache in ("shared", "alone"):
+        env = {
+            **os.environ,
+            "AUTORESEARCH_CORPUS": str(corpus),
+            "AUTORESEARCH_CACHE": str(tmp_path / cache),
+        }
+        n = 2 if cache == "shared" else 1
+        running = [subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) for _ in range(n)]
+        assert [process.wait(timeout=120) for process in running] == [0] * n
+    contents = []
+    for cache in ("shared", "alone"):
+        (folder,) = (tmp_path / cache).iterdir()  # no draft is left behind
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert contents[0] == contents[1]
+    assert set(contents[0]) == {"train.bin", "val.bin", "tokenizer.json"}
+
+
+@pytest.mark.parametrize("problem", ["empty", "small", "parquet"])
+def test_a_corpus_that_cannot_be_used_is_one_clear_line(
+    prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    if problem == "small":
+        (tmp_path / "a.txt").write_text("Too short a story.\n" * 100)
+    if problem == "parquet":
+        (tmp_path / "a.parquet").write_bytes(b"PAR1")
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    messages = {
+        "empty": r"must be a folder with \.txt",
+        "small": "must leave at least .* bytes for validation",
+        "parquet": "pip install pyarrow",
+    }
+    monkeypatch.setenv("AUTORESEARCH_CORPUS", str(tmp_path))
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(prepare.PrepareError, match=messages[problem]):
+        prepare.prepare()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_clear_line(
+    prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("AUTORESEARCH_CORPUS", str(make_corpus(tmp_path / "corpus")))
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(prepare.PrepareError, match="can't be written .* set AUTORESEARCH_CACHE"):
+        prepare.prepare()
+
+
+def test_a_full_disk_leaves_no_half_written_corpus(
+    prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("AUTORESEARCH_CORPUS", str(make_corpus(tmp_path / "corpus")))
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepare.json, "dumps", no_space)
+    with pytest.raises(prepare.PrepareError, match="No space left on device"):
+        prepare.prepare()
+    assert list((tmp_path / "cache").iterdir()) == []
