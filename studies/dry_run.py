@@ -84,7 +84,9 @@ class PlayedChat:
         if kind == "object":
             return {name: self._answer(s) for name, s in schema.get("properties", {}).items()}
         if kind == "array":
-            return [self._answer(schema["items"]) for _ in range(schema.get("minItems", 1))]
+            # A row has a schema for each column, a list one for all of its items.
+            items = schema.get("prefixItems") or [schema["items"]] * schema.get("minItems", 1)
+            return [self._answer(item) for item in items]
         if kind == "integer":
             return self._random.randint(int(low), int(high))
         if kind == "number":
