@@ -8,9 +8,9 @@ state and the question come last.
 from __future__ import annotations
 
 import csv
-from importlib.resources import files
 import io
 import json
+from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
 def template(name: str) -> str:
     """Text of a Markdown file that lies beside this module."""
-    return (files(__package__) / name).read_text(encoding="utf-8").strip()
+    return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 
 def briefing(

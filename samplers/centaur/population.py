@@ -92,14 +92,21 @@ def current_generation(
         generation_key: System attribute that a trial's generation is stored as.
         optimizer_key: System attribute that an optimizer's pickle begins in.
     """
-    tagged = [
-        (t, t.system_attrs[generation_key])
-        for t in trials
-        if t.state.is_finished() and generation_key in t.system_attrs
-    ]
-    carrier = next((t for t, _ in reversed(tagged) if optimizer_key in t.system_attrs), None)
+    carrier = next(
+        (
+            t
+            for t in reversed(trials)
+            if optimizer_key in t.system_attrs
+            and generation_key in t.system_attrs
+            and t.state.is_finished()
+        ),
+        None,
+    )
     number = 0 if carrier is None else carrier.system_attrs[generation_key]
-    return Generation(carrier, [t for t, generation in tagged if generation == number])
+    members = [
+        t for t in trials if t.system_attrs.get(generation_key) == number and t.state.is_finished()
+    ]
+    return Generation(carrier, members)
 
 
 def is_foreign(trial: FrozenTrial) -> bool:

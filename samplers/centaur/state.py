@@ -16,6 +16,7 @@ Notation, that of Hansen's tutorial (arXiv:1604.00772) and of ``cmaes``:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from functools import lru_cache
 import math
 from typing import Any
@@ -171,9 +172,17 @@ class UnitCube:
 
     def __init__(self, space: Mapping[str, BaseDistribution], *, with_margin: bool) -> None:
         self.space = dict(space)
-        step = not with_margin  # as in CmaEsSampler.sample_relative
-        self.transform = _SearchSpaceTransform(self.space, transform_step=step, transform_0_1=True)
-        self._bounds = _SearchSpaceTransform(self.space, transform_step=step).bounds
+        self._step = not with_margin  # as in CmaEsSampler.sample_relative
+
+    # Most turns need neither.
+    @cached_property
+    def transform(self) -> _SearchSpaceTransform:
+        """Optuna's own map into the cube."""
+        return _SearchSpaceTransform(self.space, transform_step=self._step, transform_0_1=True)
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        return _SearchSpaceTransform(self.space, transform_step=self._step).bounds
 
     def points(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Coordinates of k configurations, (k, n)."""
