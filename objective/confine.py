@@ -4,8 +4,8 @@
 
     limits   resource limits, a name without RLIMIT_ to a number (see setrlimit(2))
     uid      the user and group id to become (root only); it owns nothing outside
-    mounts   a file system to build and move into, for a sandbox made by unshare(1), which gives the
-             namespaces but no view of the files; bubblewrap does this part itself
+    mounts   a file system to build and move into, for a sandbox made by unshare(1), which gives
+             the namespaces but no view of the files; bubblewrap does this part itself
     root     an empty folder to build it on
     lifeline a pipe to read from; at its end all is over (only with mounts)
 
@@ -24,7 +24,7 @@ import sys
 import threading
 
 
-# From linux/mount.h, linux/prctl.h, linux/securebits.h; the two calls have no wrapper in old libcs.
+# From linux/mount.h, linux/prctl.h, linux/securebits.h; old libcs wrap none of it.
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, AT_RECURSIVE, AT_FDCWD = 1, 2, 0x8000, -100
 SYS_MOUNT_SETATTR = 442  # the same number on every architecture since Linux 5.12
@@ -71,7 +71,7 @@ def make_target(path: str, like: str) -> None:
 
 
 def build_root(root: str, mounts: list[list[str]]) -> None:
-    """Make the file system that `mounts` lists (kind, path, detail) on `root`, and move into it."""
+    """Make the file system of `mounts` (kind, path, detail) on `root`, and move into it."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for kind, path, detail in mounts:
@@ -134,8 +134,8 @@ def give_up_rights(uid: int | None) -> None:
 def supervise(lifeline: int | None) -> None:
     """Be the first process of a PID namespace; returns in its child, which becomes the command.
 
-    It reaps orphans and passes the command's status on. When it ends, the kernel ends all others of
-    the namespace. (It ignores signals without a handler, so it must not be the command itself.)
+    It reaps orphans and passes the command's status on. When it ends, the kernel ends all others
+    of the namespace. (It ignores signals without a handler, so it must not be the command itself.)
     """
     child = os.fork()
     if child == 0:

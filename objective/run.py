@@ -75,8 +75,10 @@ ENVIRONMENT = (
     "TRITON_CACHE_DIR",
 )
 _OURS = "AUTORESEARCH_"
-# Variables that name folders with data, which a sandbox shows read-only.
+# Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
+# which it hides: without these variables their users write to its own /tmp and home folder.
 _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
+_SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
@@ -296,10 +298,14 @@ class _Process:
         variables = script_environment(environment)
         argv = command(options)
         if sandbox is not None:
+            shown = [Path(variables[name]).expanduser() for name in _DATA if name in variables]
+            if "HF_HOME" in variables:  # it may hold a token too
+                shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
+            variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
             argv = sandbox.command(
                 argv,
                 folder=folder,
-                read_only=[Path(variables[n]).expanduser() for n in _DATA if n in variables],
+                read_only=shown,
                 wall_seconds=limits.wall_seconds + limits.grace_seconds,
                 lifeline=lifeline,
             )
@@ -398,8 +404,8 @@ class _Process:
             os.close(self._lifeline)
             self._lifeline = -1
         try:
-            # In a sandbox the watcher may be outnumbered or stopped, but what is outside of it ends
-            # all that is inside, at once.
+            # In a sandbox the watcher may be outnumbered or stopped, but what is outside of it
+            # ends all that is inside, at once.
             code = self._process.wait(timeout=10 if self._sandbox is None else 1)
         except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
             self._process.kill()

@@ -18,10 +18,10 @@ Both give the script
 - limits: processes, size of a file, open files, CPU time, no core dumps; and from outside
   :func:`usage` for what no limit of a single process can hold, their number and memory together.
 
-What is not covered: faults of the kernel and of a GPU driver (GPU devices are passed through), time
-as a side channel, and memory in files that no process has mapped (memfd), which only the kernel's
-out-of-memory killer ends; the sandbox's processes are its first choice. The script and the
-evaluator share one process: see objective/launch.py for what that means for the metric.
+What is not covered: faults of the kernel and of a GPU driver (GPU devices are passed through),
+time as a side channel, and memory in files that no process has mapped (memfd), which only the
+kernel's out-of-memory killer ends; the sandbox's processes are its first choice. The script and
+the evaluator share one process: see objective/launch.py for what that means for the metric.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ NAMESPACES = "namespaces"
 NONE = "none"
 
 CONFINE = Path(__file__).with_name("confine.py")
-# A script, its threads and torch's compiler workers. No more than these need: until they are killed,
-# those of a fork bomb take their share of the processor from whoever is to kill them.
+# A script, its threads and torch's compiler workers. No more than these need: until they are
+# killed, those of a fork bomb take their share of the processor from whoever is to kill them.
 MAX_TASKS = 64 + 16 * (os.cpu_count() or 1)
 MAX_OPEN_FILES = 1024
 DISK_MB = 512
@@ -305,8 +305,8 @@ def require_sandbox() -> Sandbox:
     sandbox = find_sandbox()
     if sandbox is None:
         raise SandboxError(
-            "Code written by a model must be isolated, but neither bubblewrap nor unshare works here: "
-            "install bubblewrap (and allow user namespaces), or take the risk with --unsafe."
+            "Code written by a model must be isolated, but neither bubblewrap nor unshare works "
+            "here: install bubblewrap (and allow user namespaces), or take the risk with --unsafe."
         )
     return sandbox
 

@@ -72,7 +72,7 @@ def agent(
         typer.Option(
             parser=options.parse_duration,
             metavar="DURATION",
-            help="A trial is killed after this time. [default: twice --train-seconds and a minute]",
+            help="A trial is killed after this. [default: twice --train-seconds and a minute]",
         ),
     ] = None,
     memory_limit: Annotated[

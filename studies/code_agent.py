@@ -4,10 +4,10 @@ Each proposal is a trial of a study of its own (code trials have no parameters, 
 would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
-2. A prompt is made of the stored trials (`studies.code_prompt`), the model's edit is applied to the
-   best script so far and looked at by the gate (`studies.edit_blocks`, `studies.gate`). A reply
-   that won't do goes back to the model once, with the reason. If the next won't do either, the
-   proposal is a trial of status ``rejected``, which cost no training.
+2. A prompt is made of the stored trials (`studies.code_prompt`), the model's edit is applied to
+   the best script so far and looked at by the gate (`studies.edit_blocks`, `studies.gate`). A
+   reply that won't do goes back to the model once, with the reason. If the next won't do either,
+   the proposal is a trial of status ``rejected``, which cost no training.
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
 4. Whether it is kept or reverted follows from the stored trials (`studies.code_history`).
@@ -187,8 +187,8 @@ def open_code_study(
     for key, value in spec.identity(testbed).items():
         if stored.get(key, value) != value:
             raise StudyConflict(
-                f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose another"
-                " --study or --storage, or repeat the command that made it"
+                f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose"
+                " another --study or --storage, or repeat the command that made it"
             )
     facts = {
         **spec.identity(testbed),

@@ -1,4 +1,4 @@
-"""A code study for other tools: Karpathy's results.tsv, a series of patches, a table, JSON facts."""
+"""A code study for others: Karpathy's results.tsv, a series of patches, a table, JSON facts."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
         change = diff(
             sources.load(old.user_attrs["source_sha256"]), sources.load(attrs["source_sha256"])
         )
-        header = f"{attrs.get('description', '')}\n\ntrial {new.number}: val_bpb {attrs['val_bpb']:.6f}\n\n"
-        path.write_text(header + "\n".join(change) + "\n", encoding="utf-8")
+        value = f"trial {new.number}: val_bpb {attrs['val_bpb']:.6f}"
+        text = [attrs.get("description", ""), "", value, "", *change, ""]
+        path.write_text("\n".join(text), encoding="utf-8")
         paths.append(path)
     return paths
 
@@ -128,7 +129,7 @@ def agent_table(facts: dict[str, Any]) -> Group:
     if facts["proposals"]:
         lines.append(
             f"{llm['prompt_tokens']} prompt tokens ({llm['cached_tokens']} cached),"
-            f" {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the language model"
+            f" {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the model's time"
         )
     return Group(table, *lines)
 

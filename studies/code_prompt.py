@@ -112,8 +112,8 @@ def build_prompt(
         noise = ""
         if history.noise is not None:
             noise = (
-                f"A repeated run differs by about {history.noise:.4f}; a change is kept if it gains"
-                f" more than {history.min_gain:.4f}."
+                f"A repeated run differs by about {history.noise:.4f}; a change is kept if it"
+                f" gains more than {history.min_gain:.4f}."
             )
         user = fill(
             (_PROMPTS / "code_agent.md").read_text(),
@@ -154,7 +154,7 @@ def format_history(history: CodeHistory, sources: Sources, tail: Tail, detail: D
     """The proposals so far, the oldest first: what, what became of it, and how it failed."""
     steps = history.proposals
     pending = [
-        f"#{first_number(t)}: {clean(str(t.user_attrs.get('description', '')))} -> is being tried now"
+        f"#{first_number(t)}: {clean(t.user_attrs.get('description', ''))} -> is being tried now"
         for t in history.pending
     ]
     if not steps:

@@ -81,7 +81,7 @@ def diff(old: str, new: str, context: int = 3) -> list[str]:
 
 
 def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:
-    """The lines that a change takes out and puts in (``-`` and ``+`` first), and how many of each."""
+    """The lines that a change takes out (``-``) and puts in (``+``), and how many in and out."""
     lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith("@@")]
     removed = sum(line.startswith("-") for line in lines)
     return lines, len(lines) - removed, removed

@@ -8,19 +8,19 @@ The format, one or more times in a reply, with prose around it ignored:
     lines that take their place (none: the lines are deleted)
     >>>>>>> REPLACE
 
-Markers stand alone on their lines, with five or more of their signs. Blocks are applied in order, each to
-what the one before it left, and the lines of each must occur exactly once: a block that occurs twice
-is as wrong as one that occurs nowhere, since the model meant one place and the reader can't know which.
-Nothing is matched loosely (blanks at the ends of lines excepted): a proposal is run for minutes, so a
-question back is cheaper than a guess.
+Markers stand alone on their lines, with five or more of their signs. Blocks are applied in order,
+each to what the one before it left, and the lines of each must occur exactly once: a block that
+occurs twice is as wrong as one that occurs nowhere, since the model meant one place and the reader
+can't know which. Nothing is matched loosely (blanks at the ends of lines excepted): a proposal is
+run for minutes, so a question back is cheaper than a guess.
 
 Errors are written for the model, which gets them back word for word:
 
     EditError(ValueError)    what is wrong with the reply, and the nearest lines of the text
       NoBlocks               there is nothing in it that was meant as a block
 
-A model that can't keep to the format may be able to choose: :func:`menu_schema` is a JSON schema that
-offers some lines of the text, of which the reply names one and gives another in its place.
+A model that can't keep to the format may be able to choose: :func:`menu_schema` is a JSON schema
+that offers some lines of the text, of which the reply names one and gives another in its place.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class NoBlocks(EditError):
 
 @dataclass(frozen=True)
 class EditBlock:
-    """One replacement: ``search`` must be found once; both are whole lines without the last newline."""
+    """One replacement, of whole lines without the last newline; ``search`` must be found once."""
 
     search: str
     replace: str
@@ -85,8 +85,8 @@ def parse_edits(reply: str) -> list[EditBlock]:
     if _REFUSAL.search(reply[:400]):
         raise NoBlocks("The reply is a refusal: it must contain a SEARCH / REPLACE block.")
     raise NoBlocks(
-        "The reply has no SEARCH / REPLACE block. A line <<<<<<< SEARCH, the lines to change, a line "
-        "=======, the new lines, and a line >>>>>>> REPLACE make one."
+        "The reply has no SEARCH / REPLACE block. A line <<<<<<< SEARCH, the lines to change, a "
+        "line =======, the new lines, and a line >>>>>>> REPLACE make one."
     )
 
 
@@ -115,8 +115,8 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
             state = "prose"
         elif _SEARCH.match(line) or _DIVIDER.match(line):
             raise EditError(
-                f"Line {number} of the reply must come after a line >>>>>>> REPLACE that closes the "
-                "block before it."
+                f"Line {number} of the reply must come after a line >>>>>>> REPLACE that closes "
+                "the block before it."
             )
         else:
             replace.append(line)
@@ -210,7 +210,7 @@ def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
 
 
 def parse_whole_file(reply: str) -> str:
-    """The text of the one fenced code block of a reply, for models that were asked for whole files.
+    """The text of the one fenced block of a reply, for models that were asked for whole files.
 
     Raises:
         EditError: no fence, a fence that isn't closed, or more than one.

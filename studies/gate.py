@@ -1,9 +1,10 @@
 """What is asked of a proposed source before a second of training is spent on it.
 
 The gate is no wall: code that means harm gets past any reading of its text, and the sandbox
-(objective/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax error, a
-source that was run before) or make its number worthless (an evaluation that is left out or redefined, a
-hand on the channel that carries the metric), in a sentence that the model gets back.
+(objective/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax
+error, a source that was run before) or make its number worthless (an evaluation that is left out
+or redefined, a hand on the channel that carries the metric), in a sentence that the model gets
+back.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class GateError(ValueError):
 
 
 def fingerprint(source: str) -> str:
-    """A hash (64 hex digits) of what a source does: comments, docstrings and formatting don't count.
+    """A hash (64 hex digits) of what a source does: comments, docstrings, formatting don't count.
 
     Raises:
         GateError: the source doesn't parse.
@@ -79,8 +80,8 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
 
     Args:
         source: the proposed script.
-        baseline: the unedited script: what it imports from ``prepare``, evaluates and prints is what the
-            proposal has to import, evaluate and print.
+        baseline: the unedited script: what it imports from ``prepare``, evaluates and prints is
+            what the proposal has to import, evaluate and print.
         earlier: fingerprints of the sources that were proposed before.
 
     Raises:
@@ -195,7 +196,7 @@ def _prepare_writes(tree: ast.Module) -> list[int]:
 def _module_writes(tree: ast.Module) -> list[int]:
     """Lines that put something else into an imported module; its settings may be changed.
 
-    ``torch.backends.cuda.matmul.allow_tf32 = True`` is a setting, ``F.cross_entropy = fake`` is not.
+    ``torch.backends.cudnn.benchmark = True`` is a setting, ``F.cross_entropy = fake`` is not.
     """
     modules = set()
     for node in ast.walk(tree):
@@ -257,7 +258,7 @@ def _strings(tree: ast.Module) -> str:
 
 
 def _summary_keys(source: str) -> set[str]:
-    """The keys that a script's strings print after ``---``: ``key:`` at the beginning of a string."""
+    """Keys that a script prints after ``---``: ``key:`` at the beginning of a string."""
     keys = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         # Python 3.12 splits an f-string into tokens; before, it is one STRING with its prefix.

@@ -1,8 +1,9 @@
-"""Tokens of a proposal: search / replace blocks against whole files, on the testbed's own train.py.
+"""Tokens of a proposal: search / replace blocks against whole files, on the own train.py.
 
-``python -m tests.benchmarks.edit_tokens`` counts, with the embedded model's tokenizer, what a model
-would have to write for the same change in either form, and checks that both give the same script.
-It needs the embedded model (its tokenizer; nothing is generated) and takes a few seconds.
+``python -m tests.benchmarks.edit_tokens`` counts, with the embedded model's tokenizer, what a
+model would have to write for the same change to the embedded testbed's script in either form, and
+checks that both give the same script. It needs the embedded model (its tokenizer; nothing is
+generated) and takes a few seconds.
 """
 
 from __future__ import annotations

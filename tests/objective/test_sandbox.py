@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import functools
 import os
 from pathlib import Path
 import signal
@@ -34,12 +35,17 @@ KINDS = [
 ]
 
 
+@functools.cache
+def _problem(kind: Sandbox) -> str | None:
+    return sandbox_module._problem(kind)
+
+
 @pytest.fixture(params=KINDS, ids=lambda s: f"{s.name}-{'user' if s.user_namespace else 'root'}")
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     kind: Sandbox = request.param
     if not kind.user_namespace and os.geteuid() != 0:
         pytest.skip("this kind is for root only")
-    problem = sandbox_module._problem(kind)
+    problem = _problem(kind)
     if problem:
         pytest.skip(f"not offered by this system: {problem}")
     return kind
@@ -89,7 +95,7 @@ def listener() -> Iterator[socket.socket]:
 def test_the_strongest_kind_that_works_is_found() -> None:
     found = find_sandbox()
     assert found in KINDS
-    if os.geteuid() == 0 and found is not None and sandbox_module._problem(KINDS[0]) is None:
+    if os.geteuid() == 0 and found is not None and _problem(KINDS[0]) is None:
         assert found == KINDS[0]
 
 
@@ -320,9 +326,11 @@ def test_it_has_no_rights_and_cannot_gain_any(sandbox: Sandbox, folder: Path) ->
         folder,
         """
         import os
-        status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+        lines = [line.split(":\\t", 1) for line in open("/proc/self/status")]
+        status = dict(pair for pair in lines if len(pair) == 2)
         print(int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"].strip())
-        for attempt in (lambda: os.setuid(0) if os.getuid() else os.setuid(1), lambda: os.chroot("/tmp")):
+        other = 1 if os.getuid() == 0 else 0
+        for attempt in (lambda: os.setuid(other), lambda: os.chroot("/tmp")):
             try:
                 attempt()
                 print("DID")

@@ -1,4 +1,4 @@
-"""A language model that reads its replies from a list, and a testbed to edit that needs no torch."""
+"""A language model that reads its replies from a list, and a testbed to edit without torch."""
 
 from __future__ import annotations
 

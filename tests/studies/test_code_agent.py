@@ -289,8 +289,8 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
     (folder / "train.py").write_text(detuned)
     chat = ScriptedChat(
         [
-            edit("a rate", embedding.replace("scale", "scale * 1e-4"), embedding),
-            edit("another rate", unembedding.replace("scale", "scale * 1e-4"), unembedding),
+            edit("a rate", embedding.replace("scale", "scale * 1e-4"), embedding)
+            + edit("another rate", unembedding.replace("scale", "scale * 1e-4"), unembedding),
             edit("an activation", up, "        h = F.gelu(F.linear(norm(x), self.up))"),
             edit("a schedule", decay, "    return left**2"),
             edit("a bug", up, up.replace("self.up", "self.up[:, :3]")),
@@ -300,18 +300,19 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
         storage=f"sqlite:///{tmp_path}/study.db",
         name="code-test",
         testbed=folder,
-        trials=6,
-        train_seconds=2.0,
+        trials=5,
+        train_seconds=1.5,
         memory_limit_mb=2000,
         baselines=1,
         min_gain=0.1,
     )
     study = run_agent(spec, chat)
     history = read_history(study.trials, spec.min_gain)
-    assert history.proposals[1].outcome == "kept"
-    assert [s.outcome for s in history.proposals[2:4] if s.value is None] == []
-    assert history.proposals[4].outcome == "crash"
-    assert "RuntimeError" in history.proposals[4].trial.user_attrs["reason"]
+    rates, activation, schedule, bug = history.proposals
+    assert rates.outcome == "kept"
+    assert None not in (activation.value, schedule.value)
+    assert bug.outcome == "crash"
+    assert "RuntimeError" in bug.trial.user_attrs["reason"]
     baseline = history.steps[0].value
     assert baseline is not None and history.best_value is not None and spec.min_gain
     assert history.best_value < baseline - spec.min_gain
@@ -343,7 +344,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         "fork bomb": insert("fork", "import os\nwhile True:\n    os.fork()"),
         "patient fork bomb": insert(
             "fork whatever happens",
-            "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+            "import os\nwhile True:\n    try:\n        os.fork()\n"
+            "    except OSError:\n        pass",
         ),
         "memory hog": insert("hog", "hoard = []\nwhile True:\n    hoard.append(bytearray(10**7))"),
         "shared memory hog": insert(

@@ -1,4 +1,4 @@
-"""A reply either changes exactly the lines it names, or says to its author what is wrong with it."""
+"""A reply either changes exactly the lines it names, or its author is told what is wrong."""
 
 from __future__ import annotations
 
