@@ -626,6 +626,31 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
     assert outcomes(bench.history()) == outcomes(uninterrupted.history())
 
 
+def test_two_workers_share_a_study_and_start_from_its_best(bench: Bench) -> None:
+    processes = []
+    for worker in range(2):
+        replies = [edit(f"rate {rate}", "RATE = 0.5", f"RATE = {rate}") for rate in _rates(worker)]
+        program = RUN_IN_A_PROCESS.format(
+            root=str(Path(__file__).parents[2]),
+            spec=json.dumps({**bench.options, "testbed": str(bench.testbed), "trials": 6}),
+            replies=json.dumps(replies),
+            log=str(bench.folder / f"requests-{worker}"),
+        )
+        processes.append(subprocess.Popen([sys.executable, "-c", program]))
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    trials = bench.trials()
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 6
+    history = bench.history()
+    assert outcomes(history) == ["baseline"] + ["reverted"] * 5
+    assert {t.user_attrs["parent"] for t in trials[1:]} == {0}
+    assert len({t.user_attrs["fingerprint"] for t in trials[1:]}) == 5
+
+
+def _rates(worker: int) -> list[float]:
+    """All of them worse, so that the script to edit stays the baseline's."""
+    return [1 + worker + number / 10 for number in range(6)]
+
+
 def _wait_until_running(bench: Bench, number: int) -> None:
     deadline = time.monotonic() + 60
     while True:
