@@ -6,8 +6,9 @@ would empty the search space that other samplers infer):
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
 2. A prompt is made of the stored trials (`studies.code_prompt`), the model's edit is applied to
    the best script so far and looked at by the gate (`studies.edit_blocks`, `studies.gate`). A
-   reply that won't do goes back to the model once, with the reason. If the next won't do either,
-   the proposal is a trial of status ``rejected``, which cost no training.
+   reply that won't do goes back to the model once, with the reason (and, if there was no block in
+   it, with the offer to change one constant instead: `studies.constant_choice`). If the next
+   won't do either, the proposal is a trial of status ``rejected``, which cost no training.
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
 4. Whether it is kept or reverted follows from the stored trials (`studies.code_history`).
@@ -76,12 +77,14 @@ from studies.code_sources import changed_lines
 from studies.code_sources import diff
 from studies.code_sources import SourceLost
 from studies.code_sources import Sources
+from studies.constant_choice import apply_choice
+from studies.constant_choice import choice_schema
+from studies.constant_choice import describe_choice
+from studies.constant_choice import numeric_constants
 from studies.edit_blocks import apply_edits
 from studies.edit_blocks import EditError
-from studies.edit_blocks import menu_schema
 from studies.edit_blocks import NoBlocks
 from studies.edit_blocks import parse_edits
-from studies.edit_blocks import parse_menu_reply
 from studies.edit_blocks import parse_whole_file
 from studies.errors import Failed
 from studies.gate import check_source
@@ -335,15 +338,16 @@ class CodeAgent:
             seed += 1009 * os.getpid()
         exchanges: list[Exchange] = []
         source = reason = ""
-        menu: list[str] = []
+        choose = False
         for attempt in range(2):
-            completion = self._ask(messages, seed + attempt, menu_schema(menu) if menu else None)
+            completion = self._ask(
+                messages, seed + attempt, choice_schema(parent) if choose else None
+            )
             text = completion.text
             try:
-                if menu and text.lstrip().startswith("{"):
-                    description, block = parse_menu_reply(text)
+                if choose and text.lstrip().startswith("{"):
+                    description, source = apply_choice(parent, text)
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
-                    source = apply_edits(parent, [block])
                 else:
                     attributes["description"] = describe(text)
                     source = self._edited(parent, text)
@@ -351,9 +355,10 @@ class CodeAgent:
             except (EditError, GateError) as error:
                 source, reason = "", str(error)
                 exchanges.append(Exchange(messages, completion, error=reason))
-                if isinstance(error, NoBlocks):
-                    menu = constant_lines(parent)
-                messages = self._retry(messages, text, reason, menu)
+                # A model that didn't get the format is asked for less: to change one constant.
+                choose = isinstance(error, NoBlocks) and bool(numeric_constants(parent))
+                how = describe_choice(parent) if choose else "Reply again, in the same form."
+                messages = self._retry(messages, text, f"{reason}\n{how}")
                 continue
             exchanges.append(Exchange(messages, completion))
             break
@@ -406,22 +411,8 @@ class CodeAgent:
             tokens += int(1.2 * self._chat.count_tokens(self._testbed.source))
         return tokens
 
-    def _retry(
-        self, messages: list[Message], reply: str, reason: str, menu: Sequence[str]
-    ) -> list[Message]:
-        """The second request: the reply and what is wrong with it, or only the latter.
-
-        A model that didn't get the format is asked for less: to change one constant, as JSON.
-        """
-        if menu:
-            how = (
-                "Reply with one JSON object instead: description (what you change and why), line"
-                " (one of the lines below) and new_line (the line that takes its place: the same"
-                " name with another value).\n" + "\n".join(menu)
-            )
-        else:
-            how = "Reply again, in the same form."
-        reason = f"{reason}\n{how}"
+    def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
+        """The second request: the reply and what is wrong with it, or only the latter."""
         complaint: Message = {"role": "user", "content": f"That reply can't be used. {reason}"}
         longer = [*messages, {"role": "assistant", "content": reply[:2000]}, complaint]
         limit = self._chat.context_tokens
@@ -550,13 +541,6 @@ class CodeAgent:
                         return ""
                     return log_tail(path.read_text(errors="replace"))
         return ""
-
-
-def constant_lines(source: str) -> list[str]:
-    """Lines of a script that assign its upper-case constants, those that occur once."""
-    lines = source.splitlines()
-    found = [lines[constant.line - 1] for constant in read_constants(source).values()]
-    return [line for line in found if line.strip() and lines.count(line) == 1]
 
 
 def describe(reply: str) -> str:

@@ -18,9 +18,6 @@ Errors are written for the model, which gets them back word for word:
 
     EditError(ValueError)    what is wrong with the reply, and the nearest lines of the text
       NoBlocks               there is nothing in it that was meant as a block
-
-A model that can't keep to the format may be able to choose: :func:`menu_schema` is a JSON schema
-that offers some lines of the text, of which the reply names one and gives another in its place.
 """
 
 from __future__ import annotations
@@ -29,9 +26,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 import difflib
-import json
 import re
-from typing import Any
 
 
 # A reply of more characters than this is no answer to a question about one script.
@@ -232,36 +227,3 @@ def parse_whole_file(reply: str) -> str:
             f"The reply must contain one file, but got {len(fences) // 2} fenced blocks."
         )
     return "\n".join(lines[fences[0] + 1 : fences[1]]) + "\n"
-
-
-def menu_schema(lines: Sequence[str]) -> dict[str, Any]:
-    """JSON schema of a reply that replaces one of these lines."""
-    properties = {
-        "description": {"type": "string", "minLength": 10, "maxLength": 100},
-        "line": {"enum": list(lines)},
-        "new_line": {"type": "string", "minLength": 1, "maxLength": 120},
-    }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def parse_menu_reply(reply: str) -> tuple[str, EditBlock]:
-    """Description and block of a reply that follows :func:`menu_schema`.
-
-    Raises:
-        EditError: It doesn't.
-    """
-    try:
-        fields = json.loads(reply)
-        description, line, new_line = (
-            str(fields[name]) for name in ("description", "line", "new_line")
-        )
-    except (ValueError, TypeError, KeyError):
-        raise EditError(
-            "The reply must be one JSON object with description, line and new_line."
-        ) from None
-    return description, EditBlock(line, new_line)

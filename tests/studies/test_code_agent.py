@@ -196,13 +196,16 @@ def test_a_block_that_matches_nothing_goes_back_once_with_the_nearest_lines(benc
 
 
 def test_a_model_that_writes_no_block_may_choose_a_constant_instead(bench: Bench) -> None:
-    choice = {"description": "a lower rate", "line": "RATE = 0.5", "new_line": "RATE = 0.3"}
+    choice = {"name": "RATE", "value": 0.3, "reason": "a lower rate"}
     chat = ScriptedChat(["I would lower the rate.", json.dumps(choice)])
     history = bench.run(chat, trials=2)
     assert outcomes(history)[1:] == ["kept"]
-    assert history.steps[-1].trial.user_attrs["description"] == "a lower rate"
+    assert history.steps[-1].trial.user_attrs["description"] == "RATE = 0.3: a lower rate"
     assert chat.schemas[0] is None
-    assert chat.schemas[1]["properties"]["line"]["enum"] == ["RATE = 0.5", "STEPS = 4"]
+    assert [b["properties"]["name"]["const"] for b in chat.schemas[1]["anyOf"]] == [
+        "RATE",
+        "STEPS",
+    ]
 
 
 UNUSABLE = {

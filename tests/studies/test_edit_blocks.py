@@ -8,9 +8,7 @@ from studies.edit_blocks import apply_edits
 from studies.edit_blocks import EditBlock
 from studies.edit_blocks import EditError
 from studies.edit_blocks import MAX_REPLY_CHARS
-from studies.edit_blocks import menu_schema
 from studies.edit_blocks import parse_edits
-from studies.edit_blocks import parse_menu_reply
 from studies.edit_blocks import parse_whole_file
 
 
@@ -139,13 +137,3 @@ def test_a_whole_file_is_taken_only_from_one_closed_fence() -> None:
     ]:
         with pytest.raises(EditError, match=message):
             parse_whole_file(reply)
-
-
-def test_a_choice_from_a_menu_of_lines_is_a_block() -> None:
-    schema = menu_schema(["MATRIX_LR = 0.04", "SCALAR_LR = 0.5"])
-    assert schema["properties"]["line"]["enum"] == ["MATRIX_LR = 0.04", "SCALAR_LR = 0.5"]
-    reply = '{"description": "a lower rate", "line": "RATE = 0.5", "new_line": "RATE = 0.3"}'
-    assert parse_menu_reply(reply) == ("a lower rate", EditBlock("RATE = 0.5", "RATE = 0.3"))
-    for bad in ("", "[]", '{"line": "x"}', '{"description": "cut'):
-        with pytest.raises(EditError, match="one JSON object"):
-            parse_menu_reply(bad)
