@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import random
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
@@ -49,6 +50,9 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 # LLM turns of a study in a row that may fail before it stops.
 MAX_ERRORS_IN_A_ROW = 5
+
+# Parameters that a menu offers to change; which ones is drawn for each trial.
+_MENU_SIZE = 4
 
 # A server whose context is smaller than the budget says so; each time the prompt shrinks to this
 # share, or to what the server says that it holds.
@@ -110,8 +114,9 @@ def propose(
         build: Makes the request's messages; called with ever smaller extents until they fit.
         base: A value for every parameter, used where the reply has none. With ``"changes"`` and
             ``"menu"`` it is the configuration that the model was told to change.
-        form: Whether a whole configuration is asked for, some changes to ``base`` with any
-            values, or some changes with values from a short list (``changes_schema``).
+        form: ``"full"`` asks for a whole configuration, ``"changes"`` for changes to ``base``
+            with any values. ``"menu"`` offers four parameters, drawn by ``seed``, and a few
+            values near ``base`` for each (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
         extent: How much the prompt tells if there is room for it.
         max_prompt_tokens: Longest prompt, in the model's tokens.
@@ -129,7 +134,7 @@ def propose(
         PromptTooLong: If even the search space does not fit.
     """
     turn = _Turn(study, trial, space, base, rule)
-    schema = _schema(form, turn.open_space, turn.base)
+    schema = _schema(form, turn.open_space, turn.base, trial.number if seed is None else seed)
     if max_reply_tokens is None:
         max_reply_tokens = reply_tokens(chat, turn.open_space, turn.base)
     exchanges: list[Exchange] = []
@@ -238,11 +243,16 @@ class _Turn:
 
 
 def _schema(
-    form: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+    form: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     if form == "full":
         return params_schema(space)
-    return changes_schema(space, base if form == "menu" else None)
+    if form == "changes":
+        return changes_schema(space)
+    # A weak model doesn't stop before it has changed all that it may, so that its proposal is
+    # far away and takes three times as long to write.
+    names = random.Random(seed).sample(sorted(space), min(_MENU_SIZE, len(space)))
+    return changes_schema({n: d for n, d in space.items() if n in names}, base)
 
 
 def reply_tokens(

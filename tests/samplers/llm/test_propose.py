@@ -83,6 +83,28 @@ def test_what_a_reply_leaves_out_comes_from_the_base(study: optuna.Study) -> Non
     assert turn(study, ScriptedChat([{"k": 7}]), form="changes").reason == ""
 
 
+def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.Study) -> None:
+    space: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0, 1) for i in range(14)}
+    base = dict.fromkeys(space, 0.5)
+    offered = []
+    for seed in (0, 0, 1):
+        chat = ScriptedChat([{f"x{i}": 0.6 for i in range(14)}])
+        message = [{"role": "user", "content": "Which?"}]
+        propose(
+            study,
+            start(study),
+            space,
+            chat=chat,
+            build=lambda extent: message,
+            base=base,
+            form="menu",
+            seed=seed,
+        )
+        assert chat.requests[0].schema is not None
+        offered.append(tuple(chat.requests[0].schema["properties"]))
+    assert len(offered[0]) == 4 and offered[0] == offered[1] != offered[2]
+
+
 def test_enqueued_values_are_kept_and_not_asked_for(study: optuna.Study) -> None:
     study.enqueue_trial({"k": 3})
     chat = ScriptedChat([{"x": 0.75, "k": 8, "c": "b"}])
