@@ -145,9 +145,8 @@ class Prompts:
         for characters in _TASK_CHARACTERS:
             text = _fill(
                 "warm_start.md",
-                **self._head(characters),
                 failures=self._failures(examples.SIZES[-2]),
-                **self._candidates_tail(n, clashes),
+                **(self._head(characters) | self._candidates_tail(n, clashes)),
             )
             if self._fits(text, self._reply_tokens(n)):
                 return [self._candidates_request(0, text, n, "warm start", clashes)]
@@ -237,12 +236,12 @@ class Prompts:
         )
 
     def _candidates_tail(self, n: int, clashes: str) -> dict[str, object]:
-        names, space = self._facts.space, self._facts.space
+        space = self._facts.space
         fixed = [f"{k} = {format_value(v, space[k])}" for k, v in self._facts.fixed.items()]
         return {
             "n": n,
-            "n_parameters": len(names),
-            "names": ",".join(names),
+            "n_parameters": len(space),
+            "names": ",".join(space),
             "fixed": f"Decided already: {', '.join(fixed)}." if fixed else "",
             "clashes": shorten(clashes, _CLASH_CHARACTERS),
         }
