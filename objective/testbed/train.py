@@ -109,25 +109,43 @@ def norm(x: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, RMSNorm.apply(x))  # type: ignore[no-untyped-call]
 
 
+class SquaredReLU(torch.autograd.Function):
+    """relu(x)^2 (So et al., 2021) with the fewest passes over the widest activations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (positive,) = ctx.saved_tensors
+        return positive.mul_(grad).mul_(2)
+
+
 class SoftCap(torch.autograd.Function):
     """cap * tanh(z / cap) + cap, written over z and then over itself: logits are the largest tensor.
 
     Softmax ignores the constant, and with it the function is 2 * cap * sigmoid(2 * z / cap), of
-    which `forward` gets the argument of the sigmoid.
+    which `forward` gets the argument of the sigmoid, as rows; a few rows at a time stay in the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, cap: float) -> torch.Tensor:
         ctx.mark_dirty(z)
-        y = z.sigmoid_().mul_(2 * cap)
-        ctx.save_for_backward(y)
+        for rows in torch.split(z, 128):
+            rows.sigmoid_().mul_(2 * cap)
+        ctx.save_for_backward(z)
         ctx.cap = cap
-        return y
+        return z
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (y,) = ctx.saved_tensors
-        return y.addcmul_(y, y, value=-0.5 / ctx.cap).mul_(grad), None  # y * (1 - y / (2 * cap))
+        for rows, grads in zip(torch.split(y, 128), torch.split(grad, 128)):
+            rows.addcmul_(rows, rows, value=-0.5 / ctx.cap).mul_(grads)  # y * (1 - y / (2 * cap))
+        return y, None
 
 
 def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
@@ -166,7 +184,7 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         # Gains multiply the matrices: that is D * D numbers instead of B * T * D activations.
         x = x + F.linear(y.transpose(1, 2).reshape(B, T, D), self.out * gain_attention)
-        h = F.linear(norm(x), self.up).relu_().square()
+        h = SquaredReLU.apply(F.linear(norm(x), self.up))  # type: ignore[no-untyped-call]
         return x + h @ (self.down * gain_mlp)
 
 
@@ -194,8 +212,9 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x, turns)
         # A factor is cheaper on the matrix than on the logits.
-        z = F.linear(norm(x), self.unembed * (2 / SOFT_CAP))
-        return cast(torch.Tensor, SoftCap.apply(z, SOFT_CAP))  # type: ignore[no-untyped-call]
+        z = F.linear(norm(x).flatten(0, 1), self.unembed * (2 / SOFT_CAP))
+        logits = SoftCap.apply(z, SOFT_CAP)  # type: ignore[no-untyped-call]
+        return cast(torch.Tensor, logits.view(*tokens.shape, -1))
 
 
 # ------------------------------------------------------------------------------------------------

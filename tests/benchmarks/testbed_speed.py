@@ -1,12 +1,13 @@
-"""Speed of the embedded testbed against a plain PyTorch GPT of the same shape, in one run.
+"""Speed of the embedded testbed against plain PyTorch GPTs of the same shape, in one run.
 
     python -m tests.benchmarks.testbed_speed [--rounds 5] [--seconds 4]
 
-The plain model is what one would write without thinking about speed: LayerNorm, GELU, learned
-positions, full causal attention by scaled_dot_product_attention, and torch.optim.AdamW on all
-parameters. Both read the same data with the same batches on one thread. Rounds alternate, each in
-a fresh process, so that neither inherits the other's allocator; time is CPU time of that process, so
-that other work on the machine matters little.
+Two plain models, both with LayerNorm, GELU, learned positions, full causal attention and
+torch.optim.AdamW on all parameters: `modules` is put together from torch's own layers
+(nn.TransformerEncoderLayer, so nn.MultiheadAttention), `sdpa` calls scaled_dot_product_attention
+itself, with one matrix for queries, keys and values. All read the same data with the same batches on
+one thread. Rounds alternate, each in a fresh process, so that none inherits another's allocator;
+time is CPU time of that process, so that other work on the machine matters less.
 """
 
 from __future__ import annotations
@@ -61,6 +62,31 @@ class PlainGPT(nn.Module):
         return logits
 
 
+class ModulesGPT(nn.Module):
+    def __init__(self, vocab: int, seq_len: int, depth: int, width: int, head_dim: int) -> None:
+        super().__init__()
+        self.embed, self.position = nn.Embedding(vocab, width), nn.Embedding(seq_len, width)
+        layer = nn.TransformerEncoderLayer(
+            *(width, width // head_dim, 4 * width),
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(seq_len)
+        self.norm, self.unembed = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens) + self.position.weight[: tokens.size(1)]
+        x = self.blocks(x, mask=self.mask, is_causal=True)
+        logits: torch.Tensor = self.unembed(self.norm(x))
+        return logits
+
+
+PLAIN = {"modules": ModulesGPT, "sdpa": PlainGPT}
+
+
 def tokens_per_second(which: str, seconds: float) -> float:
     """Train the `which` model on one thread for `seconds` of CPU; tokens per CPU second."""
     sys.path.insert(0, str(TESTBED))
@@ -80,7 +106,7 @@ def tokens_per_second(which: str, seconds: float) -> float:
         update = lambda: muon.step(1.0, 0.5)  # noqa: E731
     else:
         width = train.model_width(train.DEPTH, train.ASPECT_RATIO, train.HEAD_DIM)
-        model = PlainGPT(vocab, seq_len, train.DEPTH, width, train.HEAD_DIM)
+        model = PLAIN[which](vocab, seq_len, train.DEPTH, width, train.HEAD_DIM)
         adam = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
         def update() -> None:
@@ -108,12 +134,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", choices=["testbed", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["testbed", *PLAIN], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         print(tokens_per_second(args.only, args.seconds))
         return
-    speeds: dict[str, list[float]] = {"testbed": [], "plain": []}
+    speeds: dict[str, list[float]] = {"testbed": [], **{name: [] for name in PLAIN}}
     for _ in range(args.rounds):
         for which, seen in speeds.items():
             command = [sys.executable, __file__, "--only", which, "--seconds", str(args.seconds)]
@@ -122,8 +148,9 @@ def main() -> None:
     for which, seen in speeds.items():
         low, middle, high = min(seen), statistics.median(seen), max(seen)
         print(f"{which:8} {middle:8,.0f} tokens/s (median; {low:,.0f} to {high:,.0f})")
-    ratios = [a / b for a, b in zip(speeds["testbed"], speeds["plain"])]
-    print(f"ratio    {statistics.median(ratios):8.2f} (median of {args.rounds} pairs)")
+    for name in PLAIN:
+        ratio = statistics.median(a / b for a, b in zip(speeds["testbed"], speeds[name]))
+        print(f"ratio    {ratio:8.2f} testbed / {name} (median of {args.rounds} pairs)")
 
 
 if __name__ == "__main__":
