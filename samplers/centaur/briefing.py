@@ -93,7 +93,7 @@ def briefing(
     ]
     if fullest and rows:
         missing = extent.best + extent.recent + extent.step - 1 - len(rows)
-        rows += [max(rows, key=len)] * missing
+        rows += [sorted(rows, key=len)[len(rows) // 2]] * missing
     text = fill(
         template("prompt.md"),
         task=shorten(task, extent.task_characters) or _DEFAULT_TASK,

@@ -160,6 +160,8 @@ def population(
         return good + [_told(t, sign * _FAILED) for t in bad]
 
     now = state()
+    if len(now.mean) != len(cube.space):
+        return []  # The search space changed, and CmaEsSampler stops.
     good.sort(key=lambda t: (sign * t.values[0], t.number))
     trials = good + bad
     foreign = np.array([is_foreign(t) for t in trials])

@@ -62,6 +62,10 @@ _CHAT_LOCK = threading.Lock()
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
 
+# Billions of parameters from which a model is trusted to propose whole configurations. One of
+# 0.135 never came near the best so far; 8 to 27 do.
+_LARGE = 3
+
 # Generations whose step size the model is told.
 _N_STEPS = 5
 
@@ -69,12 +73,7 @@ _N_STEPS = 5
 # the same for longer, a smaller step leaves room for more rows.
 _EXTENTS = (
     Extent(recent=20, step=10),
-    Extent(recent=20, step=3),
-    Extent(recent=16, step=3),
-    Extent(recent=13, step=3),
-    Extent(recent=11, step=3),
-    Extent(recent=9, step=3),
-    Extent(recent=7, step=3),
+    *(Extent(recent=recent, step=3) for recent in range(20, 5, -1)),
 )
 
 
@@ -127,9 +126,12 @@ class CentaurSampler(CmaEsSampler):
         task:
             What is tuned, for the model: the program, the metric, what is known about it.
         reply:
-            ``"full"`` asks for a whole configuration, ``"changes"`` for changes to the best one,
-            which small models manage better. ``"auto"`` asks models below 3 billion parameters,
-            where the name tells, for changes; other models are judged by their first answers.
+            ``"full"`` asks for a whole configuration; ``"changes"`` for changes to the best one,
+            with any values; ``"menu"`` for changes with values to choose from, near the present
+            ones, which even the smallest models manage. ``"auto"`` is ``"menu"`` for models whose
+            name tells that they have less than 3 billion parameters and ``"full"`` for larger
+            ones; a model of unknown size is asked in full and goes on with the menu if of its
+            first four answers less than two are among the better half of the trials.
         learn_from_llm:
             ``"clipped"`` bounds what CMA-ES learns from the model's trials and leaves out those
             that failed. ``"all"`` is the published rule: every COMPLETE trial as it is.
@@ -176,7 +178,7 @@ class CentaurSampler(CmaEsSampler):
         llm_ratio: float = 0.3,
         n_startup_trials: int = 10,
         task: str = "",
-        reply: Literal["auto", "full", "changes"] = "auto",
+        reply: Literal["auto", "full", "changes", "menu"] = "auto",
         learn_from_llm: Literal["clipped", "all"] = "clipped",
         on_error: Literal["base", "raise"] = "base",
         max_prompt_tokens: int = 2600,
@@ -264,7 +266,8 @@ class CentaurSampler(CmaEsSampler):
         asked = {name: d for name, d in search_space.items() if name not in fixed}
         if not asked or not self.is_llm_turn(trial.number):
             if not fixed:
-                startup = trial.number < self._first_llm_trial
+                # Without a finished trial there is nothing to know or to ask.
+                startup = trial.number < self._first_llm_trial or not search_space
                 record(study, trial, source=STARTUP if startup else BASE)
             return base
         return self._ask(study, trial, search_space, base)
@@ -320,7 +323,7 @@ class CentaurSampler(CmaEsSampler):
         before = math.floor(k * self._llm_ratio + epsilon)
         return k >= 0 and math.floor((k + 1) * self._llm_ratio + epsilon) > before
 
-    def reply_form(self, study: Study) -> Literal["full", "changes"]:
+    def reply_form(self, study: Study) -> Literal["full", "changes", "menu"]:
         """What ``reply`` comes to for this model and study.
 
         A function of the model's name and of stored trials, so that every process agrees.
@@ -329,7 +332,7 @@ class CentaurSampler(CmaEsSampler):
             return self._reply
         size = _billions(self._resolve_chat().model)
         if size is not None:
-            return "full" if size >= 3 else "changes"
+            return "full" if size >= _LARGE else "menu"
         probes = [
             t
             for t in finished_trials(study)
@@ -343,7 +346,7 @@ class CentaurSampler(CmaEsSampler):
             earlier = [t for t in by_value if t.number <= probe.number]
             better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
             good += probe.user_attrs.get("source") == LLM and probe.number in better_half
-        return "full" if 2 * good >= _N_PROBES else "changes"
+        return "full" if 2 * good >= _N_PROBES else "menu"
 
     def _resolve_chat(self) -> Chat:
         with _CHAT_LOCK:

