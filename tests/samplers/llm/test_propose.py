@@ -87,8 +87,8 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
     space: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0, 1) for i in range(14)}
     base = dict.fromkeys(space, 0.5)
     offered = []
-    for seed in (0, 0, 1):
-        chat = ScriptedChat([{f"x{i}": 0.6 for i in range(14)}])
+    for turn_number, seed in enumerate((0, 0, 1)):
+        chat = ScriptedChat([dict.fromkeys(space, turn_number / 4)])
         message = [{"role": "user", "content": "Which?"}]
         propose(
             study,
