@@ -1,0 +1,177 @@
+"""What a trial of LLAMBO and of the Karpathy agent asks of a language model: requests, characters,
+tokens, seconds.
+
+    python -m tests.benchmarks.llambo_budget [TRIALS ...] [--scripted]
+
+For each method a study on the embedded testbed's search space gets that many stored trials (10, 100
+and 500 by default; random, a fifth of them out of memory, the scores of an analytic function), then
+a few trials more, whose requests are counted. The model is the one that ``default_chat`` finds;
+``--scripted`` takes one that answers every schema at once, which leaves only the counts to look at.
+The first trial finds no cached prefix, the later ones what their predecessors left.
+
+Writes ``results/llambo_budget.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+from optuna.trial import create_trial
+
+from objective import Testbed
+from samplers import KarpathyAgentSampler
+from samplers import LLAMBOSampler
+from samplers._llm.chat import default_chat
+from tests.samplers.scripted import SchemaChat
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from samplers._llm.chat import Chat
+    from samplers._llm.chat import Completion
+    from samplers._llm.chat import Message
+
+MEASURED = 3  # trials of each method after the stored ones
+RESULTS = Path(__file__).parent / "results" / "llambo_budget.md"
+HUB: dict[str, Any] = {
+    "labels": "binary",
+    "warm_start": "random",
+    "categoricals": "random",
+    "failures": "hidden",
+}
+# From the published runs, by the logs of their requests.
+REFERENCES = """\
+| reference implementation | requests | prompt characters | reply characters |
+|---|---|---|---|
+| LLAMBO (Paper) | 12 | about 420,000 | about 12,000 |
+| LLAMBO (Optuna) | 24 to 25 | about 400,000 | about 22,000 |
+| Karpathy agent, 14 hyperparameters | 1 | about 9,000 | about 400 |
+"""
+
+
+class CountingChat:
+    """Passes everything on, and keeps the size of each prompt."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self.characters: list[int] = []
+
+    @property
+    def model(self) -> str:
+        return self._chat.model
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self._chat.context_tokens
+
+    def count_tokens(self, text: str) -> int:
+        return self._chat.count_tokens(text)
+
+    def complete(self, messages: Sequence[Message], **kwargs: Any) -> Completion:
+        self.characters.append(sum(len(m["content"]) for m in messages))
+        return self._chat.complete(messages, **kwargs)
+
+
+def score(params: Mapping[str, Any], rng: np.random.Generator) -> float:
+    """Something with a known best, in the range of bits per byte."""
+    rate = abs(math.log10(params["MATRIX_LR"] / 0.04))
+    return 1.0 + 0.1 * rate + 0.01 * abs(params["DEPTH"] - 4) + 0.002 * float(rng.normal())
+
+
+def study_with_history(
+    sampler: optuna.samplers.BaseSampler, testbed: Testbed, n: int
+) -> optuna.Study:
+    study = optuna.create_study(sampler=sampler)
+    rng = np.random.default_rng(0)
+    draws = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(n):
+        params = draws.ask(testbed.space).params
+        failed = rng.random() < 0.2
+        study.add_trial(
+            create_trial(
+                params=params,
+                distributions=testbed.space,
+                value=100.0 if failed else score(params, rng),
+                user_attrs={"status": "oom" if failed else "ok"},
+            )
+        )
+    return study
+
+
+def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
+    """Table rows of ``MEASURED`` trials after ``n`` stored ones."""
+    counting = CountingChat(chat)
+    arguments: dict[str, Any] = {
+        "chat": counting,
+        "task": testbed.task,
+        "rule": testbed.effective,
+        "seed": 0,
+    }
+    sampler: optuna.samplers.BaseSampler
+    if method == "karpathy-hp":
+        sampler = KarpathyAgentSampler(**arguments)
+    else:
+        sampler = LLAMBOSampler(**arguments, **(HUB if method == "llambo-optunahub" else {}))
+    study = study_with_history(sampler, testbed, n)
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(MEASURED):
+        counting.characters.clear()
+        start = time.perf_counter()
+        trial = study.ask(testbed.space)
+        seconds = time.perf_counter() - start
+        study.tell(trial, score(trial.params, rng))
+        facts = study.trials[-1].user_attrs
+        cells = [
+            method,
+            f"{n} + {i}",
+            len(counting.characters),
+            f"{sum(counting.characters):,}",
+            f"{max(counting.characters):,}",
+            f"{facts['llm_prompt_tokens']:,}",
+            f"{facts['llm_cached_tokens']:,}",
+            f"{facts['llm_completion_tokens']:,}",
+            f"{seconds:.1f}",
+            facts["source"],
+        ]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("trials", type=int, nargs="*", default=[10, 100, 500])
+    parser.add_argument("--scripted", action="store_true")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    testbed = Testbed.load()
+    chat: Chat = SchemaChat() if options.scripted else default_chat()
+    lines = [
+        f"Model: {chat.model}.",
+        "",
+        "| method | stored trials | requests | prompt characters | largest | prompt tokens | cached "
+        "| reply tokens | seconds | source |",
+        "|" + "---|" * 10,
+    ]
+    print("\n".join(lines))
+    for n in options.trials:
+        for method in ("llambo-paper", "llambo-optunahub", "karpathy-hp"):
+            lines += measure(method, chat, testbed, n)
+    text = "\n".join(lines) + "\n\n" + REFERENCES
+    if not options.scripted:
+        RESULTS.write_text(text, encoding="utf-8")
+    print(f"\n{REFERENCES}", end="")
+
+
+if __name__ == "__main__":
+    main()
