@@ -25,9 +25,20 @@ from .._llm.prompt import shorten
 from .._llm.random_base import derive_seed
 from .._llm.reply import json_values
 from .._llm.values import format_value
-from . import examples
 from .candidates import candidates_schema
 from .candidates import target_loss
+from .examples import count_outcomes
+from .examples import format_score
+from .examples import longest_row
+from .examples import outcome
+from .examples import row
+from .examples import score_digits
+from .examples import shown_failures
+from .examples import shown_successes
+from .examples import shuffled
+from .examples import Size
+from .examples import SIZES
+from .examples import trial_row
 from .surrogate import good_labels
 
 
@@ -130,7 +141,7 @@ class Prompts:
         self._chat = chat
         self._share = -(-settings.n_candidates // settings.n_templates)  # rounded up
         scores = [facts.sign * loss for loss in facts.losses]
-        self._digits = examples.score_digits(scores) if scores else 0
+        self._digits = score_digits(scores) if scores else 0
 
     def warm_start(self, n: int, clashes: str) -> list[Request]:
         """One request for ``n`` configurations without any results.
@@ -145,7 +156,7 @@ class Prompts:
         for characters in _TASK_CHARACTERS:
             text = _fill(
                 "warm_start.md",
-                failures=self._failures(examples.SIZES[-2]),
+                failures=self._failures(SIZES[-2]),
                 **(self._head(characters) | self._candidates_tail(n, clashes)),
             )
             if self._fits(text, self._reply_tokens(n)):
@@ -180,7 +191,7 @@ class Prompts:
         names = _names(len(candidates))
         rule = self._settings.rule
         rows = [
-            f"{name}: {examples.row({**c, **rule(c)} if rule else c, self._facts.space)}"
+            f"{name}: {row({**c, **rule(c)} if rule else c, self._facts.space)}"
             for name, c in zip(names, candidates)
         ]
         value: dict[str, Any] = {"type": "number"}
@@ -279,13 +290,13 @@ class Prompts:
 
     def _contexts(self, *, binary: bool) -> list[str]:
         """For each template, what its requests begin with: as many trials as leave them room."""
-        row = examples.longest_row(self._facts.space) + len("c100: \n")
+        length = longest_row(self._facts.space) + len("c100: \n")
         room = max(
             len(self._candidates_question("x" * _CLASH_CHARACTERS)),
-            len(self._predictions_question("x" * row * self._settings.n_candidates)),
+            len(self._predictions_question("x" * length * self._settings.n_candidates)),
         )
-        smallest = examples.SIZES[-1]
-        shapes = [(size, _TASK_CHARACTERS[0]) for size in examples.SIZES]
+        smallest = SIZES[-1]
+        shapes = [(size, _TASK_CHARACTERS[0]) for size in SIZES]
         shapes += [(smallest, characters) for characters in _TASK_CHARACTERS[1:]]
         for size, characters in shapes:
             contexts = [
@@ -297,9 +308,7 @@ class Prompts:
                 return contexts
         raise self._too_long(longest + "x" * room)
 
-    def _context(
-        self, size: examples.Size, task_characters: int, template: int, binary: bool
-    ) -> str:
+    def _context(self, size: Size, task_characters: int, template: int, binary: bool) -> str:
         facts = self._facts
         if binary:
             meaning = (
@@ -311,10 +320,10 @@ class Prompts:
             meaning = ""
             labels = map(self._score, facts.losses)
         outcomes = {t.number: label for t, label in zip(facts.successes, labels)}
-        shown = examples.shown_successes(facts.successes, size)
+        shown = shown_successes(facts.successes, size)
         rows = [
-            examples.trial_row(t, facts.space, self._settings.rule, outcomes[t.number])
-            for t in examples.shuffled(shown, self._settings.seed, template)
+            trial_row(t, facts.space, self._settings.rule, outcomes[t.number])
+            for t in shuffled(shown, self._settings.seed, template)
         ]
         left_out = len(facts.successes) - len(shown)
         more = [f"{left_out} more are not listed."] if left_out else []
@@ -327,19 +336,19 @@ class Prompts:
             more="\n".join([*more, self._failures(size)]),
         )
 
-    def _failures(self, size: examples.Size) -> str:
+    def _failures(self, size: Size) -> str:
         facts = self._facts
         if not facts.failures:
             return ""
         rows = [
-            examples.trial_row(t, facts.space, self._settings.rule, examples.outcome(t))
-            for t in examples.shown_failures(facts.failures, size)
+            trial_row(t, facts.space, self._settings.rule, outcome(t))
+            for t in shown_failures(facts.failures, size)
         ]
-        counts = examples.count_outcomes(facts.failures)
+        counts = count_outcomes(facts.failures)
         return "\n".join([f"These gave no score ({counts} in all):", *rows])
 
     def _score(self, loss: float) -> str:
-        return examples.format_score(self._facts.sign * loss, self._digits)
+        return format_score(self._facts.sign * loss, self._digits)
 
     def _seed(self, *path: int | str) -> int:
         return derive_seed(self._settings.seed, self._facts.number, *path)

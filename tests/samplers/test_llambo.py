@@ -610,6 +610,16 @@ def test_the_form_on_optunahub_shows_labels_and_chooses_by_probability() -> None
     assert study.trials[-1].params["depth"] == int(chosen[0])
 
 
+def test_the_generative_surrogate_may_see_scores_and_is_told_what_is_good() -> None:
+    chat = scripted(fresh_candidates, lambda r: {"c2": 0.8, "c4": 70, "c5": 0.7})
+    study = new_study(LLAMBOSampler(chat=chat, surrogate="generative", seed=0), n=9)
+    threshold = np.quantile([t.values[0] for t in study.trials], 0.25)
+    study.optimize(objective, n_trials=1)
+    question = chat.requests[-1].text
+    assert f"its score is {threshold:.6g} or lower" in question and "score\n" in question
+    assert study.trials[-1].params["depth"] == int(listed_candidates(chat.requests[-1])["c2"][0])
+
+
 def test_categories_drawn_at_random_take_every_value() -> None:
     def numeric(request: Request) -> Any:
         return {"candidates": [row[:2] for row in fresh_candidates(request)["candidates"]]}
