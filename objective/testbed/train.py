@@ -62,7 +62,7 @@ FINAL_LR_FRAC = 0.0  # what is left of them at the end
 
 SOFT_CAP = 15.0  # logits differ by 2 * SOFT_CAP at most
 MUON_MOMENTUM = 0.9
-MUON_STEPS = 4  # Newton-Schulz iterations
+MUON_STEPS = 3  # Newton-Schulz iterations: at this size more bring nothing measurable
 MAX_LOSS = 20.0  # nats per token; chance is ln(vocab) = 6.9: beyond this, training has exploded
 
 
