@@ -142,6 +142,7 @@ class Prompts:
         self._share = -(-settings.n_candidates // settings.n_templates)  # rounded up
         scores = [facts.sign * loss for loss in facts.losses]
         self._digits = score_digits(scores) if scores else 0
+        self._built: dict[bool, list[str]] = {}
 
     def warm_start(self, n: int, clashes: str) -> list[Request]:
         """One request for ``n`` configurations without any results.
@@ -290,6 +291,17 @@ class Prompts:
 
     def _contexts(self, *, binary: bool) -> list[str]:
         """For each template, what its requests begin with: as many trials as leave them room."""
+        if binary not in self._built:
+            self._built[binary] = self._build_contexts(binary)
+        return self._built[binary]
+
+    def _build_contexts(self, binary: bool) -> list[str]:
+        facts = self._facts
+        if binary:
+            labels = map(str, good_labels(facts.losses, self._settings.good_fraction))
+        else:
+            labels = map(self._score, facts.losses)
+        outcomes = {t.number: label for t, label in zip(facts.successes, labels)}
         length = longest_row(self._facts.space) + len("c100: \n")
         room = max(
             len(self._candidates_question("x" * _CLASH_CHARACTERS)),
@@ -300,7 +312,7 @@ class Prompts:
         shapes += [(smallest, characters) for characters in _TASK_CHARACTERS[1:]]
         for size, characters in shapes:
             contexts = [
-                self._context(size, characters, i, binary)
+                self._context(size, characters, i, binary, outcomes)
                 for i in range(self._settings.n_templates)
             ]
             longest = max(contexts, key=len)
@@ -308,18 +320,17 @@ class Prompts:
                 return contexts
         raise self._too_long(longest + "x" * room)
 
-    def _context(self, size: Size, task_characters: int, template: int, binary: bool) -> str:
+    def _context(
+        self,
+        size: Size,
+        task_characters: int,
+        template: int,
+        binary: bool,
+        outcomes: Mapping[int, str],  # trial's number -> its score or label as text
+    ) -> str:
         facts = self._facts
-        if binary:
-            meaning = (
-                f"The label is 1 for the best {100 * self._settings.good_fraction:g} % of the "
-                "scores, else 0."
-            )
-            labels = map(str, good_labels(facts.losses, self._settings.good_fraction))
-        else:
-            meaning = ""
-            labels = map(self._score, facts.losses)
-        outcomes = {t.number: label for t, label in zip(facts.successes, labels)}
+        percent = f"{100 * self._settings.good_fraction:g}"
+        meaning = f"The label is 1 for the best {percent} % of the scores, else 0."
         shown = shown_successes(facts.successes, size)
         rows = [
             trial_row(t, facts.space, self._settings.rule, outcomes[t.number])
@@ -331,7 +342,7 @@ class Prompts:
             "context.md",
             **self._head(task_characters),
             columns=",".join([*facts.space, "label" if binary else "score"]),
-            meaning=meaning,
+            meaning=meaning if binary else "",
             examples="\n".join(rows),
             more="\n".join([*more, self._failures(size)]),
         )
