@@ -8,7 +8,7 @@ DEMO := --storage sqlite:///demo.db
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
-	$(STUDIES) run --method centaur --llm local $(DEMO) --trials 20 --train-seconds 10 --workers 2
+	$(STUDIES) run --method centaur --llm local $(DEMO) --trials 24 --train-seconds 8 --memory-limit 600M --workers 2
 
 # The pictures of a database that `make demo` left, in optuna-dashboard.
 dashboard: .venv/ready
