@@ -25,9 +25,7 @@ class TestEveryTrialIsTheModels(
 ):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: CentaurSampler(
-            chat=SchemaChat(), llm_ratio=1.0, n_startup_trials=1, seed=0
-        )
+        return lambda: CentaurSampler(chat=SchemaChat(), llm_ratio=1.0, n_startup_trials=1, seed=0)
 
 
 class TestDefaults(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
