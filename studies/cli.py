@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "studies.status:status",
     "report": "studies.report.command:report",
     "dashboard": "studies.dashboard:dashboard",
+    "publish": "studies.publish_command:publish",
     "serve-llm": "studies.serve_llm:serve_llm",
 }
 

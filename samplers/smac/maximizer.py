@@ -22,6 +22,7 @@ from ConfigSpace.hyperparameters import UniformIntegerHyperparameter
 import numpy as np
 from scipy.special import ndtr
 from scipy.special import ndtri
+
 from smac.acquisition.maximizer import AbstractAcquisitionMaximizer
 
 

@@ -40,6 +40,7 @@ from optuna.samplers import RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+
 from smac import HyperparameterOptimizationFacade
 from smac import Scenario
 from smac.initial_design import SobolInitialDesign

@@ -30,14 +30,14 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
-from smac import HyperparameterOptimizationFacade
-from smac import Scenario
-from smac.runhistory import TrialInfo
-from smac.runhistory import TrialValue
 
 from samplers.smac import SMACSampler
 from samplers.smac.space import to_configspace
 from samplers.smac.space import to_configuration
+from smac import HyperparameterOptimizationFacade
+from smac import Scenario
+from smac.runhistory import TrialInfo
+from smac.runhistory import TrialValue
 
 
 if TYPE_CHECKING:

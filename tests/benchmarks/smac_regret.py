@@ -44,10 +44,10 @@ from ConfigSpace import Integer
 import numpy as np
 import optuna
 from scipy.stats import wilcoxon
-from smac import HyperparameterOptimizationFacade
-from smac import Scenario
 
 from samplers.smac import SMACSampler
+from smac import HyperparameterOptimizationFacade
+from smac import Scenario
 
 
 if TYPE_CHECKING:

@@ -20,10 +20,6 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 import pytest
-from smac import HyperparameterOptimizationFacade
-from smac import Scenario
-from smac.acquisition.function import EI
-from smac.runhistory import StatusType
 
 from samplers.smac import SMACSampler
 from samplers.smac.maximizer import neighbourhood
@@ -33,6 +29,10 @@ from samplers.smac.sampler import run_history
 from samplers.smac.space import from_configuration
 from samplers.smac.space import to_configspace
 from samplers.smac.space import to_configuration
+from smac import HyperparameterOptimizationFacade
+from smac import Scenario
+from smac.acquisition.function import EI
+from smac.runhistory import StatusType
 
 
 if TYPE_CHECKING:
