@@ -167,7 +167,8 @@ def cma_es_states(trials: Sequence[FrozenTrial]) -> dict[int, Any]:
 def test_after_kill_9_the_killed_trial_is_repeated_and_cma_es_goes_on(
     cli: Cli, testbed: Path
 ) -> None:
-    arguments = run(testbed, "cma-es", trials=16, train_seconds="0.3s")
+    # Long enough for a busy machine to see trial 9 run.
+    arguments = run(testbed, "cma-es", trials=16, train_seconds="1s")
     process = cli.start(*arguments)
     cli.wait_until_runs("s", 9)
     os.killpg(process.pid, signal.SIGKILL)
