@@ -76,7 +76,7 @@ def test_a_study_can_be_browsed_without_an_error(cli: Cli, testbed: Path, chromi
     url = f"{address}/artifacts/{study._study_id}/{trial._trial_id}/{script.artifact_id}"
     with urlopen(url) as response:
         source = response.read().decode()
-    assert f"DEPTH = {trial.params['DEPTH']}\n" in source
+    assert f"\nDEPTH = {trial.params['DEPTH']}" in source
 
 
 def _wait_for(page: Page, selector: str, count: int) -> None:
