@@ -140,7 +140,10 @@ def test_the_share_stays_exact_whatever_the_model_and_the_objective_do() -> None
 def test_threads_share_one_sampler_and_keep_the_ratio() -> None:
     study = optuna.create_study(sampler=CentaurSampler(chat=SchemaChat(), seed=0))
     study.optimize(objective, n_trials=60, n_jobs=4)
-    assert Counter(sources(study)) == {"startup": 10, "llm": 15, "base": 35}
+    # Two threads that choose the same configuration at once may both refuse it as a duplicate.
+    turns = Counter("llm" if source.startswith("llm") else source for source in sources(study))
+    assert turns == {"startup": 10, "llm": 15, "base": 35}
+    assert "llm-error" not in sources(study)
     llm = [t for t in study.trials if t.user_attrs["source"] == "llm"]
     assert len({json.dumps(t.params, sort_keys=True) for t in llm}) == len(llm)
 
