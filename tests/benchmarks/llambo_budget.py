@@ -7,7 +7,8 @@ For each method a study on the embedded testbed's search space gets that many st
 and 500 by default; random, a fifth of them out of memory, the scores of an analytic function), then
 a few trials more, whose requests are counted. The model is the one that ``default_chat`` finds;
 ``--scripted`` takes one that answers every schema at once, which leaves only the counts to look at.
-The first trial finds no cached prefix, the later ones what their predecessors left.
+The first trial finds no cached prefix, the later ones what their predecessors left. CPU seconds are
+this process's, in which the embedded model runs too, on as many cores as there are.
 
 Writes ``results/llambo_budget.md``.
 """
@@ -126,9 +127,9 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
     rows = []
     for i in range(MEASURED):
         counting.characters.clear()
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         trial = study.ask(testbed.space)
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
         study.tell(trial, score(trial.params, rng))
         facts = study.trials[-1].user_attrs
         cells = [
@@ -141,6 +142,7 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
             f"{facts['llm_cached_tokens']:,}",
             f"{facts['llm_completion_tokens']:,}",
             f"{seconds:.1f}",
+            f"{cpu_seconds:.1f}",
             facts["source"],
         ]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
@@ -160,8 +162,8 @@ def main() -> None:
         f"Model: {chat.model}.",
         "",
         "| method | stored trials | requests | prompt characters | largest | prompt tokens | cached "
-        "| reply tokens | seconds | source |",
-        "|" + "---|" * 10,
+        "| reply tokens | seconds | CPU seconds | source |",
+        "|" + "---|" * 11,
     ]
     print("\n".join(lines))
     for n in options.trials:
