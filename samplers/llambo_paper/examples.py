@@ -1,7 +1,7 @@
 """Which stored trials a prompt shows, in what order, and as what text.
 
 LLAMBO shuffles its few-shot examples differently in each of its templates, so that a prediction
-does not hang on one order. Here the rows are shuffled within blocks of ten, and by nothing but the
+does not hang on one order. Here the rows are shuffled within blocks of five, and by nothing but the
 seed, the template and the rows' own trials: a new trial changes the last block and leaves the text
 before it as it was, in the server's prefix cache.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from .._llm.history import effective_params
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from .._llm.history import Rule
 
-_BLOCK = 10  # rows that are shuffled together, and that the table grows by before it is cut
+_BLOCK = 5  # rows that are shuffled together, and that the table grows by before it is cut
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,23 @@ class Size:
     best: int
     failures: int
 
+    @property
+    def most_rows(self) -> int:
+        """Rows when the table of recent trials is about to be cut."""
+        return self.recent + _BLOCK - 1 + self.best + self.failures
+
 
 # The largest that fits is taken.
 SIZES = (
-    Size(60, 10, 6),
     Size(50, 10, 6),
     Size(40, 10, 6),
     Size(30, 8, 5),
+    Size(25, 8, 5),
     Size(20, 6, 4),
+    Size(15, 6, 4),
     Size(10, 5, 3),
-    Size(5, 3, 2),
+    Size(5, 4, 2),
+    Size(5, 2, 1),
     Size(0, 1, 1),
 )
 
@@ -90,7 +98,7 @@ def shown_failures(failures: Sequence[FrozenTrial], size: Size) -> list[FrozenTr
 
 
 def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[FrozenTrial]:
-    """The trials with each block of ten in another order.
+    """The trials with each block of five in another order.
 
     Args:
         trials: In the order that new ones are appended in.
@@ -134,17 +142,20 @@ def trial_row(
     return row(effective_params(trial, rule), space, outcome)
 
 
-def longest_row(space: Mapping[str, BaseDistribution]) -> int:
-    """About the most characters that the row of a configuration can have."""
-    return sum(_longest_value(distribution) + 1 for distribution in space.values())
+def widest_row(space: Mapping[str, BaseDistribution]) -> str:
+    """The row of a configuration whose values take about as many characters as there can be."""
+    return ",".join(max(_samples(d), key=len) for d in space.values())
 
 
-def _longest_value(distribution: BaseDistribution) -> int:
+def _samples(distribution: BaseDistribution) -> list[str]:
     if isinstance(distribution, CategoricalDistribution):
-        return max(map(len, choice_labels(distribution)))
-    if isinstance(distribution, IntDistribution):
-        return max(len(str(distribution.low)), len(str(distribution.high)))
-    return 16
+        return [_cell(label) for label in choice_labels(distribution)]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high = distribution.low, distribution.high
+    inside = low + 0.123456 * (high - low)
+    if distribution.log:
+        inside = min(1.23456 * low, high)
+    return [format_value(value, distribution) for value in (low, high, inside)]
 
 
 def score_digits(scores: Sequence[float]) -> int:

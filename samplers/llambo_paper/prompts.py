@@ -29,7 +29,6 @@ from .candidates import candidates_schema
 from .candidates import target_loss
 from .examples import count_outcomes
 from .examples import format_score
-from .examples import longest_row
 from .examples import outcome
 from .examples import row
 from .examples import score_digits
@@ -39,6 +38,7 @@ from .examples import shuffled
 from .examples import Size
 from .examples import SIZES
 from .examples import trial_row
+from .examples import widest_row
 from .surrogate import good_labels
 
 
@@ -60,6 +60,7 @@ _PREDICTIONS_TEMPERATURE = 0.7
 # The task's text is cut if it leaves no room for the trials.
 _TASK_CHARACTERS = (3000, 1000, 300, 0)
 _CLASH_CHARACTERS = 300
+_CLASHES = shorten("repeats trial 1234; " * 20, _CLASH_CHARACTERS)  # as long as they get
 
 # A number of 3 digits is 5 to 8 tokens, one that a model writes out to the end up to 20.
 _VALUE_TOKENS = 12
@@ -100,7 +101,8 @@ class Settings:
     good_fraction: float
     binary: bool
     generative: bool
-    max_characters: int  # of one request
+    max_characters: int  # of one request's prompt
+    max_tokens: int  # of one request's prompt
 
 
 @dataclass(frozen=True)
@@ -195,27 +197,35 @@ class Prompts:
             f"{name}: {row({**c, **rule(c)} if rule else c, self._facts.space)}"
             for name, c in zip(names, candidates)
         ]
+        contexts = self._contexts(binary=self._settings.binary)
+        longest = max(contexts, key=len)
+        # Room was left for rows of about this length. Should they be longer, the last ones wait.
+        while len(rows) > 1 and not self._fits(
+            f"{longest}\n\n{self._predictions_question(rows)}", self._prediction_tokens(len(rows))
+        ):
+            rows.pop()
+        names = names[: len(rows)]
         value: dict[str, Any] = {"type": "number"}
         if self._settings.generative:
             value |= {"minimum": 0, "maximum": 1}
+        schema = {
+            "type": "object",
+            "properties": {name: value for name in names},
+            "required": names,
+            "additionalProperties": False,
+        }
         requests = []
-        for i, context in enumerate(self._contexts(binary=self._settings.binary)):
+        for i, context in enumerate(contexts):
             # Another order in each template, for the same reason as that of the trials.
             rng = np.random.default_rng(self._seed("order of candidates", i))
-            listed = "\n".join(rows[k] for k in rng.permutation(len(rows)))
-            messages = _messages(f"{context}\n\n{self._predictions_question(listed)}")
+            question = self._predictions_question([rows[k] for k in rng.permutation(len(rows))])
             for sample in range(n // self._settings.n_templates):
                 requests.append(
                     Request(
                         template=i,
-                        messages=messages,
-                        schema={
-                            "type": "object",
-                            "properties": {name: value for name in names},
-                            "required": names,
-                            "additionalProperties": False,
-                        },
-                        max_tokens=(_VALUE_TOKENS + 5) * len(names) + _SLACK_TOKENS,
+                        messages=_messages(f"{context}\n\n{question}"),
+                        schema=schema,
+                        max_tokens=self._prediction_tokens(len(rows)),
                         temperature=_PREDICTIONS_TEMPERATURE,
                         seed=self._seed("predictions", i, sample),
                     )
@@ -267,7 +277,8 @@ class Prompts:
             **self._candidates_tail(self._share, clashes),
         )
 
-    def _predictions_question(self, candidates: str) -> str:
+    def _predictions_question(self, rows: Sequence[str]) -> str:
+        candidates = "\n".join(rows)
         losses = self._facts.losses
         if not self._settings.generative:
             median = self._score(float(np.median(losses)))
@@ -302,23 +313,30 @@ class Prompts:
         else:
             labels = map(self._score, facts.losses)
         outcomes = {t.number: label for t, label in zip(facts.successes, labels)}
-        length = longest_row(self._facts.space) + len("c100: \n")
-        room = max(
-            len(self._candidates_question("x" * _CLASH_CHARACTERS)),
-            len(self._predictions_question("x" * length * self._settings.n_candidates)),
-        )
-        smallest = SIZES[-1]
+        likely = widest_row(facts.space)
+        rows = [f"{name}: {likely}" for name in _names(self._settings.n_candidates)]
+        questions = [self._candidates_question(_CLASHES), self._predictions_question(rows)]
         shapes = [(size, _TASK_CHARACTERS[0]) for size in SIZES]
-        shapes += [(smallest, characters) for characters in _TASK_CHARACTERS[1:]]
+        shapes += [(SIZES[-1], characters) for characters in _TASK_CHARACTERS[1:]]
         for size, characters in shapes:
             contexts = [
                 self._context(size, characters, i, binary, outcomes)
                 for i in range(self._settings.n_templates)
             ]
-            longest = max(contexts, key=len)
-            if self._fits(longest, self._reply_tokens(self._share), room=room):
+            # As if the table had grown to where it is cut: a size that fits now fits for the rest
+            # of the study, and the table's beginning stays in the server's cache.
+            n_rows = len(shown_successes(facts.successes, size))
+            n_rows += len(shown_failures(facts.failures, size))
+            growth = f"{likely},{outcomes[facts.successes[0].number]}\n" * (
+                size.most_rows - n_rows
+            )
+            longest = max(contexts, key=len) + growth
+            if all(
+                self._fits(f"{longest}\n\n{question}", self._reply_tokens(self._share))
+                for question in questions
+            ):
                 return contexts
-        raise self._too_long(longest + "x" * room)
+        raise self._too_long(f"{longest}\n\n{max(questions, key=len)}")
 
     def _context(
         self,
@@ -369,24 +387,26 @@ class Prompts:
     def _reply_tokens(self, n: int) -> int:
         return n * (_VALUE_TOKENS * len(self._facts.space) + 4) + _SLACK_TOKENS
 
-    def _fits(self, text: str, reply_tokens: int, room: int = 0) -> bool:
-        """Whether a request may be sent that has ``room`` characters besides the text."""
+    def _prediction_tokens(self, n: int) -> int:
+        return n * (_VALUE_TOKENS + 5) + _SLACK_TOKENS
+
+    def _fits(self, text: str, reply_tokens: int) -> bool:
+        """Whether a prompt is within the limits and leaves the context room for the reply."""
         messages = _messages(text)
-        characters = sum(len(message["content"]) for message in messages) + room
-        if characters > self._settings.max_characters:
+        if sum(len(message["content"]) for message in messages) > self._settings.max_characters:
             return False
-        context = self._chat.context_tokens
-        # Where digits are tokens of their own, a row has hardly more characters than tokens.
-        return (
-            context is None or count_tokens(self._chat, messages) + room + reply_tokens <= context
-        )
+        limit, context = self._settings.max_tokens, self._chat.context_tokens
+        if context is not None:
+            limit = min(limit, context - reply_tokens)
+        return count_tokens(self._chat, messages) <= limit
 
     def _too_long(self, text: str) -> PromptTooLong:
         return PromptTooLong(
-            f"A request must fit into {self._settings.max_characters} characters and "
-            f"{self._chat.context_tokens or 'any number of'} tokens, but with the fewest trials it "
-            f"takes {len(text)} characters. Raise `max_prompt_characters`, lower `n_candidates`, "
-            "or tune fewer parameters."
+            f"A prompt must fit into {self._settings.max_characters} characters and "
+            f"{self._settings.max_tokens} tokens, and leave the model's context room for the "
+            f"reply, but with the fewest trials it has {len(text)} characters and "
+            f"{count_tokens(self._chat, _messages(text))} tokens. Raise `max_prompt_characters` "
+            "and `max_prompt_tokens`, lower `n_candidates`, or tune fewer parameters."
         )
 
 

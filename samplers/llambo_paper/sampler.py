@@ -128,6 +128,8 @@ class LLAMBOSampler(RandomBaseSampler):
         max_prompt_characters:
             All prompts of a trial together never have more. Each request gets an equal share,
             and shows as many trials as fit.
+        max_prompt_tokens:
+            Longest prompt of one request, in the model's tokens.
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
@@ -157,6 +159,7 @@ class LLAMBOSampler(RandomBaseSampler):
         alpha: float = 0.1,
         good_fraction: float = 0.25,
         max_prompt_characters: int = 40_000,
+        max_prompt_tokens: int = 3000,
         rule: Rule | None = None,
         artifact_store: ArtifactStore | None = None,
         on_error: Literal["base", "raise"] = "base",
@@ -216,6 +219,7 @@ class LLAMBOSampler(RandomBaseSampler):
             binary=labels == "binary",
             generative=labels == "binary" or surrogate == "generative",
             max_characters=max_prompt_characters // self._max_requests,
+            max_tokens=max_prompt_tokens,
         )
 
     def sample_relative(

@@ -374,6 +374,18 @@ def test_a_new_trial_leaves_the_rows_of_earlier_blocks_in_their_place() -> None:
     assert sorted(after) == list(range(25)) != after
 
 
+def test_the_table_begins_with_the_same_row_until_it_is_cut() -> None:
+    chat = scripted(fresh_candidates, true_scores)
+    sampler = LLAMBOSampler(
+        chat=chat, n_templates=1, n_predictions=1, max_prompt_tokens=700, seed=0
+    )
+    study = new_study(sampler, n=100)
+    study.optimize(objective, n_trials=10)
+    tables = [r.text.split("score\n")[1] for r in chat.requests if kind(r) == "candidates"]
+    assert len(tables) == 10
+    assert len({table.splitlines()[0] for table in tables}) == 2
+
+
 def test_scores_get_the_digits_that_tell_them_apart() -> None:
     assert score_digits([0.98, 1.02, 1.5]) == 6
     scores = [1e6, 1e6 + 0.01, 1e6 + 0.02, 1e6 + 0.03]
@@ -468,13 +480,13 @@ def test_requests_stay_bounded_however_long_the_history(n: int, more: int) -> No
 
 def test_a_small_context_shows_fewer_trials_instead_of_failing() -> None:
     rows = {}
-    for context in (1200, None):
+    for context in (700, None):
         chat = SchemaChat(context_tokens=context)
         study = new_study(LLAMBOSampler(chat=chat, n_candidates=4, seed=0), n=100)
         study.optimize(objective, n_trials=1)
         assert source(study) == "llm"
         rows[context] = chat.requests[0].text.count("\n")
-    assert rows[1200] < rows[None]
+    assert rows[700] < rows[None]
 
 
 def test_a_limit_that_cannot_hold_the_search_space_is_said_at_once() -> None:
