@@ -11,6 +11,7 @@ import math
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -60,11 +61,19 @@ def failure_class(trial: FrozenTrial) -> str:
 def finished_trials(study: Study) -> list[FrozenTrial]:
     """The evaluated trials in the order of their numbers: COMPLETE, PRUNED and FAIL.
 
-    A FAIL trial without parameters broke before anything was evaluated and is left out.
+    Left out are FAIL trials that say nothing of their parameters: those without any broke before
+    anything was evaluated, and those that the storage has queued again were interrupted.
     """
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    trials = study._get_trials(deepcopy=False, states=states, use_cache=False)
-    return [t for t in trials if t.params or t.state != TrialState.FAIL]
+    trials = study._get_trials(deepcopy=False, use_cache=False)
+    interrupted = {
+        number for t in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(t)
+    }
+    return [
+        t
+        for t in trials
+        if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or (t.state == TrialState.FAIL and t.params and t.number not in interrupted)
+    ]
 
 
 def ranked(study: Study) -> list[FrozenTrial]:

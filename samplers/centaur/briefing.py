@@ -137,7 +137,7 @@ def describe_state(
     proposal: Mapping[str, Any],
     show_covariance: bool,
 ) -> str:
-    """CMA-ES's state in the parameters' own units.
+    """CMA-ES's state, its mean in the parameters' own units.
 
     Args:
         states: CMA-ES's states, the latest last; earlier ones tell the trend of the step size.
@@ -148,19 +148,18 @@ def describe_state(
         show_covariance: Whether to tell all correlations.
     """
     now = states[-1]
-    sd = now.standard_deviations
-    rows = {
-        "mean-sd": cube.values(np.clip(now.mean - sd, 0, 1)),
-        "mean": cube.values(np.clip(now.mean, 0, 1)),
-        "mean+sd": cube.values(np.clip(now.mean + sd, 0, 1)),
-        "proposal": proposal,
-    }
+    mean = cube.values(np.clip(now.mean, 0, 1))
+    # Shares of the ranges with two digits are half as long as values to either side of the mean.
+    sd = {n: f"{share:.2g}" for n, share in zip(cube.space, now.standard_deviations)}
     steps = ", ".join(f"{state.sigma:.2g}" for state in states)
     lines = [
         f"Generation {now.generation}, {evaluated} of {now.population_size} trials done. "
         f"Step size, as a share of the ranges, until now: {steps}.",
-        "Mean, one standard deviation to either side, its proposal; columns as in the table:",
-        *(_row(label, values, space) for label, values in rows.items()),
+        "Its mean, the standard deviations as shares of the ranges (log where the parameter is), "
+        "and its proposal; columns as in the table:",
+        _row("mean", {n: format_value(v, space[n]) for n, v in mean.items()}, space),
+        _row("sd", sd, space),
+        _row("proposal", {n: format_value(v, space[n]) for n, v in proposal.items()}, space),
     ]
     names = list(cube.space)
     if show_covariance:
@@ -171,10 +170,9 @@ def describe_state(
     return "\n".join(lines)
 
 
-def _row(label: str, values: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> str:
-    fields = [format_value(values[n], d) if n in values else "" for n, d in space.items()]
+def _row(label: str, fields: Mapping[str, str], space: Mapping[str, BaseDistribution]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([label, *fields])
+    csv.writer(text, lineterminator="").writerow([label, *(fields.get(n, "") for n in space)])
     return text.getvalue()
 
 

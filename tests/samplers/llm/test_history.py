@@ -84,3 +84,12 @@ def test_effective_values_come_from_the_rule_or_from_the_trial() -> None:
     assert effective_params(stored) == {"x": 0.25}
     assert effective_params(stored, lambda params: {"x": params["x"] * 2}) == {"x": 1.0}
     assert effective_params(trial(1.0)) == {"x": 0.5}
+
+
+def test_an_interrupted_trial_that_is_queued_again_is_no_evidence() -> None:
+    study = optuna.create_study()
+    study.add_trial(trial(None, TrialState.FAIL, status="crash"))
+    study.add_trial(trial(None, TrialState.FAIL))  # its worker was killed
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
+    assert study.trials[2].state == TrialState.WAITING
+    assert [t.number for t in finished_trials(study)] == [0]
