@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from objective.data_set import DataSet
+    from objective.data_set import DataSetError
     from objective.objective import TrainScriptObjective
     from objective.objective import TrialFailed
     from objective.run import RunError
@@ -20,17 +22,23 @@ if TYPE_CHECKING:
     from objective.storage import open_storage
     from objective.storage import reclaim
     from objective.storage import StorageError
+    from objective.surrogate import Surrogate
+    from objective.surrogate import SurrogateObjective
     from objective.testbed import Testbed
     from objective.testbed import TestbedError
 
 
 _HOMES = {
     "artifact_folder": "objective.storage",
+    "DataSet": "objective.data_set",
+    "DataSetError": "objective.data_set",
     "open_artifacts": "objective.storage",
     "open_storage": "objective.storage",
     "reclaim": "objective.storage",
     "RunError": "objective.run",
     "StorageError": "objective.storage",
+    "Surrogate": "objective.surrogate",
+    "SurrogateObjective": "objective.surrogate",
     "Testbed": "objective.testbed",
     "TestbedError": "objective.testbed",
     "TrainScriptObjective": "objective.objective",
@@ -39,11 +47,15 @@ _HOMES = {
 
 __all__ = [
     "artifact_folder",
+    "DataSet",
+    "DataSetError",
     "open_artifacts",
     "open_storage",
     "reclaim",
     "RunError",
     "StorageError",
+    "Surrogate",
+    "SurrogateObjective",
     "Testbed",
     "TestbedError",
     "TrainScriptObjective",

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from typing import Any
 from typing import Iterator
+from typing import Protocol
 from typing import TYPE_CHECKING
 
 import optuna
@@ -137,15 +138,7 @@ class TrainScriptObjective:
             TrialFailed: If it failed and there is no failure value.
             RunError: If nothing could be measured because of this machine (a full disk).
         """
-        if isinstance(trial, optuna.Trial):
-            claim(trial)  # before suggestions, which may take a language model a while
-        params = {name: suggest(trial, name, d) for name, d in self.testbed.space.items()}
-        if isinstance(trial, optuna.Trial):
-            _tag_enqueued(trial, params)
-        effective = self.testbed.effective(params)
-        changed = {name: value for name, value in effective.items() if value != params[name]}
-        if changed:
-            trial.set_user_attr("effective", json.dumps(changed))
+        effective = suggest_effective(trial, self.testbed)
         return self._train(trial, set_constants(self.testbed.source, effective))
 
     def run(self, trial: optuna.Trial, source: str) -> float:
@@ -171,12 +164,7 @@ class TrainScriptObjective:
             self._upload(trial, result.log)
         if result.status == "pruned":
             raise optuna.TrialPruned("The pruner ended the training.")
-        if result.status == "ok":
-            assert result.val_bpb is not None
-            return result.val_bpb
-        if self.failure_value is None:
-            raise TrialFailed(result.status, result.reason)
-        return self.failure_value
+        return score(result.status, result.reason, result.val_bpb, self.failure_value)
 
     @contextmanager
     def _folder(self, source: str) -> Iterator[Path]:
@@ -213,6 +201,43 @@ class TrainScriptObjective:
             )
         except OSError as error:
             raise RunError(_unwritable("The artifact store", error)) from None
+
+
+class Configurable(Protocol):
+    """What a configuration is suggested for: a :class:`Testbed`, or a surrogate of one."""
+
+    @property
+    def space(self) -> Mapping[str, BaseDistribution]: ...
+
+    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, Any]:
+    """Suggest the search space in its order: the values to run, what the rule changed recorded."""
+    if isinstance(trial, optuna.Trial):
+        claim(trial)  # before suggestions, which may take a language model a while
+    params = {name: suggest(trial, name, d) for name, d in testbed.space.items()}
+    if isinstance(trial, optuna.Trial):
+        _tag_enqueued(trial, params)
+    effective = testbed.effective(params)
+    changed = {name: value for name, value in effective.items() if value != params[name]}
+    if changed:
+        trial.set_user_attr("effective", json.dumps(changed))
+    return effective
+
+
+def score(status: str, reason: str, val_bpb: float | None, failure_value: float | None) -> float:
+    """What a trial is worth: its value if it is ok, else the failure value.
+
+    Raises:
+        TrialFailed: If it failed and there is no failure value.
+    """
+    if status == "ok":
+        assert val_bpb is not None
+        return val_bpb
+    if failure_value is None:
+        raise TrialFailed(status, reason)
+    return failure_value
 
 
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -57,6 +57,35 @@ class Rule:
     at_least: tuple[str, ...] = ()  # factors: parameters, constants
 
 
+def apply_rules(
+    params: Mapping[str, Any], rules: Mapping[str, Rule], known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values that a script is run with if these are suggested.
+
+    Args:
+        params: What was suggested; it stays as it is.
+        rules: By name; one without a parameter changes nothing.
+        known: Values of the factors that are not among ``params``.
+    """
+    values = dict(params)
+    for name, rule in rules.items():
+        if rule.power_of_two and name in values:
+            values[name] = nearest_power_of_two(values[name])
+    known = {**known, **values}
+    for name, rule in rules.items():
+        if rule.at_least and name in values:
+            values[name] = max(values[name], math.prod(known[factor] for factor in rule.at_least))
+    return values
+
+
+def nearest_power_of_two(value: int) -> int:
+    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
+    if value <= 1:
+        return 1
+    below = 1 << (int(value).bit_length() - 1)
+    return below if value - below <= 2 * below - value else 2 * below
+
+
 Space = dict[str, BaseDistribution]
 
 PAPER_SPACE: Space = {

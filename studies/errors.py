@@ -10,6 +10,7 @@ import errno
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
+from objective import DataSetError
 from objective import TestbedError
 from objective.run import RunError
 from objective.storage import StorageError
@@ -32,7 +33,7 @@ def explain(error: Exception) -> tuple[str, int]:
         Exception: The error itself, if nobody foresaw it: then its traceback is what helps.
     """
     text = " ".join(str(error).split())
-    if isinstance(error, (Misuse, StorageError, TestbedError, NoChatFound)):
+    if isinstance(error, (Misuse, StorageError, TestbedError, DataSetError, NoChatFound)):
         return text, 2
     if isinstance(error, (Failed, RunError)):
         return text, 1

@@ -13,6 +13,7 @@ from typing import Any
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.search_space import apply_rules
 from objective.search_space import Rule
 from objective.search_space import search_space
 from objective.source import read_constants
@@ -95,26 +96,7 @@ class Testbed:
         DEVICE_BATCH_SIZE * MAX_SEQ_LEN. Names without a rule pass unchanged; a factor that isn't
         among ``params`` has its value in ``train.py`` or ``prepare.py``.
         """
-        values = dict(params)
-        for name, rule in self.rules.items():
-            if rule.power_of_two and name in values:
-                values[name] = nearest_power_of_two(values[name])
-        known = {**self.constants, **self.baseline, **values}
-        for name, rule in self.rules.items():
-            if rule.at_least and name in values:
-                product = 1
-                for factor in rule.at_least:
-                    product *= known[factor]
-                values[name] = max(values[name], product)
-        return values
-
-
-def nearest_power_of_two(value: int) -> int:
-    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
-    if value <= 1:
-        return 1
-    below = 1 << (int(value).bit_length() - 1)
-    return below if value - below <= 2 * below - value else 2 * below
+        return apply_rules(params, self.rules, {**self.constants, **self.baseline})
 
 
 def _constants(path: Path) -> dict[str, Value]:

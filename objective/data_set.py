@@ -1,0 +1,275 @@
+"""Trials of a testbed in one compressed file, with all that is needed to use them elsewhere.
+
+The file is JSON, compressed by xz::
+
+    {
+      "format": 1,
+      "made": {"machine": ..., "versions": ..., "command": ..., ...},
+      "facts": {"testbed_hash": ..., "train_seconds": 5.0, "memory_limit_mb": 600},
+      "task": "...",
+      "space": {"DEPTH": {"name": "IntDistribution", ...}, ...},
+      "baseline": {"DEPTH": 4, ...},
+      "rules": {"TOTAL_BATCH_SIZE": {"power_of_two": true, "at_least": [...]}, ...},
+      "constants": {"MAX_SEQ_LEN": 128},
+      "studies": [["tpe-seed0", "tpe", 0], ...],
+      "columns": ["study", "number", "status", "val_bpb", "training_seconds", "total_seconds",
+                  "DEPTH", ...],
+      "rows": [[0, 0, "ok", 1.9, 5.01, 7.4, 4, ...], ...],
+      "fit": ...
+    }
+
+``study`` of a row is an index of ``studies`` (name, method, seed). ``val_bpb`` is null if the trial
+failed. Parameters are as they were suggested: the rule has not been applied. ``fit`` is what
+:mod:`objective.surrogate` learned from the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import hashlib
+import json
+import lzma
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import distribution_to_json
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective.search_space import apply_rules
+from objective.search_space import Rule
+from objective.testbed import Testbed
+
+
+# Studies that differ in one of these have values that don't compare.
+FACTS = ("testbed_hash", "train_seconds", "memory_limit_mb")
+
+_FORMAT = 1
+_COLUMNS = ("study", "number", "status", "val_bpb", "training_seconds", "total_seconds")
+
+
+class DataSetError(ValueError):
+    """A data set that can't be made or read. The message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluated trial.
+
+    Attributes:
+        study: Name of its study.
+        method: The study's method; empty if it has none.
+        seed: The study's seed.
+        number: The trial's number.
+        params: As suggested.
+        status: ``ok`` or the class of the failure.
+        val_bpb: Bits per byte; None if it failed.
+        training_seconds: Charged to the budget: training if ok, else the whole run.
+        total_seconds: Of the whole run.
+    """
+
+    study: str
+    method: str
+    seed: int
+    number: int
+    params: dict[str, Any]
+    status: str
+    val_bpb: float | None
+    training_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Evaluated trials of one testbed.
+
+    Attributes:
+        space, baseline, task, rules: As in :class:`Testbed`.
+        constants: What the rules need of the testbed's constants.
+        facts: What all studies have in common, see ``FACTS``.
+        made: Machine, versions and command, in words.
+        rows: The trials, by study and number.
+        fit: What was learned from them; empty until it was.
+    """
+
+    space: dict[str, BaseDistribution]
+    baseline: dict[str, Any]
+    task: str
+    rules: dict[str, Rule]
+    constants: dict[str, Any]
+    facts: dict[str, Any]
+    made: dict[str, str]
+    rows: tuple[Row, ...]
+    fit: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def collect(
+        cls, studies: Iterable[optuna.Study], testbed: Testbed, made: Mapping[str, str]
+    ) -> DataSet:
+        """The evaluated trials of studies of a testbed.
+
+        Trials that the objective gave no verdict on (killed, running) and trials without all
+        parameters of the search space (a code agent's) are left out.
+
+        Raises:
+            DataSetError: If there are none, or the studies' values don't compare.
+        """
+        rows: list[Row] = []
+        facts: dict[str, Any] = {}
+        for study in sorted(studies, key=lambda study: study.study_name):
+            found = list(_rows(study, testbed.space))
+            if not found:
+                continue
+            own = {name: study.user_attrs.get(name) for name in FACTS}
+            for name in FACTS:
+                if own[name] != facts.setdefault(name, own[name]):
+                    raise DataSetError(
+                        f"The studies of a data set must have one {name}, but got {facts[name]}"
+                        f" and, of {study.study_name}, {own[name]}."
+                    )
+            rows += found
+        if not rows:
+            raise DataSetError("A data set needs evaluated trials of the testbed, but got none.")
+        factors = {factor for rule in testbed.rules.values() for factor in rule.at_least}
+        return cls(
+            space=dict(testbed.space),
+            baseline=dict(testbed.baseline),
+            task=testbed.task,
+            rules=dict(testbed.rules),
+            constants={n: testbed.constants[n] for n in sorted(factors) if n in testbed.constants},
+            facts=facts,
+            made=dict(made),
+            rows=tuple(rows),
+        )
+
+    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the testbed runs if these are suggested; see `Testbed.effective`."""
+        return apply_rules(params, self.rules, {**self.constants, **self.baseline})
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of what decides an evaluation: rows, space, rules and fit."""
+        document = self._document()
+        del document["made"], document["task"]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write(self, path: Path) -> None:
+        """Write the compressed file."""
+        text = json.dumps(self._document(), separators=(",", ":"), allow_nan=False)
+        path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+
+    @classmethod
+    def read(cls, path: Path) -> DataSet:
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            DataSetError: If it is something else.
+        """
+        try:
+            document = json.loads(lzma.decompress(path.read_bytes()))
+            if document["format"] != _FORMAT:
+                raise DataSetError(
+                    f"{path} must have format {_FORMAT}, but has {document['format']};"
+                    " another version of this program wrote it."
+                )
+            return cls._from_document(document)
+        except OSError as error:
+            raise DataSetError(f"{path} must be readable, but: {error.strerror}.") from None
+        except DataSetError:
+            raise
+        except (lzma.LZMAError, ValueError, KeyError, TypeError, IndexError):
+            raise DataSetError(
+                f"{path} must be a data set that `python -m studies surrogate` wrote, but isn't."
+            ) from None
+
+    def _document(self) -> dict[str, Any]:
+        studies = list(dict.fromkeys((row.study, row.method, row.seed) for row in self.rows))
+        index = {study: i for i, study in enumerate(studies)}
+        return {
+            "format": _FORMAT,
+            "made": self.made,
+            "facts": self.facts,
+            "task": self.task,
+            "space": {n: json.loads(distribution_to_json(d)) for n, d in self.space.items()},
+            "baseline": self.baseline,
+            "rules": {name: asdict(rule) for name, rule in self.rules.items()},
+            "constants": self.constants,
+            "studies": studies,
+            "columns": [*_COLUMNS, *self.space],
+            "rows": [
+                [
+                    index[row.study, row.method, row.seed],
+                    *(getattr(row, column) for column in _COLUMNS[1:]),
+                    *(row.params[name] for name in self.space),
+                ]
+                for row in self.rows
+            ],
+            "fit": self.fit,
+        }
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> DataSet:
+        space = {n: json_to_distribution(json.dumps(d)) for n, d in document["space"].items()}
+        rows = []
+        for values in document["rows"]:
+            stored = dict(zip(document["columns"], values))
+            name, method, seed = document["studies"][stored["study"]]
+            measured = {column: stored[column] for column in _COLUMNS[1:]}
+            params = {name: stored[name] for name in space}
+            rows.append(Row(study=name, method=method, seed=seed, params=params, **measured))
+        return cls(
+            space=space,
+            baseline=document["baseline"],
+            task=document["task"],
+            rules={
+                name: Rule(rule["power_of_two"], tuple(rule["at_least"]))
+                for name, rule in document["rules"].items()
+            },
+            constants=document["constants"],
+            facts=document["facts"],
+            made=document["made"],
+            rows=tuple(rows),
+            fit=document["fit"],
+        )
+
+    def with_fit(self, fit: Mapping[str, Any]) -> DataSet:
+        """The same trials with what was learned from them."""
+        return replace(self, fit=dict(fit))
+
+
+def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterable[Row]:
+    for trial in study.get_trials(deepcopy=False):
+        if not _has_verdict(trial) or not space.keys() <= trial.params.keys():
+            continue
+        attrs = trial.user_attrs
+        ok = attrs["status"] == "ok"
+        if ok and not math.isfinite(attrs["val_bpb"]):
+            continue
+        total = float(attrs["total_seconds"])
+        yield Row(
+            study=study.study_name,
+            method=str(study.user_attrs.get("method", "")),
+            seed=int(study.user_attrs.get("seed", 0)),
+            number=trial.number,
+            params={name: trial.params[name] for name in space},
+            status=attrs["status"],
+            val_bpb=float(attrs["val_bpb"]) if ok else None,
+            training_seconds=float(attrs["training_seconds"]) if ok else total,
+            total_seconds=total,
+        )
+
+
+def _has_verdict(trial: FrozenTrial) -> bool:
+    """Whether the objective said how the trial went: a killed one has no status, or isn't over."""
+    status = trial.user_attrs.get("status")
+    if status == "ok":
+        return trial.state == TrialState.COMPLETE
+    return status is not None and trial.state.is_finished()
