@@ -88,6 +88,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "llm": {
             "turns": turns,
             "share": round(turns / len(evaluated), 4) if evaluated else 0.0,
+            "requests": total("llm_attempts"),
             "prompt_tokens": total("llm_prompt_tokens"),
             "cached_tokens": total("llm_cached_tokens"),
             "completion_tokens": total("llm_completion_tokens"),

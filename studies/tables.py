@@ -32,15 +32,29 @@ def final_table(facts: dict[str, Any]) -> Group:
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
+    parts: list[Table] = []
     if facts["llm"]["turns"]:
         llm = facts["llm"]
         kinds = ", ".join(f"{k} {n}" for k, n in facts["sources"].items() if k.startswith("llm"))
-        lines.append(
-            f"{llm['turns']} LLM turns ({kinds}): {llm['prompt_tokens']} prompt tokens"
-            f" ({llm['cached_tokens']} cached), {llm['completion_tokens']} completion tokens,"
-            f" {llm['seconds']:.1f} s"
-        )
-    return Group(f"study {facts['study']}", params, *lines)
+        lines.append(f"{llm['turns']} LLM turns ({kinds})")
+        parts.append(_llm_table(llm))
+    return Group(f"study {facts['study']}", params, *lines, *parts)
+
+
+def _llm_table(llm: dict[str, Any]) -> Table:
+    """What the language model cost, in all and a turn."""
+    table = Table("language model", "in all", "a turn", box=SIMPLE_HEAD)
+    for label, key in (
+        ("requests", "requests"),
+        ("prompt tokens", "prompt_tokens"),
+        ("of them cached", "cached_tokens"),
+        ("completion tokens", "completion_tokens"),
+        ("seconds", "seconds"),
+    ):
+        total = llm[key]
+        whole = f"{total:,.1f}" if isinstance(total, float) else f"{total:,}"
+        table.add_row(label, whole, f"{total / llm['turns']:,.1f}")
+    return table
 
 
 def dry_run_report(facts: dict[str, Any]) -> Group:
