@@ -17,6 +17,7 @@ from optuna.samplers import CmaEsSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
+from .._llm.chat import ChatError
 from .._llm.chat import default_chat
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
@@ -330,7 +331,10 @@ class CentaurSampler(CmaEsSampler):
         """
         if self._reply != "auto":
             return self._reply
-        size = _billions(self._resolve_chat().model)
+        try:
+            size = _billions(self._resolve_chat().model)
+        except ChatError:  # the server has to be asked, and is away: so will be what is asked next
+            return "full"
         if size is not None:
             return "full" if size >= _LARGE else "menu"
         probes = [

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ import pytest
 
 from samplers._llm import local
 from samplers._llm.chat import ChatUnavailable
+from samplers._llm.chat import OpenAIChat
 from samplers._llm.propose import TooManyLLMErrors
 from samplers.centaur import CentaurSampler
 from samplers.centaur.population import StudyView
@@ -324,6 +326,19 @@ def test_an_error_runs_cmaes_own_proposal_says_so_and_does_not_move_the_next_tur
     # An evaluated sample of CMA-ES's, as good as any other for its generation.
     assert study.trials[7].value == objective(optuna.trial.FixedTrial(study.trials[7].params))  # type: ignore[arg-type]
     assert study.trials[7].system_attrs["cma:generation"] == 0
+
+
+def test_a_server_that_is_away_before_its_models_name_is_known_is_an_error_like_any_other() -> (
+    None
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    chat = OpenAIChat(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
+    sampler = CentaurSampler(chat=chat, seed=0, n_startup_trials=2, llm_ratio=0.5)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(objective, n_trials=8)
+    assert sources(study)[2:] == ["base", "llm-error"] * 3
+    assert "no connection" in study.trials[3].user_attrs["llm_reason"]
 
 
 def test_on_error_raise_fails_the_trial_at_once() -> None:
