@@ -129,12 +129,15 @@ class DataSet:
             found = list(_rows(study, testbed.space))
             if not found:
                 continue
-            own = {name: study.user_attrs.get(name) for name in FACTS}
+            _check_values(study.study_name, found, testbed.space)
             for name in FACTS:
-                if own[name] != facts.setdefault(name, own[name]):
+                if name not in study.user_attrs and "revalidates" in study.user_attrs:
+                    continue  # it has the facts of the study that it repeats trials of
+                own = study.user_attrs.get(name)
+                if own != facts.setdefault(name, own):
                     raise DataSetError(
                         f"The studies of a data set must have one {name}, but got {facts[name]}"
-                        f" and, of {study.study_name}, {own[name]}."
+                        f" and, of {study.study_name}, {own}."
                     )
             rows += found
         if not rows:
@@ -265,6 +268,21 @@ def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterabl
             training_seconds=float(attrs["training_seconds"]) if ok else total,
             total_seconds=total,
         )
+
+
+def _check_values(study: str, rows: Iterable[Row], space: Mapping[str, BaseDistribution]) -> None:
+    for row in rows:
+        for name, distribution in space.items():
+            value = row.params[name]
+            try:
+                inside = distribution._contains(distribution.to_internal_repr(value))
+            except ValueError:
+                inside = False
+            if not inside:
+                raise DataSetError(
+                    f"The trials of a data set must be in the testbed's search space, but trial"
+                    f" {row.number} of {study} has {name} = {value!r}."
+                )
 
 
 def _has_verdict(trial: FrozenTrial) -> bool:

@@ -112,7 +112,7 @@ class Surrogate:
             DataSetError: If the trials are too few, or of a single study.
         """
         successes = [row for row in data.rows if row.status == "ok"]
-        studies = {row.study for row in successes}
+        studies = {row.study.removesuffix("-revalidated") for row in successes}
         if len(successes) < MIN_SUCCESSES or len(studies) < 2:
             raise DataSetError(
                 f"A surrogate needs {MIN_SUCCESSES} successful trials of 2 studies (it is judged"
@@ -255,12 +255,14 @@ def _coordinates(
 
 def _table(data: DataSet) -> Table:
     encode = _Encoder(data.space)
-    names = {name: i for i, name in enumerate(dict.fromkeys(row.study for row in data.rows))}
+    # A study's best again, by other seeds, would give away what is in it.
+    studies = [row.study.removesuffix("-revalidated") for row in data.rows]
+    index = {name: i for i, name in enumerate(dict.fromkeys(studies))}
     successes = [row for row in data.rows if row.status == "ok"]
     return Table(
         x=np.array([encode(data.effective(row.params)) for row in data.rows]),
         status=np.array([row.status for row in data.rows]),
-        study=np.array([names[row.study] for row in data.rows]),
+        study=np.array([index[name] for name in studies]),
         total_seconds=np.array([row.total_seconds for row in data.rows]),
         bpb=np.array([row.val_bpb for row in successes], dtype=float),
         seconds=np.array([(row.training_seconds, row.total_seconds) for row in successes]),

@@ -283,7 +283,7 @@ def _score_regression(
 
         return predict
 
-    baselines = {"mean": by_mean, f"{_NEIGHBOURS} nearest neighbours": by_neighbours}
+    baselines = {"mean": by_mean, f"{_NEIGHBOURS} neighbours": by_neighbours}
     metrics: dict[str, dict[str, float | None]] = {}
     r2 = {}
     for name, predict in {**baselines, **{n: by(model) for n, model in models.items()}}.items():
@@ -321,7 +321,7 @@ def _score_failures(table: Table, classes: Sequence[str]) -> list[Score]:
 
         return predict
 
-    baselines = {"base rate": by_rate, f"{_NEIGHBOURS} nearest neighbours": by_neighbours}
+    baselines = {"base rate": by_rate, f"{_NEIGHBOURS} neighbours": by_neighbours}
     metrics: dict[str, dict[str, float | None]] = {}
     losses = {}
     for name, predict in {**baselines, **{name: by(name) for name in _FEATURES}}.items():

@@ -1,0 +1,93 @@
+"""Many finished trials into a study at once.
+
+`Study.add_trials` asks an SQL database several times for each parameter and attribute: 66 ms for a
+trial of 14 parameters on SQLite, without waiting for the disk. Rows of all trials together, table
+by table in one transaction, take about 1 ms. This reads and writes Optuna's own tables, so the one
+function here is all that knows them; other storages get `add_trials` (3 ms in a journal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial
+from sqlalchemy import insert
+from sqlalchemy import update
+
+
+def add_trials(
+    study: optuna.Study, storage: optuna.storages.BaseStorage, trials: Sequence[FrozenTrial]
+) -> None:
+    """Add finished trials to a study, in their order: all of them, or none if that fails.
+
+    Args:
+        study: Where they go.
+        storage: The one that the study was opened with.
+        trials: Without intermediate values; with one finite value, or none.
+    """
+    if not isinstance(storage, RDBStorage):
+        study.add_trials(trials)
+        return
+    with _create_scoped_session(storage.scoped_session) as session:
+        # As in Optuna: servers keep others from adding trials meanwhile by this lock, SQLite by the
+        # first write.
+        models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
+        rows = [
+            models.TrialModel(
+                study_id=study._study_id,
+                number=None,
+                state=trial.state,
+                datetime_start=trial.datetime_start,
+                datetime_complete=trial.datetime_complete,
+            )
+            for trial in trials
+        ]
+        session.add_all(rows)
+        session.flush()
+        first = rows[0].count_past_trials(session)
+        ids = [row.trial_id for row in rows]
+        session.execute(
+            update(models.TrialModel),
+            [{"trial_id": id_, "number": first + i} for i, id_ in enumerate(ids)],
+        )
+        tables: dict[type, list[dict[str, object]]] = {
+            models.TrialParamModel: [
+                {
+                    "trial_id": id_,
+                    "param_name": name,
+                    "param_value": trial.distributions[name].to_internal_repr(value),
+                    "distribution_json": distribution_to_json(trial.distributions[name]),
+                }
+                for id_, trial in zip(ids, trials)
+                for name, value in trial.params.items()
+            ],
+            models.TrialValueModel: [
+                {
+                    "trial_id": id_,
+                    "objective": 0,
+                    "value": trial.value,
+                    "value_type": models.TrialValueModel.TrialValueType.FINITE,
+                }
+                for id_, trial in zip(ids, trials)
+                if trial.values is not None
+            ],
+            models.TrialUserAttributeModel: [
+                {"trial_id": id_, "key": key, "value_json": json.dumps(value)}
+                for id_, trial in zip(ids, trials)
+                for key, value in trial.user_attrs.items()
+            ],
+            models.TrialSystemAttributeModel: [
+                {"trial_id": id_, "key": key, "value_json": json.dumps(value)}
+                for id_, trial in zip(ids, trials)
+                for key, value in trial.system_attrs.items()
+            ],
+        }
+        for table, values in tables.items():
+            if values:
+                session.execute(insert(table), values)

@@ -1,0 +1,294 @@
+"""Trials that another program ran, read from its files.
+
+Two forms:
+
+1. JSON ``{method: {seed: [{"tid": 0, "val_bpb": 0.99, "success": true, "wt": 300.1, "DEPTH": 8,
+   ...}]}}``. Upper-case names are hyperparameters, as they are in a training script.
+2. JSON lines, a trial each: ``{"trial_id": 0, "backend": "tpe", "seed": 0, "config": {"DEPTH": 8,
+   ...}, "val_bpb": 0.99, "success": true, "error": null, "wall_time_seconds": 300.1,
+   "timestamp": "2026-03-01T12:00:00"}``
+
+In both, a failure has ``success`` false, and 100.0 or null for ``val_bpb``. Any value may be null.
+Files in the wild have more: numbers that are NaN, trials twice, identifiers twice (of two processes
+that wrote one file), successes without a value. What of that is a trial is read, what isn't is
+counted by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from datetime import timezone
+import hashlib
+import json
+import math
+from pathlib import Path
+import re
+from typing import Any
+
+from studies.errors import Misuse
+
+
+FAILURE_VALUE = 100.0
+
+# What other programs report of a failure -> its class; the first that is found.
+_CLASSES = {
+    r"out.of.memory|outofmemory|\boom\b|memoryerror": "oom",
+    r"time[d ]*.?out|timelimit": "timeout",
+    r"\bnan\b|not finite|diverge|explod": "nan",
+    r"no (val_bpb|metric)|missing (val_bpb|metric)": "no-metric",
+}
+_MAX_REASON = 200
+_FIRST_FORM = {"tid", "val_bpb", "success", "wt"}
+_NO_REASON = "the file does not say why it failed"
+
+
+@dataclass(frozen=True)
+class ForeignTrial:
+    """One trial as its file tells it.
+
+    Attributes:
+        key: The same for the same trial in any copy of the file: a hash of all that it says.
+        method, seed: The run that it belongs to.
+        tid: Its identifier in the file; not necessarily unique or without gaps.
+        params: Values of hyperparameters, of whatever type; null ones are left out.
+        status: ``ok`` or the class of the failure.
+        reason: Why it failed, at most 200 characters; empty if ok.
+        val_bpb: Bits per byte; None if it failed.
+        seconds: Charged to the budget.
+        ended: Naive local time; None if the file doesn't say.
+    """
+
+    key: str
+    method: str
+    seed: int
+    tid: int
+    params: dict[str, Any]
+    status: str
+    reason: str
+    val_bpb: float | None
+    seconds: float
+    ended: datetime | None
+
+
+@dataclass
+class Foreign:
+    """A file's trials in its order.
+
+    Attributes:
+        trials: What can be imported.
+        skipped: What can't: reason -> how many.
+        notes: What was imported in another way than it was written: what -> how many.
+    """
+
+    trials: list[ForeignTrial] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+class _Skip(ValueError):
+    """A row that is no trial; the message is the reason."""
+
+
+def read_file(path: Path) -> Foreign:
+    """Read a file of either form.
+
+    Raises:
+        Misuse: If it is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Misuse(f"{path} must be a readable file, but: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise _neither(path, "something that is no UTF-8 text") from None
+    foreign = Foreign()
+    try:
+        document = json.loads(text)
+    except RecursionError:
+        raise _neither(path, "JSON of a depth that nobody would write") from None
+    except json.JSONDecodeError:
+        rows = _lines(path, text, foreign)
+    else:
+        if isinstance(document, dict) and {"backend", "config"} <= document.keys():
+            rows = iter([document])  # a file of one line
+        else:
+            rows = _nested(path, document, foreign)
+    seen: set[str] = set()
+    identifiers: set[tuple[str, int, int]] = set()
+    for row in rows:
+        try:
+            trial = _trial(row, foreign.notes)
+        except _Skip as reason:
+            foreign.skipped[str(reason)] += 1
+            continue
+        if trial.key in seen:
+            foreign.skipped["the same trial again"] += 1
+            continue
+        seen.add(trial.key)
+        identifier = (trial.method, trial.seed, trial.tid)
+        if identifier in identifiers:
+            foreign.notes["another trial with the identifier of an earlier one"] += 1
+        identifiers.add(identifier)
+        foreign.trials.append(trial)
+    return foreign
+
+
+def _neither(path: Path, what: str) -> Misuse:
+    return Misuse(
+        f"{path} must be JSON of the form {{method: {{seed: [{{tid, val_bpb, success, wt, ...}}]}}}}"
+        f" or JSON lines with backend, seed, trial_id, config, val_bpb, success, but is {what}."
+    )
+
+
+def _nested(path: Path, document: Any, foreign: Foreign) -> Iterator[dict[str, Any]]:
+    """The first form's trials in the terms of the second."""
+    if not isinstance(document, dict) or not document:
+        raise _neither(path, f"a JSON {_kind(document)}")
+    runs = [
+        (method, seed, rows)
+        for method, seeds in document.items()
+        for seed, rows in (seeds.items() if isinstance(seeds, dict) else [(None, None)])
+    ]
+    if not any(isinstance(rows, list) for _, _, rows in runs):
+        raise _neither(path, "a JSON object of something else")
+    return _nested_rows(runs, foreign)
+
+
+def _nested_rows(runs: list[tuple[str, Any, Any]], foreign: Foreign) -> Iterator[dict[str, Any]]:
+    for method, seed, rows in runs:
+        if not isinstance(rows, list):
+            foreign.skipped["a method or seed without a list of trials"] += 1
+            continue
+        for row in rows:
+            if not isinstance(row, dict):
+                foreign.skipped["not an object"] += 1
+                continue
+            for name in row.keys() - _FIRST_FORM:
+                if not name.isupper():
+                    foreign.notes[f"{name}: left out, since a hyperparameter is upper-case"] += 1
+            yield {
+                "backend": method,
+                "seed": seed,
+                "trial_id": row.get("tid"),
+                "config": {name: value for name, value in row.items() if name.isupper()},
+                "val_bpb": row.get("val_bpb"),
+                "success": row.get("success"),
+                "wall_time_seconds": row.get("wt"),
+            }
+
+
+def _lines(path: Path, text: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            foreign.skipped["a line that is no JSON (cut off, perhaps)"] += 1
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            foreign.skipped["not an object"] += 1
+    if not any({"backend", "config"} <= row.keys() for row in rows):
+        raise _neither(path, "something else" if rows else "no JSON")
+    return iter(rows)
+
+
+def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
+    method, success, config = row.get("backend"), row.get("success"), row.get("config")
+    if not isinstance(method, str) or not method.strip():
+        raise _Skip("no method")
+    seed, tid = _integer(row.get("seed")), _integer(row.get("trial_id"))
+    if seed is None:
+        raise _Skip("no seed (an integer)")
+    if tid is None:
+        raise _Skip("no identifier (an integer)")
+    if not isinstance(success, bool):
+        raise _Skip("success is neither true nor false")
+    if config is not None and not isinstance(config, dict):
+        raise _Skip("config is not an object")
+    value = row.get("val_bpb")
+    if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        raise _Skip("val_bpb is not a number")
+    seconds = row.get("wall_time_seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        notes["no time: charged nothing"] += 1
+        seconds = 0.0
+    status, reason = _verdict(success, value, row.get("error"), notes)
+    return ForeignTrial(
+        key=_key(row),
+        method=method.strip(),
+        seed=seed,
+        tid=tid,
+        params={name: value for name, value in (config or {}).items() if value is not None},
+        status=status,
+        reason=" ".join(reason.split())[:_MAX_REASON],
+        val_bpb=float(value) if status == "ok" and value is not None else None,
+        seconds=float(seconds),
+        ended=_time(row.get("timestamp")),
+    )
+
+
+def _verdict(
+    success: bool, value: float | None, error: Any, notes: Counter[str]
+) -> tuple[str, str]:
+    """Class and reason of a trial. A success is one that measured something."""
+    if success and value is not None and math.isfinite(value) and value != FAILURE_VALUE:
+        return "ok", ""
+    if success and value is None:
+        notes["a success without a value: taken as a failure, no-metric"] += 1
+        return "no-metric", "reported as a success, but without val_bpb"
+    if success and not math.isfinite(value or 0.0):
+        notes["a success whose value isn't finite: taken as a failure, nan"] += 1
+        return "nan", f"reported as a success, but val_bpb is {value}"
+    if success:
+        notes[f"a success of {FAILURE_VALUE:g}, the failure value: taken as a failure"] += 1
+        return "crash", f"reported as a success, but val_bpb is the failure value {value}"
+    reason = str(error) if error else _NO_REASON
+    if not error:
+        notes["a failure without a reason: taken as crash"] += 1
+    for pattern, status in _CLASSES.items():
+        if error and re.search(pattern, reason, re.IGNORECASE):
+            return status, reason
+    return "crash", reason
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"(seed)?[_ -]?\d+", value.strip(), re.IGNORECASE):
+        return int(re.sub(r"\D", "", value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return None
+    return int(value) if math.isfinite(value) and value == int(value) and value >= 0 else None
+
+
+def _time(value: Any) -> datetime | None:
+    """Naive local time, as Optuna has it, of ISO 8601 or seconds since 1970."""
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value)
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(tz=None).replace(tzinfo=None)
+        moment.astimezone(timezone.utc)  # year 1 has none
+        return moment
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _kind(value: Any) -> str:
+    names = {list: "array", dict: "object without a method", str: "string", bool: "truth value"}
+    return names.get(type(value), "number" if value is not None else "null")

@@ -1,0 +1,151 @@
+"""``surrogate``: a model of the testbed, fitted to stored trials and judged by studies it hasn't seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+import json
+import os
+from pathlib import Path
+import platform
+import shlex
+import sys
+import time
+from typing import Annotated
+
+import numpy as np
+import optuna
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+import typer
+
+from objective import DataSet
+from objective import open_storage
+from objective import Surrogate
+from objective import Testbed
+from studies import options
+from studies.errors import Misuse
+
+
+_VERSIONS = ("optuna-autoresearch", "optuna", "torch", "numpy", "scikit-learn")
+_TIMED_CALLS = 200
+
+
+def surrogate(
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Where the trials and the fit are written: .json.xz."),
+    ],
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    testbed: options.TestbedFolder = None,
+    made_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The commands that made the trials, to be kept in the file."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Fit a surrogate of the testbed to all studies of a storage, and say how good it is.
+
+    Every score is of trials whose study the model has not seen. Run it on the machine that the
+    trials ran on: the file tells its processor and versions.
+    """
+    if not out.parent.is_dir():
+        raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
+    opened = open_storage(storage, must_exist=True)
+    studies = [
+        optuna.load_study(study_name=name, storage=opened)
+        for name in optuna.get_all_study_names(opened)
+    ]
+    data = DataSet.collect(studies, Testbed.load(testbed), _made(made_by))
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"learning from {len(data.rows)} trials of {len(studies)} studies"):
+        fitted = Surrogate.fit(data)
+    fitted.data.write(out)
+    facts = {
+        "file": str(out),
+        "bytes": out.stat().st_size,
+        "trials": len(data.rows),
+        "studies": len({row.study for row in data.rows}),
+        "ok": sum(row.status == "ok" for row in data.rows),
+        "noise_sd": fitted.noise_sd,
+        "milliseconds": _milliseconds(fitted),
+        "scores": [asdict(row) for row in fitted.scores],
+        "made": data.made,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    Console().print(*_score_tables(fitted))
+    print(
+        f"{facts['trials']} trials of {facts['studies']} studies, {facts['ok']} ok;"
+        f" {fitted.noise_sd:.2%} noise between runs of one configuration (SD);"
+        f" {facts['milliseconds']:.2f} ms for an evaluation\n"
+        f"{out}: {out.stat().st_size} bytes"
+    )
+
+
+def _made(by: str | None) -> dict[str, str]:
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{name} {version(name)}" for name in _VERSIONS]
+    made = {
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": ", ".join(versions),
+        "command": shlex.join(["python", "-m", "studies", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    return made if by is None else {**made, "trials": by}
+
+
+def _processor() -> str:
+    """The processor's name; Python's own answer is empty or the architecture on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _milliseconds(fitted: Surrogate) -> float:
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for _ in range(_TIMED_CALLS):
+        fitted(fitted.baseline, rng)
+    return round((time.perf_counter() - start) / _TIMED_CALLS * 1000, 3)
+
+
+def _score_tables(fitted: Surrogate) -> list[Table]:
+    """A table for each set of metrics: of numbers and of failures."""
+    tables: dict[tuple[str, ...], Table] = {}
+    target = ""
+    for row in fitted.scores:
+        table = tables.setdefault(tuple(row.metrics), Table(box=SIMPLE_HEAD))
+        if not table.columns:
+            for heading in ("target", "model", ""):
+                table.add_column(heading, no_wrap=True)
+            for name in row.metrics:
+                table.add_column(_HEADINGS[name], justify="right")
+        if table.rows and row.target != target:
+            table.add_section()
+        cells = ["" if value is None else f"{value:.3f}" for value in row.metrics.values()]
+        table.add_row(
+            row.target if row.target != target else "",
+            row.model,
+            "chosen" if row.chosen else "baseline" if row.baseline else "",
+            *cells,
+            style="bold" if row.chosen else "",
+        )
+        target = row.target
+    return list(tables.values())
+
+
+_HEADINGS = {
+    "r2": "R2",
+    "spearman": "Spearman",
+    "mae": "MAE",
+    "auc": "AUC",
+    "log_loss": "log loss",
+}
