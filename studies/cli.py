@@ -20,6 +20,8 @@ COMMANDS = {
     "agent": "studies.agent:agent",
     "space": "studies.space:space",
     "status": "studies.status:status",
+    "import": "studies.importing:import_",
+    "surrogate": "studies.surrogate:surrogate",
     "report": "studies.report.command:report",
     "dashboard": "studies.dashboard:dashboard",
     "publish": "studies.publish_command:publish",
