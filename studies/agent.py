@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 import json
 from pathlib import Path
-import shlex
 import sys
 from typing import Annotated
 
 import optuna
-import psutil
 from rich.console import Console
 import typer
 
@@ -21,6 +19,7 @@ from objective.storage import open_storage
 from studies import options
 from studies.budget import Budget
 from studies.code_agent import AgentSpec
+from studies.code_agent import memory_share
 from studies.code_agent import open_code_study
 from studies.code_agent import run_agent
 from studies.code_export import agent_facts
@@ -32,15 +31,11 @@ from studies.code_sources import Sources
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.loop import Watch
+from studies.processes import stop_by_signal
 from studies.progress import Progress
 from studies.study import open_llm
 from studies.study import share_embedded_model
 from studies.study import share_work
-from studies.study import stop_by_signal
-
-
-# Code that a model wrote never gets all memory: by default, this share of it for all workers.
-MEMORY_SHARE = 0.5
 
 
 def agent(
@@ -141,8 +136,8 @@ def agent(
     """
     script = Testbed.load(testbed)
     name = f"code-seed{seed}"
-    if memory_limit is None and not Path("/dev/nvidiactl").exists():
-        memory_limit = int(psutil.virtual_memory().total * MEMORY_SHARE / workers / 2**20)
+    if memory_limit is None:
+        memory_limit = memory_share(workers)
     spec = AgentSpec(
         storage=storage,
         name=study or (name if testbed is None else f"{script.path.name}-{name}"),
@@ -190,8 +185,7 @@ def _run(spec: AgentSpec, script: Testbed, workers: int) -> None:
             shared = replace(spec, llm=share_embedded_model(spec.llm, spec.model))
             share_work(study, work, shared, workers, progress.update)
         except KeyboardInterrupt:
-            again = shlex.join(["python", "-m", "studies", *sys.argv[1:]])
-            raise Failed(f"stopped; to go on:\n  {again}") from None
+            raise Failed(f"stopped; to go on:\n  {options.this_command()}") from None
 
 
 def work(spec: AgentSpec, watch: Watch) -> None:

@@ -11,14 +11,17 @@ start depends on the trials before it and on nothing else:
   fill the rest of a budget: they would not be comparable.
 
 A successful trial is charged its training seconds (start-up, compilation and evaluation are free,
-as in the paper) and a failed one its whole run. Asking a language model is free. A killed trial
-left no record of its time and is charged nothing.
+as in the paper) and a failed one its whole run. Asking a language model is free, unless the study
+charges for it (its user attribute ``charge_llm``): then the seconds that its requests took are
+added. A killed trial left no record of its time and is charged nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -42,10 +45,13 @@ def is_ok(trial: FrozenTrial) -> bool:
     return is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
 
 
-def charge(trial: FrozenTrial) -> float:
-    """Seconds that a trial takes from the training budget."""
-    key = "training_seconds" if is_ok(trial) else "total_seconds"
-    return float(trial.user_attrs.get(key, 0.0)) if is_evaluated(trial) else 0.0
+def charge(trial: FrozenTrial, llm: bool = False) -> float:
+    """Seconds that a trial takes from the budget, with those of the language model if ``llm``."""
+    if not is_evaluated(trial):
+        return 0.0
+    attrs = trial.user_attrs
+    seconds = float(attrs.get("training_seconds" if is_ok(trial) else "total_seconds", 0.0))
+    return seconds + float(attrs.get("llm_seconds", 0.0)) if llm else seconds
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,35 @@ class Budget:
         trials: Evaluated trials in total, failures and earlier runs included.
         training_seconds: Sum of the charges of all trials.
         train_seconds: What a single trial trains, as far as it is known beforehand.
+        charge_llm: Whether the language model's time is charged as well.
     """
 
     trials: int | None = None
     training_seconds: float | None = None
     train_seconds: float | None = None
+    charge_llm: bool = False
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Budget:
+        """The budget that a study's user attributes tell of; without limits if they don't."""
+        return cls(
+            facts.get("budget_trials"),
+            facts.get("budget_seconds"),
+            facts.get("train_seconds"),
+            bool(facts.get("charge_llm")),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What a study says of its budget; a later command may extend it."""
+        return {"budget_trials": self.trials, "budget_seconds": self.training_seconds}
+
+    def charge(self, trial: FrozenTrial) -> float:
+        """Seconds that a trial takes from this budget."""
+        return charge(trial, self.charge_llm)
+
+    def spent(self, trials: Sequence[FrozenTrial]) -> float:
+        """Seconds that all trials took from it."""
+        return sum(map(self.charge, trials))
 
     def expected_charge(self, trials: Sequence[FrozenTrial]) -> float:
         """What one more trial will be charged: the dearest success, or the planned time.
@@ -68,7 +98,7 @@ class Budget:
         A training ends with the step in which its time runs out, so that charges are a little
         above the plan.
         """
-        return max([self.train_seconds or 0.0, *(charge(t) for t in trials if is_ok(t))])
+        return max([self.train_seconds or 0.0, *(self.charge(t) for t in trials if is_ok(t))])
 
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
         """Whether the trial with this number may start, given all trials of the study."""
@@ -79,10 +109,17 @@ class Budget:
         if self.training_seconds is not None:
             expected = self.expected_charge(trials)
             running = sum(t.number < number and t.state == TrialState.RUNNING for t in trials)
-            planned = sum(map(charge, trials)) + (running + 1) * expected
+            planned = self.spent(trials) + (running + 1) * expected
             # Without any idea of a trial's length, the first one is the measurement.
             return planned <= self.training_seconds
         return True
+
+    def is_used_up(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether nothing runs and no trial, new or waiting to be tried again, may start."""
+        if any(t.state == TrialState.RUNNING for t in trials):
+            return False
+        numbers = [t.number for t in trials if t.state == TrialState.WAITING] or [len(trials)]
+        return not self.allows(trials, numbers[0])
 
     def trials_left(self, trials: Sequence[FrozenTrial]) -> int | None:
         """How many trials are still to be finished; ``None`` if that can't be said."""
@@ -91,7 +128,7 @@ class Budget:
             left.append(self.trials - sum(map(is_evaluated, trials)))
         if self.training_seconds is not None and (expected := self.expected_charge(trials)) > 0:
             # Failures are cheaper than successes: the mean tells how many fit.
-            charges = [charge(t) for t in trials if is_evaluated(t)]
+            charges = [self.charge(t) for t in trials if is_evaluated(t)]
             mean = sum(charges) / len(charges) if charges and sum(charges) > 0 else expected
             rest = self.training_seconds - sum(charges)
             left.append(int(rest / mean) if rest >= expected else 0)

@@ -11,13 +11,15 @@ import typer
 from typer.exceptions import TyperException
 
 from studies.errors import explain
-from studies.study import quiet_optuna
+from studies.processes import quiet_optuna
 
 
 # Command -> module and function. Only the one that is called is imported: some need SciPy.
 COMMANDS = {
     "run": "studies.run:run",
     "agent": "studies.agent:agent",
+    "compare": "studies.compare:compare",
+    "revalidate": "studies.revalidate:revalidate",
     "space": "studies.space:space",
     "status": "studies.status:status",
     "import": "studies.importing:import_",

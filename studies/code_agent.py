@@ -44,6 +44,7 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+import psutil
 
 from objective import Testbed
 from objective import TestbedError
@@ -62,6 +63,7 @@ from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
+from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_history import BASELINE
@@ -94,6 +96,8 @@ from studies.loop import evaluate
 from studies.loop import recover
 from studies.loop import take
 from studies.loop import Watch
+from studies.study import drop_none
+from studies.study import note_facts
 from studies.study import StudyConflict
 from studies.study import testbed_hash
 
@@ -107,6 +111,8 @@ if TYPE_CHECKING:
 
 
 METHOD = "karpathy-code"
+# Code that a model wrote never gets all memory: by default, this share of it for all workers.
+MEMORY_SHARE = 0.5
 # A reply with blocks takes some hundred tokens, but models that reason first take thousands; of a
 # small context it must not take too much.
 MAX_REPLY_TOKENS = 8192
@@ -127,6 +133,8 @@ class AgentSpec:
         name: Name of the study in the storage.
         seed: Of the model's replies.
         trials: Trials in total: baselines, proposals that ran and those that were rejected.
+        training_seconds: Training time of all trials together; ``None`` is without limit.
+        charge_llm: Whether the language model's time is charged to it as well.
         train_seconds: Training time of one trial; ``None`` is the testbed's own.
         wall_seconds: A trial is killed after this time; ``None`` is twice the training time and a
             minute.
@@ -139,12 +147,15 @@ class AgentSpec:
         llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
         model: Name of the model; ``None`` is the server's own choice.
         artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
+        comparison: Name of the comparison that the study is a run of.
     """
 
     storage: str
     name: str
     seed: int = 0
     trials: int = 20
+    training_seconds: float | None = None
+    charge_llm: bool = False
     train_seconds: float | None = None
     wall_seconds: float | None = None
     testbed: Path | None = None
@@ -156,6 +167,12 @@ class AgentSpec:
     llm: str | None = None
     model: str | None = None
     artifacts: Path | None = None
+    comparison: str | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """When the study is done."""
+        return Budget(self.trials, self.training_seconds, self.train_seconds, self.charge_llm)
 
     def identity(self, testbed: Testbed) -> dict[str, Any]:
         """What two runs must have in common for their trials to compare."""
@@ -166,7 +183,27 @@ class AgentSpec:
             "train_seconds": self.train_seconds,
             "baselines": self.baselines,
             "min_gain": self.min_gain,
+            "charge_llm": self.charge_llm,
         }
+
+    def facts(self, testbed: Testbed) -> dict[str, Any]:
+        """All that the study's user attributes say of how it was made."""
+        others = {
+            "testbed": "embedded" if self.testbed is None else str(self.testbed.resolve()),
+            "version": version("optuna-autoresearch"),
+            "memory_limit_mb": self.memory_limit_mb,
+            "wall_seconds": self.wall_seconds,
+            "comparison": self.comparison,
+            "model": self.model,
+        }
+        return {**self.identity(testbed), **drop_none(others)}
+
+
+def memory_share(workers: int) -> int | None:
+    """Default limit in megabytes of one training; None with a GPU, whose memory it would be."""
+    if Path("/dev/nvidiactl").exists():
+        return None
+    return int(psutil.virtual_memory().total * MEMORY_SHARE / workers / 2**20)
 
 
 def open_code_study(
@@ -185,22 +222,18 @@ def open_code_study(
         if study.metric_names is None:
             study.set_metric_names(["val_bpb"])
     stored = study.user_attrs
+    option = "--study" if spec.comparison is None else "--name"
     if study.get_trials(deepcopy=False) and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; choose another")
+    if "method" in stored:
+        stored = {"charge_llm": False, **stored}
     for key, value in spec.identity(testbed).items():
         if stored.get(key, value) != value:
             raise StudyConflict(
                 f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose"
-                " another --study or --storage, or repeat the command that made it"
+                f" another {option} or --storage, or repeat the command that made it"
             )
-    facts = {
-        **spec.identity(testbed),
-        "testbed": "embedded" if spec.testbed is None else str(spec.testbed.resolve()),
-        "version": version("optuna-autoresearch"),
-    }
-    for key, value in facts.items():
-        if key not in stored:
-            study.set_user_attr(key, value)
+    note_facts(study, spec.facts(testbed), spec.budget)
     return study
 
 
@@ -276,7 +309,7 @@ class CodeAgent:
 
     def _room(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the study may have one more trial."""
-        return sum(not is_interrupted(t) for t in trials) < self._spec.trials
+        return self._spec.budget.allows(trials, len(trials))
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
         """Baselines that are still to be measured: the noise must be known before a change is."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
-from studies.budget import charge
+from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 
 
+# User attribute of a study: why its run ended before its budget was used up; None once it goes on.
+RUN_ERROR = "run_error"
 LLM_SOURCES = ("llm", "llm-error", "llm-duplicate")
 
 
@@ -39,6 +43,25 @@ def llm_turns(trials: Sequence[FrozenTrial]) -> int:
     return sum(is_evaluated(t) and t.user_attrs.get("source") in LLM_SOURCES for t in trials)
 
 
+def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
+    """How far a study is with its budget.
+
+    ``missing`` before its first trial, ``running``, ``failed`` (and ``RUN_ERROR`` says why),
+    ``done``, or ``stopped`` in between. A run that was killed looks as if it were running until
+    its command is given again.
+    """
+    if any(t.state == TrialState.RUNNING for t in trials):
+        return "running"
+    if attrs.get(RUN_ERROR):
+        return "failed"
+    if not trials:
+        return "missing"
+    budget = Budget.of(attrs)
+    limited = budget.trials is not None or budget.training_seconds is not None
+    # Studies of other programs don't tell of a budget: what they have is all there is to have.
+    return "done" if not limited or budget.is_used_up(trials) else "stopped"
+
+
 def trial_facts(trial: FrozenTrial | None) -> dict[str, Any] | None:
     if trial is None:
         return None
@@ -58,8 +81,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
 
     ``trials`` counts by Optuna's state, where trials that were killed or interrupted (and are
     tried again) are ``interrupted`` and not ``fail``. ``failures`` counts the evaluated trials by
-    class. ``charged_seconds`` is what counts against ``--budget``. ``params`` are the values that
-    were really run.
+    class. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
+    ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
     evaluated = [t for t in trials if is_evaluated(t)]
@@ -76,6 +99,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": study.study_name,
         **study.user_attrs,
+        "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
         "ok": len(evaluated) - sum(failures.values()),
@@ -83,7 +107,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "failures": dict(failures),
         "best": trial_facts(best_trial(trials)),
         "baseline": trial_facts(baseline_trial(trials)),
-        "charged_seconds": round(sum(map(charge, trials)), 3),
+        "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {
             "turns": turns,

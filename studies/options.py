@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 import re
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -33,6 +35,19 @@ def parse_memory(text: str) -> int:
             f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
         )
     return megabytes
+
+
+def this_command() -> str:
+    """The command as it was given, to be given again."""
+    return shlex.join(["python", "-m", "studies", *sys.argv[1:]])
+
+
+def command(name: str, storage: str) -> str:
+    """Another command on the same storage."""
+    words = ["python", "-m", "studies", name]
+    if storage != DEFAULT_STORAGE:
+        words += ["--storage", storage]
+    return shlex.join(words)
 
 
 Storage = Annotated[

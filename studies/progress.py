@@ -1,9 +1,16 @@
-"""What is shown while a study runs: a line per finished trial, and on a terminal a bar below."""
+"""What is shown while studies run: a line per finished trial, and on a terminal a bar below.
+
+Of a comparison, a line per finished run.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence
+import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -22,20 +29,16 @@ from studies.facts import best_trial
 from studies.facts import llm_turns
 
 
-class Progress:
-    """Shows a study on stderr, so that stdout stays free for its facts.
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-    Args:
-        budget: For the estimate of the time that is left.
-        workers: Processes that share the work, for the same estimate.
-        uses_llm: Whether turns of a language model are worth a number.
-    """
+    from studies.comparison import Standing
 
-    def __init__(self, budget: Budget, *, workers: int = 1, uses_llm: bool = False) -> None:
-        self._budget = budget
-        self._workers = workers
-        self._uses_llm = uses_llm
-        self._shown: set[int] | None = None
+
+class Bar:
+    """A bar on stderr, so that stdout stays free for facts; without a terminal only its lines."""
+
+    def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = RichProgress(
             SpinnerColumn(),
@@ -48,7 +51,7 @@ class Progress:
         )
         self._task = self._bar.add_task("starting", total=None)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -59,6 +62,27 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def show(self, done: float, total: float | None, text: str) -> None:
+        """Draw the bar: so much of the total, and what is to be read beside it."""
+        self._bar.update(self._task, completed=done, total=total, description=text)
+
+
+class Progress(Bar):
+    """Shows a study.
+
+    Args:
+        budget: For the estimate of the time that is left.
+        workers: Processes that share the work, for the same estimate.
+        uses_llm: Whether turns of a language model are worth a number.
+    """
+
+    def __init__(self, budget: Budget, *, workers: int = 1, uses_llm: bool = False) -> None:
+        self._budget = budget
+        self._workers = workers
+        self._uses_llm = uses_llm
+        self._shown: set[int] | None = None
+        super().__init__()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show what is new in a study's trials; those of earlier runs are only counted."""
@@ -76,7 +100,7 @@ class Progress:
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
-        self._bar.update(self._task, completed=len(done), total=total, description=doing + summary)
+        self.show(len(done), total, doing + summary)
 
     def _summary(self, trials: Sequence[FrozenTrial]) -> str:
         done = [t for t in trials if is_evaluated(t)]
@@ -90,12 +114,74 @@ class Progress:
         best = best_trial(trials)
         parts.append(f"best {best.user_attrs['val_bpb']:.4f}" if best else "best -")
         if self._budget.training_seconds is not None:
-            spent = sum(map(charge, trials))
+            spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.training_seconds:.0f} s")
         seconds = self._budget.seconds_left(trials, self._workers)
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)
+
+
+class ComparisonProgress(Bar):
+    """Shows a comparison.
+
+    Args:
+        labels: The method, with its variant, of each run by the name of its study.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self._labels = labels
+        self._began = time.monotonic()
+        self._before: float | None = None
+
+    def update(self, board: Mapping[str, Standing], ended: Sequence[str]) -> None:
+        """Show how far all runs are, and the ones that ended since the last time."""
+        done = sum(run.share for run in board.values())
+        if self._before is None:
+            self._before = done
+            if there := sum(run.state == "done" for run in board.values()):
+                self.console.print(f"going on with a comparison: {there} runs are done")
+        counts = Counter(run.state for run in board.values())
+        for name in ended:
+            self.console.print(
+                f"{describe_run(name, board[name])}  |  {self._summary(board, counts)}",
+                markup=False,
+            )
+        best = "  ".join(f"{method} {value:.4f}" for method, value in self._best(board).items())
+        text = f"{self._summary(board, counts)}\nbest so far: {best or '-'}"
+        self.show(done, len(board), text)
+
+    def _summary(self, board: Mapping[str, Standing], counts: Mapping[str, int]) -> str:
+        parts = [f"runs {counts.get('done', 0)}/{len(board)}"]
+        parts += [f"{state} {counts[state]}" for state in ("running", "failed") if state in counts]
+        parts.append(f"trials {sum(run.evaluated for run in board.values())}")
+        if (seconds := self._seconds_left(board)) is not None:
+            parts.append(f"left {clock(seconds)}")
+        return "  ".join(parts)
+
+    def _seconds_left(self, board: Mapping[str, Standing]) -> float | None:
+        """If what is left goes as fast as what was done since the start."""
+        gained = sum(run.share for run in board.values()) - (self._before or 0.0)
+        left = sum(1 - run.share for run in board.values() if run.state != "failed")
+        return left / gained * (time.monotonic() - self._began) if gained > 0 else None
+
+    def _best(self, board: Mapping[str, Standing]) -> dict[str, float]:
+        best: dict[str, float] = {}
+        for name, run in board.items():
+            if run.best is not None:
+                method = self._labels[name]
+                best[method] = min(run.best, best.get(method, run.best))
+        return best
+
+
+def describe_run(name: str, run: Standing) -> str:
+    """One run that ended in one line."""
+    if run.state == "failed":
+        return f"{name:<24} failed    {run.error}"
+    best = "-" if run.best is None else f"{run.best:.4f}"
+    failed = run.evaluated - run.ok
+    return f"{name:<24} done      best {best}  {run.evaluated} trials, {failed} failed"
 
 
 def describe(trial: FrozenTrial) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from typing import Annotated
 
 from rich.console import Console
@@ -16,10 +15,10 @@ from studies.budget import Budget
 from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import METHODS
+from studies.processes import stop_by_signal
 from studies.progress import Progress
 from studies.study import run_study
 from studies.study import run_workers
-from studies.study import stop_by_signal
 from studies.study import StudySpec
 from studies.tables import dry_run_report
 from studies.tables import final_table
@@ -176,7 +175,7 @@ def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
             else:
                 study = run_workers(spec, workers, progress.update)
         except KeyboardInterrupt:
-            progress.console.print(f"stopped; to go on:\n  {_this_command()}", markup=False)
+            progress.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
             raise typer.Exit(1) from None
     facts = study_facts(study)
     if as_json:
@@ -186,14 +185,8 @@ def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
     print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
 
 
-def _this_command() -> str:
-    return shlex.join(["python", "-m", "studies", *sys.argv[1:]])
-
-
 def _command(name: str, spec: StudySpec) -> str:
-    words = ["python", "-m", "studies", name]
-    if spec.storage != options.DEFAULT_STORAGE:
-        words += ["--storage", spec.storage]
+    command = options.command(name, spec.storage)
     if name == "dashboard" and spec.artifacts is not None:
-        words += ["--artifacts", str(spec.artifacts)]
-    return shlex.join(words)
+        command += f" --artifacts {shlex.quote(str(spec.artifacts))}"
+    return command

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
 from importlib.metadata import version
-import multiprocessing
-import multiprocessing.queues
 import os
 from pathlib import Path
-import signal
-import time
-from types import FrameType
 from typing import Any
 from typing import TYPE_CHECKING
-import warnings
 
 import optuna
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective import Testbed
@@ -29,17 +23,28 @@ from objective.storage import artifact_folder
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from studies.budget import Budget
-from studies.errors import explain
+from studies.bulk import add_trials
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.loop import alone
+from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.processes import Event
+from studies.processes import Job
+from studies.processes import run_jobs
+from studies.processes import Tell
 
 
 if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
+    from objective.surrogate import Surrogate
     from samplers._llm.chat import Chat
+
+EMBEDDED = "embedded"
 
 
 class StudyConflict(Misuse):
@@ -62,6 +67,9 @@ class StudySpec:
         model: Name of the model; ``None`` is the server's own choice.
         llm_ratio: See `Setup`.
         artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
+        comparison: Name of the comparison that the study is a run of.
+        surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
+            the embedded testbed that comes with the project.
     """
 
     storage: str
@@ -75,19 +83,43 @@ class StudySpec:
     model: str | None = None
     llm_ratio: float = 0.3
     artifacts: Path | None = None
+    comparison: str | None = None
+    surrogate: str | None = None
 
-    def identity(self, testbed: Testbed) -> dict[str, Any]:
+    def identity(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """What two runs must have in common for their trials to compare."""
         facts = {
             "method": self.method,
             "seed": self.seed,
-            "testbed_hash": testbed_hash(testbed),
+            "testbed_hash": (
+                testbed_hash(testbed)
+                if isinstance(testbed, Testbed)
+                else file_hash(surrogate_file(self.surrogate))
+            ),
             "train_seconds": self.budget.train_seconds,
             "memory_limit_mb": self.memory_limit_mb,
+            "charge_llm": self.budget.charge_llm,
         }
         if METHODS[self.method].uses_llm:
             facts["llm_ratio"] = self.llm_ratio
         return facts
+
+    def facts(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
+        """All that the study's user attributes say of how it was made."""
+        where = "embedded" if self.testbed is None else str(self.testbed.resolve())
+        others = {
+            "testbed": where if self.surrogate is None else f"surrogate {self.surrogate}",
+            "version": version("optuna-autoresearch"),
+            "comparison": self.comparison,
+            "surrogate": self.surrogate,
+            "model": self.model if METHODS[self.method].uses_llm else None,
+        }
+        return {**self.identity(testbed), **drop_none(others)}
+
+
+def drop_none(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what there is nothing to say of."""
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def testbed_hash(testbed: Testbed) -> str:
@@ -99,8 +131,34 @@ def testbed_hash(testbed: Testbed) -> str:
     return digest.hexdigest()[:16]
 
 
+def surrogate_file(surrogate: str | None) -> Path:
+    """The file that ``--surrogate-file`` or ``StudySpec.surrogate`` names."""
+    from objective.surrogate import SHIPPED
+
+    return SHIPPED if surrogate in (None, EMBEDDED) else Path(str(surrogate))
+
+
+def file_hash(path: Path) -> str:
+    """Fingerprint of a surrogate's file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def load_testbed(spec: StudySpec) -> Testbed | Surrogate:
+    """What the study tunes: a testbed, or a surrogate of one.
+
+    Raises:
+        TestbedError: If the testbed can't be used.
+        Misuse: If the surrogate can't.
+    """
+    if spec.surrogate is None:
+        return Testbed.load(spec.testbed)
+    from objective.surrogate import Surrogate
+
+    return Surrogate.load(None if spec.surrogate == EMBEDDED else Path(spec.surrogate))
+
+
 def open_study(
-    spec: StudySpec, testbed: Testbed, storage: optuna.storages.BaseStorage
+    spec: StudySpec, testbed: Testbed | Surrogate, storage: optuna.storages.BaseStorage
 ) -> optuna.Study:
     """The study of this name, new or as an equal command left it.
 
@@ -117,27 +175,34 @@ def open_study(
     if study.metric_names is None:
         study.set_metric_names(["val_bpb"])
     _check_comparable(study, spec, testbed)
-    facts = {
-        **spec.identity(testbed),
-        "testbed": "embedded" if spec.testbed is None else str(spec.testbed.resolve()),
-        "version": version("optuna-autoresearch"),
-    }
-    for key, value in facts.items():
-        if key not in study.user_attrs:
-            study.set_user_attr(key, value)
+    note_facts(study, spec.facts(testbed), spec.budget)
     return study
 
 
-def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed) -> None:
-    advice = "choose another --study or --storage, or repeat the command that made it"
+def note_facts(study: optuna.Study, facts: Mapping[str, Any], budget: Budget) -> None:
+    """Write what a study doesn't yet say of itself, and the budget as it is now."""
+    stored = study.user_attrs
+    for key, value in facts.items():
+        if key not in stored:
+            study.set_user_attr(key, value)
+    for key, value in budget.facts().items():
+        if stored.get(key) != value:
+            study.set_user_attr(key, value)
+
+
+def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed | Surrogate) -> None:
+    option = "--study" if spec.comparison is None else "--name"
+    advice = f"choose another {option} or --storage, or repeat the command that made it"
     stored = study.user_attrs
     trials = study.get_trials(deepcopy=False)
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
+    if "method" in stored:
+        stored = {"charge_llm": False, **stored}
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
-                what = "another train.py or prepare.py (or they were edited since)"
+                what = "another train.py, prepare.py or surrogate (or they were edited since)"
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
@@ -176,7 +241,7 @@ def open_llm(llm: str | None, model: str | None) -> Chat:
     return open_chat(llm or "local", model=model)
 
 
-def setup(spec: StudySpec, testbed: Testbed, chat: Chat | None) -> Setup:
+def setup(spec: StudySpec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
     """What the method of a spec may know."""
     limits = []
     if spec.budget.train_seconds is not None:
@@ -200,28 +265,62 @@ def run_study(spec: StudySpec, watch: Watch = lambda trials: None) -> optuna.Stu
         spec: The study.
         watch: Is given the study's trials whenever that may be news.
     """
-    testbed = Testbed.load(spec.testbed)
+    testbed = load_testbed(spec)
     method = METHODS[spec.method]
     chat = open_llm(spec.llm, spec.model) if method.uses_llm else None
     storage = open_storage(spec.storage)
     study = open_study(spec, testbed, storage)
     artifacts = open_artifacts(spec.storage, spec.artifacts)
-    objective = TrainScriptObjective(
-        testbed,
-        train_seconds=spec.budget.train_seconds,
-        memory_limit_mb=spec.memory_limit_mb,
-        artifact_store=artifacts,
-    )
-    StudyLoop(
+    loop = StudyLoop(
         study,
-        objective,
+        make_objective(spec, testbed, artifacts),
         testbed.baseline,
         method,
         replace(setup(spec, testbed, chat), artifact_store=artifacts),
         spec.budget,
         lock_file=str((spec.artifacts or artifact_folder(spec.storage)) / "claim.lock"),
-    ).run(watch)
+    )
+    if spec.surrogate is not None and not method.uses_llm:
+        _run_in_memory(loop, storage, watch)
+    else:
+        loop.run(watch)
     return study
+
+
+def make_objective(
+    spec: StudySpec,
+    testbed: Testbed | Surrogate,
+    artifacts: FileSystemArtifactStore,
+) -> Objective:
+    """What evaluates the trials of a spec."""
+    if isinstance(testbed, Testbed):
+        return TrainScriptObjective(
+            testbed,
+            train_seconds=spec.budget.train_seconds,
+            memory_limit_mb=spec.memory_limit_mb,
+            artifact_store=artifacts,
+        )
+    from objective.surrogate import SurrogateObjective
+
+    # Seeds differ in their noise as they would in trainings; methods with one seed share it.
+    return SurrogateObjective(testbed, train_seed=spec.seed)
+
+
+def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch: Watch) -> None:
+    """Run a study whose trials cost less than to store each of their parts, and store it then.
+
+    In SQLite a trial of 14 parameters takes 90 ms of processor time, of which a surrogate takes
+    less than 1. A study that is killed meanwhile has only the trials of earlier commands; since
+    samplers are functions of the seed and the trial's number, the others come again as they were.
+    """
+    stored = loop.study
+    memory = optuna.create_study(direction=stored.direction, pruner=stored.pruner)
+    memory.add_trials(stored.get_trials(deepcopy=False))
+    replace(loop, study=memory, lock_file=None).run(watch)
+    with alone(loop.lock_file):  # another process may have run the same
+        there = len(stored.get_trials(deepcopy=False))
+        if new := memory.get_trials(deepcopy=False)[there:]:
+            add_trials(stored, storage, new)
 
 
 def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: None) -> optuna.Study:
@@ -230,8 +329,7 @@ def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: Non
     Raises:
         Misuse, Failed: What the first worker that failed said.
     """
-    testbed = Testbed.load(spec.testbed)
-    study = open_study(spec, testbed, open_storage(spec.storage))
+    study = open_study(spec, load_testbed(spec), open_storage(spec.storage))
     if METHODS[spec.method].uses_llm:
         spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model))
     share_work(study, run_study, spec, workers, watch)
@@ -250,32 +348,21 @@ def share_work(
     Raises:
         Misuse, Failed: What the first worker that failed said.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    context = multiprocessing.get_context("spawn")
-    errors = context.SimpleQueue()
-    processes = [
-        context.Process(target=_work, args=(work, spec, errors), daemon=True)
-        for _ in range(workers)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        while any(process.is_alive() for process in processes):
-            watch(study.get_trials(deepcopy=False))
-            time.sleep(0.5)
+    failures: list[Event] = []
+
+    def look(events: Sequence[Event]) -> None:
+        failures.extend(event for event in events if event.kind == "failed")
         watch(study.get_trials(deepcopy=False))
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-        for process in processes:
-            if process.pid is not None:
-                process.join()
-    if not errors.empty():
-        message, status = errors.get()
-        raise (Misuse if status == 2 else Failed)(message)
-    if any(process.exitcode for process in processes):
-        raise Failed("a worker died; run the same command again to go on")
+
+    run_jobs([Job("worker", _share, (work, spec))] * workers, workers, look)
+    if failures:
+        first = failures[0]
+        raise (Misuse if first.status == 2 else Failed)(first.what)
+
+
+def _share(work_and_spec: tuple[Callable[[Any, Watch], object], object], tell: Tell) -> None:
+    work, spec = work_and_spec
+    work(spec, lambda trials: tell(None))
 
 
 def share_embedded_model(llm: str | None, model: str | None) -> str | None:
@@ -288,50 +375,3 @@ def share_embedded_model(llm: str | None, model: str | None) -> str | None:
     if llm is not None and llm.endswith(".gguf"):
         return embedded_server(llm)
     return llm
-
-
-def _work(
-    work: Callable[[Any, Watch], object],
-    spec: object,
-    errors: multiprocessing.queues.SimpleQueue[tuple[str, int]],
-) -> None:
-    quiet_optuna()
-    stop_by_signal()
-    parent = multiprocessing.parent_process()
-
-    def stop_if_orphaned(trials: Sequence[FrozenTrial]) -> None:
-        if parent is not None and not parent.is_alive():
-            raise KeyboardInterrupt
-
-    try:
-        work(spec, stop_if_orphaned)
-    except KeyboardInterrupt:
-        raise SystemExit(1) from None
-    except Exception as error:
-        errors.put(explain(error))
-        raise SystemExit(1) from None
-
-
-def quiet_optuna() -> None:
-    """Leave the terminal to our own progress.
-
-    Optuna would tell of every trial, and that heartbeats and metric names are experimental.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-
-
-def stop_by_signal() -> None:
-    """Make SIGTERM the same as Ctrl-C, and either of them count only once.
-
-    The first ends the study with all its cleaning up; an impatient second one would leave a
-    training running and a trial unfinished.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from studies.facts import RUN_ERROR
 from studies.progress import clock
 
 
@@ -84,13 +86,17 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
 
 def status_table(studies: list[dict[str, Any]]) -> Table:
     """One row per study of a storage."""
-    table = Table("study", "trials", "baseline", "best", "charged", "LLM turns", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("study", overflow="fold")
+    for name in ("state", "trials", "baseline", "best", "charged", "LLM turns"):
+        table.add_column(name)
     for facts in studies:
         states = facts["trials"]
         counts = {"ok": facts["ok"], **facts["failures"]}
         counts |= {s: states.get(s, 0) for s in ("running", "waiting", "interrupted")}
         table.add_row(
             facts["study"],
+            facts["state"],
             ", ".join(f"{n} {what}" for what, n in counts.items() if n),
             _cell((facts["baseline"] or {}).get("val_bpb")),
             _cell((facts["best"] or {}).get("val_bpb")),
@@ -98,6 +104,29 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
             f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})",
         )
     return table
+
+
+def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
+    """How far each comparison is, and why runs of it failed."""
+    lines = []
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for facts in studies:
+        if "comparison" in facts:
+            runs.setdefault(facts["comparison"], []).append(facts)
+    for name, members in runs.items():
+        states = Counter(facts["state"] for facts in members)
+        said = ", ".join(f"{n} {state}" for state, n in states.most_common())
+        lines.append(f"comparison {name}: {len(members)} runs, {said}")
+        lines += [
+            f"  {facts['study']} failed: {facts[RUN_ERROR]}"
+            for facts in members
+            if facts["state"] == "failed"
+        ]
+        if states.keys() - {"done"}:
+            lines.append("  The command that made it goes on with what is not done.")
+        if any(facts["state"] == "missing" and "surrogate" in facts for facts in members):
+            lines.append("  Without a language model, a surrogate's run is stored when it ends.")
+    return lines
 
 
 def space_table(rows: list[dict[str, Any]]) -> Table:

@@ -1,0 +1,401 @@
+"""``compare``: methods by seeds and variants, a study each, side by side in one storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import re
+import statistics
+from typing import Annotated
+from typing import Any
+from typing import TypeVar
+
+import optuna
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+import typer
+
+from objective import Testbed
+from objective.storage import open_storage
+from objective.storage import StorageError
+from studies import options
+from studies.budget import Budget
+from studies.code_agent import METHOD as CODE_AGENT
+from studies.comparison import Board
+from studies.comparison import Comparison
+from studies.comparison import DEFAULT_NAME
+from studies.comparison import has_ratio
+from studies.comparison import label
+from studies.comparison import run_comparison
+from studies.comparison import Spec
+from studies.comparison import Standing
+from studies.comparison import stored_standing
+from studies.comparison import uses_llm
+from studies.errors import Failed
+from studies.errors import Misuse
+from studies.methods import METHODS
+from studies.processes import stop_by_signal
+from studies.progress import clock
+from studies.progress import ComparisonProgress
+from studies.study import EMBEDDED
+
+
+T = TypeVar("T")
+
+
+def compare(
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help=f"Of {', '.join(METHODS)} and {CODE_AGENT}, separated by commas.",
+        ),
+    ],
+    seeds: Annotated[
+        str, typer.Option(metavar="SEEDS", help="One run of each method for each: 0-7, or 0,3,5.")
+    ] = "0-2",
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials of each run in total, failures included."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.parse_duration,
+            metavar="DURATION",
+            help="Training time of each run in total, like 90s, 30m, 24h. A trial that would not "
+            "fit is not started.",
+        ),
+    ] = None,
+    charge_llm: Annotated[
+        bool,
+        typer.Option(
+            "--charge-llm",
+            help="Charge the language model's time to --budget, too. It is recorded in any case.",
+        ),
+    ] = False,
+    train_seconds: Annotated[
+        float | None,
+        typer.Option(
+            parser=options.parse_duration,
+            metavar="DURATION",
+            help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.parse_memory,
+            metavar="SIZE",
+            help="Memory of one training, like 1500M or 2G. [default: none; of the code agent's "
+            "half of the machine's, shared by the workers]",
+        ),
+    ] = None,
+    llm_ratio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R,...",
+            help="(centaur) A variant for each: the share of the trials after start-up that the "
+            "language model decides. [default: 0.3]",
+        ),
+    ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LLM",
+            help="As of `run`: local, openai, vllm, ..., a base URL, or the path of a GGUF file.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,M,...",
+            help="(methods that ask a language model) A variant for each of the server's models.",
+        ),
+    ] = None,
+    surrogate: Annotated[
+        bool,
+        typer.Option(
+            "--surrogate",
+            help="Ask a model of the embedded testbed's trials instead of training: a millisecond "
+            "a trial.",
+        ),
+    ] = False,
+    surrogate_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The same, with a surrogate of your own trials."),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of the comparison, for more than one in a storage. Its studies' names begin "
+            "with it, unless it is the default.",
+        ),
+    ] = DEFAULT_NAME,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    testbed: options.TestbedFolder = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs at the same time, a process each. [default: the cores; 1 if trainings use "
+            "a GPU]",
+        ),
+    ] = None,
+    artifacts: options.Artifacts = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be run, and write nothing.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Compare methods: one study per method, seed and variant, in one storage.
+
+    Trial 0 of each run is the script as it is. The same command again goes on with what is not
+    done and tries again what failed; with more seeds, methods or trials it adds them.
+    """
+    comparison = _comparison(
+        methods=_split("--methods", methods, str),
+        seeds=parse_seeds(seeds),
+        ratios=_split("--llm-ratio", llm_ratio, float),
+        models=_split("--model", model, str),
+        limits=(trials, budget, train_seconds, charge_llm),
+        surrogate=_surrogate(surrogate, surrogate_file),
+        memory_limit=memory_limit,
+        llm=llm,
+        name=name,
+        storage=storage,
+        testbed=testbed,
+        artifacts=artifacts,
+    )
+    if workers is None:
+        on_gpu = comparison.surrogate is None and Path("/dev/nvidiactl").exists()
+        workers = 1 if on_gpu else os.cpu_count() or 1
+    specs = comparison.runs(workers)
+    if dry_run:
+        board = _stored(specs)
+    else:
+        board = _run(comparison, specs, workers)
+    _tell(comparison, specs, board, workers if dry_run else None, as_json)
+    if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
+        raise Failed(_advice(failed, board))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of ``0-7``, ``0,3,5`` or both: ``0-3,8``.
+
+    Raises:
+        Misuse: If it is anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _surrogate(embedded: bool, file: Path | None) -> str | None:
+    if file is None:
+        return EMBEDDED if embedded else None
+    if not file.is_file():
+        raise Misuse(f"--surrogate-file must be a file, but there is no {file}.")
+    return str(file.resolve())
+
+
+def _split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
+    try:
+        return list(dict.fromkeys(read(word.strip()) for word in (text or "").split(",") if word))
+    except ValueError:
+        raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None
+
+
+def _comparison(
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    ratios: Sequence[float],
+    models: Sequence[str],
+    limits: tuple[int | None, float | None, float | None, bool],
+    surrogate: str | None,
+    memory_limit: int | None,
+    llm: str | None,
+    name: str,
+    storage: str,
+    testbed: Path | None,
+    artifacts: Path | None,
+) -> Comparison:
+    """The comparison, if its options go together.
+
+    Raises:
+        Misuse: If they don't.
+    """
+    known = [*METHODS, CODE_AGENT]
+    if wrong := [method for method in methods if method not in known] or not methods:
+        raise Misuse(f"--methods must be some of {', '.join(known)}, but got {wrong or None}.")
+    trials, budget, train_seconds, charge_llm = limits
+    if trials is None and budget is None:
+        raise Misuse("A comparison needs --trials or --budget, the share of each run.")
+    if charge_llm and budget is None:
+        raise Misuse("--charge-llm charges a --budget, but there is none.")
+    if bad := [ratio for ratio in ratios if not 0 <= ratio <= 1]:
+        raise Misuse(f"--llm-ratio must be from 0 to 1, but got {bad[0]:g}.")
+    if ratios and not any(map(has_ratio, methods)):
+        raise Misuse("--llm-ratio is centaur's, which is not among the --methods.")
+    if models and not any(map(uses_llm, methods)):
+        raise Misuse("--model needs a method that asks a language model among the --methods.")
+    if surrogate:
+        given: dict[str, object] = {
+            "--train-seconds": train_seconds,
+            "--memory-limit": memory_limit,
+            "--testbed": testbed,
+        }
+        if wrong := [option for option, value in given.items() if value is not None]:
+            raise Misuse(
+                f"A surrogate's trials are as those it was made of: leave out {wrong[0]}."
+            )
+        if CODE_AGENT in methods:
+            raise Misuse(
+                f"{CODE_AGENT} edits the script, which a surrogate can't run: leave it out."
+            )
+    else:
+        planned = Testbed.load(testbed).constants.get("TIME_BUDGET")
+        if train_seconds is None and isinstance(planned, (int, float)):
+            train_seconds = float(planned)
+        if budget is not None and train_seconds is not None and train_seconds > budget:
+            raise Misuse(
+                f"--budget must hold at least one trial of {train_seconds:g} s,"
+                f" but got {budget:g} s."
+            )
+    return Comparison(
+        methods=methods,
+        seeds=seeds,
+        budget=Budget(trials, budget, train_seconds, charge_llm),
+        storage=storage,
+        llm_ratios=ratios,
+        models=models,
+        name=name,
+        testbed=testbed,
+        memory_limit_mb=memory_limit,
+        llm=llm,
+        artifacts=artifacts,
+        surrogate=surrogate,
+    )
+
+
+def _run(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
+    stop_by_signal()
+    labels = {spec.name: label(spec, comparison.name) for spec in specs}
+    with ComparisonProgress(labels) as progress:
+        try:
+            return run_comparison(specs, workers, progress.update)
+        except KeyboardInterrupt:
+            progress.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
+            raise typer.Exit(1) from None
+
+
+def _stored(specs: Sequence[Spec]) -> Board:
+    """How far the runs are, without making anything."""
+    board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
+    try:
+        storage = open_storage(specs[0].storage, must_exist=True)
+    except StorageError:
+        return board  # a file that is yet to be made; if it can't be, the run itself says so
+    there = set(optuna.get_all_study_names(storage))
+    for spec in specs:
+        if spec.name in there:
+            study = optuna.load_study(study_name=spec.name, storage=storage)
+            board[spec.name] = stored_standing(study, spec.budget)
+    return board
+
+
+def _tell(
+    comparison: Comparison,
+    specs: Sequence[Spec],
+    board: Board,
+    planned_workers: int | None,
+    as_json: bool,
+) -> None:
+    seconds = None if planned_workers is None else _planned_seconds(specs, board, planned_workers)
+    if as_json:
+        runs = [_run_facts(comparison, spec, board[spec.name]) for spec in specs]
+        facts: dict[str, Any] = {"comparison": comparison.name, "runs": runs}
+        if planned_workers is not None:
+            facts |= {"workers": planned_workers, "planned_seconds": seconds}
+        print(json.dumps(facts, indent=2))
+        return
+    Console().print(_table(comparison, specs, board))
+    if planned_workers is not None:
+        left = sum(run.state != "done" for run in board.values())
+        took = "" if seconds is None else f": {clock(seconds)} of training, and start-up"
+        print(f"{left} of {len(specs)} runs to do, {planned_workers} at a time{took}")
+        return
+    print("\nto look at it:")
+    for command in ("status", "revalidate", "report"):
+        print(f"  {options.command(command, comparison.storage)}")
+
+
+def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, Any]:
+    return {
+        "study": spec.name,
+        "method": label(spec, comparison.name),
+        "seed": spec.seed,
+        "state": run.state,
+        "error": run.error or None,
+        "evaluated": run.evaluated,
+        "ok": run.ok,
+        "best": run.best,
+        "charged_seconds": run.seconds,
+    }
+
+
+def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table:
+    """One row per method and variant."""
+    table = Table(
+        "method", "runs", "trials", "failed", "best: mean", "sd", "lowest", box=SIMPLE_HEAD
+    )
+    for method in dict.fromkeys(label(spec, comparison.name) for spec in specs):
+        runs = [board[s.name] for s in specs if label(s, comparison.name) == method]
+        states = [run.state for run in runs]
+        best = [run.best for run in runs if run.best is not None]
+        evaluated = sum(run.evaluated for run in runs)
+        failed = evaluated - sum(run.ok for run in runs)
+        table.add_row(
+            method,
+            ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
+            str(evaluated),
+            f"{failed / evaluated:.0%}" if evaluated else "-",
+            f"{statistics.fmean(best):.4f}" if best else "-",
+            f"{statistics.stdev(best):.4f}" if len(best) > 1 else "-",
+            f"{min(best):.4f}" if best else "-",
+        )
+    return table
+
+
+def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float | None:
+    """Training time that is left, if it is known what a trial takes."""
+    total = 0.0
+    for spec in specs:
+        trial, left = spec.budget.train_seconds, board[spec.name].left
+        if trial is None or left is None:
+            return None
+        total += trial * left
+    return total / workers
+
+
+def _advice(failed: Sequence[str], board: Board) -> str:
+    """What failed and why, a line; the same reason only once."""
+    reasons: dict[str, list[str]] = {}
+    for name in failed:
+        reasons.setdefault(board[name].error, []).append(name)
+    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return (
+        f"{len(failed)} of {len(board)} runs failed ({said}). The others are not affected; mend"
+        f" this and run the same command again: {options.this_command()}"
+    )
