@@ -31,7 +31,6 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
-import hashlib
 import json
 import lzma
 import math
@@ -117,8 +116,8 @@ class DataSet:
     ) -> DataSet:
         """The evaluated trials of studies of a testbed.
 
-        Trials that the objective gave no verdict on (killed, running) and trials without all
-        parameters of the search space (a code agent's) are left out.
+        Trials that the objective gave no verdict on (killed, running), trials without all
+        parameters of the search space (a code agent's) and studies on a surrogate are left out.
 
         Raises:
             DataSetError: If there are none, or the studies' values don't compare.
@@ -127,7 +126,7 @@ class DataSet:
         facts: dict[str, Any] = {}
         for study in sorted(studies, key=lambda study: study.study_name):
             found = list(_rows(study, testbed.space))
-            if not found:
+            if not found or study.user_attrs.get("surrogate") is not None:
                 continue
             _check_values(study.study_name, found, testbed.space)
             for name in FACTS:
@@ -157,12 +156,6 @@ class DataSet:
     def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values that the testbed runs if these are suggested; see `Testbed.effective`."""
         return apply_rules(params, self.rules, {**self.constants, **self.baseline})
-
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of what decides an evaluation: rows, space, rules and fit."""
-        document = self._document()
-        del document["made"], document["task"]
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, path: Path) -> None:
         """Write the compressed file."""

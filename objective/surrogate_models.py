@@ -60,7 +60,7 @@ class Score:
         n: Trials that were predicted.
         metrics: ``r2`` (of the logarithm), ``spearman`` and ``mae`` (bits per byte or seconds); of
             ``failure``, ``auc`` (of failing, whatever the class) and ``log_loss`` (over all
-            classes). None where a constant prediction has none.
+            classes). None where a constant prediction, or a constant, has none.
     """
 
     target: str
@@ -291,8 +291,7 @@ def _score_regression(
         r2[name] = float(r2_score(y, predicted))
         metrics[name] = {
             "r2": r2[name],
-            # The mean of each fold is no prediction of an order.
-            "spearman": None if name == "mean" else float(spearmanr(y, predicted).statistic),
+            "spearman": None if name == "mean" else _spearman(y, predicted),
             "mae": float(mean_absolute_error(np.exp(y), np.exp(predicted))),
         }
     best = max(models, key=r2.__getitem__)
@@ -300,6 +299,13 @@ def _score_regression(
         Score(target, name, name in baselines, name == best, len(y), row)
         for name, row in metrics.items()
     ]
+
+
+def _spearman(y: np.ndarray, predicted: np.ndarray) -> float | None:
+    """None of a constant, such as the training time of a testbed that stops on time."""
+    if np.ptp(y) == 0 or np.ptp(predicted) == 0:
+        return None
+    return float(spearmanr(y, predicted).statistic)
 
 
 def _score_failures(table: Table, classes: Sequence[str]) -> list[Score]:
