@@ -82,6 +82,8 @@ def import_(
     reason. The same command again imports only what is new in the file.
     """
     foreign = read_file(file)
+    if not foreign.trials:
+        raise Failed(f"no trial of {file} can be imported: {_counts(foreign.skipped)}")
     opened = open_storage(storage)
     known = Testbed.load(testbed).space if testbed is not None else PAPER_SPACE
     runs: dict[tuple[str, int], list[ForeignTrial]] = {}
@@ -93,7 +95,8 @@ def import_(
 
     imported: dict[str, int] = {}
     there = 0
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("importing", total=len(foreign.trials))
         for run, trials in runs.items():
             study = studies[run]
@@ -118,8 +121,6 @@ def import_(
         "notes": dict(foreign.notes),
         "studies": imported,
     }
-    if not foreign.trials:
-        raise Failed(f"no trial of {file} can be imported: {_counts(foreign.skipped)}")
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
