@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from html import escape
 from importlib.resources import files
 import json
@@ -18,229 +17,291 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from studies.report import plots
+from studies.report import series
 from studies.report import tables
+from studies.report import transcripts
+from studies.report.notes import notes
+from studies.report.page_data import page_transcripts
+from studies.report.page_data import page_trials
+from studies.report.page_data import script_json
+from studies.report.page_tables import cost_table
+from studies.report.page_tables import tests_table
+from studies.report.page_tables import values_table
 from studies.report.runs import Run
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with a sentence, and a table or a plot; several plots get a menu.
+    """A heading, what it shows and how to read it.
 
     Attributes:
         name: Short, for the link at the top.
         title: The heading.
-        text: What is shown and how to read it.
-        table: HTML of a table.
-        figures: Label to figure; the first is shown.
+        text: Plain text under it.
+        body: HTML of tables, controls and plots.
     """
 
     name: str
     title: str
     text: str
-    table: str = ""
-    figures: Mapping[str, go.Figure] = field(default_factory=dict)
+    body: str
 
 
-def build_page(runs: Sequence[Run], reference: str, title: str) -> str:
-    """The report of some runs.
+@dataclass(frozen=True)
+class Report:
+    """What a page is made of.
 
-    Args:
+    Attributes:
         runs: At least one.
         reference: The method that the others are compared with.
         title: Heading of the page.
+        unstarted: Studies in which no trial has ended.
+        prices: Of the language model's tokens.
+        said: Transcripts, see `transcripts.load_transcripts`.
     """
-    sections = list(_sections(runs, reference))
-    drawn = {
-        f"{i}-{j}": figure
-        for i, section in enumerate(sections)
-        for j, figure in enumerate(section.figures.values())
-    }
-    # "</" would end the script element that the JSON lies in.
-    figures = ", ".join(
-        f"{json.dumps(key)}: {figure.to_json()}" for key, figure in drawn.items()
-    ).replace("</", "<\\/")
-    trials = sum(len(run.rows) for run in runs)
-    return Template(files("studies.report").joinpath("page.html").read_text("utf-8")).substitute(
-        title=escape(title),
-        subtitle=f"{len(runs)} runs of {len(tables.by_method(runs))} methods, {trials} trials. "
-        "Lower values are better.",
+
+    runs: Sequence[Run]
+    reference: str
+    title: str = "Comparison of methods"
+    unstarted: Sequence[str] = ()
+    prices: tables.Prices = tables.Prices()
+    said: Sequence[Mapping[str, Any]] = ()
+
+
+def build_page(report: Report) -> str:
+    """The page of a report."""
+    runs = report.runs
+    figures = _figures(runs)
+    sections = list(_sections(report, figures))
+    count = sum(len(run.rows) for run in runs)
+    resources = files("studies.report")
+    return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
+        title=escape(report.title),
+        subtitle=f"{_count(len(runs), 'run')} of {_count(len(tables.by_method(runs)), 'method')}, "
+        f"{_count(count, 'trial')}. Values are validation bits per byte (val_bpb): lower is "
+        "better.",
         nav="".join(f'<a href="#s{i}">{escape(s.name)}</a>' for i, s in enumerate(sections)),
         sections="\n".join(_section(i, section) for i, section in enumerate(sections)),
+        figures=script_json({key: json.loads(f.to_json()) for key, f in figures.items()}),
+        trials=script_json(page_trials(runs)),
+        transcripts=script_json(page_transcripts(report.said, runs)),
         plotly=get_plotlyjs(),
-        figures=f"{{{figures}}}",
+        script=resources.joinpath("page.js").read_text("utf-8"),
     )
 
 
-def _sections(runs: Sequence[Run], reference: str) -> Iterator[Section]:
-    groups = tables.by_method(runs)
-    # A run per method for the plots that show single trials: the one with the best value.
-    shown = {
-        f"{method}, seed {run.seed}": run
-        for method, group in groups.items()
-        for run in [min(group, key=lambda r: (math.isnan(r.best()), r.best()))]
-    }
+def _figures(runs: Sequence[Run]) -> dict[str, go.Figure]:
+    figures = plots.comparison_plots(runs)
+    records = series.failure_map(runs)
+    for i, method in enumerate(["", *tables.by_method(runs)]):
+        shown = [record for record in records if record["method"] == method]
+        figures[f"map-{i}"] = plots.failure_map(shown)
+    return figures
+
+
+def _sections(report: Report, figures: Mapping[str, go.Figure]) -> Iterator[Section]:
+    yield from _result_sections(report)
+    yield from _comparison_sections(figures, list(tables.by_method(report.runs)))
+    yield from _run_sections(report.runs)
+    if report.said:
+        shown = sorted({entry["run"] for entry in report.said})
+        menus = _menu("transcript-run", "Run", [(i, _name(report.runs[i])) for i in shown])
+        yield Section(
+            "Prompts",
+            "Prompts and replies",
+            f"{transcripts.counts(report.runs, report.said)}: the improvements and a sample of the "
+            "others; long ones without their middle. All of them are artifacts of the trials.",
+            f'<div class="controls">{menus}{_menu("transcript-trial", "Trial", [])}</div>'
+            '<pre id="transcript" tabindex="0" aria-label="Prompt and reply"></pre>',
+        )
+
+
+def _result_sections(report: Report) -> Iterator[Section]:
+    runs, methods = report.runs, list(tables.by_method(report.runs))
+    tests = tables.comparison_rows(runs, report.reference)
+    kinds = list(dict.fromkeys(row["value"] for row in tests))
+    found = "".join(
+        f"<p>By the {what}:</p>{_list([row['sentence'] for row in tests if row['value'] == kind])}"
+        for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
+        if kind in kinds
+    )
+    warnings = notes(runs, report.unstarted)
+    known = f"<p>To bear in mind:</p>{_list(warnings)}" if warnings else ""
+    yield Section("Findings", "What can be said", "", found + known or "<p>One method only.</p>")
+    rows = tables.method_rows(runs, report.prices)
+    shown = (
+        '<fieldset id="methods"><legend>Methods shown</legend>'
+        + "".join(
+            f'<label><input type="checkbox" checked value="{escape(m)}"> {escape(m)}</label>'
+            for m in methods
+        )
+        + '<button type="button" value="all">all</button> '
+        '<button type="button" value="none">none</button></fieldset>'
+    )
     yield Section(
         "Methods",
         "Methods",
-        "Best value of a run (mean over runs, sample standard deviation, 95 % interval of the "
-        "mean), what failed, and what it took. Revalidated: the best configuration trained again "
-        "with fresh seeds; the best of many noisy trials is lucky, its mean on repetition is not.",
-        table=_methods_table(tables.method_rows(runs)),
+        "Best value of a run: mean over runs, sample standard deviation, 95 % interval of the "
+        "mean (Student's t), and the number n of runs with a value. Revalidated: the best "
+        "configuration trained again with fresh seeds; the best of many noisy trials is lucky, "
+        "its mean on repetition is not. Luck: by how much it was worse then.",
+        shown + values_table(rows) + cost_table(rows),
     )
-    if len(groups) > 1:
+    if len(methods) > 1:
         yield Section(
             "Tests",
-            f"Against {reference}",
-            "Wilcoxon's signed-rank test on runs paired by seed; p of the two-sided test is also "
-            "given corrected by Holm for the number of methods. Effect: rank-biserial "
+            f"Against {report.reference}",
+            "Wilcoxon's signed-rank test on runs paired by seed, one-sided (the method is better) "
+            "and two-sided, each also corrected by Holm for the number of methods. Difference: "
+            "mean of method minus reference, with its 95 % interval. Effect: rank-biserial "
             "correlation, -1 if the method is better on every seed.",
-            table=_tests_table(tables.comparisons(runs, reference)),
+            "".join(
+                tests_table([row for row in tests if row["value"] == kind], kind) for kind in kinds
+            ),
         )
+
+
+def _comparison_sections(
+    figures: Mapping[str, go.Figure], methods: Sequence[str]
+) -> Iterator[Section]:
+    texts = {
+        "time": (
+            "Time",
+            "Best so far against training time",
+            "Steps: a value counts from the moment when its trial ended. A curve begins when all "
+            "runs of its method have a value and ends where the first of them ends.",
+        ),
+        "trials": ("Trials", "Best so far against trials", "Failed trials count."),
+        "runs": ("Runs", "Every run's best", "A point is a run; the bar is the mean."),
+        "ratios": ("Ratio", "LLM ratio", "Share of the trials that the language model decides."),
+        "models": ("Models", "Model against model", "The same method with several models."),
+        "sources": (
+            "Sources",
+            "Who found the incumbents",
+            "Share of the trials that each source proposed, beside its share of the improvements "
+            "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
+        ),
+        "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
+        "llm": (
+            "Tokens",
+            "Tokens and seconds of the language model",
+            "Means over the runs that asked in that trial.",
+        ),
+    }
+    for key, (name, title, text) in texts.items():
+        if key in figures:
+            controls = ""
+            if key == "llm":
+                measures = [(m, m.replace("_", " ")) for m in plots.LLM_MEASURES]
+                controls = _menu("", "Measure", measures, 'data-chooses="measure"')
+            yield Section(name, title, text, _plot(title, f'data-figure="{key}"', controls))
+    labels = [(f"map-{i}", label) for i, label in enumerate(["all methods", *methods])]
     yield Section(
-        "Time",
-        "Best so far against training time",
-        "A value counts from the moment when its trial ended.",
-        figures={"": plots.best_so_far(runs, against="hours")},
+        "Failure map",
+        "Where trials failed",
+        "Share of the trials that failed in each part of each parameter's range (of its logarithm "
+        "where the range is logarithmic). Empty: no trial was there.",
+        _plot(
+            "Where trials failed",
+            'data-figure="map-0"',
+            _menu("", "Method", labels, 'data-chooses="figure"'),
+        ),
     )
-    yield Section(
-        "Trials",
-        "Best so far against trials",
-        "Failed trials count.",
-        figures={"": plots.best_so_far(runs, against="trials")},
-    )
-    yield Section(
-        "Runs", "Every run's best", "One point a run; lines join the runs of a seed.",
-        figures={"": plots.final_values(runs)},
-    )  # fmt: skip
+
+
+def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
+    single = _run_menu(runs, groups=False)
+    several = _run_menu(runs, groups=True)
+    names = [(name, name) for name in tables.parameters(runs)]
+    x = _menu("", "Against", [("time", "training time"), ("trials", "trials")], _setting("x"))
     yield Section(
         "Traces",
         "Trials and incumbents",
-        "Every trial of each method's best run.",
-        figures={label: plots.incumbent_trace(run) for label, run in shown.items()},
+        "Every trial of a run by who proposed it; rings are incumbents. Failures are marked at "
+        "the top, values far above the others lie outside: double-click shows them.",
+        _plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     yield Section(
         "Parameters",
         "Parameters over trials",
-        "Where each method's best run searched.",
-        figures={label: plots.hyperparameters(run) for label, run in shown.items()},
+        "Where a run searched, trial by trial; dark is good, crosses failed.",
+        _plot("Parameters over trials", 'data-view="evolution"', single),
     )
-    yield Section(
-        "Pairs",
-        "Two parameters",
-        "Every method's best run; the menus choose the axes. Crosses failed.",
-        figures={"": plots.pair(list(shown.values()))},
+    if len(names) > 1:
+        axes = _menu("", "x", names, _setting("x"))
+        axes += _menu("", "y", [*names[1:], names[0]], _setting("y"))
+        yield Section(
+            "Pairs",
+            "Any two parameters",
+            "Crosses failed.",
+            _plot("Any two parameters", 'data-view="pair"', several + axes),
+        )
+    share = (
+        "<label>Best % of the trials "
+        f'<input type="number" min="1" max="100" value="100" {_setting("share")}></label>'
     )
     yield Section(
         "Parallel",
         "All parameters",
-        "The successful trials of every method's best run. Drag along an axis to filter.",
-        figures={"": plots.parallel_coordinates(list(shown.values()))},
+        "Trials that succeeded, a line each. Drag along an axis to filter.",
+        _plot("All parameters", 'data-view="parallel"', several + share),
     )
-    yield Section("Failures", "Failures by class", "All runs.", figures={"": plots.failures(runs)})
-    if any(row.source for run in runs for row in run.rows):
-        yield Section(
-            "Sources",
-            "Who found the incumbents",
-            "Share of the trials that each source proposed, beside its share of the improvements.",
-            figures={"": plots.incumbents_by_source(runs)},
-        )
-    if any(row.attrs.get("llm_prompt_tokens") for run in runs for row in run.rows):
-        yield Section(
-            "Language model",
-            "Tokens and seconds",
-            "One point per trial that the language model was asked for.",
-            figures={"": plots.language_model(runs)},
-        )
+
+
+def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
+    """A menu of runs; the run with the best value is chosen. With groups, also of methods."""
+    best = min(runs, key=lambda run: (math.isnan(run.best), run.best))
+    options = []
+    if groups:
+        options.append('<option value="*">all runs</option>')
+    for method in tables.by_method(runs):
+        options.append(f'<optgroup label="{escape(method)}">')
+        if groups:
+            options.append(f'<option value="m:{escape(method)}">all of {escape(method)}</option>')
+        for i, run in enumerate(runs):
+            if run.method == method:
+                selected = " selected" * (run is best)
+                options.append(f'<option value="{i}"{selected}>{escape(_name(run))}</option>')
+        options.append("</optgroup>")
+    return f'<label>Run <select aria-label="Run" {_setting("run")}>{"".join(options)}</select></label>'
+
+
+def _name(run: Run) -> str:
+    best = "nothing succeeded" if math.isnan(run.best) else f"{run.best:.4f}"
+    return f"{run.method}, seed {run.seed} ({best})"
+
+
+def _setting(name: str) -> str:
+    return f'data-setting="{name}"'
+
+
+def _menu(id_: str, label: str, options: Sequence[tuple[Any, str]], more: str = "") -> str:
+    items = "".join(f'<option value="{escape(str(v))}">{escape(t)}</option>' for v, t in options)
+    attribute = f'id="{id_}" ' if id_ else ""
+    return (
+        f'<label>{label} <select aria-label="{label}" {attribute}{more}>{items}</select></label>'
+    )
+
+
+def _plot(title: str, source: str, controls: str = "") -> str:
+    above = f'<div class="controls">{controls}</div>' if controls else ""
+    return (
+        f'{above}<div class="figure" {source} tabindex="0" role="group" '
+        f'aria-label="Plot: {escape(title)}. Arrow keys step through its points."></div>'
+    )
 
 
 def _section(i: int, section: Section) -> str:
-    parts = [f'<section id="s{i}" aria-label="{escape(section.title)}">']
-    parts += [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.text)}</p>"]
-    if section.table:
-        parts.append(f'<div class="scroll">{section.table}</div>')
-    if len(section.figures) > 1:
-        options = "".join(
-            f'<option value="{i}-{j}">{escape(label)}</option>'
-            for j, label in enumerate(section.figures)
-        )
-        parts.append(f'<select data-for="f{i}" aria-label="Run">{options}</select>')
-    if section.figures:
-        parts.append(f'<div class="figure" id="f{i}" data-figure="{i}-0"></div>')
-    return "\n".join([*parts, "</section>"])
-
-
-def _methods_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = (
-        "method", "best", "sd", "95 % interval", "n", "revalidated", "trials", "failed",
-        "classes", "distinct", "duplicates", "LLM turns", "answered", "duplicates refused",
-        "errors", "tokens", "LLM s", "hours",
-    )  # fmt: skip
-    cells = [
-        [
-            row["method"],
-            _number(row["best_mean"]),
-            _number(row["best_sd"]),
-            f"{_number(row['best_low'])} .. {_number(row['best_high'])}" if row["n"] > 1 else "",
-            f"{row['n']}/{row['runs']}",
-            _number(row["revalidated_mean"]),
-            row["trials"],
-            f"{row['failed_share']:.0%}",
-            ", ".join(f"{name} {n}" for name, n in sorted(row["failures"].items())),
-            row["distinct"],
-            row["duplicates"],
-            row["llm_turns"],
-            row["llm_answered"],
-            row["llm_refused"],
-            row["llm_errors"],
-            row["tokens"],
-            f"{row['llm_seconds']:.0f}",
-            f"{row['hours']:.2f}",
-        ]
-        for row in rows
-    ]
-    return _table(columns, cells)
-
-
-def _tests_table(rows: Sequence[Any]) -> str:
-    columns = (
-        "method",
-        "difference",
-        "n",
-        "p (better)",
-        "p (two-sided)",
-        "p (Holm)",
-        "effect",
-        "",
+    text = f"<p>{escape(section.text)}</p>" if section.text else ""
+    return (
+        f'<section id="s{i}" aria-label="{escape(section.title)}"><h2>{escape(section.title)}</h2>'
+        f"{text}{section.body}</section>"
     )
-    cells = [
-        [
-            row.method,
-            _number(row.difference),
-            row.n,
-            _number(row.p_less),
-            _number(row.p_two_sided),
-            _number(row.p_holm),
-            _number(row.effect),
-            row.sentence,
-        ]
-        for row in rows
-    ]
-    return _table(columns, cells)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(
-        f'<th scope="col"><button type="button" title="sort">{escape(c)}</button></th>'
-        for c in columns
-    )
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
-def _cell(value: Any) -> str:
-    text = escape(str(value))
-    return f'<td class="text">{text}</td>' if len(text) > 40 else f"<td>{text}</td>"
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"

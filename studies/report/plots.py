@@ -1,364 +1,281 @@
-"""The report's plots, as plotly figures. Lower is better in all of them.
+"""The comparison's plots as plotly figures, for the page and for optuna-dashboard.
 
-Colours are Okabe and Ito's, which people with any colour vision can tell apart; line styles and
-markers repeat what the colours say.
+A trace that belongs to one method says so in ``meta.method``, and one with a point per method in
+``meta.methods``: by these the page's filter hides methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import math
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 
-from studies.report.runs import Row
+from studies.report import series
 from studies.report.runs import Run
-from studies.report.statistics import summarize
+from studies.report.series import Record
+from studies.report.style import COLORS
+from studies.report.style import PATTERNS
+from studies.report.style import Style
+from studies.report.style import styles
 from studies.report.tables import by_method
 
 
-_COLORS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B",
-    "#7F7F7F",
-)  # fmt: skip
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-_FAILURE = {"color": "#B00000", "symbol": "x-thin-open", "size": 7}
-_STEPS = 200  # points of a mean curve
+INTERVAL = "mean, 95 % interval"
 
 
-def best_so_far(runs: Sequence[Run], *, against: str) -> go.Figure:
-    """Mean best value with its 95 % interval, against ``"hours"`` or ``"trials"``.
+def comparison_plots(runs: Sequence[Run]) -> dict[str, go.Figure]:
+    """Name to figure, of the plots that the runs have something to show in."""
+    figures = {
+        "time": best_so_far(runs, "seconds"),
+        "trials": best_so_far(runs, "trials"),
+        "runs": final_values(runs),
+        "failures": failures(runs),
+        "sources": sources(runs),
+        "ratios": varied(series.ratios(runs), "ratio", runs),
+        "models": varied(series.models(runs), "model", runs),
+        "llm": language_model(runs),
+    }
+    return {name: figure for name, figure in figures.items() if figure.data}
 
-    True steps: a value counts from the moment that its trial has ended. A curve begins when every
-    run of its method has a value, and ends where the first of them ends.
-    """
+
+def best_so_far(runs: Sequence[Run], against: str) -> go.Figure:
+    """Mean best value with its 95 % interval, see `series.best_so_far`."""
     figure = go.Figure()
-    for i, (method, group) in enumerate(by_method(runs).items()):
-        if any(not run.incumbents for run in group):
-            continue
-        x_of = _position(against)
-        start = max(x_of(run, run.incumbents[0]) for run in group)
-        end = min(x_of(run, run.rows[-1]) for run in group)
-        if end < start:
-            continue
-        steps = sorted({x_of(run, row) for run in group for row in run.incumbents})
-        grid = [start, *(x for x in steps if start < x <= end), end]
-        if len(grid) > _STEPS:
-            grid = list(np.linspace(start, end, _STEPS))
-        summaries = [
-            summarize([min(r.value for r in run.incumbents if x_of(run, r) <= x) for run in group])
-            for x in grid
-        ]
-        style = {"color": _COLORS[i % len(_COLORS)], "shape": "hv"}
-        name = f"{method} (n={len(group)})"
-        if len(group) > 1:
-            band = [*(s.high for s in summaries), *(s.low for s in reversed(summaries))]
+    unit, divisor = time_unit(runs) if against == "seconds" else ("", 1.0)
+    for method, style, points in _grouped(series.best_so_far(runs, against), runs):
+        x = [point["x"] / divisor for point in points]
+        common = {
+            "x": x,
+            "legendgroup": method,
+            "meta": {"method": method},
+            "mode": "lines",
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+        if points[0]["n"] > 1:
+            # Two edges and not one outline: the way back along an outline would be steps that
+            # show a bound before it was reached.
+            edge = {"width": 0, "shape": "hv", "color": style.color}
+            figure.add_scatter(**common, y=_column(points, "high"), line=edge)
             figure.add_scatter(
-                x=[*grid, *reversed(grid)],
-                y=band,
-                fill="toself",
-                mode="none",
-                fillcolor=_translucent(style["color"]),
-                line_shape="hv",
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=method,
+                **common,
+                y=_column(points, "low"),
+                line=edge,
+                fill="tonexty",
+                fillcolor=_translucent(style.color),
             )
         figure.add_scatter(
-            x=grid,
-            y=[s.mean for s in summaries],
-            name=name,
+            x=x,
+            y=_column(points, "mean"),
+            name=f"{method} (n={points[0]['n']})",
             legendgroup=method,
+            meta={"method": method},
             mode="lines",
-            line={**style, "dash": _DASHES[i % len(_DASHES)], "width": 2.5},
+            line={"color": style.color, "dash": style.dash, "width": 2.5, "shape": "hv"},
+            customdata=[[_number(p["low"]), _number(p["high"])] for p in points],
+            hovertemplate="%{y:.4f} (%{customdata[0]} to %{customdata[1]})",
         )
-    title = {"hours": "training time (hours)", "trials": "trials"}[against]
-    return _finish(figure, title, "best val_bpb so far (mean, 95 % interval)")
+    figure.update_layout(hovermode="x unified")
+    title = f"training time ({unit})" if unit else "trials that ended"
+    return _finish(figure, title, f"best val_bpb so far ({INTERVAL})")
 
 
-def _position(against: str) -> Callable[[Run, Row], float]:
-    if against == "hours":
-        return lambda run, row: row.hours
-    order: dict[int, dict[int, int]] = {}
-
-    def trials_ended(run: Run, row: Row) -> float:
-        numbers = order.setdefault(id(run), {r.number: i + 1 for i, r in enumerate(run.rows)})
-        return numbers[row.number]
-
-    return trials_ended
-
-
-def incumbent_trace(run: Run) -> go.Figure:
-    """Every trial of a run: successes, failures at the top, and the staircase of incumbents."""
-    ok = [row for row in run.rows if row.ok]
-    failed = [row for row in run.rows if not row.ok]
+def final_values(runs: Sequence[Run]) -> go.Figure:
+    """Every run's best and, where it was run again, revalidated value; with their means."""
     figure = go.Figure()
-    figure.add_scattergl(
-        x=[row.hours for row in ok],
-        y=[row.value for row in ok],
-        mode="markers",
-        name="trials",
-        marker={"color": "#999999", "size": 6},
-        hovertext=[_hover(row) for row in ok],
-        hoverinfo="text",
-    )
-    top = max((row.value for row in ok), default=1.0)
-    figure.add_scattergl(
-        x=[row.hours for row in failed],
-        y=[top] * len(failed),
-        mode="markers",
-        name="failed (drawn at the top)",
-        marker=_FAILURE,
-        hovertext=[_hover(row) for row in failed],
-        hoverinfo="text",
-    )
-    figure.add_scatter(
-        x=[*(row.hours for row in run.incumbents), run.hours],
-        y=[*(row.value for row in run.incumbents), run.best()],
-        mode="lines+markers",
-        line={"shape": "hv", "color": _COLORS[0], "width": 2.5},
-        name="best so far",
-        hovertext=[*map(_hover, run.incumbents), ""],
-        hoverinfo="text",
-    )
-    return _finish(figure, "training time (hours)", "val_bpb")
-
-
-def hyperparameters(run: Run) -> go.Figure:
-    """Each parameter of a run against the trial number, coloured by the value."""
-    names = _parameters([run])
-    columns = 4
-    rows = math.ceil(len(names) / columns) or 1
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=0.4 / rows)
-    ok = [row for row in run.rows if row.ok]
-    for i, name in enumerate(names):
-        shown = [row for row in ok if name in row.params]
-        figure.add_trace(
-            go.Scattergl(
-                x=[row.number for row in shown],
-                y=[row.params[name] for row in shown],
-                mode="markers",
-                marker={
-                    "color": [row.value for row in shown],
-                    "coloraxis": "coloraxis",
-                    "size": 5,
-                },
-                hovertext=[_hover(row) for row in shown],
-                hoverinfo="text",
-                showlegend=False,
-            ),
-            i // columns + 1,
-            i % columns + 1,
-        )
-        if _spans_decades([row.params[name] for row in shown]):
-            figure.update_yaxes(type="log", row=i // columns + 1, col=i % columns + 1)
-    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar_title": "val_bpb"})
-    figure.update_layout(template="simple_white", height=190 * rows + 60, margin={"t": 40})
-    return figure
-
-
-def pair(runs: Sequence[Run]) -> go.Figure:
-    """Any two parameters against each other, failures marked; menus choose which."""
-    names = _parameters(runs)
-    rows = [row for run in runs for row in run.rows if set(names) <= row.params.keys()]
-    ok, failed = [r for r in rows if r.ok], [r for r in rows if not r.ok]
-    if len(names) < 2:
-        return go.Figure()
-    figure = go.Figure()
-    for name, group, marker in (
-        ("ok", ok, {"color": [r.value for r in ok], "coloraxis": "coloraxis", "size": 6}),
-        ("failed", failed, _FAILURE),
-    ):
-        figure.add_scattergl(
-            x=[row.params[names[0]] for row in group],
-            y=[row.params[names[1]] for row in group],
+    records = series.final_values(runs)
+    kinds = {"best": ("circle", COLORS[0]), "revalidated": ("diamond-open", COLORS[1])}
+    for kind, (symbol, color) in kinds.items():
+        shown = [{**r, "best": r[kind]} for r in records if math.isfinite(r[kind])]
+        if not shown:
+            continue
+        figure.add_scatter(
+            x=_column(shown, "method"),
+            y=_column(shown, "best"),
+            meta={"methods": _column(shown, "method")},
+            name=kind,
             mode="markers",
-            marker=marker,
-            name=name,
-            hovertext=[_hover(row) for row in group],
-            hoverinfo="text",
+            marker={"symbol": symbol, "color": color, "size": 8, "opacity": 0.7},
+            text=[f"seed {r['seed']}" for r in shown],
+            hovertemplate="%{x}, %{text}: %{y:.4f}",
         )
-
-    def menu(axis: str, x: float, chosen: int) -> dict[str, Any]:
-        buttons = [
-            {
-                "label": name,
-                "method": "update",
-                "args": [
-                    {axis: [[row.params[name] for row in group] for group in (ok, failed)]},
-                    {f"{axis}axis.title.text": name},
-                ],
-            }
-            for name in names
-        ]
-        return {"buttons": buttons, "x": x, "y": 1.15, "active": chosen}
-
-    figure.update_layout(
-        updatemenus=[menu("x", 0.0, 0), menu("y", 0.35, 1)],
-        coloraxis={"colorscale": "Viridis", "colorbar_title": "val_bpb"},
-        legend={"orientation": "h", "x": 0.7, "y": 1.12},
-    )
-    return _finish(figure, names[0], names[1])
-
-
-def parallel_coordinates(runs: Sequence[Run]) -> go.Figure:
-    """All successful trials, one line each over the parameters' axes; drag on an axis to filter."""
-    names = _parameters(runs)
-    rows = [r for run in runs for r in run.rows if r.ok and set(names) <= r.params.keys()]
-    dimensions = []
-    for name in names:
-        values = [row.params[name] for row in rows]
-        if all(isinstance(value, (int, float)) for value in values):
-            if _spans_decades(values):
-                dimensions.append(
-                    {"label": f"log10 {name}", "values": [math.log10(v) for v in values]}
-                )
-            else:
-                dimensions.append({"label": name, "values": values})
-        else:
-            labels = sorted(set(map(str, values)))
-            dimensions.append(
-                {
-                    "label": name,
-                    "values": [labels.index(str(v)) for v in values],
-                    "tickvals": list(range(len(labels))),
-                    "ticktext": labels,
-                }
-            )
-    color = [row.value for row in rows]
-    figure = go.Figure(
-        go.Parcoords(
-            dimensions=dimensions,
-            labelangle=-25,
-            line={"color": color, "colorscale": "Viridis", "showscale": True},
+        figure.add_trace(
+            _means(series.summaries(shown, "method"), "method", color, f"{kind}: {INTERVAL}")
         )
-    )
-    return figure.update_layout(margin={"t": 120, "l": 70, "r": 70}, height=460)
+    figure.update_xaxes(categoryorder="array", categoryarray=list(by_method(runs)))
+    return _finish(figure, "", "best val_bpb of a run")
 
 
 def failures(runs: Sequence[Run]) -> go.Figure:
     """Share of each method's trials that failed, by class."""
-    groups = by_method(runs)
-    classes = sorted({row.status for run in runs for row in run.rows if not row.ok})
+    records = series.failures(runs)
     figure = go.Figure()
-    for i, status in enumerate(classes):
-        shares = []
-        for group in groups.values():
-            rows = [row for run in group for row in run.rows]
-            shares.append(100 * sum(row.status == status for row in rows) / len(rows))
+    for i, status in enumerate(dict.fromkeys(_column(records, "status"))):
+        shown = [r for r in records if r["status"] == status]
         figure.add_bar(
-            x=list(groups),
-            y=shares,
+            x=_column(shown, "method"),
+            y=[100 * r["share"] for r in shown],
+            meta={"methods": _column(shown, "method")},
             name=status,
-            marker={"color": _COLORS[i % len(_COLORS)], "pattern_shape": "/\\x-|+."[i % 7]},
+            customdata=_column(shown, "count"),
+            hovertemplate="%{x}: %{customdata} trials, %{y:.1f} %",
+            marker={"color": COLORS[i % len(COLORS)], "pattern_shape": PATTERNS[i % 8]},
         )
-    figure.update_layout(barmode="stack")
+    figure.update_layout(barmode="stack", showlegend=True)
     return _finish(figure, "", "failed trials (%)")
 
 
-def incumbents_by_source(runs: Sequence[Run]) -> go.Figure:
-    """Who proposed the incumbents after the first one, beside who proposed the trials."""
-    groups = by_method(runs)
-    sources = sorted({row.source or "unnamed" for run in runs for row in run.rows})
+def sources(runs: Sequence[Run]) -> go.Figure:
+    """Who proposed the improvements, beside who proposed the trials."""
+    records = series.sources(runs)
     figure = go.Figure()
-    for i, source in enumerate(sources):
-        for what, opacity in (("trials", 0.45), ("incumbents", 1.0)):
-            shares = []
-            for group in groups.values():
-                rows = [
-                    row
-                    for run in group
-                    for row in (run.rows if what == "trials" else run.incumbents[1:])
-                ]
-                found = sum((row.source or "unnamed") == source for row in rows)
-                shares.append(100 * found / len(rows) if rows else 0.0)
+    for i, source in enumerate(dict.fromkeys(_column(records, "source"))):
+        shown = [r for r in records if r["source"] == source]
+        for what in ("trials", "incumbents"):
             figure.add_bar(
-                x=[list(groups), [what] * len(groups)],
-                y=shares,
+                x=[_column(shown, "method"), [what] * len(shown)],
+                y=[100 * r[f"{what}_share"] for r in shown],
+                meta={"methods": _column(shown, "method")},
                 name=source,
                 legendgroup=source,
                 showlegend=what == "incumbents",
-                opacity=opacity,
-                marker_color=_COLORS[i % len(_COLORS)],
+                customdata=_column(shown, what),
+                hovertemplate="%{x}: %{customdata} " + what + ", %{y:.1f} %",
+                opacity=1.0 if what == "incumbents" else 0.6,
+                marker={"color": COLORS[i % len(COLORS)], "pattern_shape": PATTERNS[i % 8]},
             )
     figure.update_layout(barmode="stack")
     return _finish(figure, "", "share (%)")
 
 
-def final_values(runs: Sequence[Run]) -> go.Figure:
-    """Every run's best value by method, a point each, joined over methods by seed."""
-    groups = by_method(runs)
+def varied(records: Sequence[Record], key: str, runs: Sequence[Run]) -> go.Figure:
+    """Best value against what was varied, an LLM ratio or a model: runs and means."""
     figure = go.Figure()
-    for seed in sorted({run.seed for run in runs}):
-        ends = [(run.method, run.best()) for run in runs if run.seed == seed]
+    style = styles(list(dict.fromkeys(_column(records, "method"))))
+    for method, look in style.items():
+        shown = [r for r in records if r["method"] == method and math.isfinite(r["best"])]
         figure.add_scatter(
-            x=[method for method, _ in ends],
-            y=[value if math.isfinite(value) else None for _, value in ends],
-            mode="lines+markers",
-            line={"color": "#999999", "width": 1},
-            marker={"size": 8, "color": _COLORS[0]},
-            name=f"seed {seed}",
-            showlegend=False,
+            x=_column(shown, key),
+            y=_column(shown, "best"),
+            name=f"{method}, a run",
+            mode="markers",
+            marker={"symbol": look.symbol, "color": look.color, "size": 7, "opacity": 0.5},
+            text=[f"seed {r['seed']}" for r in shown],
+            hovertemplate="%{text}: %{y:.4f}",
         )
-    means = [summarize([r.best() for r in g if math.isfinite(r.best())]) for g in groups.values()]
-    figure.add_scatter(
-        x=list(groups),
-        y=[s.mean for s in means],
-        error_y={"array": [s.high - s.mean for s in means], "thickness": 2, "width": 8},
-        mode="markers",
-        marker={"symbol": "line-ew-open", "size": 26, "color": _COLORS[1], "line_width": 3},
-        name="mean, 95 % interval",
-    )
-    return _finish(figure, "", "best val_bpb of a run")
+        means = _means(series.summaries(shown, key), key, look.color, f"{method}: {INTERVAL}")
+        means.update(mode="lines+markers", line={"color": look.color, "dash": look.dash})
+        figure.add_trace(means)
+    title = {"ratio": "LLM ratio", "model": ""}[key]
+    return _finish(figure, title, "best val_bpb of a run")
 
 
 def language_model(runs: Sequence[Run]) -> go.Figure:
-    """Tokens and seconds of the language model per turn, by method."""
+    """Tokens and seconds of a trial that asked the model, against its number; a menu chooses."""
     figure = go.Figure()
-    for i, (method, group) in enumerate(by_method(runs).items()):
-        turns = [r for run in group for r in run.rows if r.attrs.get("llm_prompt_tokens")]
-        if turns:
-            figure.add_scattergl(
-                x=[r.attrs["llm_prompt_tokens"] for r in turns],
-                y=[r.attrs.get("llm_seconds", 0.0) for r in turns],
-                mode="markers",
+    for method, style, points in _grouped(series.language_model(runs), runs):
+        for i, key in enumerate(LLM_MEASURES):
+            figure.add_scatter(
+                x=_column(points, "trial"),
+                y=_column(points, key),
                 name=method,
-                marker={"color": _COLORS[i % len(_COLORS)], "symbol": i, "size": 7},
-                hovertext=[_hover(r) for r in turns],
-                hoverinfo="text",
+                legendgroup=method,
+                meta={"method": method, "measure": key},
+                visible=i == 0,
+                mode="lines+markers",
+                line={"color": style.color, "dash": style.dash, "width": 1},
+                marker={"symbol": style.symbol, "size": 6},
+                customdata=_column(points, "n"),
+                hovertemplate="trial %{x}: %{y:.5~g} (mean of %{customdata} runs)",
             )
-    return _finish(figure, "prompt tokens of a trial", "seconds")
+    return _finish(figure, "trial", "mean per asked trial")
 
 
-def _parameters(runs: Sequence[Run]) -> list[str]:
-    """Names of the parameters that all trials of the runs have."""
-    common: dict[str, None] | None = None
-    for run in runs:
-        for row in run.rows:
-            names = dict.fromkeys(row.params)
-            common = names if common is None else {n: None for n in common if n in names}
-    return list(common or {})
+LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")
 
 
-def _spans_decades(values: Sequence[Any]) -> bool:
-    """Whether positive numbers are better drawn on a logarithmic axis."""
-    if not values or not all(isinstance(v, (int, float)) and v > 0 for v in values):
-        return False
-    return bool(max(values) / min(values) > 20)
+def failure_map(records: Sequence[Record]) -> go.Figure:
+    """Share of the trials that failed in each part of each parameter's range, of one method."""
+    names = list(dict.fromkeys(_column(records, "parameter")))
+    width = 1 + max((r["bin"] for r in records), default=0)
+    shares: list[list[float | None]] = [[None] * width for _ in names]
+    texts = [[""] * width for _ in names]
+    labels = [[""] * width for _ in names]
+    for r in records:
+        row, place = names.index(r["parameter"]), r["bin"]
+        span = r["choice"] if r["low"] is None else f"{r['low']:.3g} to {r['high']:.3g}"
+        texts[row][place] = f"{r['parameter']} {span}: {r['failed']} of {r['trials']} failed"
+        if r["trials"]:
+            shares[row][place] = 100 * r["share"]
+            labels[row][place] = f"{100 * r['share']:.0f}"
+        if r["choice"] is not None:
+            labels[row][place] = f"{r['choice']} {labels[row][place]}".strip()
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            y=names,
+            text=labels,
+            hovertext=texts,
+            texttemplate="%{text}",
+            hovertemplate="%{hovertext}<extra></extra>",
+            colorscale="Cividis",
+            zmin=0,
+            zmax=100,
+            xgap=2,
+            ygap=2,
+            colorbar={"title": {"text": "failed (%)"}},
+        )
+    )
+    _finish(figure, "part of the range, from low to high (or the choice)", "")
+    figure.update_xaxes(showticklabels=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure.update_layout(height=120 + 28 * len(names), margin={"l": 170})
 
 
-def _hover(row: Row) -> str:
-    head = f"trial {row.number} {row.source}: " + (f"{row.value:.4f}" if row.ok else row.status)
-    return "<br>".join([head, *(f"{name} = {_short(v)}" for name, v in row.params.items())])
+def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
+    """A unit in which the longest run's training time reads well, and its seconds."""
+    longest = max((run.seconds for run in runs), default=0.0)
+    if longest >= 2 * 3600:
+        return "hours", 3600.0
+    return ("minutes", 60.0) if longest >= 120 else ("seconds", 1.0)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _means(points: Sequence[Record], key: str, color: str, name: str) -> go.Scatter:
+    half = [
+        None if math.isnan(point["high"]) else point["high"] - point["mean"] for point in points
+    ]
+    meta = {"methods": _column(points, "method")} if key == "method" else None
+    return go.Scatter(
+        x=_column(points, key),
+        y=_column(points, "mean"),
+        error_y={"array": half, "thickness": 2, "width": 10, "color": color},
+        meta=meta,
+        name=name,
+        mode="markers",
+        marker={"symbol": "line-ew-open", "size": 24, "color": color, "line_width": 3},
+        customdata=[[p["n"], _number(p["low"]), _number(p["high"])] for p in points],
+        hovertemplate="mean of %{customdata[0]}: %{y:.4f} "
+        "(%{customdata[1]} to %{customdata[2]})<extra></extra>",
+    )
+
+
+def _grouped(
+    records: Sequence[Record], runs: Sequence[Run]
+) -> list[tuple[str, Style, list[Record]]]:
+    looks: Mapping[str, Style] = styles(list(by_method(runs)))
+    methods = dict.fromkeys(_column(records, "method"))
+    return [(m, looks[m], [r for r in records if r["method"] == m]) for m in methods]
+
+
+def _column(records: Sequence[Record], key: str) -> list[Any]:
+    return [record[key] for record in records]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _translucent(color: str) -> str:
@@ -369,8 +286,8 @@ def _translucent(color: str) -> str:
 def _finish(figure: go.Figure, x: str, y: str) -> go.Figure:
     figure.update_layout(
         template="simple_white",
-        height=420,
-        margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        height=440,
+        margin={"l": 70, "r": 20, "t": 30, "b": 50},
         legend_title_text="",
     )
     figure.update_xaxes(title_text=x)

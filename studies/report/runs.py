@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 import json
 import math
+from pathlib import PurePath
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from studies.budget import charge
+from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.facts import run_state
+
+
+DEFAULT_RATIO = 0.3  # of Centaur's trials that the LLM decides; a run's label names only others
 
 
 @dataclass(frozen=True)
@@ -24,25 +35,35 @@ class Row:
 
     Attributes:
         number: The trial's number.
+        trial_id: Its id in the storage, where its artifacts are found.
+        position: How many trials of the run had ended when it had, itself included: 1, 2, ...
+        seconds: Time that the run was charged for training up to this trial's end (with that of
+            the language model if its budget charges for it).
         value: Bits per byte; NaN if it failed.
         status: ``ok`` or the failure's class.
         source: Who decided the parameters, ``""`` if nobody said.
         params: The values that were really run.
-        hours: Charged training time of the run up to this trial's end.
         attrs: The trial's user attributes.
     """
 
     number: int
+    trial_id: int
+    position: int
+    seconds: float
     value: float
     status: str
     source: str
     params: dict[str, Any]
-    hours: float
     attrs: dict[str, Any]
 
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def configuration(self) -> str:
+        """What was run, for comparison: parameters, or the source that a code agent wrote."""
+        return str(self.attrs.get("source_sha256") or json.dumps(self.params, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -55,13 +76,19 @@ class Run:
         seed: Its seed; runs of two methods with one seed are a pair.
         rows: The evaluated trials in the order in which they ended.
         facts: The study's user attributes.
+        space: Parameter to distribution, as the trials have it.
+        state: How far it is with its budget, see `run_state`.
+        revalidated: Values of its best configuration, trained again with fresh seeds.
     """
 
     study: str
     method: str
     seed: int
     rows: tuple[Row, ...]
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
+    space: Mapping[str, BaseDistribution]
+    state: str = "done"
+    revalidated: tuple[float, ...] = ()
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -73,54 +100,151 @@ class Run:
         return found
 
     @property
-    def hours(self) -> float:
-        return self.rows[-1].hours if self.rows else 0.0
+    def name(self) -> str:
+        """The method without what its label adds."""
+        return str(self.facts["method"])
 
-    def best(self, hours: float = math.inf) -> float:
-        """Best value within a training time; NaN if nothing succeeded by then."""
-        values = [row.value for row in self.incumbents if row.hours <= hours]
-        return values[-1] if values else math.nan
+    @cached_property
+    def model(self) -> str:
+        """The language model: as the study says, else as most trials do, else ``""``."""
+        if self.facts.get("model"):
+            return str(self.facts["model"])
+        seen = Counter(r.attrs["llm_model"] for r in self.rows if r.attrs.get("llm_model"))
+        return str(seen.most_common(1)[0][0]) if seen else ""
 
+    @property
+    def best(self) -> float:
+        """The lowest value that was measured; NaN if nothing succeeded."""
+        return self.incumbents[-1].value if self.incumbents else math.nan
+
+    @property
+    def revalidated_best(self) -> float:
+        """Mean value of the best configuration when run again; NaN if it was not."""
+        again = self.revalidated
+        return sum(again) / len(again) if again else math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Charged training time."""
+        return self.rows[-1].seconds if self.rows else 0.0
+
+    @cached_property
     def distinct(self) -> int:
-        """How many different configurations were run."""
-        return len({json.dumps(row.params, sort_keys=True) for row in self.rows})
+        """How many different configurations, or sources of a code agent, were run."""
+        return len({row.configuration for row in self.rows})
+
+    def until(self, seconds: float = math.inf, trials: float = math.inf) -> Run:
+        """The run as it was after a training time or a number of trials.
+
+        Its revalidated values go, unless they are still those of its best configuration.
+        """
+        rows = tuple(r for r in self.rows if r.seconds <= seconds and r.position <= trials)
+        cut = replace(self, rows=rows)
+        return cut if cut.incumbents == self.incumbents else replace(cut, revalidated=())
 
 
-def load_runs(storage: optuna.storages.BaseStorage) -> list[Run]:
-    """Every study of a storage that has a method and an evaluated trial, by method and seed."""
-    runs = []
+@dataclass
+class Contents:
+    """What a storage holds for a report.
+
+    Attributes:
+        runs: By method and seed.
+        unstarted: Studies with a method in which no trial has ended.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    unstarted: list[str] = field(default_factory=list)
+
+
+def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
+    """The comparisons of a storage by name; ``""`` are the studies that belong to none.
+
+    A run is a study with the attribute ``method``. A study with the attribute ``revalidates``
+    holds the best configuration of the study that it names, trained again.
+    """
+    runs: dict[str, list[Run]] = defaultdict(list)
+    comparisons: dict[str, Contents] = defaultdict(Contents)
+    again: dict[str, tuple[int | None, tuple[float, ...]]] = {}
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         facts = study.user_attrs
-        rows = _rows(study.get_trials(deepcopy=False))
-        if rows and "method" in facts:
-            runs.append(Run(name, _label(facts), int(facts.get("seed", 0)), rows, facts))
-    return sorted(runs, key=lambda run: (run.method, run.seed, run.study))
+        comparison = str(facts.get("comparison", ""))
+        if "revalidates" in facts:
+            trials = study.get_trials(deepcopy=False)
+            again[facts["revalidates"]] = (
+                facts.get("revalidates_trial"),
+                tuple(float(t.user_attrs["val_bpb"]) for t in trials if is_ok(t)),
+            )
+        elif "method" in facts:
+            run = _run(name, facts, study.get_trials(deepcopy=False))
+            if run.rows:
+                runs[comparison].append(run)
+            else:
+                comparisons[comparison].unstarted.append(name)
+    for comparison, members in runs.items():
+        members = [_with_repetitions(run, *again.get(run.study, (None, ()))) for run in members]
+        comparisons[comparison].runs = _label(members)
+    return dict(comparisons)
 
 
-def _label(facts: dict[str, Any]) -> str:
-    """The method's name, and what a study of the same method may vary."""
-    extras = [str(facts[key]) for key in ("model", "variant") if facts.get(key)]
-    if facts.get("llm_ratio", 0.3) != 0.3:
-        extras.append(f"r={facts['llm_ratio']:g}")
-    return " ".join([str(facts["method"]), *(f"[{extra}]" for extra in extras)])
+def _with_repetitions(run: Run, number: int | None, values: tuple[float, ...]) -> Run:
+    """The run with its best configuration's repetitions, unless they are of an older best."""
+    is_best = bool(run.incumbents) and number in (None, run.incumbents[-1].number)
+    return replace(run, revalidated=values if is_best else ())
 
 
-def _rows(trials: Sequence[FrozenTrial]) -> tuple[Row, ...]:
+def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial]) -> Run:
+    space: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        for parameter, distribution in trial.distributions.items():
+            space.setdefault(parameter, distribution)
+    return Run(
+        study=name,
+        method=str(facts["method"]),
+        seed=int(facts.get("seed", 0)),
+        rows=_rows(trials, Budget.of(facts)),
+        facts=facts,
+        space=space,
+        state=run_state(facts, trials),
+    )
+
+
+def _label(runs: Sequence[Run]) -> list[Run]:
+    """Runs under their method's name and what sets them apart from its others."""
+    models: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        models[run.name].add(run.model)
+    labelled = []
+    for run in runs:
+        extras = []
+        if run.facts.get("model") or len(models[run.name]) > 1:
+            extras.append(PurePath(run.model).name or "unnamed model")
+        if run.facts.get("variant"):
+            extras.append(str(run.facts["variant"]))
+        if run.facts.get("llm_ratio", DEFAULT_RATIO) != DEFAULT_RATIO:
+            extras.append(f"r={run.facts['llm_ratio']:g}")
+        label = " ".join([run.name, *(f"[{extra}]" for extra in extras)])
+        labelled.append(replace(run, method=label))
+    return sorted(labelled, key=lambda run: (run.method, run.seed, run.study))
+
+
+def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
     evaluated = [t for t in trials if is_evaluated(t)]
     evaluated.sort(key=lambda t: (t.datetime_complete or datetime.max, t.number))
     rows, seconds = [], 0.0
-    for trial in evaluated:
-        seconds += charge(trial)
+    for position, trial in enumerate(evaluated, 1):
+        seconds += budget.charge(trial)
         attrs = trial.user_attrs
         rows.append(
             Row(
                 number=trial.number,
+                trial_id=trial._trial_id,
+                position=position,
+                seconds=seconds,
                 value=float(attrs["val_bpb"]) if is_ok(trial) else math.nan,
                 status=str(attrs.get("status", trial.state.name.lower())),
                 source=str(attrs.get("source", "")),
                 params={**trial.params, **json.loads(attrs.get("effective", "{}"))},
-                hours=seconds / 3600,
                 attrs=attrs,
             )
         )

@@ -53,34 +53,41 @@ class Comparison:
     method: str
     reference: str
     n: int  # seeds that both finished
+    wins: int  # of them, those on which the method is better
     difference: float  # mean of (method - reference); negative: the method is better
+    low: float  # 95 % interval of that mean (Student's t), not corrected
+    high: float
+    effect: float  # rank-biserial correlation in [-1, 1]; -1: better on every seed
     p_less: float  # one-sided: the method is better
     p_two_sided: float
-    p_holm: float  # p_two_sided, corrected for all methods that were compared
-    effect: float  # rank-biserial correlation in [-1, 1]; -1: better on every seed
+    p_less_holm: float  # corrected for all methods that are compared with the reference
+    p_two_sided_holm: float
+    p_possible: float  # the least p_two_sided_holm that this number of seeds and methods can give
 
     @property
     def sentence(self) -> str:
         """What n and p allow to be said, in plain words."""
         if self.n == 0:
-            return f"{self.method} and {self.reference} share no finished seed."
-        needed = smallest_p(self.n)
-        if needed > LEVEL:
+            return f"{self.method} and {self.reference} share no seed with a value."
+        pairs = f"{self.n} paired seed{'s' * (self.n != 1)}"
+        if self.p_possible > LEVEL:
             return (
-                f"{self.n} paired seed{'s' * (self.n != 1)} can't support a claim about "
-                f"{self.method} against {self.reference}: even a clean sweep would give "
-                f"p = {needed:.3f} (two-sided)."
+                f"{pairs} can't support a claim about {self.method} against {self.reference}: "
+                f"even a clean sweep would give p = {self.p_possible:.3f} (two-sided, "
+                "Holm-corrected)."
             )
-        if self.p_holm <= LEVEL:
-            better = "better" if self.difference < 0 else "worse"
+        if self.p_two_sided_holm <= LEVEL:
+            better = "better" if self.effect < 0 else "worse"
+            seeds = self.wins if self.effect < 0 else self.n - self.wins
             return (
-                f"{self.method} is {better} than {self.reference} by {abs(self.difference):.4f} "
-                f"(n = {self.n}, Holm-corrected p = {self.p_holm:.3f})."
+                f"{self.method} is {better} than {self.reference}, on {seeds} of {pairs}; mean "
+                f"difference {self.difference:+.4f} (95 % interval {self.low:+.4f} to "
+                f"{self.high:+.4f}), Holm-corrected p = {self.p_two_sided_holm:.3f}."
             )
         return (
-            f"No difference between {self.method} and {self.reference} was shown "
-            f"(n = {self.n}, Holm-corrected p = {self.p_holm:.2f}); that is not evidence that "
-            "they are equal."
+            f"No difference between {self.method} and {self.reference} was shown ({pairs}, "
+            f"Holm-corrected p = {self.p_two_sided_holm:.2f}); that is not evidence that they "
+            "are equal."
         )
 
 
@@ -89,22 +96,20 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 / 2**n)
 
 
-def _compare(
-    method: str, reference: str, values: Mapping[int, float], against: Mapping[int, float]
-) -> Comparison:
-    seeds = sorted(values.keys() & against.keys())
-    differences = np.array([values[s] - against[s] for s in seeds])
-    nonzero = differences[differences != 0]
-    if len(nonzero) == 0:
-        p_less = p_two = 1.0 if seeds else math.nan
-        effect = 0.0 if seeds else math.nan
-    else:
-        p_less = float(stats.wilcoxon(nonzero, alternative="less").pvalue)
-        p_two = float(stats.wilcoxon(nonzero).pvalue)
-        ranks = stats.rankdata(np.abs(nonzero))
-        effect = float(np.sum(np.sign(nonzero) * ranks) / np.sum(ranks))
-    difference = float(np.mean(differences)) if seeds else math.nan
-    return Comparison(method, reference, len(seeds), difference, p_less, p_two, math.nan, effect)
+def seeds_needed(methods: int) -> int:
+    """The fewest pairs with which a clean sweep is significant for that many compared methods."""
+    return math.ceil(math.log2(2 * max(methods, 1) / LEVEL))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; a NaN stays one and counts as no test."""
+    corrected = [math.nan] * len(p_values)
+    tests = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    largest = 0.0
+    for rank, (p, i) in enumerate(tests):
+        largest = max(largest, min(1.0, p * (len(tests) - rank)))
+        corrected[i] = largest
+    return corrected
 
 
 def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Comparison]:
@@ -119,12 +124,43 @@ def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Com
         for method, values in best.items()
         if method != reference
     ]
-    corrected = dict.fromkeys(range(len(rows)), math.nan)
-    testable = sorted(
-        (i for i, row in enumerate(rows) if row.n), key=lambda i: rows[i].p_two_sided
+    less = holm([row.p_less for row in rows])
+    two_sided = holm([row.p_two_sided for row in rows])
+    # No method can do better than when all of them win on every seed.
+    possible = holm([smallest_p(row.n) if row.n else math.nan for row in rows])
+    return [
+        replace(row, p_less_holm=less[i], p_two_sided_holm=two_sided[i], p_possible=possible[i])
+        for i, row in enumerate(rows)
+    ]
+
+
+def _compare(
+    method: str, reference: str, values: Mapping[int, float], against: Mapping[int, float]
+) -> Comparison:
+    seeds = sorted(values.keys() & against.keys())
+    differences = np.array([values[s] - against[s] for s in seeds])
+    nonzero = differences[differences != 0]
+    if len(nonzero) == 0:
+        p_less = p_two_sided = 1.0 if seeds else math.nan
+        effect = 0.0 if seeds else math.nan
+    else:
+        p_less = float(stats.wilcoxon(nonzero, alternative="less").pvalue)
+        p_two_sided = float(stats.wilcoxon(nonzero).pvalue)
+        ranks = stats.rankdata(np.abs(nonzero))
+        effect = float(np.sum(np.sign(nonzero) * ranks) / np.sum(ranks))
+    mean = summarize(list(map(float, differences)))
+    return Comparison(
+        method=method,
+        reference=reference,
+        n=len(seeds),
+        wins=int(np.sum(differences < 0)),
+        difference=mean.mean,
+        low=mean.low,
+        high=mean.high,
+        effect=effect,
+        p_less=p_less,
+        p_two_sided=p_two_sided,
+        p_less_holm=math.nan,
+        p_two_sided_holm=math.nan,
+        p_possible=math.nan,
     )
-    largest = 0.0
-    for rank, i in enumerate(testable):
-        largest = max(largest, min(1.0, rows[i].p_two_sided * (len(testable) - rank)))
-        corrected[i] = largest
-    return [replace(row, p_holm=corrected[i]) for i, row in enumerate(rows)]

@@ -1,9 +1,12 @@
-"""A row per method: what its runs came to, and what they cost."""
+"""A row per method, per run and per trial: what the runs came to, and what they cost."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
 import json
 import math
 from typing import Any
@@ -15,94 +18,190 @@ from studies.report.statistics import Comparison
 from studies.report.statistics import summarize
 
 
+@dataclass(frozen=True)
+class Prices:
+    """Of a million tokens, in any currency; ``None`` is unknown."""
+
+    prompt: float | None = None
+    completion: float | None = None
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """What the tokens cost; NaN without any price."""
+        if self.prompt is None and self.completion is None:
+            return math.nan
+        total = prompt_tokens * (self.prompt or 0) + completion_tokens * (self.completion or 0)
+        return total / 1e6
+
+
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Method to its runs, both in the order of the runs."""
+    """Method to its runs, the best mean first and those in which nothing succeeded last."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.method, []).append(run)
-    return groups
+
+    def place(method: str) -> tuple[bool, float, str]:
+        mean = summarize(finite(run.best for run in groups[method])).mean
+        return math.isnan(mean), mean, method
+
+    return {method: groups[method] for method in sorted(groups, key=place)}
 
 
-def best_by_seed(runs: Sequence[Run]) -> dict[str, dict[int, float]]:
-    """Method to seed to the best value, where something succeeded."""
+def finite(values: Any) -> list[float]:
+    """The values that are numbers."""
+    return [value for value in values if math.isfinite(value)]
+
+
+def best_by_seed(runs: Sequence[Run], *, revalidated: bool = False) -> dict[str, dict[int, float]]:
+    """Method to seed to the best value, where there is one.
+
+    Args:
+        runs: Runs of a method that share a seed count as one, by their mean.
+        revalidated: Take the mean of the best configuration's repetitions instead.
+    """
+    values: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        value = run.revalidated_best if revalidated else run.best
+        seeds = values.setdefault(run.method, defaultdict(list))
+        if math.isfinite(value):
+            seeds[run.seed].append(value)
     return {
-        method: {run.seed: run.best() for run in group if math.isfinite(run.best())}
-        for method, group in by_method(runs).items()
+        method: {seed: sum(found) / len(found) for seed, found in seeds.items()}
+        for method, seeds in values.items()
     }
 
 
-def method_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per method, the best mean first; the methods in which nothing succeeded last.
+def comparisons(
+    runs: Sequence[Run], reference: str, *, revalidated: bool = False
+) -> list[Comparison]:
+    """Every other method against the reference method, in the order of `by_method`."""
+    best = best_by_seed(runs, revalidated=revalidated)
+    return compare({method: best[method] for method in by_method(runs)}, reference)
+
+
+def comparison_rows(runs: Sequence[Run], reference: str) -> list[dict[str, Any]]:
+    """The comparisons of the best values and, if runs have them, of the revalidated ones."""
+    kinds = {"best": False}
+    if any(run.revalidated for run in runs):
+        kinds["revalidated"] = True
+    return [
+        {"value": kind, **asdict(row), "sentence": row.sentence}
+        for kind, revalidated in kinds.items()
+        for row in comparisons(runs, reference, revalidated=revalidated)
+    ]
+
+
+def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str, Any]]:
+    """One row per method, in the order of `by_method`.
 
     Keys: ``method``, ``runs``, ``n`` (runs with a value), ``best_mean``, ``best_sd`` (sample),
-    ``best_low`` and ``best_high`` (95 % interval), ``revalidated_mean`` and ``revalidated_n``
-    (the runs whose best configuration was run again), ``trials``, ``failed_share``, ``failures``
-    (class to count), ``distinct`` (configurations), ``duplicates`` (trials that repeated one),
-    ``llm_turns``, ``llm_answered``, ``llm_refused`` (duplicates), ``llm_errors``, ``tokens``,
-    ``llm_seconds``, ``hours`` (charged training time). All but the first eight are sums.
+    ``best_low`` and ``best_high`` (95 % interval); the same four of ``revalidated`` over the
+    ``revalidated_n`` runs whose best configuration was run again, and ``luck``, by how much those
+    runs' revalidated mean is worse than their best; ``trials``, ``failed_share``, ``failures``
+    (class to count), ``distinct`` (configurations, summed over runs), ``duplicates`` (trials that
+    repeated one of their run); ``llm_asked``, ``llm_answered`` (its proposal was run),
+    ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials; ``prompt_tokens``,
+    ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training time): sums.
     """
-    rows = [_method_row(method, group) for method, group in by_method(runs).items()]
-    return sorted(rows, key=lambda row: (math.isnan(row["best_mean"]), row["best_mean"]))
+    return [_method_row(method, group, prices) for method, group in by_method(runs).items()]
 
 
-def _method_row(method: str, runs: Sequence[Run]) -> dict[str, Any]:
-    values = [run.best() for run in runs if math.isfinite(run.best())]
-    summary = summarize(values)
-    again = summarize(
-        [float(run.facts["revalidated"]) for run in runs if "revalidated" in run.facts]
-    )
+def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, Any]:
+    best = summarize(finite(run.best for run in runs))
+    repeated = [run for run in runs if run.revalidated]
+    again = summarize([run.revalidated_best for run in repeated])
+    luck = summarize([run.revalidated_best - run.best for run in repeated]).mean
     trials = [row for run in runs for row in run.rows]
     failures = Counter(row.status for row in trials if not row.ok)
     sources = Counter(row.source for row in trials)
-    distinct = sum(run.distinct() for run in runs)
+    distinct = sum(run.distinct for run in runs)
 
-    def total(key: str) -> float:
+    def total(key: str) -> Any:
         return sum(row.attrs.get(key, 0) for row in trials)
 
     return {
         "method": method,
         "runs": len(runs),
-        "n": summary.n,
-        "best_mean": summary.mean,
-        "best_sd": summary.sd,
-        "best_low": summary.low,
-        "best_high": summary.high,
-        "revalidated_mean": again.mean,
+        "n": best.n,
+        "best_mean": best.mean,
+        "best_sd": best.sd,
+        "best_low": best.low,
+        "best_high": best.high,
         "revalidated_n": again.n,
+        "revalidated_mean": again.mean,
+        "revalidated_sd": again.sd,
+        "revalidated_low": again.low,
+        "revalidated_high": again.high,
+        "luck": luck,
         "trials": len(trials),
-        "failed_share": sum(failures.values()) / len(trials),
+        "failed_share": sum(failures.values()) / len(trials) if trials else math.nan,
         "failures": dict(failures),
         "distinct": distinct,
         "duplicates": len(trials) - distinct,
-        "llm_turns": sum(sources[source] for source in LLM_SOURCES),
+        "llm_asked": sum(sources[source] for source in LLM_SOURCES),
         "llm_answered": sources["llm"],
         "llm_refused": sources["llm-duplicate"],
         "llm_errors": sources["llm-error"],
-        "tokens": int(total("llm_prompt_tokens") + total("llm_completion_tokens")),
+        "prompt_tokens": total("llm_prompt_tokens"),
+        "completion_tokens": total("llm_completion_tokens"),
         "llm_seconds": total("llm_seconds"),
-        "hours": sum(run.hours for run in runs),
+        "cost": prices.of(total("llm_prompt_tokens"), total("llm_completion_tokens")),
+        "hours": sum(run.seconds for run in runs) / 3600,
     }
 
 
-def comparisons(runs: Sequence[Run], reference: str) -> list[Comparison]:
-    """Every other method against the reference method."""
-    return compare(best_by_seed(runs), reference)
+def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per run, flat."""
+    return [
+        {
+            "method": run.method,
+            "seed": run.seed,
+            "study": run.study,
+            "best": run.best,
+            "best_trial": run.incumbents[-1].number if run.incumbents else None,
+            "revalidated": run.revalidated_best,
+            "revalidated_n": len(run.revalidated),
+            "trials": len(run.rows),
+            "failed": sum(not row.ok for row in run.rows),
+            "distinct": run.distinct,
+            "training_seconds": run.seconds,
+            "model": run.model,
+        }
+        for run in runs
+    ]
 
 
 def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per trial of every run, flat, for CSV."""
+    """One row per trial of every run, flat, a column for each parameter."""
+    names = parameters(runs)
     return [
         {
             "method": run.method,
             "seed": run.seed,
             "study": run.study,
             "trial": row.number,
-            "val_bpb": row.value if row.ok else "",
+            "val_bpb": row.value,
             "status": row.status,
             "source": row.source,
-            "training_hours": round(row.hours, 6),
-            "params": json.dumps(row.params, sort_keys=True),
+            "training_seconds": round(row.seconds, 3),
+            **{name: row.params.get(name) for name in names},
         }
         for run in runs
         for row in run.rows
     ]
+
+
+def parameters(runs: Sequence[Run]) -> list[str]:
+    """The parameters that the runs' trials have, each once, in their order."""
+    return list(dict.fromkeys(name for run in runs for name in run.space))
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a line of CSV: no number is an empty cell, a dictionary is JSON."""
+    return {
+        key: json.dumps(value, sort_keys=True)
+        if isinstance(value, dict)
+        else ""
+        if value is None or (isinstance(value, float) and math.isnan(value))
+        else value
+        for key, value in row.items()
+    }

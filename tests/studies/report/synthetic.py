@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import upload_artifact
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
+
+from studies.report.runs import load_contents
+from studies.report.runs import Run
 
 
 SPACE: Mapping[str, optuna.distributions.BaseDistribution] = {
@@ -30,37 +38,97 @@ def add_study(
     trials: int = 30,
     failed_share: float = 0.2,
     seconds: float = 300.0,
+    name: str = "",
+    said: Mapping[int, str] = {},
+    folder: Path = Path(),
+    **facts: Any,
 ) -> optuna.Study:
-    """A study whose best value is about 1 + gap, with failures and, for Centaur, LLM turns."""
+    """A study whose best value is about 1 + gap, with failures and, for Centaur, LLM turns.
+
+    Every third of Centaur's trials asked the LLM, and every ninth was refused. Trial 0 is 0.05
+    worse than its draw. LR above 0.5 makes a failure a timeout. ``facts`` are user attributes.
+    ``said`` are the transcripts of some trials, kept in the artifact store of ``folder``.
+    """
     rng = np.random.default_rng([seed, *method.encode()])
-    study = optuna.create_study(storage=storage, study_name=f"{method}-seed{seed}")
-    for key, value in {"method": method, "seed": seed}.items():
-        study.set_user_attr(key, value)
+    study = optuna.create_study(storage=storage, study_name=name or f"{method}-seed{seed}")
+    for key, fact in {"method": method, "seed": seed, **facts}.items():
+        study.set_user_attr(key, fact)
     start = datetime(2026, 1, 1)
     rows = []
     for number in range(trials):
         ok = number == 0 and failed_share < 1 or rng.random() >= failed_share
         value = 1 + gap + float(rng.gamma(1.0, 0.01)) + (0.05 if number == 0 else 0.0)
-        attrs: dict[str, object] = {"status": "ok" if ok else "oom", "total_seconds": seconds / 5}
-        attrs["source"] = "llm" if method == "centaur" and number % 3 == 2 else "base"
-        if attrs["source"] == "llm":
-            attrs |= {"llm_prompt_tokens": 2000 + number, "llm_seconds": 5.0}
+        params: dict[str, Any] = {
+            "LR": float(10 ** rng.uniform(-4, 0)),
+            "WIDTH": float(rng.random()),
+            "PATTERN": str(rng.choice(["S", "L"])),
+        }
+        attrs: dict[str, Any] = {"source": "base"}
+        if method == "centaur" and number % 3 == 2:
+            attrs = {
+                "source": "llm-duplicate" if number % 9 == 8 else "llm",
+                "llm_prompt_tokens": 2000 + number,
+                "llm_completion_tokens": 100,
+                "llm_seconds": 5.0,
+                "llm_attempts": 1,
+                "llm_model": "small",
+            }
         if ok:
-            attrs |= {"val_bpb": value, "training_seconds": seconds}
+            attrs |= {"status": "ok", "val_bpb": value, "training_seconds": seconds}
+            attrs["total_seconds"] = seconds * 1.1
+        else:
+            attrs["status"] = "timeout" if params["LR"] > 0.5 else "oom"
+            attrs["reason"] = "<b>out of</b> memory"
+            attrs["total_seconds"] = seconds / 5
         if number % 7 == 3:
             attrs["effective"] = json.dumps({"WIDTH": 0.5})
         trial = create_trial(
             value=value if ok else 100.0,
-            params={
-                "LR": float(10 ** rng.uniform(-4, 0)),
-                "WIDTH": float(rng.random()),
-                "PATTERN": str(rng.choice(["S", "L"])),
-            },
+            params=params,
             distributions=dict(SPACE),
             user_attrs=attrs,
+            system_attrs=_transcript(study, number, said[number], folder)
+            if number in said
+            else {},
         )
         trial.datetime_start = start + timedelta(seconds=seconds * number)
         trial.datetime_complete = start + timedelta(seconds=seconds * (number + 1))
         rows.append(trial)
     study.add_trials(rows)
     return study
+
+
+def add_repetitions(
+    storage: optuna.storages.BaseStorage,
+    study: optuna.Study,
+    values: Sequence[float],
+    **facts: Any,
+) -> None:
+    """The study's best configuration, trained again with these results."""
+    again = optuna.create_study(storage=storage, study_name=f"{study.study_name}-revalidated")
+    again.set_user_attr("revalidates", study.study_name)
+    for key, fact in facts.items():
+        again.set_user_attr(key, fact)
+    for seed, value in enumerate(values):
+        attrs = {"status": "ok", "val_bpb": value, "train_seed": seed}
+        again.add_trial(create_trial(value=value, user_attrs=attrs))
+
+
+def _transcript(study: optuna.Study, number: int, text: str, folder: Path) -> dict[str, Any]:
+    """Keep what the language model was asked in a trial: the system attributes that say so.
+
+    Optuna takes artifacts of running trials only, and these trials never ran: the artifact is
+    uploaded as the study's.
+    """
+    path = folder / f"llm-{number:05d}.md"
+    path.write_text(text, encoding="utf-8")
+    store = FileSystemArtifactStore(folder)
+    upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=study)
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    return {key: attrs[key] for key in list(attrs)[-1:]}
+
+
+def runs_of(storage: optuna.storages.BaseStorage) -> list[Run]:
+    """The runs of a storage that holds one comparison."""
+    (contents,) = load_contents(storage).values()
+    return contents.runs

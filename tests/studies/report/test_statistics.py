@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from studies.report.statistics import compare
+from studies.report.statistics import holm
+from studies.report.statistics import seeds_needed
 from studies.report.statistics import smallest_p
 from studies.report.statistics import summarize
 
@@ -57,7 +59,7 @@ def test_missing_runs_are_left_out_of_the_pairs() -> None:
 
 def test_no_common_seed_and_identical_values_are_said_plainly() -> None:
     (none,) = compare({"a": {1: 1.0}, "b": {2: 1.0}}, "b")
-    assert "share no finished seed" in none.sentence
+    assert "share no seed with a value" in none.sentence
     (same,) = compare({"a": {s: 1.0 for s in range(8)}, "b": {s: 1.0 for s in range(8)}}, "b")
     assert same.p_two_sided == 1.0
 
@@ -68,6 +70,31 @@ def test_holm_corrects_for_the_number_of_methods() -> None:
         for i, (name, gap) in enumerate({"ref": 0.0, "a": -0.01, "b": -0.01, "c": 0.0}.items())
     }
     rows = {row.method: row for row in compare(best, "ref")}
-    assert rows["a"].p_holm == pytest.approx(3 * smallest_p(10))
+    assert rows["a"].p_two_sided_holm == pytest.approx(3 * smallest_p(10))
+    assert rows["a"].p_less_holm == pytest.approx(3 * smallest_p(10) / 2)
     # Step-down p-values never fall below an earlier one.
-    assert rows["c"].p_holm >= max(rows["a"].p_holm, rows["b"].p_holm)
+    assert rows["c"].p_two_sided_holm >= max(
+        rows["a"].p_two_sided_holm, rows["b"].p_two_sided_holm
+    )
+
+
+def test_holms_correction_is_the_one_of_his_paper() -> None:
+    # Steps down from the smallest: 0.01 * 4, 0.02 * 3, 0.03 * 2, and never below the one before.
+    assert holm([0.03, 0.01, math.nan, 0.02, 0.9]) == pytest.approx(
+        [0.06, 0.04, math.nan, 0.06, 0.9], nan_ok=True
+    )
+
+
+def test_a_clean_sweep_that_the_correction_makes_insignificant_supports_no_claim() -> None:
+    best = {"ref": noisy(0, 6, 0), "a": noisy(-1, 6, 1), "b": noisy(-1, 6, 2)}
+    row = compare(best, "ref")[0]
+    assert row.p_two_sided == pytest.approx(0.03125)
+    assert "6 paired seeds can't support a claim" in row.sentence
+    (alone,) = compare({"ref": best["ref"], "a": best["a"]}, "ref")
+    assert "a is better than ref, on 6 of 6 paired seeds" in alone.sentence
+
+
+@pytest.mark.parametrize("methods", range(1, 10))
+def test_seeds_needed_are_the_fewest_that_could_be_significant(methods: int) -> None:
+    needed = seeds_needed(methods)
+    assert methods * smallest_p(needed) <= 0.05 < methods * smallest_p(needed - 1)

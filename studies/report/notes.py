@@ -1,0 +1,132 @@
+"""What a reader must know before believing a comparison, in plain sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Sequence
+import math
+
+from studies.facts import RUN_ERROR
+from studies.report.runs import Run
+from studies.report.statistics import LEVEL
+from studies.report.statistics import seeds_needed
+from studies.report.tables import by_method
+
+
+# Facts of a study that two runs must share for their values to compare.
+_CONDITIONS = {
+    "testbed_hash": "training scripts",
+    "train_seconds": "training seconds a trial",
+    "memory_limit_mb": "memory limits (MB)",
+}
+_UNEQUAL = 1.1  # a run that had this many times another's training time was favoured
+
+
+def notes(runs: Sequence[Run], unstarted: Sequence[str] = ()) -> list[str]:
+    """Missing runs, unequal conditions and budgets, and what the number of seeds allows.
+
+    Args:
+        runs: The runs of one comparison.
+        unstarted: Studies in which no trial has ended.
+    """
+    return [
+        *_missing(runs, unstarted),
+        *_conditions(runs),
+        *_budgets(runs),
+        *_power(runs),
+        *_repetitions(runs),
+    ]
+
+
+def _repetitions(runs: Sequence[Run]) -> Iterator[str]:
+    if not any(run.revalidated for run in runs):
+        yield (
+            "No run is revalidated, so every best is the luckiest of its run's trials too: "
+            "`python -m studies revalidate` trains each best configuration again."
+        )
+        return
+    for method, group in by_method(runs).items():
+        part = sum(not run.revalidated for run in group)
+        if part:
+            yield f"{part} of {len(group)} runs of {method} are not revalidated."
+
+
+def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
+    if unstarted:
+        yield f"No trial has ended in {_listed(unstarted)}."
+    for run in runs:
+        if run.state != "done":
+            error = run.facts.get(RUN_ERROR) if run.state == "failed" else None
+            yield (
+                f"{run.method} with seed {run.seed} is not done ({run.state}"
+                f"{f': {error}' if error else ''}) and counts with what it has."
+            )
+    groups = by_method(runs)
+    seeds = sorted({run.seed for run in runs})
+    for method, group in groups.items():
+        absent = [str(seed) for seed in seeds if seed not in {run.seed for run in group}]
+        if absent:
+            yield f"{method} has no run with seed {_listed(absent)}."
+        for seed, count in Counter(run.seed for run in group).items():
+            if count > 1:
+                yield (
+                    f"{count} runs of {method} have seed {seed}: the tests take their mean, and "
+                    "all else counts them as runs."
+                )
+        failed = sum(math.isnan(run.best) for run in group)
+        if failed == len(group):
+            yield f"Nothing succeeded in any run of {method}."
+        elif failed:
+            yield (
+                f"Nothing succeeded in {failed} of {len(group)} runs of {method}; its mean is "
+                "that of the others, and flatters it."
+            )
+
+
+def _conditions(runs: Sequence[Run]) -> Iterator[str]:
+    for key, what in _CONDITIONS.items():
+        found = sorted({str(run.facts[key]) for run in runs if key in run.facts})
+        if len(found) > 1:
+            yield f"Runs differ in their {what}: {_listed(found)}. Their values don't compare."
+    first = {
+        run.rows[0].value
+        for run in runs
+        if run.rows and run.rows[0].source == "enqueued" and run.rows[0].ok
+    }
+    if len(first) > 1:
+        yield (
+            f"The same baseline gave {min(first):.4f} to {max(first):.4f} in different runs: "
+            "differences of that size may be noise of the training."
+        )
+
+
+def _budgets(runs: Sequence[Run]) -> Iterator[str]:
+    seconds, trials = [run.seconds for run in runs], [len(run.rows) for run in runs]
+    same_trials = min(trials) == max(trials)
+    same_time = max(seconds) <= min(seconds) * _UNEQUAL
+    if not same_trials and not same_time:
+        yield (
+            f"Runs had {min(trials)} to {max(trials)} trials and {min(seconds):.0f} to "
+            f"{max(seconds):.0f} s of training: more of both helps. --budget or --trials cuts "
+            "all of them at the same point."
+        )
+
+
+def _power(runs: Sequence[Run]) -> Iterator[str]:
+    groups = by_method(runs)
+    if len(groups) < 2:
+        return
+    fewest = min(len({run.seed for run in group}) for group in groups.values())
+    needed = seeds_needed(len(groups) - 1)
+    if fewest < needed:
+        yield (
+            f"{fewest} seed{'s' * (fewest != 1)} a method: {needed} are the fewest with which a "
+            f"clean sweep would be significant (p <= {LEVEL}) for {len(groups) - 1} compared "
+            f"method{'s' * (len(groups) != 2)}."
+        )
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

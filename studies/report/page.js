@@ -1,0 +1,325 @@
+"use strict";
+// What a page does: draws plots when they come into view, hides methods, sorts tables, shows
+// single runs. Everything it draws is in the page; texts of language models are set as text only.
+
+const byId = id => document.getElementById(id);
+const parsed = {};
+/** The data of a script element, parsed when first asked for. */
+const data = id => (parsed[id] ??= JSON.parse(byId(id).textContent));
+
+const CONFIG = {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"}};
+const FAILED = "#B00000";
+const SOURCES = {
+  llm: ["#D55E00", "diamond"], base: ["#0072B2", "circle"], startup: ["#7F7F7F", "square"],
+  enqueued: ["#000000", "cross"], "llm-duplicate": ["#CC79A7", "triangle-up"],
+  "llm-error": ["#E69F00", "triangle-down"], "": ["#0072B2", "circle"],
+};
+const SVG_POINTS = 3000; // above it points are drawn by WebGL, of which a page has few contexts
+
+/** Plotly takes most of a second to start, so the page opens before it does. */
+function plotly() {
+  if (!window.Plotly) {
+    const script = document.createElement("script");
+    script.textContent = byId("plotly").textContent;
+    document.head.append(script);
+  }
+  return window.Plotly;
+}
+
+// --- comparisons: figures that came with the page, less the methods that are hidden ----------
+
+const boxes = [...document.querySelectorAll("#methods input")];
+const isShown = method => boxes.every(box => box.value !== method || box.checked);
+
+/** A trace without the points of hidden methods; null if none are left. */
+function filtered(trace) {
+  const {method, methods} = trace.meta ?? {};
+  if (method !== undefined) return isShown(method) ? trace : null;
+  if (!methods) return trace;
+  const keep = values => values?.filter((_, i) => isShown(methods[i]));
+  const copy = {...trace, y: keep(trace.y), text: keep(trace.text), customdata: keep(trace.customdata)};
+  copy.x = Array.isArray(trace.x[0]) ? trace.x.map(keep) : keep(trace.x);
+  if (trace.error_y) copy.error_y = {...trace.error_y, array: keep(trace.error_y.array)};
+  return copy.y.length ? copy : null;
+}
+
+function comparison(div) {
+  const controls = div.parentElement.querySelector("select");
+  const key = controls?.dataset.chooses === "figure" ? controls.value : div.dataset.figure;
+  const {data: traces, layout} = data("figures")[key];
+  const measure = controls?.dataset.chooses === "measure" ? controls.value : null;
+  return [
+    traces.map(filtered).filter(Boolean)
+      .map(t => measure ? {...t, visible: t.meta.measure === measure} : t),
+    layout,
+  ];
+}
+
+// --- single runs: figures made here from the trials -------------------------------------------
+
+const short = v => typeof v === "number" ? String(Number(v.toPrecision(4))) : String(v);
+const parameter = name => data("trials").parameters.find(p => p.name === name);
+// Plotly reads a little HTML in texts, so what others named is escaped.
+const escaped = text => String(text).replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
+
+function describe(run, i) {
+  const {parameters} = data("trials");
+  const value = run.value[i] === null ? run.status[i] : `val_bpb ${run.value[i].toFixed(4)}`;
+  const lines = parameters.map((p, j) => `${p.name} = ${short(run.params[j][i])}`);
+  return [`trial ${run.number[i]} ${run.source[i]}: ${value}`, run.reason[i], ...lines]
+    .filter(Boolean).map(escaped).join("<br>");
+}
+
+/** The trials of the chosen run, or of all runs of a method ("m:..."), or of all ("*"). */
+function chosen(value) {
+  const {runs} = data("trials");
+  const picked = value === "*" ? runs : value.startsWith("m:")
+    ? runs.filter(run => run.method === value.slice(2)) : [runs[Number(value)]];
+  return picked.flatMap(run => run.number.map((_, i) => ({run, i, value: run.value[i]})));
+}
+
+const AXIS = {gridcolor: "#eee", zeroline: false, exponentformat: "power"};
+const layout = (x, y, more = {}) => ({
+  height: 460, margin: {l: 70, r: 20, t: 30, b: 50}, hovermode: "closest", legend: {orientation: "h", y: 1.12},
+  plot_bgcolor: "#fff", showlegend: true, xaxis: {title: {text: x}, ...AXIS}, yaxis: {title: {text: y}, ...AXIS}, ...more,
+});
+const points = (rows, more) => ({
+  type: rows.length > SVG_POINTS ? "scattergl" : "scatter", mode: "markers", hoverinfo: "text",
+  hovertext: rows.map(r => describe(r.run, r.i)), ...more,
+});
+const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
+const coloraxis = rows => ({
+  colorscale: "Cividis", cmin: best(rows), cmax: highest(rows), colorbar: {title: {text: "val_bpb"}},
+});
+const best = rows => rows.reduce((low, r) => Math.min(low, r.value), rows.length ? Infinity : 0);
+
+/** A robust upper end for axes and colours: a few values far above would flatten all others. */
+function highest(rows) {
+  if (!rows.length) return 1;
+  const values = rows.map(r => r.value).sort((a, b) => a - b);
+  const upper = values[Math.floor(0.9 * (values.length - 1))];
+  return upper > values[0] ? Math.min(values.at(-1), upper + 1.5 * (upper - values[0])) : values.at(-1);
+}
+
+const empty = text => [[], {
+  height: 120, xaxis: {visible: false}, yaxis: {visible: false},
+  annotations: [{text, showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper"}],
+}];
+
+const views = {
+  trace({run: index, x}) {
+    const rows = chosen(index), run = rows[0].run, unit = data("trials").unit;
+    const at = r => x === "trials" ? r.i + 1 : run.seconds[r.i] / unit.seconds;
+    const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
+    const low = best(ok), high = highest(ok), edge = 0.06 * (high - low || 1), traces = [];
+    for (const source of new Set(ok.map(r => run.source[r.i]))) {
+      const group = ok.filter(r => run.source[r.i] === source);
+      const [color, symbol] = SOURCES[source] ?? SOURCES[""];
+      traces.push(points(group, {
+        name: source || "ok", x: group.map(at), y: group.map(r => r.value), marker: {color, symbol, size: 7, opacity: .75},
+      }));
+    }
+    for (const status of new Set(failed.map(r => run.status[r.i]))) {
+      const group = failed.filter(r => run.status[r.i] === status);
+      traces.push(points(group, {
+        name: `failed: ${status}`, x: group.map(at), y: group.map(() => high + edge),
+        marker: {color: FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
+      }));
+    }
+    let last = Infinity;
+    const found = ok.filter(r => r.value < last && ((last = r.value), true));
+    if (found.length) traces.push({
+      name: "best so far", mode: "lines", hoverinfo: "skip", line: {shape: "hv", color: "#000", width: 2},
+      x: [...found.map(at), at(rows.at(-1))], y: [...found.map(r => r.value), low],
+    }, points(found, {
+      name: "incumbent", x: found.map(at), y: found.map(r => r.value),
+      marker: {symbol: "circle-open", size: 14, color: "#000", line: {width: 2}},
+    }));
+    const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, "val_bpb");
+    if (ok.length) figure.yaxis.range = [low - edge, high + 1.5 * edge];
+    return [traces, figure];
+  },
+
+  evolution({run: index}) {
+    const rows = chosen(index), {parameters} = data("trials");
+    const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
+    const shown = parameters.map((p, j) => ({...p, j})).filter(p => rows.some(r => r.run.params[p.j][r.i] !== null));
+    if (!shown.length) return empty("This run has no parameters: its method writes code.");
+    const columns = Math.min(3, shown.length), lines = Math.ceil(shown.length / columns);
+    const figure = layout("", "", {
+      height: 200 * lines + 60, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
+      annotations: [], coloraxis: coloraxis(ok), showlegend: false,
+    });
+    delete figure.xaxis; delete figure.yaxis;
+    const traces = shown.flatMap((p, k) => {
+      const n = k ? k + 1 : "", on = {xaxis: `x${n}`, yaxis: `y${n}`};
+      figure[`yaxis${n}`] = {...AXIS, ...axis(p, rows.map(r => r.run.params[p.j][r.i])), automargin: true};
+      figure[`xaxis${n}`] = AXIS;
+      figure.annotations.push({
+        text: escaped(p.name), showarrow: false, font: {size: 12}, x: 0.5, y: 1.02, yanchor: "bottom", xref: `${on.xaxis} domain`, yref: `${on.yaxis} domain`,
+      });
+      const place = group => ({x: group.map(r => r.run.number[r.i]), y: group.map(r => r.run.params[p.j][r.i]), ...on});
+      return [
+        points(ok, {...place(ok), marker: {...colored(ok), size: 5}}),
+        points(failed, {...place(failed), marker: {color: FAILED, symbol: "x-thin-open", size: 5}}),
+      ];
+    });
+    return [traces, figure];
+  },
+
+  pair({run, x, y}) {
+    const rows = chosen(run), {parameters} = data("trials");
+    const values = (group, name) => {
+      const j = parameters.findIndex(p => p.name === name);
+      return group.map(r => r.run.params[j][r.i]);
+    };
+    const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
+    const figure = layout(escaped(x), escaped(y), {height: 520, coloraxis: coloraxis(ok)});
+    Object.assign(figure.xaxis, axis(parameter(x), values(rows, x)));
+    Object.assign(figure.yaxis, axis(parameter(y), values(rows, y)));
+    return [[
+      points(ok, {showlegend: false, x: values(ok, x), y: values(ok, y), marker: colored(ok)}),
+      points(failed, {name: "failed", x: values(failed, x), y: values(failed, y), marker: {color: FAILED, symbol: "x-thin-open", size: 8, line: {width: 2}}}),
+    ], figure];
+  },
+
+  parallel({run, share}) {
+    const {parameters} = data("trials");
+    const all = chosen(run).filter(r => r.value !== null && r.run.params.some(p => p[r.i] !== null)).sort((a, b) => a.value - b.value);
+    const rows = all.slice(0, Math.max(1, Math.ceil(all.length * Number(share || 100) / 100)));
+    if (!all.length) return empty("No trial with parameters succeeded.");
+    const dimensions = parameters.flatMap((p, j) => {
+      const values = rows.map(r => r.run.params[j][r.i]);
+      if (values.some(v => v === null)) return [];
+      if (p.choices) return [{
+        label: p.name, values: values.map(v => p.choices.indexOf(v)), tickvals: p.choices.map((_, i) => i), ticktext: p.choices.map(String), range: [-.2, p.choices.length - .8],
+      }];
+      if (!p.log) return [{label: p.name, values}];
+      const logs = values.map(Math.log10), [low, high] = [Math.min(...logs), Math.max(...logs)];
+      const ticks = [0, 1, 2, 3, 4].map(i => low + (high - low) * i / 4);
+      return [{label: p.name, values: logs, tickvals: ticks, ticktext: ticks.map(t => Number((10 ** t).toPrecision(2)).toString())}];
+    });
+    dimensions.push({label: "val_bpb", values: rows.map(r => r.value)});
+    return [[{
+      type: "parcoords", dimensions, labelangle: -25, labelside: "top",
+      line: {color: rows.map(r => r.value), colorscale: "Cividis", cmin: rows[0].value, cmax: highest(rows), showscale: true},
+    }], {height: 500, margin: {t: 120, l: 80, r: 40, b: 30}}];
+  },
+};
+function axis(p, values) {
+  if (p.choices) return {type: "category", categoryorder: "array", categoryarray: p.choices};
+  if (!p.log) return {type: "linear"};
+  const ticks = logTicks(values.filter(v => v > 0));
+  return {type: "log", tickvals: ticks, ticktext: ticks.map(short)};
+}
+
+/** At most six round numbers in the range: 1, 2, 5 times powers of ten, or the powers alone. */
+function logTicks(values) {
+  if (!values.length) return [];
+  const low = Math.min(...values) * .999, high = Math.max(...values) * 1.001;
+  const powers = Array.from({length: 40}, (_, i) => i - 20);
+  for (const factors of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]]) {
+    const ticks = powers.flatMap(k => factors.map(f => f * 10 ** k)).filter(t => t >= low && t <= high);
+    if (ticks.length <= 6) return ticks;
+  }
+  return powers.filter(k => k % 3 === 0).map(k => 10 ** k).filter(t => t >= low && t <= high);
+}
+
+// --- drawing -----------------------------------------------------------------------------------
+
+function settings(div) {
+  const controls = div.parentElement.querySelectorAll("[data-setting]");
+  return Object.fromEntries([...controls].map(c => [c.dataset.setting, c.value]));
+}
+
+function draw(div) {
+  const [traces, figure] = div.dataset.view ? views[div.dataset.view](settings(div)) : comparison(div);
+  div.dataset.drawn = "";
+  plotly().react(div, traces, figure, CONFIG);
+  if (!div.dataset.bound) {
+    div.dataset.bound = "";
+    div.on("plotly_hover", event => {
+      const {hovertext, text, x, y} = event.points[0];
+      const words = hovertext ?? [text, x, y].filter(v => v !== undefined).join(", ");
+      byId("spoken").textContent = String(words).replaceAll("<br>", ", ");
+    });
+  }
+}
+const redraw = div => { if ("drawn" in div.dataset) draw(div); };
+
+const figures = [...document.querySelectorAll(".figure")];
+const seen = new IntersectionObserver(entries => {
+  for (const {isIntersecting, target} of entries) if (isIntersecting) {
+    seen.unobserve(target);
+    draw(target);
+  }
+}, {rootMargin: "200px"});
+for (const div of figures) seen.observe(div);
+
+for (const div of figures)
+  for (const control of div.parentElement.querySelectorAll(".controls select, .controls input"))
+    control.addEventListener("change", () => draw(div));
+
+// Arrow keys step through a plot's points, as the mouse does by hovering: left and right along a
+// trace, up and down between traces.
+for (const div of figures) div.addEventListener("keydown", event => {
+  const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
+  const curves = (div.data ?? []).flatMap((t, i) =>
+    ["scatter", "scattergl", "bar"].includes(t.type ?? "scatter") && t.hoverinfo !== "skip" && t.visible !== false && t.y?.length ? [i] : []);
+  if (!step || !curves.length) return;
+  event.preventDefault();
+  const at = div.at ?? {curve: 0, point: -1};
+  const curve = (at.curve + step[0] + curves.length) % curves.length, trace = div.data[curves[curve]];
+  const point = Math.max(0, Math.min(trace.y.length - 1, at.point + step[1]));
+  div.at = {curve, point};
+  plotly().Fx.hover(div, [{curveNumber: curves[curve], pointNumber: point}], [trace.xaxis ? trace.xaxis + (trace.yaxis ?? "y") : "xy"]);
+});
+
+// --- methods that are shown --------------------------------------------------------------------
+
+function applyMethods() {
+  for (const row of document.querySelectorAll("tr[data-method]")) row.hidden = !isShown(row.dataset.method);
+  for (const div of figures) if (!div.dataset.view) redraw(div);
+}
+for (const box of boxes) box.addEventListener("change", applyMethods);
+for (const button of document.querySelectorAll("#methods button"))
+  button.addEventListener("click", () => {
+    for (const box of boxes) box.checked = button.value === "all";
+    applyMethods();
+  });
+
+// --- tables ------------------------------------------------------------------------------------
+
+for (const button of document.querySelectorAll("th button"))
+  button.addEventListener("click", () => {
+    const head = button.parentElement, body = head.closest("table").tBodies[0];
+    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+    const key = row => {
+      const text = row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
+      return text === "" || isNaN(text) ? text : Number(text);
+    };
+    [...body.rows].sort((a, b) => {
+      const x = key(a), y = key(b);
+      if ((x === "") !== (y === "")) return x === "" ? 1 : -1; // what there is no number of: last
+      return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
+    }).forEach(row => body.append(row));
+  });
+
+// --- prompts and replies -----------------------------------------------------------------------
+
+const runMenu = byId("transcript-run"), trialMenu = byId("transcript-trial");
+if (runMenu) {
+  const showTranscript = () => {
+    byId("transcript").textContent = data("transcripts")[Number(trialMenu.value)].text;
+  };
+  const listTrials = () => {
+    trialMenu.replaceChildren(...data("transcripts").flatMap(({run, trial, about}, i) =>
+      String(run) === runMenu.value ? [new Option(`trial ${trial}: ${about}`, i)] : []));
+    showTranscript();
+  };
+  runMenu.addEventListener("change", listTrials);
+  trialMenu.addEventListener("change", showTranscript);
+  listTrials();
+}

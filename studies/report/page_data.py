@@ -1,0 +1,79 @@
+"""What the page's script draws single runs from: the trials as columns, and the transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import math
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+
+from studies.report.plots import time_unit
+from studies.report.runs import Run
+from studies.report.tables import parameters
+
+
+def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
+    """Runs with a list for each column; ``params`` is one list per parameter.
+
+    Values have six significant digits and parameters four, as many as a hover shows: a page of
+    hundreds of studies holds a million of them.
+    """
+    names = parameters(runs)
+    unit, seconds = time_unit(runs)
+    return {
+        "unit": {"name": unit, "seconds": seconds},
+        "parameters": [
+            _parameter(name, next(run.space[name] for run in runs if name in run.space))
+            for name in names
+        ],
+        "runs": [_columns(run, names) for run in runs],
+    }
+
+
+def page_transcripts(
+    said: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+) -> list[dict[str, Any]]:
+    """Transcripts with what became of their trials, in words."""
+    entries = []
+    for entry in said:
+        row = next(r for r in runs[entry["run"]].rows if r.number == entry["trial"])
+        result = f"{row.value:.4f}" if row.ok else row.status
+        entries.append({**entry, "about": f"{row.source}, {result}"})
+    return entries
+
+
+def script_json(value: Any) -> str:
+    """JSON that can stand in a script element: no text in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _parameter(name: str, distribution: BaseDistribution) -> dict[str, Any]:
+    choices = None
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+    return {"name": name, "log": getattr(distribution, "log", False), "choices": choices}
+
+
+def _columns(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    rows = run.rows
+    return {
+        "method": run.method,
+        "number": [row.number for row in rows],
+        "seconds": [round(row.seconds, 2) for row in rows],
+        "value": [_digits(row.value, 6) for row in rows],
+        "status": [row.status for row in rows],
+        "source": [row.source for row in rows],
+        "reason": [str(row.attrs.get("reason", "")) for row in rows],
+        "params": [[_digits(row.params.get(name), 4) for row in rows] for name in names],
+    }
+
+
+def _digits(value: Any, digits: int) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

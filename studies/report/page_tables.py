@@ -1,0 +1,119 @@
+"""The tables of the page: sortable, with the numbers that a reader compares side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from html import escape
+import math
+from typing import Any
+
+
+def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the methods came to, from `tables.method_rows`."""
+    repeated = {
+        "revalidated (mean)": lambda r: _number(r["revalidated_mean"]),
+        "SD of it": lambda r: _number(r["revalidated_sd"]),
+        "its 95 % interval": lambda r: _interval(r["revalidated_low"], r["revalidated_high"]),
+        "its n": lambda r: _cell(r["revalidated_n"] or "", r["revalidated_n"]),
+        "luck": lambda r: _number(r["luck"]),
+    }
+    cells = {
+        "method": lambda r: _text(r["method"]),
+        "best (mean)": lambda r: _number(r["best_mean"]),
+        "SD": lambda r: _number(r["best_sd"]),
+        "95 % interval": lambda r: _interval(r["best_low"], r["best_high"]),
+        "n": lambda r: _cell(f"{r['n']} of {r['runs']}", r["n"]),
+        **(repeated if any(row["revalidated_n"] for row in rows) else {}),
+        "trials": lambda r: _cell(f"{r['trials']:,}", r["trials"]),
+        "training hours": lambda r: _number(r["hours"], ".3g"),
+    }
+    return _table("Values", cells, rows)
+
+
+def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What failed, what was repeated, and what the language model took."""
+
+    def llm(key: str, spec: str = ",.0f") -> Any:
+        return lambda r: _number(r[key], spec) if r["llm_asked"] else _cell("")
+
+    def classes(row: Mapping[str, Any]) -> str:
+        return _text(", ".join(f"{name} {n}" for name, n in sorted(row["failures"].items())))
+
+    cells = {
+        "method": lambda r: _text(r["method"]),
+        "failed": lambda r: _share(r["failed_share"]),
+        "by class": classes,
+        "distinct": lambda r: _cell(f"{r['distinct']:,}", r["distinct"]),
+        "duplicates": lambda r: _cell(f"{r['duplicates']:,}", r["duplicates"]),
+        "LLM asked": lambda r: _share(r["llm_asked"] / r["trials"]),
+        "answered": lambda r: _part(r, "llm_answered"),
+        "refused": lambda r: _part(r, "llm_refused"),
+        "errors": lambda r: _part(r, "llm_errors"),
+        "prompt tokens": llm("prompt_tokens"),
+        "reply tokens": llm("completion_tokens"),
+        "LLM seconds": llm("llm_seconds"),
+    }
+    if any(not math.isnan(row["cost"]) for row in rows):
+        cells["cost"] = llm("cost", ".4g")
+    return _table("Failures, repetitions and the language model", cells, rows)
+
+
+def tests_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """Every method against the reference, from `tables.comparison_rows`."""
+    cells = {
+        "method": lambda r: _text(r["method"]),
+        "difference": lambda r: _number(r["difference"], "+.4f"),
+        "95 % interval": lambda r: _interval(r["low"], r["high"], "+.4f"),
+        "better on": lambda r: _cell(f"{r['wins']} of {r['n']}", r["wins"]),
+        "effect": lambda r: _number(r["effect"], "+.2f"),
+        "p one-sided": lambda r: _number(r["p_less"]),
+        "Holm": lambda r: _number(r["p_less_holm"]),
+        "p two-sided": lambda r: _number(r["p_two_sided"]),
+        "Holm, two-sided": lambda r: _number(r["p_two_sided_holm"]),
+    }
+    title = {"best": "Best values", "revalidated": "Revalidated best values"}[kind]
+    return _table(title, cells, rows)
+
+
+def _table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(
+        f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in columns
+    )
+    body = "".join(
+        f'<tr data-method="{escape(row["method"])}">'
+        f"{''.join(cell(row) for cell in columns.values())}</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><caption>{escape(title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(shown: object, value: float | None = None) -> str:
+    """A number's cell; ``value`` is what it is sorted by."""
+    if value is None:
+        return f"<td>{escape(str(shown))}</td>"
+    return f'<td data-value="{value}">{escape(str(shown))}</td>'
+
+
+def _text(text: str) -> str:
+    return f'<td class="text">{escape(text)}</td>'
+
+
+def _number(value: float, spec: str = ".4f") -> str:
+    return _cell("") if math.isnan(value) else _cell(format(value, spec), value)
+
+
+def _share(share: float) -> str:
+    return _cell("") if math.isnan(share) else _cell(f"{100 * share:.0f} %", share)
+
+
+def _part(row: Mapping[str, Any], key: str) -> str:
+    asked = row["llm_asked"]
+    return _cell(f"{row[key]} of {asked}", row[key] / asked) if asked else _cell("")
+
+
+def _interval(low: float, high: float, spec: str = ".4f") -> str:
+    return _cell("") if math.isnan(low) else _cell(f"{low:{spec}} to {high:{spec}}", low)

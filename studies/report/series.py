@@ -1,0 +1,269 @@
+"""What the comparison's plots draw, as numbers: for the page, for pictures, for CSV and JSON.
+
+Every function returns records, one a drawn point (or bar), as flat dictionaries that begin with
+``method``. Lower values are better.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from studies.facts import LLM_SOURCES
+from studies.report.runs import DEFAULT_RATIO
+from studies.report.runs import Row
+from studies.report.runs import Run
+from studies.report.statistics import summarize
+from studies.report.tables import by_method
+from studies.report.tables import finite
+from studies.report.tables import parameters
+
+
+Record = dict[str, Any]
+
+_STEPS = 250  # points of a mean curve
+_BINS = 8  # of a parameter's range in the failure map
+
+
+def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
+    """Mean best value with its 95 % interval, as steps: ``x``, ``mean``, ``low``, ``high``, ``n``.
+
+    A value counts from the moment that its trial has ended, and holds until the next record of its
+    method. A curve begins when every run of its method that ever succeeded has a value, and ends
+    where the first of them ends.
+
+    Args:
+        runs: The runs.
+        against: ``"seconds"`` of training or ``"trials"`` that have ended.
+    """
+
+    def x_of(row: Row) -> float:
+        return row.seconds if against == "seconds" else row.position
+
+    records = []
+    for method, group in by_method(runs).items():
+        group = [run for run in group if run.incumbents]
+        if not group:
+            continue
+        start = max(x_of(run.incumbents[0]) for run in group)
+        end = min(x_of(run.rows[-1]) for run in group)
+        if end < start:
+            continue
+        changes = sorted({x_of(row) for run in group for row in run.incumbents})
+        grid = [start, *(x for x in changes if start < x < end), end]
+        if len(grid) > _STEPS:
+            grid = [float(x) for x in np.linspace(start, end, _STEPS)]
+        for x in grid:
+            now = [min(row.value for row in r.incumbents if x_of(row) <= x) for r in group]
+            summary = summarize(now)
+            records.append(
+                {
+                    "method": method,
+                    "x": x,
+                    "mean": summary.mean,
+                    "low": summary.low,
+                    "high": summary.high,
+                    "n": summary.n,
+                }
+            )
+    return records
+
+
+def final_values(runs: Sequence[Run]) -> list[Record]:
+    """Every run's best: ``seed``, ``best``, ``revalidated`` and how often (``n``)."""
+    return [
+        {
+            "method": method,
+            "seed": run.seed,
+            "best": run.best,
+            "revalidated": run.revalidated_best,
+            "n": len(run.revalidated),
+        }
+        for method, group in by_method(runs).items()
+        for run in group
+    ]
+
+
+def failures(runs: Sequence[Run]) -> list[Record]:
+    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``."""
+    classes = sorted({row.status for run in runs for row in run.rows if not row.ok})
+    records = []
+    for method, group in by_method(runs).items():
+        counts = Counter(row.status for run in group for row in run.rows)
+        records += [
+            {
+                "method": method,
+                "status": status,
+                "count": counts[status],
+                "share": counts[status] / counts.total(),
+            }
+            for status in classes
+        ]
+    return records
+
+
+def sources(runs: Sequence[Run]) -> list[Record]:
+    """Who proposed, where an LLM was asked: ``source``, ``trials``, ``incumbents``, their shares.
+
+    Incumbents are the improvements over a run's first measured value, so that the baseline, which
+    nobody proposed, is none. Trials count from there too.
+    """
+    records = []
+    for method, group in by_method(runs).items():
+        incumbents = Counter(row.source for run in group for row in run.incumbents[1:])
+        trials = Counter(
+            row.source
+            for run in group
+            if run.incumbents
+            for row in run.rows[run.incumbents[0].position :]
+        )
+        if not trials.keys() & set(LLM_SOURCES):
+            continue
+        for source in sorted(trials):
+            records.append(
+                {
+                    "method": method,
+                    "source": source,
+                    "trials": trials[source],
+                    "trials_share": trials[source] / max(1, trials.total()),
+                    "incumbents": incumbents[source],
+                    "incumbents_share": incumbents[source] / max(1, incumbents.total()),
+                }
+            )
+    return records
+
+
+def ratios(runs: Sequence[Run]) -> list[Record]:
+    """Runs of methods that were run with several LLM ratios: ``ratio``, ``seed``, ``best``."""
+    return _varied(runs, "ratio", lambda run: run.facts.get("llm_ratio", DEFAULT_RATIO))
+
+
+def models(runs: Sequence[Run]) -> list[Record]:
+    """Runs of methods that were run with several models: ``model``, ``seed``, ``best``."""
+    return _varied(runs, "model", lambda run: run.model)
+
+
+def _varied(runs: Sequence[Run], name: str, value_of: Callable[[Run], Any]) -> list[Record]:
+    """Runs grouped by what else a method was varied in, so that only ``name`` differs."""
+
+    def other(run: Run) -> Any:
+        return run.model if name == "ratio" else run.facts.get("llm_ratio")
+
+    groups: dict[tuple[str, Any], list[Run]] = {}
+    for run in runs:
+        if "llm_ratio" in run.facts or run.model:
+            groups.setdefault((run.name, other(run)), []).append(run)
+    records = []
+    for (method, rest), group in groups.items():
+        if len({value_of(run) for run in group}) < 2:
+            continue
+        several = sum(key[0] == method for key in groups) > 1
+        label = f"{method} [{_variant(name, rest)}]" if several else method
+        group = sorted(group, key=lambda run: (value_of(run), run.seed))
+        records += [
+            {"method": label, name: value_of(run), "seed": run.seed, "best": run.best}
+            for run in group
+        ]
+    return records
+
+
+def _variant(name: str, rest: Any) -> str:
+    return str(rest) if name == "ratio" else f"r={rest}"
+
+
+def language_model(runs: Sequence[Run]) -> list[Record]:
+    """Trials that asked an LLM, by their place in a run: means over the runs.
+
+    ``trial``, ``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``seconds``, ``n``.
+    """
+    records = []
+    for method, group in by_method(runs).items():
+        turns: dict[int, list[Row]] = {}
+        for run in group:
+            for row in run.rows:
+                if row.attrs.get("llm_prompt_tokens"):
+                    turns.setdefault(row.number, []).append(row)
+        for number, rows in sorted(turns.items()):
+            record = {"method": method, "trial": number, "n": len(rows)}
+            for key in ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
+                record[key] = sum(row.attrs.get(f"llm_{key}", 0) for row in rows) / len(rows)
+            records.append(record)
+    return records
+
+
+def failure_map(runs: Sequence[Run]) -> list[Record]:
+    """Where in each parameter's range trials failed: ``parameter``, ``bin``, ``low``, ``high``
+    (or ``choice``), ``trials``, ``failed``, ``share``; ``method`` ``""`` is all of them.
+
+    A range is cut into equal parts, on its logarithm if the distribution has that.
+    """
+    records = []
+    for method, group in {"": list(runs), **by_method(runs)}.items():
+        for name in parameters(group):
+            distribution = next(run.space[name] for run in group if name in run.space)
+            rows = [row for run in group for row in run.rows if name in row.params]
+            bounds, places = _bins(distribution, [row.params[name] for row in rows])
+            trials = Counter(places)
+            failed = Counter(place for place, row in zip(places, rows) if not row.ok)
+            records += [
+                {
+                    "method": method,
+                    "parameter": name,
+                    "bin": i,
+                    **bound,
+                    "trials": trials[i],
+                    "failed": failed[i],
+                    "share": failed[i] / trials[i] if trials[i] else math.nan,
+                }
+                for i, bound in enumerate(bounds)
+            ]
+    return records
+
+
+def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[Record], list[int]]:
+    """The parts of a distribution's range, and in which of them each value lies."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        bounds = [{"low": None, "high": None, "choice": choice} for choice in choices]
+        return bounds, [choices.index(v) if v in choices else -1 for v in values]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, count = float(distribution.low), float(distribution.high), _BINS
+    if isinstance(distribution, IntDistribution):
+        count = min(_BINS, int(high - low) // distribution.step + 1)
+    edges = np.linspace(0.0, 1.0, count + 1)
+    edges = low * (high / low) ** edges if distribution.log else low + (high - low) * edges
+    # An objective's rule may run a value just outside the range: the ends are open.
+    places = np.searchsorted(edges[1:-1], np.asarray(values, dtype=float))
+    bounds = [
+        {"low": float(a), "high": float(b), "choice": None} for a, b in zip(edges, edges[1:])
+    ]
+    return bounds, [int(place) for place in places]
+
+
+def summaries(records: Sequence[Record], *keys: str) -> list[Record]:
+    """Mean and 95 % interval of ``best`` over the records that agree in ``keys``."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[key] for key in keys), []).append(record["best"])
+    drawn = []
+    for values, best in groups.items():
+        summary = summarize(finite(best))
+        drawn.append(
+            {
+                **dict(zip(keys, values)),
+                "mean": summary.mean,
+                "low": summary.low,
+                "high": summary.high,
+                "n": summary.n,
+            }
+        )
+    return drawn

@@ -1,0 +1,105 @@
+"""The prompts and replies that a page shows: some of each run's, cut to a size that opens.
+
+They are what a language model wrote, so data and never markup: the page sets them as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import optuna
+from optuna.artifacts import get_all_artifact_meta
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from studies.report.runs import Row
+from studies.report.runs import Run
+from studies.report.tables import by_method
+
+
+PER_RUN = 12
+MOST_CHARACTERS = 12_000  # of one transcript
+MOST_IN_ALL = 4_000_000
+
+_BEGINNING = 0.6  # of a cut transcript; the rest is its end, where the reply is
+
+
+def load_transcripts(
+    runs: Sequence[Run], storage: optuna.storages.BaseStorage, artifacts: Any
+) -> list[dict[str, Any]]:
+    """What was said in some trials of each run: ``run`` (index), ``trial``, ``text``.
+
+    Improvements first, then trials evenly spread over the run; the best run of each method first,
+    until the page has `MOST_IN_ALL` characters.
+
+    Args:
+        runs: The runs.
+        storage: Where they are.
+        artifacts: The store of their artifacts.
+    """
+    found: list[dict[str, Any]] = []
+    total = 0
+    for run in _by_rank(runs):
+        for row in _chosen(run):
+            text = _transcript(row, storage, artifacts)
+            if text is None:
+                continue
+            text = shorten(text)
+            total += len(text)
+            if total > MOST_IN_ALL:
+                return found
+            found.append({"run": runs.index(run), "trial": row.number, "text": text})
+    return found
+
+
+def asked(run: Run) -> list[Row]:
+    """The trials in which the language model was asked."""
+    return [row for row in run.rows if "llm_attempts" in row.attrs]
+
+
+def shorten(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text without its middle, which it says, if it is longer than ``most`` characters."""
+    if len(text) <= most:
+        return text
+    head = int(most * _BEGINNING)
+    cut = len(text) - most
+    return f"{text[:head]}\n\n[... {cut:,} characters left out ...]\n\n{text[head + cut :]}"
+
+
+def _by_rank(runs: Sequence[Run]) -> list[Run]:
+    """The best run of each method, then the second of each, ..."""
+    ranked = []
+    for group in by_method(runs).values():
+        ordered = sorted(group, key=lambda run: (math.isnan(run.best), run.best))
+        ranked += list(enumerate(ordered))
+    return [run for _, run in sorted(ranked, key=lambda item: item[0])]
+
+
+def _chosen(run: Run) -> list[Row]:
+    rows = asked(run)
+    improving = {row.number for row in run.incumbents}
+    first = [row for row in rows if row.number in improving][-PER_RUN:]
+    others = [row for row in rows if row not in first]
+    left = PER_RUN - len(first)
+    spread = others[:: math.ceil(len(others) / left)] if left and others else []
+    return sorted([*first, *spread], key=lambda row: row.number)
+
+
+def _transcript(row: Row, storage: optuna.storages.BaseStorage, artifacts: Any) -> str | None:
+    trial = storage.get_trial(row.trial_id)
+    for artifact in get_all_artifact_meta(trial, storage=storage):
+        if artifact.filename.startswith("llm-"):
+            try:
+                with artifacts.open_reader(artifact.artifact_id) as reader:
+                    return str(reader.read().decode("utf-8", errors="replace"))
+            except ArtifactNotFound:
+                return None  # the folder was moved or cleaned; the page says how many it has
+    return None
+
+
+def counts(runs: Sequence[Run], transcripts: Sequence[Mapping[str, Any]]) -> str:
+    """How many of all there are, in words."""
+    total = sum(len(asked(run)) for run in runs)
+    return f"{len(transcripts)} of {total} trials that asked a language model"

@@ -1,0 +1,123 @@
+"""The command: what it writes, pins and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+import optuna
+import pytest
+
+from studies.errors import Misuse
+from studies.report.command import report
+from tests.studies.report.synthetic import add_study
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A storage of two short runs."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    storage = optuna.storages.get_storage(url)
+    add_study(storage, "random", 0, trials=4)
+    add_study(storage, "tpe", 0, trials=6)
+    return url
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_writes_the_page_every_table_every_series_and_every_picture(
+    url: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "studies", "report", "--storage", url, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 runs, 10 trials" in done.stdout and "can't support a claim" in done.stdout
+    assert len(rows(out / "trials.csv")) == 10
+    assert [row["method"] for row in rows(out / "runs.csv")] == ["random", "tpe"]
+    assert {row["method"] for row in rows(out / "methods.csv")} == {"random", "tpe"}
+    assert [row["value"] for row in rows(out / "tests.csv")] == ["best"]
+    whole = json.loads((out / "report.json").read_text())
+    series = {path.stem: rows(path) for path in (out / "series").iterdir()}
+    assert {name: len(records) for name, records in whole["series"].items()} == {
+        name: len(records) for name, records in series.items()
+    }
+    assert set(series) >= {"time", "trials", "final", "failure-map"}
+    assert {path.name for path in (out / "pictures").iterdir()} >= {"time.svg", "traces.svg"}
+    assert (out / "report.html").stat().st_size > 1_000_000  # plotly is in it
+
+
+def test_json_is_the_facts_without_nan(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(url, tmp_path / "out", as_json=True)
+
+    def refuse(text: str) -> Any:
+        raise AssertionError(text)
+
+    facts = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert {row["method"]: row["best_sd"] for row in facts["methods"]} == {
+        "random": None,
+        "tpe": None,
+    }
+    assert facts["tests"][0]["n"] == 1 and facts["notes"]
+
+
+def test_a_cut_leaves_out_what_came_later(url: str, tmp_path: Path) -> None:
+    report(url, tmp_path / "out", trials=3)
+    assert len(rows(tmp_path / "out" / "trials.csv")) == 6
+    report(url, tmp_path / "out", budget=600.0)
+    kept = rows(tmp_path / "out" / "trials.csv")
+    assert 0 < len(kept) < 10 and all(float(row["training_seconds"]) <= 600 for row in kept)
+
+
+def test_several_comparisons_have_a_folder_each(url: str, tmp_path: Path) -> None:
+    storage = optuna.storages.get_storage(url)
+    add_study(storage, "random", 0, trials=2, name="x", comparison="on the surrogate")
+    report(url, tmp_path / "out")
+    assert len(rows(tmp_path / "out" / "unnamed" / "trials.csv")) == 10
+    assert len(rows(tmp_path / "out" / "on-the-surrogate" / "trials.csv")) == 2
+    report(url, tmp_path / "one", comparison="on the surrogate")
+    assert len(rows(tmp_path / "one" / "trials.csv")) == 2
+
+
+def test_plots_are_pinned_to_the_dashboards_study_once(url: str, tmp_path: Path) -> None:
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+    for _ in range(2):
+        report(url, tmp_path / "out", pin="tpe-seed0")
+    study = optuna.load_study(study_name="tpe-seed0", storage=url)
+    pinned = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    assert set(pinned) == {"report-time", "report-trials", "report-runs", "report-failures"}
+    names = [trace.get("name") for trace in json.loads(pinned["report-time"])["data"]]
+    assert names == ["random (n=1)", "tpe (n=1)"] or names == ["tpe (n=1)", "random (n=1)"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": "x"}, "--reference must be one of random, tpe, but got 'x'."),
+        ({"comparison": "x"}, "--comparison must be one of (unnamed), but got 'x'."),
+        ({"pin": "x"}, "--pin must be a study of .*, but there is none of name 'x'."),
+        ({"budget": 1.0}, "--budget and --trials must leave a finished trial"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_anything_is_written(
+    url: str, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Misuse, match=message.replace("(", r"\(").replace(")", r"\)")):
+        report(url, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_storage_without_runs_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(storage=url)
+    with pytest.raises(Misuse, match="must hold a study with a finished trial"):
+        report(url, tmp_path / "out")

@@ -1,0 +1,144 @@
+"""What the report's first section says of storages whose answers are known."""
+
+from __future__ import annotations
+
+from html import unescape
+import re
+
+from optuna.storages import InMemoryStorage
+
+from studies.report.page import build_page
+from studies.report.page import Report
+from studies.report.runs import load_contents
+from tests.studies.report.synthetic import add_repetitions
+from tests.studies.report.synthetic import add_study
+
+
+def findings(storage: InMemoryStorage, reference: str = "random") -> list[str]:
+    """The sentences of the page's first section."""
+    (contents,) = load_contents(storage).values()
+    page = build_page(Report(contents.runs, reference, unstarted=contents.unstarted))
+    section = re.search(r'<section id="s0".*?</section>', page, re.DOTALL)
+    assert section is not None
+    return [unescape(item) for item in re.findall(r"<li>(.*?)</li>", section[0])]
+
+
+def test_a_method_that_is_better_by_a_known_amount_is_found(memory: InMemoryStorage) -> None:
+    for seed in range(8):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=-0.03)
+    (sentence, *_) = findings(memory)
+    assert sentence.startswith(
+        "tpe is better than random, on 8 of 8 paired seeds; mean difference"
+    )
+    found = re.search(r"difference (\S+) \(95 % interval (\S+) to (\S+)\)", sentence)
+    assert found is not None
+    difference, low, high = map(float, found.groups())
+    assert low < -0.03 < high and low < difference < high < 0
+
+
+def test_a_method_that_is_worse_is_called_worse(memory: InMemoryStorage) -> None:
+    for seed in range(8):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=0.03)
+    assert "tpe is worse than random, on 8 of 8 paired seeds" in findings(memory)[0]
+
+
+def test_equal_methods_are_neither_told_apart_nor_called_equal(memory: InMemoryStorage) -> None:
+    for seed in range(10):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed)
+    (sentence, *_) = findings(memory)
+    assert sentence.startswith("No difference between tpe and random was shown (10 paired seeds")
+    assert "not evidence that they are equal" in sentence
+
+
+def test_three_seeds_support_no_claim_and_the_report_says_how_many_could(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(3):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=-0.03)
+    said = findings(memory)
+    assert said[0].startswith("3 paired seeds can't support a claim about tpe against random")
+    assert any(s.startswith("3 seeds a method: 6 are the fewest") for s in said)
+
+
+def test_missing_runs_are_named_and_left_out_of_the_pairs(memory: InMemoryStorage) -> None:
+    for seed in range(8):
+        add_study(memory, "random", seed)
+        if seed not in (2, 5):
+            add_study(memory, "tpe", seed, gap=-0.03)
+    add_study(memory, "smac", 0, trials=0)
+    said = findings(memory)
+    assert "on 6 of 6 paired seeds" in said[0]
+    assert "No trial has ended in smac-seed0." in said
+    assert "tpe has no run with seed 2, 5." in said
+
+
+def test_a_run_that_stopped_early_is_named(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0, trials=5, budget_trials=30)
+    add_study(memory, "random", 1, trials=5, budget_trials=30, run_error="the disk is full")
+    said = findings(memory)
+    assert "random with seed 0 is not done (stopped) and counts with what it has." in said
+    assert any("random with seed 1 is not done (failed: the disk is full)" in s for s in said)
+
+
+def test_a_method_whose_trials_all_failed_has_no_value_and_no_claim(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(8):
+        add_study(memory, "random", seed)
+        add_study(memory, "a", seed, failed_share=1.0)
+    said = findings(memory)
+    assert said[0] == "a and random share no seed with a value."
+    assert "Nothing succeeded in any run of a." in said
+
+
+def test_a_storage_in_which_everything_failed_still_has_a_page(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0, failed_share=1.0)
+    add_study(memory, "centaur", 0, failed_share=1.0)
+    said = findings(memory)
+    assert said[0] == "centaur and random share no seed with a value."
+    assert {
+        "Nothing succeeded in any run of centaur.",
+        "Nothing succeeded in any run of random.",
+    } <= set(said)
+
+
+def test_a_mean_over_the_runs_that_succeeded_is_said_to_flatter(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0)
+    add_study(memory, "random", 1, failed_share=1.0)
+    assert any("succeeded in 1 of 2 runs of random" in s for s in findings(memory))
+
+
+def test_unequal_budgets_conditions_and_repeated_seeds_are_said(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0, train_seconds=10.0)
+    add_study(memory, "random", 0, train_seconds=20.0, trials=60, name="again")
+    said = findings(memory)
+    assert any(
+        "training seconds a trial: 10.0, 20.0. Their values don't compare." in s for s in said
+    )
+    assert any(s.startswith("Runs had 30 to 60 trials and") for s in said)
+    assert any(s.startswith("2 runs of random have seed 0") for s in said)
+
+
+def test_a_lucky_method_is_told_from_a_better_one_by_its_repetitions(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(8):
+        honest = add_study(memory, "random", seed)
+        lucky = add_study(memory, "tpe", seed, gap=-0.03)
+        add_repetitions(memory, honest, [1.01, 1.03])
+        add_repetitions(memory, lucky, [1.04 + seed / 1000, 1.05])
+    said = findings(memory)
+    assert said[0].startswith("tpe is worse than random, on 8 of 8")  # by the repetitions
+    assert said[1].startswith("tpe is better than random, on 8 of 8")  # by the best values
+    assert not any("revalidated" in sentence for sentence in said)
+
+
+def test_runs_without_repetitions_are_said(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0)
+    assert any("No run is revalidated" in sentence for sentence in findings(memory))
+    add_repetitions(memory, add_study(memory, "random", 1), [1.0])
+    assert "1 of 2 runs of random are not revalidated." in findings(memory)

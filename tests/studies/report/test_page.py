@@ -1,0 +1,201 @@
+"""The page in a browser: all of it is there, works by mouse and by keyboard, and needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+import re
+import time
+from typing import Any
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+import pytest
+
+from studies.report.page import build_page
+from studies.report.page import Report
+from studies.report.transcripts import load_transcripts
+from tests.studies.report.synthetic import add_repetitions
+from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import runs_of
+
+
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of 201 studies, all plots in it, with a hostile reply and a hostile name."""
+    folder = tmp_path_factory.mktemp("page")
+    storage = optuna.storages.InMemoryStorage()
+    for seed in range(40):
+        for method in ("random", "tpe", "cma-es"):
+            add_study(storage, method, seed)
+        for ratio, model in ((0.3, "small"), (0.1, "small")):
+            name = f"centaur-{ratio}-{model}-{seed}"
+            study = add_study(
+                storage,
+                "centaur",
+                seed,
+                gap=-0.01,
+                name=name,
+                said={2: f"{HOSTILE} seed {seed}"} if seed < 3 else {},
+                folder=folder,
+                llm_ratio=ratio,
+                model=model,
+            )
+            if seed < 3:
+                add_repetitions(storage, study, [1.0, 1.1])
+    add_study(storage, "centaur", 0, name="other", llm_ratio=0.3, model=f"{HOSTILE}")
+    runs = runs_of(storage)
+    said = load_transcripts(runs, storage, FileSystemArtifactStore(folder))
+    file = folder / "report.html"
+    file.write_text(build_page(Report(runs, "random", said=said)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def page(chromium: str, page_file: Path) -> Iterator[Any]:
+    """The opened page; fails the test on an error of its script or on any request."""
+    from playwright.sync_api import sync_playwright
+
+    errors: list[str] = []
+    requests: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        opened = browser.new_page(viewport={"width": 1200, "height": 900})
+        opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        opened.on("pageerror", lambda e: errors.append(str(e)))
+        opened.on("request", lambda r: requests.append(r.url))
+        start = time.monotonic()
+        opened.goto(page_file.as_uri())
+        opened.locator("table").first.wait_for()
+        print(f"opened in {time.monotonic() - start:.2f} s")
+        yield opened
+        assert opened.evaluate("window.hacked") is None
+        browser.close()
+    assert errors == []
+    assert [url for url in requests if not re.match(r"file:|data:|blob:", url)] == []
+
+
+def figure(page: Any, name: str) -> Any:
+    """The drawn plot of the section that the link of this name leads to."""
+    section = page.get_by_role("navigation").get_by_role("link", name=name, exact=True)
+    found = page.locator(f"{section.get_attribute('href')} .figure")
+    found.scroll_into_view_if_needed()
+    found.locator(".main-svg").first.wait_for()
+    return found
+
+
+def traces(plot: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = plot.evaluate(
+        "div => div.data.map(t => ({name: t.name, n: (t.x ?? []).length, visible: t.visible}))"
+    )
+    return found
+
+
+@pytest.mark.browser
+def test_every_plot_is_there(page: Any) -> None:
+    names = page.locator("nav a").all_inner_texts()
+    assert names == [
+        "Findings", "Methods", "Tests", "Time", "Trials", "Runs", "Ratio", "Models", "Sources",
+        "Failures", "Tokens", "Failure map", "Traces", "Parameters", "Pairs", "Parallel", "Prompts",
+    ]  # fmt: skip
+    for name in names[3:-1]:
+        assert traces(figure(page, name)), name
+
+
+@pytest.mark.browser
+def test_hidden_methods_leave_every_table_and_comparison(page: Any) -> None:
+    time_plot, runs_plot = figure(page, "Time"), figure(page, "Runs")
+    assert "random (n=40)" in [t["name"] for t in traces(time_plot)]
+    points = sum(t["n"] for t in traces(runs_plot) if t["name"] == "best")
+    rows = page.locator("tr[data-method=random]")
+    assert rows.first.is_visible()
+    page.get_by_role("checkbox", name="random", exact=True).press("Space")
+    assert "random (n=40)" not in [t["name"] for t in traces(time_plot)]
+    assert sum(t["n"] for t in traces(runs_plot) if t["name"] == "best") == points - 40
+    assert not any(row.is_visible() for row in rows.all())
+    page.get_by_role("button", name="none").press("Enter")
+    assert traces(time_plot) == traces(runs_plot) == []
+    page.get_by_role("button", name="all", exact=True).press("Enter")
+    assert "random (n=40)" in [t["name"] for t in traces(time_plot)]
+    assert rows.first.is_visible()
+
+
+@pytest.mark.browser
+def test_hovering_and_arrow_keys_tell_of_a_trial(page: Any) -> None:
+    plot = figure(page, "Traces")
+    plot.locator(".scatterlayer .trace").last.locator(".points path").last.hover(force=True)
+    plot.locator(".hoverlayer .hovertext").first.wait_for()
+    assert "LR = " in plot.locator(".hoverlayer").text_content()
+    plot.focus()
+    spoken: list[str] = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "said => document.getElementById('spoken').textContent !== said",
+            arg=spoken[-1] if spoken else "",
+        )
+        spoken.append(page.locator("#spoken").text_content())
+    assert all(re.match(r"trial \d+ ", text) and "LR = " in text for text in spoken)
+    assert len(set(spoken)) == 3
+
+
+@pytest.mark.browser
+def test_failures_are_marked_and_incumbents_are_a_staircase(page: Any) -> None:
+    names = [trace["name"] for trace in traces(figure(page, "Traces"))]
+    assert {"llm", "base", "failed: oom", "best so far", "incumbent"} <= set(names)
+
+
+@pytest.mark.browser
+def test_menus_choose_runs_parameters_and_measures(page: Any) -> None:
+    pair = figure(page, "Pairs")
+    menus = pair.locator("xpath=..")
+    before = sum(t["n"] for t in traces(pair))
+    assert before == 30
+    menus.get_by_label("Run").select_option("all of tpe")
+    assert sum(t["n"] for t in traces(pair)) == 40 * 30
+    menus.get_by_label("x", exact=True).select_option("PATTERN")
+    assert pair.evaluate("div => div.layout.xaxis.title.text") == "PATTERN"
+    assert set(pair.evaluate("div => div.data[0].x")) == {"S", "L"}
+    parallel = figure(page, "Parallel")
+    lines = "div => div.data[0].dimensions[0].values.length"
+    every = parallel.evaluate(lines)
+    share = parallel.locator("xpath=..").get_by_label("Best %")
+    share.fill("50")
+    share.press("Enter")
+    assert parallel.evaluate(lines) == -(-every // 2)
+    tokens = figure(page, "Tokens")
+    tokens.locator("xpath=..").get_by_label("Measure").select_option("seconds")
+    assert (
+        tokens.evaluate("div => div.data.filter(t => t.visible).map(t => t.meta.measure)")
+        == ["seconds"] * 3
+    )
+
+
+@pytest.mark.browser
+def test_tables_sort_by_keyboard_with_empty_cells_last(page: Any) -> None:
+    table = page.locator("table").first
+    button = table.get_by_role("button", name="revalidated (mean)")
+    column = table.locator("th").all_inner_texts().index("revalidated (mean)") + 1
+    cells = table.locator(f"tbody td:nth-child({column})")
+    for order in ("ascending", "descending"):
+        button.press("Enter")
+        assert button.locator("xpath=..").get_attribute("aria-sort") == order
+        values = cells.all_inner_texts()
+        numbers = [float(value) for value in values if value]
+        assert numbers == sorted(numbers, reverse=order == "descending") and len(numbers) == 2
+        assert values[len(numbers) :] == [""] * (len(values) - len(numbers))
+
+
+@pytest.mark.browser
+def test_prompts_and_replies_are_shown_as_the_text_they_are(page: Any) -> None:
+    assert page.locator("#transcript").text_content().startswith(HOSTILE)
+    first = page.locator("#transcript").text_content()
+    page.locator("#transcript-run").select_option(index=1)
+    assert page.locator("#transcript").text_content() != first
+    assert "trial 2: llm, " in page.locator("#transcript-trial").inner_text()

@@ -1,0 +1,102 @@
+"""What is read from a storage: comparisons, labels, charged time, repetitions."""
+
+from __future__ import annotations
+
+import math
+
+from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
+import pytest
+
+from studies.report.runs import load_contents
+from tests.studies.report.synthetic import add_repetitions
+from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import runs_of
+
+
+def test_failures_are_charged_their_whole_run_and_are_never_a_best(
+    memory: InMemoryStorage,
+) -> None:
+    add_study(memory, "a", 1, trials=10, seconds=360.0)
+    (run,) = runs_of(memory)
+    failed = sum(not row.ok for row in run.rows)
+    assert 0 < failed < 10
+    assert run.seconds == pytest.approx((10 - failed) * 360 + failed * 72)
+    assert all(row.value < 2 for row in run.incumbents)
+
+
+def test_the_language_models_time_is_charged_where_the_study_charges_it(
+    memory: InMemoryStorage,
+) -> None:
+    add_study(memory, "centaur", 0, name="free")
+    add_study(memory, "centaur", 0, name="charged", charge_llm=True)
+    charged, free = runs_of(memory)
+    assert charged.seconds - free.seconds == pytest.approx(10 * 5.0)
+
+
+def test_effective_values_are_what_is_reported(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 0, trials=10)
+    (run,) = runs_of(memory)
+    assert run.rows[3].params["WIDTH"] == 0.5
+
+
+def test_two_equal_sources_of_a_code_agent_are_one_configuration(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "karpathy-code", 0, trials=0)
+    for source in ("a", "b", "a"):
+        attrs = {"status": "ok", "val_bpb": 1.0, "source_sha256": source}
+        study.add_trial(create_trial(value=1.0, user_attrs=attrs))
+    (run,) = runs_of(memory)
+    assert run.distinct == 2
+
+
+def test_a_cut_run_is_the_run_as_it_was_then(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0)
+    add_repetitions(memory, study, [1.1])
+    (run,) = runs_of(memory)
+    best = run.incumbents[-1]
+    before = run.until(trials=best.position - 1)
+    assert len(before.rows) == best.position - 1
+    assert before.best == run.incumbents[-2].value
+    assert before.revalidated == ()  # they are of a configuration that it hadn't seen
+    assert run.until(seconds=best.seconds).revalidated == (1.1,)
+    assert run.until(seconds=best.seconds).best == run.best
+    assert math.isnan(run.until(seconds=1.0).best)
+
+
+def test_repetitions_belong_to_their_run_and_are_no_run(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0)
+    add_repetitions(memory, study, [1.0, 1.1])
+    (run,) = runs_of(memory)
+    assert run.revalidated_best == pytest.approx(1.05)
+
+
+def test_repetitions_of_an_older_best_are_ignored(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0)
+    add_repetitions(memory, study, [1.0, 1.1], revalidates_trial=0)
+    (run,) = runs_of(memory)
+    assert run.incumbents[-1].number != 0 and run.revalidated == ()
+
+
+def test_studies_are_grouped_by_comparison(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 0)
+    add_study(memory, "a", 0, name="x-a", comparison="x")
+    add_study(memory, "b", 0, name="x-b", comparison="x", trials=0)
+    found = load_contents(memory)
+    assert {name: [r.study for r in c.runs] for name, c in found.items()} == {
+        "": ["a-seed0"],
+        "x": ["x-a"],
+    }
+    assert found["x"].unstarted == ["x-b"]
+
+
+def test_labels_name_what_sets_runs_of_a_method_apart(memory: InMemoryStorage) -> None:
+    add_study(memory, "centaur", 0)
+    add_study(memory, "centaur", 0, name="r", llm_ratio=0.5)
+    add_study(memory, "centaur", 0, name="m", model="models/Big.gguf", llm_ratio=0.3)
+    add_study(memory, "tpe", 0)
+    assert [run.method for run in runs_of(memory)] == [
+        "centaur [Big.gguf]",
+        "centaur [small]",
+        "centaur [small] [r=0.5]",
+        "tpe",
+    ]

@@ -1,0 +1,106 @@
+"""The numbers that plots draw, against what was stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from optuna.storages import InMemoryStorage
+import pytest
+
+from studies.report import series
+from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import runs_of
+
+
+def test_a_value_is_not_shown_before_its_trial_has_ended(memory: InMemoryStorage) -> None:
+    for seed in range(3):
+        add_study(memory, "a", seed)
+    runs = runs_of(memory)
+    for record in series.best_so_far(runs, "seconds"):
+        known = [run.until(seconds=record["x"]).best for run in runs]
+        assert record["mean"] == pytest.approx(np.mean(known))
+
+
+def test_a_curve_ends_with_the_mean_of_the_bests(memory: InMemoryStorage) -> None:
+    for seed in range(3):
+        add_study(memory, "a", seed)
+    runs = runs_of(memory)
+    records = series.best_so_far(runs, "trials")
+    assert (records[0]["x"], records[-1]["x"]) == (1, 30)
+    assert records[-1]["mean"] == pytest.approx(np.mean([run.best for run in runs]))
+    assert records[-1]["low"] < records[-1]["mean"] < records[-1]["high"]
+
+
+def test_a_run_without_success_is_left_out_of_the_curve_which_says_so(
+    memory: InMemoryStorage,
+) -> None:
+    add_study(memory, "a", 0)
+    add_study(memory, "a", 1, failed_share=1.0)
+    assert {record["n"] for record in series.best_so_far(runs_of(memory), "trials")} == {1}
+
+
+def test_sources_count_improvements_on_the_first_value(memory: InMemoryStorage) -> None:
+    add_study(memory, "centaur", 0)
+    add_study(memory, "random", 0)
+    run = next(run for run in runs_of(memory) if run.method == "centaur")
+    records = {record["source"]: record for record in series.sources(runs_of(memory))}
+    assert set(records) == {"base", "llm", "llm-duplicate"}  # random asked nobody
+    assert sum(record["trials"] for record in records.values()) == 29
+    improved = [row.source for row in run.incumbents[1:]]
+    assert records["llm"]["incumbents"] == improved.count("llm")
+    assert sum(r["incumbents_share"] for r in records.values()) == pytest.approx(1.0)
+
+
+def test_the_failure_map_counts_every_trial_once_where_it_lies(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 0, trials=200)
+    (run,) = runs_of(memory)
+    records = [r for r in series.failure_map([run]) if r["method"] == "a"]
+    for name in ("LR", "WIDTH", "PATTERN"):
+        of = [record for record in records if record["parameter"] == name]
+        assert sum(record["trials"] for record in of) == 200
+        assert sum(record["failed"] for record in of) == sum(not row.ok for row in run.rows)
+    # LR is logarithmic: a part of its range is half a decade.
+    part = next(r for r in records if r["parameter"] == "LR" and r["bin"] == 2)
+    assert part["low"] == pytest.approx(1e-3) and part["high"] == pytest.approx(10**-2.5)
+    inside = [row for row in run.rows if part["low"] < row.params["LR"] <= part["high"]]
+    assert part["trials"] == len(inside)
+
+
+@pytest.mark.parametrize(
+    ("function", "key", "values"),
+    [
+        (series.ratios, "ratio", [{"llm_ratio": 0.1}, {"llm_ratio": 0.3}]),
+        (series.models, "model", [{"model": "big"}, {"model": "small"}]),
+    ],
+)
+def test_an_ablation_holds_the_runs_that_differ_in_one_thing(
+    memory: InMemoryStorage,
+    function: Callable[..., list[series.Record]],
+    key: str,
+    values: list[dict[str, Any]],
+) -> None:
+    for i, facts in enumerate(values):
+        for seed in range(2):
+            add_study(memory, "centaur", seed, gap=0.1 * i, name=f"{i}-{seed}", **facts)
+    add_study(memory, "random", 0)
+    records = function(runs_of(memory))
+    assert {record["method"] for record in records} == {"centaur"}
+    means = series.summaries(records, key)
+    assert [m[key] for m in means] == [next(iter(facts.values())) for facts in values]
+    assert means[1]["mean"] - means[0]["mean"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_one_ratio_and_one_model_are_no_ablation(memory: InMemoryStorage) -> None:
+    add_study(memory, "centaur", 0, llm_ratio=0.3)
+    add_study(memory, "centaur", 1, llm_ratio=0.3)
+    assert series.ratios(runs_of(memory)) == series.models(runs_of(memory)) == []
+
+
+def test_turns_of_the_language_model_are_means_over_runs(memory: InMemoryStorage) -> None:
+    add_study(memory, "centaur", 0)
+    add_study(memory, "centaur", 1)
+    records = series.language_model(runs_of(memory))
+    assert [record["trial"] for record in records] == list(range(2, 30, 3))
+    assert records[0]["prompt_tokens"] == 2002 and records[0]["n"] == 2

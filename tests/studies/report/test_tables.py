@@ -1,0 +1,72 @@
+"""The rows of the tables, against numbers computed from what was stored."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from optuna.storages import InMemoryStorage
+import pytest
+
+from studies.report.tables import best_by_seed
+from studies.report.tables import flat
+from studies.report.tables import method_rows
+from studies.report.tables import Prices
+from studies.report.tables import trial_rows
+from tests.studies.report.synthetic import add_repetitions
+from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import runs_of
+
+
+def test_a_method_is_summed_up_by_its_runs(memory: InMemoryStorage) -> None:
+    studies = [add_study(memory, "centaur", seed) for seed in range(4)]
+    trials = [t for study in studies for t in study.trials]
+    bests = [min(t.user_attrs.get("val_bpb", math.inf) for t in study.trials) for study in studies]
+    failed = [t for t in trials if t.user_attrs["status"] != "ok"]
+    add_repetitions(memory, studies[0], [bests[0] + 0.01, bests[0] + 0.03])
+    (row,) = method_rows(runs_of(memory), Prices(2.0, 10.0))
+    assert row["best_mean"] == pytest.approx(np.mean(bests))
+    assert row["best_sd"] == pytest.approx(np.std(bests, ddof=1))
+    assert (row["n"], row["runs"], row["trials"]) == (4, 4, 120)
+    assert (row["revalidated_n"], row["luck"]) == (1, pytest.approx(0.02))
+    assert row["failed_share"] == pytest.approx(len(failed) / 120)
+    assert sum(row["failures"].values()) == len(failed) and set(row["failures"]) >= {"oom"}
+    assert (row["llm_asked"], row["llm_refused"], row["llm_answered"]) == (40, 12, 28)
+    tokens = sum(t.user_attrs.get("llm_prompt_tokens", 0) for t in trials)
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (tokens, 4000)
+    assert row["llm_seconds"] == 200.0
+    assert row["cost"] == pytest.approx((tokens * 2 + 4000 * 10) / 1e6)
+
+
+def test_methods_are_ordered_by_their_mean_and_those_without_one_come_last(
+    memory: InMemoryStorage,
+) -> None:
+    add_study(memory, "a", 0, failed_share=1.0)
+    add_study(memory, "b", 0, gap=0.1)
+    add_study(memory, "c", 0)
+    rows = method_rows(runs_of(memory))
+    assert [row["method"] for row in rows] == ["c", "b", "a"]
+    assert math.isnan(rows[2]["best_mean"]) and rows[2]["failed_share"] == 1.0
+    assert math.isnan(rows[0]["cost"])  # nobody knows the price
+
+
+def test_a_repeated_configuration_is_a_duplicate(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0, trials=5)
+    study.add_trial(study.trials[2])
+    (row,) = method_rows(runs_of(memory))
+    assert (row["distinct"], row["duplicates"]) == (5, 1)
+
+
+def test_runs_that_share_a_seed_are_one_value_in_the_tests(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 3)
+    add_study(memory, "a", 3, gap=1.0, name="again")
+    first, second = runs_of(memory)
+    assert best_by_seed([first, second]) == {"a": {3: (first.best + second.best) / 2}}
+
+
+def test_trials_are_flat_rows_and_csv_has_no_nan(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 0, failed_share=0.5)
+    rows = trial_rows(runs_of(memory))
+    assert len(rows) == 30 and set(rows[0]) >= {"LR", "WIDTH", "PATTERN", "val_bpb", "status"}
+    failed = next(row for row in rows if row["status"] != "ok")
+    assert flat(failed)["val_bpb"] == ""
