@@ -33,7 +33,7 @@ import prepare
 prepare.TIME_BUDGET = float(os.environ.get("BUDGET", "2"))
 if "FAKE_CLOCK" in os.environ:
     clock = itertools.count(step=float(os.environ["FAKE_CLOCK"]))
-    time.perf_counter = lambda: next(clock)
+    time.process_time = lambda: next(clock)
 runpy.run_path("train.py", run_name="__main__")
 """
 
