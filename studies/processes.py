@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 import os
 import signal
+import threading
 import traceback
 from types import FrameType
 from typing import Any
@@ -76,6 +77,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]
     running: dict[Connection, tuple[Job, SpawnProcess]] = {}
     try:
         while waiting or running:
+            stop_if_told()
             events = []
             while waiting and len(running) < workers:
                 job = waiting.popleft()
@@ -120,6 +122,7 @@ def _work(job: Job, connection: Connection) -> None:
     parent = multiprocessing.parent_process()
 
     def tell(message: Any) -> None:
+        stop_if_told()
         if parent is not None and not parent.is_alive():
             raise KeyboardInterrupt
         connection.send(Event(job.name, "said", message))
@@ -148,17 +151,32 @@ def quiet_optuna() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
+_told_to_stop = threading.Event()
+
+
 def stop_by_signal() -> None:
     """Make SIGTERM the same as Ctrl-C, and either of them count only once.
 
     The first ends the work with all its cleaning up; an impatient second one would leave a
     training running and a trial unfinished.
     """
+    _told_to_stop.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _told_to_stop.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+
+
+def stop_if_told() -> None:
+    """Stop if a signal said so and nobody noticed.
+
+    Python drops what is raised while it frees an object, also the KeyboardInterrupt of a signal
+    that came at that moment.
+    """
+    if _told_to_stop.is_set():
+        raise KeyboardInterrupt

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 import warnings
 
 import optuna
@@ -21,6 +22,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective import DataSet
+from objective import Surrogate
+from objective import Testbed
 from studies.cli import main
 
 
@@ -78,6 +82,41 @@ def testbed(tmp_path: Path) -> Path:
     (folder / "prepare.py").write_text(PREPARE)
     (folder / "search_space.toml").write_text(SPACE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A surrogate of the tests' testbed, fitted to what its formula says."""
+    folder = tmp_path_factory.mktemp("surrogate")
+    for name, text in {
+        "train.py": TRAIN,
+        "prepare.py": PREPARE,
+        "search_space.toml": SPACE,
+    }.items():
+        (folder / name).write_text(text)
+    testbed = Testbed.load(folder)
+    studies = []
+    for seed in range(3):
+        study = optuna.create_study(
+            study_name=str(seed), sampler=optuna.samplers.RandomSampler(seed=seed)
+        )
+        for key, value in {"method": "random", "seed": seed, "train_seconds": 0.05}.items():
+            study.set_user_attr(key, value)
+        for _ in range(25):
+            trial = study.ask(testbed.space)
+            ok = trial.params["DEPTH"] < 8
+            attrs: dict[str, Any] = {"status": "ok" if ok else "oom", "training_seconds": 5.0}
+            attrs["total_seconds"] = 7.0
+            value = 2 + trial.params["DEPTH"] / 10
+            if ok:
+                attrs["val_bpb"] = value
+            for key, attr in attrs.items():
+                trial.set_user_attr(key, attr)
+            study.tell(trial, value if ok else 100.0)
+        studies.append(study)
+    file = folder / "surrogate.json.xz"
+    Surrogate.fit(DataSet.collect(studies, testbed, {})).data.write(file)
+    return file
 
 
 class Cli:

@@ -1,0 +1,212 @@
+"""The best configurations again: which, with which seeds, and what becomes of the results."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import signal
+import statistics
+from typing import Any
+
+import optuna
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
+import pytest
+
+from objective.sandbox import find_sandbox
+from objective.storage import open_storage
+from studies.budget import Budget
+from studies.budget import is_evaluated
+from studies.code_agent import AgentSpec
+from studies.code_agent import run_agent
+from studies.errors import Misuse
+from studies.revalidate import FIRST_SEED
+from studies.revalidate import queue_repetitions
+from studies.revalidate import run_repetitions
+from studies.revalidate import Work
+from studies.study import run_study
+from studies.study import StudySpec
+from tests.studies.conftest import Cli
+from tests.studies.scripted import edit
+from tests.studies.scripted import make_testbed
+from tests.studies.scripted import ScriptedChat
+
+
+@pytest.fixture
+def noisy(testbed: Path) -> Path:
+    """The testbed with a value that its training seed moves by thousandths."""
+    train = testbed / "train.py"
+    text = train.read_text().replace("import math\n", "import math\nimport os\n")
+    seed = 'int(os.environ.get("AUTORESEARCH_SEED", "42"))'
+    text = text.replace("+ 3))\n", f"+ 3) + {seed} % 1000 / 1000)\n")
+    assert "AUTORESEARCH_SEED" in text
+    train.write_text(text)
+    return testbed
+
+
+def make_study(folder: Path, testbed: Path | None, trials: int = 4, **others: Any) -> Work:
+    """A study of random search, stored, and the work of repeating its best."""
+    url = f"sqlite:///{folder}/autoresearch.db"
+    budget = Budget(trials=trials, train_seconds=None if testbed is None else 0.05)
+    run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed, **others))
+    return Work(url, "s", None)
+
+
+def repeat(work: Work, repeats: int) -> optuna.Study:
+    """What the command does for one study, in this process."""
+    queue_repetitions(work, open_storage(work.storage), repeats)
+    run_repetitions(work, lambda message: None)
+    return optuna.load_study(study_name="s-revalidated", storage=work.storage)
+
+
+def load(work: Work) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=work.storage)
+
+
+def test_the_best_of_each_study_is_trained_again_with_seeds_that_no_trial_had(
+    cli: Cli, noisy: Path
+) -> None:
+    common = ["--testbed", noisy, "--train-seconds", "0.05s", "--memory-limit", "500M"]
+    for method in ("random", "cma-es"):
+        words = ["run", "--method", method, "--study", method, "--trials", 4, *common]
+        assert cli(*words).returncode == 0
+    before = {name: [t.user_attrs for t in cli.trials(name)] for name in ("random", "cma-es")}
+    done = cli("revalidate", "--repeats", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["study"]: row for row in json.loads(done.stdout)["studies"]}
+    assert rows.keys() == before.keys()
+    for name, row in rows.items():
+        best = min(cli.trials(name), key=lambda t: t.value or 999)
+        assert best.value is not None
+        again = cli.trials(f"{name}-revalidated")
+        assert [t.params for t in again] == [best.params] * 2
+        seeds = [t.user_attrs["train_seed"] for t in again]
+        assert seeds == [FIRST_SEED, FIRST_SEED + 1]
+        # The script's own seed is 42; the value moves with it and with nothing else.
+        expected = [best.value - 0.042 + seed % 1000 / 1000 for seed in seeds]
+        assert [t.user_attrs["val_bpb"] for t in again] == pytest.approx(expected)
+        assert row["values"] == pytest.approx(expected)
+        assert row["mean"] == pytest.approx(statistics.fmean(expected))
+        assert row["sd"] == pytest.approx(statistics.stdev(expected))
+        assert (row["trial"], row["best"]) == (best.number, best.value)
+        attrs = optuna.load_study(study_name=f"{name}-revalidated", storage=cli.storage).user_attrs
+        assert attrs["revalidates"] == name and "method" not in attrs
+        assert [t.user_attrs for t in cli.trials(name)] == before[name]
+    again_twice = cli("revalidate", "--repeats", 2, "--json")
+    assert json.loads(again_twice.stdout) == json.loads(done.stdout)
+
+
+def test_more_repeats_add_to_those_that_are_there(testbed: Path, tmp_path: Path) -> None:
+    work = make_study(tmp_path, testbed)
+    first = [t.datetime_complete for t in repeat(work, 2).trials]
+    more = repeat(work, 3).trials
+    assert [t.datetime_complete for t in more[:2]] == first
+    assert [t.user_attrs["train_seed"] for t in more] == [FIRST_SEED + i for i in range(3)]
+
+
+def test_limits_are_those_that_the_study_recorded(testbed: Path, tmp_path: Path) -> None:
+    train = testbed / "train.py"
+    limit = "import resource\nprint('limit', resource.getrlimit(resource.RLIMIT_AS))\n"
+    train.write_text(limit + train.read_text() + "print('budget', prepare.TIME_BUDGET)\n")
+    work = make_study(tmp_path, testbed, memory_limit_mb=777)
+    logs = []
+    storage = open_storage(work.storage)
+    store = optuna.artifacts.FileSystemArtifactStore(tmp_path / "autoresearch-artifacts")
+    for trial in (load(work).trials[0], repeat(work, 1).trials[0]):
+        metas = get_all_artifact_meta(trial, storage=storage)
+        (log,) = [m.artifact_id for m in metas if m.filename == "train.log"]
+        with store.open_reader(log) as file:
+            lines = file.read().decode().splitlines()
+        logs.append([line for line in lines if line.startswith(("limit", "budget"))])
+    assert logs[0] == logs[1] and "budget 0.05" in logs[0]
+
+
+def test_repetitions_of_what_is_no_longer_the_best_are_not_taken_for_the_best_ones(
+    testbed: Path, tmp_path: Path
+) -> None:
+    work = make_study(tmp_path, testbed, trials=1)
+    assert [t.params for t in repeat(work, 1).trials] == [load(work).trials[0].params]
+    make_study(tmp_path, testbed, trials=8)
+    best = min(load(work).trials, key=lambda t: t.value or 999)
+    assert best.number > 0
+    again = repeat(work, 1)
+    assert [t.params for t in again.trials] == [best.params]
+    assert again.user_attrs["revalidates_trial"] == best.number
+
+
+def test_an_edited_testbed_is_not_what_the_study_was_trained_with(cli: Cli, testbed: Path) -> None:
+    make_study(cli.folder, testbed)
+    (testbed / "train.py").write_text((testbed / "train.py").read_text() + "\n# edited\n")
+    done = cli("revalidate", "--repeats", 1)
+    assert done.returncode == 1
+    assert "s: its testbed or surrogate was edited since" in done.stderr.splitlines()[-1]
+    assert not [t for t in cli.trials("s-revalidated") if is_evaluated(t)]
+
+
+def test_a_study_without_a_success_is_left_out_unless_it_is_asked_for(
+    cli: Cli, testbed: Path
+) -> None:
+    make_study(cli.folder, testbed)
+    optuna.create_study(storage=cli.storage, study_name="other")
+    with pytest.raises(Misuse, match="other"):
+        queue_repetitions(Work(cli.storage, "other", None), open_storage(cli.storage), 1)
+    assert "nothing" in cli.fails(2, "revalidate", "--study", "nothing")
+
+
+def test_a_failed_repetition_is_a_result_and_not_repeated(testbed: Path, tmp_path: Path) -> None:
+    train = testbed / "train.py"
+    script = train.read_text().replace("import math\n", "import math\nimport os\n")
+    train.write_text(script + 'if os.environ.get("AUTORESEARCH_SEED") == "1002":\n    1 / 0\n')
+    work = make_study(tmp_path, testbed)
+    for _ in range(2):
+        again = repeat(work, 3)
+        assert [t.state for t in again.trials] == [
+            TrialState.COMPLETE,
+            TrialState.FAIL,
+            TrialState.COMPLETE,
+        ]
+    assert again.trials[1].user_attrs["status"] == "crash"
+    assert "val_bpb" not in again.trials[1].user_attrs
+
+
+def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: Path) -> None:
+    work = make_study(tmp_path, None, trials=20, surrogate=str(surrogate))
+    again = repeat(work, 5)
+    best = min(load(work).trials, key=lambda t: t.value or 999)
+    assert [t.params for t in again.trials] == [best.params] * 5
+    assert all(t.user_attrs["status"] in ("ok", "oom") for t in again.trials)
+
+
+@pytest.mark.skipif(find_sandbox() is None, reason="nothing isolates a process here")
+def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/code.db"
+    spec = AgentSpec(
+        url, "s", trials=3, train_seconds=0.05, baselines=1, testbed=make_testbed(tmp_path / "bed")
+    )
+    replies = [edit("better", "RATE = 0.5", "RATE = 0.2"), edit("worse", "RATE = 0.2", "RATE = 2")]
+    original = run_agent(spec, ScriptedChat(replies))
+    work = Work(url, "s", None)
+    again = repeat(work, 2)
+    best = original.trials[1]
+    assert best.user_attrs["description"] == "better"
+    for trial in again.trials:
+        assert trial.user_attrs["val_bpb"] == best.user_attrs["val_bpb"] == pytest.approx(1.51)
+        assert trial.user_attrs["source_sha256"] == best.user_attrs["source_sha256"]
+        assert trial.user_attrs["isolation"] == best.user_attrs["isolation"] != "none"
+        assert trial.params == {}
+
+
+def test_after_kill_9_the_killed_repetition_is_run_again(cli: Cli, testbed: Path) -> None:
+    url = cli.storage
+    budget = Budget(trials=2, train_seconds=1.0)
+    run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed))
+    process = cli.start("revalidate", "--repeats", 2, "--workers", 1)
+    cli.wait_until_runs("s-revalidated", 1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    work = Work(url, "s", None)
+    trials = repeat(work, 2).trials
+    ended = [t for t in trials if is_evaluated(t)]
+    assert [t.user_attrs["train_seed"] for t in ended] == [FIRST_SEED, FIRST_SEED + 1]
+    assert len(trials) == 3 and trials[1].state == TrialState.FAIL
