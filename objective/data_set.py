@@ -247,9 +247,9 @@ def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterabl
             continue
         attrs = trial.user_attrs
         ok = attrs["status"] == "ok"
-        if ok and not math.isfinite(attrs["val_bpb"]):
+        if ok and not 0 < attrs["val_bpb"] < math.inf:
             continue
-        total = float(attrs["total_seconds"])
+        total = float(attrs.get("total_seconds", 0.0))
         yield Row(
             study=study.study_name,
             method=str(study.user_attrs.get("method", "")),
@@ -258,7 +258,7 @@ def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterabl
             params={name: trial.params[name] for name in space},
             status=attrs["status"],
             val_bpb=float(attrs["val_bpb"]) if ok else None,
-            training_seconds=float(attrs["training_seconds"]) if ok else total,
+            training_seconds=float(attrs.get("training_seconds", 0.0)) if ok else total,
             total_seconds=total,
         )
 

@@ -11,9 +11,8 @@ seconds  log seconds of the successes, of training and in total: quadratic ridge
 
 Of two models the one with the better cross-validated score is taken (R2 of the log value; log
 loss), with whole studies left out: a method's trials crowd around its own best, so that a trial is
-predicted too easily from its neighbours of the same study. On 173 successes of the embedded testbed
-a Gaussian process had R2 0.91, the ridge 0.79, and extremely randomized trees, random forests and
-gradient boosting 0.56 to 0.66 at 3 to 38 ms for a single configuration.
+predicted too easily from its neighbours of the same study. Forests and boosted trees are less good
+and take 3 to 40 ms for a single configuration (tests/benchmarks/surrogate_models.py).
 """
 
 from __future__ import annotations
@@ -44,6 +43,8 @@ from objective.surrogate_models import Score
 from objective.surrogate_models import Table
 from objective.surrogate_models import VALUE_MODELS
 
+
+_MIN_SECONDS = 1e-3  # imported trials may lack a time, and zero has no logarithm
 
 SHIPPED = Path(__file__).parent / "surrogate_data" / "embedded.json.xz"
 
@@ -88,7 +89,7 @@ class Surrogate:
         self.task = data.task
         self.scores = tuple(Score(**row) for row in data.fit["scores"])
         self.noise_sd = float(data.fit["noise_sd"])
-        table = _table(data)
+        table = table_of(data)
         self._encode = _Encoder(data.space)
         self._value = VALUE_MODELS[data.fit["value"]["model"]](
             table.x[table.ok], np.log(table.bpb), data.fit["value"]
@@ -118,7 +119,7 @@ class Surrogate:
                 f"A surrogate needs {MIN_SUCCESSES} successful trials of 2 studies (it is judged"
                 f" by one that it hasn't seen), but got {len(successes)} of {len(studies)}."
             )
-        return cls(data.with_fit(learn(_table(data), seed)))
+        return cls(data.with_fit(learn(table_of(data), seed)))
 
     @classmethod
     def load(cls, path: Path | None = None) -> Surrogate:
@@ -253,7 +254,8 @@ def _coordinates(
     return lambda values: [(scale(values[name]) - low) / ((high - low) or 1.0)]
 
 
-def _table(data: DataSet) -> Table:
+def table_of(data: DataSet) -> Table:
+    """The trials as arrays, parameters after the testbed's rule."""
     encode = _Encoder(data.space)
     # A study's best again, by other seeds, would give away what is in it.
     studies = [row.study.removesuffix("-revalidated") for row in data.rows]
@@ -265,5 +267,7 @@ def _table(data: DataSet) -> Table:
         study=np.array([index[name] for name in studies]),
         total_seconds=np.array([row.total_seconds for row in data.rows]),
         bpb=np.array([row.val_bpb for row in successes], dtype=float),
-        seconds=np.array([(row.training_seconds, row.total_seconds) for row in successes]),
+        seconds=np.maximum(
+            [(row.training_seconds, row.total_seconds) for row in successes], _MIN_SECONDS
+        ),
     )

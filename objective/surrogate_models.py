@@ -248,7 +248,7 @@ def _noise_sd(x: np.ndarray, y: np.ndarray) -> float:
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _out_of_fold(predict: Predict, study: np.ndarray, folds: int = _FOLDS) -> np.ndarray:
+def out_of_fold(predict: Predict, study: np.ndarray, folds: int = _FOLDS) -> np.ndarray:
     """Each row's prediction by a model that saw no row of its study."""
     out: np.ndarray | None = None
     splits = GroupKFold(min(folds, len(set(study.tolist()))))
@@ -287,7 +287,7 @@ def _score_regression(
     metrics: dict[str, dict[str, float | None]] = {}
     r2 = {}
     for name, predict in {**baselines, **{n: by(model) for n, model in models.items()}}.items():
-        predicted = _out_of_fold(predict, study)
+        predicted = out_of_fold(predict, study)
         r2[name] = float(r2_score(y, predicted))
         metrics[name] = {
             "r2": r2[name],
@@ -331,7 +331,7 @@ def _score_failures(table: Table, classes: Sequence[str]) -> list[Score]:
     metrics: dict[str, dict[str, float | None]] = {}
     losses = {}
     for name, predict in {**baselines, **{name: by(name) for name in _FEATURES}}.items():
-        p = _out_of_fold(predict, study)
+        p = out_of_fold(predict, study)
         losses[name] = _log_loss(status, p, classes)
         auc = roc_auc_score(status != "ok", 1 - p[:, classes.index("ok")])
         # The rate of each fold is no prediction of an order.
@@ -357,7 +357,7 @@ def _learn_c(model: str, x: np.ndarray, status: np.ndarray, study: np.ndarray) -
             fitted = Logistic(x[train], status[train], {"model": model, "C": c})
             return _spread(fitted.probabilities(x[test]), fitted.classes, classes)
 
-        return _log_loss(status, _out_of_fold(predict, study, folds=3), classes)
+        return _log_loss(status, out_of_fold(predict, study, folds=3), classes)
 
     return float(min(_CS, key=loss))
 

@@ -345,6 +345,13 @@ def test_without_failures_nothing_fails(testbed: Testbed) -> None:
     assert fitted(fitted.baseline, np.random.default_rng(0)).status == "ok"
 
 
+def test_trials_without_a_time_can_be_learned_from(data: DataSet) -> None:
+    timeless = [replace(row, training_seconds=0.0, total_seconds=0.0) for row in data.rows]
+    fitted = Surrogate.fit(replace(data, rows=tuple(timeless)))
+    assert fitted(fitted.baseline).training_seconds == pytest.approx(0, abs=0.01)
+    assert fitted(fitted.baseline).val_bpb == pytest.approx(truth(fitted.baseline), abs=0.05)
+
+
 def test_only_verdicts_on_the_search_space_are_collected(testbed: Testbed) -> None:
     study, on_surrogate = make_study(testbed, 0, 10), make_study(testbed, 1, 10)
     on_surrogate.set_user_attr("surrogate", "embedded")
