@@ -28,6 +28,7 @@ from studies.report.page import Report
 from studies.report.runs import Contents
 from studies.report.runs import load_contents
 from studies.report.runs import Run
+from studies.report.statistics import in_words
 from studies.report.transcripts import load_transcripts
 
 
@@ -206,8 +207,9 @@ def _pin(runs: Sequence[Run], study: optuna.Study, comparison: str) -> None:
 
 
 def _say(content: Report, folder: Path) -> None:
-    for row in tables.comparison_rows(content.runs, content.reference):
-        print(row["sentence"] if row["value"] == "best" else f"Revalidated: {row['sentence']}")
+    for kind, rows in tables.all_comparisons(content.runs, content.reference).items():
+        for sentence in in_words(rows):
+            print(sentence if kind == "best" else f"Revalidated: {sentence}")
     for sentence in notes(content.runs, content.unstarted):
         print(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)

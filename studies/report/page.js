@@ -14,6 +14,7 @@ const SOURCES = {
   enqueued: ["#000000", "cross"], "llm-duplicate": ["#CC79A7", "triangle-up"],
   "llm-error": ["#E69F00", "triangle-down"], "": ["#0072B2", "circle"],
 };
+const MOST_LINES = 1000; // of parallel coordinates: more take seconds without a GPU, and are one blot
 const SVG_POINTS = 3000; // above it points are drawn by WebGL, of which a page has few contexts
 
 /** Plotly takes most of a second to start, so the page opens before it does. */
@@ -186,7 +187,8 @@ const views = {
   parallel({run, share}) {
     const {parameters} = data("trials");
     const all = chosen(run).filter(r => r.value !== null && r.run.params.some(p => p[r.i] !== null)).sort((a, b) => a.value - b.value);
-    const rows = all.slice(0, Math.max(1, Math.ceil(all.length * Number(share || 100) / 100)));
+    const asked = Math.max(1, Math.ceil(all.length * Number(share || 100) / 100));
+    const rows = all.slice(0, Math.min(asked, MOST_LINES));
     if (!all.length) return empty("No trial with parameters succeeded.");
     const dimensions = parameters.flatMap((p, j) => {
       const values = rows.map(r => r.run.params[j][r.i]);
@@ -203,7 +205,12 @@ const views = {
     return [[{
       type: "parcoords", dimensions, labelangle: -25, labelside: "top",
       line: {color: rows.map(r => r.value), colorscale: "Cividis", cmin: rows[0].value, cmax: highest(rows), showscale: true},
-    }], {height: 500, margin: {t: 120, l: 80, r: 40, b: 30}}];
+    }], {
+      height: 500, margin: {t: 120, l: 80, r: 40, b: 50},
+      annotations: rows.length < asked ? [{
+        text: `the best ${rows.length} of ${asked} trials`, showarrow: false, x: 0, y: -0.12, xref: "paper", yref: "paper",
+      }] : [],
+    }];
   },
 };
 function axis(p, values) {
@@ -238,12 +245,14 @@ function draw(div) {
   plotly().react(div, traces, figure, CONFIG);
   if (!div.dataset.bound) {
     div.dataset.bound = "";
-    div.on("plotly_hover", event => {
-      const {hovertext, text, x, y} = event.points[0];
-      const words = hovertext ?? [text, x, y].filter(v => v !== undefined).join(", ");
-      byId("spoken").textContent = String(words).replaceAll("<br>", ", ");
-    });
+    div.on("plotly_hover", event => speak(event.points[0]));
   }
+}
+
+/** Says to screen readers what the label of a point shows. */
+function speak({hovertext, text, x, y}) {
+  const words = hovertext ?? [text, x, y].filter(v => v !== undefined).join(", ");
+  byId("spoken").textContent = String(words).replaceAll("<br>", ", ");
 }
 const redraw = div => { if ("drawn" in div.dataset) draw(div); };
 
@@ -272,7 +281,11 @@ for (const div of figures) div.addEventListener("keydown", event => {
   const curve = (at.curve + step[0] + curves.length) % curves.length, trace = div.data[curves[curve]];
   const point = Math.max(0, Math.min(trace.y.length - 1, at.point + step[1]));
   div.at = {curve, point};
-  plotly().Fx.hover(div, [{curveNumber: curves[curve], pointNumber: point}], [trace.xaxis ? trace.xaxis + (trace.yaxis ?? "y") : "xy"]);
+  plotly().Fx.hover(div, [{curveNumber: curves[curve], pointNumber: point}], (trace.xaxis ?? "x") + (trace.yaxis ?? "y"));
+  // Of a hover that it was told to do plotly sends no event.
+  const x = Array.isArray(trace.x[0]) ? trace.x.map(level => level[point]).join(" ") : trace.x[point];
+  const text = [trace.name, trace.text?.[point]].filter(Boolean).join(" ");
+  speak({hovertext: trace.hovertext?.[point], text, x, y: trace.y[point]});
 });
 
 // --- methods that are shown --------------------------------------------------------------------

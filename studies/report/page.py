@@ -28,6 +28,7 @@ from studies.report.page_tables import cost_table
 from studies.report.page_tables import tests_table
 from studies.report.page_tables import values_table
 from studies.report.runs import Run
+from studies.report.statistics import in_words
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,11 @@ def _sections(report: Report, figures: Mapping[str, go.Figure]) -> Iterator[Sect
 
 def _result_sections(report: Report) -> Iterator[Section]:
     runs, methods = report.runs, list(tables.by_method(report.runs))
-    tests = tables.comparison_rows(runs, report.reference)
-    kinds = list(dict.fromkeys(row["value"] for row in tests))
+    tests = tables.all_comparisons(runs, report.reference)
     found = "".join(
-        f"<p>By the {what}:</p>{_list([row['sentence'] for row in tests if row['value'] == kind])}"
+        f"<p>By the {what}:</p>{_list(in_words(tests[kind]))}"
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
-        if kind in kinds
+        if tests.get(kind)
     )
     warnings = notes(runs, report.unstarted)
     known = f"<p>To bear in mind:</p>{_list(warnings)}" if warnings else ""
@@ -155,9 +155,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "and two-sided, each also corrected by Holm for the number of methods. Difference: "
             "mean of method minus reference, with its 95 % interval. Effect: rank-biserial "
             "correlation, -1 if the method is better on every seed.",
-            "".join(
-                tests_table([row for row in tests if row["value"] == kind], kind) for kind in kinds
-            ),
+            "".join(tests_table(rows, kind) for kind, rows in tests.items()),
         )
 
 

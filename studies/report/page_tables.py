@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 import math
 from typing import Any
+
+from studies.report.statistics import Comparison
 
 
 def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -59,8 +62,8 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table("Failures, repetitions and the language model", cells, rows)
 
 
-def tests_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
-    """Every method against the reference, from `tables.comparison_rows`."""
+def tests_table(rows: Sequence[Comparison], kind: str) -> str:
+    """Every method against the reference; ``kind`` is a key of `tables.all_comparisons`."""
     cells = {
         "method": lambda r: _text(r["method"]),
         "difference": lambda r: _number(r["difference"], "+.4f"),
@@ -73,7 +76,7 @@ def tests_table(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
         "Holm, two-sided": lambda r: _number(r["p_two_sided_holm"]),
     }
     title = {"best": "Best values", "revalidated": "Revalidated best values"}[kind]
-    return _table(title, cells, rows)
+    return _table(title, cells, [asdict(row) for row in rows])
 
 
 def _table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

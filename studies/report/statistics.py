@@ -65,12 +65,17 @@ class Comparison:
     p_possible: float  # the least p_two_sided_holm that this number of seeds and methods can give
 
     @property
+    def could_be_significant(self) -> bool:
+        """Whether so many pairs and methods allow a claim at all."""
+        return self.p_possible <= LEVEL
+
+    @property
     def sentence(self) -> str:
         """What n and p allow to be said, in plain words."""
         if self.n == 0:
             return f"{self.method} and {self.reference} share no seed with a value."
         pairs = f"{self.n} paired seed{'s' * (self.n != 1)}"
-        if self.p_possible > LEVEL:
+        if not self.could_be_significant:
             return (
                 f"{pairs} can't support a claim about {self.method} against {self.reference}: "
                 f"even a clean sweep would give p = {self.p_possible:.3f} (two-sided, "
@@ -89,6 +94,18 @@ class Comparison:
             f"Holm-corrected p = {self.p_two_sided_holm:.2f}); that is not evidence that they "
             "are equal."
         )
+
+
+def in_words(rows: Sequence[Comparison]) -> list[str]:
+    """The rows' sentences; methods of which equally little can be said share one."""
+    groups: dict[tuple[object, ...], list[Comparison]] = {}
+    for row in rows:
+        alone = () if row.n and not row.could_be_significant else (row.method,)
+        groups.setdefault((row.n, row.p_possible, *alone), []).append(row)
+    return [
+        replace(group[0], method=", ".join(row.method for row in group)).sentence
+        for group in groups.values()
+    ]
 
 
 def smallest_p(n: int) -> float:

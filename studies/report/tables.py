@@ -78,15 +78,18 @@ def comparisons(
     return compare({method: best[method] for method in by_method(runs)}, reference)
 
 
+def all_comparisons(runs: Sequence[Run], reference: str) -> dict[str, list[Comparison]]:
+    """The comparisons of the ``best`` values and, if runs have them, the ``revalidated`` ones."""
+    kinds = ["best", "revalidated"] if any(run.revalidated for run in runs) else ["best"]
+    return {k: comparisons(runs, reference, revalidated=k == "revalidated") for k in kinds}
+
+
 def comparison_rows(runs: Sequence[Run], reference: str) -> list[dict[str, Any]]:
-    """The comparisons of the best values and, if runs have them, of the revalidated ones."""
-    kinds = {"best": False}
-    if any(run.revalidated for run in runs):
-        kinds["revalidated"] = True
+    """Those comparisons, one row each with what it compares (``value``) and its sentence."""
     return [
         {"value": kind, **asdict(row), "sentence": row.sentence}
-        for kind, revalidated in kinds.items()
-        for row in comparisons(runs, reference, revalidated=revalidated)
+        for kind, rows in all_comparisons(runs, reference).items()
+        for row in rows
     ]
 
 

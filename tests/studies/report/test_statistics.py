@@ -9,6 +9,7 @@ import pytest
 
 from studies.report.statistics import compare
 from studies.report.statistics import holm
+from studies.report.statistics import in_words
 from studies.report.statistics import seeds_needed
 from studies.report.statistics import smallest_p
 from studies.report.statistics import summarize
@@ -98,3 +99,11 @@ def test_a_clean_sweep_that_the_correction_makes_insignificant_supports_no_claim
 def test_seeds_needed_are_the_fewest_that_could_be_significant(methods: int) -> None:
     needed = seeds_needed(methods)
     assert methods * smallest_p(needed) <= 0.05 < methods * smallest_p(needed - 1)
+
+
+def test_methods_of_which_equally_little_can_be_said_share_a_sentence() -> None:
+    best = {name: noisy(0, 3, i) for i, name in enumerate(("ref", "a", "b", "c"))}
+    best["c"] = {9: 1.0}
+    few, none = in_words(compare(best, "ref"))
+    assert few.startswith("3 paired seeds can't support a claim about a, b against ref")
+    assert none == "c and ref share no seed with a value."
