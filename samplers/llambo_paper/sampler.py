@@ -18,11 +18,13 @@ history in the server's prefix cache.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 import json
+import queue
+import threading
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -72,6 +74,8 @@ if TYPE_CHECKING:
     from .._llm.chat import Chat
     from .._llm.history import Rule
     from .._llm.record import ArtifactStore
+
+_T = TypeVar("_T")
 
 # System attribute of the trial that asked for the start-up configurations: all of them.
 _WARM_START_KEY = "llambo:warm_start"
@@ -458,8 +462,7 @@ class _Turn:
         def ask_in_turn(template: int) -> list[tuple[Exchange, ChatError | None]]:
             return [_send(chat, r) for r in requests if r.template == template]
 
-        with ThreadPoolExecutor(len(templates)) as pool:
-            sent = [pair for pairs in pool.map(ask_in_turn, templates) for pair in pairs]
+        sent = [pair for pairs in _side_by_side(ask_in_turn, templates) for pair in pairs]
         self.exchanges += [exchange for exchange, _ in sent]
         errors = [error for _, error in sent if error is not None]
         grave = [e for e in errors if isinstance(e, BudgetExhausted)]
@@ -468,6 +471,31 @@ class _Turn:
         if errors:
             self._notes.append(f"{len(errors)} of {len(sent)} requests failed: {errors[0]}")
         return [e.completion.text for e, _ in sent if e.completion is not None]
+
+
+def _side_by_side(work: Callable[[int], _T], items: Sequence[int]) -> list[_T]:
+    """``work`` of every item, each in a thread of its own.
+
+    A pool of ``concurrent.futures`` waits for its threads when it is left and when Python ends, so
+    that Ctrl-C would take as long as the slowest reply. These are left behind.
+    """
+    done: queue.SimpleQueue[tuple[int, _T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run(position: int) -> None:
+        try:
+            done.put((position, work(items[position]), None))
+        except BaseException as error:
+            done.put((position, None, error))
+
+    for position in range(len(items)):
+        threading.Thread(target=run, args=(position,), daemon=True).start()
+    results: dict[int, Any] = {}
+    for _ in items:
+        position, result, error = done.get()
+        if error is not None:
+            raise error
+        results[position] = result
+    return [results[position] for position in range(len(items))]
 
 
 def _send(chat: Chat, request: Request) -> tuple[Exchange, ChatError | None]:

@@ -589,6 +589,32 @@ def test_on_error_raise_raises_at_once_and_an_exhausted_budget_always_does() -> 
     assert study.trials[-1].state == TrialState.FAIL
 
 
+INTERRUPTED = """
+import os, signal, threading
+import optuna
+from samplers.llambo_paper import LLAMBOSampler
+from tests.samplers.scripted import ScriptedChat
+
+def never(request):
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+
+study = optuna.create_study(sampler=LLAMBOSampler(chat=ScriptedChat([never]), seed=0))
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+"""
+
+
+def test_ctrl_c_does_not_wait_for_the_replies() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
 # The form on OptunaHub
 
 
