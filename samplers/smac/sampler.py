@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from smac.runhistory import RunHistory
+
 
 _logger = get_logger(f"optuna.{__name__}")
 
@@ -383,10 +385,11 @@ def _ask(
             config_selector=facade.get_config_selector(scenario, retrain_after=1),
             logging_level=False,
         )
-        for configuration, cost, status in history:
-            smac.runhistory.add(configuration, cost, status=status, seed=0)
-        for configuration in pending:
-            smac.runhistory.add_running_trial(TrialInfo(configuration, seed=0))
+        with _at_once(smac.runhistory):
+            for configuration, cost, status in history:
+                smac.runhistory.add(configuration, cost, status=status, seed=0)
+            for configuration in pending:
+                smac.runhistory.add_running_trial(TrialInfo(configuration, seed=0))
         tried = set(smac.runhistory.get_configs())
         try:
             configuration = next(smac.intensifier.config_generator)
@@ -402,6 +405,21 @@ def _ask(
         return left[rng.randint(len(left))]
     _logger.warning("Every configuration of the search space was proposed: one is repeated.")
     return configspace.sample_configuration()
+
+
+@contextmanager
+def _at_once(history: RunHistory) -> Iterator[None]:
+    """Tell SMAC of many trials and have it look at them once.
+
+    For each trial it looks for the lowest and the highest cost of all, which makes the time
+    quadratic, and tries to write the trial as JSON, though nothing is saved.
+    """
+    slow = ("_update_objective_bounds", "_check_json_serializable")
+    vars(history).update(dict.fromkeys(slow, lambda *_: None))
+    yield
+    for name in slow:
+        del vars(history)[name]
+    history._update_objective_bounds()
 
 
 def _design_point(configspace: ConfigurationSpace, seed: int, index: int) -> Configuration | None:

@@ -96,7 +96,21 @@ def to_configuration(
             return None
         index = configspace.index_of[name]
         vector[index] = _to_unit(configspace[name], distribution, internal)
-    return Configuration(configspace, vector=vector)
+    return _Told(configspace, vector=vector)
+
+
+class _Told(Configuration):
+    """A configuration that remembers its text, of which ConfigSpace makes its hash, too.
+
+    SMAC asks for it ten times for every trial that it is told.
+    """
+
+    _text: str | None = None
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = super().__str__()
+        return self._text
 
 
 def _to_unit(
