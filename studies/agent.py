@@ -182,7 +182,7 @@ def _run(spec: AgentSpec, script: Testbed, workers: int) -> None:
                 work(spec, progress.update)
                 return
             study = open_code_study(spec, script, open_storage(spec.storage))
-            shared = replace(spec, llm=share_embedded_model(spec.llm, spec.model))
+            shared = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
             share_work(study, work, shared, workers, progress.update)
         except KeyboardInterrupt:
             raise Failed(f"stopped; to go on:\n  {options.this_command()}") from None

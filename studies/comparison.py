@@ -268,7 +268,7 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
                     board[name] = replace(board[name], state="done")
         show(board, ended)
 
-    ready, without = share_models(left)
+    ready, without = share_models(left, workers)
     for name, error in without.items():
         fail(name, error)
     show(board, list(without))
@@ -292,7 +292,7 @@ def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     return studies
 
 
-def share_models(specs: Sequence[Spec]) -> tuple[list[Spec], dict[str, str]]:
+def share_models(specs: Sequence[Spec], workers: int) -> tuple[list[Spec], dict[str, str]]:
     """Start the embedded model, if a run asks it, once for all of them.
 
     Returns:
@@ -310,7 +310,7 @@ def share_models(specs: Sequence[Spec]) -> tuple[list[Spec], dict[str, str]]:
         try:
             if key not in known:
                 open_llm(*key)
-                known[key] = share_embedded_model(*key)
+                known[key] = share_embedded_model(*key, workers)
             ready.append(replace(spec, llm=known[key]))
         except Misuse:
             raise

@@ -331,7 +331,7 @@ def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: Non
     """
     study = open_study(spec, load_testbed(spec), open_storage(spec.storage))
     if METHODS[spec.method].uses_llm:
-        spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model))
+        spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
     share_work(study, run_study, spec, workers, watch)
     return study
 
@@ -365,13 +365,13 @@ def _share(work_and_spec: tuple[Callable[[Any, Watch], object], object], tell: T
     work(spec, lambda trials: tell(None))
 
 
-def share_embedded_model(llm: str | None, model: str | None) -> str | None:
+def share_embedded_model(llm: str | None, model: str | None, workers: int) -> str | None:
     """Let one process serve the model to all, instead of each loading its own: `llm` to use."""
     from samplers._llm.local import embedded_server
 
     elsewhere = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
     if llm == "local" or (llm is None and model is None and not elsewhere):
-        return embedded_server()
+        return embedded_server(n_busy=workers)
     if llm is not None and llm.endswith(".gguf"):
-        return embedded_server(llm)
+        return embedded_server(llm, n_busy=workers)
     return llm

@@ -71,13 +71,14 @@ def open_embedded(model: str | Path | None = None, **caps: Any) -> OpenAIChat:
     return OpenAIChat(path.stem, base_url=functools.partial(embedded_server, path), **caps)
 
 
-def embedded_server(model: str | Path | None = None) -> str:
+def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
     """Base URL of the model's server, which is started once per process and ends with it.
 
     Starting takes one to three seconds; the address is returned when the model is loaded.
 
     Args:
         model: A GGUF file; by default the embedded model.
+        n_busy: CPUs that something else keeps busy while the model is asked, as trainings do.
 
     Raises:
         NoChatFound: If there is no such file, or no server for it.
@@ -86,7 +87,7 @@ def embedded_server(model: str | Path | None = None) -> str:
     path = _model_path(model)
     with _servers_lock:
         if path not in _servers:
-            _servers[path] = _start(path, "127.0.0.1", 0)
+            _servers[path] = _start(path, "127.0.0.1", 0, n_busy)
         return f"{_servers[path].listening_address}/v1"
 
 
@@ -128,7 +129,7 @@ def _model_path(model: str | Path | None) -> Path:
     return path
 
 
-def _start(path: Path, host: str, port: int) -> xllamacpp.Server:
+def _start(path: Path, host: str, port: int, n_busy: int = 0) -> xllamacpp.Server:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -143,7 +144,9 @@ def _start(path: Path, host: str, port: int) -> xllamacpp.Server:
     params.ui = False
     params.verbosity = 0  # else it writes a dozen lines a request to stderr
     params.warmup = False  # the first request would not be slower for more than a moment
-    params.cpuparams_batch.n_threads = _n_cpus()  # reading the prompt
+    # Reading the prompt: beside two trainings on two cores, one thread read 45 tokens a second and
+    # two, which wait for each other, 26.
+    params.cpuparams_batch.n_threads = max(1, _n_cpus() - n_busy)
     # Writing the reply: the threads of a small model meet after every few microseconds of work, and
     # spin there. Where the machine has something else to do, as a training, two of them wrote 1 to
     # 3 tokens a second and one wrote 15; on an idle machine it was 62 and 40.
