@@ -200,9 +200,11 @@ def _pin(runs: Sequence[Run], study: optuna.Study, comparison: str) -> None:
     from optuna_dashboard import save_plotly_graph_object
 
     from studies.report.plots import comparison_plots
+    from studies.report.plots import TITLES
 
     prefix = f"report-{_folder_name(comparison)}" if comparison else "report"
     for name, figure in comparison_plots(runs).items():
+        figure.update_layout(title=TITLES[name], margin_t=60)
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 

@@ -49,6 +49,7 @@ function comparison(div) {
   const key = controls?.dataset.chooses === "figure" ? controls.value : div.dataset.figure;
   const {data: traces, layout} = data("figures")[key];
   const measure = controls?.dataset.chooses === "measure" ? controls.value : null;
+  if (measure) layout.yaxis.title.text = `${measure.replace("_", " ")} (mean of a trial that asked)`;
   return [
     traces.map(filtered).filter(Boolean)
       .map(t => measure ? {...t, visible: t.meta.measure === measure} : t),

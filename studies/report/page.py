@@ -94,6 +94,8 @@ def build_page(report: Report) -> str:
 def _figures(runs: Sequence[Run]) -> dict[str, go.Figure]:
     figures = plots.comparison_plots(runs)
     records = series.failure_map(runs)
+    if not records:  # a code agent's runs only, which have no parameters
+        return figures
     for i, method in enumerate(["", *tables.by_method(runs)]):
         shown = [record for record in records if record["method"] == method]
         figures[f"map-{i}"] = plots.failure_map(shown)
@@ -165,34 +167,30 @@ def _comparison_sections(
     texts = {
         "time": (
             "Time",
-            "Best so far against training time",
             "Steps: a value counts from the moment when its trial ended. A curve begins when all "
             "runs of its method have a value and ends where the first of them ends.",
         ),
-        "trials": ("Trials", "Best so far against trials", "Failed trials count."),
-        "runs": ("Runs", "Every run's best", "A point is a run; the bar is the mean."),
-        "ratios": ("Ratio", "LLM ratio", "Share of the trials that the language model decides."),
-        "models": ("Models", "Model against model", "The same method with several models."),
+        "trials": ("Trials", "Failed trials count."),
+        "runs": ("Runs", "A point is a run; the bar is the mean."),
+        "ratios": ("Ratio", "Share of the trials that the language model decides."),
+        "models": ("Models", "The same method with several models."),
         "sources": (
             "Sources",
-            "Who found the incumbents",
             "Share of the trials that each source proposed, beside its share of the improvements "
             "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
         ),
-        "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
-        "llm": (
-            "Tokens",
-            "Tokens and seconds of the language model",
-            "Means over the runs that asked in that trial.",
-        ),
+        "failures": ("Failures", "Share of all trials of a method."),
+        "llm": ("Tokens", "Means over the runs that asked in that trial."),
     }
-    for key, (name, title, text) in texts.items():
+    for key, (name, text) in texts.items():
         if key in figures:
-            controls = ""
+            title, controls = plots.TITLES[key], ""
             if key == "llm":
                 measures = [(m, m.replace("_", " ")) for m in plots.LLM_MEASURES]
                 controls = _menu("", "Measure", measures, 'data-chooses="measure"')
             yield Section(name, title, text, _plot(title, f'data-figure="{key}"', controls))
+    if "map-0" not in figures:
+        return
     labels = [(f"map-{i}", label) for i, label in enumerate(["all methods", *methods])]
     yield Section(
         "Failure map",
@@ -219,6 +217,8 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "the top, values far above the others lie outside: double-click shows them.",
         _plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
+    if not names:
+        return
     yield Section(
         "Parameters",
         "Parameters over trials",

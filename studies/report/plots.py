@@ -25,9 +25,20 @@ from studies.report.tables import by_method
 
 INTERVAL = "mean, 95 % interval"
 
+TITLES = {
+    "time": "Best so far against training time",
+    "trials": "Best so far against trials",
+    "runs": "Every run's best",
+    "ratios": "LLM ratio",
+    "models": "Model against model",
+    "sources": "Who found the incumbents",
+    "failures": "Failures by class",
+    "llm": "Tokens and seconds of the language model",
+}
+
 
 def comparison_plots(runs: Sequence[Run]) -> dict[str, go.Figure]:
-    """Name to figure, of the plots that the runs have something to show in."""
+    """Key of `TITLES` to figure, of the plots that the runs have something to show in."""
     figures = {
         "time": best_so_far(runs, "seconds"),
         "trials": best_so_far(runs, "trials"),
@@ -191,7 +202,7 @@ def language_model(runs: Sequence[Run]) -> go.Figure:
                 customdata=_column(points, "n"),
                 hovertemplate="trial %{x}: %{y:.5~g} (mean of %{customdata} runs)",
             )
-    return _finish(figure, "trial", "mean per asked trial")
+    return _finish(figure, "trial", "prompt tokens (mean of a trial that asked)")
 
 
 LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")

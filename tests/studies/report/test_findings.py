@@ -6,6 +6,7 @@ from html import unescape
 import re
 
 from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 
 from studies.report.page import build_page
 from studies.report.page import Report
@@ -104,6 +105,18 @@ def test_a_storage_in_which_everything_failed_still_has_a_page(memory: InMemoryS
         "Nothing succeeded in any run of centaur.",
         "Nothing succeeded in any run of random.",
     } <= set(said)
+
+
+def test_a_code_agents_runs_have_a_page_without_parameters(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "karpathy-code", 0, trials=0)
+    for number in range(3):
+        attrs = {"status": "ok", "val_bpb": 1.0 - number / 100, "source_sha256": str(number)}
+        study.add_trial(create_trial(value=1.0, user_attrs=attrs))
+    (contents,) = load_contents(memory).values()
+    page = build_page(Report(contents.runs, "karpathy-code"))
+    links = re.findall(r'<a href="#s\d+">(.*?)</a>', page)
+    assert "Traces" in links
+    assert not {"Parameters", "Pairs", "Parallel", "Failure map"} & set(links)
 
 
 def test_a_mean_over_the_runs_that_succeeded_is_said_to_flatter(memory: InMemoryStorage) -> None:

@@ -173,6 +173,7 @@ def test_menus_choose_runs_parameters_and_measures(page: Any) -> None:
     assert parallel.evaluate(lines) == -(-every // 2)
     tokens = figure(page, "Tokens")
     tokens.locator("xpath=..").get_by_label("Measure").select_option("seconds")
+    assert tokens.evaluate("div => div.layout.yaxis.title.text").startswith("seconds ")
     assert (
         tokens.evaluate("div => div.data.filter(t => t.visible).map(t => t.meta.measure)")
         == ["seconds"] * 3
