@@ -91,7 +91,7 @@ def compare(
         typer.Option(
             parser=options.parse_memory,
             metavar="SIZE",
-            help="Memory of one training, like 1500M or 2G. [default: none; of the code agent's "
+            help="Memory of one training, like 1500M or 2G. [default: none; for the code agent "
             "half of the machine's, shared by the workers]",
         ),
     ] = None,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 import time
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -46,9 +45,6 @@ from studies.study import run_study
 from studies.study import share_embedded_model
 from studies.study import StudySpec
 
-
-if TYPE_CHECKING:
-    from objective.surrogate import Surrogate
 
 Spec = StudySpec | AgentSpec
 
@@ -278,16 +274,17 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
 
 def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     """The study of each run by its name, made if it isn't there."""
+    # A testbed that can't be used leaves no empty file behind.
+    script = next((Testbed.load(s.testbed) for s in specs if isinstance(s, AgentSpec)), None)
+    testbed = next((load_testbed(s) for s in specs if isinstance(s, StudySpec)), None)
     storage = open_storage(specs[0].storage)
-    testbed: Testbed | Surrogate | None = None
-    script: Testbed | None = None
     studies = {}
     for spec in specs:
         if isinstance(spec, AgentSpec):
-            script = script or Testbed.load(spec.testbed)
+            assert script is not None
             studies[spec.name] = open_code_study(spec, script, storage)
         else:
-            testbed = testbed or load_testbed(spec)
+            assert testbed is not None
             studies[spec.name] = open_study(spec, testbed, storage)
     return studies
 
