@@ -54,14 +54,7 @@ def agent(
             min=1, help="Trials in total: baselines, proposals that ran, proposals refused."
         ),
     ] = 20,
-    train_seconds: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
-        ),
-    ] = None,
+    train_seconds: options.TrainSeconds = None,
     wall_seconds: Annotated[
         float | None,
         typer.Option(
@@ -70,15 +63,7 @@ def agent(
             help="A trial is killed after this. [default: twice --train-seconds and a minute]",
         ),
     ] = None,
-    memory_limit: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.parse_memory,
-            metavar="SIZE",
-            help="Memory of one training, like 1500M or 2G. [default: half of the machine's, "
-            "shared by the workers]",
-        ),
-    ] = None,
+    memory_limit: options.MemoryLimit = None,
     baselines: Annotated[
         int,
         typer.Option(min=1, help="Runs of the unedited script, which tell the noise of a run."),
@@ -101,15 +86,7 @@ def agent(
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
     ] = False,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LLM",
-            help="local (the embedded model), openai, anthropic, gemini, vllm, ollama, the base "
-            "URL of an OpenAI-compatible server, or the path of a GGUF file. "
-            "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
-        ),
-    ] = None,
+    llm: options.Llm = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which of the server's models.")
     ] = None,

@@ -62,15 +62,7 @@ def compare(
         int | None,
         typer.Option(min=1, help="Trials of each run in total, failures included."),
     ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="Training time of each run in total, like 90s, 30m, 24h. A trial that would not "
-            "fit is not started.",
-        ),
-    ] = None,
+    budget: options.Budget = None,
     charge_llm: Annotated[
         bool,
         typer.Option(
@@ -78,23 +70,8 @@ def compare(
             help="Charge the language model's time to --budget, too. It is recorded in any case.",
         ),
     ] = False,
-    train_seconds: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.parse_memory,
-            metavar="SIZE",
-            help="Memory of one training, like 1500M or 2G. [default: none; for the code agent "
-            "half of the machine's, shared by the workers]",
-        ),
-    ] = None,
+    train_seconds: options.TrainSeconds = None,
+    memory_limit: options.MemoryLimit = None,
     llm_ratio: Annotated[
         str | None,
         typer.Option(
@@ -103,13 +80,7 @@ def compare(
             "language model decides. [default: 0.3]",
         ),
     ] = None,
-    llm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LLM",
-            help="As of `run`: local, openai, vllm, ..., a base URL, or the path of a GGUF file.",
-        ),
-    ] = None,
+    llm: options.Llm = None,
     model: Annotated[
         str | None,
         typer.Option(

@@ -69,6 +69,42 @@ TestbedFolder = Annotated[
         "[default: the embedded small GPT]",
     ),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Training time of a study in total, like 90s, 30m, 24h. A trial that would not fit "
+        "is not started.",
+    ),
+]
+TrainSeconds = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
+    ),
+]
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_memory,
+        metavar="SIZE",
+        help="Memory of one training, like 1500M or 2G (of the GPU, on CUDA); a trial that needs "
+        "more fails as oom. [default: none; for code that a model wrote half of the machine's, "
+        "shared by the workers]",
+    ),
+]
+Llm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LLM",
+        help="(methods that ask a language model) local (the embedded model), openai, anthropic, "
+        "gemini, vllm, ollama, the base URL of an OpenAI-compatible server, or the path of a GGUF "
+        "file. [default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
+    ),
+]
 Artifacts = Annotated[
     Path | None,
     typer.Option(

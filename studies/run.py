@@ -25,7 +25,6 @@ from studies.tables import final_table
 
 
 DEFAULT_TRIALS = 20
-ASKS_LLM = "(methods that ask a language model) "
 
 
 def run(
@@ -48,43 +47,16 @@ def run(
             f"[default: {DEFAULT_TRIALS}, if there is no --budget]",
         ),
     ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="Training time of the study in total, like 90s, 30m, 24h. A trial that would "
-            "not fit is not started.",
-        ),
-    ] = None,
-    train_seconds: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.parse_memory,
-            metavar="SIZE",
-            help="Memory of one training, like 1500M or 2G (of the GPU, on CUDA); a trial that "
-            "needs more fails as oom. [default: none]",
-        ),
-    ] = None,
-    llm: Annotated[
+    budget: options.Budget = None,
+    train_seconds: options.TrainSeconds = None,
+    memory_limit: options.MemoryLimit = None,
+    llm: options.Llm = None,
+    model: Annotated[
         str | None,
         typer.Option(
-            metavar="LLM",
-            help=ASKS_LLM + "local (the embedded model), openai, anthropic, gemini, vllm, ollama, "
-            "the base URL of an OpenAI-compatible server, or the path of a GGUF file. "
-            "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
+            metavar="NAME",
+            help="(methods that ask a language model) Which of the server's models.",
         ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help=ASKS_LLM + "Which of the server's models.")
     ] = None,
     llm_ratio: Annotated[
         float,
