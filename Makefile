@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDIES := $(BIN)/python -m studies
 DEMO := --storage sqlite:///demo.db
 
-.PHONY: demo test check dashboard clean
+.PHONY: demo test test-faults check dashboard clean
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
@@ -17,6 +17,10 @@ dashboard: .venv/ready
 # Trainings are the slow part of the tests, and each takes one core.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# Kills, pauses, restarts and full disks, and what must hold after each; some minutes.
+test-faults: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m "faults or not faults" --durations=0
 
 check: .venv/ready
 	$(BIN)/ruff check .

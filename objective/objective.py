@@ -34,6 +34,7 @@ from objective.testbed import Testbed
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
+    from objective.results import Results
     from objective.sandbox import Sandbox
 
 
@@ -65,6 +66,18 @@ class TrialFailed(RuntimeError):
         self.reason = reason
 
 
+class ArtifactError(RunError):
+    """The training was measured, but its files can't be kept.
+
+    Attributes:
+        value: What the trial is worth; ``None`` is a failure without a value.
+    """
+
+    def __init__(self, message: str, value: float | None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
 class TrainScriptObjective:
     """Trains with the suggested constants and returns the validation loss in bits per byte.
 
@@ -92,6 +105,8 @@ class TrainScriptObjective:
         train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
+        results: Keeps what a training came to until the storage has it; who tells the storage
+            drops it there.
 
     Raises:
         TestbedError: If the testbed can't be used.
@@ -109,6 +124,7 @@ class TrainScriptObjective:
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
         sandbox: Sandbox | None = None,
+        results: Results | None = None,
     ) -> None:
         for name, value in (
             ("train_seconds", train_seconds),
@@ -127,6 +143,7 @@ class TrainScriptObjective:
         self.failure_value = failure_value
         self._sandbox = sandbox
         self._artifact_store = artifact_store
+        self.results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
@@ -136,6 +153,7 @@ class TrainScriptObjective:
         Raises:
             TrialPruned: If the study's pruner ended the training.
             TrialFailed: If it failed and there is no failure value.
+            ArtifactError: If it was measured and its files can't be kept.
             RunError: If nothing could be measured because of this machine (a full disk).
         """
         effective = suggest_effective(trial, self.testbed)
@@ -157,14 +175,32 @@ class TrainScriptObjective:
                 log=folder.with_name("train.log"),
                 sandbox=self._sandbox,
             )
+            attributes = _attributes(result)
             if self._sandbox is not None:
-                trial.set_user_attr("isolation", self._sandbox.name)
-            _record(trial, result)
-            self._upload(trial, folder / "train.py", source)
-            self._upload(trial, result.log)
-        if result.status == "pruned":
+                attributes["isolation"] = self._sandbox.name
+            pruned = result.status == "pruned"
+            value = None if pruned else self._score(result)
+            if self.results is not None and not pruned:
+                self.results.keep(trial, attributes, value)
+            for name, attribute in attributes.items():
+                trial.set_user_attr(name, attribute)
+            try:
+                self._upload(trial, folder / "train.py", source)
+                self._upload(trial, result.log)
+            except OSError as error:
+                message = _unwritable("The artifact store", error)
+                raise ArtifactError(message, value) from None
+        if pruned:
             raise optuna.TrialPruned("The pruner ended the training.")
-        return score(result.status, result.reason, result.val_bpb, self.failure_value)
+        if value is None:
+            raise TrialFailed(result.status, result.reason)
+        return value
+
+    def _score(self, result: RunResult) -> float | None:
+        try:
+            return score(result.status, result.reason, result.val_bpb, self.failure_value)
+        except TrialFailed:
+            return None
 
     @contextmanager
     def _folder(self, source: str) -> Iterator[Path]:
@@ -190,17 +226,14 @@ class TrainScriptObjective:
     def _upload(self, trial: optuna.Trial, path: Path, text: str | None = None) -> None:
         if self._artifact_store is None or not isinstance(trial, optuna.Trial):
             return
-        try:
-            if text is not None:  # what was to be run, should the script have rewritten itself
-                path.write_bytes(text.encode())
-            upload_artifact(
-                artifact_store=self._artifact_store,
-                file_path=str(path),
-                study_or_trial=trial,
-                mimetype=_TEXT,
-            )
-        except OSError as error:
-            raise RunError(_unwritable("The artifact store", error)) from None
+        if text is not None:  # what was to be run, should the script have rewritten itself
+            path.write_bytes(text.encode())
+        upload_artifact(
+            artifact_store=self._artifact_store,
+            file_path=str(path),
+            study_or_trial=trial,
+            mimetype=_TEXT,
+        )
 
 
 class Configurable(Protocol):
@@ -269,7 +302,7 @@ class _Reporter:
         return self._trial.should_prune()
 
 
-def _record(trial: optuna.Trial, result: RunResult) -> None:
+def _attributes(result: RunResult) -> dict[str, Any]:
     """The attributes of DESIGN.md's table. A pruned trial has no status: it isn't a failure."""
     reason = result.reason
     if result.mismatch:
@@ -287,8 +320,7 @@ def _record(trial: optuna.Trial, result: RunResult) -> None:
     for name, key in _SUMMARY_ATTRIBUTES.items():
         if math.isfinite(value := result.summary.get(key, math.nan)):
             attributes[name] = int(value) if value.is_integer() else value
-    for name, value in attributes.items():
-        trial.set_user_attr(name, value)
+    return attributes
 
 
 def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:

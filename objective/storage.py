@@ -6,11 +6,18 @@ FAIL and queues its parameters again (``RetryHeartbeatStaleTrialCallback``, whic
 marks on it). That takes a minute, which is right for another machine behind a slow network and
 too long for somebody who killed a run and starts it again. So a trial also says which process
 runs it (:func:`claim`), and :func:`reclaim` does the same at once for processes of this machine
-that no longer exist. It works on storages without heartbeats (journal files) too.
+that no longer exist. It works on storages without heartbeats (journal files) too. Both are
+written before a trial is set running (:func:`prepare`): there is no moment at which a worker could
+die and leave a running trial that nobody finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import copy
+import functools
+import itertools
 import os
 from pathlib import Path
 import socket
@@ -29,17 +36,23 @@ from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import psutil
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
+from sqlalchemy.exc import OperationalError
+
+from objective.patient import PATIENCE
+from objective.patient import PatientStorage
 
 
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 
-_WORKER = "autoresearch:worker"
+WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 _EXAMPLES = "such as sqlite:///autoresearch.db, postgresql://host/name or journal:study.log"
 
@@ -56,6 +69,8 @@ def open_storage(
     grace_period: int = 60,
     max_retry: int = MAX_RETRY,
     lock_timeout: float = 60.0,
+    patience: float = PATIENCE,
+    wait: float = 0.0,
 ) -> BaseStorage:
     """Open a storage, made first if it isn't there.
 
@@ -68,6 +83,8 @@ def open_storage(
             sleeps for longer loses its running trials to other workers.
         max_retry: Times that the parameters of a killed trial are tried again.
         lock_timeout: Seconds that a worker waits for others to finish writing (SQLite).
+        patience: Seconds that a database server may be away, once it has been there.
+        wait: Seconds that it may be away now.
 
     Raises:
         StorageError: If it is locked, read-only, no database, one of something else, or not there.
@@ -77,17 +94,20 @@ def open_storage(
         return _open_journal(journal, must_exist)
     parsed = _parse(url)
     engine_kwargs: dict[str, Any] = {}
+    open_database: Callable[..., RDBStorage] = RDBStorage
     if parsed.get_backend_name() == "sqlite":
         _check_sqlite(parsed, must_exist)
         engine_kwargs["connect_args"] = {"timeout": lock_timeout}
     else:
         engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
+        open_database = functools.partial(PatientStorage, patience=patience)
     callback: Any = RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
-    for attempt in range(5):
+    deadline = time.monotonic() + wait
+    for attempt in itertools.count():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return RDBStorage(
+                return open_database(
                     parsed.render_as_string(hide_password=False),
                     engine_kwargs=dict(engine_kwargs),
                     heartbeat_interval=heartbeat_interval,
@@ -100,11 +120,13 @@ def open_storage(
             raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             # Another worker may be making the same tables right now.
-            if attempt == 4 or not _is_race(error):
+            raced = _is_race(error) and attempt < 4
+            away = isinstance(error, OperationalError) and time.monotonic() < deadline
+            if not (raced or away):
                 raise StorageError(
                     f"{_shown(parsed)} must be usable, but: {_first_line(error)}"
                 ) from None
-            time.sleep(0.2 * (attempt + 1))
+            time.sleep(min(0.2 * (attempt + 1), 2.0))
     raise AssertionError("unreachable")
 
 
@@ -136,11 +158,36 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     return FileSystemArtifactStore(base_path=path)
 
 
+def prepare(study: optuna.Study, waiting: FrozenTrial) -> None:
+    """Let a waiting trial that is about to be set running be found if this process dies."""
+    storage = study._storage
+    if is_heartbeat_enabled(storage):
+        storage.record_heartbeat(waiting._trial_id)  # type: ignore[attr-defined]
+    storage.set_trial_system_attr(waiting._trial_id, WORKER, worker_mark(waiting.number))
+
+
 def claim(trial: optuna.Trial) -> None:
     """Note on a running trial which process runs it."""
+    trial.storage.set_trial_system_attr(trial._trial_id, WORKER, worker_mark(trial.number))
+
+
+def worker_mark(number: int) -> list[Any]:
+    """What says that this process runs the trial of that number."""
     # With the number, since a queued copy of a killed trial inherits its attributes.
-    worker: list[Any] = [_machine(), os.getpid(), _started(os.getpid()), trial.number]
-    trial.storage.set_trial_system_attr(trial._trial_id, _WORKER, worker)
+    return [_machine(), os.getpid(), _started(os.getpid()), number]
+
+
+def worker_is_here(mark: Sequence[Any]) -> bool | None:
+    """Whether the process of a mark lives; ``None`` if it is another machine's."""
+    machine, pid, started, _ = mark
+    return _started(pid) == started if machine == _machine() else None
+
+
+def hurry(storage: BaseStorage) -> None:
+    """Wait no longer for a database that is away: somebody wants this process to end."""
+    backend = getattr(storage, "_backend", storage)
+    if isinstance(backend, PatientStorage):
+        backend.hurry()
 
 
 def reclaim(study: optuna.Study) -> list[int]:
@@ -156,19 +203,40 @@ def reclaim(study: optuna.Study) -> list[int]:
     storage = study._storage
     numbers = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        machine, pid, started, number = trial.system_attrs.get(_WORKER) or (None, 0, 0, -1)
-        if number != trial.number or machine != _machine() or _started(pid) == started:
+        mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
+        if mark[-1] != trial.number or worker_is_here(mark) is not False:
             continue
         try:
             storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
         except UpdateFinishedTrialError:  # another worker was faster
             continue
-        _retry(study, storage.get_trial(trial._trial_id))
+        retry(study, storage.get_trial(trial._trial_id))
         numbers.append(trial.number)
     return numbers
 
 
-def _retry(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+def requeue(study: optuna.Study) -> list[int]:
+    """Queue again what was failed by a process that died before it could do so itself.
+
+    To fail a killed trial and to queue its parameters again are two steps on any storage.
+
+    Returns:
+        The numbers of the trials, those that were killed too often included.
+    """
+    trials = study.get_trials(deepcopy=False)
+    again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    numbers = []
+    for trial in trials:
+        ours = (trial.system_attrs.get(WORKER) or [-1])[-1] == trial.number
+        interrupted = trial.user_attrs.get("status", "ok") == "ok"
+        if trial.state == TrialState.FAIL and ours and interrupted and trial.number not in again:
+            retry(study, copy.deepcopy(trial))  # which it would alter
+            numbers.append(trial.number)
+    return numbers
+
+
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the parameters of a killed trial again, unless that was done too often."""
     get_callback = getattr(study._storage, "get_heartbeat_stale_trial_callback", lambda: None)
     callback = get_callback()
     if callback is None:

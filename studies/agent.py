@@ -158,9 +158,9 @@ def _run(spec: AgentSpec, script: Testbed, workers: int) -> None:
             if workers == 1:
                 work(spec, progress.update)
                 return
-            study = open_code_study(spec, script, open_storage(spec.storage))
+            study = open_code_study(spec, script, open_storage(spec.storage, patience=0))
             shared = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
-            share_work(study, work, shared, workers, progress.update)
+            share_work(study, work, shared, workers, progress.update, progress.say)
         except KeyboardInterrupt:
             raise Failed(f"stopped; to go on:\n  {options.this_command()}") from None
 

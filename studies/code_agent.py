@@ -50,6 +50,7 @@ from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
+from objective.results import Results
 from objective.run import one_line
 from objective.run import script_environment
 from objective.sandbox import NONE
@@ -262,6 +263,7 @@ def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -
         failure_value=None,
         artifact_store=artifacts,
         sandbox=sandbox,
+        results=Results((spec.artifacts or artifact_folder(spec.storage)) / "results"),
     )
     CodeAgent(spec, study, objective, chat, artifacts).run(watch)
     return study
@@ -293,13 +295,13 @@ class CodeAgent:
         self._prepare()
         while True:
             with alone(self._lock_file):
-                recover(study)
+                recover(study, self._objective.results)
                 self._enqueue_baselines()
                 claimed = self._claim()
             trials = study.get_trials(deepcopy=False)
             watch(trials)
             if claimed is not None:
-                evaluate(study, claimed, self._run)
+                evaluate(study, claimed, self._run, self._objective.results)
             elif self._baselines_left(trials) == 0 and self._room(trials):
                 self._propose(trials)
             elif any(t.state == TrialState.RUNNING for t in trials):

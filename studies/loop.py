@@ -13,6 +13,9 @@ that it is enqueued only once. Trials that were killed come back as WAITING copi
 Database servers and journals let only one process win a claim. SQLite does not: Optuna reads the
 state and then sets it, without a lock in between (`SELECT ... FOR UPDATE` is nothing to SQLite),
 and two processes that meet there both run the trial. A lock file keeps them apart.
+
+*Faults.* A process may die between any two statements here, and its database may be away at any
+of them: `objective.storage` says how trials come back, `objective.results` how results do.
 """
 
 from __future__ import annotations
@@ -24,19 +27,26 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 import fcntl
+import threading
 import time
 from typing import Any
 
 import optuna
 from optuna.storages import fail_stale_trials
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective import TrialFailed
+from objective.objective import ArtifactError
+from objective.results import Results
+from objective.results import tell_kept
+from objective.storage import hurry
+from objective.storage import prepare
 from objective.storage import reclaim
+from objective.storage import requeue
 from studies.budget import Budget
 from studies.budget import is_ok
 from studies.errors import Failed
@@ -47,6 +57,7 @@ from studies.methods import Setup
 # Failures that say more about the script or its set-up than about its hyperparameters.
 BROKEN = ("crash", "no-metric")
 POLL_SECONDS = 1.0
+_JOIN_SECONDS = 2.0  # for a heartbeat that is being written
 
 Objective = Callable[[optuna.Trial], float]
 Watch = Callable[[Sequence[FrozenTrial]], None]
@@ -71,6 +82,7 @@ class StudyLoop:
             will do for a single process, and on storages other than SQLite: there, two processes
             that need a new trial at the same moment may both create one, and the surplus one
             stays WAITING until the study is extended.
+        results: Where the objective keeps results until the storage has them.
     """
 
     study: optuna.Study
@@ -80,6 +92,7 @@ class StudyLoop:
     setup: Setup
     budget: Budget
     lock_file: str | None = None
+    results: Results | None = None
 
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the budget is used up and no other process is at a trial of the study.
@@ -95,14 +108,14 @@ class StudyLoop:
         study.sampler = self.method.sampler(self.setup, 0)
         while True:
             with alone(self.lock_file):
-                recover(study)
+                recover(study, self.results)
                 claimed = self._claim()
             trials = study.get_trials(deepcopy=False)
             watch(trials)
             if claimed is not None:
                 if self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
-                evaluate(study, claimed, self.objective)
+                evaluate(study, claimed, self.objective, self.results)
                 self._refuse_to_waste_time(claimed)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 # Another process is at it, or was killed; then the trial will come back to us.
@@ -155,8 +168,14 @@ def alone(lock_file: str | None) -> Iterator[None]:
         yield
 
 
-def recover(study: optuna.Study) -> None:
-    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere."""
+def recover(study: optuna.Study, results: Results | None = None) -> None:
+    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere.
+
+    What had been measured by then isn't repeated, but told.
+    """
+    requeue(study)
+    if results is not None:
+        tell_kept(study, results)
     reclaim(study)
     fail_stale_trials(study)
 
@@ -164,35 +183,93 @@ def recover(study: optuna.Study) -> None:
 def take(study: optuna.Study, waiting: FrozenTrial) -> bool:
     """Set a waiting trial running; False if another process was faster."""
     try:
+        prepare(study, waiting)
         return study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
     except optuna.exceptions.UpdateFinishedTrialError:
         return False  # It is even done with it.
 
 
-def evaluate(study: optuna.Study, claimed: FrozenTrial, objective: Objective) -> None:
+@contextmanager
+def _heartbeats(study: optuna.Study, claimed: FrozenTrial) -> Iterator[None]:
+    """Say now and then that the trial is alive.
+
+    Optuna's own thread ends with the first error, and with a database that is away it would let
+    nobody leave.
+    """
+    storage: Any = study._storage
+    if not is_heartbeat_enabled(storage):
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(storage.get_heartbeat_interval()):
+            try:
+                storage.record_heartbeat(claimed._trial_id)
+            except Exception:
+                pass  # the trial's own thread will say so, if it is anything to speak of
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_JOIN_SECONDS)
+
+
+def evaluate(
+    study: optuna.Study,
+    claimed: FrozenTrial,
+    objective: Objective,
+    results: Results | None = None,
+) -> None:
     """Evaluate a trial that was taken, and tell the study what came of it.
 
     Raises:
-        Exception: Whatever the objective raised that isn't a verdict on the trial, which was then
-            put back to be tried again. So does KeyboardInterrupt.
+        ArtifactError: From the objective, after its value was told.
+        Exception: Whatever else the objective raised that isn't a verdict on the trial, which was
+            then put back to be tried again. So does KeyboardInterrupt.
     """
+    storage = study._storage
     try:
-        with get_heartbeat_thread(claimed._trial_id, study._storage):
+        with _heartbeats(study, claimed):
             trial = optuna.Trial(study, claimed._trial_id)
+            unkept: ArtifactError | None = None
+            value: float | None = None
             try:
                 value = objective(trial)
             except optuna.TrialPruned:
                 study.tell(trial, state=TrialState.PRUNED)
             except TrialFailed:
                 study.tell(trial, state=TrialState.FAIL)
-            else:
+            except ArtifactError as error:
+                unkept, value = error, error.value
+                if value is None:
+                    study.tell(trial, state=TrialState.FAIL)
+            if value is not None:
                 study.tell(trial, value)
+        if results is not None:
+            results.drop(study.study_name, claimed.number)
     except Exception:
-        if _put_back(study, claimed):
+        if not _told(study, claimed, results) and _put_back(study, claimed):
             raise
     except KeyboardInterrupt:
-        _put_back(study, claimed)
+        hurry(storage)
+        if not _told(study, claimed, results):
+            _put_back(study, claimed)
         raise
+    else:
+        if unkept is not None:
+            raise unkept
+
+
+def _told(study: optuna.Study, claimed: FrozenTrial, results: Results | None) -> bool:
+    """Tell what the trial came to, if its training was done before something went wrong."""
+    try:
+        return results is not None and claimed.number in tell_kept(study, results)
+    except Exception:  # the storage is what went wrong: next time
+        return False
 
 
 def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:

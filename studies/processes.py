@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
+import logging
 import multiprocessing
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait
@@ -51,8 +52,9 @@ class Event:
 
     Attributes:
         job: Its name.
-        kind: ``started``, ``said``, ``done`` or ``failed``.
-        what: What was said; of a failure one line that says why.
+        kind: ``started``, ``said``, ``done``, ``failed``, or ``replaced`` if its process was killed
+            and another one takes its place.
+        what: What was said; of a failure or a kill one line that says why.
         status: Exit status that the failure deserves, see `studies.errors`.
     """
 
@@ -62,13 +64,20 @@ class Event:
     status: int = 0
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]], None]) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    workers: int,
+    watch: Callable[[Sequence[Event]], None],
+    replace: Callable[[Job], bool] = lambda job: False,
+) -> None:
     """Run jobs, at most ``workers`` at the same time, in their order. A failed one stops no other.
 
     Args:
         jobs: The jobs.
         workers: Processes at the same time. The cores are divided among them.
         watch: Is given what is new, every half a second at the latest. What it raises stops all.
+        replace: Is asked about a job whose process was killed by a signal (the system's, for lack
+            of memory, say) whether it begins anew; otherwise it has failed.
     """
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // min(workers, len(jobs) or 1))))
@@ -88,7 +97,15 @@ def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]
                 theirs.close()
                 events.append(Event(job.name, "started"))
             watch(events)
-            watch([_receive(running, c) for c in wait(list(running), POLL_SECONDS)])  # type: ignore[arg-type]
+            events = []
+            for connection in wait(list(running), POLL_SECONDS):
+                job, process = running[connection]  # type: ignore[index]
+                event = _receive(running, connection)  # type: ignore[arg-type]
+                if event.kind == "failed" and (process.exitcode or 0) < 0 and replace(job):
+                    event = Event(job.name, "replaced", event.what)
+                    waiting.appendleft(job)
+                events.append(event)
+            watch(events)
     finally:
         for _, process in running.values():
             if process.pid is not None:
@@ -118,6 +135,7 @@ def _receive(running: dict[Connection, tuple[Job, SpawnProcess]], connection: Co
 
 def _work(job: Job, connection: Connection) -> None:
     quiet_optuna()
+    logging.getLogger("objective").setLevel(logging.ERROR)  # who started it says it once
     stop_by_signal()
     parent = multiprocessing.parent_process()
 

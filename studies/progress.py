@@ -63,6 +63,10 @@ class Bar:
     ) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(line, markup=False)
+
     def show(self, done: float, total: float | None, text: str) -> None:
         """Draw the bar: so much of the total, and what is to be read beside it."""
         self._bar.update(self._task, completed=done, total=total, description=text)

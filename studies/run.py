@@ -145,7 +145,7 @@ def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
             if workers == 1:
                 study = run_study(spec, progress.update)
             else:
-                study = run_workers(spec, workers, progress.update)
+                study = run_workers(spec, workers, progress.update, progress.say)
         except KeyboardInterrupt:
             progress.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
             raise typer.Exit(1) from None

@@ -19,11 +19,15 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.patient import PATIENCE
+from objective.results import Results
 from objective.storage import artifact_folder
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from studies.budget import Budget
+from studies.budget import is_evaluated
 from studies.bulk import add_trials
+from studies.errors import explain
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.loop import alone
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Chat
 
 EMBEDDED = "embedded"
+# Workers killed and replaced, for each worker, without a trial that was finished in between.
+REPLACEMENTS = 3
 
 
 class StudyConflict(Misuse):
@@ -271,14 +277,17 @@ def run_study(spec: StudySpec, watch: Watch = lambda trials: None) -> optuna.Stu
     storage = open_storage(spec.storage)
     study = open_study(spec, testbed, storage)
     artifacts = open_artifacts(spec.storage, spec.artifacts)
+    folder = spec.artifacts or artifact_folder(spec.storage)
+    results = Results(folder / "results")
     loop = StudyLoop(
         study,
-        make_objective(spec, testbed, artifacts),
+        make_objective(spec, testbed, artifacts, results),
         testbed.baseline,
         method,
         replace(setup(spec, testbed, chat), artifact_store=artifacts),
         spec.budget,
-        lock_file=str((spec.artifacts or artifact_folder(spec.storage)) / "claim.lock"),
+        lock_file=str(folder / "claim.lock"),
+        results=results,
     )
     if spec.surrogate is not None and not method.uses_llm:
         _run_in_memory(loop, storage, watch)
@@ -291,6 +300,7 @@ def make_objective(
     spec: StudySpec,
     testbed: Testbed | Surrogate,
     artifacts: FileSystemArtifactStore,
+    results: Results,
 ) -> Objective:
     """What evaluates the trials of a spec."""
     if isinstance(testbed, Testbed):
@@ -299,6 +309,7 @@ def make_objective(
             train_seconds=spec.budget.train_seconds,
             memory_limit_mb=spec.memory_limit_mb,
             artifact_store=artifacts,
+            results=results,
         )
     from objective.surrogate import SurrogateObjective
 
@@ -316,23 +327,35 @@ def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch:
     stored = loop.study
     memory = optuna.create_study(direction=stored.direction, pruner=stored.pruner)
     memory.add_trials(stored.get_trials(deepcopy=False))
-    replace(loop, study=memory, lock_file=None).run(watch)
+    replace(loop, study=memory, lock_file=None, results=None).run(watch)
     with alone(loop.lock_file):  # another process may have run the same
         there = len(stored.get_trials(deepcopy=False))
         if new := memory.get_trials(deepcopy=False)[there:]:
             add_trials(stored, storage, new)
 
 
-def run_workers(spec: StudySpec, workers: int, watch: Watch = lambda trials: None) -> optuna.Study:
+def run_workers(
+    spec: StudySpec,
+    workers: int,
+    watch: Watch = lambda trials: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> optuna.Study:
     """Do a study's trials in several processes, each of them running `run_study`.
+
+    Args:
+        spec: The study.
+        workers: Processes.
+        watch: Is given the study's trials whenever that may be news.
+        say: Is given a line for people when a worker was killed and replaced.
 
     Raises:
         Misuse, Failed: What the first worker that failed said.
     """
-    study = open_study(spec, load_testbed(spec), open_storage(spec.storage))
+    # Who only watches needn't wait for a database that is away: workers do.
+    study = open_study(spec, load_testbed(spec), open_storage(spec.storage, patience=0))
     if METHODS[spec.method].uses_llm:
         spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
-    share_work(study, run_study, spec, workers, watch)
+    share_work(study, run_study, spec, workers, watch, say)
     return study
 
 
@@ -342,26 +365,58 @@ def share_work(
     spec: object,
     workers: int,
     watch: Watch,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Call `work(spec, watch)` in several processes and wait for them, watching the study.
+
+    A worker that was killed is replaced, and the next worker that looks for a trial repeats the
+    one it was at. Where all of them are killed, a limit ends it: ``REPLACEMENTS`` for each worker
+    without a trial that was finished in between.
 
     Raises:
         Misuse, Failed: What the first worker that failed said.
     """
     failures: list[Event] = []
+    replaced = finished = 0
+    away = False
 
     def look(events: Sequence[Event]) -> None:
-        failures.extend(event for event in events if event.kind == "failed")
-        watch(study.get_trials(deepcopy=False))
+        nonlocal replaced, finished, away
+        for event in events:
+            if event.kind == "failed":
+                failures.append(event)
+            elif event.kind == "replaced":
+                say(f"a worker is replaced: {event.what} ({replaced} of {REPLACEMENTS * workers})")
+        try:
+            trials = study.get_trials(deepcopy=False)
+        except optuna.exceptions.StorageInternalError as error:
+            if not away:
+                say(f"the workers wait for the database: {explain(error)[0]}")
+            away = True
+            return
+        if away:
+            say("the database is back")
+            away = False
+        now = sum(map(is_evaluated, trials))
+        if now > finished:
+            replaced, finished = 0, now
+        watch(trials)
 
-    run_jobs([Job("worker", _share, (work, spec))] * workers, workers, look)
+    def replace_worker(job: Job) -> bool:
+        nonlocal replaced
+        replaced += 1
+        return replaced <= REPLACEMENTS * workers
+
+    jobs = [Job("worker", _share, (work, spec))] * workers
+    run_jobs(jobs, workers, look, replace_worker)
     if failures:
         first = failures[0]
         raise (Misuse if first.status == 2 else Failed)(first.what)
 
 
-def _share(work_and_spec: tuple[Callable[[Any, Watch], object], object], tell: Tell) -> None:
+def _share(work_and_spec: tuple[Callable[[Any, Watch], object], Any], tell: Tell) -> None:
     work, spec = work_and_spec
+    open_storage(spec.storage, wait=PATIENCE)  # it was there, but may be away just now
     work(spec, lambda trials: tell(None))
 
 

@@ -39,47 +39,81 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+class PostgresServer:
+    """A server of our own, which a test may stop and start.
+
+    Args:
+        bin_: Folder of its programs.
+        folder: For everything that it writes.
+    """
+
+    def __init__(self, bin_: Path, folder: Path) -> None:
+        self._bin = bin_
+        self._folder = folder
+        # PostgreSQL refuses to run as root, so root hands the folder to the package's own user.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(folder, self._user)
+        self.port = free_port()
+        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}"  # without a database
+        data = str(folder / "data")
+        self._run("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._bin / program), *arguments],
+            user=self._user,
+            cwd=self._folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", *arguments)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._control("-o", options, "-l", f"{self._folder}/log", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """``fast`` ends its connections, ``immediate`` is as a crash."""
+        self._control("-m", mode, "stop")
+
+    def is_up(self) -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL, without a database's name, of a PostgreSQL server that dies with the session."""
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that dies with the session. Who stops it starts it again."""
     binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
     on_path = shutil.which("initdb")
     if not binaries and not on_path:
         _missing("a PostgreSQL server", "postgresql")
     bin_ = Path(binaries[-1] if binaries else os.path.dirname(on_path or ""))
-    # PostgreSQL refuses to run as root, so root hands the folder to the package's own user.
-    user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if user:
-        shutil.chown(folder, user)
-    port = free_port()
-
-    def run(*argv: str) -> None:
-        subprocess.run(
-            argv, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60
-        )
-
-    data = str(folder / "data")
-    run(str(bin_ / "initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--no-sync")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run(str(bin_ / "pg_ctl"), "-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start")
+    server = PostgresServer(bin_, folder)
+    server.start()
     try:
-        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+        yield server
     finally:
-        run(str(bin_ / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+        if server.is_up():
+            server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> str:
+def postgres_url(postgres_server: PostgresServer) -> str:
     """The URL of an empty PostgreSQL database."""
     import psycopg
 
     name = f"t{uuid.uuid4().hex}"
-    plain = postgres_server.replace("+psycopg", "")
+    plain = postgres_server.url.replace("+psycopg", "")
     with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{postgres_server}/{name}"
+    return f"{postgres_server.url}/{name}"
 
 
 StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]

@@ -122,7 +122,7 @@ def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: P
         value = list(worker)
         study._storage.set_trial_system_attr(
             trial._trial_id,
-            storage_module._WORKER,
+            storage_module.WORKER,
             value,  # type: ignore[arg-type]
         )
 
@@ -150,7 +150,7 @@ def test_parameters_that_kill_their_process_are_given_up(tmp_path: Path) -> None
         worker: list[object] = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
         study._storage.set_trial_system_attr(
             trial._trial_id,
-            storage_module._WORKER,
+            storage_module.WORKER,
             worker,  # type: ignore[arg-type]
         )
         reclaim(study)

@@ -1,0 +1,174 @@
+"""Results of trainings on their way into the storage, so that none is lost on it.
+
+A training may take hours, and the moment at which it ends may be the one at which the database is
+away or the worker dies. So its result is written to a small file before anything else is done with
+it, and the file is removed when the storage has it. What is left over, by this process or another
+one, is told later: :func:`tell_kept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective.storage import prepare
+from objective.storage import WORKER
+from objective.storage import worker_is_here
+from objective.storage import worker_mark
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one training.
+
+    Attributes:
+        study: Name of the study.
+        trial: Number of the trial.
+        worker: `objective.storage.worker_mark` of the process that trained. Together with the
+            start of that process it says which trial of that number, should the database have
+            been made anew.
+        params: The trial's parameters.
+        attributes: User attributes that describe the training.
+        value: The trial's value; ``None`` if it is to be marked as failed.
+    """
+
+    study: str
+    trial: int
+    worker: list[Any]
+    params: dict[str, Any]
+    attributes: dict[str, Any]
+    value: float | None
+
+
+class Results:
+    """A folder of results that the storage may not have yet.
+
+    Args:
+        folder: Made when it is needed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def keep(
+        self, trial: optuna.Trial, attributes: Mapping[str, Any], value: float | None
+    ) -> None:
+        """Write a result. A disk that is full only means that the storage must be there."""
+        result = Result(
+            trial.study.study_name,
+            trial.number,
+            worker_mark(trial.number),
+            trial.params,
+            dict(attributes),
+            value,
+        )
+        path = self._path(result.study, result.trial)
+        beside = path.with_suffix(f".{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside.open("w") as file:
+                json.dump(asdict(result), file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+
+    def drop(self, study: str, trial: int) -> None:
+        """Remove a result that the storage has, or has no use for."""
+        self._path(study, trial).unlink(missing_ok=True)
+
+    def of(self, study: str) -> list[Result]:
+        """What is kept of a study."""
+        found = []
+        for path in sorted(self.folder.glob(f"{_key(study)}-*.json")):
+            try:
+                result = Result(**json.loads(path.read_text()))
+            except (OSError, ValueError, TypeError):  # dropped just now, or not ours
+                continue
+            if result.study == study:
+                found.append(result)
+        return found
+
+    def _path(self, study: str, trial: int) -> Path:
+        return self.folder / f"{_key(study)}-{trial}.json"
+
+
+def _key(study: str) -> str:
+    return hashlib.sha256(study.encode()).hexdigest()[:16]  # names may be anything
+
+
+def tell_kept(study: optuna.Study, results: Results) -> list[int]:
+    """Tell the results that never reached the storage, and drop those that are settled.
+
+    A trial that was given up meanwhile can't take its result any more, but the copy that waits to
+    repeat it can. If that already runs, or is done, the training was made twice, and the second
+    one counts.
+
+    Call it in turns (see `objective.storage.reclaim`), with no trial of this process unfinished.
+
+    Returns:
+        The numbers of the trials that now have their result.
+    """
+    kept = results.of(study.study_name)
+    if not kept:
+        return []
+    told = []
+    for result in kept:
+        trials = study.get_trials(deepcopy=False)
+        if not _is_of(result, trials):
+            continue  # of another database whose artifacts are here too
+        trial = trials[result.trial]
+        if trial.state == TrialState.RUNNING:
+            if worker_is_here(result.worker) is not False and not _is_ours(result):
+                continue  # its worker is about to tell it
+            told += _tell(study, trial, result)
+        elif trial.state == TrialState.FAIL:
+            copies = [
+                t
+                for t in trials
+                if trial.number in t.system_attrs.get("retry_history", ())
+                and t.state == TrialState.WAITING
+                and t.params == result.params
+            ]
+            if copies:
+                prepare(study, copies[-1])
+                if study._storage.set_trial_state_values(copies[-1]._trial_id, TrialState.RUNNING):
+                    told += _tell(study, copies[-1], result)
+        results.drop(result.study, result.trial)
+    return told
+
+
+def _is_of(result: Result, trials: list[FrozenTrial]) -> bool:
+    if result.trial >= len(trials):
+        return False
+    trial = trials[result.trial]
+    return trial.system_attrs.get(WORKER) == result.worker and trial.params == result.params
+
+
+def _is_ours(result: Result) -> bool:
+    return result.worker == worker_mark(result.trial)
+
+
+def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:
+    try:
+        for key, value in result.attributes.items():
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        if result.value is None:
+            study.tell(trial.number, state=TrialState.FAIL)
+        else:
+            study.tell(trial.number, result.value)
+    except (UpdateFinishedTrialError, ValueError):  # another process has finished it
+        return []
+    return [trial.number]

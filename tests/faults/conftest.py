@@ -1,0 +1,68 @@
+"""A testbed that trains nothing, and its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import time
+
+import optuna
+import psutil
+import pytest
+
+from objective.storage import open_storage
+from tests.faults.invariants import write_testbed
+from tests.studies.conftest import cli as cli
+
+
+SECONDS = 90.0  # for what has to happen at all
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger"
+    path.touch()
+    monkeypatch.setenv("AUTORESEARCH_LEDGER", str(path))
+    return path
+
+
+@pytest.fixture
+def bed(tmp_path: Path, ledger: Path) -> Path:
+    return write_testbed(tmp_path / "bed")
+
+
+def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Wait until something is the case."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.1)
+
+
+def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:
+    """Of a ``run`` of study ``s``."""
+    options = {"method": "random", "study": "s", "trials": trials, **others}
+    words: list[object] = ["run", "--testbed", bed, "--storage", storage]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
+def load(storage: str) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=open_storage(storage))
+
+
+def trained(ledger: Path) -> int:
+    return len(ledger.read_text().splitlines())
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The worker processes of a command."""
+    found = []
+    for child in psutil.Process(pid).children():
+        try:
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,221 @@
+"""Workers that are killed, paused, or twice as many as somebody meant to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import multiprocessing
+import os
+from pathlib import Path
+import random
+import signal
+import time
+
+import optuna
+from optuna.trial import TrialState
+import pytest
+
+from objective import storage as storage_module
+from objective.storage import open_storage
+from studies.budget import Budget
+from studies.errors import Failed
+from studies.loop import recover
+from studies.loop import StudyLoop
+from studies.loop import Watch
+from studies.methods import METHODS
+from studies.methods import Setup
+from studies.study import share_work
+from tests.faults.conftest import arguments
+from tests.faults.conftest import load
+from tests.faults.conftest import trained
+from tests.faults.conftest import until
+from tests.faults.conftest import workers_of
+from tests.faults.invariants import check
+from tests.studies.conftest import Cli
+
+
+def _open(url: str) -> optuna.Study:
+    storage = open_storage(url, heartbeat_interval=1, grace_period=2)
+    return optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+
+
+def _work(study: optuna.Study) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        storage_module.claim(trial)
+        return trial.suggest_float("x", 0, 1)
+
+    StudyLoop(
+        study, objective, {"x": 0.5}, METHODS["random"], Setup(seed=0, n_trials=4), Budget(4)
+    ).run()
+
+
+def _in_a_process_that_dies(work: Callable[[], object]) -> None:
+    def run() -> None:
+        work()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _die(*args: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment", "machine"),
+    [
+        ("sqlite", "before", "this"),
+        ("sqlite", "after", "this"),
+        ("sqlite", "after", "another"),
+        ("postgres", "after", "another"),
+        ("journal", "after", "this"),
+    ],
+)
+def test_a_worker_that_dies_while_it_claims_leaves_no_zombie(
+    kind: str,
+    moment: str,
+    machine: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    url = {"sqlite": f"sqlite:///{tmp_path}/s.db", "journal": f"journal:{tmp_path}/s.log"}.get(
+        kind
+    )
+    url = url or request.getfixturevalue("postgres_url")
+
+    def killed() -> None:
+        if machine == "another":
+            storage_module._machine = lambda: "another"
+        study = _open(url)
+        really = study._storage.set_trial_state_values
+
+        def claim(trial_id: int, state: TrialState, values: object = None) -> bool:
+            if moment == "after":
+                really(trial_id, state)
+            _die()
+            return False
+
+        study._storage.set_trial_state_values = claim  # type: ignore[method-assign]
+        _work(study)
+
+    _in_a_process_that_dies(killed)
+    study = _open(url)
+    [trial] = study.trials
+    assert trial.state == (TrialState.RUNNING if moment == "after" else TrialState.WAITING)
+    _work(study)
+    done = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(done) == 4 and [t.params["x"] for t in done].count(0.5) == 1
+    assert {t.state for t in study.trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def test_a_worker_that_dies_between_failing_a_trial_and_queueing_it_again_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+
+    def killed_in_a_trial() -> None:
+        study = _open(url)
+        study._storage.record_heartbeat = lambda trial_id: None  # type: ignore[attr-defined]
+        monkeypatch.setattr(optuna.Trial, "suggest_float", _die)
+        _work(study)
+
+    def killed_at_its_rescue() -> None:
+        monkeypatch.setattr(storage_module, "retry", _die)
+        recover(_open(url))
+
+    _in_a_process_that_dies(killed_in_a_trial)
+    _in_a_process_that_dies(killed_at_its_rescue)
+    study = _open(url)
+    assert [t.state for t in study.trials] == [TrialState.FAIL]
+    _work(study)
+    assert [t.state.name for t in study.trials] == ["FAIL", *["COMPLETE"] * 4]
+    assert study.trials[1].params == {"x": 0.5}
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_repeated(
+    cli: Cli, bed: Path, ledger: Path
+) -> None:
+    command = arguments(bed, cli.storage, 10, workers=2, train_seconds="0.4s")
+    process = cli.start(*command)
+    until(lambda: trained(ledger) >= 2)
+    workers_of(process.pid)[0].kill()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "a worker is replaced: its process was killed by SIGKILL (1 of 6)" in err
+    study = load(cli.storage)
+    check(study, ledger, trials=10, kills=1)
+    assert len({t.system_attrs[storage_module.WORKER][1] for t in study.trials}) == 3
+
+
+@dataclass(frozen=True)
+class _Spec:
+    storage: str
+
+
+def _die_at_work(spec: _Spec, watch: Watch) -> None:
+    _die()
+
+
+def test_workers_that_are_always_killed_are_not_replaced_for_ever(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    lines: list[str] = []
+    with pytest.raises(Failed, match="its process was killed by SIGKILL"):
+        share_work(_open(url), _die_at_work, _Spec(url), 1, lambda trials: None, lines.append)
+    assert [line.rpartition("(")[2] for line in lines] == [f"{n} of 3)" for n in (1, 2, 3)]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_workers_killed_at_random_moments_lose_nothing(
+    kind: str, cli: Cli, bed: Path, ledger: Path, request: pytest.FixtureRequest
+) -> None:
+    url = cli.storage if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    process = cli.start(*arguments(bed, url, 40, workers=3, method="cma-es"))
+    chance = random.Random(0)
+    kills = 0
+    while process.poll() is None and trained(ledger) < 30:
+        time.sleep(chance.uniform(0.5, 4))
+        if workers := workers_of(process.pid):
+            chance.choice(workers).kill()
+            kills += 1
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert kills >= 3
+    check(load(url), ledger, trials=40, kills=kills)
+    assert cli(*arguments(bed, url, 42, workers=1, method="cma-es")).returncode == 0
+    check(load(url), ledger, trials=42, kills=kills)
+
+
+@pytest.mark.faults
+def test_a_worker_that_is_paused_for_longer_than_its_heartbeat_harms_nobody(
+    cli: Cli, bed: Path, ledger: Path
+) -> None:
+    """Its trial is repeated by the others; what it brings when it wakes is not counted twice."""
+    command = arguments(bed, cli.storage, 12, workers=2, train_seconds="0.5s")
+    process = cli.start(*command)
+    until(lambda: trained(ledger) >= 3)
+    paused = workers_of(process.pid)[0]
+    paused.suspend()
+    until(lambda: any(t.state == TrialState.FAIL for t in load(cli.storage).trials), 120)
+    paused.resume()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    check(load(cli.storage), ledger, trials=12, kills=1)  # the paused training was repeated
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_two_commands_started_by_mistake_share_one_study(
+    kind: str, cli: Cli, bed: Path, ledger: Path, request: pytest.FixtureRequest
+) -> None:
+    url = cli.storage if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    both = [cli.start(*arguments(bed, url, 20, workers=2)) for _ in range(2)]
+    until(lambda: trained(ledger) >= 4)
+    workers_of(both[0].pid)[0].kill()
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    check(load(url), ledger, trials=20, kills=1)
