@@ -11,7 +11,6 @@ import math
 from typing import Any
 from typing import TYPE_CHECKING
 
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -65,9 +64,8 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     anything was evaluated, and those that the storage has queued again were interrupted.
     """
     trials = study._get_trials(deepcopy=False, use_cache=False)
-    interrupted = {
-        number for t in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(t)
-    }
+    # What Optuna's callbacks write; their own function to read it warns that it is experimental.
+    interrupted = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
     return [
         t
         for t in trials
