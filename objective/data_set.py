@@ -1,6 +1,7 @@
 """Trials of a testbed in one compressed file, with all that is needed to use them elsewhere.
 
-The file is JSON, compressed by xz::
+The file is JSON, compressed by xz (a package of OptunaHub, which takes no binary files, has it as
+text)::
 
     {
       "format": 1,
@@ -164,13 +165,16 @@ class DataSet:
 
     @classmethod
     def read(cls, path: Path) -> DataSet:
-        """Read a file that :meth:`write` wrote.
+        """Read a file that :meth:`write` wrote, compressed or not.
 
         Raises:
             DataSetError: If it is something else.
         """
         try:
-            document = json.loads(lzma.decompress(path.read_bytes()))
+            content = path.read_bytes()
+            if not content.startswith(b"{"):
+                content = lzma.decompress(content)
+            document = json.loads(content)
             if document["format"] != _FORMAT:
                 raise DataSetError(
                     f"{path} must have format {_FORMAT}, but has {document['format']};"

@@ -1,4 +1,4 @@
-"""``publish``: the samplers as packages for OptunaHub's registry, built and checked."""
+"""``publish``: the samplers and the benchmark as packages for OptunaHub's registry, built and checked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from studies import options
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.publish import build_package
-from studies.publish import check_in_clean_environment
-from studies.publish import check_package
-from studies.publish import packages
+from studies.publish import PublishError
+from studies.publish import ROOT
+from studies.publish import sources
+from studies.publish_checks import check_package
+from studies.publish_environment import check_in_clean_environment
 
 
 def publish(
@@ -33,13 +35,14 @@ def publish(
         bool,
         typer.Option(
             "--clean-environment",
-            help="Also install each package's requirements.txt into a new environment, and import "
-            "it and run its example there. Takes minutes, and the package index.",
+            help="Also install each package's requirements.txt into a new environment, and load "
+            "it and run its examples there, with the embedded language model. Takes minutes, git "
+            "and the package index.",
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build a package for OptunaHub from each sampler, and check it as the registry's CI would.
+    """Build packages for OptunaHub, of the samplers and a benchmark, and check them as its CI would.
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """
@@ -48,21 +51,31 @@ def publish(
             f"--into must be a checkout of optunahub-registry, but {into} has no package/."
         )
     verdicts = {}
-    for name in packages():
-        package = build_package(name, out.resolve())
-        problems = check_package(package).problems
+    for source in sources(ROOT):
+        try:
+            verdicts[source.package] = check_package(build_package(source, out.resolve(), ROOT))
+        except PublishError as error:
+            verdicts[source.package] = [str(error)]
+    for name, problems in verdicts.items():
+        package = out.resolve() / name
         if clean_environment and not problems:
-            problems += check_in_clean_environment(package)
-        verdicts[name] = problems
+            problems += check_in_clean_environment(package, _embedded_llm())
         if not as_json:
-            print(f"{name}: {'pass' if not problems else 'fail'}")
+            print(f"{name}: {'pass' if not problems else 'fail'}", flush=True)
             for problem in problems:
                 print(f"  {problem}")
         if into is not None and not problems:
-            target = into / "package" / "samplers" / name
+            target = into / "package" / name
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(package, target)
     if as_json:
         print(json.dumps(verdicts, indent=2))
     if any(verdicts.values()):
         raise Failed("not every package passes; mend what is listed and publish again")
+
+
+def _embedded_llm() -> dict[str, str]:
+    """Environment variables of the embedded language model, which this process serves."""
+    from samplers._llm.local import embedded_server
+
+    return {"OPENAI_BASE_URL": embedded_server(), "OPENAI_API_KEY": "none"}

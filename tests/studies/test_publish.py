@@ -1,31 +1,61 @@
-"""Packages are self-contained and reproducible, and each way to break one has its sentence."""
+"""Packages are self-contained and the same bytes every time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-import os
+import json
+import lzma
 from pathlib import Path
+import shutil
 
 import pytest
 
+from studies import publish_command
 from studies.publish import build_package
-from studies.publish import check_package
-from studies.publish import packages
+from studies.publish import DATA
 from studies.publish import PublishError
-from studies.publish import rewrite_shared_imports
+from studies.publish import rewrite_imports
+from studies.publish import ROOT
+from studies.publish import sources
+from tests.studies.conftest import Cli
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("name", packages())
-def test_a_package_passes_and_a_second_build_changes_no_byte(name: str, tmp_path: Path) -> None:
-    package = build_package(name, tmp_path)
-    assert check_package(package).problems == []
-    first = tree(tmp_path)
-    build_package(name, tmp_path)
-    assert tree(tmp_path) == first
+def test_the_command_says_pass_of_every_package_and_again_changes_no_byte(
+    cli: Cli, surrogate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = cli.folder / "root"
+    for folder in ("samplers", "objective"):
+        shutil.copytree(ROOT / folder, root / folder)
+    (root / DATA).parent.mkdir(exist_ok=True)
+    shutil.copy(surrogate, root / DATA)
+    monkeypatch.setattr(publish_command, "ROOT", root)
+    (cli.folder / "registry" / "package").mkdir(parents=True)
+
+    done = cli("publish", "--into", "registry")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines() == [f"{source.package}: pass" for source in sources()]
+    out = cli.folder / "dist" / "package"
+    built = tree(out)
+    assert tree(cli.folder / "registry" / "package") == built
+    assert built["benchmarks/autoresearch/surrogate.json"] == lzma.decompress(
+        surrogate.read_bytes()
+    )
+
+    for source in sources(root):
+        build_package(source, out, root)
+    assert tree(out) == built
+
+    shutil.rmtree(root / DATA.rpartition("/")[0])
+    (root / "samplers" / "smac" / "extra.py").write_text("from ..centaur import state\n")
+    monkeypatch.setattr(publish_command, "sources", lambda root: sources(root)[3:])
+    done = cli("publish", "--json")
+    assert done.returncode == 1
+    smac, benchmark = json.loads(done.stdout).values()
+    assert "smac/extra.py:1 says 'from ..centaur import state'" in smac[0]
+    assert "must have a data set" in benchmark[0]
 
 
 def test_only_the_shared_modules_that_are_reached_are_vendored(tmp_path: Path) -> None:
@@ -37,62 +67,49 @@ def test_only_the_shared_modules_that_are_reached_are_vendored(tmp_path: Path) -
         "_llm/a.py": "from .b import B\n",
         "_llm/b.py": "B = 1\n",
         "_llm/c.py": "",
-        "one/sampler.py": "from .._llm.a import A\n",
+        "one/c.py": "",
+        "one/sampler.py": "from .._llm.a import A\nfrom .c import C\n",
     }.items():
         (root / "samplers" / name).write_text(text)
-    package = build_package("one", tmp_path / "dist", root)
-    assert sorted(tree(package)) == ["_llm/__init__.py", "_llm/a.py", "_llm/b.py", "sampler.py"]
-    assert (package / "sampler.py").read_text() == "from ._llm.a import A\n"
+    (source,) = (each for each in sources(root) if each.package == "samplers/one")
+    package = build_package(source, tmp_path / "dist", root)
+    assert sorted(tree(package)) == [
+        "_llm/__init__.py",
+        "_llm/a.py",
+        "_llm/b.py",
+        "c.py",
+        "sampler.py",
+    ]
+    assert (package / "sampler.py").read_text() == "from ._llm.a import A\nfrom .c import C\n"
 
 
 @pytest.mark.parametrize(
-    "line", ["from ..other import x", "from samplers.other import x", "from objective import y"]
+    "line",
+    [
+        "from ..other import x",
+        "from samplers.other import x",
+        "from objective import y",
+        "import objective.run",
+    ],
 )
 def test_an_import_that_cannot_be_published_is_named_by_file_and_line(line: str) -> None:
     with pytest.raises(PublishError, match=r"one/sampler\.py:2"):
-        rewrite_shared_imports(f"import os\n{line}\n", "one/sampler.py")
-
-
-def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def breaking(package: Path) -> None:
-        path = package / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
-
-    return breaking
-
-
-def _large_image(package: Path) -> None:
-    (package / "images").mkdir()
-    (package / "images" / "plot.png").write_bytes(os.urandom(2 * 1024 * 1024))
-
-
-def _unformatted(package: Path) -> None:
-    (package / "extra.py").write_text("x = [1,2]\n")
+        rewrite_imports(f"import os\n{line}\n", "one/sampler.py")
 
 
 @pytest.mark.parametrize(
-    ("breaking", "sentence"),
+    ("dots", "objective", "run", "package"),
     [
-        (
-            _replace("README.md", "## Abstract", "<b>bold</b>\n\n## Abstract"),
-            "must not contain HTML",
-        ),
-        (_replace("README.md", "license:", "licence:"), "must have 'license'"),
-        (
-            _replace("__init__.py", "from .", "from ..other import x\nfrom ."),
-            "import from another",
-        ),
-        (_replace("LICENSE", "MIT License", "Apache License"), "must be the MIT License"),
-        (_large_image, "below 100 KiB together, but got 2048 KiB"),
-        (_unformatted, "ruff format"),
+        (".", "._objective", "._objective.run", "._objective"),
+        (".", ".", ".run", "."),
+        ("..", "..", "..run", ".."),
     ],
-    ids=["html", "missing-field", "other-package", "licence", "image", "unformatted"],
+    ids=["of a package", "inside", "inside a folder"],
 )
-def test_a_broken_package_fails_with_the_right_sentence(
-    breaking: Callable[[Path], None], sentence: str, tmp_path: Path
+def test_imports_of_the_objective_lead_to_its_copy(
+    dots: str, objective: str, run: str, package: str
 ) -> None:
-    package = build_package("smac", tmp_path)
-    breaking(package)
-    assert any(sentence in problem for problem in check_package(package).problems)
+    source = "from objective.run import x\nfrom objective import sandbox\n"
+    assert rewrite_imports(source, "here.py", dots, objective) == (
+        f"from {run} import x\nfrom {package} import sandbox\n"
+    )

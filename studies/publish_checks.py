@@ -1,0 +1,218 @@
+"""What the registry's CI asks of a package, and what its rules say beyond that.
+
+Each check yields a sentence per problem. ``package`` is ``.../<category>/<name>``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+from studies.publish import DATA
+from studies.publish import PUBLISHED_DATA
+from studies.publish import ROOT
+
+
+# https://github.com/optuna/optunahub-registry: header_confirm.py, CONTRIBUTING.md, template/README.md
+FRONT_MATTER = ("author", "title", "description", "tags", "optuna_versions", "license")
+SECTIONS = ("## Abstract", "## APIs", "## Example")
+UNPUBLISHABLE = ("load_local_module(", "repo_owner=", "ref=")
+MAX_IMAGES_BYTES = 100 * 1024  # the registry asks for about 100 kB a package
+CATEGORY_TAGS = {"sampler", "visualization", "pruner", "benchmark", "callback"}
+
+
+def _readme(package: Path) -> str:
+    path = package / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def check_files(package: Path) -> Iterator[str]:
+    """The files that every package has, its name, and the size of its images."""
+    if not package.name.isidentifier():
+        yield f"A package's name must be a Python identifier, but got {package.name!r}."
+    for name in ("__init__.py", "README.md", "LICENSE"):
+        if not (package / name).exists():
+            yield f"{name} is missing."
+    images = sum(p.stat().st_size for p in package.rglob("*") if p.suffix in {".png", ".jpg"})
+    if images > MAX_IMAGES_BYTES:
+        yield (
+            f"The images of a package must stay below {MAX_IMAGES_BYTES // 1024} KiB together, "
+            f"but got {images // 1024} KiB."
+        )
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.suffix not in {".png", ".jpg", ".pyc"} and _is_binary(path):
+            yield f"A package has no binary files but images, but got {path.relative_to(package)}."
+
+
+def _is_binary(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def check_data(package: Path) -> Iterator[str]:
+    """The benchmark comes with its data set."""
+    if package.parent.name == "benchmarks" and not (package / PUBLISHED_DATA).exists():
+        yield (
+            f"The benchmark must have a data set, but there is no {DATA} to make "
+            f"{PUBLISHED_DATA} of: write it by `python -m studies surrogate --out {DATA}`."
+        )
+
+
+def check_licence(package: Path) -> Iterator[str]:
+    """The registry takes the MIT licence only, with its holder filled in."""
+    path = package / "LICENSE"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not text.startswith("MIT License"):
+        first = text.splitlines()[0] if text else ""
+        yield f"LICENSE must be the MIT License, but starts with {first!r}."
+    elif not re.search(r"Copyright \(c\) \d{4} \w+", text):
+        yield "LICENSE must name a year and a holder after 'Copyright (c)'."
+
+
+def check_front_matter(package: Path) -> Iterator[str]:
+    """The README's header has the registry's six fields, of the documented types."""
+    import frontmatter
+
+    header = frontmatter.loads(_readme(package)).metadata
+    for field in FRONT_MATTER:
+        if header.get(field) in (None, "", "None"):
+            yield f"The README's front matter must have {field!r}."
+    versions = header.get("optuna_versions")
+    if versions and not (isinstance(versions, list) and all(isinstance(v, str) for v in versions)):
+        yield f"optuna_versions must be a list of strings such as [5.0.0], but got {versions!r}."
+    tags = header.get("tags")
+    if tags and not (isinstance(tags, list) and CATEGORY_TAGS & set(tags)):
+        yield f"tags must be a list with one of {sorted(CATEGORY_TAGS)}, but got {tags!r}."
+    if header.get("license") not in (None, "", "MIT License"):
+        yield f"license must be 'MIT License', but got {header['license']!r}."
+
+
+def check_readme(package: Path) -> Iterator[str]:
+    """The README has the template's sections, no HTML, and an example that a visitor can run."""
+    text = _readme(package)
+    for section in SECTIONS:
+        if section not in text:
+            yield f"The README must have a section {section!r}."
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    html = re.search(r"</?[a-zA-Z][^>\n]*>|<!--", prose)
+    if html:
+        yield f"The README must not contain HTML (the site drops it), but has {html.group()!r}."
+    for path in (package / "README.md", package / "example.py"):
+        content = path.read_text(encoding="utf-8") if path.exists() else ""
+        for phrase in UNPUBLISHABLE:
+            if phrase in content:
+                yield f"{path.name} must load the package from the registry, but has {phrase!r}."
+
+
+def check_arguments(package: Path) -> Iterator[str]:
+    """The README names every argument of every public class."""
+    text = _readme(package)
+    for name, arguments in _public_classes(package).items():
+        missing = [each for each in arguments if not re.search(rf"\b{each}\b", text)]
+        if missing:
+            yield f"The README must name every argument, but {name} also has {', '.join(missing)}."
+
+
+def _public_classes(package: Path) -> dict[str, list[str]]:
+    """Classes that ``__init__`` imports, with the arguments of their constructors."""
+    init = _tree(package / "__init__.py")
+    found = {}
+    for node in ast.walk(init):
+        if not isinstance(node, ast.ImportFrom) or node.level != 1:
+            continue
+        module = package / f"{(node.module or '').replace('.', '/')}.py"
+        names = {alias.name for alias in node.names}
+        for each in ast.walk(_tree(module)):
+            if isinstance(each, ast.ClassDef) and each.name in names:
+                found[each.name] = _constructor_arguments(each)
+    return found
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes() if path.exists() else b"")
+
+
+def _constructor_arguments(node: ast.ClassDef) -> list[str]:
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            return [argument.arg for argument in (*each.args.args[1:], *each.args.kwonlyargs)]
+    return []
+
+
+def check_imports(package: Path) -> Iterator[str]:
+    """Nothing is imported from outside the package by a relative import."""
+    for path in sorted(package.rglob("*.py")):
+        depth = len(path.relative_to(package).parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level > depth:
+                yield (
+                    f"A package can't import from another, but {path.relative_to(package)}:"
+                    f"{node.lineno} has 'from {'.' * node.level}{node.module or ''}'."
+                )
+
+
+def _tool(package: Path, what: str, *argv: str, cwd: Path | None = None) -> Iterator[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", *argv],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=600,
+    )
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        shown = " ".join(lines[:3]).replace(f"{package}/", "")
+        yield f"{what}: {shown}"
+
+
+# The registry's pyproject.toml and ours share the sections of these tools word for word.
+_SETTINGS = str(ROOT / "pyproject.toml")
+
+
+def check_ruff(package: Path) -> Iterator[str]:
+    """ruff and ruff format with the registry's version and settings."""
+    options = ("-q", "--no-cache", "--config", _SETTINGS, str(package))
+    yield from _tool(package, "ruff", "ruff", "check", *options)
+    yield from _tool(package, "ruff format", "ruff", "format", "--check", *options)
+
+
+def check_mypy(package: Path) -> Iterator[str]:
+    """mypy, as the registry runs it: without Optuna, so that what a package imports is Any."""
+    yield from _tool(
+        package, "mypy", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages",
+        "--scripts-are-modules", "--config-file", _SETTINGS, "/".join(package.parts[-2:]),
+        cwd=package.parents[1],
+    )  # fmt: skip
+
+
+def check_mdformat(package: Path) -> Iterator[str]:
+    """mdformat with the registry's version."""
+    readmes = [str(p) for p in sorted(package.rglob("README.md"))]
+    yield from _tool(package, "mdformat", "mdformat", "--check", *readmes)
+
+
+CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
+    check_files,
+    check_data,
+    check_licence,
+    check_front_matter,
+    check_readme,
+    check_arguments,
+    check_imports,
+    check_ruff,
+    check_mypy,
+    check_mdformat,
+)
+
+
+def check_package(package: Path) -> list[str]:
+    """The problems that can be found without a new environment; none is a pass."""
+    return [problem for check in CHECKS for problem in check(package)]

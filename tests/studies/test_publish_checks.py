@@ -1,0 +1,183 @@
+"""Each way to break a package has its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import shutil
+
+import pytest
+
+from studies.publish import build_package
+from studies.publish import Source
+from studies.publish_checks import check_arguments
+from studies.publish_checks import check_files
+from studies.publish_checks import check_front_matter
+from studies.publish_checks import check_imports
+from studies.publish_checks import check_licence
+from studies.publish_checks import check_mdformat
+from studies.publish_checks import check_mypy
+from studies.publish_checks import check_package
+from studies.publish_checks import check_readme
+from studies.publish_checks import check_ruff
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    return build_package(Source("samplers/smac", "samplers/smac"), out)
+
+
+@pytest.fixture
+def package(sound: Path, tmp_path: Path) -> Path:
+    """A sound package to break."""
+    return Path(shutil.copytree(sound, tmp_path / "samplers" / "smac"))
+
+
+def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def breaking(package: Path) -> None:
+        path = package / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return breaking
+
+
+def _add(name: str, content: bytes) -> Callable[[Path], None]:
+    def breaking(package: Path) -> None:
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_bytes(content)
+
+    return breaking
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda package: (package / name).unlink()
+
+
+Check = Callable[[Path], Iterator[str]]
+
+
+@pytest.mark.parametrize(
+    ("check", "breaking", "sentence"),
+    [
+        pytest.param(*case, id=name)
+        for name, case in {
+            "html": (
+                check_readme,
+                _replace("README.md", "## Abstract", "<b>bold</b>\n\n## Abstract"),
+                "The README must not contain HTML (the site drops it), but has '<b>'.",
+            ),
+            "missing field": (
+                check_front_matter,
+                _replace("README.md", "license:", "licence:"),
+                "The README's front matter must have 'license'.",
+            ),
+            "other licence in a field": (
+                check_front_matter,
+                _replace("README.md", "license: MIT License", "license: MIT"),
+                "license must be 'MIT License', but got 'MIT'.",
+            ),
+            "version that is a number": (
+                check_front_matter,
+                _replace("README.md", "[5.0.0]", "[5.0]"),
+                "optuna_versions must be a list of strings such as [5.0.0], but got [5.0].",
+            ),
+            "tags without a category": (
+                check_front_matter,
+                _replace("README.md", "tags: [sampler", "tags: [smac"),
+                "tags must be a list with one of ['benchmark', 'callback',",
+            ),
+            "missing section": (
+                check_readme,
+                _replace("README.md", "## APIs", "## Classes"),
+                "The README must have a section '## APIs'.",
+            ),
+            "local module in the example": (
+                check_readme,
+                _replace("example.py", "load_module(", "load_local_module("),
+                "example.py must load the package from the registry, but has 'load_local_module('.",
+            ),
+            "argument that the README lacks": (
+                check_arguments,
+                _replace("sampler.py", "seed: int | None", "pace: int = 0, seed: int | None"),
+                "The README must name every argument, but SMACSampler also has pace.",
+            ),
+            "other package": (
+                check_imports,
+                _replace("__init__.py", "from .", "from ..other import x\nfrom ."),
+                "A package can't import from another, but __init__.py:5 has 'from ..other'.",
+            ),
+            "other licence": (
+                check_licence,
+                _replace("LICENSE", "MIT License", "Apache License"),
+                "LICENSE must be the MIT License, but starts with 'Apache License'.",
+            ),
+            "licence of nobody": (
+                check_licence,
+                _replace("LICENSE", "2026 The optuna-autoresearch authors", "[year] [name]"),
+                "LICENSE must name a year and a holder after 'Copyright (c)'.",
+            ),
+            "2 MiB image": (
+                check_files,
+                _add("images/plot.png", os.urandom(2 * 1024 * 1024)),
+                "The images of a package must stay below 100 KiB together, but got 2048 KiB.",
+            ),
+            "binary file": (
+                check_files,
+                _add("model.bin", b"\xff\xfe\x00"),
+                "A package has no binary files but images, but got model.bin.",
+            ),
+            "missing file": (check_files, _remove("README.md"), "README.md is missing."),
+            "unformatted": (
+                check_ruff,
+                _add("extra.py", b"x = [1,2]\n"),
+                "ruff format: Would reformat: extra.py",
+            ),
+            "unused import": (check_ruff, _add("extra.py", b"import os\n"), "ruff: F401"),
+            "untyped": (
+                check_mypy,
+                _add("extra.py", b"def f(x):\n    return x\n"),
+                "mypy: samplers/smac/extra.py:1: error: Function is missing a type annotation",
+            ),
+            "unformatted Markdown": (
+                check_mdformat,
+                _replace("README.md", "## Example", "## Example\n\n\n"),
+                'mdformat: Error: File "README.md" is not formatted.',
+            ),
+        }.items()
+    ],
+)
+def test_a_broken_package_fails_with_the_right_sentence(
+    check: Check, breaking: Callable[[Path], None], sentence: str, package: Path
+) -> None:
+    breaking(package)
+    (problem,) = check(package)
+    assert problem.startswith(sentence)
+
+
+def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
+    _add("model.bin", b"\xff\xfe\x00")(package)
+    _remove("LICENSE")(package)
+    _replace("README.md", "license:", "licence:")(package)
+    _replace("README.md", "## APIs", "<b>Classes</b>")(package)
+    _replace("README.md", "`n_challengers`", "`challengers`")(package)
+    _replace("README.md", "n_challengers=10_000", "...")(package)
+    _add("extra.py", b"from ...other import x\nimport os\ndef f(x): return x\n")(package)
+    problems = "\n".join(check_package(package))
+    for part in (
+        "model.bin",
+        "LICENSE is missing",
+        "have 'license'",
+        "'## APIs'",
+        "'<b>'",
+        "n_challengers",
+        "from ...other",
+        "ruff: ",
+        "ruff format: ",
+        "mypy: ",
+    ):
+        assert part in problems, problems

@@ -1,0 +1,117 @@
+"""Published copies, fetched by optunahub from a git repository in the registry's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import lzma
+from pathlib import Path
+import random
+from types import ModuleType
+from typing import Any
+
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase
+from optuna.testing.pytest_samplers import RelativeSamplerTestCase
+from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
+import optunahub
+import pytest
+
+from studies.publish import build_package
+from studies.publish import PUBLISHED_DATA
+from studies.publish import sources
+from studies.publish_environment import make_registry
+from studies.publish_environment import readme_example
+from studies.publish_environment import redirect_github
+from tests.samplers.llm.conftest import Answer
+from tests.samplers.llm.conftest import LoopbackServer
+from tests.samplers.llm.conftest import reply
+from tests.samplers.llm.conftest import server as server
+from tests.samplers.scripted import random_value
+from tests.samplers.scripted import SchemaChat
+
+
+# By default: the originals pass the contract with a model in every trial, too.
+SAMPLERS: dict[str, Callable[[ModuleType], BaseSampler]] = {
+    "centaur": lambda module: module.CentaurSampler(chat=SchemaChat()),
+    "karpathy_agent": lambda module: module.KarpathyAgentSampler(chat=SchemaChat()),
+    "llambo_paper": lambda module: module.LLAMBOSampler(chat=SchemaChat()),
+    "smac": lambda module: module.SMACSampler(),
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory, surrogate: Path) -> Path:
+    """What is published, with a data set of the tests' testbed."""
+    out = tmp_path_factory.mktemp("dist")
+    for source in sources():
+        build_package(source, out)
+    data = out / "benchmarks" / "autoresearch" / PUBLISHED_DATA
+    data.write_bytes(lzma.decompress(surrogate.read_bytes()))
+    return out
+
+
+@pytest.fixture(scope="module")
+def base_url(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_registry(packages, tmp_path_factory.mktemp("git"))
+
+
+@pytest.fixture(scope="module")
+def published(base_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
+    """The samplers' packages by name, as ``load_module`` loads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return {
+            name: optunahub.load_module(f"samplers/{name}", base_url=base_url) for name in SAMPLERS
+        }
+
+
+class TestPublishedCopies(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
+    @pytest.fixture(params=SAMPLERS)
+    def sampler(
+        self, request: pytest.FixtureRequest, published: dict[str, ModuleType]
+    ) -> Callable[[], BaseSampler]:
+        name = request.param
+        assert published[name].__name__ == f"optunahub_registry.package.samplers.{name}"
+        return lambda: SAMPLERS[name](published[name])
+
+
+@pytest.mark.parametrize("package", [source.package for source in sources()])
+def test_a_local_copy_gives_what_the_registry_gives(
+    package: str, packages: Path, base_url: str, home: pytest.MonkeyPatch
+) -> None:
+    local = optunahub.load_local_module(package, registry_root=str(packages))
+    fetched = optunahub.load_module(package, base_url=base_url)
+    assert local.__all__ == fetched.__all__
+    assert all(hasattr(local, name) and hasattr(fetched, name) for name in local.__all__)
+    assert str(packages) in str(local.__file__) and str(packages) not in str(fetched.__file__)
+
+
+@pytest.mark.parametrize("package", [source.package for source in sources()])
+def test_the_readmes_example_runs_as_it_is(
+    package: str, packages: Path, base_url: str, home: pytest.MonkeyPatch, server: LoopbackServer
+) -> None:
+    def obey(body: dict[str, Any]) -> Answer:
+        schema = body["response_format"]["json_schema"]["schema"]
+        return reply(json.dumps(random_value(schema, random.Random(repr(body)))))
+
+    server.answers = obey
+    server.others["/v1/models"] = Answer({"data": [{"id": "model"}]})
+    home.setenv("OPENAI_BASE_URL", server.url)
+    home.setenv("OPENAI_API_KEY", "none")
+    for name, value in redirect_github(Path(base_url.removeprefix("file://."))).items():
+        home.setenv(name, value)
+    names: dict[str, Any] = {}
+    exec(readme_example(packages / package), names)
+    assert len(names["study"].trials) >= 25
+    asks = package.startswith("samplers/") and "smac" not in package
+    assert bool(server.requests) == asks
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Environment variables of a user who has fetched nothing yet."""
+    monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path / "cache"))
+    return monkeypatch
