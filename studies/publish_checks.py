@@ -113,19 +113,28 @@ def check_readme(package: Path) -> Iterator[str]:
 
 
 def check_arguments(package: Path) -> Iterator[str]:
-    """The README names every argument of every public class."""
+    """The README shows the public classes with their arguments and defaults, and explains each."""
     text = _readme(package)
     for name, arguments in _public_classes(package).items():
-        missing = [each for each in arguments if not re.search(rf"\b{each}\b", text)]
-        if missing:
-            yield f"The README must name every argument, but {name} also has {', '.join(missing)}."
+        shown = ast.unparse(arguments)
+        if not any(_same(shown, written) for written in re.findall(rf"`{name}\((.*)\)`", text)):
+            yield f"The README must show `{name}({shown})`."
 
 
-def _public_classes(package: Path) -> dict[str, list[str]]:
+def _same(arguments: str, written: str) -> bool:
+    """Whether the two are the same Python, however numbers and quotes are written."""
+    try:
+        return ast.dump(ast.parse(f"lambda {written}: 0")) == ast.dump(
+            ast.parse(f"lambda {arguments}: 0")
+        )
+    except SyntaxError:
+        return False
+
+
+def _public_classes(package: Path) -> dict[str, ast.arguments]:
     """Classes that ``__init__`` imports, with the arguments of their constructors."""
-    init = _tree(package / "__init__.py")
     found = {}
-    for node in ast.walk(init):
+    for node in ast.walk(_tree(package / "__init__.py")):
         if not isinstance(node, ast.ImportFrom) or node.level != 1:
             continue
         module = package / f"{(node.module or '').replace('.', '/')}.py"
@@ -140,11 +149,16 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes() if path.exists() else b"")
 
 
-def _constructor_arguments(node: ast.ClassDef) -> list[str]:
+def _constructor_arguments(node: ast.ClassDef) -> ast.arguments:
+    """Those of ``__init__`` after ``self``, without types."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
-            return [argument.arg for argument in (*each.args.args[1:], *each.args.kwonlyargs)]
-    return []
+            arguments = each.args
+            del arguments.args[0]
+            for argument in (*arguments.args, *arguments.kwonlyargs):
+                argument.annotation = None
+            return arguments
+    return ast.arguments([], [], None, [], [], None, [])
 
 
 def check_imports(package: Path) -> Iterator[str]:

@@ -104,7 +104,13 @@ Check = Callable[[Path], Iterator[str]]
             "argument that the README lacks": (
                 check_arguments,
                 _replace("sampler.py", "seed: int | None", "pace: int = 0, seed: int | None"),
-                "The README must name every argument, but SMACSampler also has pace.",
+                "The README must show `SMACSampler(*, n_startup_trials=None, search_space=None, "
+                "n_challengers=10000, pace=0, seed=None)`.",
+            ),
+            "other default in the README": (
+                check_arguments,
+                _replace("README.md", "n_challengers=10_000", "n_challengers=5_000"),
+                "The README must show `SMACSampler(",
             ),
             "other package": (
                 check_imports,
@@ -164,8 +170,7 @@ def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
     _remove("LICENSE")(package)
     _replace("README.md", "license:", "licence:")(package)
     _replace("README.md", "## APIs", "<b>Classes</b>")(package)
-    _replace("README.md", "`n_challengers`", "`challengers`")(package)
-    _replace("README.md", "n_challengers=10_000", "...")(package)
+    _replace("README.md", "n_challengers=10_000", "n=10_000")(package)
     _add("extra.py", b"from ...other import x\nimport os\ndef f(x): return x\n")(package)
     problems = "\n".join(check_package(package))
     for part in (
@@ -174,7 +179,7 @@ def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
         "have 'license'",
         "'## APIs'",
         "'<b>'",
-        "n_challengers",
+        "must show `SMACSampler(",
         "from ...other",
         "ruff: ",
         "ruff format: ",

@@ -17,6 +17,7 @@ from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
 import optunahub
 import pytest
 
+from objective import Testbed
 from studies.publish import build_package
 from studies.publish import PUBLISHED_DATA
 from studies.publish import sources
@@ -108,6 +109,17 @@ def test_the_readmes_example_runs_as_it_is(
     assert len(names["study"].trials) >= 25
     asks = package.startswith("samplers/") and "smac" not in package
     assert bool(server.requests) == asks
+
+
+def test_the_published_benchmark_trains_a_script_and_has_its_own(
+    base_url: str, home: pytest.MonkeyPatch, testbed: Path
+) -> None:
+    module = optunahub.load_module("benchmarks/autoresearch", base_url=base_url)
+    problem = module.TrainingProblem(testbed, memory_limit_mb=1000)
+    params = {"DEPTH": 5, "LR": 0.001, "PATTERN": "ab"}
+    assert problem.evaluate(params) == 1.0
+    assert problem.evaluate_constraints({**params, "DEPTH": 8}) == {"memory": 1.0}
+    assert module.TrainingProblem().search_space == Testbed.load().space
 
 
 @pytest.fixture
