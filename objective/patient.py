@@ -168,5 +168,8 @@ def _was_cut_off(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, sqlalchemy.exc.DBAPIError):
             return cause.connection_invalidated
+        # What follows if the first query of a call was cut off and Optuna tried another one.
+        if isinstance(cause, sqlalchemy.exc.PendingRollbackError):
+            return True
         cause = cause.__cause__
     return False

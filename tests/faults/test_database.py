@@ -1,0 +1,225 @@
+"""A PostgreSQL server that is really stopped, or killed, and started again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import json
+from pathlib import Path
+import random
+import signal
+import threading
+import time
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+import psycopg
+import pytest
+import sqlalchemy
+
+from objective import Testbed
+from objective import TrainScriptObjective
+from objective.results import Results
+from objective.storage import open_storage
+from studies.budget import Budget
+from studies.loop import StudyLoop
+from studies.methods import METHODS
+from studies.methods import Setup
+from tests.conftest import PostgresServer
+from tests.faults.conftest import arguments
+from tests.faults.conftest import load
+from tests.faults.conftest import trained
+from tests.faults.conftest import until
+from tests.faults.invariants import check
+from tests.studies.conftest import Cli
+
+
+@pytest.fixture
+def server(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    yield postgres_server
+    if not postgres_server.is_up():
+        postgres_server.start()
+
+
+def _loop(url: str, bed: Path, folder: Path, trials: int, patience: float = 60) -> StudyLoop:
+    storage = open_storage(url, patience=patience)
+    study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+    results = Results(folder / "results")
+    testbed = Testbed.load(bed)
+    return StudyLoop(
+        study,
+        TrainScriptObjective(testbed, results=results),
+        testbed.baseline,
+        METHODS["random"],
+        Setup(seed=0, n_trials=trials),
+        Budget(trials),
+        lock_file=str(folder / "lock"),
+        results=results,
+    )
+
+
+def _finish_training(loop: StudyLoop, number: int, then: Callable[[], None]) -> StudyLoop:
+    """The loop, with something that happens when the training of a trial has just ended."""
+    results = loop.results
+    assert results is not None
+    keep = results.keep
+
+    def kept(trial: optuna.Trial, *result: object) -> None:
+        keep(trial, *result)  # type: ignore[arg-type]
+        if trial.number == number:
+            then()
+
+    results.keep = kept  # type: ignore[method-assign]
+    return loop
+
+
+def test_a_database_that_is_away_for_a_while_costs_only_waiting(
+    server: PostgresServer, postgres_url: str, bed: Path, ledger: Path, tmp_path: Path
+) -> None:
+    loop = _loop(postgres_url, bed, tmp_path, 6)
+    worker = threading.Thread(target=loop.run)
+    worker.start()
+    until(lambda: trained(ledger) >= 2)
+    server.stop()
+    time.sleep(2)
+    server.start()
+    worker.join(60)
+    check(load(postgres_url), ledger, trials=6)
+    assert len(load(postgres_url).trials) == 6, "and no trial was begun twice"
+
+
+def test_a_result_outlasts_the_patience_with_the_database(
+    server: PostgresServer, postgres_url: str, bed: Path, ledger: Path, tmp_path: Path
+) -> None:
+    first = _loop(postgres_url, bed, tmp_path, 4, patience=1)
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        _finish_training(first, 2, server.stop).run()
+    server.start()
+    assert load(postgres_url).trials[2].state == TrialState.RUNNING
+    [result] = first.results.of("s")  # type: ignore[union-attr]
+    _loop(postgres_url, bed, tmp_path, 4).run()
+    study = load(postgres_url)
+    assert study.trials[2].value == result.value
+    check(study, ledger, trials=4)
+    assert len(study.trials) == trained(ledger) == 4, "it was told, not repeated"
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_a_result_of_a_trial_that_was_given_up_goes_to_the_copy_that_waits(
+    bed: Path, ledger: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    loop = _loop(url, bed, tmp_path, 3)
+
+    def give_up() -> None:  # as another machine does with a worker that slept
+        storage = open_storage(url, heartbeat_interval=1, grace_period=1)
+        time.sleep(2.5)
+        optuna.storages.fail_stale_trials(optuna.load_study(study_name="s", storage=storage))
+
+    _finish_training(loop, 1, give_up).run()
+    study = load(url)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[2].params == study.trials[1].params
+    check(study, ledger, trials=3)
+    assert trained(ledger) == 3
+
+
+def test_a_result_of_another_database_is_told_to_nobody(
+    bed: Path, ledger: Path, tmp_path: Path
+) -> None:
+    """A database that was deleted, and its artifacts not."""
+
+    class Killed(BaseException):
+        pass
+
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        _finish_training(_loop(f"sqlite:///{tmp_path}/a.db", bed, tmp_path, 2), 0, die).run()
+    ledger.write_text("")
+    _loop(f"sqlite:///{tmp_path}/b.db", bed, tmp_path, 2).run()
+    check(load(f"sqlite:///{tmp_path}/b.db"), ledger, trials=2)
+    assert trained(ledger) == 2
+
+
+def test_a_trial_whose_end_was_stored_but_not_confirmed_is_ended_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = RDBStorage.set_trial_state_values
+    calls = 0
+
+    def cut_after(storage: RDBStorage, *arguments: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        done = really(storage, *arguments)
+        if calls == 1:
+            with storage.engine.connect() as connection:
+                connection.execute(sqlalchemy.text("SELECT 1"))
+                _cut_all(postgres_url)
+                connection.execute(sqlalchemy.text("SELECT 1"))
+        return done
+
+    study = optuna.create_study(storage=open_storage(postgres_url), study_name="s")
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", cut_after)
+    study.tell(trial, 0.25)
+    assert calls == 1 and [t.value for t in load(postgres_url).trials] == [0.25]
+
+
+def _cut_all(url: str) -> None:
+    """End every other connection to a database, as a restart does."""
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_database_that_restarts_again_and_again_loses_nothing(
+    mode: str, server: PostgresServer, postgres_url: str, cli: Cli, bed: Path, ledger: Path
+) -> None:
+    process = cli.start(*arguments(bed, postgres_url, 40, workers=3, method="cma-es"))
+    chance = random.Random(0)
+    until(lambda: trained(ledger) >= 2)
+    restarts = 0
+    while process.poll() is None and trained(ledger) < 32:
+        server.stop(mode)
+        time.sleep(chance.uniform(0, 2))
+        server.start()
+        restarts += 1
+        time.sleep(chance.uniform(1, 3))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert restarts >= 3
+    check(load(postgres_url), ledger, trials=40)
+
+
+@pytest.mark.faults
+def test_an_outage_longer_than_the_grace_period_lets_no_living_worker_be_taken_for_dead(
+    server: PostgresServer, postgres_url: str, cli: Cli, bed: Path, ledger: Path
+) -> None:
+    command = arguments(bed, postgres_url, 8, workers=2, train_seconds="70s")
+    process = cli.start(*command)
+    until(lambda: sum(t.state == TrialState.RUNNING for t in _trials(postgres_url)) == 2)
+    server.stop()
+    time.sleep(64)
+    server.start()
+    until(lambda: trained(ledger) >= 2, 120)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert "the workers wait for the database" in err and "the database is back" in err
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    told = [t.value for t in _trials(postgres_url) if t.state == TrialState.COMPLETE]
+    assert sorted(told) == sorted(line["value"] for line in lines)  # type: ignore[type-var]
+
+
+def _trials(url: str) -> list[optuna.trial.FrozenTrial]:
+    try:
+        return load(url).trials
+    except KeyError:  # not yet made
+        return []
