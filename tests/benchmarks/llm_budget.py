@@ -1,16 +1,15 @@
-"""What a trial of LLAMBO and of the Karpathy agent asks of a language model: requests, characters,
-tokens, seconds.
+"""What a trial asks of a language model after a long history: requests, characters, tokens, seconds.
 
-    python -m tests.benchmarks.llambo_budget [TRIALS ...] [--scripted]
+    python -m tests.benchmarks.llm_budget [TRIALS ...] [--scripted]
 
-For each method a study on the embedded testbed's search space gets that many stored trials (10, 100
-and 500 by default; random, a fifth of them out of memory, the scores of an analytic function), then
+For each method a study on the embedded testbed's search space gets that many stored trials (500 by
+default; random, a fifth of them out of memory, the scores of an analytic function), then
 a few trials more, whose requests are counted. The model is the one that ``default_chat`` finds;
 ``--scripted`` takes one that answers every schema at once, which leaves only the counts to look at.
 The first trial finds no cached prefix, the later ones what their predecessors left. CPU seconds are
 this process's, in which the embedded model runs too, on as many cores as there are.
 
-Writes ``results/llambo_budget.md``.
+Writes ``results/llm_budget.md``.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import optuna
 from optuna.trial import create_trial
 
 from objective import Testbed
+from samplers import CentaurSampler
 from samplers import KarpathyAgentSampler
 from samplers import LLAMBOSampler
 from samplers._llm.chat import default_chat
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Completion
     from samplers._llm.chat import Message
 
-MEASURED = 3  # trials of each method after the stored ones
-RESULTS = Path(__file__).parent / "results" / "llambo_budget.md"
+MEASURED = 5  # trials of each method after the stored ones
+RESULTS = Path(__file__).parent / "results" / "llm_budget.md"
 HUB: dict[str, Any] = {
     "labels": "binary",
     "warm_start": "random",
@@ -65,6 +65,7 @@ class CountingChat:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self.characters: list[int] = []
+        self.tokens: list[int] = []
 
     @property
     def model(self) -> str:
@@ -79,7 +80,9 @@ class CountingChat:
 
     def complete(self, messages: Sequence[Message], **kwargs: Any) -> Completion:
         self.characters.append(sum(len(m["content"]) for m in messages))
-        return self._chat.complete(messages, **kwargs)
+        completion = self._chat.complete(messages, **kwargs)
+        self.tokens.append(completion.prompt_tokens)
+        return completion
 
 
 def score(params: Mapping[str, Any], rng: np.random.Generator) -> float:
@@ -120,6 +123,8 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
     sampler: optuna.samplers.BaseSampler
     if method == "karpathy-hp":
         sampler = KarpathyAgentSampler(**arguments)
+    elif method == "centaur":
+        sampler = CentaurSampler(**arguments, llm_ratio=1.0)
     else:
         sampler = LLAMBOSampler(**arguments, **(HUB if method == "llambo-optunahub" else {}))
     study = study_with_history(sampler, testbed, n)
@@ -127,6 +132,7 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
     rows = []
     for i in range(MEASURED):
         counting.characters.clear()
+        counting.tokens.clear()
         start, start_cpu = time.perf_counter(), time.process_time()
         trial = study.ask(testbed.space)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
@@ -137,8 +143,8 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
             f"{n} + {i}",
             len(counting.characters),
             f"{sum(counting.characters):,}",
-            f"{max(counting.characters):,}",
             f"{facts['llm_prompt_tokens']:,}",
+            f"{max(counting.tokens):,}",
             f"{facts['llm_cached_tokens']:,}",
             f"{facts['llm_completion_tokens']:,}",
             f"{seconds:.1f}",
@@ -152,7 +158,7 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("trials", type=int, nargs="*", default=[10, 100, 500])
+    parser.add_argument("trials", type=int, nargs="*", default=[500])
     parser.add_argument("--scripted", action="store_true")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -161,13 +167,13 @@ def main() -> None:
     lines = [
         f"Model: {chat.model}.",
         "",
-        "| method | stored trials | requests | prompt characters | largest | prompt tokens | cached "
-        "| reply tokens | seconds | CPU seconds | source |",
+        "| method | stored trials | requests | prompt characters | prompt tokens | largest request "
+        "| cached | reply tokens | seconds | CPU seconds | source |",
         "|" + "---|" * 11,
     ]
     print("\n".join(lines))
     for n in options.trials:
-        for method in ("llambo-paper", "llambo-optunahub", "karpathy-hp"):
+        for method in ("llambo-paper", "llambo-optunahub", "karpathy-hp", "centaur"):
             lines += measure(method, chat, testbed, n)
     text = "\n".join(lines) + "\n\n" + REFERENCES
     if not options.scripted:
