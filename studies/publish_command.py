@@ -36,7 +36,7 @@ def publish(
         typer.Option(
             "--clean-environment",
             help="Also install each package's requirements.txt into a new environment, and load "
-            "it and run its examples there, with the embedded language model. Takes minutes, git "
+            "it and run its examples there, with the embedded language model, which LLAMBO's alone ask up to 300 times. Takes git "
             "and the package index.",
         ),
     ] = False,

@@ -107,14 +107,18 @@ def check_in_clean_environment(package: Path, llm: Mapping[str, str]) -> Iterato
             "the README's example": ("-c", readme_example(package)),
             "example.py": (package / "example.py",),
         }.items():
-            done = subprocess.run(
-                [python, *arguments],
-                capture_output=True,
-                text=True,
-                cwd=home,
-                env=environment,
-                timeout=_EXAMPLE_SECONDS,
-            )
+            try:
+                done = subprocess.run(
+                    [python, *arguments],
+                    capture_output=True,
+                    text=True,
+                    cwd=home,
+                    env=environment,
+                    timeout=_EXAMPLE_SECONDS,
+                )
+            except subprocess.TimeoutExpired:
+                yield f"In a clean environment, {what} takes more than {_EXAMPLE_SECONDS} seconds."
+                return
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no output"])[-1]
                 yield f"In a clean environment, {what} fails: {last}"
