@@ -36,8 +36,8 @@ def publish(
         typer.Option(
             "--clean-environment",
             help="Also install each package's requirements.txt into a new environment, and load "
-            "it and run its examples there, with the embedded language model, which LLAMBO's alone ask up to 300 times. Takes git "
-            "and the package index.",
+            "it and run its examples there. Needs git, the package index and the embedded language "
+            "model, which LLAMBO's examples alone ask up to 300 times.",
         ),
     ] = False,
     as_json: options.Json = False,
