@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 import copy
+from datetime import datetime
+from datetime import timedelta
 import functools
 import itertools
 import os
@@ -37,6 +39,7 @@ from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -53,6 +56,7 @@ from objective.patient import PatientStorage
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 
 WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
+_SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 _EXAMPLES = "such as sqlite:///autoresearch.db, postgresql://host/name or journal:study.log"
 
@@ -190,6 +194,37 @@ def hurry(storage: BaseStorage) -> None:
         backend.hurry()
 
 
+def abandoned(study: optuna.Study) -> dict[int, str]:
+    """The running trials that nobody runs any more: number -> how that is known.
+
+    Those of another program, which says nothing of its workers, are told by their age alone: one
+    that was made by ``study.ask`` and waits for its ``tell`` looks the same.
+    """
+    storage: Any = study._storage
+    beats = is_heartbeat_enabled(storage)
+    stale = storage._get_stale_trial_ids(study._study_id) if beats else ()
+    now = datetime.now()
+    found = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        mark = trial.system_attrs.get(WORKER) or [-1]
+        marked = mark[-1] == trial.number
+        if marked and worker_is_here(mark) is False:
+            found[trial.number] = f"its process {mark[1]} is gone"
+        elif trial._trial_id in stale:
+            found[trial.number] = "its heartbeat has stopped"
+        elif not marked and trial.datetime_start is not None:
+            age = now - trial.datetime_start
+            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial._trial_id)):
+                found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
+    return found
+
+
+def _has_heartbeat(storage: Any, trial_id: int) -> bool:
+    backend = getattr(storage, "_backend", storage)
+    with backend.scoped_session() as session:
+        return TrialHeartbeatModel.where_trial_id(trial_id, session) is not None
+
+
 def reclaim(study: optuna.Study) -> list[int]:
     """Fail the running trials whose process on this machine is gone, and queue them again.
 
@@ -215,24 +250,29 @@ def reclaim(study: optuna.Study) -> list[int]:
     return numbers
 
 
-def requeue(study: optuna.Study) -> list[int]:
-    """Queue again what was failed by a process that died before it could do so itself.
+def unqueued(study: optuna.Study) -> list[FrozenTrial]:
+    """The interrupted trials that nobody has queued again.
 
-    To fail a killed trial and to queue its parameters again are two steps on any storage.
-
-    Returns:
-        The numbers of the trials, those that were killed too often included.
+    To fail a killed trial and to queue its parameters again are two steps on any storage, and who
+    does it may be killed in between.
     """
     trials = study.get_trials(deepcopy=False)
     again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
-    numbers = []
-    for trial in trials:
-        ours = (trial.system_attrs.get(WORKER) or [-1])[-1] == trial.number
-        interrupted = trial.user_attrs.get("status", "ok") == "ok"
-        if trial.state == TrialState.FAIL and ours and interrupted and trial.number not in again:
-            retry(study, copy.deepcopy(trial))  # which it would alter
-            numbers.append(trial.number)
-    return numbers
+    return [
+        t
+        for t in trials
+        if t.state == TrialState.FAIL
+        and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
+        and t.user_attrs.get("status", "ok") == "ok"
+        and t.number not in again
+        and len(t.system_attrs.get("retry_history", ())) < MAX_RETRY
+    ]
+
+
+def requeue(study: optuna.Study) -> None:
+    """Queue again what is :func:`unqueued`."""
+    for trial in unqueued(study):
+        retry(study, copy.deepcopy(trial))  # which it would alter
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "revalidate": "studies.revalidate:revalidate",
     "space": "studies.space:space",
     "status": "studies.status:status",
+    "doctor": "studies.doctor:doctor",
     "import": "studies.importing:import_",
     "surrogate": "studies.surrogate:surrogate",
     "report": "studies.report.command:report",

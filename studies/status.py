@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 import json
+import time
+from typing import Annotated
 
 import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 from rich.console import Console
+from rich.console import Group
+from rich.live import Live
+import typer
 
+from objective.storage import abandoned
 from objective.storage import open_storage
+from objective.storage import WORKER
 from studies import options
+from studies.budget import is_evaluated
+from studies.errors import explain
+from studies.errors import Misuse
+from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
+from studies.progress import clock
 from studies.tables import comparison_lines
 from studies.tables import status_table
 
 
+WATCH_SECONDS = 2.0
+_RECENT = 20  # trials that a rate is computed from
+
+
 def status(
-    storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show it anew every 2 s until Ctrl-C, with the workers, trials an hour, "
+            "abandoned trials and the language model's failures.",
+        ),
+    ] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show every study of a storage: trials by state, failures by class, best, budget, LLM turns.
 
     Of comparisons also what is done, failed and missing.
     """
-    opened = open_storage(storage, must_exist=True)
-    facts = [
-        study_facts(optuna.load_study(study_name=name, storage=opened))
-        for name in optuna.get_all_study_names(opened)
-    ]
+    if watch and as_json:
+        raise Misuse("--watch must be without --json, but got both.")
+    opened = open_storage(storage, must_exist=True, patience=0)
+    if watch:
+        _watch(opened)
+        return
+    facts = [study_facts(study) for study in _studies(opened)]
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
@@ -36,3 +68,61 @@ def status(
         print(
             f"There is no study in {storage} yet: python -m studies run --method tpe --trials 20"
         )
+
+
+def _studies(storage: BaseStorage) -> list[optuna.Study]:
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def _watch(storage: BaseStorage) -> None:
+    with Live(console=Console(), auto_refresh=False) as live:
+        try:
+            while True:
+                try:
+                    live.update(screen(storage), refresh=True)
+                except optuna.exceptions.StorageInternalError as error:
+                    live.console.print(explain(error)[0], markup=False)
+                time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            return
+
+
+def screen(storage: BaseStorage) -> Group:
+    """What ``--watch`` shows at one moment."""
+    studies = _studies(storage)
+    facts = [study_facts(study) for study in studies]
+    lines = [line for study in studies for line in live_lines(study)]
+    return Group(status_table(facts), *comparison_lines(facts), *lines)
+
+
+def live_lines(study: optuna.Study) -> list[str]:
+    """What goes on in a study: a line for each running trial, and one for the rates."""
+    trials = study.get_trials(deepcopy=False)
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    lost = abandoned(study)
+    lines = []
+    for trial in running:
+        mark = trial.system_attrs.get(WORKER)
+        worker = f"process {mark[1]} on {mark[0].partition('/')[0]}" if mark else "another program"
+        began = trial.datetime_start or datetime.now()
+        age = clock((datetime.now() - began).total_seconds())
+        lines.append(f"{study.study_name}: trial {trial.number} runs for {age}, {worker}")
+        if trial.number in lost:
+            lines[-1] += f"; abandoned: {lost[trial.number]} (python -m studies doctor)"
+    if running:
+        parts = [f"{trials_an_hour(trials):.0f} trials an hour"]
+        turns = [t for t in trials if t.user_attrs.get("source") in LLM_SOURCES][-_RECENT:]
+        if turns:
+            errors = sum(t.user_attrs["source"] == "llm-error" for t in turns)
+            parts.append(f"the language model failed in {errors} of its last {len(turns)} turns")
+        lines.append(f"{study.study_name}: {', '.join(parts)}")
+    return lines
+
+
+def trials_an_hour(trials: Sequence[FrozenTrial]) -> float:
+    """How fast the last trials came to an end."""
+    ends = sorted(t.datetime_complete for t in trials if is_evaluated(t) and t.datetime_complete)
+    ends = ends[-_RECENT:]
+    span = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0
+    return (len(ends) - 1) / span * 3600 if span > 0 else 0.0
