@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import multiprocessing
+import os
 from pathlib import Path
+import signal
 import time
 
 import optuna
@@ -66,3 +69,20 @@ def workers_of(pid: int) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def in_a_process_that_dies(work: Callable[[], object]) -> None:
+    """Do something that ends in :func:`die`, in a copy of this process."""
+
+    def run() -> None:
+        work()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def die(*args: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -22,6 +22,8 @@ import sqlalchemy
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.results import Results
+from objective.results import tell_kept
+from objective.storage import claim
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.loop import StudyLoop
@@ -29,6 +31,8 @@ from studies.methods import METHODS
 from studies.methods import Setup
 from tests.conftest import PostgresServer
 from tests.faults.conftest import arguments
+from tests.faults.conftest import die
+from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
 from tests.faults.conftest import trained
 from tests.faults.conftest import until
@@ -71,7 +75,7 @@ def _finish_training(loop: StudyLoop, number: int, then: Callable[[], None]) -> 
         if trial.number == number:
             then()
 
-    results.keep = kept  # type: ignore[method-assign]
+    results.keep = kept  # type: ignore[assignment, method-assign]
     return loop
 
 
@@ -130,19 +134,18 @@ def test_a_result_of_another_database_is_told_to_nobody(
     bed: Path, ledger: Path, tmp_path: Path
 ) -> None:
     """A database that was deleted, and its artifacts not."""
-
-    class Killed(BaseException):
-        pass
-
-    def die() -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        _finish_training(_loop(f"sqlite:///{tmp_path}/a.db", bed, tmp_path, 2), 0, die).run()
-    ledger.write_text("")
-    _loop(f"sqlite:///{tmp_path}/b.db", bed, tmp_path, 2).run()
-    check(load(f"sqlite:///{tmp_path}/b.db"), ledger, trials=2)
-    assert trained(ledger) == 2
+    old = _loop(f"sqlite:///{tmp_path}/old.db", bed, tmp_path, 2)
+    in_a_process_that_dies(_finish_training(old, 0, die).run)
+    results = Results(tmp_path / "results")
+    [result] = results.of("s")
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/new.db", study_name="s")
+    study.enqueue_trial(result.params)
+    trial = study.ask(Testbed.load(bed).space)
+    claim(trial)
+    assert trial.params == result.params
+    assert tell_kept(study, results) == []
+    assert study.trials[0].state == TrialState.RUNNING
+    assert tell_kept(load(f"sqlite:///{tmp_path}/old.db"), results) == [0], "it is told to its own"
 
 
 def test_a_trial_whose_end_was_stored_but_not_confirmed_is_ended_once(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-import multiprocessing
-import os
 from pathlib import Path
 import random
-import signal
 import time
 
 import optuna
@@ -26,6 +22,8 @@ from studies.methods import METHODS
 from studies.methods import Setup
 from studies.study import share_work
 from tests.faults.conftest import arguments
+from tests.faults.conftest import die
+from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
 from tests.faults.conftest import trained
 from tests.faults.conftest import until
@@ -47,21 +45,6 @@ def _work(study: optuna.Study) -> None:
     StudyLoop(
         study, objective, {"x": 0.5}, METHODS["random"], Setup(seed=0, n_trials=4), Budget(4)
     ).run()
-
-
-def _in_a_process_that_dies(work: Callable[[], object]) -> None:
-    def run() -> None:
-        work()
-        os._exit(0)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-
-
-def _die(*args: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +78,13 @@ def test_a_worker_that_dies_while_it_claims_leaves_no_zombie(
         def claim(trial_id: int, state: TrialState, values: object = None) -> bool:
             if moment == "after":
                 really(trial_id, state)
-            _die()
+            die()
             return False
 
         study._storage.set_trial_state_values = claim  # type: ignore[method-assign]
         _work(study)
 
-    _in_a_process_that_dies(killed)
+    in_a_process_that_dies(killed)
     study = _open(url)
     [trial] = study.trials
     assert trial.state == (TrialState.RUNNING if moment == "after" else TrialState.WAITING)
@@ -119,15 +102,15 @@ def test_a_worker_that_dies_between_failing_a_trial_and_queueing_it_again_loses_
     def killed_in_a_trial() -> None:
         study = _open(url)
         study._storage.record_heartbeat = lambda trial_id: None  # type: ignore[attr-defined]
-        monkeypatch.setattr(optuna.Trial, "suggest_float", _die)
+        monkeypatch.setattr(optuna.Trial, "suggest_float", die)
         _work(study)
 
     def killed_at_its_rescue() -> None:
-        monkeypatch.setattr(storage_module, "retry", _die)
+        monkeypatch.setattr(storage_module, "retry", die)
         recover(_open(url))
 
-    _in_a_process_that_dies(killed_in_a_trial)
-    _in_a_process_that_dies(killed_at_its_rescue)
+    in_a_process_that_dies(killed_in_a_trial)
+    in_a_process_that_dies(killed_at_its_rescue)
     study = _open(url)
     assert [t.state for t in study.trials] == [TrialState.FAIL]
     _work(study)
@@ -156,7 +139,7 @@ class _Spec:
 
 
 def _die_at_work(spec: _Spec, watch: Watch) -> None:
-    _die()
+    die()
 
 
 def test_workers_that_are_always_killed_are_not_replaced_for_ever(tmp_path: Path) -> None:
