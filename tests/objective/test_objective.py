@@ -229,8 +229,10 @@ def test_every_storage_takes_what_is_recorded(
 
 def test_ctrl_c_kills_the_training_and_cleans_up(folder: Path, tmp_path: Path) -> None:
     program = f"""
+import signal
 import optuna
 from objective import TrainScriptObjective
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 study = optuna.create_study(storage="sqlite:///{tmp_path}/study.db", study_name="s")
 study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
 study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "work")!r}), 1)

@@ -595,6 +595,8 @@ import optuna
 from samplers.llambo_paper import LLAMBOSampler
 from tests.samplers.scripted import ScriptedChat
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
+
 def never(request):
     os.kill(os.getpid(), signal.SIGINT)
     threading.Event().wait()
