@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 import fcntl
+import logging
 import threading
 import time
 from typing import Any
@@ -53,6 +54,8 @@ from studies.errors import Failed
 from studies.methods import Method
 from studies.methods import Setup
 
+
+_logger = logging.getLogger(__name__)
 
 # Failures that say more about the script or its set-up than about its hyperparameters.
 BROKEN = ("crash", "no-metric")
@@ -206,8 +209,8 @@ def _heartbeats(study: optuna.Study, claimed: FrozenTrial) -> Iterator[None]:
         while not over.wait(storage.get_heartbeat_interval()):
             try:
                 storage.record_heartbeat(claimed._trial_id)
-            except Exception:
-                pass  # the trial's own thread will say so, if it is anything to speak of
+            except Exception:  # the next beat may reach the storage; the trial's thread raises
+                pass
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -251,8 +254,10 @@ def evaluate(
                 study.tell(trial, value)
         if results is not None:
             results.drop(study.study_name, claimed.number)
-    except Exception:
-        if not _told(study, claimed, results) and _put_back(study, claimed):
+    except Exception as error:  # whatever it was, the trial must not be left RUNNING
+        if _told(study, claimed, results):
+            _logger.warning("trial %d has its result in spite of: %s", claimed.number, error)
+        elif _put_back(study, claimed):
             raise
     except KeyboardInterrupt:
         hurry(storage)
@@ -286,8 +291,8 @@ def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:
             return False
         storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
         RetryHeartbeatStaleTrialCallback()(study, trial)
-    except Exception:
-        # The storage itself is what failed (a full disk, say). The heartbeat stops with this
-        # process, so that the next one will find the trial stale and repeat it.
+    except (
+        Exception
+    ):  # the storage is what failed: the next process finds the trial and repeats it
         pass
     return True

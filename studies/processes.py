@@ -153,7 +153,7 @@ def _work(job: Job, connection: Connection) -> None:
     except Exception as error:
         try:
             message, status = explain(error)
-        except Exception:
+        except Exception:  # nobody foresaw it, says `explain`: then the traceback is what helps
             traceback.print_exc()
             message, status = f"{type(error).__name__}: {' '.join(str(error).split())}", 1
         connection.send(Event(job.name, "failed", message, status))

@@ -1,4 +1,4 @@
-"""Real services for the tests: a PostgreSQL server of the session's own, and Chromium's path."""
+"""Real services for the tests: a PostgreSQL server of the session's own, and Chromium."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from typing import TYPE_CHECKING
 import uuid
 
 import optuna
 import pytest
 
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
 # Set by .ci/run, where a missing service is a broken set-up and not a reason to test less.
 REQUIRE_SERVICES = bool(os.environ.get("AUTORESEARCH_REQUIRE_SERVICES"))
@@ -25,7 +30,7 @@ def _missing(what: str, package: str) -> None:
     message = f"needs {what}: apt-get install {package}"
     if REQUIRE_SERVICES:
         pytest.fail(message)
-    pytest.skip(message)
+    pytest.skip(message)  # a user's machine need not have the service; .ci/run requires it
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +150,28 @@ def chromium() -> str:
     if path is None:
         _missing("Chromium", "chromium")
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    # The browser's own services may have no network; the pages need none.
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page; fails the test on an error of any script that it comes to run."""
+    errors: list[str] = []
+    opened = browser.new_page(viewport={"width": 1280, "height": 1500})
+    opened.set_default_timeout(60_000)
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    opened.close()
+    assert errors == []

@@ -14,8 +14,12 @@ import psutil
 import pytest
 
 from objective.storage import open_storage
-from tests.faults.invariants import write_testbed
+from tests.faults.invariants import PREPARE
+from tests.faults.invariants import TRAIN
 from tests.studies.conftest import cli as cli
+from tests.toy_testbed import DEPTH
+from tests.toy_testbed import LR
+from tests.toy_testbed import write_testbed
 
 
 SECONDS = 90.0  # for what has to happen at all
@@ -31,7 +35,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def bed(tmp_path: Path, ledger: Path) -> Path:
-    return write_testbed(tmp_path / "bed")
+    return write_testbed(tmp_path / "bed", TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR})
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:

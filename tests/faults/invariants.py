@@ -47,28 +47,8 @@ with open(os.environ["AUTORESEARCH_LEDGER"], "a") as ledger:
 print(f"---\\nval_bpb: {bpb:.6f}\\ntraining_seconds: {seconds:.3f}", flush=True)
 """
 PREPARE = "TIME_BUDGET = 0.2\n\n\ndef evaluate_bpb(loss):\n    return 1 + loss\n"
-SPACE = """\
-[DEPTH]
-type = "int"
-low = 1
-high = 8
-
-[LR]
-type = "float"
-low = 0.0001
-high = 0.1
-log = true
-"""
 STARTUP = 10  # of Centaur's trials
 BASELINE = {"DEPTH": 4, "LR": 0.01}
-
-
-def write_testbed(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "train.py").write_text(TRAIN)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "search_space.toml").write_text(SPACE)
-    return folder
 
 
 def check(

@@ -40,11 +40,13 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip(
+            "only root may mount a small disk"
+        )  # limits of files and quotas fail otherwise
     try:
         disk = SmallDisk(folder)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no small disk can be mounted here: {error}")
+        pytest.skip(f"no small disk can be mounted here: {error}")  # root of a container, say
     yield disk
     disk.remove()
 

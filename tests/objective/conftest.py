@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.toy_testbed import write_testbed
+
 
 # In the manner of karpathy/autoresearch: constants in the middle of the file, powers, trailing
 # comments, a tuple, names from prepare, progress on one line, the summary after a rule.
@@ -107,7 +109,7 @@ def evaluate_bpb(model, tokenizer, batch_size):
 @pytest.fixture
 def autoresearch(tmp_path: Path) -> Path:
     """A testbed in the manner of karpathy/autoresearch."""
-    return _write(tmp_path / "autoresearch", AUTORESEARCH_TRAIN, AUTORESEARCH_PREPARE)
+    return write_testbed(tmp_path / "autoresearch", AUTORESEARCH_TRAIN, AUTORESEARCH_PREPARE)
 
 
 @pytest.fixture
@@ -115,16 +117,6 @@ def testbed_folder(tmp_path: Path) -> Callable[..., Path]:
     """Make a testbed of a ``train.py``, and a ``prepare.py`` and other files if given."""
 
     def make(train: str, prepare: str | None = None, **files: str) -> Path:
-        return _write(tmp_path / "testbed", train, prepare, **files)
+        return write_testbed(tmp_path / "testbed", train, prepare, **files)
 
     return make
-
-
-def _write(folder: Path, train: str, prepare: str | None, **files: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"train.py": train, **files}
-    if prepare is not None:
-        files["prepare.py"] = prepare
-    for name, text in files.items():
-        (folder / name).write_bytes(text.encode())
-    return folder

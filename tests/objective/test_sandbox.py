@@ -44,7 +44,7 @@ def _problem(kind: Sandbox) -> str | None:
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     kind: Sandbox = request.param
     if not kind.user_namespace and os.geteuid() != 0:
-        pytest.skip("this kind is for root only")
+        pytest.skip("this kind is for root only")  # others have the kind with a user namespace
     problem = _problem(kind)
     if problem:
         pytest.skip(f"not offered by this system: {problem}")

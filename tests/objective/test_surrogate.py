@@ -26,15 +26,14 @@ from objective import Testbed
 from objective import TrialFailed
 from objective.search_space import PAPER_SPACE
 import objective.surrogate
+from tests.toy_testbed import DEPTH
+from tests.toy_testbed import LR
+from tests.toy_testbed import PATTERN
+from tests.toy_testbed import write_testbed
 
 
 TRAIN = 'DEPTH = 4\nBATCH = 8\nTOTAL = 64\nLR = 0.01\nPATTERN = "ab"\n'
-SPACE = """\
-[DEPTH]
-type = "int"
-low = 1
-high = 8
-
+BATCHES = """
 [BATCH]
 type = "int"
 low = 4
@@ -49,17 +48,8 @@ high = 1024
 log = true
 power_of_two = true
 at_least = ["BATCH", "LENGTH"]
-
-[LR]
-type = "float"
-low = 0.0001
-high = 0.1
-log = true
-
-[PATTERN]
-type = "categorical"
-choices = ["ab", "ba"]
 """
+SPACE = DEPTH + BATCHES + LR + PATTERN
 NOISE = 0.01
 
 
@@ -77,10 +67,8 @@ def out_of_memory(values: dict[str, Any]) -> bool:
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Testbed:
     folder = tmp_path_factory.mktemp("bed")
-    (folder / "train.py").write_text(TRAIN)
-    (folder / "prepare.py").write_text("LENGTH = 2\n")
-    (folder / "search_space.toml").write_text(SPACE)
-    (folder / "task.md").write_text("Make it small.")
+    files = {"search_space.toml": SPACE, "task.md": "Make it small."}
+    write_testbed(folder, TRAIN, "LENGTH = 2\n", **files)
     return Testbed.load(folder)
 
 

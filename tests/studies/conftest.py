@@ -26,6 +26,10 @@ from objective import DataSet
 from objective import Surrogate
 from objective import Testbed
 from studies.cli import main
+from tests.toy_testbed import DEPTH
+from tests.toy_testbed import LR
+from tests.toy_testbed import PATTERN
+from tests.toy_testbed import write_testbed
 
 
 # Trains by sleeping. DEPTH = 8 needs too much memory; the best is DEPTH = 5, LR = 1e-3.
@@ -56,44 +60,21 @@ TIME_BUDGET = 0.05
 def evaluate_bpb(loss):
     return 1 + loss
 """
-SPACE = """\
-[DEPTH]
-type = "int"
-low = 1
-high = 8
 
-[LR]
-type = "float"
-low = 0.0001
-high = 0.1
-log = true
 
-[PATTERN]
-type = "categorical"
-choices = ["ab", "ba"]
-"""
+def _write(folder: Path) -> Path:
+    return write_testbed(folder, TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR + PATTERN})
 
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Path:
-    folder = tmp_path / "bed"
-    folder.mkdir()
-    (folder / "train.py").write_text(TRAIN)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "search_space.toml").write_text(SPACE)
-    return folder
+    return _write(tmp_path / "bed")
 
 
 @pytest.fixture(scope="session")
 def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A surrogate of the tests' testbed, fitted to what its formula says."""
-    folder = tmp_path_factory.mktemp("surrogate")
-    for name, text in {
-        "train.py": TRAIN,
-        "prepare.py": PREPARE,
-        "search_space.toml": SPACE,
-    }.items():
-        (folder / name).write_text(text)
+    folder = _write(tmp_path_factory.mktemp("surrogate"))
     testbed = Testbed.load(folder)
     studies = []
     for seed in range(3):
@@ -140,6 +121,12 @@ class Cli:
         )
         self.started.append(process)
         return process
+
+    def dashboard(self, storage: str) -> str:
+        """Start the dashboard: its address."""
+        server = self.start("dashboard", "--storage", storage, "--port", 0)
+        assert server.stdout is not None
+        return server.stdout.readline().split("/dashboard")[0]
 
     def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, in this process: Python's own start would take longer."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from samplers._llm.chat import Completion
 from samplers._llm.chat import Message
+from tests.toy_testbed import write_testbed
 
 
 # The value is a function of the script alone, so that nothing is noise: 1 + (RATE - 0.1) ** 2,
@@ -63,11 +64,8 @@ def evaluate_bpb(model):
 
 
 def make_testbed(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / "train.py").write_text(TRAIN)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "task.md").write_text("A script that trains nothing.\n")
-    return folder
+    task = {"task.md": "A script that trains nothing.\n"}
+    return write_testbed(folder, TRAIN, PREPARE, **task)
 
 
 def edit(description: str, old: str, new: str) -> str:

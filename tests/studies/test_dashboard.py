@@ -26,9 +26,7 @@ PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"
 
 
 @pytest.mark.browser
-def test_a_study_can_be_browsed_without_an_error(cli: Cli, testbed: Path, chromium: str) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_study_can_be_browsed_without_an_error(cli: Cli, testbed: Path, page: Page) -> None:
     given = os.environ.get("AUTORESEARCH_PICTURE")
     if given is None:
         done = cli("run", "--method", "random", "--testbed", testbed, "--trials", 4)
@@ -37,36 +35,22 @@ def test_a_study_can_be_browsed_without_an_error(cli: Cli, testbed: Path, chromi
     name = optuna.get_all_study_names(storage)[0]
     study = optuna.load_study(study_name=name, storage=storage)
     trial = study.best_trial
-    server = cli.start("dashboard", "--storage", storage, "--port", 0)
-    assert server.stdout is not None
-    address = server.stdout.readline().split("/dashboard")[0]
+    address = cli.dashboard(storage)
+    home = f"{address}/dashboard/studies/{study._study_id}"
 
-    # The browser's own services may have no network; the pages need none.
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        page = browser.new_page(viewport={"width": 1280, "height": 1500})
-        page.set_default_timeout(60_000)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        home = f"{address}/dashboard/studies/{study._study_id}"
+    page.goto(home)
+    drawn = [t for t in study.trials if t.intermediate_values]
+    _wait_for(page, "#plot-history .scatterlayer .point", len(drawn))
+    _wait_for(page, "#graph-intermediate-values .scatterlayer .trace", len(drawn))
+    if given is not None:
+        page.screenshot(path=PICTURE, clip={"x": 0, "y": 0, "width": 1280, "height": 1130})
 
-        page.goto(home)
-        drawn = [t for t in study.trials if t.intermediate_values]
-        _wait_for(page, "#plot-history .scatterlayer .point", len(drawn))
-        _wait_for(page, "#graph-intermediate-values .scatterlayer .trace", len(drawn))
-        if given is not None:
-            page.screenshot(path=PICTURE, clip={"x": 0, "y": 0, "width": 1280, "height": 1130})
+    page.goto(f"{home}/smartSelection")
+    _wait_for(page, "#plot-parallel-coordinate .parcoords .y-axis", len(trial.params) + 1)
 
-        page.goto(f"{home}/smartSelection")
-        _wait_for(page, "#plot-parallel-coordinate .parcoords .y-axis", len(trial.params) + 1)
-
-        page.goto(f"{home}/trials?numbers={trial.number}")
-        for text in ("Artifacts", "train.py", "train.log", "val_bpb"):
-            page.get_by_text(text).first.wait_for()
-        browser.close()
-    assert not errors
+    page.goto(f"{home}/trials?numbers={trial.number}")
+    for text in ("Artifacts", "train.py", "train.log", "val_bpb"):
+        page.get_by_text(text).first.wait_for()
 
     (script,) = [
         meta

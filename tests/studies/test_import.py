@@ -10,6 +10,7 @@ from pathlib import Path
 import random
 import statistics
 from typing import Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -23,6 +24,10 @@ from studies.bulk import add_trials
 from studies.foreign import read_file
 from tests.conftest import StorageFactory
 from tests.studies.conftest import Cli
+
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 Write = Callable[[str, Any], Path]
@@ -494,33 +499,19 @@ def test_keys_do_not_depend_on_the_order_of_a_rows_values(write: Write) -> None:
 
 
 @pytest.mark.browser
-def test_the_dashboard_shows_an_imported_study(cli: Cli, write: Write, chromium: str) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_dashboard_shows_an_imported_study(cli: Cli, write: Write, page: Page) -> None:
     content = nested(12)
     assert cli("import", write("runs.json", content)).returncode == 0
     study = optuna.load_study(study_name="TPE-seed1", storage=cli.storage)
-    server = cli.start("dashboard", "--storage", cli.storage, "--port", 0)
-    assert server.stdout is not None
-    address = server.stdout.readline().split("/dashboard")[0]
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        page = browser.new_page(viewport={"width": 1280, "height": 1500})
-        page.set_default_timeout(60_000)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{address}/dashboard")
-        page.get_by_text("Centaur [Opus 4.6]-seed0").first.wait_for()
-        page.goto(f"{address}/dashboard/studies/{study._study_id}")
-        page.wait_for_function(
-            "n => document.querySelectorAll('#plot-history .scatterlayer .point').length >= n",
-            arg=12,
-        )
-        best = study.best_trial
-        page.goto(f"{address}/dashboard/studies/{study._study_id}/trials?numbers={best.number}")
-        for text in ("MATRIX_LR", str(best.value), "training_seconds"):
-            page.get_by_text(text).first.wait_for()
-        browser.close()
-    assert not errors
+    address = cli.dashboard(cli.storage)
+    page.goto(f"{address}/dashboard")
+    page.get_by_text("Centaur [Opus 4.6]-seed0").first.wait_for()
+    page.goto(f"{address}/dashboard/studies/{study._study_id}")
+    page.wait_for_function(
+        "n => document.querySelectorAll('#plot-history .scatterlayer .point').length >= n",
+        arg=12,
+    )
+    best = study.best_trial
+    page.goto(f"{address}/dashboard/studies/{study._study_id}/trials?numbers={best.number}")
+    for text in ("MATRIX_LR", str(best.value), "training_seconds"):
+        page.get_by_text(text).first.wait_for()

@@ -7,6 +7,7 @@ from pathlib import Path
 import re
 import time
 from typing import Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -18,6 +19,10 @@ from studies.report.transcripts import load_transcripts
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
+
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
@@ -54,40 +59,22 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
-def page(browser: Any, page_file: Path) -> Iterator[Any]:
-    """The opened page; fails the test on an error of its script or on any request."""
-    errors: list[str] = []
+def page(page: Page, page_file: Path) -> Iterator[Page]:
+    """The opened page; fails the test on any request, too."""
     requests: list[str] = []
-    opened = browser.new_page(viewport={"width": 1200, "height": 900})
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.on("pageerror", lambda e: errors.append(str(e)))
-    opened.on("request", lambda r: requests.append(r.url))
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.on("request", lambda r: requests.append(r.url))
     start = time.monotonic()
-    opened.goto(page_file.as_uri())
-    opened.locator("table").first.wait_for()
+    page.goto(page_file.as_uri())
+    page.locator("table").first.wait_for()
     print(f"opened in {time.monotonic() - start:.2f} s")
-    yield opened
-    assert opened.evaluate("window.hacked") is None
-    opened.close()
-    assert errors == []
+    yield page
+    assert page.evaluate("window.hacked") is None
     assert [url for url in requests if not re.match(r"file:|data:|blob:", url)] == []
 
 
-def figure(page: Any, name: str) -> Any:
+def figure(page: Page, name: str) -> Any:
     """The drawn plot of the section that the link of this name leads to."""
     section = page.get_by_role("navigation").get_by_role("link", name=name, exact=True)
     found = page.locator(f"{section.get_attribute('href')} .figure")
@@ -104,7 +91,7 @@ def traces(plot: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.browser
-def test_every_plot_is_there(page: Any) -> None:
+def test_every_plot_is_there(page: Page) -> None:
     names = page.locator("nav a").all_inner_texts()
     assert names == [
         "Findings", "Methods", "Tests", "Time", "Trials", "Runs", "Ratio", "Models", "Sources",
@@ -117,7 +104,7 @@ def test_every_plot_is_there(page: Any) -> None:
 
 
 @pytest.mark.browser
-def test_hidden_methods_leave_every_table_and_comparison(page: Any) -> None:
+def test_hidden_methods_leave_every_table_and_comparison(page: Page) -> None:
     time_plot, runs_plot = figure(page, "Time"), figure(page, "Runs")
     assert "random (n=40)" in [t["name"] for t in traces(time_plot)]
     points = sum(t["n"] for t in traces(runs_plot) if t["name"] == "best")
@@ -135,7 +122,7 @@ def test_hidden_methods_leave_every_table_and_comparison(page: Any) -> None:
 
 
 @pytest.mark.browser
-def test_hovering_and_arrow_keys_tell_of_a_trial(page: Any) -> None:
+def test_hovering_and_arrow_keys_tell_of_a_trial(page: Page) -> None:
     plot = figure(page, "Traces")
     plot.locator(".scatterlayer .trace").last.locator(".points path").last.hover(force=True)
     plot.locator(".hoverlayer .hovertext").first.wait_for()
@@ -154,7 +141,7 @@ def test_hovering_and_arrow_keys_tell_of_a_trial(page: Any) -> None:
 
 
 @pytest.mark.browser
-def test_menus_choose_runs_parameters_and_measures(page: Any) -> None:
+def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
     pair = figure(page, "Pairs")
     menus = pair.locator("xpath=..")
     before = sum(t["n"] for t in traces(pair))
@@ -181,7 +168,7 @@ def test_menus_choose_runs_parameters_and_measures(page: Any) -> None:
 
 
 @pytest.mark.browser
-def test_tables_sort_by_keyboard_with_empty_cells_last(page: Any) -> None:
+def test_tables_sort_by_keyboard_with_empty_cells_last(page: Page) -> None:
     table = page.locator("table").first
     button = table.get_by_role("button", name="revalidated (mean)")
     column = table.locator("th").all_inner_texts().index("revalidated (mean)") + 1
@@ -196,7 +183,7 @@ def test_tables_sort_by_keyboard_with_empty_cells_last(page: Any) -> None:
 
 
 @pytest.mark.browser
-def test_prompts_and_replies_are_shown_as_the_text_they_are(page: Any) -> None:
+def test_prompts_and_replies_are_shown_as_the_text_they_are(page: Page) -> None:
     assert page.locator("#transcript").text_content().startswith(HOSTILE)
     first = page.locator("#transcript").text_content()
     page.locator("#transcript-run").select_option(index=1)
