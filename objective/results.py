@@ -125,8 +125,8 @@ def tell_kept(study: optuna.Study, results: Results) -> list[int]:
     if not kept:
         return []
     told = []
+    trials = study.get_trials(deepcopy=False)
     for result in kept:
-        trials = study.get_trials(deepcopy=False)
         if not _is_of(result, trials):
             continue  # of another database whose artifacts are here too
         trial = trials[result.trial]

@@ -389,7 +389,7 @@ class CodeAgent:
                 attributes["fingerprint"] = self._check(source, trials)
             except (EditError, GateError) as error:
                 source, reason = "", str(error)
-                exchanges.append(Exchange(messages, completion, error=reason))
+                exchanges.append(Exchange(messages, completion, problem=reason))
                 # A model that didn't get the format is asked for less: to change one constant.
                 choose = isinstance(error, NoBlocks) and bool(numeric_constants(parent))
                 how = describe_choice(parent) if choose else "Reply again, in the same form."

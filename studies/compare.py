@@ -37,6 +37,7 @@ from studies.comparison import stored_standing
 from studies.comparison import uses_llm
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.processes import stop_by_signal
 from studies.progress import clock
@@ -77,7 +78,7 @@ def compare(
         typer.Option(
             metavar="R,R,...",
             help="(centaur) A variant for each: the share of the trials after start-up that the "
-            "language model decides. [default: 0.3]",
+            f"language model decides. [default: {LLM_RATIO}]",
         ),
     ] = None,
     llm: options.Llm = None,

@@ -32,8 +32,8 @@ from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.facts import RUN_ERROR
 from studies.facts import run_state
+from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.methods import Setup
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
@@ -95,11 +95,10 @@ class Comparison:
     def _spec(
         self, method: str, seed: int, ratio: float | None, model: str | None, workers: int
     ) -> Spec:
-        default = Setup(seed).llm_ratio
         name = f"{method}-seed{seed}"
         if self.name != DEFAULT_NAME:
             name = f"{self.name}-{name}"
-        if ratio not in (None, default):
+        if ratio not in (None, LLM_RATIO):
             name += f"-r{ratio:g}"
         if model is not None:
             name += f"-{model}"
@@ -114,7 +113,7 @@ class Comparison:
                 memory_limit_mb=self.memory_limit_mb,
                 llm=self.llm,
                 model=model,
-                llm_ratio=default if ratio is None else ratio,
+                llm_ratio=LLM_RATIO if ratio is None else ratio,
                 artifacts=self.artifacts,
                 comparison=self.name,
                 surrogate=self.surrogate,
@@ -264,7 +263,8 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
                     board[name] = replace(board[name], state="done")
         show(board, ended)
 
-    ready, without = share_models(left, workers)
+    trainings = any(isinstance(spec, AgentSpec) or spec.surrogate is None for spec in left)
+    ready, without = share_models(left, workers if trainings else 0)
     for name, error in without.items():
         fail(name, error)
     show(board, list(without))
@@ -289,8 +289,12 @@ def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     return studies
 
 
-def share_models(specs: Sequence[Spec], workers: int) -> tuple[list[Spec], dict[str, str]]:
+def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[str, str]]:
     """Start the embedded model, if a run asks it, once for all of them.
+
+    Args:
+        specs: The runs.
+        n_busy: CPUs that train meanwhile.
 
     Returns:
         The runs, with its address in them, and those that can't be because there is no model, by
@@ -307,11 +311,11 @@ def share_models(specs: Sequence[Spec], workers: int) -> tuple[list[Spec], dict[
         try:
             if key not in known:
                 open_llm(*key)
-                known[key] = share_embedded_model(*key, workers)
+                known[key] = share_embedded_model(*key, n_busy)
             ready.append(replace(spec, llm=known[key]))
         except Misuse:
             raise
-        except Exception as error:
+        except Exception as error:  # only what `explain` foresees; the rest it raises
             without[spec.name] = explain(error)[0]
     return ready, without
 

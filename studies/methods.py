@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Chat
 
 
+LLM_RATIO = 0.3  # the paper's
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a method may know of the study that it samples for.
@@ -39,7 +42,7 @@ class Setup:
     task: str = ""
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     chat: Chat | None = None
-    llm_ratio: float = 0.3
+    llm_ratio: float = LLM_RATIO
     artifact_store: FileSystemArtifactStore | None = None
 
 

@@ -14,6 +14,7 @@ from studies import options
 from studies.budget import Budget
 from studies.errors import Misuse
 from studies.facts import study_facts
+from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.processes import stop_by_signal
 from studies.progress import Progress
@@ -65,7 +66,7 @@ def run(
             max=1,
             help="(centaur) Share of the trials after start-up that the language model decides.",
         ),
-    ] = 0.3,
+    ] = LLM_RATIO,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that train at the same time.")
     ] = 1,

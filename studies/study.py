@@ -34,6 +34,7 @@ from studies.loop import alone
 from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
+from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.methods import Setup
 from studies.processes import Event
@@ -87,7 +88,7 @@ class StudySpec:
     memory_limit_mb: int | None = None
     llm: str | None = None
     model: str | None = None
-    llm_ratio: float = 0.3
+    llm_ratio: float = LLM_RATIO
     artifacts: Path | None = None
     comparison: str | None = None
     surrogate: str | None = None
@@ -420,13 +421,18 @@ def _share(work_and_spec: tuple[Callable[[Any, Watch], object], Any], tell: Tell
     work(spec, lambda trials: tell(None))
 
 
-def share_embedded_model(llm: str | None, model: str | None, workers: int) -> str | None:
-    """Let one process serve the model to all, instead of each loading its own: `llm` to use."""
+def share_embedded_model(llm: str | None, model: str | None, n_busy: int) -> str | None:
+    """Let one process serve the model to all, instead of each loading its own: `llm` to use.
+
+    Args:
+        llm, model: As in `StudySpec`.
+        n_busy: CPUs that train meanwhile.
+    """
     from samplers._llm.local import embedded_server
 
     elsewhere = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
     if llm == "local" or (llm is None and model is None and not elsewhere):
-        return embedded_server(n_busy=workers)
+        return embedded_server(n_busy=n_busy)
     if llm is not None and llm.endswith(".gguf"):
-        return embedded_server(llm, n_busy=workers)
+        return embedded_server(llm, n_busy=n_busy)
     return llm

@@ -49,7 +49,15 @@ Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "conten
 
 
 class ChatError(Exception):
-    """A request to the language model gave no usable answer."""
+    """A request to the language model gave no usable answer.
+
+    Attributes:
+        seconds: From the call of ``complete`` to its end, retries included.
+        attempts: HTTP requests that were sent.
+    """
+
+    seconds: float = 0.0
+    attempts: int = 0
 
 
 class ChatUnavailable(ChatError):
@@ -552,8 +560,26 @@ class OpenAIChat:
         to say what the reply should look like.
         """
         started = time.monotonic()
-        deadline = self._deadline()
         attempts: list[float] = []
+        try:
+            completion = self._converse(messages, schema, max_tokens, temperature, seed, attempts)
+        except ChatError as error:
+            error.seconds, error.attempts = time.monotonic() - started, len(attempts)
+            raise
+        seconds = time.monotonic() - started
+        return replace(completion, seconds=seconds, attempts=len(attempts))
+
+    def _converse(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        attempts: list[float],
+    ) -> Completion:
+        """Ask until the server takes the request's form, and let a model think to its end."""
+        deadline = self._deadline()
         completions: list[Completion] = []
         while True:
             key = (self._address(), self.model)
@@ -587,8 +613,6 @@ class OpenAIChat:
             cached_tokens=sum(c.cached_tokens for c in completions),
             completion_tokens=sum(c.completion_tokens for c in completions),
             cost=None if self._prices is None else sum(c.cost or 0.0 for c in completions),
-            seconds=time.monotonic() - started,
-            attempts=len(attempts),
         )
 
     @contextmanager

@@ -155,7 +155,7 @@ def propose(
                 seed=None if seed is None else seed + asked,
             )
         except ContextTooLong as error:
-            exchanges.append(Exchange(messages, None, str(error)))
+            exchanges.append(Exchange(messages, None, error))
             shrinks += 1
             if shrinks > _MAX_SHRINKS:
                 return failed_turn(study, trial, error, exchanges, on_error)
@@ -164,7 +164,7 @@ def propose(
             messages, extent = fit(build, chat, budget, extent)
             continue
         except ChatError as error:
-            exchanges.append(Exchange(messages, None, str(error)))
+            exchanges.append(Exchange(messages, None, error))
             if source == LLM_DUPLICATE:  # The first reply was of use, only known already.
                 break
             return failed_turn(study, trial, error, exchanges, on_error)
@@ -179,7 +179,7 @@ def propose(
                 exchanges.append(Exchange(messages, completion))
                 return Proposal(params, LLM, one_line("; ".join(repairs)), tuple(exchanges))
             problem, source = _clash_message(clash, params, space), LLM_DUPLICATE
-        exchanges.append(Exchange(messages, completion, problem))
+        exchanges.append(Exchange(messages, completion, problem=problem))
         complaint: list[Message] = [
             {"role": "assistant", "content": completion.text},
             {"role": "user", "content": f"{problem} Reply again, with JSON only."},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .chat import ChatError
     from .chat import Completion
     from .chat import Message
 
@@ -42,11 +43,24 @@ _ANNOUNCED_KEY = "llm:relative_params"
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what came back: a completion, or the error that there was none."""
+    """One request and what came back.
+
+    Attributes:
+        messages: The request.
+        completion: The reply, if there was one.
+        failure: Why there was none.
+        problem: What was wrong with the reply, in the words that the model was told it in.
+    """
 
     messages: Sequence[Message]
     completion: Completion | None
-    error: str = ""
+    failure: ChatError | None = None
+    problem: str = ""
+
+    @property
+    def error(self) -> str:
+        """What went wrong, ``""`` if nothing did."""
+        return self.problem if self.failure is None else str(self.failure)
 
 
 def record(
@@ -71,14 +85,14 @@ def record(
     """
     attributes: dict[str, Any] = {"source": source}
     completions = [e.completion for e in exchanges if e.completion is not None]
+    ends = [e.completion or e.failure for e in exchanges]
     if exchanges:
         attributes |= {
             "llm_prompt_tokens": sum(c.prompt_tokens for c in completions),
             "llm_cached_tokens": sum(c.cached_tokens for c in completions),
             "llm_completion_tokens": sum(c.completion_tokens for c in completions),
-            "llm_seconds": round(sum(c.seconds for c in completions), 3),
-            # A request that failed was at least one attempt.
-            "llm_attempts": sum(e.completion.attempts if e.completion else 1 for e in exchanges),
+            "llm_seconds": round(sum(end.seconds for end in ends if end is not None), 3),
+            "llm_attempts": sum(end.attempts for end in ends if end is not None),
         }
     if completions:
         attributes["llm_model"] = one_line(completions[-1].model)

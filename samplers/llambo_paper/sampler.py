@@ -484,7 +484,7 @@ def _side_by_side(work: Callable[[int], _T], items: Sequence[int]) -> list[_T]:
     def run(position: int) -> None:
         try:
             done.put((position, work(items[position]), None))
-        except BaseException as error:
+        except BaseException as error:  # raised again where the results are collected
             done.put((position, None, error))
 
     for position in range(len(items)):
@@ -508,5 +508,5 @@ def _send(chat: Chat, request: Request) -> tuple[Exchange, ChatError | None]:
             seed=request.seed,
         )
     except ChatError as error:
-        return Exchange(request.messages, None, str(error)), error
+        return Exchange(request.messages, None, error), error
     return Exchange(request.messages, completion), None

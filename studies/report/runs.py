@@ -24,9 +24,7 @@ from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.facts import run_state
-
-
-DEFAULT_RATIO = 0.3  # of Centaur's trials that the LLM decides; a run's label names only others
+from studies.methods import LLM_RATIO
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,6 @@ class Row:
 
     Attributes:
         number: The trial's number.
-        trial_id: Its id in the storage, where its artifacts are found.
         position: How many trials of the run had ended when it had, itself included: 1, 2, ...
         seconds: Time that the run was charged for training up to this trial's end (with that of
             the language model if its budget charges for it).
@@ -47,7 +44,6 @@ class Row:
     """
 
     number: int
-    trial_id: int
     position: int
     seconds: float
     value: float
@@ -221,7 +217,7 @@ def _label(runs: Sequence[Run]) -> list[Run]:
             extras.append(PurePath(run.model).name or "unnamed model")
         if run.facts.get("variant"):
             extras.append(str(run.facts["variant"]))
-        if run.facts.get("llm_ratio", DEFAULT_RATIO) != DEFAULT_RATIO:
+        if run.facts.get("llm_ratio", LLM_RATIO) != LLM_RATIO:
             extras.append(f"r={run.facts['llm_ratio']:g}")
         label = " ".join([run.name, *(f"[{extra}]" for extra in extras)])
         labelled.append(replace(run, method=label))
@@ -238,7 +234,6 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
         rows.append(
             Row(
                 number=trial.number,
-                trial_id=trial._trial_id,
                 position=position,
                 seconds=seconds,
                 value=float(attrs["val_bpb"]) if is_ok(trial) else math.nan,

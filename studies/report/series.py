@@ -19,7 +19,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from studies.facts import LLM_SOURCES
-from studies.report.runs import DEFAULT_RATIO
+from studies.methods import LLM_RATIO
 from studies.report.runs import Row
 from studies.report.runs import Run
 from studies.report.statistics import summarize
@@ -144,7 +144,7 @@ def sources(runs: Sequence[Run]) -> list[Record]:
 
 def ratios(runs: Sequence[Run]) -> list[Record]:
     """Runs of methods that were run with several LLM ratios: ``ratio``, ``seed``, ``best``."""
-    return _varied(runs, "ratio", lambda run: run.facts.get("llm_ratio", DEFAULT_RATIO))
+    return _varied(runs, "ratio", lambda run: run.facts.get("llm_ratio", LLM_RATIO))
 
 
 def models(runs: Sequence[Run]) -> list[Record]:

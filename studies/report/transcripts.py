@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
 
 from studies.report.runs import Row
 from studies.report.runs import Run
@@ -42,8 +43,13 @@ def load_transcripts(
     found: list[dict[str, Any]] = []
     total = 0
     for run in _by_rank(runs):
-        for row in _chosen(run):
-            text = _transcript(row, storage, artifacts)
+        chosen = _chosen(run)
+        if not chosen:
+            continue
+        study = optuna.load_study(study_name=run.study, storage=storage)
+        trials = study.get_trials(deepcopy=False)  # at once, and kept by the study's own storage
+        for row in chosen:
+            text = _transcript(study, trials[row.number], artifacts)
             if text is None:
                 continue
             text = shorten(text)
@@ -87,9 +93,8 @@ def _chosen(run: Run) -> list[Row]:
     return sorted([*first, *spread], key=lambda row: row.number)
 
 
-def _transcript(row: Row, storage: optuna.storages.BaseStorage, artifacts: Any) -> str | None:
-    trial = storage.get_trial(row.trial_id)
-    for artifact in get_all_artifact_meta(trial, storage=storage):
+def _transcript(study: optuna.Study, trial: FrozenTrial, artifacts: Any) -> str | None:
+    for artifact in get_all_artifact_meta(trial, storage=study._storage):
         if artifact.filename.startswith("llm-"):
             try:
                 with artifacts.open_reader(artifact.artifact_id) as reader:

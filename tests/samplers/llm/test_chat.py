@@ -148,8 +148,10 @@ def test_nobody_listening_is_unavailable() -> None:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     chat = OpenAIChat("m", base_url=f"http://127.0.0.1:{port}/v1", max_retries=1)
-    with pytest.raises(ChatUnavailable, match="2 attempts: no connection"):
+    with pytest.raises(ChatUnavailable, match="2 attempts: no connection") as raised:
         chat.complete(ASK)
+    assert raised.value.attempts == 2
+    assert raised.value.seconds > 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts import get_all_artifact_meta
 import pytest
 
+from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
 from samplers._llm.record import Exchange
 from samplers._llm.record import LLM
@@ -34,7 +35,9 @@ SECOND = [
     {"role": "assistant", "content": "the reply"},
     {"role": "user", "content": "the complaint"},
 ]
-EXCHANGES = [Exchange(FIRST, COMPLETION, "no good"), Exchange(SECOND, None, "the server died")]
+FAILURE = ChatUnavailable("the server died")
+FAILURE.seconds, FAILURE.attempts = 4.0, 6
+EXCHANGES = [Exchange(FIRST, COMPLETION, problem="no good"), Exchange(SECOND, None, FAILURE)]
 
 
 class FullDisk:
@@ -64,8 +67,8 @@ def test_sums_over_the_requests_are_flat_attributes() -> None:
         "llm_prompt_tokens": 100,
         "llm_cached_tokens": 60,
         "llm_completion_tokens": 10,
-        "llm_seconds": 1.25,
-        "llm_attempts": 3,
+        "llm_seconds": 5.25,
+        "llm_attempts": 8,
         "llm_model": "m",
     }
 
