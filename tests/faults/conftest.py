@@ -7,7 +7,6 @@ import multiprocessing
 import os
 from pathlib import Path
 import signal
-import time
 
 import optuna
 import psutil
@@ -17,12 +16,10 @@ from objective.storage import open_storage
 from tests.faults.invariants import PREPARE
 from tests.faults.invariants import TRAIN
 from tests.studies.conftest import cli as cli
+from tests.studies.conftest import until as until
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import write_testbed
-
-
-SECONDS = 90.0  # for what has to happen at all
 
 
 @pytest.fixture
@@ -36,14 +33,6 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bed(tmp_path: Path, ledger: Path) -> Path:
     return write_testbed(tmp_path / "bed", TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR})
-
-
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait until something is the case."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
 
 
 def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:

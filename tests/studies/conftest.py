@@ -32,6 +32,8 @@ from tests.toy_testbed import PATTERN
 from tests.toy_testbed import write_testbed
 
 
+SECONDS = 90.0  # for what has to happen at all
+
 # Trains by sleeping. DEPTH = 8 needs too much memory; the best is DEPTH = 5, LR = 1e-3.
 TRAIN = """\
 import math
@@ -100,6 +102,14 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Wait until something is the case."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
 class Cli:
     """``python -m studies`` with a working directory of its own."""
 
@@ -165,10 +175,7 @@ class Cli:
 
     def wait(self, study: str, condition: Callable[[Sequence[FrozenTrial]], bool]) -> None:
         """Wait until a study's trials are as they should be."""
-        deadline = time.monotonic() + 60
-        while not condition(self.trials(study)):
-            assert time.monotonic() < deadline, self.trials(study)
-            time.sleep(0.05)
+        until(lambda: condition(self.trials(study)))
 
     def wait_until_runs(self, study: str, number: int) -> None:
         """Wait until the trial of this number trains."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 import json
 import os
@@ -32,6 +33,7 @@ from tests.samplers.llm.conftest import Answer
 from tests.samplers.llm.conftest import LoopbackServer
 from tests.samplers.llm.conftest import reply
 from tests.studies.conftest import Cli
+from tests.studies.conftest import until
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
 
@@ -125,14 +127,21 @@ def test_a_failed_run_stops_no_other_and_the_same_command_tries_it_again(
     assert len(went_on) == 8 and went_on[: len(stopped)] == stopped
 
 
+def _is_in_training(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a trial but the first trains, and will for a moment: 1 to 8 of its 10 steps."""
+    return any(
+        t.state == TrialState.RUNNING and t.number > 0 and 1 <= len(t.intermediate_values) <= 8
+        for t in trials
+    )
+
+
 def test_after_kill_9_the_same_command_repeats_the_killed_trials_and_ends(
     cli: Cli, testbed: Path
 ) -> None:
     names = ["random-seed0", "cma-es-seed0"]
     command = compare(testbed, "random,cma-es", seeds=0, trials=4, train_seconds="1s")
     process = cli.start(*command, "--workers", 2)
-    for name in names:
-        cli.wait_until_runs(name, 1)
+    until(lambda: all(_is_in_training(cli.trials(name)) for name in names))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     killed = {name: [t for t in cli.trials(name) if not is_evaluated(t)] for name in names}
