@@ -292,6 +292,7 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
 
     embedding, unembedding = line_with("([model.embed], "), line_with("([model.unembed], ")
     up = line_with(", self.up)")
+    down = line_with("self.down * gain_mlp")
     decay = line_with("return left + ")
     detuned = embedded.source
     for line in (embedding, unembedding):
@@ -303,7 +304,8 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
             + edit("another rate", unembedding.replace("scale", "scale * 1e-4"), unembedding),
             edit("an activation", up, "        h = F.gelu(F.linear(norm(x), self.up))"),
             edit("a schedule", decay, "    return left**2"),
-            edit("a bug", up, up.replace("self.up", "self.up[:, :3]")),
+            # On a line of its own, so that it fits whichever of the others is kept.
+            edit("a bug", down, down.replace("self.down", "self.down[:, :3]")),
         ]
     )
     spec = AgentSpec(
