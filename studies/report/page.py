@@ -73,19 +73,46 @@ def build_page(report: Report) -> str:
     """The page of a report."""
     runs = report.runs
     figures = _figures(runs)
-    sections = list(_sections(report, figures))
     count = sum(len(run.rows) for run in runs)
-    resources = files("studies.report")
-    return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
-        title=escape(report.title),
-        subtitle=f"{_count(len(runs), 'run')} of {_count(len(tables.by_method(runs)), 'method')}, "
+    return render(
+        report.title,
+        f"{_count(len(runs), 'run')} of {_count(len(tables.by_method(runs)), 'method')}, "
         f"{_count(count, 'trial')}. Values are validation bits per byte (val_bpb): lower is "
         "better.",
+        list(_sections(report, figures)),
+        figures,
+        page_trials(runs),
+        page_transcripts(report.said, runs),
+    )
+
+
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    figures: Mapping[str, go.Figure],
+    trials: Mapping[str, Any] | None = None,
+    said: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """A page with everything in it that it needs.
+
+    Args:
+        title: Its heading.
+        subtitle: What stands under it.
+        sections: In their order.
+        figures: What sections refer to by ``data-figure``.
+        trials: Of single runs, see `page_data.page_trials`.
+        said: Transcripts, see `page_data.page_transcripts`.
+    """
+    resources = files("studies.report")
+    return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
         nav="".join(f'<a href="#s{i}">{escape(s.name)}</a>' for i, s in enumerate(sections)),
         sections="\n".join(_section(i, section) for i, section in enumerate(sections)),
         figures=script_json({key: json.loads(f.to_json()) for key, f in figures.items()}),
-        trials=script_json(page_trials(runs)),
-        transcripts=script_json(page_transcripts(report.said, runs)),
+        trials=script_json(trials or {}),
+        transcripts=script_json(said),
         plotly=get_plotlyjs(),
         script=resources.joinpath("page.js").read_text("utf-8"),
     )
@@ -188,7 +215,7 @@ def _comparison_sections(
             if key == "llm":
                 measures = [(m, m.replace("_", " ")) for m in plots.LLM_MEASURES]
                 controls = _menu("", "Measure", measures, 'data-chooses="measure"')
-            yield Section(name, title, text, _plot(title, f'data-figure="{key}"', controls))
+            yield Section(name, title, text, plot(title, f'data-figure="{key}"', controls))
     if "map-0" not in figures:
         return
     labels = [(f"map-{i}", label) for i, label in enumerate(["all methods", *methods])]
@@ -197,7 +224,7 @@ def _comparison_sections(
         "Where trials failed",
         "Share of the trials that failed in each part of each parameter's range (of its logarithm "
         "where the range is logarithmic). Empty: no trial was there.",
-        _plot(
+        plot(
             "Where trials failed",
             'data-figure="map-0"',
             _menu("", "Method", labels, 'data-chooses="figure"'),
@@ -215,7 +242,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Trials and incumbents",
         "Every trial of a run by who proposed it; rings are incumbents. Failures are marked at "
         "the top, values far above the others lie outside: double-click shows them.",
-        _plot("Trials and incumbents", 'data-view="trace"', single + x),
+        plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     if not names:
         return
@@ -223,7 +250,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Parameters",
         "Parameters over trials",
         "Where a run searched, trial by trial; dark is good, crosses failed.",
-        _plot("Parameters over trials", 'data-view="evolution"', single),
+        plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:
         axes = _menu("", "x", names, _setting("x"))
@@ -232,7 +259,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
             "Pairs",
             "Any two parameters",
             "Crosses failed.",
-            _plot("Any two parameters", 'data-view="pair"', several + axes),
+            plot("Any two parameters", 'data-view="pair"', several + axes),
         )
     share = (
         "<label>Best % of the trials "
@@ -242,7 +269,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Parallel",
         "All parameters",
         "Trials that succeeded, a line each. Drag along an axis to filter.",
-        _plot("All parameters", 'data-view="parallel"', several + share),
+        plot("All parameters", 'data-view="parallel"', several + share),
     )
 
 
@@ -281,7 +308,8 @@ def _menu(id_: str, label: str, options: Sequence[tuple[Any, str]], more: str = 
     )
 
 
-def _plot(title: str, source: str, controls: str = "") -> str:
+def plot(title: str, source: str, controls: str = "") -> str:
+    """The place of a plot; ``source`` says which by ``data-figure`` or ``data-view``."""
     above = f'<div class="controls">{controls}</div>' if controls else ""
     return (
         f'{above}<div class="figure" {source} tabindex="0" role="group" '

@@ -15,40 +15,40 @@ from studies.report.statistics import Comparison
 def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the methods came to, from `tables.method_rows`."""
     repeated = {
-        "revalidated (mean)": lambda r: _number(r["revalidated_mean"]),
-        "SD of it": lambda r: _number(r["revalidated_sd"]),
+        "revalidated (mean)": lambda r: number(r["revalidated_mean"]),
+        "SD of it": lambda r: number(r["revalidated_sd"]),
         "its 95 % interval": lambda r: _interval(r["revalidated_low"], r["revalidated_high"]),
-        "its n": lambda r: _cell(r["revalidated_n"] or "", r["revalidated_n"]),
-        "luck": lambda r: _number(r["luck"]),
+        "its n": lambda r: cell(r["revalidated_n"] or "", r["revalidated_n"]),
+        "luck": lambda r: number(r["luck"]),
     }
     cells = {
-        "method": lambda r: _text(r["method"]),
-        "best (mean)": lambda r: _number(r["best_mean"]),
-        "SD": lambda r: _number(r["best_sd"]),
+        "method": lambda r: text(r["method"]),
+        "best (mean)": lambda r: number(r["best_mean"]),
+        "SD": lambda r: number(r["best_sd"]),
         "95 % interval": lambda r: _interval(r["best_low"], r["best_high"]),
-        "n": lambda r: _cell(f"{r['n']} of {r['runs']}", r["n"]),
+        "n": lambda r: cell(f"{r['n']} of {r['runs']}", r["n"]),
         **(repeated if any(row["revalidated_n"] for row in rows) else {}),
-        "trials": lambda r: _cell(f"{r['trials']:,}", r["trials"]),
-        "training hours": lambda r: _number(r["hours"], ".3g"),
+        "trials": lambda r: cell(f"{r['trials']:,}", r["trials"]),
+        "training hours": lambda r: number(r["hours"], ".3g"),
     }
-    return _table("Values", cells, rows)
+    return table("Values", cells, rows)
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """What failed, what was repeated, and what the language model took."""
 
     def llm(key: str, spec: str = ",.0f") -> Any:
-        return lambda r: _number(r[key], spec) if r["llm_asked"] else _cell("")
+        return lambda r: number(r[key], spec) if r["llm_asked"] else cell("")
 
     def classes(row: Mapping[str, Any]) -> str:
-        return _text(", ".join(f"{name} {n}" for name, n in sorted(row["failures"].items())))
+        return text(", ".join(f"{name} {n}" for name, n in sorted(row["failures"].items())))
 
     cells = {
-        "method": lambda r: _text(r["method"]),
+        "method": lambda r: text(r["method"]),
         "failed": lambda r: _share(r["failed_share"]),
         "by class": classes,
-        "distinct": lambda r: _cell(f"{r['distinct']:,}", r["distinct"]),
-        "duplicates": lambda r: _cell(f"{r['duplicates']:,}", r["duplicates"]),
+        "distinct": lambda r: cell(f"{r['distinct']:,}", r["distinct"]),
+        "duplicates": lambda r: cell(f"{r['duplicates']:,}", r["duplicates"]),
         "LLM asked": lambda r: _share(r["llm_asked"] / r["trials"]),
         "answered": lambda r: _part(r, "llm_answered"),
         "refused": lambda r: _part(r, "llm_refused"),
@@ -59,27 +59,34 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     if any(not math.isnan(row["cost"]) for row in rows):
         cells["cost"] = llm("cost", ".4g")
-    return _table("Failures, repetitions and the language model", cells, rows)
+    return table("Failures, repetitions and the language model", cells, rows)
 
 
 def tests_table(rows: Sequence[Comparison], kind: str) -> str:
     """Every method against the reference; ``kind`` is a key of `tables.all_comparisons`."""
     cells = {
-        "method": lambda r: _text(r["method"]),
-        "difference": lambda r: _number(r["difference"], "+.4f"),
+        "method": lambda r: text(r["method"]),
+        "difference": lambda r: number(r["difference"], "+.4f"),
         "95 % interval": lambda r: _interval(r["low"], r["high"], "+.4f"),
-        "better on": lambda r: _cell(f"{r['wins']} of {r['n']}", r["wins"]),
-        "effect": lambda r: _number(r["effect"], "+.2f"),
-        "p one-sided": lambda r: _number(r["p_less"]),
-        "Holm": lambda r: _number(r["p_less_holm"]),
-        "p two-sided": lambda r: _number(r["p_two_sided"]),
-        "Holm, two-sided": lambda r: _number(r["p_two_sided_holm"]),
+        "better on": lambda r: cell(f"{r['wins']} of {r['n']}", r["wins"]),
+        "effect": lambda r: number(r["effect"], "+.2f"),
+        "p one-sided": lambda r: number(r["p_less"]),
+        "Holm": lambda r: number(r["p_less_holm"]),
+        "p two-sided": lambda r: number(r["p_two_sided"]),
+        "Holm, two-sided": lambda r: number(r["p_two_sided_holm"]),
     }
     title = {"best": "Best values", "revalidated": "Revalidated best values"}[kind]
-    return _table(title, cells, [asdict(row) for row in rows])
+    return table(title, cells, [asdict(row) for row in rows])
 
 
-def _table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A sortable table.
+
+    Args:
+        title: Its caption.
+        columns: Heading to what makes a row's cell.
+        rows: Each with a ``method``, by which the page can hide it.
+    """
     head = "".join(
         f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in columns
     )
@@ -94,29 +101,31 @@ def _table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, A
     )
 
 
-def _cell(shown: object, value: float | None = None) -> str:
+def cell(shown: object, value: float | None = None) -> str:
     """A number's cell; ``value`` is what it is sorted by."""
     if value is None:
         return f"<td>{escape(str(shown))}</td>"
     return f'<td data-value="{value}">{escape(str(shown))}</td>'
 
 
-def _text(text: str) -> str:
-    return f'<td class="text">{escape(text)}</td>'
+def text(shown: str) -> str:
+    """A cell of words."""
+    return f'<td class="text">{escape(shown)}</td>'
 
 
-def _number(value: float, spec: str = ".4f") -> str:
-    return _cell("") if math.isnan(value) else _cell(format(value, spec), value)
+def number(value: float, spec: str = ".4f") -> str:
+    """A cell of a number, empty for NaN."""
+    return cell("") if math.isnan(value) else cell(format(value, spec), value)
 
 
 def _share(share: float) -> str:
-    return _cell("") if math.isnan(share) else _cell(f"{100 * share:.0f} %", share)
+    return cell("") if math.isnan(share) else cell(f"{100 * share:.0f} %", share)
 
 
 def _part(row: Mapping[str, Any], key: str) -> str:
     asked = row["llm_asked"]
-    return _cell(f"{row[key]} of {asked}", row[key] / asked) if asked else _cell("")
+    return cell(f"{row[key]} of {asked}", row[key] / asked) if asked else cell("")
 
 
 def _interval(low: float, high: float, spec: str = ".4f") -> str:
-    return _cell("") if math.isnan(low) else _cell(f"{low:{spec}} to {high:{spec}}", low)
+    return cell("") if math.isnan(low) else cell(f"{low:{spec}} to {high:{spec}}", low)

@@ -29,14 +29,14 @@ from studies.report.style import styles
 from studies.report.tables import by_method
 
 
-_DASHES: Mapping[str, Any] = {
+DASHES: Mapping[str, Any] = {
     "solid": "-",
     "dash": "--",
     "dot": ":",
     "dashdot": "-.",
     "longdash": (0, (8, 3)),
 }
-_MARKERS = {
+MARKERS = {
     "circle": "o",
     "square": "s",
     "diamond": "D",
@@ -47,7 +47,7 @@ _MARKERS = {
 }
 # The same input gives the same bytes, so that pictures can be committed; fonts that a paper's
 # publisher accepts (not Type 3).
-_SETTINGS: Any = {
+SETTINGS: Any = {
     "svg.hashsalt": "autoresearch",
     "pdf.fonttype": 42,
     "font.size": 9,
@@ -74,9 +74,15 @@ def write_pictures(runs: Sequence[Run], folder: Path, format_: str) -> list[Path
         folder: Exists.
         format_: ``svg``, ``pdf`` or ``png``.
     """
+    with matplotlib.rc_context(SETTINGS):
+        return save(pictures(runs), folder, format_)
+
+
+def save(figures: Mapping[str, Figure], folder: Path, format_: str) -> list[Path]:
+    """Write each figure under its name, the same bytes every time."""
     written = []
-    with matplotlib.rc_context(_SETTINGS):
-        for name, figure in pictures(runs).items():
+    with matplotlib.rc_context(SETTINGS):
+        for name, figure in figures.items():
             path = folder / f"{name}.{format_}"
             figure.savefig(path, format=format_, metadata=_METADATA[format_])
             written.append(path)
@@ -126,7 +132,7 @@ def _curves(runs: Sequence[Run], against: str) -> Figure | None:
             [point["mean"] for point in points],
             where="post",
             color=look.color,
-            linestyle=_DASHES[look.dash],
+            linestyle=DASHES[look.dash],
             label=f"{method} (n={points[0]['n']})",
         )
         if points[0]["n"] > 1:
@@ -268,7 +274,7 @@ def _varied(records: Sequence[Record], key: str, label: str) -> Figure | None:
         axes.plot(
             [at[r[key]] for r in shown],
             [r["best"] for r in shown],
-            _MARKERS[look.symbol],
+            MARKERS[look.symbol],
             color=look.color,
             alpha=0.4,
             markersize=4,
@@ -297,8 +303,8 @@ def _language_model(runs: Sequence[Run]) -> Figure | None:
             axes.plot(
                 [point["trial"] for point in points],
                 [point[key] for point in points],
-                marker=_MARKERS[look.symbol],
-                linestyle=_DASHES[look.dash],
+                marker=MARKERS[look.symbol],
+                linestyle=DASHES[look.dash],
                 color=look.color,
                 markersize=3,
                 linewidth=0.8,
