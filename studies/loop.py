@@ -25,7 +25,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
+from datetime import datetime
 import fcntl
 import logging
 import threading
@@ -53,6 +55,7 @@ from studies.budget import is_ok
 from studies.errors import Failed
 from studies.methods import Method
 from studies.methods import Setup
+from studies.processes import finishing
 
 
 _logger = logging.getLogger(__name__)
@@ -100,6 +103,8 @@ class StudyLoop:
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the budget is used up and no other process is at a trial of the study.
 
+        A signal may end it earlier, with the running trial: `studies.processes.stop_by_signal`.
+
         Args:
             watch: Is given all trials of the study whenever that may be news.
 
@@ -109,54 +114,68 @@ class StudyLoop:
         """
         study = self.study
         study.sampler = self.method.sampler(self.setup, 0)
-        while True:
+        claimed: FrozenTrial | None = None
+        while not finishing():
             with alone(self.lock_file):
-                recover(study, self.results)
-                claimed = self._claim()
-            trials = study.get_trials(deepcopy=False)
-            watch(trials)
-            if claimed is not None:
-                if self.method.seeded_by_trial:
+                trials = recover(study, self.results)
+                if claimed is not None:
+                    _refuse_to_waste_time(trials[claimed.number], trials)
+                claimed, trials = self._claim(trials)
+            try:
+                watch(trials)
+                if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
+            except KeyboardInterrupt:
+                if claimed is not None:
+                    hurry(study._storage)
+                    _put_back(study, claimed)
+                raise
+            if claimed is not None:
                 evaluate(study, claimed, self.objective, self.results)
-                self._refuse_to_waste_time(claimed)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 # Another process is at it, or was killed; then the trial will come back to us.
                 time.sleep(POLL_SECONDS)
             else:
                 return
 
-    def _claim(self) -> FrozenTrial | None:
-        """The next trial, now RUNNING and ours; ``None`` if the budget allows no other."""
+    def _claim(self, trials: list[FrozenTrial]) -> tuple[FrozenTrial | None, list[FrozenTrial]]:
+        """The next trial, now RUNNING and ours; ``None`` if the budget allows no other.
+
+        Args:
+            trials: All of the study as they are.
+
+        Returns:
+            It, and all trials as they are now.
+        """
         study = self.study
         while True:
-            trials = study.get_trials(deepcopy=False)
             waiting = [t for t in trials if t.state == TrialState.WAITING]
             if not waiting:
                 if not self.budget.allows(trials, len(trials)):
-                    return None
+                    return None, trials
                 study.add_trial(create_trial(state=TrialState.WAITING))
-                continue
-            first = waiting[0]
-            if not self.budget.allows(trials, first.number):
-                return None
-            if first.number == 0:
-                study._storage.set_trial_system_attr(
-                    first._trial_id, "fixed_params", dict(self.baseline)
-                )
-            if take(study, first):
-                return first
+            else:
+                first = copy.copy(waiting[0])
+                if not self.budget.allows(trials, first.number):
+                    return None, trials
+                if first.number == 0:
+                    study._storage.set_trial_system_attr(
+                        first._trial_id, "fixed_params", dict(self.baseline)
+                    )
+                if take(study, first):
+                    first.state, first.datetime_start = TrialState.RUNNING, datetime.now()
+                    return first, [first if t.number == first.number else t for t in trials]
+            trials = study.get_trials(deepcopy=False)
 
-    def _refuse_to_waste_time(self, claimed: FrozenTrial) -> None:
-        trials = self.study.get_trials(deepcopy=False)
-        trial = trials[claimed.number]
-        if trial.user_attrs.get("status") in BROKEN and not any(map(is_ok, trials)):
-            raise StudyStopped(
-                f"trial {trial.number} failed ({trial.user_attrs['status']}:"
-                f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
-                " see its log among the trial's artifacts, mend the script or its environment,"
-                " and run the same command again"
-            )
+
+def _refuse_to_waste_time(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
+    if trial.user_attrs.get("status") in BROKEN and not any(map(is_ok, trials)):
+        raise StudyStopped(
+            f"trial {trial.number} failed ({trial.user_attrs['status']}:"
+            f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
+            " see its log among the trial's artifacts, mend the script or its environment,"
+            " and run the same command again"
+        )
 
 
 @contextmanager
@@ -171,16 +190,25 @@ def alone(lock_file: str | None) -> Iterator[None]:
         yield
 
 
-def recover(study: optuna.Study, results: Results | None = None) -> None:
+def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenTrial]:
     """Queue again what was killed: at once on this machine, by its heartbeat elsewhere.
 
     What had been measured by then isn't repeated, but told.
+
+    Returns:
+        The study's trials as they are now. Reading them is what a trial costs a database most, so
+        that it is done once if there was nothing to do.
     """
-    requeue(study)
+    trials = study.get_trials(deepcopy=False)
+    changed = requeue(study, trials)
     if results is not None:
-        tell_kept(study, results)
-    reclaim(study)
-    fail_stale_trials(study)
+        changed += tell_kept(study, results)
+    changed += reclaim(study, trials)
+    storage: Any = study._storage
+    if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
+        changed += storage._get_stale_trial_ids(study._study_id)
+        fail_stale_trials(study)
+    return study.get_trials(deepcopy=False) if changed else trials
 
 
 def take(study: optuna.Study, waiting: FrozenTrial) -> bool:

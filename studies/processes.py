@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 import logging
 import multiprocessing
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
 import os
 import signal
+import subprocess
 import threading
 import traceback
 from types import FrameType
@@ -74,25 +78,36 @@ def run_jobs(
 
     Args:
         jobs: The jobs.
-        workers: Processes at the same time. The cores are divided among them.
+        workers: Processes at the same time. The cores and the GPUs are divided among them.
         watch: Is given what is new, every half a second at the latest. What it raises stops all.
         replace: Is asked about a job whose process was killed by a signal (the system's, for lack
             of memory, say) whether it begins anew; otherwise it has failed.
+
+    After a signal that lets work finish (see `stop_by_signal`) no job begins, and those that run
+    are told to finish too.
     """
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // min(workers, len(jobs) or 1))))
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     waiting = deque(jobs)
-    running: dict[Connection, tuple[Job, SpawnProcess]] = {}
+    running: dict[Connection, tuple[Job, BaseProcess]] = {}
+    free = environments(workers)
+    taken: dict[BaseProcess, dict[str, str]] = {}
     try:
         while waiting or running:
             stop_if_told()
+            if finishing():
+                waiting.clear()
+                for _, process in running.values():
+                    _signal(process, FINISH_SIGNAL)
             events = []
             while waiting and len(running) < workers:
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, theirs), daemon=True)
-                running[ours] = job, process
+                place = free.pop()
+                arguments = job, theirs, _on_stop, place
+                process = context.Process(target=work, args=arguments, daemon=True)
+                running[ours], taken[process] = (job, process), place
                 process.start()
                 theirs.close()
                 events.append(Event(job.name, "started"))
@@ -101,9 +116,14 @@ def run_jobs(
             for connection in wait(list(running), POLL_SECONDS):
                 job, process = running[connection]  # type: ignore[index]
                 event = _receive(running, connection)  # type: ignore[arg-type]
-                if event.kind == "failed" and (process.exitcode or 0) < 0 and replace(job):
-                    event = Event(job.name, "replaced", event.what)
-                    waiting.appendleft(job)
+                if event.kind != "said":
+                    free.append(taken.pop(process))
+                if event.kind == "failed" and (process.exitcode or 0) < 0:
+                    if finishing():  # what it was at is for the next command
+                        event = Event(job.name, "done")
+                    elif replace(job):
+                        event = Event(job.name, "replaced", event.what)
+                        waiting.appendleft(job)
                 events.append(event)
             watch(events)
     finally:
@@ -115,7 +135,16 @@ def run_jobs(
                 process.join()
 
 
-def _receive(running: dict[Connection, tuple[Job, SpawnProcess]], connection: Connection) -> Event:
+def _context() -> ForkServerContext | SpawnContext:
+    """How processes start: as forks of one that has done the imports, which take seconds each."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["studies.study", "objective.surrogate"])
+    return context
+
+
+def _receive(running: dict[Connection, tuple[Job, BaseProcess]], connection: Connection) -> Event:
     job, process = running[connection]
     try:
         event: Event = connection.recv()
@@ -133,10 +162,26 @@ def _receive(running: dict[Connection, tuple[Job, SpawnProcess]], connection: Co
     return event
 
 
-def _work(job: Job, connection: Connection) -> None:
+def _signal(process: BaseProcess, number: signal.Signals) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, number)
+
+
+def work(
+    job: Job, connection: Connection, on_stop: str | None, environment: Mapping[str, str]
+) -> None:
+    """Do a job in this process, which was started for it, and say so by the connection.
+
+    Args:
+        job: The job.
+        connection: Takes each `Event`.
+        on_stop: See `stop_by_signal`.
+        environment: Variables to set.
+    """
     quiet_optuna()
     logging.getLogger("objective").setLevel(logging.ERROR)  # who started it says it once
-    stop_by_signal()
+    os.environ.update(environment)
+    stop_by_signal(on_stop, own=False)
     parent = multiprocessing.parent_process()
 
     def tell(message: Any) -> None:
@@ -169,25 +214,56 @@ def quiet_optuna() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
+REQUEUE = "requeue"
+FINISH = "finish"
+FINISH_SIGNAL = signal.SIGUSR1
+
 _told_to_stop = threading.Event()
+_told_to_finish = threading.Event()
+_on_stop: str | None = None
 
 
-def stop_by_signal() -> None:
-    """Make SIGTERM the same as Ctrl-C, and either of them count only once.
+def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
+    """Make SIGTERM the same as Ctrl-C, and say what they do.
 
-    The first ends the work with all its cleaning up; an impatient second one would leave a
-    training running and a trial unfinished.
+    What stops the work does so once, with all its cleaning up: an impatient second signal would
+    leave a training running and a trial unfinished.
+
+    Args:
+        on_stop: ``requeue``: stop now, and let the next worker repeat the running trial.
+            ``finish``: let the running trial finish first, unless there is a second signal. With
+            either of them, ``FINISH_SIGNAL`` lets it finish. ``None`` is ``requeue`` without it,
+            for work that knows nothing of `finishing`.
+        own: Whether Ctrl-C is this process's own. A terminal sends it to the processes that the
+            command has started, too; those wait for what the command tells them.
     """
+    global _on_stop
+    _on_stop = on_stop
     _told_to_stop.clear()
+    _told_to_finish.clear()
+
+    def finish(number: int, frame: FrameType | None) -> None:
+        if own and not _told_to_finish.is_set():
+            os.write(2, _FINISHING.encode())  # `print` must not be used in the middle of another
+        _told_to_finish.set()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if on_stop == FINISH and not _told_to_finish.is_set():
+            finish(number, frame)
+            return
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _told_to_stop.set()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
+    # Not SIG_IGN, which trainings would inherit.
+    signal.signal(signal.SIGINT, stop if own else lambda number, frame: None)
     signal.signal(signal.SIGTERM, stop)
+    if on_stop is not None:
+        signal.signal(FINISH_SIGNAL, finish)
+
+
+_FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
 
 
 def stop_if_told() -> None:
@@ -198,3 +274,45 @@ def stop_if_told() -> None:
     """
     if _told_to_stop.is_set():
         raise KeyboardInterrupt
+
+
+def on_stop() -> str | None:
+    """What `stop_by_signal` was told."""
+    return _on_stop
+
+
+def finishing() -> bool:
+    """Whether a signal said that what runs is to be finished, and nothing else begun."""
+    return _told_to_finish.is_set()
+
+
+def stop_now() -> None:
+    """Stop this process as a signal would, from another of its threads."""
+    _told_to_finish.set()  # or it might only be told to finish
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def devices() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
+    try:  # torch would say it too, and take seconds to load
+        told = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = [line for line in told.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(gpus))]
+
+
+def environments(workers: int) -> list[dict[str, str]]:
+    """Variables for each of several workers of this machine, which give it a GPU of its own.
+
+    Where there are fewer GPUs than workers, some share one.
+    """
+    own = devices()
+    if not own:
+        return [{} for _ in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": own[n % len(own)]} for n in range(workers)]

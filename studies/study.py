@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
 from importlib.metadata import version
+import json
 import os
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
 from objective import Testbed
@@ -52,6 +54,11 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 # Workers killed and replaced, for each worker, without a trial that was finished in between.
 REPLACEMENTS = 3
+
+# `run_jobs`, or what does the same elsewhere.
+RunJobs = Callable[
+    [Sequence[Job], int, Callable[[Sequence[Event]], None], Callable[[Job], bool]], None
+]
 
 
 class StudyConflict(Misuse):
@@ -115,6 +122,7 @@ class StudySpec:
         """All that the study's user attributes say of how it was made."""
         where = "embedded" if self.testbed is None else str(self.testbed.resolve())
         others = {
+            "space_hash": space_hash(testbed),
             "testbed": where if self.surrogate is None else f"surrogate {self.surrogate}",
             "version": version("optuna-autoresearch"),
             "comparison": self.comparison,
@@ -136,6 +144,12 @@ def testbed_hash(testbed: Testbed) -> str:
     if prepare.is_file():
         digest.update(prepare.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def space_hash(testbed: Testbed | Surrogate) -> str:
+    """Fingerprint of the search space."""
+    space = {name: distribution_to_json(d) for name, d in sorted(testbed.space.items())}
+    return hashlib.sha256(json.dumps(space).encode()).hexdigest()[:16]
 
 
 def surrogate_file(surrogate: str | None) -> Path:
@@ -222,6 +236,11 @@ def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed | S
                 f"study {spec.name!r} has another search space than the testbed"
                 f" ({', '.join(sorted(odd))}); {advice}"
             )
+    # Two workers may begin before any trial says what its space is.
+    if stored.get("space_hash", space_hash(testbed)) != space_hash(testbed):
+        raise StudyConflict(
+            f"study {spec.name!r} has another search space than the testbed; {advice}"
+        )
 
 
 def open_llm(llm: str | None, model: str | None) -> Chat:
@@ -345,7 +364,7 @@ def run_workers(
 
     Args:
         spec: The study.
-        workers: Processes.
+        workers: Processes. Each has a GPU of its own where there are enough.
         watch: Is given the study's trials whenever that may be news.
         say: Is given a line for people when a worker was killed and replaced.
 
@@ -367,12 +386,22 @@ def share_work(
     workers: int,
     watch: Watch,
     say: Callable[[str], None] = lambda line: None,
+    run: RunJobs = run_jobs,
 ) -> None:
     """Call `work(spec, watch)` in several processes and wait for them, watching the study.
 
     A worker that was killed is replaced, and the next worker that looks for a trial repeats the
     one it was at. Where all of them are killed, a limit ends it: ``REPLACEMENTS`` for each worker
     without a trial that was finished in between.
+
+    Args:
+        study: What to watch.
+        work: A function of a module.
+        spec: Its first argument, in plain values.
+        workers: Processes.
+        watch: Is given the study's trials whenever that may be news.
+        say: Is given a line for people when a worker was replaced or the database was away.
+        run: What starts the processes: `run_jobs` on this machine.
 
     Raises:
         Misuse, Failed: What the first worker that failed said.
@@ -408,8 +437,7 @@ def share_work(
         replaced += 1
         return replaced <= REPLACEMENTS * workers
 
-    jobs = [Job("worker", _share, (work, spec))] * workers
-    run_jobs(jobs, workers, look, replace_worker)
+    run([Job("worker", _share, (work, spec))] * workers, workers, look, replace_worker)
     if failures:
         first = failures[0]
         raise (Misuse if first.status == 2 else Failed)(first.what)

@@ -706,7 +706,7 @@ class OpenAIChat:
                     base_url=address,
                     max_retries=0,
                     # A proxy of the environment's can't reach this machine's own loopback.
-                    http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(address)),
+                    http_client=openai.DefaultHttpxClient(trust_env=not is_loopback(address)),
                 )
                 self._clients[os.getpid(), address] = client
             return client
@@ -841,7 +841,8 @@ def _is_own(address: str) -> bool:
     return address.startswith("http://")
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address is the machine's own, whichever machine that is."""
     host = urlsplit(address).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

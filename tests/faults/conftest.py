@@ -55,9 +55,14 @@ def trained(ledger: Path) -> int:
 def workers_of(pid: int) -> list[psutil.Process]:
     """The worker processes of a command."""
     found = []
-    for child in psutil.Process(pid).children():
+    for child in psutil.Process(pid).children(recursive=True):
         try:
-            if "spawn_main" in " ".join(child.cmdline()):
+            line, parent = " ".join(child.cmdline()), child.parent()
+            # Forks of a server keep its command line.
+            forked = (
+                parent is not None and parent.pid != pid and parent.cmdline() == child.cmdline()
+            )
+            if "spawn_main" in line or ("forkserver" in line and forked):
                 found.append(child)
         except psutil.Error:
             continue
