@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "studies.report.command:report",
     "dashboard": "studies.dashboard:dashboard",
     "publish": "studies.publish_command:publish",
+    "scoreboard": "studies.scoreboard.command:scoreboard",
     "serve-llm": "studies.serve_llm:serve_llm",
 }
 

@@ -91,7 +91,7 @@ def _made(by: str | None) -> dict[str, str]:
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in _VERSIONS]
     made = {
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": ", ".join(versions),
         "command": shlex.join(["python", "-m", "studies", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
@@ -99,7 +99,7 @@ def _made(by: str | None) -> dict[str, str]:
     return made if by is None else {**made, "trials": by}
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name; Python's own answer is empty or the architecture on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

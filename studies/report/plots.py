@@ -76,7 +76,7 @@ def best_so_far(runs: Sequence[Run], against: str) -> go.Figure:
                 y=_column(points, "low"),
                 line=edge,
                 fill="tonexty",
-                fillcolor=_translucent(style.color),
+                fillcolor=translucent(style.color),
             )
         figure.add_scatter(
             x=x,
@@ -91,7 +91,7 @@ def best_so_far(runs: Sequence[Run], against: str) -> go.Figure:
         )
     figure.update_layout(hovermode="x unified")
     title = f"training time ({unit})" if unit else "trials that ended"
-    return _finish(figure, title, f"best val_bpb so far ({INTERVAL})")
+    return finish(figure, title, f"best val_bpb so far ({INTERVAL})")
 
 
 def final_values(runs: Sequence[Run]) -> go.Figure:
@@ -117,7 +117,7 @@ def final_values(runs: Sequence[Run]) -> go.Figure:
             _means(series.summaries(shown, "method"), "method", color, f"{kind}: {INTERVAL}")
         )
     figure.update_xaxes(categoryorder="array", categoryarray=list(by_method(runs)))
-    return _finish(figure, "", "best val_bpb of a run")
+    return finish(figure, "", "best val_bpb of a run")
 
 
 def failures(runs: Sequence[Run]) -> go.Figure:
@@ -136,7 +136,7 @@ def failures(runs: Sequence[Run]) -> go.Figure:
             marker={"color": COLORS[i % len(COLORS)], "pattern_shape": PATTERNS[i % 8]},
         )
     figure.update_layout(barmode="stack", showlegend=True)
-    return _finish(figure, "", "failed trials (%)")
+    return finish(figure, "", "failed trials (%)")
 
 
 def sources(runs: Sequence[Run]) -> go.Figure:
@@ -159,7 +159,7 @@ def sources(runs: Sequence[Run]) -> go.Figure:
                 marker={"color": COLORS[i % len(COLORS)], "pattern_shape": PATTERNS[i % 8]},
             )
     figure.update_layout(barmode="stack")
-    return _finish(figure, "", "share (%)")
+    return finish(figure, "", "share (%)")
 
 
 def varied(records: Sequence[Record], key: str, runs: Sequence[Run]) -> go.Figure:
@@ -181,7 +181,7 @@ def varied(records: Sequence[Record], key: str, runs: Sequence[Run]) -> go.Figur
         means.update(mode="lines+markers", line={"color": look.color, "dash": look.dash})
         figure.add_trace(means)
     title = {"ratio": "LLM ratio", "model": ""}[key]
-    return _finish(figure, title, "best val_bpb of a run")
+    return finish(figure, title, "best val_bpb of a run")
 
 
 def language_model(runs: Sequence[Run]) -> go.Figure:
@@ -202,7 +202,7 @@ def language_model(runs: Sequence[Run]) -> go.Figure:
                 customdata=_column(points, "n"),
                 hovertemplate="trial %{x}: %{y:.5~g} (mean of %{customdata} runs)",
             )
-    return _finish(figure, "trial", "prompt tokens (mean of a trial that asked)")
+    return finish(figure, "trial", "prompt tokens (mean of a trial that asked)")
 
 
 LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")
@@ -240,7 +240,7 @@ def failure_map(records: Sequence[Record]) -> go.Figure:
             colorbar={"title": {"text": "failed (%)"}},
         )
     )
-    _finish(figure, "part of the range, from low to high (or the choice)", "")
+    finish(figure, "part of the range, from low to high (or the choice)", "")
     figure.update_xaxes(showticklabels=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure.update_layout(height=120 + 28 * len(names), margin={"l": 170})
@@ -289,12 +289,14 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _translucent(color: str) -> str:
+def translucent(color: str) -> str:
+    """The colour of an interval around a line of this colour."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
 
 
-def _finish(figure: go.Figure, x: str, y: str) -> go.Figure:
+def finish(figure: go.Figure, x: str, y: str) -> go.Figure:
+    """What all figures have in common, and the axes' titles."""
     figure.update_layout(
         template="simple_white",
         height=440,

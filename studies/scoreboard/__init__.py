@@ -1,0 +1,1 @@
+"""Samplers against each other on benchmarks that anybody can install."""

@@ -1,0 +1,328 @@
+"""What the results say, as Markdown, as one page and as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studies.report.page import plot
+from studies.report.page import render
+from studies.report.page import Section
+from studies.report.page_tables import cell
+from studies.report.page_tables import number
+from studies.report.page_tables import table
+from studies.report.page_tables import text
+from studies.scoreboard import plots
+from studies.scoreboard.analysis import ALL
+from studies.scoreboard.analysis import Board
+from studies.scoreboard.runs import Result
+from studies.scoreboard.suites import suite_of
+from studies.scoreboard.suites import SURROGATE
+
+
+BUDGETS = (50, 200)
+
+READING = (
+    "A regret is a run's lowest value minus the problem's optimum: the suite's own for COCO "
+    "functions, the least entry of a table, the least value that any run or stored trial has for "
+    "the surrogate. Normalized, it is divided by the median regret of 1,000 random points, and at "
+    "most 1. Ranks are among the samplers of the same table, on the same problem with the same "
+    "seed; equal regrets share their mean rank. Intervals are 95 % of the bootstrap over seeds, "
+    "the problems being as they are."
+)
+RANDOM_STEPS = (
+    "(random steps): no language model. In its place are random steps from the best configuration "
+    "that the request shows, so that the method's machinery is measured alone; a model is worth "
+    "what it adds to that."
+)
+
+
+def budgets(results: Sequence[Result]) -> list[int]:
+    """Numbers of trials to compare after: 50 and 200, or what the runs have if they are shorter."""
+    reached = [n for n in BUDGETS if len({r.sampler for r in results if r.has(n)}) > 1]
+    return reached or [max(result.trials for result in results)]
+
+
+def write_report(
+    results: Sequence[Result], commands: Sequence[Mapping[str, str]], folder: Path
+) -> dict[str, Any]:
+    """Write README.md, page.html and the pictures; the facts that ``--json`` prints."""
+    from studies.report.pictures import save  # matplotlib is slow to import
+    from studies.scoreboard.pictures import pictures
+
+    board, compared = Board(results), budgets(results)
+    (folder / "README.md").write_text(markdown(board, compared, commands), encoding="utf-8")
+    (folder / "page.html").write_text(page(board, compared, commands), encoding="utf-8")
+    save(pictures(board, compared), folder, "png")
+    return {
+        "runs": len(results),
+        "standings": {
+            str(n): {
+                suite: [asdict(row) for row in board.standings(board.in_suite(suite), n)]
+                for suite in [ALL, *board.suites]
+            }
+            for n in compared
+        },
+        "samplers": [_cost(board, sampler) for sampler in board.samplers],
+    }
+
+
+def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, str]]) -> str:
+    """The tables, and how they were made."""
+    lines = ["# Scoreboard", "", READING]
+    if any(r.asks == "random steps" for r in _results(board)):
+        lines += ["", RANDOM_STEPS]
+    lines += ["", "![Mean normalized regret against trials](curves.png)", ""]
+    lines += ["![Mean ranks](ranks.png)", ""]
+    for n in compared:
+        lines += [f"## After {n} trials", ""]
+        for suite in [ALL, *board.suites]:
+            problems = board.in_suite(suite)
+            rows = board.standings(problems, n)
+            if not rows:
+                continue
+            counted = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+            lines += [f"### {suite}: {counted}, {rows[0].blocks} runs of each sampler", ""]
+            lines += _table(
+                ("sampler", "mean rank", "mean normalized regret"),
+                [
+                    (
+                        row.sampler,
+                        f"{row.rank:.2f} [{row.rank_low:.2f}, {row.rank_high:.2f}]",
+                        f"{row.regret:.3g} [{row.regret_low:.3g}, {row.regret_high:.3g}]",
+                    )
+                    for row in rows
+                ],
+            )
+            lines += [""]
+    lines += ["## What the samplers take", "", _COSTS, ""]
+    lines += _table(
+        list(_COST_COLUMNS.values()), [_cost_row(_cost(board, s)) for s in board.samplers]
+    )
+    lines += ["", "## Problems", "", _PROBLEMS, ""]
+    lines += _table(
+        ("problem", *_heading(board, compared[-1])),
+        [(name, *_regrets(board, name, compared[-1])) for name in board.problems],
+    )
+    lines += ["", "## How this was made", ""]
+    for command in commands:
+        lines += [
+            f"{command['date']}, {command['runs']} runs, {command['machine']}; "
+            f"{command['versions']}:",
+            "",
+            f"    {command['command']}",
+            "",
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_COSTS = (
+    "Milliseconds are of the processor, per trial, of all runs of that length; evaluations are not "
+    "counted. Failed trials are of the problems that have failures, infeasible ones of those with "
+    "constraints. Of the trials for which a model was asked, some it did not decide: its reply "
+    "repeated a trial or could not be used, and the base method's proposal was run."
+)
+_PROBLEMS = "Median normalized regret of the seeds; the lowest of each line is bold."
+_COST_COLUMNS = {
+    "sampler": "sampler",
+    "runs": "runs",
+    "trials": "trials of a run",
+    "milliseconds": "ms a trial",
+    "failed": "failed",
+    "infeasible": "infeasible",
+    "asked": "asked",
+    "unanswered": "not decided",
+    "broke": "runs that broke",
+}
+
+
+def _results(board: Board) -> list[Result]:
+    return [result for blocks in board.results.values() for result in blocks.values()]
+
+
+def _cost(board: Board, sampler: str) -> dict[str, Any]:
+    results = list(board.results[sampler].values())
+
+    def share(part: Callable[[Result], int], of: Sequence[Result]) -> float:
+        whole = sum(r.trials for r in of)
+        return sum(map(part, of)) / whole if whole else math.nan
+
+    failing = [r for r in results if "+" in r.problem or suite_of(r.problem) == SURROGATE]
+    constrained = [r for r in results if suite_of(r.problem) == "bbob-constrained"]
+    asked = sum(r.asked for r in results)
+    return {
+        "sampler": sampler,
+        "runs": len(results),
+        "trials": max(r.trials for r in results),
+        "milliseconds": 1000
+        * sum(r.cpu_seconds for r in results)
+        / sum(r.trials for r in results),
+        "failed": share(lambda r: r.failed, failing),
+        "infeasible": share(lambda r: r.infeasible, constrained),
+        "asked": asked / sum(r.trials for r in results),
+        "unanswered": sum(r.unanswered for r in results) / asked if asked else math.nan,
+        "broke": sum(bool(r.error) for r in results),
+    }
+
+
+def _cost_row(cost: Mapping[str, Any]) -> list[str]:
+    def percent(value: float) -> str:
+        return "" if math.isnan(value) else f"{100 * value:.0f} %"
+
+    shown = {
+        **cost,
+        "milliseconds": f"{cost['milliseconds']:.1f}",
+        **{key: percent(cost[key]) for key in ("failed", "infeasible", "unanswered")},
+        "asked": percent(cost["asked"]) if cost["asked"] else "",
+        "broke": cost["broke"] or "",
+    }
+    return [str(shown[key]) for key in _COST_COLUMNS]
+
+
+def _heading(board: Board, trials: int) -> list[str]:
+    return [s for s in board.samplers if any(r.has(trials) for r in board.results[s].values())]
+
+
+def _regrets(board: Board, problem: str, trials: int) -> list[str]:
+    medians = []
+    for sampler in _heading(board, trials):
+        found = [
+            board.normalized(result, trials)
+            for (name, _), result in board.results[sampler].items()
+            if name == problem and result.has(trials)
+        ]
+        medians.append(float(np.median(found)) if found else math.nan)
+    least = min((m for m in medians if not math.isnan(m)), default=math.nan)
+    return ["" if math.isnan(m) else f"**{m:.3g}**" if m == least else f"{m:.3g}" for m in medians]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]
+
+
+def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, str]]) -> str:
+    """Everything in one file that needs no network."""
+    figures = {f"ranks-{n}": plots.ranks(board, n) for n in compared}
+    figures |= {f"wins-{n}": plots.wins(board, n) for n in compared}
+    suites = [ALL, *board.suites]
+    drawn = [(suite, n) for suite in suites for n in compared]
+    figures |= {f"curve-{i}": plots.curves(board, s, n) for i, (s, n) in enumerate(drawn)}
+    after = [f"after {n} trials" for n in compared]
+    sections = [
+        Section(
+            "Ranks",
+            "Mean ranks",
+            READING + (" " + RANDOM_STEPS if _asks_random_steps(board) else ""),
+            _methods(board.samplers)
+            + plot(
+                "Mean ranks",
+                f'data-figure="ranks-{compared[0]}"',
+                _menu("After", [(f"ranks-{n}", label) for n, label in zip(compared, after)]),
+            )
+            + "".join(_standings(board, suite, n) for n in compared for suite in suites),
+        ),
+        Section(
+            "Curves",
+            "Regret against trials",
+            "Only samplers that ran all of the problems so far; choose fewer trials or a suite to "
+            "see others.",
+            plot(
+                "Regret against trials",
+                'data-figure="curve-0"',
+                _menu(
+                    "Of", [(f"curve-{i}", f"{s}, {n} trials") for i, (s, n) in enumerate(drawn)]
+                ),
+            ),
+        ),
+        Section(
+            "Pairs",
+            "Against each other",
+            "How often the sampler of a row reaches a lower regret than that of a column; equal "
+            "ones count half. Over all problems.",
+            plot(
+                "Against each other",
+                f'data-figure="wins-{compared[0]}"',
+                _menu("After", [(f"wins-{n}", label) for n, label in zip(compared, after)]),
+            ),
+        ),
+        Section("Costs", "What the samplers take", _COSTS, _cost_table(board)),
+        Section(
+            "How",
+            "How this was made",
+            "",
+            "".join(
+                f"<p>{escape(c['date'])}, {escape(c['runs'])} runs, {escape(c['machine'])}; "
+                f"{escape(c['versions'])}:</p><pre>{escape(c['command'])}</pre>"
+                for c in commands
+            ),
+        ),
+    ]
+    results = _results(board)
+    subtitle = (
+        f"{len(results):,} runs of {len(board.samplers)} samplers on {len(board.problems)} "
+        f"problems, {sum(r.trials for r in results):,} trials. Lower is better."
+    )
+    return render("Scoreboard", subtitle, sections, figures)
+
+
+def _asks_random_steps(board: Board) -> bool:
+    return any(result.asks == "random steps" for result in _results(board))
+
+
+def _methods(samplers: Sequence[str]) -> str:
+    boxes = "".join(
+        f'<label><input type="checkbox" checked value="{escape(s)}"> {escape(s)}</label>'
+        for s in samplers
+    )
+    return (
+        f'<fieldset id="methods"><legend>Samplers shown</legend>{boxes}'
+        '<button type="button" value="all">all</button> '
+        '<button type="button" value="none">none</button></fieldset>'
+    )
+
+
+def _menu(label: str, options: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f'<option value="{key}">{escape(shown)}</option>' for key, shown in options)
+    return f'<label>{label} <select aria-label="{label}" data-chooses="figure">{items}</select></label>'
+
+
+def _standings(board: Board, suite: str, trials: int) -> str:
+    rows = board.standings(board.in_suite(suite), trials)
+    if not rows:
+        return ""
+    return table(
+        f"{suite}, after {trials} trials, {rows[0].blocks} runs of each sampler",
+        {
+            "sampler": lambda r: text(r["method"]),
+            "mean rank": lambda r: number(r["rank"], ".2f"),
+            "95 % interval": lambda r: cell(
+                f"{r['rank_low']:.2f} to {r['rank_high']:.2f}", r["rank_low"]
+            ),
+            "mean normalized regret": lambda r: number(r["regret"], ".3g"),
+            "its 95 % interval": lambda r: cell(
+                f"{r['regret_low']:.3g} to {r['regret_high']:.3g}", r["regret_low"]
+            ),
+        },
+        [{**asdict(row), "method": row.sampler} for row in rows],
+    )
+
+
+def _cost_table(board: Board) -> str:
+    rows = []
+    for sampler in board.samplers:
+        cost = _cost(board, sampler)
+        rows.append({**dict(zip(_COST_COLUMNS, _cost_row(cost))), "method": sampler})
+
+    def shown(key: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda row: text(row[key])
+
+    return table("Costs", {heading: shown(key) for key, heading in _COST_COLUMNS.items()}, rows)
