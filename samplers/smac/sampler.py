@@ -1,6 +1,6 @@
 """SMAC3 (random forest, expected improvement) behind Optuna's sampler interface.
 
-The sampler keeps nothing between suggestions. Each one builds SMAC's own facade anew from what the
+The sampler keeps no state between suggestions. Each one builds SMAC's own facade anew from what the
 storage holds, with a seed made of ``(seed, trial.number)``, so that a resumed study, several threads
 and several machines continue one and the same optimization.
 
@@ -162,6 +162,7 @@ class SMACSampler(BaseSampler):
         self._n_challengers = n_challengers
         self._seed = seed
         self._intersection = IntersectionSearchSpace(include_pruned=True)
+        self._translation = _Translation({})
 
     def reseed_rng(self) -> None:
         """Do nothing: all randomness is a function of the seed and the trial's number."""
@@ -233,14 +234,17 @@ class SMACSampler(BaseSampler):
         attempt: int,
     ) -> tuple[Configuration, int | None]:
         """Return the next configuration and its index if it is a point of the initial design."""
-        configspace = to_configspace(search_space)
+        translation = self._translation
+        if translation.search_space != search_space:
+            translation = self._translation = _Translation(search_space)
+        configspace = translation.configspace
         evaluated: list[tuple[FrozenTrial, Configuration]] = []
         pending: list[Configuration] = []
         n_before = 0  # trials before this one that have, or are about to have, a configuration
         for other in others:
             unfinished = not other.state.is_finished()
             configuration = to_configuration(
-                configspace, search_space, _params(other, search_space)
+                configspace, search_space, _params(other, search_space), translation.known
             )
             n_before += other.number < number and (unfinished or configuration is not None)
             if configuration is None:
@@ -271,6 +275,18 @@ class SMACSampler(BaseSampler):
             ),
             None,
         )
+
+
+class _Translation:
+    """A search space as SMAC's, and the configurations that trials had in it.
+
+    It only saves time: all of it follows from the search space and the stored trials.
+    """
+
+    def __init__(self, search_space: Mapping[str, BaseDistribution]) -> None:
+        self.search_space = dict(search_space)
+        self.configspace = to_configspace(search_space)
+        self.known: dict[bytes, Configuration] = {}
 
 
 def run_history(

@@ -70,7 +70,10 @@ def _n_steps(distribution: BaseDistribution) -> int:
 
 
 def to_configuration(
-    configspace: ConfigurationSpace, search_space: SearchSpace, params: Mapping[str, Any]
+    configspace: ConfigurationSpace,
+    search_space: SearchSpace,
+    params: Mapping[str, Any],
+    known: dict[bytes, Configuration] | None = None,
 ) -> Configuration | None:
     """Return the configuration of a trial's parameters.
 
@@ -79,6 +82,8 @@ def to_configuration(
         search_space: The distributions to represent the parameters in.
         params: Parameters in Optuna's external representation. Names that ``search_space`` lacks
             are ignored.
+        known: Configurations of earlier calls for this ``configspace``, by their vectors. One that
+            is there is returned as it is, and others are added.
 
     Returns:
         The configuration, or :obj:`None` if a parameter is missing or outside of its distribution
@@ -96,13 +101,15 @@ def to_configuration(
             return None
         index = configspace.index_of[name]
         vector[index] = _to_unit(configspace[name], distribution, internal)
-    return _Told(configspace, vector=vector)
+    told = _Told(configspace, vector=vector)
+    return told if known is None else known.setdefault(vector.tobytes(), told)
 
 
 class _Told(Configuration):
     """A configuration that remembers its text, of which ConfigSpace makes its hash, too.
 
-    SMAC asks for it ten times for every trial that it is told.
+    SMAC asks for it ten times for every trial that it is told, and to make it takes longer than
+    all else that happens to the trial.
     """
 
     _text: str | None = None
