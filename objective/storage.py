@@ -6,14 +6,15 @@ FAIL and queues its parameters again (``RetryHeartbeatStaleTrialCallback``, whic
 marks on it). That takes a minute, which is right for another machine behind a slow network and
 too long for somebody who killed a run and starts it again. So a trial also says which process
 runs it (:func:`claim`), and :func:`reclaim` does the same at once for processes of this machine
-that no longer exist. It works on storages without heartbeats (journal files) too. Both are
-written before a trial is set running (:func:`prepare`): there is no moment at which a worker could
-die and leave a running trial that nobody finds.
+that no longer exist. Both are written before a trial is set running (:func:`prepare`): there is no
+moment at which a worker could die and leave a running trial that nobody finds. Storages that Optuna
+gives no heartbeats have ours (`objective.heartbeat`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
 from datetime import datetime
@@ -27,12 +28,14 @@ import sqlite3
 import sys
 import time
 from typing import Any
+from typing import TypeVar
 import uuid
 import warnings
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
@@ -44,13 +47,22 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import psutil
-from sqlalchemy.engine import make_url
+import sqlalchemy
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
+from objective.heartbeat import AttributeHeartbeat
+from objective.heartbeat import BEAT
+from objective.heartbeat import BeatingJournal
 from objective.patient import PATIENCE
 from objective.patient import PatientStorage
+from objective.proxy import check_grpc
+from objective.proxy import DEFAULT_PORT
+from objective.proxy import PatientProxy
+from objective.storage_kinds import journal_path
+from objective.storage_kinds import parse
+from objective.storage_kinds import StorageError as StorageError
 
 
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
@@ -58,11 +70,8 @@ MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 _SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
-_EXAMPLES = "such as sqlite:///autoresearch.db, postgresql://host/name or journal:study.log"
 
-
-class StorageError(ValueError):
-    """A storage that can't be used. The message is one line that says what to change."""
+_T = TypeVar("_T")
 
 
 def open_storage(
@@ -79,45 +88,57 @@ def open_storage(
     """Open a storage, made first if it isn't there.
 
     Args:
-        url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for, or
-            ``journal:PATH``; a path that ends in ``.log`` is a journal too.
+        url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for,
+            ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or ``grpc://HOST:PORT``
+            of `objective.proxy`. What each supports: `objective.storage_kinds`.
         must_exist: Refuse to make a new file (for commands that only read).
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
             sleeps for longer loses its running trials to other workers.
         max_retry: Times that the parameters of a killed trial are tried again.
         lock_timeout: Seconds that a worker waits for others to finish writing (SQLite).
-        patience: Seconds that a database server may be away, once it has been there.
+        patience: Seconds that a server may be away, once it has been there.
         wait: Seconds that it may be away now.
 
     Raises:
         StorageError: If it is locked, read-only, no database, one of something else, or not there.
     """
-    journal = _journal_path(url)
+    beating = {
+        "heartbeat_interval": heartbeat_interval,
+        "grace_period": grace_period,
+        "heartbeat_stale_trial_callback": _quietly(RetryHeartbeatStaleTrialCallback, max_retry),
+    }
+    journal = journal_path(url)
     if journal is not None:
-        return _open_journal(journal, must_exist)
-    parsed = _parse(url)
+        return _open_journal(Path(journal), must_exist, beating)
+    parsed = parse(url)
+    backend = parsed.get_backend_name()
+    if backend == "grpc":
+        return _open_proxy(parsed, patience, wait, beating)
     engine_kwargs: dict[str, Any] = {}
     open_database: Callable[..., RDBStorage] = RDBStorage
-    if parsed.get_backend_name() == "sqlite":
+    if backend == "sqlite":
         _check_sqlite(parsed, must_exist)
         engine_kwargs["connect_args"] = {"timeout": lock_timeout}
     else:
         engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
         open_database = functools.partial(PatientStorage, patience=patience)
-    callback: Any = RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
+    if backend == "mysql":
+        # Its own default, REPEATABLE READ, makes MariaDB from 11.6 on refuse to change what
+        # another worker has changed meanwhile (error 1020), and Optuna expects no such thing.
+        engine_kwargs["isolation_level"] = "READ COMMITTED"
     deadline = time.monotonic() + wait
     for attempt in itertools.count():
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                return open_database(
-                    parsed.render_as_string(hide_password=False),
-                    engine_kwargs=dict(engine_kwargs),
-                    heartbeat_interval=heartbeat_interval,
-                    grace_period=grace_period,
-                    heartbeat_stale_trial_callback=callback,
-                )
+            storage = _quietly(
+                open_database,
+                parsed.render_as_string(hide_password=False),
+                engine_kwargs=dict(engine_kwargs),
+                **beating,
+            )
+            if backend == "mysql":
+                _check_character_set(storage, parsed)
+            return storage
         except ImportError as error:
             raise StorageError(f"{url} needs a driver that isn't installed: {error}.") from None
         except RuntimeError as error:  # made by another version of Optuna
@@ -137,13 +158,19 @@ def open_storage(
 def artifact_folder(url: str) -> Path:
     """The folder of a storage's artifacts: ``autoresearch.db`` -> ``autoresearch-artifacts``.
 
-    Beside the file; for a database server, in the working directory under the database's name.
+    Beside the file; for a database server, in the working directory under the database's name, or
+    the host's and the port's of a proxy.
     """
-    path = _journal_path(url)
-    if path is None:
-        database = _parse(url).database or "optuna"
+    journal = journal_path(url)
+    if journal is not None:
+        path = Path(journal)
+    else:
+        parsed = parse(url)
+        database = parsed.database or "optuna"
         path = Path(database.removeprefix("file:"))
-        if _parse(url).get_backend_name() != "sqlite" or database == ":memory:":
+        if parsed.get_backend_name() == "grpc":
+            return Path(f"{parsed.host}-{parsed.port or DEFAULT_PORT}-artifacts")
+        if parsed.get_backend_name() != "sqlite" or database == ":memory:":
             path = Path(path.name.strip(":"))
     return path.with_name(f"{path.stem}-artifacts")
 
@@ -190,7 +217,7 @@ def worker_is_here(mark: Sequence[Any]) -> bool | None:
 def hurry(storage: BaseStorage) -> None:
     """Wait no longer for a database that is away: somebody wants this process to end."""
     backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, PatientStorage):
+    if isinstance(backend, (PatientStorage, PatientProxy)):
         backend.hurry()
 
 
@@ -214,32 +241,40 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
             found[trial.number] = "its heartbeat has stopped"
         elif not marked and trial.datetime_start is not None:
             age = now - trial.datetime_start
-            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial._trial_id)):
+            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
                 found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
     return found
 
 
-def _has_heartbeat(storage: Any, trial_id: int) -> bool:
+def _has_heartbeat(storage: Any, trial: FrozenTrial) -> bool:
+    if isinstance(storage, AttributeHeartbeat):
+        return BEAT in trial.system_attrs
     backend = getattr(storage, "_backend", storage)
     with backend.scoped_session() as session:
-        return TrialHeartbeatModel.where_trial_id(trial_id, session) is not None
+        return TrialHeartbeatModel.where_trial_id(trial._trial_id, session) is not None
 
 
-def reclaim(study: optuna.Study) -> list[int]:
+def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> list[int]:
     """Fail the running trials whose process on this machine is gone, and queue them again.
 
     Call it before ``study.optimize``. Trials of other machines are left to the heartbeat. Several
     processes on one SQLite file should take turns: Optuna doesn't keep two of them from failing
     the same trial there, and its parameters would be queued twice.
 
+    Args:
+        study: The study.
+        trials: Its trials, if they have just been read.
+
     Returns:
         The numbers of the trials.
     """
     storage = study._storage
     numbers = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in study.get_trials(deepcopy=False) if trials is None else trials:
         mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
-        if mark[-1] != trial.number or worker_is_here(mark) is not False:
+        if trial.state != TrialState.RUNNING or mark[-1] != trial.number:
+            continue
+        if worker_is_here(mark) is not False:
             continue
         try:
             storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
@@ -250,13 +285,12 @@ def reclaim(study: optuna.Study) -> list[int]:
     return numbers
 
 
-def unqueued(study: optuna.Study) -> list[FrozenTrial]:
-    """The interrupted trials that nobody has queued again.
+def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The interrupted ones of a study's trials that nobody has queued again.
 
     To fail a killed trial and to queue its parameters again are two steps on any storage, and who
     does it may be killed in between.
     """
-    trials = study.get_trials(deepcopy=False)
     again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
     return [
         t
@@ -269,10 +303,12 @@ def unqueued(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def requeue(study: optuna.Study) -> None:
-    """Queue again what is :func:`unqueued`."""
-    for trial in unqueued(study):
+def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
+    """Queue again what is :func:`unqueued` of the study's trials, and return its numbers."""
+    again = unqueued(trials)
+    for trial in again:
         retry(study, copy.deepcopy(trial))  # which it would alter
+    return [trial.number for trial in again]
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -280,10 +316,15 @@ def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     get_callback = getattr(study._storage, "get_heartbeat_stale_trial_callback", lambda: None)
     callback = get_callback()
     if callback is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            callback = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)
+        callback = _quietly(RetryHeartbeatStaleTrialCallback, MAX_RETRY)
     callback(study, trial)
+
+
+def _quietly(make: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Make what Optuna calls experimental, without being told so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return make(*args, **kwargs)
 
 
 def _machine() -> str:
@@ -305,13 +346,34 @@ def _started(pid: int) -> float | None:
         return -1.0
 
 
-def _journal_path(url: str) -> Path | None:
-    if url.startswith("journal:"):
-        return Path(url.removeprefix("journal:").removeprefix("//"))
-    return Path(url) if url.endswith(".log") and "://" not in url else None
+def _open_proxy(
+    url: URL, patience: float, wait: float, beating: Mapping[str, Any]
+) -> PatientProxy:
+    check_grpc()
+    if url.host is None:
+        raise StorageError(f"A proxy must be grpc://HOST:PORT, but got {_shown(url)}.")
+    proxy = _quietly(
+        PatientProxy, host=url.host, port=url.port or DEFAULT_PORT, patience=wait, **beating
+    )
+    try:
+        proxy.get_all_studies()
+    except StorageInternalError as error:
+        raise StorageError(f"{_shown(url)} must be served, but: {error}") from None
+    proxy.patience = patience
+    return proxy
 
 
-def _open_journal(path: Path, must_exist: bool) -> JournalStorage:
+def _check_character_set(storage: RDBStorage, url: URL) -> None:
+    with storage.engine.connect() as connection:
+        name = connection.scalar(sqlalchemy.text("SELECT @@character_set_database"))
+    if name != "utf8mb4":
+        raise StorageError(
+            f"{_shown(url)} must be a utf8mb4 database, but is {name}, which not every name can be"
+            f" written in: make one by CREATE DATABASE ... CHARACTER SET utf8mb4."
+        )
+
+
+def _open_journal(path: Path, must_exist: bool, beating: Mapping[str, Any]) -> JournalStorage:
     _check_file(path, must_exist)
     try:
         # Optuna would read a file of anything else until the first line that isn't JSON.
@@ -323,22 +385,11 @@ def _open_journal(path: Path, must_exist: bool) -> JournalStorage:
     except OSError as error:
         raise StorageError(f"{path} must be readable, but: {error.strerror}.") from None
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
+        return BeatingJournal(JournalFileBackend(str(path)), **beating)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AssertionError):  # what its replay may raise
         raise StorageError(f"{path} must be an Optuna journal, but can't be read.") from None
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise StorageError(f"A storage must be a URL {_EXAMPLES}, but got {url!r}.") from None
-    # SQLAlchemy 2.0 would look for psycopg2; the extra `postgres` installs its successor.
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed
 
 
 def _check_file(path: Path, must_exist: bool) -> None:

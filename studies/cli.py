@@ -30,6 +30,7 @@ COMMANDS = {
     "publish": "studies.publish_command:publish",
     "scoreboard": "studies.scoreboard.command:scoreboard",
     "serve-llm": "studies.serve_llm:serve_llm",
+    "serve-storage": "studies.serve_storage:serve_storage",
 }
 
 

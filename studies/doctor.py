@@ -127,13 +127,13 @@ def _trials(study: optuna.Study) -> list[Finding]:
                 lambda study=study, number=number: _give_up(study, number),  # type: ignore[misc]
             )
         )
-    for trial in unqueued(study):
+    for trial in unqueued(study.get_trials(deepcopy=False)):
         findings.append(
             Finding(
                 "unqueued-trial",
                 f"study {study.study_name}, trial {trial.number} was interrupted and is lost",
                 "queue its parameters again",
-                lambda study=study: requeue(study),  # type: ignore[misc]
+                lambda s=study: requeue(s, s.get_trials(deepcopy=False)),  # type: ignore[misc]
             )
         )
     return findings

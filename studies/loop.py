@@ -206,8 +206,9 @@ def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenT
     changed += reclaim(study, trials)
     storage: Any = study._storage
     if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
-        changed += storage._get_stale_trial_ids(study._study_id)
-        fail_stale_trials(study)
+        if stale := storage._get_stale_trial_ids(study._study_id):
+            fail_stale_trials(study)
+            changed += stale
     return study.get_trials(deepcopy=False) if changed else trials
 
 

@@ -1,4 +1,4 @@
-"""Real services for the tests: a PostgreSQL server of the session's own, and Chromium."""
+"""Real services for the tests: database servers of the session's own, and Chromium."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from typing import TYPE_CHECKING
 import uuid
 
 import optuna
 import pytest
+import sqlalchemy
 
 
 if TYPE_CHECKING:
@@ -86,8 +88,7 @@ class PostgresServer:
         self._control("-m", mode, "stop")
 
     def is_up(self) -> bool:
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", self.port)) == 0
+        return _answers(self.port)
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +120,78 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return f"{postgres_server.url}/{name}"
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[str]:
+    """The URL, without a database, of a MariaDB server that dies with the session."""
+    binary, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
+    if binary is None or install is None:
+        _missing("a MariaDB server", "mariadb-server")
+    folder = Path(tempfile.mkdtemp(prefix="mariadb-"))
+    # Nor does MariaDB run as root by itself.
+    user = ["--user=mysql"] if os.geteuid() == 0 else []
+    if user:
+        shutil.chown(folder, "mysql")
+    port = free_port()
+    common = ["--no-defaults", f"--datadir={folder}/data", *user]
+    subprocess.run(
+        [str(install), *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+    )
+    options = [
+        f"--port={port}",
+        f"--socket={folder}/socket",
+        "--bind-address=127.0.0.1",
+        "--skip-name-resolve",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-snapshot-isolation=ON",  # the default from 11.6 on, and the harder case
+    ]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([str(binary), *common, *options], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(port):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield f"mysql+pymysql://root@127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: str) -> str:
+    """The URL of an empty MariaDB database."""
+    return make_mariadb(mariadb_server, "utf8mb4")
+
+
+def make_mariadb(server: str, character_set: str) -> str:
+    """Make a database, and return its URL."""
+    name = f"t{uuid.uuid4().hex}"
+    engine = sqlalchemy.create_engine(server)
+    with engine.connect() as connection:
+        connection.execute(
+            sqlalchemy.text(f"CREATE DATABASE {name} CHARACTER SET {character_set}")
+        )
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database on each kind of server in turn."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 import os
 from pathlib import Path
 import pickle
@@ -8,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import cmaes
@@ -16,14 +18,17 @@ from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 import pytest
+import sqlalchemy
 
 from objective import open_artifacts
 from objective import open_storage
 from objective import reclaim
 from objective import storage as storage_module
 from objective import StorageError
+from objective.patient import PatientStorage
 from objective.storage import artifact_folder
 from objective.storage import claim
+from tests.conftest import make_mariadb
 
 
 TRAIN = """\
@@ -166,14 +171,71 @@ def test_sqlite_has_heartbeats_and_readers_do_not_wait(tmp_path: Path) -> None:
     assert open_storage("sqlite:///:memory:")
 
 
-def test_a_postgres_server_is_a_storage(postgres_url: str) -> None:
-    plain = postgres_url.replace("+psycopg", "")
-    study = optuna.create_study(storage=open_storage(plain))
+def test_a_database_server_is_a_storage(database_url: str) -> None:
+    plain = database_url.replace("+psycopg", "").replace("+pymysql", "")
+    storage = open_storage(plain)
+    study = optuna.create_study(storage=storage, study_name="Größe 模型 😀")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    assert len(optuna.load_study(study_name=None, storage=open_storage(plain)).trials) == 1
+    loaded = optuna.load_study(study_name=None, storage=open_storage(database_url))
+    assert loaded.study_name == "Größe 模型 😀" and loaded.trials == study.trials
+    assert isinstance(storage, PatientStorage) and storage.get_heartbeat_interval() == 10
     with pytest.raises(StorageError, match="must be usable, but: .*no-such-database") as error:
         open_storage(f"{plain.rpartition('/')[0]}/no-such-database")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mariadb", "mariadb+pymysql"])
+def test_mariadb_has_several_names(mariadb_url: str, scheme: str) -> None:
+    assert open_storage(mariadb_url.replace("mysql+pymysql", scheme))
+
+
+def test_a_database_that_not_every_name_can_be_written_in_is_refused(mariadb_server: str) -> None:
+    with pytest.raises(StorageError, match="must be a utf8mb4 database, but is latin1"):
+        open_storage(make_mariadb(mariadb_server, "latin1"))
+
+
+def test_workers_may_change_the_same_attribute_at_the_same_time(database_url: str) -> None:
+    first, second = open_storage(database_url), open_storage(database_url)
+    assert isinstance(first, RDBStorage)
+    study = optuna.create_study(storage=first, study_name="s")
+    study.set_user_attr("k", 0)
+    other = optuna.load_study(study_name="s", storage=second)
+
+    updates = []
+
+    def meanwhile(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE study_user_attributes"):
+            updates.append(statement)
+            other.set_user_attr("k", 2)
+
+    sqlalchemy.event.listen(first.engine, "before_cursor_execute", meanwhile)
+    study.set_user_attr("k", 1)
+    assert len(updates) == 1 and other.user_attrs == {"k": 1}
+
+
+def test_workers_that_meet_at_a_database_claim_every_trial_once(database_url: str) -> None:
+    claim_side_by_side(database_url)
+
+
+def claim_side_by_side(url: str) -> None:
+    """Let four workers take from the same queue, and look at who got what."""
+    study = optuna.create_study(storage=open_storage(url), study_name="s")
+    for _ in range(20):
+        study.enqueue_trial({"x": 0.5})
+    start = threading.Barrier(4)
+
+    def work(_: int) -> list[int]:
+        mine = optuna.load_study(study_name="s", storage=open_storage(url))
+        start.wait()
+        return [
+            t.number
+            for t in mine.get_trials(deepcopy=False)
+            if mine._storage.set_trial_state_values(t._trial_id, TrialState.RUNNING)
+        ]
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [number for numbers in pool.map(work, range(4)) for number in numbers]
+    assert sorted(taken) == list(range(20))
 
 
 @pytest.mark.parametrize("url", ["journal:{}/j.log", "journal:{}/j.journal", "{}/j.log"])
@@ -209,7 +271,7 @@ def test_an_unusable_storage_is_one_clear_line(
 
     refused("study", "A storage must be a URL such as .*, but got 'study'")
     refused("nosuch://x/y", "nosuch")
-    refused("mysql://user:hunter2@127.0.0.1/x", "needs a driver that isn't installed")
+    refused("oracle://user:hunter2@127.0.0.1/x", "needs a driver that isn't installed")
     refused(f"sqlite:///{tmp_path}", "must be a file, but .* is a folder")
     refused(f"sqlite:///{tmp_path}/no/s.db", "no must be a folder that exists, to hold s.db")
     refused(f"journal:{tmp_path}/no/s.log", "no must be a folder that exists, to hold s.log")
@@ -228,9 +290,10 @@ def test_an_unusable_storage_is_one_clear_line(
     locker.close()
 
 
-def test_passwords_are_not_shown() -> None:
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql", "grpc"])
+def test_passwords_are_not_shown(scheme: str) -> None:
     with pytest.raises(StorageError) as error:
-        open_storage("postgresql://user:hunter2@127.0.0.1:1/x")
+        open_storage(f"{scheme}://user:hunter2@127.0.0.1:1/x")
     assert "hunter2" not in str(error.value)
     assert "127.0.0.1" in str(error.value)
 
@@ -244,6 +307,8 @@ def test_passwords_are_not_shown() -> None:
         ("sqlite://", "optuna-artifacts"),
         ("journal:runs/a.log", "runs/a-artifacts"),
         ("postgresql://user@host/team", "team-artifacts"),
+        ("mariadb://user@host/team?charset=utf8mb4", "team-artifacts"),
+        ("grpc://host:13000", "host-13000-artifacts"),
     ],
 )
 def test_artifacts_are_kept_beside_the_storage(url: str, folder: str) -> None:

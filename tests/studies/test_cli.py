@@ -263,7 +263,7 @@ def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
 
 def test_every_command_has_a_help(cli: Cli) -> None:
     overview = cli("--help").stdout
-    for command in ("run", "space", "status", "dashboard", "serve-llm"):
+    for command in ("run", "space", "status", "dashboard", "serve-llm", "serve-storage"):
         assert f"\n  {command} " in overview
         done = cli(command, "--help")
         assert done.returncode == 0 and "Usage:" in done.stdout

@@ -1,0 +1,41 @@
+"""``serve-storage``: a gRPC proxy in front of a database, for many workers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from objective.proxy import check_grpc
+from objective.proxy import check_served
+from objective.proxy import DEFAULT_PORT
+from objective.proxy import serve
+from objective.storage import open_storage
+from studies.processes import stop_by_signal
+
+
+def serve_storage(
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="The database: postgresql://..., mysql://..., sqlite:"),
+    ],
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = DEFAULT_PORT,
+) -> None:
+    """Serve a database to many workers over gRPC, until Ctrl-C.
+
+    Workers use it by --storage grpc://HOST:PORT. They wait for a server that is started again. An
+    SQLite file may be served too, so that other machines can use it; use it in no other way
+    meanwhile.
+    """
+    check_grpc()
+    check_served(url)
+    storage = open_storage(url)
+    stop_by_signal()
+    try:
+        serve(url, storage, host, port, lambda at: print(f"{at}  (Ctrl-C ends)", flush=True))
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
