@@ -16,6 +16,7 @@ from objective import Testbed
 from objective.sandbox import find_sandbox
 from objective.storage import open_artifacts
 from objective.storage import open_storage
+from objective.storage_kinds import check_sharing
 from studies import options
 from studies.budget import Budget
 from studies.code_agent import AgentSpec
@@ -158,6 +159,7 @@ def _run(spec: AgentSpec, script: Testbed, workers: int) -> None:
             if workers == 1:
                 work(spec, progress.update)
                 return
+            check_sharing(spec.storage, workers=workers)
             study = open_code_study(spec, script, open_storage(spec.storage, patience=0))
             shared = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
             share_work(study, work, shared, workers, progress.update, progress.say)

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from objective import Testbed
 from objective.storage import open_storage
+from objective.storage_kinds import check_sharing
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -277,6 +278,7 @@ def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     # A testbed that can't be used leaves no empty file behind.
     script = next((Testbed.load(s.testbed) for s in specs if isinstance(s, AgentSpec)), None)
     testbed = next((load_testbed(s) for s in specs if isinstance(s, StudySpec)), None)
+    check_sharing(specs[0].storage, workers=2)  # who runs a study, and this process
     storage = open_storage(specs[0].storage)
     studies = {}
     for spec in specs:
