@@ -83,7 +83,8 @@ from studies.code_sources import Sources
 from studies.constant_choice import apply_choice
 from studies.constant_choice import choice_schema
 from studies.constant_choice import describe_choice
-from studies.constant_choice import numeric_constants
+from studies.constant_choice import Menu
+from studies.constant_choice import menu
 from studies.edit_blocks import apply_edits
 from studies.edit_blocks import EditError
 from studies.edit_blocks import NoBlocks
@@ -373,14 +374,14 @@ class CodeAgent:
             seed += 1009 * os.getpid()
         exchanges: list[Exchange] = []
         source = reason = ""
-        choose = False
+        offered: Menu = {}
         for attempt in range(2):
             completion = self._ask(
-                messages, seed + attempt, choice_schema(parent) if choose else None
+                messages, seed + attempt, choice_schema(offered) if offered else None
             )
             text = completion.text
             try:
-                if choose and text.lstrip().startswith("{"):
+                if offered and text.lstrip().startswith("{"):
                     description, source = apply_choice(parent, text)
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
                 else:
@@ -391,8 +392,10 @@ class CodeAgent:
                 source, reason = "", str(error)
                 exchanges.append(Exchange(messages, completion, problem=reason))
                 # A model that didn't get the format is asked for less: to change one constant.
-                choose = isinstance(error, NoBlocks) and bool(numeric_constants(parent))
-                how = describe_choice(parent) if choose else "Reply again, in the same form."
+                offered = menu(parent, seed) if isinstance(error, NoBlocks) else {}
+                how = "Reply again, in the same form."
+                if offered:
+                    how = describe_choice(parent, offered)
                 messages = self._retry(messages, text, f"{reason}\n{how}")
                 continue
             exchanges.append(Exchange(messages, completion))

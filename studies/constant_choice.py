@@ -1,19 +1,32 @@
 """A change that even a small model can write: one constant of the script, and a value for it.
 
 A model that can't keep to search / replace blocks is asked for a JSON object instead: ``name``,
-``value`` and ``reason``. The schema has a branch for each constant, so that a server which
-constrains replies lets nothing else through, and whatever comes is checked all the same.
+``value`` and ``reason``. It is offered a few constants at a time, others each time, and a few values
+for each: of all of them the smallest models choose the same one again and again. The schema has a
+branch for each constant, so that a server which constrains replies lets nothing else through, and
+whatever comes is checked all the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import json
+import random
 from typing import Any
 
 from objective.source import read_constants
 from objective.source import set_constants
 from objective.source import TestbedError
 from studies.edit_blocks import EditError
+
+
+# Values to choose from, by the name of their constant.
+Menu = Mapping[str, Sequence["int | float"]]
+
+_N_OFFERED = 4
+_FACTORS = (0.5, 0.8, 1.25, 2.0)
+_LEAST_POWER = 8  # of two, that is taken for more than chance
 
 
 def numeric_constants(source: str) -> dict[str, int | float]:
@@ -26,13 +39,33 @@ def numeric_constants(source: str) -> dict[str, int | float]:
     }
 
 
-def choice_schema(source: str) -> dict[str, Any]:
-    """JSON schema of a reply that changes one of the script's numbers."""
+def menu(source: str, seed: int) -> Menu:
+    """Some of the script's numbers, drawn by the seed, with values to choose from.
+
+    Zero is not offered: it has no multiples.
+    """
+    numbers = {name: value for name, value in numeric_constants(source).items() if value}
+    names = random.Random(seed).sample(sorted(numbers), min(_N_OFFERED, len(numbers)))
+    return {name: _others(numbers[name]) for name in names}
+
+
+def _others(value: int | float) -> list[int | float]:
+    """Multiples of a number, rising with the number's sign."""
+    if isinstance(value, float):
+        return [float(f"{factor * value:.3g}") for factor in _FACTORS]
+    # Sizes that are powers of two are to stay so.
+    is_power = value >= _LEAST_POWER and value & (value - 1) == 0
+    factors = (_FACTORS[0], _FACTORS[-1]) if is_power else _FACTORS
+    return list(dict.fromkeys(n for f in factors if (n := round(f * value)) not in (0, value)))
+
+
+def choice_schema(offered: Menu) -> dict[str, Any]:
+    """JSON schema of a reply that takes one of the offered values."""
     branches = []
-    for name, value in numeric_constants(source).items():
+    for name, values in offered.items():
         properties = {
             "name": {"const": name},
-            "value": {"type": "integer" if isinstance(value, int) else "number"},
+            "value": {"enum": list(values)},
             "reason": {"type": "string", "maxLength": 80},
         }
         branches.append(
@@ -46,17 +79,23 @@ def choice_schema(source: str) -> dict[str, Any]:
     return {"anyOf": branches}
 
 
-def describe_choice(source: str) -> str:
-    """How to reply, and the numbers to choose from."""
-    lines = [f"{name} = {value}" for name, value in numeric_constants(source).items()]
+def describe_choice(source: str, offered: Menu) -> str:
+    """How to reply, and what to choose from."""
+    now = numeric_constants(source)
+    lines = [
+        f"{name} = {now[name]}: {' or '.join(map(str, values))}"
+        for name, values in offered.items()
+    ]
     return (
-        "Reply with one JSON object instead: name (one of the names below), value (another number"
-        " for it) and reason.\n" + "\n".join(lines)
+        "Reply with one JSON object instead: name (one of the names below), value (one of those"
+        " after its colon) and reason.\n" + "\n".join(lines)
     )
 
 
 def apply_choice(source: str, reply: str) -> tuple[str, str]:
-    """Description and changed script of a reply that follows :func:`choice_schema`.
+    """Description and changed script of a reply that names a number and another value for it.
+
+    It may be one that wasn't offered: not every server constrains its replies.
 
     Raises:
         EditError: It doesn't, or changes nothing.

@@ -9,6 +9,7 @@ import pytest
 from studies.constant_choice import apply_choice
 from studies.constant_choice import choice_schema
 from studies.constant_choice import describe_choice
+from studies.constant_choice import menu
 from studies.edit_blocks import EditError
 
 
@@ -33,13 +34,28 @@ def test_only_the_value_changes() -> None:
     assert apply_choice(SOURCE, reply(name="RATE", value=1))[1] == SOURCE.replace("0.5", "1.0")
 
 
-def test_only_numbers_are_offered_each_with_its_type() -> None:
-    branches = choice_schema(SOURCE)["anyOf"]
-    offered = {
-        b["properties"]["name"]["const"]: b["properties"]["value"]["type"] for b in branches
+def test_only_numbers_are_offered_each_with_multiples_of_its_type() -> None:
+    offered = menu(SOURCE, seed=0)
+    assert offered == {
+        "DEPTH": [2, 4, 6],
+        "BATCH": [1024, 4096],
+        "RATE": [0.25, 0.4, 0.625, 1.0],
     }
-    assert offered == {"DEPTH": "integer", "BATCH": "integer", "RATE": "number"}
-    assert "BATCH = 2048" in describe_choice(SOURCE)
+    branches = choice_schema(offered)["anyOf"]
+    assert {
+        b["properties"]["name"]["const"]: b["properties"]["value"]["enum"] for b in branches
+    } == offered
+    assert "BATCH = 2048: 1024 or 4096" in describe_choice(SOURCE, offered)
+
+
+def test_others_are_offered_each_time_and_never_zero() -> None:
+    names = [f"C{i}" for i in range(14)]
+    source = "\n".join(f"{name} = {i}" for i, name in enumerate(names))
+    menus = [menu(source, seed) for seed in range(40)]
+    assert {len(offered) for offered in menus} == {4}
+    assert {name for offered in menus for name in offered} == {*names} - {"C0"}
+    assert menus[3] == menu(source, 3)
+    assert not any(0 in values for offered in menus for values in offered.values())
 
 
 @pytest.mark.parametrize(
