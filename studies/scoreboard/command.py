@@ -46,12 +46,10 @@ from studies.surrogate import processor
 PROBLEMS = (
     "bbob/f8/10d",
     "bbob/f15/10d",
-    "bbob/f21/10d",
     "bbob-mixint/f8/10d",
     "bbob-constrained/f7/10d",
     "hpobench/phoneme",
     "hpolib/protein_structure",
-    "hpolib/slice_localization",
     "surrogate",
     "bbob/f8/10d+oom",
     "hpolib/protein_structure+fail",

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+import re
+import signal
+
+import pytest
+
+from studies.scoreboard import command
+from studies.scoreboard.command import share
+from studies.scoreboard.runs import read
+from studies.scoreboard.runs import Spec
+from tests.studies.conftest import Cli
+from tests.studies.conftest import until
+from tests.studies.scoreboard.made import result
+
+
+SMALL = (
+    "--problems", "bbob/f1/2d,bbob-mixint/f8/5d+fail", "--samplers", "random,cma-es,centaur",
+    "--seeds", "0-1", "--trials", "15", "--workers", "1", "--out", "board",
+)  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Of ``runs.csv``, without the times."""
+    with (folder / "runs.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in found]
+
+
+def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
+    done = cli("scoreboard", *SMALL)
+    assert done.returncode == 0, done.stderr
+    folder = cli.folder / "board"
+    assert len(rows(folder)) == 12
+    assert "after 15 trials" in done.stdout
+    assert "CentaurSampler (random steps)" in done.stdout
+    report = (folder / "README.md").read_text()
+    assert "### all: 2 problems, 4 runs of each sampler" in report
+    assert "python -m studies scoreboard --problems bbob/f1/2d," in report
+    page = (folder / "page.html").read_text()
+    assert "Mean ranks" in page
+    assert not re.search(r'(?:src|href)="https?:', page)
+    assert all(
+        (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("curves", "ranks")
+    )
+
+    before = (folder / "runs.csv").read_bytes()
+    again = cli("scoreboard", *SMALL)
+    assert again.returncode == 0
+    assert (folder / "runs.csv").read_bytes() == before
+    assert "are left, in" not in again.stderr
+    with (folder / "commands.csv").open(newline="") as file:
+        (made,) = csv.DictReader(file)
+    assert made["runs"] == "12"
+    assert "coco-experiment" in made["versions"]
+
+    facts = json.loads(cli("scoreboard", "--report", "--json", "--out", "board").stdout)
+    assert facts["runs"] == 12
+    assert len(facts["standings"]["15"]["all"]) == 3
+
+
+def test_a_command_that_was_killed_goes_on(cli: Cli) -> None:
+    long = [*SMALL[:4], "--seeds", "0-19", *SMALL[6:]]
+    process = cli.start("scoreboard", *long)
+    path = cli.folder / "board" / "runs.csv"
+    until(lambda: len(read(path)) >= 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = read(path)
+    assert 3 <= len(kept) < 120
+    done = cli("scoreboard", *SMALL)
+    assert done.returncode == 0, done.stderr
+    found = {r.key: r for r in read(path)}
+    assert all(found[r.key] == r for r in kept)
+    assert {key[3] for key in found} >= {0, 1}
+
+
+def test_processes_share_the_runs_and_change_nothing(cli: Cli) -> None:
+    small = [*SMALL[:8], "--out", "two", "--workers", "2"]
+    assert cli("scoreboard", *SMALL).returncode == cli("scoreboard", *small).returncode == 0
+    assert rows(cli.folder / "board") == rows(cli.folder / "two")
+
+
+def test_runs_of_a_problem_stay_together_and_shares_are_alike() -> None:
+    specs = [
+        Spec(f"bbob/f{f}/10d", sampler, seed, 100)
+        for seed in range(4)
+        for f in (1, 8)
+        for sampler in ("random", "smac", "tpe")
+    ]
+    shares = share(specs, 3)
+    assert sorted(s.key for part in shares for s in part) == sorted(s.key for s in specs)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 3
+    homes = {(s.problem, s.seed): i for i, part in enumerate(shares) for s in part}
+    assert all(homes[s.problem, s.seed] == i for i, part in enumerate(shares) for s in part)
+    assert len(share(specs[:3], 8)) == 1
+
+
+def test_a_suite_that_is_not_installed_is_left_out(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        return "it is not installed" if name.startswith("hpobench") else ""
+
+    monkeypatch.setattr(command, "missing", missing)
+    with_tables = ("--problems", "hpobench/car,bbob/f1/2d", "--samplers", "random")
+    small = ("--seeds", "0", "--trials", "5", "--workers", "1")
+    done = cli("scoreboard", *with_tables, *small)
+    assert done.returncode == 0
+    assert "hpobench/car is left out: it is not installed" in done.stderr
+    assert [row["problem"] for row in rows(cli.folder / "scoreboard")] == ["bbob/f1/2d"]
+    assert "None of --problems" in cli("scoreboard", "--problems", "hpobench/car").stderr
+
+
+def test_a_sampler_that_broke_is_counted(cli: Cli) -> None:
+    results = command.Results(cli.folder / "board")
+    for sampler in ("random", "tpe"):
+        results.add(result(sampler=sampler, error="KeyError: x" * (sampler == "tpe")))
+    assert cli("scoreboard", "--report", "--out", "board").returncode == 0
+    report = (cli.folder / "board" / "README.md").read_text()
+    (line,) = [x for x in report.splitlines() if x.startswith("| TPESampler | 1 |")]
+    assert line.endswith("| 1 |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--problems", "bbob/f99/2d"), "A problem must be"),
+        (("--samplers", "bayes"), "A sampler must be one of"),
+        (("--samplers", "registry:x"), "needs --registry"),
+        (("--seeds", "a"), "--seeds must be like"),
+        (("--problems", ","), "--problems must name at least one"),
+        (("--report", "--out", "empty"), "must hold results"),
+    ],
+)
+def test_what_can_not_be_run_is_said_in_a_line(
+    cli: Cli, arguments: tuple[str, ...], part: str
+) -> None:
+    done = cli("scoreboard", *arguments)
+    assert done.returncode == 2
+    assert part in done.stderr.splitlines()[-1]
