@@ -105,8 +105,8 @@ def run_jobs(
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
                 place = free.pop()
-                arguments = job, theirs, _on_stop, place
-                process = context.Process(target=work, args=arguments, daemon=True)
+                arguments = job, theirs, _on_stop, {**os.environ, **place}
+                process = context.Process(target=_begin, args=arguments, daemon=True)
                 running[ours], taken[process] = (job, process), place
                 process.start()
                 theirs.close()
@@ -167,20 +167,25 @@ def _signal(process: BaseProcess, number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
-def work(
+def _begin(
     job: Job, connection: Connection, on_stop: str | None, environment: Mapping[str, str]
 ) -> None:
+    # The process that this one is a fork of may have been started when they were others.
+    os.environ.clear()
+    os.environ.update(environment)
+    work(job, connection, on_stop)
+
+
+def work(job: Job, connection: Connection, on_stop: str | None) -> None:
     """Do a job in this process, which was started for it, and say so by the connection.
 
     Args:
         job: The job.
         connection: Takes each `Event`.
         on_stop: See `stop_by_signal`.
-        environment: Variables to set.
     """
     quiet_optuna()
     logging.getLogger("objective").setLevel(logging.ERROR)  # who started it says it once
-    os.environ.update(environment)
     stop_by_signal(on_stop, own=False)
     parent = multiprocessing.parent_process()
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
+from datetime import datetime
+import os
+import socket
+import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,6 +25,8 @@ from rich.progress import SpinnerColumn
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 
+from objective.storage import WORKER
+from objective.storage import worker_mark
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_evaluated
@@ -124,6 +130,44 @@ class Progress(Bar):
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)
+
+
+class WorkerLog:
+    """What one worker among others writes on stderr: a line for each of its own trials.
+
+    Args:
+        study: Name of the study.
+    """
+
+    def __init__(self, study: str) -> None:
+        self._name = f"{socket.gethostname()} process {os.getpid()}"
+        self._shown: set[int] = set()
+        self._say(f"works on study {study}")
+
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Write of the trials that are new."""
+        done = sum(map(is_evaluated, trials))
+        for trial in trials:
+            if trial.number in self._shown or not is_evaluated(trial) or not _is_own(trial):
+                continue
+            self._shown.add(trial.number)
+            self._say(f"{describe(trial)}  |  {done} of the study are done")
+
+    def end(self, trials: Sequence[FrozenTrial]) -> None:
+        """Write what there is to say when the worker ends."""
+        self.update(trials)
+        done = sum(map(is_evaluated, trials))
+        best = best_trial(trials)
+        value = f", best {best.user_attrs['val_bpb']:.4f}" if best else ""
+        self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
+
+    def _say(self, line: str) -> None:
+        now = datetime.now().isoformat(" ", "seconds")
+        print(f"{now}  {self._name}  {line}", file=sys.stderr, flush=True)
+
+
+def _is_own(trial: FrozenTrial) -> bool:
+    return trial.system_attrs.get(WORKER) == worker_mark(trial.number)
 
 
 class ComparisonProgress(Bar):

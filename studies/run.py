@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 import shlex
+import sys
 from typing import Annotated
+from typing import Any
+from typing import NoReturn
 
+import optuna
 from rich.console import Console
 import typer
 
 from objective import Testbed
+from objective.storage import open_storage
+from objective.storage_kinds import check_sharing
 from studies import options
 from studies.budget import Budget
+from studies.distributed import count_workers
+from studies.distributed import LOCAL
+from studies.distributed import run_cluster
+from studies.distributed import SLURM
+from studies.distributed import slurm_options
+from studies.distributed import slurm_script
 from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
+from studies.processes import FINISH
+from studies.processes import finishing
+from studies.processes import REQUEUE
 from studies.processes import stop_by_signal
 from studies.progress import Progress
+from studies.progress import WorkerLog
 from studies.study import run_study
 from studies.study import run_workers
 from studies.study import StudySpec
@@ -26,6 +43,7 @@ from studies.tables import final_table
 
 
 DEFAULT_TRIALS = 20
+_WAIT_SECONDS = 60.0  # for a database, or its connections, when a worker starts
 
 
 def run(
@@ -68,8 +86,49 @@ def run(
         ),
     ] = LLM_RATIO,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train at the same time.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that train at the same time, with a GPU each where there are enough. "
+            "[default: 1; with --cluster ADDRESS one for each worker that Dask has there]",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|slurm|ADDRESS",
+            help="Let Dask start the workers and watch over them: on this machine, as jobs of "
+            "SLURM, or on the cluster whose scheduler is at ADDRESS (tcp://HOST:8786). With slurm, "
+            "--dry-run prints the script of a job. See docs/clusters.md.",
+        ),
+    ] = None,
+    cluster_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="(slurm) What a job needs, beside or instead of ~/.config/dask/jobqueue.yaml: "
+            "queue=gpu, account=, walltime=02:00:00, cores=8, memory=16GB, "
+            "job_extra_directives=--gres=gpu:1. Can be repeated.",
+        ),
+    ] = None,
+    worker: Annotated[
+        bool,
+        typer.Option(
+            "--worker",
+            help="Be one worker of the study, new or not, among others that are started in the "
+            "same way: by hand, by a job array, on any machine that reaches --storage and shares "
+            "the folder of --artifacts. Prints lines for a job's log: its own trials.",
+        ),
+    ] = False,
+    on_stop: Annotated[
+        str,
+        typer.Option(
+            metavar="requeue|finish",
+            help="What Ctrl-C and SIGTERM do. requeue: stop the running trainings now; their "
+            "trials are repeated when the study goes on. finish: let them end and begin no other; "
+            "once more stops them. SIGUSR1 always means finish.",
+        ),
+    ] = REQUEUE,
     artifacts: options.Artifacts = None,
     dry_run: Annotated[
         bool,
@@ -94,6 +153,16 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
+    if on_stop not in (REQUEUE, FINISH):
+        raise Misuse(f"--on-stop must be requeue or finish, but got {on_stop!r}")
+    if worker and (cluster or workers):
+        raise Misuse("--worker is a single worker: it must be without --workers and --cluster")
+    if cluster_option and cluster != SLURM:
+        raise Misuse("--cluster-option must be with --cluster slurm")
+    job_options = slurm_options(cluster_option or [])
+    if cluster == SLURM and dry_run:
+        print(slurm_script(job_options), end="")
+        return
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     if trials is None and budget is None:
@@ -122,8 +191,30 @@ def run(
     )
     if dry_run:
         _dry_run(spec, price_in, price_out, as_json)
-    else:
-        _run(spec, workers, as_json)
+        return
+    stop_by_signal(on_stop)
+    try:
+        if worker:
+            done = _work(spec)
+        elif cluster is not None:
+            done = _run_cluster(spec, cluster, job_options, workers)
+        else:
+            done = _run(spec, workers or 1)
+    except KeyboardInterrupt:
+        _stopped()
+    facts = study_facts(done)
+    if finishing() and facts["state"] != "done":
+        _stopped()
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    elif not worker:
+        Console().print(final_table(facts))
+        print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
+
+
+def _stopped() -> NoReturn:
+    print(f"stopped; to go on:\n  {options.this_command()}", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def _dry_run(
@@ -138,24 +229,37 @@ def _dry_run(
         Console(soft_wrap=True).print(dry_run_report(facts))
 
 
-def _run(spec: StudySpec, workers: int, as_json: bool) -> None:
-    stop_by_signal()
-    uses_llm = METHODS[spec.method].uses_llm
-    with Progress(spec.budget, workers=workers, uses_llm=uses_llm) as progress:
-        try:
-            if workers == 1:
-                study = run_study(spec, progress.update)
-            else:
-                study = run_workers(spec, workers, progress.update, progress.say)
-        except KeyboardInterrupt:
-            progress.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
-            raise typer.Exit(1) from None
-    facts = study_facts(study)
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    Console().print(final_table(facts))
-    print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
+def _progress(spec: StudySpec, workers: int) -> Progress:
+    return Progress(spec.budget, workers=workers, uses_llm=METHODS[spec.method].uses_llm)
+
+
+def _run(spec: StudySpec, workers: int) -> optuna.Study:
+    check_sharing(spec.storage, workers=workers)
+    with _progress(spec, workers) as progress:
+        if workers == 1:
+            return run_study(spec, progress.update)
+        return run_workers(spec, workers, progress.update, progress.say)
+
+
+def _run_cluster(
+    spec: StudySpec, cluster: str, job_options: Mapping[str, Any], workers: int | None
+) -> optuna.Study:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    if workers is None:
+        workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
+    with _progress(spec, workers) as progress:
+        return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
+
+
+def _work(spec: StudySpec) -> optuna.Study:
+    """As one worker among others."""
+    log = WorkerLog(spec.name)
+    open_storage(spec.storage, wait=_WAIT_SECONDS)  # many may come at once
+    study = run_study(spec, log.update)
+    log.end(study.get_trials(deepcopy=False))
+    return study
 
 
 def _command(name: str, spec: StudySpec) -> str:
