@@ -124,7 +124,7 @@ def _step(text: str | None, column: Mapping[str, Any], rng: random.Random) -> An
     """Another value of a column; one from its whole range if there is none to step from."""
     choices = column.get("enum")
     if choices and column["type"] == "string":
-        return rng.choice(choices)
+        return rng.choice([choice for choice in choices if choice != text] or choices)
     low, high = (min(choices), max(choices)) if choices else (column["minimum"], column["maximum"])
     log = low > 0 and high / low >= _LOG_RATIO
     width = high / low if log else high - low

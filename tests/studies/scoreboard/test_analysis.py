@@ -111,7 +111,8 @@ def test_a_curve_ends_at_the_mean_regret() -> None:
     _, blocks = board.ranked(problems, 10)
     curve = board.curve("TPESampler", problems, blocks, 10)
     best = board.standings(problems, 10)[0]
-    assert (best.sampler, best.regret) == ("TPESampler", pytest.approx(curve[-1]))
+    assert best.sampler == "TPESampler"
+    assert best.regret == pytest.approx(curve[-1])
     assert len(curve) == 10 and curve == sorted(curve, reverse=True)
 
 

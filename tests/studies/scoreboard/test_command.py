@@ -12,6 +12,7 @@ import pytest
 from studies.scoreboard import command
 from studies.scoreboard.command import share
 from studies.scoreboard.runs import read
+from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import Spec
 from tests.studies.conftest import Cli
 from tests.studies.conftest import until
@@ -117,7 +118,7 @@ def test_a_suite_that_is_not_installed_is_left_out(
 
 
 def test_a_sampler_that_broke_is_counted(cli: Cli) -> None:
-    results = command.Results(cli.folder / "board")
+    results = Results(cli.folder / "board")
     for sampler in ("random", "tpe"):
         results.add(result(sampler=sampler, error="KeyError: x" * (sampler == "tpe")))
     assert cli("scoreboard", "--report", "--out", "board").returncode == 0

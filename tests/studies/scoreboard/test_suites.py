@@ -11,6 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
+from objective import Surrogate
 from studies.errors import Misuse
 from studies.scoreboard import suites
 from studies.scoreboard.problems import draw
@@ -102,8 +103,8 @@ def test_a_tables_value_is_the_mean_over_the_trainings_of_its_configuration() ->
 def test_the_surrogate_fails_as_the_objective_does(
     surrogate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = suites.Surrogate.load(surrogate)
-    monkeypatch.setattr(suites.Surrogate, "load", lambda: loaded)
+    loaded = Surrogate.load(surrogate)
+    monkeypatch.setattr(Surrogate, "load", lambda: loaded)
     made = suites._surrogate(0)
     oom = made.evaluate({**loaded.baseline, "DEPTH": 8})
     assert (oom.status, oom.value) == ("oom", 100.0)
