@@ -383,7 +383,8 @@ class OpenAIChat:
             need none.
         key_variable: Where the key is if it is not given.
         timeout: Seconds for one ``complete``, retries and pauses included.
-        max_retries: Retries of one request at most, within ``timeout``.
+        max_retries: Retries of one request at most, within ``timeout``. Those that a server
+            answers by 429, "too many requests", aren't counted: they last as long as ``timeout``.
         context_tokens: Tokens of the model's context; by default what the server says, if it
             does.
         prices: For ``Completion.cost``, ``usage.cost`` and ``max_cost``.
@@ -737,12 +738,13 @@ class OpenAIChat:
         attempts = [] if attempts is None else attempts
         retries = self._max_retries if max_retries is None else max_retries
         failure: ChatError = ChatUnavailable("there was no time to ask")
-        for retry in range(retries + 1):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
+        failed = 0
+        longest = _FIRST_PAUSE
+        while (remaining := deadline - time.monotonic()) > 0:
+            busy = False
             attempts.append(time.monotonic())
-            pause = min(_FIRST_PAUSE * 2**retry, _LONGEST_PAUSE) * self._jitter.uniform(0.5, 1.0)
+            pause = longest * self._jitter.uniform(0.5, 1.0)
+            longest = min(2 * longest, _LONGEST_PAUSE)
             options: Any = {
                 "timeout": openai.Timeout(remaining, connect=min(remaining, _CONNECT_SECONDS))
             }
@@ -754,6 +756,7 @@ class OpenAIChat:
                     answer = client.post(path, cast_to=object, body=body, options=options)
             except openai.APIStatusError as error:
                 failure = self._failure(error)
+                busy = error.status_code == 429
                 pause = max(pause, _retry_after(error.response.headers))
             except openai.APITimeoutError:
                 failure = ChatUnavailable(f"no answer within {remaining:.1f} s")
@@ -771,7 +774,10 @@ class OpenAIChat:
             # with it whatever the server said of the key.
             if not isinstance(failure, ChatUnavailable):
                 raise failure
-            if retry == retries or time.monotonic() + pause >= deadline:
+            # "Too many requests" is no failure: with many workers it is the server's way to make
+            # them take turns, and may last longer than any number of retries.
+            failed += not (busy and retries)
+            if failed > retries or time.monotonic() + pause >= deadline:
                 break
             time.sleep(pause)
         raise ChatUnavailable(

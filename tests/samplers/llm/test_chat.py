@@ -104,6 +104,19 @@ def test_a_passing_mishap_is_retried(server: LoopbackServer, mishap: Answer) -> 
     assert (completion.text, completion.attempts) == ("hello", 3)
 
 
+def test_too_many_requests_are_waited_out_however_often_it_is_said(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.01)
+    server.answers = [refusal("slow down", 429) for _ in range(20)] + [reply("hello")]
+    completion = connect(server, max_retries=2).complete(ASK)
+    assert (completion.text, completion.attempts) == ("hello", 21)
+    server.answers = [refusal("slow down", 429)]
+    with pytest.raises(ChatUnavailable, match="slow down"):
+        connect(server, max_retries=0).complete(ASK)
+
+
 @pytest.mark.parametrize(
     "text",
     ["0.5", format_datetime(datetime.now(timezone.utc) + timedelta(days=3650))],
