@@ -37,6 +37,7 @@ from studies.scoreboard.runs import Spec
 from studies.scoreboard.runs import work
 from studies.scoreboard.samplers import ENTRIES
 from studies.scoreboard.samplers import entry
+from studies.scoreboard.suites import DATASETS
 from studies.scoreboard.suites import missing
 from studies.study import open_llm
 from studies.study import share_embedded_model
@@ -55,6 +56,7 @@ PROBLEMS = (
     "hpolib/protein_structure+fail",
 )
 
+_DATASETS = ", ".join(f"{suite}/{name}" for suite, names in DATASETS.items() for name in names)
 _VERSIONS = (
     "optuna-autoresearch",
     "optuna",
@@ -73,8 +75,8 @@ def scoreboard(
         typer.Option(
             metavar="P,P,...",
             help="bbob/f8/10d, bbob-mixint/f8/10d, bbob-constrained/f7/10d (any function and "
-            "dimension), hpobench/DATASET, hpolib/DATASET, surrogate; +fail or +oom after a name "
-            "makes 30 % of its space fail.",
+            f"dimension); {_DATASETS}; surrogate. +fail or +oom after a name makes 30 % of its "
+            "space fail.",
         ),
     ] = ",".join(PROBLEMS),
     samplers: Annotated[
