@@ -207,12 +207,17 @@ def serve(
     # Two processes that claim a trial in SQLite may both win (see `studies.loop`), unless their
     # calls take turns.
     threads = 1 if kind_of(url) is KINDS["sqlite"] else _THREADS
+    served = get_storage(storage)
+    # Its cache refuses parameters of trials that it has neither made nor read, such as those that
+    # were running when another server was killed.
+    for study in served.get_all_studies():
+        served.get_all_trials(study._study_id, deepcopy=False)
     address = f"[{host}]" if v6 else host
     say(f"grpc://{address}:{port}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         run_grpc_proxy_server(
-            get_storage(storage),
+            served,
             host=address,
             port=port,
             thread_pool=ThreadPoolExecutor(max_workers=threads),

@@ -10,6 +10,7 @@ from pathlib import Path
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -192,6 +193,29 @@ def make_mariadb(server: str, character_set: str) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database on each kind of server in turn."""
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+Serve = Callable[[str, int], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server for a URL at a port, and wait until it says so."""
+    servers = []
+
+    def start(url: str, port: int) -> subprocess.Popen[str]:
+        command = ["-m", "studies", "serve-storage", url, "--port", str(port)]
+        server = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        servers.append(server)
+        assert server.stdout is not None and f"grpc://127.0.0.1:{port}" in server.stdout.readline()
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]

@@ -29,7 +29,9 @@ from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.methods import Setup
+from tests.conftest import free_port
 from tests.conftest import PostgresServer
+from tests.conftest import Serve
 from tests.faults.conftest import arguments
 from tests.faults.conftest import die
 from tests.faults.conftest import in_a_process_that_dies
@@ -200,6 +202,30 @@ def test_a_database_that_restarts_again_and_again_loses_nothing(
     assert process.returncode == 0, err
     assert restarts >= 3
     check(load(postgres_url), ledger, trials=40)
+
+
+@pytest.mark.faults
+def test_a_proxy_that_is_killed_again_and_again_loses_nothing(
+    serve: Serve, postgres_url: str, cli: Cli, bed: Path, ledger: Path
+) -> None:
+    port = free_port()
+    proxy = serve(postgres_url, port)
+    address = f"grpc://127.0.0.1:{port}"
+    process = cli.start(*arguments(bed, address, 16, workers=3, method="cma-es"))
+    chance = random.Random(0)
+    kills = 0
+    while process.poll() is None and trained(ledger) < 12:
+        already = trained(ledger)
+        until(lambda: process.poll() is not None or trained(ledger) > already)
+        proxy.kill()
+        proxy.wait()
+        time.sleep(chance.uniform(0, 2))
+        proxy = serve(postgres_url, port)
+        kills += 1
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert kills >= 3
+    check(load(postgres_url), ledger, trials=16)
 
 
 @pytest.mark.faults

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
 from pathlib import Path
 import signal
 import subprocess
@@ -22,30 +20,8 @@ from objective.proxy import check_served
 from objective.proxy import PatientProxy
 from objective.storage import hurry
 from tests.conftest import free_port
+from tests.conftest import Serve
 from tests.objective.test_storage import claim_side_by_side
-
-
-Serve = Callable[[str, int], subprocess.Popen[str]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start a server for a URL at a port, and wait until it says so."""
-    servers = []
-
-    def start(url: str, port: int) -> subprocess.Popen[str]:
-        command = ["-m", "studies", "serve-storage", url, "--port", str(port)]
-        server = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        servers.append(server)
-        assert server.stdout is not None and f"grpc://127.0.0.1:{port}" in server.stdout.readline()
-        return server
-
-    yield start
-    for server in servers:
-        server.kill()
-        server.communicate()
 
 
 def test_a_served_database_is_a_storage_that_outlasts_its_server(
@@ -60,6 +36,7 @@ def test_a_served_database_is_a_storage_that_outlasts_its_server(
     assert study.trials == direct.trials
 
     trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    running = study.ask()
     server.kill()
     server.wait()
     teller = threading.Thread(target=study.tell, args=(trial, 0.5))
@@ -69,6 +46,8 @@ def test_a_served_database_is_a_storage_that_outlasts_its_server(
     server = serve(postgres_url, port)
     teller.join(60)
     assert direct.trials[2].value == 0.5
+    running.suggest_float("x", 0, 1)
+    assert direct.trials[3].params == running.params
 
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
