@@ -12,8 +12,11 @@ mean by many standard deviations. So here:
 - A failed trial of the language model is left out. It says where the model went wrong, not
   where CMA-ES's own distribution does.
 - Foreign points (the model's, and those that somebody enqueued in part) are clipped.
+- Of several workers most still evaluate a trial when a generation is closed. CmaEsSampler drops
+  what comes of those; here they count for the next generation, as foreign points. A new optimizer
+  is used as soon as it is stored, and not only when the trial that it is stored on has finished.
 
-A generation without failures and foreign points is told as CmaEsSampler tells it.
+A generation without failures, foreign points and late trials is told as CmaEsSampler tells it.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 
 # A generation is closed with fewer than mu successes once this many populations were evaluated.
 PATIENCE = 2
+# System attribute beside an optimizer: the trials that may still count for a later generation.
+LATE_KEY = "centaur:late"
 # What a failure, and a parent that is missing, are told as: finite, behind every real value.
 _FAILED = sys.float_info.max
 _MISSING = sys.float_info.max / 2
@@ -71,42 +76,76 @@ class StudyView:
 
 @dataclass(frozen=True)
 class Generation:
-    """The trials of the generation that is being evaluated.
+    """The generation that is being evaluated.
 
     Attributes:
-        carrier: The newest trial that an optimizer is stored on; ``None`` in generation 0.
-        members: Finished trials that were sampled in this generation, by number.
+        carrier: The trial that its optimizer is stored on; ``None`` in generation 0.
+        members: Finished trials that count for it, by number. Of trials that were sampled in an
+            earlier generation they are copies with this one's number.
+        late: Numbers of the trials that were sampled in an earlier generation.
+        running: Numbers of the trials that will count for it if they finish before it is closed.
     """
 
     carrier: FrozenTrial | None
     members: list[FrozenTrial]
+    late: frozenset[int]
+    running: list[int]
+
+
+def carriers(
+    trials: Sequence[FrozenTrial], *, generation_key: str, optimizer_key: str
+) -> dict[int, FrozenTrial]:
+    """Generation to the newest trial that its optimizer is stored on, the generations in order.
+
+    CmaEsSampler writes a trial's generation after its optimizer, so that a trial with both has the
+    whole of it, running or not. One that was queued again has copies of both, or of one and
+    something newer of the other, and the trial that they come from has them too.
+
+    Args:
+        trials: Trials of the study, by number.
+        generation_key: System attribute that a trial's generation is stored as.
+        optimizer_key: System attribute that an optimizer's pickle begins in.
+    """
+    found = {
+        t.system_attrs[generation_key]: t
+        for t in trials
+        if optimizer_key in t.system_attrs
+        and generation_key in t.system_attrs
+        and not _queued_again(t)
+    }
+    return dict(sorted(found.items()))
 
 
 def current_generation(
     trials: Sequence[FrozenTrial], *, generation_key: str, optimizer_key: str
 ) -> Generation:
-    """Find the generation that is being evaluated.
+    """Find the generation that is being evaluated; the arguments are those of `carriers`."""
+    found = carriers(trials, generation_key=generation_key, optimizer_key=optimizer_key)
+    number, carrier = list(found.items())[-1] if found else (0, None)
+    expected = set() if carrier is None else set(carrier.system_attrs.get(LATE_KEY, ()))
+    interrupted = {n for t in trials for n in _queued_again(t)}
+    members, late, running = [], set(), []
+    for t in trials:
+        sampled = t.system_attrs.get(generation_key)
+        if t.number in interrupted or sampled is None:
+            continue
+        if sampled != number:
+            if not expected.intersection((t.number, *_queued_again(t))):
+                continue
+            late.add(t.number)
+            t = copy.copy(t)
+            t.system_attrs = {**t.system_attrs, generation_key: number}
+        if t.state.is_finished():
+            members.append(t)
+        else:
+            running.append(t.number)
+    return Generation(carrier, members, frozenset(late), running)
 
-    Args:
-        trials: All trials of the study, by number.
-        generation_key: System attribute that a trial's generation is stored as.
-        optimizer_key: System attribute that an optimizer's pickle begins in.
-    """
-    carrier = next(
-        (
-            t
-            for t in reversed(trials)
-            if optimizer_key in t.system_attrs
-            and generation_key in t.system_attrs
-            and t.state.is_finished()
-        ),
-        None,
-    )
-    number = 0 if carrier is None else carrier.system_attrs[generation_key]
-    members = [
-        t for t in trials if t.system_attrs.get(generation_key) == number and t.state.is_finished()
-    ]
-    return Generation(carrier, members)
+
+def _queued_again(trial: FrozenTrial) -> list[int]:
+    """The interrupted trials whose parameters this one was to evaluate again, if any."""
+    again: list[int] = trial.system_attrs.get("retry_history", [])
+    return again
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
@@ -117,7 +156,7 @@ def is_foreign(trial: FrozenTrial) -> bool:
 
 def population(
     successes: Sequence[FrozenTrial],
-    members: Sequence[FrozenTrial],
+    generation: Generation,
     *,
     size: int,
     direction: StudyDirection,
@@ -128,7 +167,7 @@ def population(
 
     Args:
         successes: Members that did not fail, with the value that CMA-ES is to learn.
-        members: All finished trials of the generation.
+        generation: The generation with all its members.
         size: Population size, lambda.
         direction: The study's.
         cube: The numerical search space.
@@ -138,13 +177,11 @@ def population(
         ``size`` trials; where something else is told than what is stored, they are copies.
     """
     n_parents = size // 2
-    retried = {t.system_attrs.get("failed_trial") for t in members}
     failures = [
         t
-        for t in members
+        for t in generation.members
         if is_failure(t)
         and t.user_attrs.get("source") != LLM
-        and t.number not in retried
         and all(name in t.params for name in cube.space)
     ]
     good = list(successes[:size])
@@ -155,8 +192,11 @@ def population(
 
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
     bad = failures[: size - len(good) - missing]
-    foreign = np.array([is_foreign(t) for t in good + bad])
-    if not missing and not foreign.any():
+
+    def foreign_among(trials: Sequence[FrozenTrial]) -> np.ndarray:
+        return np.array([is_foreign(t) or t.number in generation.late for t in trials])
+
+    if not missing and not foreign_among(good + bad).any():
         return good + [_told(t, sign * _FAILED) for t in bad]
 
     now = state()
@@ -164,7 +204,7 @@ def population(
         return []  # The search space changed, and CmaEsSampler stops.
     good.sort(key=lambda t: (sign * t.values[0], t.number))
     trials = good + bad
-    foreign = np.array([is_foreign(t) for t in trials])
+    foreign = foreign_among(trials)
     x = np.array([_point(t, cube) for t in trials])
     x = np.where(foreign[:, None], clip_steps(now, x), x)
     n_good = min(len(good), n_parents)

@@ -35,7 +35,9 @@ from .briefing import briefing
 from .briefing import describe_state
 from .briefing import question
 from .population import anchor
+from .population import carriers
 from .population import current_generation
+from .population import LATE_KEY
 from .population import population
 from .population import StudyView
 from .state import default_population_size
@@ -106,7 +108,8 @@ class CentaurSampler(CmaEsSampler):
 
     Categorical parameters are set by the model on its turns and by ``independent_sampler`` on
     CMA-ES's. With ``llm_ratio=0`` the sampler is CmaEsSampler to the last digit, except that
-    failed trials are ranked last.
+    failed trials are ranked last, and that of several workers' trials none is lost: one that
+    finishes after its generation counts for the next.
 
     References:
 
@@ -244,7 +247,7 @@ class CentaurSampler(CmaEsSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        space = self._joint_space.calculate(study)
+        space = self._joint_space.calculate(study, use_cache=True)
         if not space and self.is_llm_turn(trial.number):
             # Nothing succeeded so far. The model can do better than chance at what failed.
             space = _common_distributions([t for t in finished_trials(study) if t.params])
@@ -258,7 +261,11 @@ class CentaurSampler(CmaEsSampler):
         base: dict[str, Any] = {}
         if numerical:
             cube = UnitCube(numerical, with_margin=self._with_margin)
-            view = cast("Study", StudyView(study, self._trials_to_learn(study, cube)))
+            seen, late = self._trials_to_learn(study, cube)
+            if late:
+                # Before the optimizer, so that whoever finds that one finds this too.
+                study._storage.set_trial_system_attr(trial._trial_id, LATE_KEY, late)
+            view = cast("Study", StudyView(study, seen))
             base = super().sample_relative(view, trial, numerical)
         fixed = trial.system_attrs.get("fixed_params", {})
         if base or not numerical:
@@ -362,10 +369,17 @@ class CentaurSampler(CmaEsSampler):
     def _optimizer_key(self) -> str:
         return f"{self._attr_key_optimizer}:0"
 
-    def _trials_to_learn(self, study: Study, cube: UnitCube) -> list[FrozenTrial]:
-        """The trials that CmaEsSampler is to see."""
+    def _trials_to_learn(
+        self, study: Study, cube: UnitCube
+    ) -> tuple[list[FrozenTrial], list[int]]:
+        """The trials that CmaEsSampler is to see, and those that this leaves for later.
+
+        Returns:
+            The trials; and, if they close a generation, the numbers of those sampled until now
+            that are still running or were not needed.
+        """
         if self._learn_from_llm == "all":
-            return self._get_trials(study)
+            return self._get_trials(study), []
         trials = study._get_trials(deepcopy=False, use_cache=True)
         generation = current_generation(
             trials, generation_key=self._attr_key_generation, optimizer_key=self._optimizer_key
@@ -374,12 +388,12 @@ class CentaurSampler(CmaEsSampler):
         # CmaEsSampler starts when one trial is COMPLETE.
         source = carrier or _first_complete(study)
         if source is None:
-            return []
+            return [], []
         seen = anchor(source, self._attr_key_optimizer)
 
         size = self._popsize or default_population_size(len(cube.space))
         if len(generation.members) < size:
-            return [seen]
+            return [seen], []
         successes = [
             t
             for t in self._get_trials(cast("Study", StudyView(study, generation.members)))
@@ -387,14 +401,18 @@ class CentaurSampler(CmaEsSampler):
         ]
         told = population(
             successes,
-            generation.members,
+            generation,
             size=size,
             direction=study.direction,
             cube=cube,
             state=lambda: self._state(study, carrier, cube),
         )
+        if not told:
+            return [seen], []
+        used = {t.number for t in told}
+        late = [*generation.running, *(t.number for t in successes if t.number not in used)]
         # The newest comes last, where CmaEsSampler looks for the optimizer.
-        return [*told, seen]
+        return [*told, seen], late
 
     def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
         """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
@@ -506,26 +524,25 @@ class CentaurSampler(CmaEsSampler):
         numerical = _numerical(space)
         cube = UnitCube(numerical, with_margin=self._with_margin)
         generation = running.system_attrs[self._attr_key_generation]
+        keys = {"generation_key": self._attr_key_generation, "optimizer_key": self._optimizer_key}
+        trials = [
+            running if t.number == trial.number else t
+            for t in study._get_trials(deepcopy=False, use_cache=True)
+        ]
         trials = [
             t
-            for t in study._get_trials(deepcopy=False, use_cache=True)
-            if t.state.is_finished()
-            and t.system_attrs.get(self._attr_key_generation, math.inf) <= generation
+            for t in trials
+            if t.system_attrs.get(self._attr_key_generation, math.inf) <= generation
         ]
-        carriers = {
-            t.system_attrs[self._attr_key_generation]: t
-            for t in [*trials, running]
-            if self._optimizer_key in t.system_attrs
-        }
-        states = [self._state(study, carriers[g], cube) for g in sorted(carriers)[-_N_STEPS:]]
+        optimizers = list(carriers(trials, **keys).values())
+        states = [self._state(study, carrier, cube) for carrier in optimizers[-_N_STEPS:]]
         if len(states) < _N_STEPS:
             states.insert(0, self._state(study, None, cube))
-        members = [t for t in trials if t.system_attrs[self._attr_key_generation] == generation]
         text = describe_state(
             states,
             cube,
             space,
-            evaluated=len(members),
+            evaluated=len(current_generation(trials, **keys).members),
             proposal=base,
             show_covariance=self._show_covariance,
         )
