@@ -4,7 +4,6 @@ import csv
 import json
 import os
 from pathlib import Path
-import re
 import signal
 
 import pytest
@@ -42,9 +41,7 @@ def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
     report = (folder / "README.md").read_text()
     assert "### all: 2 problems, 4 runs of each sampler" in report
     assert "python -m studies scoreboard --problems bbob/f1/2d," in report
-    page = (folder / "page.html").read_text()
-    assert "Mean ranks" in page
-    assert not re.search(r'(?:src|href)="https?:', page)
+    assert "Mean ranks" in (folder / "page.html").read_text()
     assert all(
         (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("curves", "ranks")
     )
