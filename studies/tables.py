@@ -87,9 +87,11 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
 def status_table(studies: list[dict[str, Any]]) -> Table:
     """One row per study of a storage."""
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("study", overflow="fold")
+    # In a narrow terminal the counts of trials are what can be broken best.
+    longest = max((len(facts["study"]) for facts in studies), default=0)
+    table.add_column("study", overflow="fold", min_width=min(longest, 28))
     for name in ("state", "trials", "baseline", "best", "charged", "LLM turns"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "trials")
     for facts in studies:
         states = facts["trials"]
         counts = {"ok": facts["ok"], **facts["failures"]}
@@ -101,7 +103,9 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
             _cell((facts["baseline"] or {}).get("val_bpb")),
             _cell((facts["best"] or {}).get("val_bpb")),
             clock(facts["charged_seconds"]),
-            f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})",
+            f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})"
+            if facts["llm"]["turns"]
+            else "-",
         )
     return table
 
