@@ -86,7 +86,7 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
 
 def status_table(studies: list[dict[str, Any]]) -> Table:
     """One row per study of a storage."""
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # In a narrow terminal the counts of trials are what can be broken best.
     longest = max((len(facts["study"]) for facts in studies), default=0)
     table.add_column("study", overflow="fold", min_width=min(longest, 28))
