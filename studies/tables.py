@@ -90,7 +90,7 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
     # In a narrow terminal the counts of trials are what can be broken best.
     longest = max((len(facts["study"]) for facts in studies), default=0)
     table.add_column("study", overflow="fold", min_width=min(longest, 28))
-    for name in ("state", "trials", "baseline", "best", "charged", "LLM turns"):
+    for name in ("state", "trials", "baseline", "best", "charged", "LLM"):
         table.add_column(name, no_wrap=name != "trials")
     for facts in studies:
         states = facts["trials"]
