@@ -172,7 +172,7 @@ class SMACSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         search_space = self._search_space
         if search_space is None:
-            search_space = self._intersection.calculate(study)
+            search_space = self._intersection.calculate(study, use_cache=True)
         return {name: d for name, d in search_space.items() if not d.single()}
 
     def sample_relative(
@@ -183,7 +183,9 @@ class SMACSampler(BaseSampler):
             return {}
         params: dict[str, Any] = {}
         for attempt in range(_MAX_ATTEMPTS):
-            others = _other_trials(study, trial)
+            # What the search space was inferred from is a moment old, and reading takes a database
+            # seven statements.
+            others = _other_trials(study, trial, use_cache=attempt == 0)
             # Before the proposal: the in-memory storage changes the very trials that it returned.
             seen = {other.number: _known(other, search_space) for other in others}
             configuration, design_index = self._propose(
@@ -474,9 +476,14 @@ def _derive(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
 
 
-def _other_trials(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return all other trials by number, as the storage has them at this moment."""
-    trials = study._get_trials(deepcopy=False, use_cache=False)
+def _other_trials(
+    study: Study, trial: FrozenTrial, *, use_cache: bool = False
+) -> list[FrozenTrial]:
+    """Return all other trials by number, as the storage has them at this moment.
+
+    With ``use_cache``: as Optuna first read them for this trial.
+    """
+    trials = study._get_trials(deepcopy=False, use_cache=use_cache)
     return sorted((t for t in trials if t.number != trial.number), key=lambda t: t.number)
 
 
