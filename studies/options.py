@@ -54,7 +54,8 @@ Storage = Annotated[
     str,
     typer.Option(
         metavar="URL",
-        help="Where the study is kept: sqlite:///FILE, journal:FILE, postgresql+psycopg://...",
+        help="Where the study is kept: sqlite:///FILE, journal:FILE, postgresql://USER@HOST/NAME, "
+        "mysql://USER@HOST/NAME, or grpc://HOST:PORT of serve-storage.",
     ),
 ]
 StudyName = Annotated[
