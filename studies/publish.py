@@ -2,8 +2,8 @@
 
 A sampler's folder shares ``samplers/_llm`` with its neighbours, and the benchmark asks
 ``objective``; a package in the registry stands alone. So publishing copies the shared modules into
-the package, and rewrites the imports of them to relative ones. The same sources give the same
-bytes.
+the package, and rewrites the imports of them to relative ones. The plot's folder, which the report
+draws with, stands alone as it is. The same sources give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shutil
 
 ROOT = Path(__file__).parent.parent
 BENCHMARK = "objective/benchmark"
+VISUALIZATION = "studies/best_so_far"
 
 # The project's own trials. The registry takes no binary files, so that a package has them as text.
 DATA = "objective/surrogate_data/embedded.json.xz"
@@ -48,10 +49,14 @@ class Source:
 
 
 def sources(root: Path = ROOT) -> list[Source]:
-    """What is published: each sampler, and the benchmark."""
+    """What is published: each sampler, the benchmark, and the plot."""
     names = sorted(path.parent.name for path in (root / "samplers").glob("*/sampler.py"))
     found = [Source(f"samplers/{name}", f"samplers/{name}") for name in names]
-    return [*found, Source("benchmarks/autoresearch", BENCHMARK)]
+    return [
+        *found,
+        Source("benchmarks/autoresearch", BENCHMARK),
+        Source("visualization/plot_best_so_far", VISUALIZATION),
+    ]
 
 
 def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:

@@ -113,9 +113,9 @@ def check_readme(package: Path) -> Iterator[str]:
 
 
 def check_arguments(package: Path) -> Iterator[str]:
-    """The README shows the public classes with their arguments and defaults, and explains each."""
+    """The README shows what is public with its arguments and their defaults."""
     text = _readme(package)
-    for name, arguments in _public_classes(package).items():
+    for name, arguments in _public(package).items():
         shown = ast.unparse(arguments)
         if not any(_same(shown, written) for written in re.findall(rf"`{name}\((.*)\)`", text)):
             yield f"The README must show `{name}({shown})`."
@@ -131,8 +131,8 @@ def _same(arguments: str, written: str) -> bool:
         return False
 
 
-def _public_classes(package: Path) -> dict[str, ast.arguments]:
-    """Classes that ``__init__`` imports, with the arguments of their constructors."""
+def _public(package: Path) -> dict[str, ast.arguments]:
+    """Classes and functions that ``__init__`` imports, with what they are called with."""
     found = {}
     for node in ast.walk(_tree(package / "__init__.py")):
         if not isinstance(node, ast.ImportFrom) or node.level != 1:
@@ -142,6 +142,8 @@ def _public_classes(package: Path) -> dict[str, ast.arguments]:
         for each in ast.walk(_tree(module)):
             if isinstance(each, ast.ClassDef) and each.name in names:
                 found[each.name] = _constructor_arguments(each)
+            elif isinstance(each, ast.FunctionDef) and each.name in names:
+                found[each.name] = _without_types(each.args)
     return found
 
 
@@ -153,12 +155,15 @@ def _constructor_arguments(node: ast.ClassDef) -> ast.arguments:
     """Those of ``__init__`` after ``self``, without types."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
-            arguments = each.args
-            del arguments.args[0]
-            for argument in (*arguments.args, *arguments.kwonlyargs):
-                argument.annotation = None
-            return arguments
+            del each.args.args[0]
+            return _without_types(each.args)
     return ast.arguments([], [], None, [], [], None, [])
+
+
+def _without_types(arguments: ast.arguments) -> ast.arguments:
+    for argument in (*arguments.args, *arguments.kwonlyargs):
+        argument.annotation = None
+    return arguments
 
 
 def check_imports(package: Path) -> Iterator[str]:

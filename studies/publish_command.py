@@ -1,4 +1,4 @@
-"""``publish``: the samplers and the benchmark as packages for OptunaHub's registry, built and checked."""
+"""``publish``: samplers, benchmark and plot as packages for OptunaHub's registry, checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def publish(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build packages for OptunaHub, of the samplers and a benchmark, and check them as its CI would.
+    """Build packages for OptunaHub, of samplers, a benchmark and a plot, and check them as its CI.
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from studies.best_so_far.curves import MeanCurve
+from studies.best_so_far.plot import add_mean_curve
 from studies.report import series
 from studies.report.runs import Run
 from studies.report.series import Record
@@ -57,37 +60,15 @@ def best_so_far(runs: Sequence[Run], against: str) -> go.Figure:
     figure = go.Figure()
     unit, divisor = time_unit(runs) if against == "seconds" else ("", 1.0)
     for method, style, points in _grouped(series.best_so_far(runs, against), runs):
-        x = [point["x"] / divisor for point in points]
-        common = {
-            "x": x,
-            "legendgroup": method,
-            "meta": {"method": method},
-            "mode": "lines",
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
-        if points[0]["n"] > 1:
-            # Two edges and not one outline: the way back along an outline would be steps that
-            # show a bound before it was reached.
-            edge = {"width": 0, "shape": "hv", "color": style.color}
-            figure.add_scatter(**common, y=_column(points, "high"), line=edge)
-            figure.add_scatter(
-                **common,
-                y=_column(points, "low"),
-                line=edge,
-                fill="tonexty",
-                fillcolor=translucent(style.color),
-            )
-        figure.add_scatter(
-            x=x,
-            y=_column(points, "mean"),
-            name=f"{method} (n={points[0]['n']})",
-            legendgroup=method,
+        x, mean, low, high = (np.array(_column(points, k)) for k in ("x", "mean", "low", "high"))
+        n = points[0]["n"]
+        add_mean_curve(
+            figure,
+            MeanCurve(n, x / divisor, mean, low, high),
+            name=f"{method} (n={n})",
+            color=style.color,
+            dash=style.dash,
             meta={"method": method},
-            mode="lines",
-            line={"color": style.color, "dash": style.dash, "width": 2.5, "shape": "hv"},
-            customdata=[[_number(p["low"]), _number(p["high"])] for p in points],
-            hovertemplate="%{y:.4f} (%{customdata[0]} to %{customdata[1]})",
         )
     figure.update_layout(hovermode="x unified")
     title = f"training time ({unit})" if unit else "trials that ended"
@@ -287,12 +268,6 @@ def _column(records: Sequence[Record], key: str) -> list[Any]:
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def translucent(color: str) -> str:
-    """The colour of an interval around a line of this colour."""
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
 
 
 def finish(figure: go.Figure, x: str, y: str) -> go.Figure:

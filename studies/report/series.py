@@ -18,6 +18,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from studies.best_so_far.curves import mean_curve
+from studies.best_so_far.curves import Steps
 from studies.facts import LLM_SOURCES
 from studies.methods import LLM_RATIO
 from studies.report.runs import Row
@@ -30,7 +32,6 @@ from studies.report.tables import parameters
 
 Record = dict[str, Any]
 
-_STEPS = 250  # points of a mean curve
 _BINS = 8  # of a parameter's range in the failure map
 
 
@@ -51,30 +52,24 @@ def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
 
     records = []
     for method, group in by_method(runs).items():
-        group = [run for run in group if run.incumbents]
-        if not group:
-            continue
-        start = max(x_of(run.incumbents[0]) for run in group)
-        end = min(x_of(run.rows[-1]) for run in group)
-        if end < start:
-            continue
-        changes = sorted({x_of(row) for run in group for row in run.incumbents})
-        grid = [start, *(x for x in changes if start < x < end), end]
-        if len(grid) > _STEPS:
-            grid = [float(x) for x in np.linspace(start, end, _STEPS)]
-        for x in grid:
-            now = [min(row.value for row in r.incumbents if x_of(row) <= x) for r in group]
-            summary = summarize(now)
-            records.append(
-                {
-                    "method": method,
-                    "x": x,
-                    "mean": summary.mean,
-                    "low": summary.low,
-                    "high": summary.high,
-                    "n": summary.n,
-                }
-            )
+        curve = mean_curve(
+            [
+                Steps(
+                    x=[x_of(row) for row in run.incumbents],
+                    best=[row.value for row in run.incumbents],
+                    end=x_of(run.rows[-1]),
+                )
+                for run in group
+                if run.incumbents
+            ]
+        )
+        if curve is not None:
+            records += [
+                {"method": method, "x": x, "mean": mean, "low": low, "high": high, "n": curve.n}
+                for x, mean, low, high in zip(
+                    *(column.tolist() for column in (curve.x, curve.mean, curve.low, curve.high))
+                )
+            ]
     return records
 
 

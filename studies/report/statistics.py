@@ -18,6 +18,8 @@ import math
 import numpy as np
 from scipy import stats
 
+from studies.best_so_far.curves import t_interval
+
 
 LEVEL = 0.05
 
@@ -42,8 +44,8 @@ def summarize(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd / math.sqrt(n)
-    return Summary(n, mean, sd, mean - half, mean + half)
+    low, high = t_interval(np.asarray(values, dtype=float))
+    return Summary(n, mean, sd, float(low), float(high))
 
 
 @dataclass(frozen=True)

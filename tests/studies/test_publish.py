@@ -16,6 +16,7 @@ from studies.publish import PublishError
 from studies.publish import rewrite_imports
 from studies.publish import ROOT
 from studies.publish import sources
+from studies.publish import VISUALIZATION
 from tests.studies.conftest import Cli
 
 
@@ -27,7 +28,7 @@ def test_the_command_says_pass_of_every_package_and_again_changes_no_byte(
     cli: Cli, surrogate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = cli.folder / "root"
-    for folder in ("samplers", "objective"):
+    for folder in ("samplers", "objective", VISUALIZATION):
         shutil.copytree(ROOT / folder, root / folder)
     (root / DATA).parent.mkdir(exist_ok=True)
     shutil.copy(surrogate, root / DATA)
@@ -50,7 +51,7 @@ def test_the_command_says_pass_of_every_package_and_again_changes_no_byte(
 
     shutil.rmtree(root / DATA.rpartition("/")[0])
     (root / "samplers" / "smac" / "extra.py").write_text("from ..centaur import state\n")
-    monkeypatch.setattr(publish_command, "sources", lambda root: sources(root)[3:])
+    monkeypatch.setattr(publish_command, "sources", lambda root: sources(root)[3:5])
     done = cli("publish", "--json")
     assert done.returncode == 1
     smac, benchmark = json.loads(done.stdout).values()

@@ -12,6 +12,7 @@ import pytest
 
 from studies.publish import build_package
 from studies.publish import Source
+from studies.publish import VISUALIZATION
 from studies.publish_checks import check_arguments
 from studies.publish_checks import check_files
 from studies.publish_checks import check_front_matter
@@ -163,6 +164,18 @@ def test_a_broken_package_fails_with_the_right_sentence(
     breaking(package)
     (problem,) = check(package)
     assert problem.startswith(sentence)
+
+
+def test_a_functions_arguments_are_shown_like_those_of_a_class(tmp_path: Path) -> None:
+    package = build_package(Source("visualization/plot_best_so_far", VISUALIZATION), tmp_path)
+    assert not list(check_arguments(package))
+    _replace("plot.py", 'interval: Literal["t", "bootstrap"] = "t"', "level: float = 0.95")(
+        package
+    )
+    (problem,) = check_arguments(package)
+    assert problem.startswith(
+        "The README must show `plot_best_so_far(studies, *, against=None, counts=None, level=0.95,"
+    )
 
 
 def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
