@@ -143,13 +143,15 @@ def open_storage(
             raise StorageError(f"{url} needs a driver that isn't installed: {error}.") from None
         except RuntimeError as error:  # made by another version of Optuna
             raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
-        except sqlalchemy.exc.SQLAlchemyError as error:
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as raised:
+            inner = raised.__cause__ if isinstance(raised, StorageInternalError) else None
+            cause = inner or raised
             # Another worker may be making the same tables right now.
-            raced = _is_race(error) and attempt < 4
-            away = isinstance(error, OperationalError) and time.monotonic() < deadline
+            raced = _is_race(cause) and attempt < 4
+            away = isinstance(cause, OperationalError) and time.monotonic() < deadline
             if not (raced or away):
                 raise StorageError(
-                    f"{_shown(parsed)} must be usable, but: {_first_line(error)}"
+                    f"{_shown(parsed)} must be usable, but: {_first_line(cause)}"
                 ) from None
             time.sleep(min(0.2 * (attempt + 1), 2.0))
     raise AssertionError("unreachable")
@@ -444,7 +446,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
         raise StorageError(f"{shown} must be a writable SQLite database, but {cause}.") from None
 
 
-def _is_race(error: sqlalchemy.exc.SQLAlchemyError) -> bool:
+def _is_race(error: BaseException) -> bool:
     text = str(error).lower()
     return "already exists" in text or "unique constraint" in text or "duplicate" in text
 
@@ -453,5 +455,5 @@ def _shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

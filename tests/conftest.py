@@ -80,9 +80,11 @@ class PostgresServer:
     def _control(self, *arguments: str) -> None:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", *arguments)
 
-    def start(self) -> None:
+    def start(self, *settings: str) -> None:
+        """With more settings of its configuration, such as ``max_connections=200``."""
+        more = "".join(f" -c {setting}" for setting in settings)
         options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self._control("-o", options, "-l", f"{self._folder}/log", "start")
+        self._control("-o", options + more, "-l", f"{self._folder}/log", "start")
 
     def stop(self, mode: str = "fast") -> None:
         """``fast`` ends its connections, ``immediate`` is as a crash."""

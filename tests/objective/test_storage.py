@@ -17,6 +17,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+import psycopg
 import pytest
 import sqlalchemy
 
@@ -181,6 +182,22 @@ def test_a_database_server_is_a_storage(database_url: str) -> None:
     assert isinstance(storage, PatientStorage) and storage.get_heartbeat_interval() == 10
     with pytest.raises(StorageError, match="must be usable, but: .*no-such-database") as error:
         open_storage(f"{plain.rpartition('/')[0]}/no-such-database")
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_without_room_for_another_worker_is_one_clear_line(postgres_url: str) -> None:
+    open_storage(postgres_url)
+    taken = []
+    try:
+        with pytest.raises(psycopg.OperationalError):
+            while True:
+                taken.append(psycopg.connect(postgres_url.replace("+psycopg", "")))
+        taken.pop().close()  # and a worker takes two
+        with pytest.raises(StorageError, match="must be usable, but: .*too many clients") as error:
+            open_storage(postgres_url)
+    finally:
+        for connection in taken:
+            connection.close()
     assert "\n" not in str(error.value)
 
 
