@@ -148,6 +148,17 @@ def _queued_again(trial: FrozenTrial) -> list[int]:
     return again
 
 
+def turn_of(study: Study, trial: FrozenTrial) -> int:
+    """The number that a trial would have if none of the study had ever been killed.
+
+    What repeats a killed trial has that one's. Else every turn of the model that was killed while
+    the model was asked would become CMA-ES's, and the longer it takes to ask, the more are.
+    """
+    first = [*_queued_again(trial), trial.number][0]
+    trials = study._get_trials(deepcopy=False, use_cache=True)
+    return sum(t.number < first and not _queued_again(t) for t in trials)
+
+
 def is_foreign(trial: FrozenTrial) -> bool:
     """Whether a trial of a generation is something else than a sample of CMA-ES's."""
     # A trial that was enqueued with some of its values has CMA-ES's only in the others.

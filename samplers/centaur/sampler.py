@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 import math
 import re
 import threading
@@ -40,6 +41,7 @@ from .population import current_generation
 from .population import LATE_KEY
 from .population import population
 from .population import StudyView
+from .population import turn_of
 from .state import default_population_size
 from .state import read_state
 from .state import UnitCube
@@ -124,7 +126,8 @@ class CentaurSampler(CmaEsSampler):
             and ``OPENAI_MODEL`` tell of, else the embedded model; looked for on the first turn.
         llm_ratio:
             Share of the trials after ``n_startup_trials`` that the model decides. Exact: whether a
-            trial is the model's is a function of its number alone.
+            trial is the model's is a function of its number alone, and one that repeats a killed
+            trial has the turn of that one.
         n_startup_trials:
             Trials before the model's turns begin. CMA-ES starts after the first.
         task:
@@ -248,7 +251,7 @@ class CentaurSampler(CmaEsSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         space = self._joint_space.calculate(study, use_cache=True)
-        if not space and self.is_llm_turn(trial.number):
+        if not space and self.is_llm_turn(turn_of(study, trial)):
             # Nothing succeeded so far. The model can do better than chance at what failed.
             space = _common_distributions([t for t in finished_trials(study) if t.params])
         return {name: d for name, d in space.items() if not d.single()}
@@ -272,10 +275,11 @@ class CentaurSampler(CmaEsSampler):
             base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
 
         asked = {name: d for name, d in search_space.items() if name not in fixed}
-        if not asked or not self.is_llm_turn(trial.number):
+        turn = turn_of(study, trial)
+        if not asked or not self.is_llm_turn(turn):
             if not fixed:
                 # Without a finished trial there is nothing to know or to ask.
-                startup = trial.number < self._first_llm_trial or not search_space
+                startup = turn < self._first_llm_trial or not search_space
                 record(study, trial, source=STARTUP if startup else BASE)
             return base
         return self._ask(study, trial, search_space, base)
@@ -322,7 +326,7 @@ class CentaurSampler(CmaEsSampler):
         return super().sample_independent(study, trial, param_name, param_distribution)
 
     def is_llm_turn(self, number: int) -> bool:
-        """Whether the trial of this number is the model's.
+        """Whether the trial of this number is the model's, if no trial before it was killed.
 
         Of any N trials after the start-up trials floor(N * llm_ratio) are, evenly spread.
         """
@@ -344,11 +348,8 @@ class CentaurSampler(CmaEsSampler):
             return "full"
         if size is not None:
             return "full" if size >= _LARGE else "menu"
-        probes = [
-            t
-            for t in finished_trials(study)
-            if t.number >= self._first_llm_trial and self.is_llm_turn(t.number)
-        ][:_N_PROBES]
+        turns = (t for t in finished_trials(study) if self.is_llm_turn(turn_of(study, t)))
+        probes = list(islice(turns, _N_PROBES))
         if len(probes) < _N_PROBES:
             return "full"
         by_value = ranked(study)

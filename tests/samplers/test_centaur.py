@@ -22,6 +22,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.samplers import CmaEsSampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
@@ -108,6 +109,30 @@ def test_the_models_share_is_exact_and_evenly_spread(ratio: float) -> None:
     assert sum(turns) == round(200 * ratio)
     for n in range(1, 200):
         assert abs(sum(turns[10 : 10 + n]) - n * ratio) < 1
+
+
+def test_a_killed_turn_of_the_model_is_the_models_again() -> None:
+    """However often; and those of the others are not shifted."""
+    killed = {3: 2, 5: 1, 12: 3, 13: 1}  # turn -> times
+    sampler = CentaurSampler(chat=SchemaChat(), seed=0, n_startup_trials=10, llm_ratio=0.5)
+    study = optuna.create_study(sampler=sampler)
+    finished = 0
+    while finished < 30:
+        trial = study.ask()
+        again = study.trials[-1].system_attrs.get("retry_history", [])
+        if len(again) < killed.get(finished, 0):
+            # The worker died while its sampler was at work: nothing is known of the trial yet.
+            study.tell(trial, state=TrialState.FAIL)
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
+        else:
+            study.tell(trial, objective(trial))
+            finished += 1
+    done = [t.user_attrs["source"] for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(study.trials) == 30 + sum(killed.values())
+    assert [n for n, source in enumerate(done) if source.startswith("llm")] == [
+        n for n in range(30) if sampler.is_llm_turn(n)
+    ]
+    assert done[:10] == ["startup"] * 10
 
 
 def test_the_share_stays_exact_whatever_the_model_and_the_objective_do() -> None:
