@@ -107,11 +107,12 @@ def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[s
     lines += _table(
         list(_COST_COLUMNS.values()), [_cost_row(_cost(board, s)) for s in board.samplers]
     )
-    lines += ["", "## Problems", "", _PROBLEMS, ""]
-    lines += _table(
-        ("problem", *_heading(board, compared[-1])),
-        [(name, *_regrets(board, name, compared[-1])) for name in board.problems],
-    )
+    for n in compared:
+        lines += ["", f"## Problems, after {n} trials", "", _PROBLEMS, ""]
+        lines += _table(
+            ("problem", *_heading(board, n)),
+            [(name, *_regrets(board, name, n)) for name in board.problems],
+        )
     lines += ["", "## How this was made", ""]
     for command in commands:
         lines += [
