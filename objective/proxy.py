@@ -179,6 +179,15 @@ def check_served(url: str) -> None:
             raise StorageError(f"A storage to serve must be a database, but {kind.name} {reason}.")
 
 
+def _announce(host: str, port: int, say: Callable[[str], None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        client = GrpcStorageProxy(host=host, port=port)
+    client.wait_server_ready()
+    client.close()
+    say(f"grpc://{host}:{port}")
+
+
 def serve(
     url: str, storage: BaseStorage, host: str, port: int, say: Callable[[str], None]
 ) -> None:
@@ -189,7 +198,7 @@ def serve(
         storage: What `objective.open_storage` made of the URL.
         host: Address to listen at.
         port: Its port.
-        say: Is given the address for clients, just before it is served.
+        say: Is given the address for clients, once it answers.
 
     Raises:
         StorageError: If the port is taken.
@@ -213,7 +222,7 @@ def serve(
     for study in served.get_all_studies():
         served.get_all_trials(study._study_id, deepcopy=False)
     address = f"[{host}]" if v6 else host
-    say(f"grpc://{address}:{port}")
+    threading.Thread(target=_announce, args=(address, port, say), daemon=True).start()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         run_grpc_proxy_server(

@@ -30,7 +30,7 @@ def test_a_served_database_is_a_storage_that_outlasts_its_server(
     port = free_port()
     url = f"grpc://127.0.0.1:{port}"
     server = serve(postgres_url, port)
-    study = optuna.create_study(storage=open_storage(url, wait=30), study_name="s")
+    study = optuna.create_study(storage=open_storage(url), study_name="s")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     direct = optuna.load_study(study_name="s", storage=open_storage(postgres_url))
     assert study.trials == direct.trials
@@ -59,7 +59,6 @@ def test_a_served_database_is_a_storage_that_outlasts_its_server(
 def test_a_served_file_gives_every_trial_to_one_worker(serve: Serve, tmp_path: Path) -> None:
     port = free_port()
     serve(f"sqlite:///{tmp_path}/s.db", port)
-    open_storage(f"grpc://127.0.0.1:{port}", wait=30)
     claim_side_by_side(f"grpc://127.0.0.1:{port}")
     taken = subprocess.run(
         [sys.executable, "-m", "studies", "serve-storage", f"sqlite:///{tmp_path}/s.db"]
