@@ -73,6 +73,7 @@ def run_jobs(
     workers: int,
     watch: Callable[[Sequence[Event]], None],
     replace: Callable[[Job], bool] = lambda job: False,
+    modules: Sequence[str] = (),
 ) -> None:
     """Run jobs, at most ``workers`` at the same time, in their order. A failed one stops no other.
 
@@ -82,13 +83,14 @@ def run_jobs(
         watch: Is given what is new, every half a second at the latest. What it raises stops all.
         replace: Is asked about a job whose process was killed by a signal (the system's, for lack
             of memory, say) whether it begins anew; otherwise it has failed.
+        modules: That the jobs import, beside `studies.study`; once for all of them.
 
     After a signal that lets work finish (see `stop_by_signal`) no job begins, and those that run
     are told to finish too.
     """
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // min(workers, len(jobs) or 1))))
-    context = _context()
+    context = _context(modules)
     waiting = deque(jobs)
     running: dict[Connection, tuple[Job, BaseProcess]] = {}
     free = environments(workers)
@@ -128,6 +130,8 @@ def run_jobs(
             watch(events)
     finally:
         for _, process in running.values():
+            if _on_stop is not None:  # or the next signal might only let it finish
+                _signal(process, FINISH_SIGNAL)
             if process.pid is not None:
                 process.terminate()
         for _, process in running.values():
@@ -135,12 +139,12 @@ def run_jobs(
                 process.join()
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def _context(modules: Sequence[str]) -> ForkServerContext | SpawnContext:
     """How processes start: as forks of one that has done the imports, which take seconds each."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studies.study", "objective.surrogate"])
+    context.set_forkserver_preload(["studies.study", *modules])
     return context
 
 
