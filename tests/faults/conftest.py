@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import json
 import multiprocessing
 import os
 from pathlib import Path
+import random
 import signal
+from typing import Any
 
 import optuna
 import psutil
@@ -15,6 +19,10 @@ import pytest
 from objective.storage import open_storage
 from tests.faults.invariants import PREPARE
 from tests.faults.invariants import TRAIN
+from tests.samplers.llm.conftest import Answer
+from tests.samplers.llm.conftest import LoopbackServer
+from tests.samplers.llm.conftest import reply
+from tests.samplers.scripted import random_value
 from tests.studies.conftest import cli as cli
 from tests.studies.conftest import until as until
 from tests.toy_testbed import DEPTH
@@ -33,6 +41,25 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bed(tmp_path: Path, ledger: Path) -> Path:
     return write_testbed(tmp_path / "bed", TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR})
+
+
+def obedient(rng: random.Random) -> Callable[[dict[str, Any]], Answer]:
+    """Answers any request with a random value of its schema."""
+
+    def answer(body: dict[str, Any]) -> Answer:
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        return reply(json.dumps(random_value(schema or {"type": "object"}, rng)))
+
+    return answer
+
+
+@pytest.fixture
+def model() -> Iterator[LoopbackServer]:
+    """A server of a language model that does as it is told."""
+    server = LoopbackServer()
+    server.answers = obedient(random.Random(0))
+    yield server
+    server.close()
 
 
 def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:

@@ -205,6 +205,21 @@ def test_a_database_that_restarts_again_and_again_loses_nothing(
 
 
 @pytest.mark.faults
+def test_a_database_that_is_away_for_half_a_minute_loses_nothing(
+    server: PostgresServer, postgres_url: str, cli: Cli, bed: Path, ledger: Path
+) -> None:
+    process = cli.start(*arguments(bed, postgres_url, 30, workers=3, method="cma-es"))
+    until(lambda: trained(ledger) >= 5)
+    server.stop()
+    time.sleep(30)
+    server.start()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    check(load(postgres_url), ledger, trials=30)
+    assert trained(ledger) == 30, "and nothing was trained twice"
+
+
+@pytest.mark.faults
 def test_a_proxy_that_is_killed_again_and_again_loses_nothing(
     serve: Serve, postgres_url: str, cli: Cli, bed: Path, ledger: Path
 ) -> None:

@@ -29,7 +29,7 @@ class SmallDisk:
         subprocess.run(command, check=True, capture_output=True)
 
     def grow(self) -> None:
-        self._mount("remount,size=8m")
+        self._mount("remount,size=64m")
 
     def remove(self) -> None:
         subprocess.run(["umount", str(self.folder)], check=True)
@@ -69,3 +69,24 @@ def test_a_full_disk_of_artifacts_stops_the_study_and_loses_no_result(
     assert done.returncode == 0, done.stderr
     check(load(cli.storage), ledger, trials=12)
     assert trained(ledger) == 12, "nothing was trained again"
+
+
+@pytest.mark.faults
+def test_a_full_disk_of_the_cache_stops_a_study_before_anything_is_trained(
+    disk: SmallDisk, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded testbed's text is prepared by its first training."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(disk.folder))
+    command = ["run", "--method", "random", "--study", "s", "--storage", cli.storage]
+    command += ["--trials", "1", "--train-seconds", "1"]
+    done = cli(*command)
+    assert done.returncode == 1
+    assert "free some space or set AUTORESEARCH_CACHE" in done.stderr.splitlines()[-1]
+    assert list(disk.folder.iterdir()) == [], "no half of a file is left"
+
+    disk.grow()
+    done = cli(*command, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    [failed, measured] = load(cli.storage).trials
+    assert failed.user_attrs["status"] == "crash"
+    assert measured.state == TrialState.COMPLETE

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import json
 from pathlib import Path
 import random
+import time
 from typing import Any
 
 import pytest
 
+from samplers._llm.chat import Chat
+from samplers._llm.chat import OpenAIChat
+from studies import study as study_module
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
+from tests.faults.conftest import obedient
 from tests.faults.invariants import check
 from tests.samplers.llm.conftest import Answer
 from tests.samplers.llm.conftest import LoopbackServer
+from tests.samplers.llm.conftest import refusal
 from tests.samplers.llm.conftest import reply
-from tests.samplers.scripted import random_value
 from tests.studies.conftest import Cli
 
 
@@ -33,35 +36,83 @@ MISHAPS = [
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    server = LoopbackServer()
+def mishaps(model: LoopbackServer) -> LoopbackServer:
     rng = random.Random(0)
     left = list(MISHAPS)
+    obey = obedient(rng)
 
     def answer(body: dict[str, Any]) -> Answer:
         if left:
             return left.pop(0)
-        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-        answer = reply(json.dumps(random_value(schema or {"type": "object"}, rng)))
+        answer = obey(body)
         answer.hang = 0.5 if rng.random() < 0.3 else 0.0
         return answer
 
-    server.answers = answer
-    yield server
-    server.close()
+    model.answers = answer
+    return model
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_model_that_hangs_refuses_and_talks_nonsense_costs_its_turns_and_nothing_else(
-    workers: int, cli: Cli, bed: Path, ledger: Path, server: LoopbackServer
+    workers: int, cli: Cli, bed: Path, ledger: Path, mishaps: LoopbackServer
 ) -> None:
     command = arguments(
-        bed, cli.storage, 24, workers=workers, method="centaur", llm=server.url, model="m"
+        bed, cli.storage, 24, workers=workers, method="centaur", llm=mishaps.url, model="m"
     )
     done = cli(*command, "--llm-ratio", 0.5, "--train-seconds", "0.05s")
     assert done.returncode == 0, done.stderr
-    assert len(server.requests) > len(MISHAPS)
+    assert len(mishaps.requests) > len(MISHAPS)
     study = load(cli.storage)
     check(study, ledger, trials=24, llm_ratio=0.5)
     assert {"llm", "llm-error"} <= {t.user_attrs.get("source") for t in study.trials}
+
+
+@pytest.mark.faults
+def test_a_model_that_hangs_costs_its_turns(
+    cli: Cli, bed: Path, ledger: Path, model: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obey = obedient(random.Random(0))
+    hanging = [True, True]
+
+    def answer(body: dict[str, Any]) -> Answer:
+        answer = obey(body)
+        answer.hang = 6.0 if hanging and hanging.pop() else 0.0
+        return answer
+
+    def impatient(llm: str | None, name: str | None) -> Chat:
+        return OpenAIChat(name, base_url=str(llm), timeout=4.0)
+
+    model.answers = answer
+    monkeypatch.setattr(study_module, "open_llm", impatient)
+    command = arguments(bed, cli.storage, 18, method="centaur", llm=model.url, model="m")
+    done = cli(*command, "--llm-ratio", 0.9, "--train-seconds", "0.05s")
+    assert done.returncode == 0, done.stderr
+    study = load(cli.storage)
+    check(study, ledger, trials=18, llm_ratio=0.9)
+    lost = [t for t in study.trials if t.user_attrs.get("source") == "llm-error"]
+    assert len(lost) == 2
+    assert all("no answer within" in t.user_attrs["llm_reason"] for t in lost)
+
+
+@pytest.mark.faults
+def test_a_minute_of_too_many_requests_costs_waiting_and_no_turn(
+    cli: Cli, bed: Path, ledger: Path, model: LoopbackServer
+) -> None:
+    obey = obedient(random.Random(0))
+    began: list[float] = []
+
+    def answer(body: dict[str, Any]) -> Answer:
+        began.append(time.monotonic())
+        return refusal("slow down", 429) if began[-1] - began[0] < 60 else obey(body)
+
+    model.answers = answer
+    command = arguments(
+        bed, cli.storage, 30, workers=4, method="centaur", llm=model.url, model="m"
+    )
+    done = cli(*command, "--llm-ratio", 0.5, "--train-seconds", "0.05s")
+    assert done.returncode == 0, done.stderr
+    assert began[-1] - began[0] > 60
+    study = load(cli.storage)
+    check(study, ledger, trials=30, llm_ratio=0.5)
+    assert "llm-error" not in {t.user_attrs.get("source") for t in study.trials}

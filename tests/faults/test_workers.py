@@ -29,6 +29,7 @@ from tests.faults.conftest import trained
 from tests.faults.conftest import until
 from tests.faults.conftest import workers_of
 from tests.faults.invariants import check
+from tests.samplers.llm.conftest import LoopbackServer
 from tests.studies.conftest import Cli
 
 
@@ -150,6 +151,43 @@ def test_workers_that_are_always_killed_are_not_replaced_for_ever(tmp_path: Path
     assert [line.rpartition("(")[2] for line in lines] == [f"{n} of 3)" for n in (1, 2, 3)]
 
 
+@pytest.mark.parametrize(
+    ("trials", "workers"), [(16, 2), pytest.param(60, 4, marks=pytest.mark.faults)]
+)
+def test_centaur_keeps_its_promises_while_workers_are_killed_one_after_another(
+    trials: int,
+    workers: int,
+    postgres_url: str,
+    cli: Cli,
+    bed: Path,
+    ledger: Path,
+    model: LoopbackServer,
+) -> None:
+    command = arguments(
+        bed,
+        postgres_url,
+        trials,
+        workers=workers,
+        method="centaur",
+        llm=model.url,
+        model="m",
+        llm_ratio=0.5,
+        train_seconds="1s" if trials > 20 else "0.2s",
+    )
+    process = cli.start(*command)
+    killed = 0
+    every = 15 if trials > 20 else 10  # trials
+    while process.poll() is None and (killed + 1) * every < trials:
+        due = (killed + 1) * every - 5
+        until(lambda due=due: trained(ledger) >= due or process.poll() is not None, 300)  # type: ignore[misc]
+        workers_of(process.pid)[0].kill()
+        killed += 1
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err.count("a worker is replaced") == killed >= 1
+    check(load(postgres_url), ledger, trials=trials, kills=killed, llm_ratio=0.5)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_workers_killed_at_random_moments_lose_nothing(
@@ -202,3 +240,32 @@ def test_two_commands_started_by_mistake_share_one_study(
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     check(load(url), ledger, trials=20, kills=1)
+
+
+def test_a_worker_with_another_search_space_is_sent_away(
+    cli: Cli, bed: Path, ledger: Path
+) -> None:
+    first = cli.start(*arguments(bed, cli.storage, 5, train_seconds="0.4s"), "--worker")
+    until(lambda: cli.trials("s"))
+    space = bed / "search_space.toml"
+    really = space.read_text()
+    space.write_text(really.replace("high = 8", "high = 9"))
+    error = cli.fails(2, *arguments(bed, cli.storage, 5, train_seconds="0.4s"))
+    assert "another search space" in error
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 0, err
+    check(load(cli.storage), ledger, trials=5)
+
+
+@pytest.mark.faults
+def test_a_budget_of_time_is_not_overrun_by_several_workers(
+    cli: Cli, bed: Path, ledger: Path
+) -> None:
+    command = arguments(bed, cli.storage, 100, train_seconds="0.4s", budget="3s")
+    assert cli(*command, "--workers", 3).returncode == 0
+    trials = load(cli.storage).trials
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    spent = sum(t.user_attrs["training_seconds"] for t in trials)
+    dearest = max(t.user_attrs["training_seconds"] for t in trials)
+    # A trial may take longer than any before it did.
+    assert 3 - 2 * dearest < spent <= 3 + 3 * (dearest - 0.4)
