@@ -94,7 +94,7 @@ KINDS = {
         machines=True,
         heartbeats=_OWN,
         outage=_WAIT,
-        note="a connection a worker",
+        note="two connections a worker",
     ),
     "mysql": StorageKind(
         "MySQL, MariaDB",
