@@ -18,7 +18,9 @@ from studies.processes import stop_by_signal
 def serve_storage(
     url: Annotated[
         str,
-        typer.Argument(metavar="URL", help="The database: postgresql://..., mysql://..., sqlite:"),
+        typer.Argument(
+            metavar="URL", help="The database: postgresql://..., mysql://... or sqlite:///FILE."
+        ),
     ],
     host: Annotated[
         str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
