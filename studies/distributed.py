@@ -6,9 +6,11 @@ study as any other worker does, so that it can be stopped by signals, and a trai
 process down leaves Dask's worker alone. Process and task hold the ends of a pipe: the process ends,
 and puts its trial back, when the task's end closes, however that came about.
 
-The rules for lost workers are those of `studies.study.share_work`, whatever starts them. Dask gives
-a task of a lost worker to another one by itself (a few times: its ``allowed-failures``); a task
-says when it starts, and a second start of the same one is a worker that was lost.
+The rules for lost workers are those of `studies.study.share_work`, whatever starts them. On our own
+clusters Dask gives a task of a lost worker to another one by itself (a few times: its
+``allowed-failures``); a task says when it starts, and a second start of the same one is a worker
+that was lost. Elsewhere we place the tasks, since Dask may put them behind one another on a worker
+that is busy until the study ends.
 
 Tested on one machine. On several, what is shared must be within everybody's reach: the storage, the
 folders of the testbed and of the artifacts, the language model. What can be told beforehand to be
@@ -101,10 +103,11 @@ SLURM_OPTIONS: Mapping[str, type] = {
 }
 MARKER = "shared"  # a file in the folder of artifacts, by which workers know that it is the same
 
+_GONE = "the Dask scheduler is gone, and with it the workers; run the same command again to go on"
 _CONNECT_SECONDS = 15
 _STOP_SECONDS = 60.0  # for processes that were told to stop
 _KEEP_SECONDS = 15.0  # between two looks whether SLURM's jobs are still as many
-_TELL_SECONDS = 2.0  # between two reminders to finish
+_LOOK_SECONDS = 2.0  # between two looks which workers are there, and two reminders to finish
 
 
 def run_cluster(
@@ -284,7 +287,6 @@ class Site:
         marker: A file that its workers must see.
         say: For lines to people.
         cluster: If it is ours and ends with us.
-        addresses: The workers there are if it isn't ours.
         environments: Variables for each of the study's workers.
     """
 
@@ -292,7 +294,6 @@ class Site:
     marker: Path
     say: Callable[[str], None]
     cluster: SpecCluster | None = None
-    addresses: Sequence[str] = ()
     environments: Sequence[Mapping[str, str]] = field(default_factory=list)
 
     def run_jobs(
@@ -310,13 +311,15 @@ class Site:
         batch = _Batch(self, jobs)
         kept = time.monotonic()
         try:
-            for number in range(len(jobs)):
-                batch.submit(number)
-            while batch.futures:
+            while batch.goes_on():
                 stop_if_told()
-                if finishing():
-                    batch.finish()
-                watch(batch.news(replace))
+                try:
+                    if finishing():
+                        batch.finish()
+                    events = batch.news(replace)
+                except OSError as error:
+                    raise Failed(f"{_GONE} ({type(error).__name__})") from None
+                watch(events)
                 if self.cluster is not None and time.monotonic() - kept > _KEEP_SECONDS:
                     kept = time.monotonic()
                     self.cluster.scale(workers)  # submits again what SLURM has ended
@@ -332,20 +335,22 @@ class _Batch:
         self._jobs = jobs
         self._run = uuid.uuid4().hex
         self._starts: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self._at: dict[int, str] = {}  # job -> the Dask worker that has begun it
-        self._reminded = -float("inf")
-        self.futures: dict[int, Future] = {}
+        self._at: dict[int, str] = {}  # job -> the Dask worker that has it
+        self._begun: set[int] = set()
+        self._done = False  # whether a worker has found nothing more to do
+        self._reminded = self._looked = -float("inf")
+        self._waiting = list(range(len(jobs)))
+        self._futures: dict[int, Future] = {}
         site.client.subscribe_topic(self._run, lambda event: self._starts.put(event[1]))
 
-    def submit(self, number: int) -> None:
+    def goes_on(self) -> bool:
+        """Whether jobs run or wait."""
+        return bool(self._waiting or self._futures)
+
+    def _submit(self, number: int, where: Mapping[str, Any]) -> None:
         site = self._site
-        where: dict[str, Any] = {"resources": {RESOURCE: 1}}
-        if site.addresses:
-            first = site.addresses[number % len(site.addresses)]
-            where = {"workers": [first], "allow_other_workers": True}
         environment = site.environments[number] if site.environments else {}
-        self._at.pop(number, None)
-        self.futures[number] = site.client.submit(
+        self._futures[number] = site.client.submit(
             supervise,
             Task(self._run, number, self._jobs[number], on_stop(), environment, site.marker),
             key=f"study-worker-{self._run}-{number}-{uuid.uuid4().hex}",
@@ -353,48 +358,88 @@ class _Batch:
             **where,
         )
 
+    def _place(self) -> list[tuple[int, str]]:
+        """Give waiting jobs to Dask workers that have none; which jobs were lost with theirs.
+
+        On a cluster of our own the scheduler does it, one to each worker.
+        """
+        if self._site.cluster is not None:
+            while self._waiting:
+                number = self._waiting.pop()
+                self._at.pop(number, None)
+                self._submit(number, {"resources": {RESOURCE: 1}})
+            return []
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return []
+        self._looked = time.monotonic()
+        there = dask_workers(self._site.client)
+        lost = [(n, self._at[n]) for n in self._futures if self._at[n] not in there]
+        free = [address for address in there if address not in map(self._at.get, self._futures)]
+        while self._waiting and free:
+            number = self._waiting.pop(0)
+            self._at[number] = free.pop(0)
+            self._submit(number, {"workers": [self._at[number]]})
+        return lost
+
+    def _give_up_places(self) -> None:
+        """Cancel what has no Dask worker to run on: the study is done without it."""
+        self._waiting.clear()
+        there = dask_workers(self._site.client)
+        for number in list(self._futures):
+            if number not in self._begun or self._at[number] not in there:
+                self._cancel(number)
+
     def news(self, replace: Callable[[Job], bool]) -> list[Event]:
         """What has happened in the last half a second."""
         time.sleep(POLL_SECONDS)
         if self._site.client.status not in ("running", "connecting"):
-            raise Failed(
-                "the Dask scheduler is gone, and with it the workers; run the same command again"
-                " to go on"
-            )
+            raise Failed(_GONE)
         events = []
+        for number, address in self._place():
+            self._cancel(number)
+            events.append(self._verdict(number, f"Dask has lost {address}", replace))
+            if events[-1].kind == "replaced":
+                self._waiting.append(number)
         while not self._starts.empty():
             number, address = self._starts.get()
-            job = self._jobs[number]
-            if number in self._at and number in self.futures:
-                how = f"Dask has lost {self._at[number]}"
-                if replace(job):
-                    events.append(Event(job.name, "replaced", how))
-                else:
-                    events.append(Event(job.name, "failed", how, 1))
+            self._begun.add(number)
+            self._site.say(f"worker {number + 1} of {len(self._jobs)} is at {address}")
+            before = self._at.get(number, address)
+            self._at[number] = address
+            if before != address and number in self._futures:  # Dask has placed it anew
+                events.append(self._verdict(number, f"Dask has lost {before}", replace))
+                if events[-1].kind == "failed":
                     self._tell(signal.SIGTERM, number)
                     self._cancel(number)
-            self._at[number] = address
-            self._site.say(f"worker {number + 1} of {len(self._jobs)} is at {address}")
-        for number, future in list(self.futures.items()):
-            if not future.done():
-                continue
-            del self.futures[number]
-            event = _outcome(self._jobs[number], future)
-            if event.kind == "replaced":
-                if finishing():
-                    event = Event(event.job, "done")
-                elif replace(self._jobs[number]):
-                    self.submit(number)
-                else:
-                    event = Event(event.job, "failed", event.what, 1)
-            events.append(event)
+        for number, future in list(self._futures.items()):
+            if future.done():
+                del self._futures[number]
+                event = _outcome(self._jobs[number], future)
+                if event.kind == "replaced":
+                    event = self._verdict(number, event.what, replace)
+                if event.kind == "replaced":
+                    self._waiting.append(number)
+                events.append(event)
+                self._done = self._done or event.kind == "done"
+        if self._done and not finishing():
+            self._give_up_places()
         return events
+
+    def _verdict(self, number: int, how: str, replace: Callable[[Job], bool]) -> Event:
+        """What becomes of a job whose worker was lost."""
+        job = self._jobs[number]
+        if finishing():
+            return Event(job.name, "done")
+        if not replace(job):
+            return Event(job.name, "failed", how, 1)
+        return Event(job.name, "replaced", how)
 
     def finish(self) -> None:
         """Let workers finish their trials, and begin no other."""
-        for number in self.futures.keys() - self._at.keys():
+        self._waiting.clear()
+        for number in self._futures.keys() - self._begun:
             self._cancel(number)
-        if time.monotonic() - self._reminded > _TELL_SECONDS:
+        if time.monotonic() - self._reminded > _LOOK_SECONDS:
             self._reminded = time.monotonic()
             self._tell(FINISH_SIGNAL)
 
@@ -403,15 +448,15 @@ class _Batch:
         client = self._site.client
         deadline = time.monotonic() + _STOP_SECONDS
         try:
-            while self._at and self._tell(signal.SIGTERM) and time.monotonic() < deadline:
+            while self._begun and self._tell(signal.SIGTERM) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             client.unsubscribe_topic(self._run)
-            client.cancel(list(self.futures.values()))
+            client.cancel(list(self._futures.values()))
         except Exception:  # the scheduler is gone, or going, and takes the workers along
             pass
 
     def _cancel(self, number: int) -> None:
-        self._site.client.cancel(self.futures.pop(number))
+        self._site.client.cancel(self._futures.pop(number))
 
     def _tell(self, signal_number: int, number: int | None = None) -> bool:
         """Send a signal to the processes of one job, or of all; whether there are any."""
@@ -469,7 +514,7 @@ def open_site(
             threads_per_worker=max(1, (os.cpu_count() or 1) // workers),
             resources={RESOURCE: 1},
             memory_limit=0,  # trainings have their own
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # else 8787, of all interfaces
             silence_logs=logging.CRITICAL,
             preload="studies.distributed",
         )
@@ -486,13 +531,25 @@ def open_site(
             yield Site(client, marker, say, own)
     else:
         with _connect(cluster) as client:
-            yield Site(client, marker, say, addresses=_workers_of(client, cluster, say))
+            yield Site(client, marker, say)
 
 
 def count_workers(address: str, say: Callable[[str], None]) -> int:
     """How many Dask workers a scheduler has, at least one: it is waited for."""
     with _connect(address) as client:
-        return len(_workers_of(client, address, say))
+        waits = False
+        while not (found := dask_workers(client)):
+            stop_if_told()
+            if not waits:
+                say(f"the Dask scheduler at {address} has no workers; waiting for the first one")
+            waits = True
+            time.sleep(POLL_SECONDS)
+        return len(found)
+
+
+def dask_workers(client: Client) -> list[str]:
+    """Addresses of the Dask workers that a scheduler has."""
+    return list(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _connect(address: str) -> Client:
@@ -506,17 +563,6 @@ def _connect(address: str) -> Client:
             f"--cluster must be local, slurm or the address of a Dask scheduler, such as"
             f" tcp://HOST:8786, but none answers at {address} ({type(error).__name__})"
         ) from None
-
-
-def _workers_of(client: Client, address: str, say: Callable[[str], None]) -> list[str]:
-    waits = False
-    while not (found := list(client.scheduler_info(n_workers=-1)["workers"])):
-        stop_if_told()
-        if not waits:
-            say(f"the Dask scheduler at {address} has no workers; waiting for the first one")
-        waits = True
-        time.sleep(POLL_SECONDS)
-    return found
 
 
 # The Dask worker's side -------------------------------------------------------------------------
@@ -550,11 +596,13 @@ _lock = threading.Lock()
 
 
 def dask_setup(worker: object) -> None:
-    """Dask calls it in each worker of a cluster of our own, which Ctrl-C is not for.
+    """Dask calls it in each worker of ``local``, which signals to the command are not for.
 
-    A terminal sends it to all processes of a command; the command tells its workers itself.
+    A terminal's Ctrl-C, or a kill of the whole group, reaches all processes of a command; the
+    command tells its workers itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def supervise(task: Task) -> Event:
