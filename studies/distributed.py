@@ -392,7 +392,9 @@ class _Batch:
     def news(self, replace: Callable[[Job], bool]) -> list[Event]:
         """What has happened in the last half a second."""
         time.sleep(POLL_SECONDS)
-        if self._site.client.status not in ("running", "connecting"):
+        if self._site.client.status == "connecting":  # again, after the connection was lost
+            return []
+        if self._site.client.status != "running":
             raise Failed(_GONE)
         events = []
         for number, address in self._place():
@@ -548,8 +550,15 @@ def count_workers(address: str, say: Callable[[str], None]) -> int:
 
 
 def dask_workers(client: Client) -> list[str]:
-    """Addresses of the Dask workers that a scheduler has."""
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    """Addresses of the Dask workers that a scheduler has.
+
+    Raises:
+        OSError: If there is no connection.
+    """
+    info = client.scheduler_info(n_workers=-1)
+    if "workers" not in info:
+        raise ConnectionError("no connection to the Dask scheduler")
+    return list(info["workers"])
 
 
 def _connect(address: str) -> Client:
