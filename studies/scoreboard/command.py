@@ -45,7 +45,6 @@ from studies.surrogate import processor
 
 
 PROBLEMS = (
-    "bbob/f8/10d",
     "bbob/f15/10d",
     "bbob-mixint/f8/10d",
     "bbob-constrained/f7/10d",
