@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
-import csv
 from dataclasses import dataclass
 import json
 import math
 import multiprocessing
-from pathlib import Path
 from typing import Any
 import warnings
 
@@ -36,9 +34,8 @@ from samplers.centaur.state import UnitCube
 
 from .functions import Function
 from .functions import FUNCTIONS
+from .keep import keep
 
-
-RESULTS = Path(__file__).parent / "results"
 
 BUDGET = 150.0  # successes
 LLM_RATIO = 0.3
@@ -268,14 +265,7 @@ def main() -> None:
         runs = pool.map(_run, jobs, chunksize=4)
     text = "\n".join(tables(runs)) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "centaur_soundness.md").write_text(text)
-    with (RESULTS / "centaur_soundness.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Run.__dataclass_fields__)
-        writer.writerows(
-            [f"{v:.6g}" if isinstance(v, float) else v for v in vars(r).values()] for r in runs
-        )
+    keep("centaur_soundness", text, runs)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,9 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import csv
 from dataclasses import dataclass
 from dataclasses import replace
 import multiprocessing
-from pathlib import Path
 from typing import Any
 import warnings
 
@@ -37,9 +35,8 @@ from .centaur_soundness import ratio
 from .centaur_soundness import ScriptedModel
 from .functions import Function
 from .functions import FUNCTIONS
+from .keep import keep
 
-
-RESULTS = Path(__file__).parent / "results"
 
 N_TRIALS = 150
 WORKERS = (1, 2, 4, 8)
@@ -215,14 +212,7 @@ def main() -> None:
         runs = pool.map(_run, jobs, chunksize=4)
     text = "\n".join(tables(runs)).rstrip("\n") + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "cmaes_parallel.md").write_text(text)
-    with (RESULTS / "cmaes_parallel.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Run.__dataclass_fields__)
-        writer.writerows(
-            [f"{v:.6g}" if isinstance(v, float) else v for v in vars(r).values()] for r in runs
-        )
+    keep("cmaes_parallel", text, runs)
 
 
 if __name__ == "__main__":
