@@ -40,13 +40,13 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0:
-        pytest.skip(
-            "only root may mount a small disk"
-        )  # limits of files and quotas fail otherwise
+        # What others could use instead, a limit on the size of files, fails in another way.
+        pytest.skip("only root may mount a small disk")
     try:
         disk = SmallDisk(folder)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no small disk can be mounted here: {error}")  # root of a container, say
+        # Root of a container may have no right to mount; nothing that is ours can be wrong here.
+        pytest.skip(f"no small disk can be mounted here: {error}")
     yield disk
     disk.remove()
 

