@@ -2,8 +2,8 @@
 
 How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
 trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
-FAIL and queues its parameters again (``RetryHeartbeatStaleTrialCallback``, which keeps CMA-ES's
-marks on it). That takes a minute, which is right for another machine behind a slow network and
+FAIL and queues its parameters again (:class:`RetryKilled`, which keeps CMA-ES's marks on it). That
+takes a minute, which is right for another machine behind a slow network and
 too long for somebody who killed a run and starts it again. So a trial also says which process
 runs it (:func:`claim`), and :func:`reclaim` does the same at once for processes of this machine
 that no longer exist. Both are written before a trial is set running (:func:`prepare`): there is no
@@ -66,6 +66,7 @@ from objective.storage_kinds import StorageError as StorageError
 
 
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
+_KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
 
 WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 _SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
@@ -80,7 +81,6 @@ def open_storage(
     must_exist: bool = False,
     heartbeat_interval: int = 10,
     grace_period: int = 60,
-    max_retry: int = MAX_RETRY,
     lock_timeout: float = 60.0,
     patience: float = PATIENCE,
     wait: float = 0.0,
@@ -95,7 +95,6 @@ def open_storage(
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
             sleeps for longer loses its running trials to other workers.
-        max_retry: Times that the parameters of a killed trial are tried again.
         lock_timeout: Seconds that a worker waits for others to finish writing (SQLite).
         patience: Seconds that a server may be away, once it has been there.
         wait: Seconds that it may be away now.
@@ -106,7 +105,7 @@ def open_storage(
     beating = {
         "heartbeat_interval": heartbeat_interval,
         "grace_period": grace_period,
-        "heartbeat_stale_trial_callback": _quietly(RetryHeartbeatStaleTrialCallback, max_retry),
+        "heartbeat_stale_trial_callback": _quietly(RetryKilled),
     }
     journal = journal_path(url)
     if journal is not None:
@@ -287,6 +286,31 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
     return numbers
 
 
+class RetryKilled(RetryHeartbeatStaleTrialCallback):
+    """Queues a killed trial again, unless its parameters were tried `MAX_RETRY` times already.
+
+    Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
+    was killed before it had any has nothing to be given up for. Nor has one that was put back, by
+    Ctrl-C, say: that isn't counted.
+    """
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if is_given_up(trial):
+            return
+        trial = copy.deepcopy(trial)  # which Optuna alters
+        trial.system_attrs[_KILLS] = _kills(trial)
+        super().__call__(study, trial)
+
+
+def is_given_up(killed: FrozenTrial) -> bool:
+    """Whether the parameters of a killed trial were tried often enough."""
+    return _kills(killed) > MAX_RETRY
+
+
+def _kills(killed: FrozenTrial) -> int:
+    return int(killed.system_attrs.get(_KILLS, 0)) + bool(killed.params)
+
+
 def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The interrupted ones of a study's trials that nobody has queued again.
 
@@ -301,7 +325,7 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
         and t.user_attrs.get("status", "ok") == "ok"
         and t.number not in again
-        and len(t.system_attrs.get("retry_history", ())) < MAX_RETRY
+        and not is_given_up(t)
     ]
 
 
@@ -309,17 +333,13 @@ def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
     """Queue again what is :func:`unqueued` of the study's trials, and return its numbers."""
     again = unqueued(trials)
     for trial in again:
-        retry(study, copy.deepcopy(trial))  # which it would alter
+        retry(study, trial)
     return [trial.number for trial in again]
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the parameters of a killed trial again, unless that was done too often."""
-    get_callback = getattr(study._storage, "get_heartbeat_stale_trial_callback", lambda: None)
-    callback = get_callback()
-    if callback is None:
-        callback = _quietly(RetryHeartbeatStaleTrialCallback, MAX_RETRY)
-    callback(study, trial)
+    """See `RetryKilled`."""
+    _quietly(RetryKilled)(study, trial)
 
 
 def _quietly(make: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:

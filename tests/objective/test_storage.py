@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import cmaes
 import optuna
@@ -29,6 +30,8 @@ from objective import StorageError
 from objective.patient import PatientStorage
 from objective.storage import artifact_folder
 from objective.storage import claim
+from objective.storage import MAX_RETRY
+from objective.storage import unqueued
 from tests.conftest import make_mariadb
 
 
@@ -149,18 +152,33 @@ def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: P
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_parameters_that_kill_their_process_are_given_up(tmp_path: Path) -> None:
-    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db", max_retry=2))
-    for _ in range(3):
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    for _ in range(MAX_RETRY + 1):
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
-        worker: list[object] = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
-        study._storage.set_trial_system_attr(
-            trial._trial_id,
-            storage_module.WORKER,
-            worker,  # type: ignore[arg-type]
-        )
-        reclaim(study)
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
+        kill(trial)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * (MAX_RETRY + 1)
+    assert len({trial.params["x"] for trial in study.trials}) == 1
+    assert unqueued(study.trials) == []
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_a_trial_killed_before_it_has_parameters_is_never_given_up(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    for _ in range(2 * MAX_RETRY):
+        kill(study.ask())
+    trial = study.ask()
+    assert study.trials[-1].system_attrs["failed_trial"] == 0
+    trial.suggest_float("x", 0, 1)
+    kill(trial)
+    assert study.trials[-1].state == TrialState.WAITING
+
+
+def kill(trial: optuna.Trial) -> None:
+    """Let a trial look like that of a process that is gone, and somebody find it."""
+    worker: Any = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
+    trial.storage.set_trial_system_attr(trial._trial_id, storage_module.WORKER, worker)
+    reclaim(trial.study)
 
 
 def test_sqlite_has_heartbeats_and_readers_do_not_wait(tmp_path: Path) -> None:
