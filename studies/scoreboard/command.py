@@ -155,9 +155,9 @@ def scoreboard(
     if not report_only:
         if not names:
             raise Misuse("None of --problems can be run.")
-        asks = ""
-        if any(row.uses_llm for row in rows.values()):
-            asks = RANDOM_STEPS if llm is None and model is None else open_llm(llm, model).model
+        asks = RANDOM_STEPS
+        if (llm or model) and any(row.uses_llm for row in rows.values()):
+            asks = open_llm(llm, model).model
         specs = [
             Spec(
                 name,
@@ -173,12 +173,10 @@ def scoreboard(
             for name in names
             for sampler, row in rows.items()
         ]
-        if asks not in ("", RANDOM_STEPS):
-            address = share_embedded_model(llm, model, workers or 1)
-            specs = [replace(s, llm=address) if s.asks else s for s in specs]
-        else:
-            specs = [replace(s, llm=None, model=None) for s in specs]
         left = [spec for spec in specs if results.lacks(spec)]
+        if any(spec.asks_model for spec in left):
+            address = share_embedded_model(llm, model, workers or 1)
+            left = [replace(spec, llm=address) for spec in left]
         _carry_out(left, workers or os.cpu_count() or 1, results, bar)
     if not results.all:
         raise Misuse(f"{out} must hold results, but holds none: leave out --report.")
@@ -205,7 +203,8 @@ def _carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) -
     longest = max(map(_seconds, shares))
     bar.say(
         f"{len(left)} runs are left, in {len(shares)} processes: about {clock(longest)} on free "
-        "cores" + (", and what the language model takes" if any(s.llm for s in left) else "")
+        "cores"
+        + (", and what the language model takes" if any(s.asks_model for s in left) else "")
     )
     began, done, failures = time.monotonic(), 0, []
 

@@ -24,6 +24,7 @@ from studies.errors import Misuse
 from studies.processes import Tell
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
+from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.random_steps import RandomSteps
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
@@ -47,7 +48,7 @@ class Spec:
         seed: Of the problem's instance and of the sampler.
         trials: How many.
         asks: What the sampler asks: a model's name, ``random steps``, or ``""``.
-        llm, model: Where that model is, as in ``--llm`` and ``--model``; None for random steps.
+        llm, model: Where that model is, as in ``--llm`` and ``--model``.
         registry: Where samplers of a registry are.
     """
 
@@ -59,6 +60,11 @@ class Spec:
     llm: str | None = None
     model: str | None = None
     registry: Path | None = None
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the sampler asks a language model, and not random steps."""
+        return self.asks not in ("", RANDOM_STEPS)
 
     @property
     def key(self) -> Key:
@@ -128,12 +134,12 @@ def run(spec: Spec) -> Result:
     row = entry(spec.sampler, spec.registry)
     chat: Chat | None = None
     if row.uses_llm:
-        chat = RandomSteps() if spec.llm is None else _open(spec.llm, spec.model)
+        chat = _open(spec.llm, spec.model) if spec.asks_model else RandomSteps()
     return carry_out(spec, problem, row.build(problem, spec.seed, chat))
 
 
 @lru_cache(maxsize=1)
-def _open(llm: str, model: str | None) -> Chat:
+def _open(llm: str | None, model: str | None) -> Chat:
     return open_llm(llm, model)
 
 

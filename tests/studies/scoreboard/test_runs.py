@@ -9,12 +9,15 @@ import pytest
 
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
+from studies.scoreboard import runs
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import with_failures
+from studies.scoreboard.random_steps import NAME
 from studies.scoreboard.random_steps import RandomSteps
 from studies.scoreboard.runs import carry_out
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results
+from studies.scoreboard.runs import run
 from studies.scoreboard.runs import Spec
 from studies.scoreboard.samplers import ENTRIES
 from tests.studies.scoreboard.made import bowl
@@ -100,6 +103,20 @@ def test_a_sampler_that_raises_keeps_what_it_reached() -> None:
 def test_a_model_that_is_away_is_no_result() -> None:
     with pytest.raises(ChatUnavailable):
         carry_out(spec(), bowl(), _Breaks(ChatUnavailable("away")))
+
+
+def test_a_model_that_only_the_environment_names_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_llm(llm: str | None, model: str | None) -> RandomSteps:
+        opened.append((llm, model))
+        return RandomSteps()
+
+    monkeypatch.setattr(runs, "open_llm", open_llm)
+    assert run(replace(spec("centaur", 14), asks="m", model="m")).asked > 0
+    assert opened == [(None, "m")]
+    assert run(replace(spec("centaur", 14), asks=NAME)).asked > 0
+    assert len(opened) == 1
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
