@@ -12,13 +12,9 @@ the server is the server's to wait for: its clients only see a slow answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-import logging
 import socket
 import threading
-import time
-from typing import Any
 from typing import TypeVar
 import warnings
 
@@ -28,19 +24,16 @@ from optuna.storages import BaseStorage
 from optuna.storages import get_storage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import run_grpc_proxy_server
-from optuna.trial import TrialState
 
 from objective.heartbeat import AttributeHeartbeat
-from objective.patient import again
 from objective.patient import LONGEST_PAUSE
-from objective.patient import PATIENCE
-from objective.patient import was_finished
+from objective.patient import Patient
+from objective.patient import repeating
+from objective.patient import SHORTEST_PAUSE
 from objective.storage_kinds import kind_of
 from objective.storage_kinds import KINDS
 from objective.storage_kinds import StorageError
 
-
-_logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 13000  # Optuna's
 _THREADS = 10  # calls that are served at the same time; Optuna's default
@@ -48,111 +41,39 @@ _THREADS = 10  # calls that are served at the same time; Optuna's default
 _T = TypeVar("_T")
 
 
-class PatientProxy(AttributeHeartbeat, GrpcStorageProxy):
+# A study or a trial may be made twice this way: the second study has the first one's name and is
+# refused, and a surplus trial waits and nobody asked for it.
+@repeating("create_new_study", "create_new_trial", "set_trial_param", "get_all_trials")
+class PatientProxy(AttributeHeartbeat, Patient, GrpcStorageProxy):
     """The client; see the module.
 
     Args:
-        host, port: Of the server.
-        patience: Seconds that it may be away; may be changed.
-        kwargs: Of `AttributeHeartbeat`.
+        kwargs: Of `AttributeHeartbeat`, `Patient` and `optuna.storages.GrpcStorageProxy`.
     """
 
-    def __init__(self, *, host: str, port: int, patience: float = PATIENCE, **kwargs: Any) -> None:
-        self.patience = patience
-        self._away_since: float | None = None
-        self._outage = threading.Lock()
-        super().__init__(host=host, port=port, **kwargs)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        del state["_outage"]
-        return state
-
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        self._outage = threading.Lock()
-        super().__setstate__(state)
-
-    def hurry(self) -> None:
-        """Wait no longer, from now on."""
-        self.patience = 0.0
-
     def _outlast(self, call: Callable[[], _T], look: Callable[[], _T | None] | None = None) -> _T:
-        """Make a call until the server has answered it.
-
-        ``look`` tells what a call did whose answer was lost; without it, the call may be made
-        twice.
+        """As it is inherited.
 
         Raises:
             StorageInternalError: What the server or its absence leads to, as a database would.
         """
         import grpc
 
-        pause = 0.1
-        cut_off = False
+        pause = SHORTEST_PAUSE
         while True:
             try:
-                if cut_off and look is not None and (done := look()) is not None:
-                    return done
                 answer = call()
             except grpc.RpcError as error:
                 where = f"the storage at grpc://{self._host}:{self._port}"
                 what = f"{where}: {error.details() or error.code().name}"
-                if error.code() != grpc.StatusCode.UNAVAILABLE or not self._may_wait(what):
+                if error.code() != grpc.StatusCode.UNAVAILABLE or not self._wait(what, pause):
                     raise StorageInternalError(what) from None
-                cut_off = True
-                time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._is_back()
                 return answer
-
-    def _may_wait(self, what: str) -> bool:
-        with self._outage:
-            now = time.monotonic()
-            if self._away_since is None:
-                self._away_since = now
-                if self.patience > 0:
-                    _logger.warning("waiting for %s", what)
-            return now < self._away_since + self.patience
-
-    def _is_back(self) -> None:
-        with self._outage:
-            if self._away_since is not None:
-                self._away_since = None
-                self.forget_beats()
-                if self.patience > 0:
-                    _logger.warning("the storage is back")
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """As Optuna's; true also if it was done by a call whose answer was lost."""
-        return self._outlast(
-            lambda: GrpcStorageProxy.set_trial_state_values(self, trial_id, state, values),
-            lambda: was_finished(self, trial_id, state, values),
-        )
-
-    # A study or a trial may be made twice this way: the second study has the first one's name and
-    # is refused, and a surplus trial waits and nobody asked for it.
-    create_new_study = again(GrpcStorageProxy.create_new_study)
-    create_new_trial = again(GrpcStorageProxy.create_new_trial)
-    set_study_user_attr = again(GrpcStorageProxy.set_study_user_attr)
-    set_study_system_attr = again(GrpcStorageProxy.set_study_system_attr)
-    set_trial_param = again(GrpcStorageProxy.set_trial_param)
-    set_trial_user_attr = again(GrpcStorageProxy.set_trial_user_attr)
-    set_trial_system_attr = again(GrpcStorageProxy.set_trial_system_attr)
-    set_trial_intermediate_value = again(GrpcStorageProxy.set_trial_intermediate_value)
-    get_all_studies = again(GrpcStorageProxy.get_all_studies)
-    get_study_id_from_name = again(GrpcStorageProxy.get_study_id_from_name)
-    get_study_name_from_id = again(GrpcStorageProxy.get_study_name_from_id)
-    get_study_directions = again(GrpcStorageProxy.get_study_directions)
-    get_study_user_attrs = again(GrpcStorageProxy.get_study_user_attrs)
-    get_study_system_attrs = again(GrpcStorageProxy.get_study_system_attrs)
-    get_trial = again(GrpcStorageProxy.get_trial)
-    get_all_trials = again(GrpcStorageProxy.get_all_trials)
-    get_trial_id_from_study_id_trial_number = again(
-        GrpcStorageProxy.get_trial_id_from_study_id_trial_number
-    )
+            if look is not None and (done := look()) is not None:
+                return done
 
 
 def check_grpc() -> None:

@@ -56,6 +56,7 @@ from objective.heartbeat import AttributeHeartbeat
 from objective.heartbeat import BEAT
 from objective.heartbeat import BeatingJournal
 from objective.patient import PATIENCE
+from objective.patient import Patient
 from objective.patient import PatientStorage
 from objective.proxy import check_grpc
 from objective.proxy import DEFAULT_PORT
@@ -218,7 +219,7 @@ def worker_is_here(mark: Sequence[Any]) -> bool | None:
 def hurry(storage: BaseStorage) -> None:
     """Wait no longer for a database that is away: somebody wants this process to end."""
     backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, (PatientStorage, PatientProxy)):
+    if isinstance(backend, Patient):
         backend.hurry()
 
 
