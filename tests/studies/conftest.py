@@ -25,6 +25,7 @@ import pytest
 from objective import DataSet
 from objective import Surrogate
 from objective import Testbed
+from objective.sandbox import find_sandbox
 from studies.cli import main
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
@@ -33,6 +34,12 @@ from tests.toy_testbed import write_testbed
 
 
 SECONDS = 90.0  # for what has to happen at all
+
+# What a model has written is never run without a sandbox: where the system offers none, there is
+# nothing but the refusal to test, which tests/objective/test_sandbox.py does everywhere.
+needs_sandbox = pytest.mark.skipif(
+    find_sandbox() is None, reason="neither bubblewrap nor unshare works on this system"
+)
 
 # Trains by sleeping. DEPTH = 8 needs too much memory; the best is DEPTH = 5, LR = 1e-3.
 TRAIN = """\
@@ -108,6 +115,36 @@ def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
+
+
+class Gate:
+    """Lets a testbed's first trainings through, and holds later ones until it is opened.
+
+    A test that waits until a trial trains sees it then, however busy the machine is.
+
+    Args:
+        testbed: The folder.
+        through: How many trainings end as they would.
+    """
+
+    def __init__(self, testbed: Path, through: int) -> None:
+        self._shut = testbed.parent / "gate-is-shut"
+        self._shut.touch()
+        begun = testbed.parent / "trainings"
+        hold = f"""\
+import os
+
+with open({str(begun)!r}, "a") as begun:
+    begun.write(".")
+while os.path.getsize({str(begun)!r}) > {through} and os.path.exists({str(self._shut)!r}):
+    time.sleep(0.05)
+"""
+        train = testbed / "train.py"
+        before, end, after = train.read_text().partition("if DEPTH == 8:")
+        train.write_text(before + hold + end + after)
+
+    def open(self) -> None:
+        self._shut.unlink()
 
 
 class Cli:

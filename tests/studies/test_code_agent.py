@@ -25,7 +25,6 @@ import pytest
 
 from objective import Testbed
 from objective.sandbox import BUBBLEWRAP
-from objective.sandbox import find_sandbox
 from objective.sandbox import SandboxError
 from objective.storage import artifact_folder
 from objective.storage import claim
@@ -49,16 +48,13 @@ from studies.code_prompt import log_tail
 from studies.code_sources import Sources
 from studies.errors import Failed
 from studies.study import StudyConflict
+from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert
 from tests.studies.scripted import make_testbed
 from tests.studies.scripted import ScriptedChat
 from tests.studies.scripted import TRAIN
 
-
-needs_sandbox = pytest.mark.skipif(
-    find_sandbox() is None, reason="neither bubblewrap nor unshare works on this system"
-)
 
 WALL_SECONDS = 5.0
 

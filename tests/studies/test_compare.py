@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
-from objective.sandbox import find_sandbox
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.compare import parse_seeds
@@ -33,6 +32,7 @@ from tests.samplers.llm.conftest import Answer
 from tests.samplers.llm.conftest import LoopbackServer
 from tests.samplers.llm.conftest import reply
 from tests.studies.conftest import Cli
+from tests.studies.conftest import needs_sandbox
 from tests.studies.conftest import until
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
@@ -236,7 +236,7 @@ def test_the_code_agent_has_the_same_budget_and_ends_even_if_all_its_proposals_a
     assert spec.budget == Budget(AGENT_TRIALS * 20, 100.0, 5.0, True)
 
 
-@pytest.mark.skipif(find_sandbox() is None, reason="nothing isolates a process here")
+@needs_sandbox
 def test_the_code_agent_is_compared_beside_the_others(
     cli: Cli, server: LoopbackServer, tmp_path: Path
 ) -> None:

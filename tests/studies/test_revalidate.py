@@ -14,7 +14,6 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 import pytest
 
-from objective.sandbox import find_sandbox
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.budget import is_evaluated
@@ -28,6 +27,8 @@ from studies.revalidate import Work
 from studies.study import run_study
 from studies.study import StudySpec
 from tests.studies.conftest import Cli
+from tests.studies.conftest import Gate
+from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
 from tests.studies.scripted import ScriptedChat
@@ -178,7 +179,7 @@ def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: 
     assert all(t.user_attrs["status"] in ("ok", "oom") for t in again.trials)
 
 
-@pytest.mark.skipif(find_sandbox() is None, reason="nothing isolates a process here")
+@needs_sandbox
 def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/code.db"
     spec = AgentSpec(
@@ -198,13 +199,15 @@ def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: P
 
 
 def test_after_kill_9_the_killed_repetition_is_run_again(cli: Cli, testbed: Path) -> None:
+    gate = Gate(testbed, through=3)  # two trials and a repetition
     url = cli.storage
-    budget = Budget(trials=2, train_seconds=1.0)
+    budget = Budget(trials=2, train_seconds=0.05)
     run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed))
     process = cli.start("revalidate", "--repeats", 2, "--workers", 1)
     cli.wait_until_runs("s-revalidated", 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    gate.open()
     work = Work(url, "s", None)
     trials = repeat(work, 2).trials
     ended = [t for t in trials if is_evaluated(t)]
