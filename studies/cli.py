@@ -63,7 +63,7 @@ def main() -> NoReturn:
         # The reader (head, say) has seen enough; Python would complain when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except Exception as error:
+    except Exception as error:  # `explain` raises what nobody foresaw, with its traceback
         message, status = explain(error)
         print(f"error: {message}", file=sys.stderr)
     sys.exit(status or 0)

@@ -204,7 +204,7 @@ def work(job: Job, connection: Connection, on_stop: str | None) -> None:
         connection.send(Event(job.name, "done"))
     except (KeyboardInterrupt, BrokenPipeError):
         raise SystemExit(1) from None
-    except Exception as error:
+    except Exception as error:  # the command can tell of nothing that ends with this process
         try:
             message, status = explain(error)
         except Exception:  # nobody foresaw it, says `explain`: then the traceback is what helps
