@@ -22,7 +22,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.storage import prepare
+from objective.storage import take
 from objective.storage import WORKER
 from objective.storage import worker_is_here
 from objective.storage import worker_mark
@@ -142,10 +142,8 @@ def tell_kept(study: optuna.Study, results: Results) -> list[int]:
                 and t.state == TrialState.WAITING
                 and t.params == result.params
             ]
-            if copies:
-                prepare(study, copies[-1])
-                if study._storage.set_trial_state_values(copies[-1]._trial_id, TrialState.RUNNING):
-                    told += _tell(study, copies[-1], result)
+            if copies and take(study, copies[-1]):
+                told += _tell(study, copies[-1], result)
         results.drop(result.study, result.trial)
     return told
 

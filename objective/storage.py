@@ -3,12 +3,15 @@
 How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
 trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
 FAIL and queues its parameters again (:class:`RetryKilled`, which keeps CMA-ES's marks on it). That
-takes a minute, which is right for another machine behind a slow network and
-too long for somebody who killed a run and starts it again. So a trial also says which process
-runs it (:func:`claim`), and :func:`reclaim` does the same at once for processes of this machine
-that no longer exist. Both are written before a trial is set running (:func:`prepare`): there is no
-moment at which a worker could die and leave a running trial that nobody finds. Storages that Optuna
-gives no heartbeats have ours (`objective.heartbeat`).
+takes a minute, which is right for another machine behind a slow network and too long for somebody
+who killed a run and starts it again. So a trial also says which process runs it (:func:`claim`),
+and :func:`reclaim` does the same at once for processes of this machine that no longer exist.
+Storages that Optuna gives no heartbeats have ours (`objective.heartbeat`).
+
+:func:`take` writes the first heartbeat before it sets a trial running: there is no moment at which
+a worker could die and leave a running trial that nobody finds. It writes which process runs the
+trial afterwards: of several that try at the same moment only one may say so, or the winner's trial
+would be failed when a loser ends.
 """
 
 from __future__ import annotations
@@ -191,12 +194,19 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     return FileSystemArtifactStore(base_path=path)
 
 
-def prepare(study: optuna.Study, waiting: FrozenTrial) -> None:
-    """Let a waiting trial that is about to be set running be found if this process dies."""
+def take(study: optuna.Study, waiting: FrozenTrial) -> bool:
+    """Set a waiting trial running; False if another process was faster."""
     storage = study._storage
-    if is_heartbeat_enabled(storage):
-        storage.record_heartbeat(waiting._trial_id)  # type: ignore[attr-defined]
-    storage.set_trial_system_attr(waiting._trial_id, WORKER, worker_mark(waiting.number))
+    trial_id = waiting._trial_id
+    try:
+        if is_heartbeat_enabled(storage):
+            storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
+        taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        if taken:
+            storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
+    except UpdateFinishedTrialError:
+        return False  # It is even done with it.
+    return taken
 
 
 def claim(trial: optuna.Trial) -> None:

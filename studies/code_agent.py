@@ -60,6 +60,7 @@ from objective.storage import artifact_folder
 from objective.storage import claim
 from objective.storage import open_artifacts
 from objective.storage import open_storage
+from objective.storage import take
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
@@ -96,7 +97,6 @@ from studies.gate import GateError
 from studies.loop import alone
 from studies.loop import evaluate
 from studies.loop import recover
-from studies.loop import take
 from studies.loop import Watch
 from studies.study import drop_none
 from studies.study import note_facts

@@ -47,9 +47,9 @@ from objective.objective import ArtifactError
 from objective.results import Results
 from objective.results import tell_kept
 from objective.storage import hurry
-from objective.storage import prepare
 from objective.storage import reclaim
 from objective.storage import requeue
+from objective.storage import take
 from studies.budget import Budget
 from studies.budget import is_ok
 from studies.errors import Failed
@@ -210,15 +210,6 @@ def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenT
             fail_stale_trials(study)
             changed += stale
     return study.get_trials(deepcopy=False) if changed else trials
-
-
-def take(study: optuna.Study, waiting: FrozenTrial) -> bool:
-    """Set a waiting trial running; False if another process was faster."""
-    try:
-        prepare(study, waiting)
-        return study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-    except optuna.exceptions.UpdateFinishedTrialError:
-        return False  # It is even done with it.
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from objective.sandbox import require_sandbox
 from objective.storage import artifact_folder
 from objective.storage import open_artifacts
 from objective.storage import open_storage
+from objective.storage import take
 from studies import options
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -45,7 +46,6 @@ from studies.facts import best_trial
 from studies.loop import alone
 from studies.loop import evaluate
 from studies.loop import recover
-from studies.loop import take
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs

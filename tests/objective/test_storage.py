@@ -31,7 +31,9 @@ from objective.patient import PatientStorage
 from objective.storage import artifact_folder
 from objective.storage import claim
 from objective.storage import MAX_RETRY
+from objective.storage import take
 from objective.storage import unqueued
+from objective.storage import worker_mark
 from tests.conftest import make_mariadb
 
 
@@ -148,6 +150,21 @@ def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: P
     running, fail, waiting = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
     assert states == [running, running, running, fail, fail, running, waiting, waiting]
     assert study.trials[6].params == study.trials[3].params
+
+
+def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}/s.log"))
+    study.enqueue_trial({"x": 0.5})
+    [waiting] = study.trials
+    assert take(study, waiting)
+    mark = worker_mark(waiting.number)
+    monkeypatch.setattr(storage_module, "_machine", lambda: "elsewhere")
+    assert not take(study, waiting)
+    [trial] = study.trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.system_attrs[storage_module.WORKER] == mark != worker_mark(trial.number)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
