@@ -24,9 +24,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 
-BEAT = (
-    "autoresearch:beat"  # system attribute of a trial: seconds since 1970, by its worker's clock
-)
+# System attribute of a trial: seconds since 1970, by its worker's clock.
+BEAT = "autoresearch:beat"
 _OLD_SECONDS = 3600.0  # of a beat that nobody needs to watch, and more than clocks differ
 
 StaleCallback = Callable[["optuna.Study", FrozenTrial], None]

@@ -157,7 +157,7 @@ def _train(metric: int, nonce: str, train_seconds: float | None, memory_mb: int 
         if os.path.exists("prepare.py"):
             _set_up_prepare(metric, nonce, train_seconds)
         runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
-    except Exception as error:
+    except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import socket
 import threading
+from typing import Any
 from typing import TypeVar
 import warnings
 
@@ -100,10 +101,15 @@ def check_served(url: str) -> None:
             raise StorageError(f"A storage to serve must be a database, but {kind.name} {reason}.")
 
 
-def _announce(host: str, port: int, say: Callable[[str], None]) -> None:
+def quietly(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Call what Optuna calls experimental, without being told so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        client = GrpcStorageProxy(host=host, port=port)
+        return call(*args, **kwargs)
+
+
+def _announce(host: str, port: int, say: Callable[[str], None]) -> None:
+    client = quietly(GrpcStorageProxy, host=host, port=port)
     client.wait_server_ready()
     client.close()
     say(f"grpc://{host}:{port}")
@@ -144,11 +150,5 @@ def serve(
         served.get_all_trials(study._study_id, deepcopy=False)
     address = f"[{host}]" if v6 else host
     threading.Thread(target=_announce, args=(address, port, say), daemon=True).start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        run_grpc_proxy_server(
-            served,
-            host=address,
-            port=port,
-            thread_pool=ThreadPoolExecutor(max_workers=threads),
-        )
+    pool = ThreadPoolExecutor(max_workers=threads)
+    quietly(run_grpc_proxy_server, served, host=address, port=port, thread_pool=pool)

@@ -31,13 +31,10 @@ import sqlite3
 import sys
 import time
 from typing import Any
-from typing import TypeVar
 import uuid
-import warnings
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.exceptions import ExperimentalWarning
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -64,6 +61,7 @@ from objective.patient import PatientStorage
 from objective.proxy import check_grpc
 from objective.proxy import DEFAULT_PORT
 from objective.proxy import PatientProxy
+from objective.proxy import quietly
 from objective.storage_kinds import journal_path
 from objective.storage_kinds import parse
 from objective.storage_kinds import StorageError as StorageError
@@ -75,8 +73,6 @@ _KILLS = "autoresearch:kills"  # system attribute: how often they have killed, o
 WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 _SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
-
-_T = TypeVar("_T")
 
 
 def open_storage(
@@ -109,7 +105,7 @@ def open_storage(
     beating = {
         "heartbeat_interval": heartbeat_interval,
         "grace_period": grace_period,
-        "heartbeat_stale_trial_callback": _quietly(RetryKilled),
+        "heartbeat_stale_trial_callback": quietly(RetryKilled),
     }
     journal = journal_path(url)
     if journal is not None:
@@ -133,7 +129,7 @@ def open_storage(
     deadline = time.monotonic() + wait
     for attempt in itertools.count():
         try:
-            storage = _quietly(
+            storage = quietly(
                 open_database,
                 parsed.render_as_string(hide_password=False),
                 engine_kwargs=dict(engine_kwargs),
@@ -350,14 +346,7 @@ def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """See `RetryKilled`."""
-    _quietly(RetryKilled)(study, trial)
-
-
-def _quietly(make: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-    """Make what Optuna calls experimental, without being told so."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return make(*args, **kwargs)
+    quietly(RetryKilled)(study, trial)
 
 
 def _machine() -> str:
@@ -385,7 +374,7 @@ def _open_proxy(
     check_grpc()
     if url.host is None:
         raise StorageError(f"A proxy must be grpc://HOST:PORT, but got {_shown(url)}.")
-    proxy = _quietly(
+    proxy = quietly(
         PatientProxy, host=url.host, port=url.port or DEFAULT_PORT, patience=wait, **beating
     )
     try:

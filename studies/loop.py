@@ -311,8 +311,6 @@ def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:
             return False
         storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
         RetryHeartbeatStaleTrialCallback()(study, trial)
-    except (
-        Exception
-    ):  # the storage is what failed: the next process finds the trial and repeats it
+    except Exception:  # the storage is what failed: the next process finds the trial, repeats it
         pass
     return True
