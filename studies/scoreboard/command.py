@@ -212,6 +212,8 @@ def _carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) -
         nonlocal done
         for event in events:
             if event.kind == "said":
+                if not done:
+                    _keep_command(results.path.parent)
                 result: Result = event.what
                 results.add(result)
                 done += 1
@@ -226,11 +228,10 @@ def _carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) -
     stop_by_signal()
     try:
         with bar:
-            run_jobs([Job(str(i), work, s) for i, s in enumerate(shares)], workers, watch)
+            jobs = [Job(str(i), work, s) for i, s in enumerate(shares)]
+            run_jobs(jobs, workers, watch, modules=[work.__module__])
     finally:
         results.tidy()
-        if done:
-            _keep_command(results.path.parent, done)
     if failures:
         raise Failed(f"{failures[0]}; {done} runs are kept, the same command again goes on")
 
@@ -253,8 +254,8 @@ def _seconds(specs: Sequence[Spec]) -> float:
     return sum(s.trials * entry(s.sampler, s.registry).milliseconds / 1000 for s in specs)
 
 
-def _keep_command(folder: Path, runs: int) -> None:
-    """Keep what made some of the runs; a command that went on with its own work is one."""
+def _keep_command(folder: Path) -> None:
+    """Keep with what the runs are made; a command that goes on with its own work is one."""
     row = {
         "date": time.strftime("%Y-%m-%d"),
         "command": options.this_command(),
@@ -262,15 +263,12 @@ def _keep_command(folder: Path, runs: int) -> None:
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
     }
     rows = _commands(folder)
-    same = next((r for r in rows if {**r, "runs": ""} == {**row, "runs": ""}), None)
-    if same is None:
-        rows.append({**row, "runs": str(runs)})
-    else:
-        same["runs"] = str(int(same["runs"]) + runs)
+    if row in rows:
+        return
     with (folder / _MADE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*row, "runs"], lineterminator="\n")
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([*rows, row])
 
 
 def _versions() -> str:

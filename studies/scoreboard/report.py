@@ -113,11 +113,10 @@ def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[s
             ("problem", *_heading(board, n)),
             [(name, *_regrets(board, name, n)) for name in board.problems],
         )
-    lines += ["", "## How this was made", ""]
+    lines += ["", "## How this was made", "", _HOW, ""]
     for command in commands:
         lines += [
-            f"{command['date']}, {command['runs']} runs, {command['machine']}; "
-            f"{command['versions']}:",
+            f"{command['date']}, {command['machine']}; {command['versions']}:",
             "",
             f"    {command['command']}",
             "",
@@ -132,6 +131,7 @@ _COSTS = (
     "repeated a trial or could not be used, and the base method's proposal was run."
 )
 _PROBLEMS = "Median normalized regret of the seeds; the lowest of each line is bold."
+_HOW = "Each command added the runs that were not there yet."
 _COST_COLUMNS = {
     "sampler": "sampler",
     "runs": "runs",
@@ -259,10 +259,10 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
         Section(
             "How",
             "How this was made",
-            "",
+            _HOW,
             "".join(
-                f"<p>{escape(c['date'])}, {escape(c['runs'])} runs, {escape(c['machine'])}; "
-                f"{escape(c['versions'])}:</p><pre>{escape(c['command'])}</pre>"
+                f"<p>{escape(c['date'])}, {escape(c['machine'])}; {escape(c['versions'])}:</p>"
+                f"<pre>{escape(c['command'])}</pre>"
                 for c in commands
             ),
         ),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
+import shlex
 import signal
 
 import pytest
@@ -31,6 +32,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in found]
 
 
+def commands(folder: Path) -> list[dict[str, str]]:
+    with (folder / "commands.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
     done = cli("scoreboard", *SMALL)
     assert done.returncode == 0, done.stderr
@@ -51,9 +57,8 @@ def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
     assert again.returncode == 0
     assert (folder / "runs.csv").read_bytes() == before
     assert "are left, in" not in again.stderr
-    with (folder / "commands.csv").open(newline="") as file:
-        (made,) = csv.DictReader(file)
-    assert made["runs"] == "12"
+    (made,) = commands(folder)
+    assert made["command"].endswith(shlex.join(SMALL))
     assert "coco-experiment" in made["versions"]
 
     facts = json.loads(cli("scoreboard", "--report", "--json", "--out", "board").stdout)
@@ -75,6 +80,8 @@ def test_a_command_that_was_killed_goes_on(cli: Cli) -> None:
     found = {r.key: r for r in read(path)}
     assert all(found[r.key] == r for r in kept)
     assert {key[3] for key in found} >= {0, 1}
+    made = [row["command"].partition(" scoreboard ")[2] for row in commands(path.parent)]
+    assert made == [shlex.join(long), shlex.join(SMALL)]
 
 
 def test_processes_share_the_runs_and_change_nothing(cli: Cli) -> None:

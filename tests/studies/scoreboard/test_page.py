@@ -28,7 +28,7 @@ def test_every_plot_is_drawn_and_samplers_can_be_hidden(page: Page, tmp_path: Pa
             [("random", "", 200), ("tpe", "", 200), ("centaur", HOSTILE, 200), ("gp", "", 50)]
         )
     ]
-    command = {"date": "d", "runs": "24", "machine": "m", "versions": "v", "command": HOSTILE}
+    command = {"date": "d", "machine": "m", "versions": "v", "command": HOSTILE}
     file = tmp_path / "page.html"
     file.write_text(page_of(Board(rows), [50, 200], [command]), encoding="utf-8")
     asked: list[str] = []
