@@ -3,8 +3,9 @@
 A running trial carries an attribute that its worker changes now and then. Who looks for dead
 workers remembers when it first saw the present value: unchanged for longer than the grace period,
 the trial is stale. So no two machines have to agree on the time, and a worker is never declared
-dead at first sight, unless its last beat is hours old. The price is that a death on another machine
-is noticed at the second look, a training later at worst, or after the grace period by whoever waits.
+dead at first sight, unless its last beat is hours old. The price is that a death on another
+machine is noticed at the second look, a training later at worst, or after the grace period by
+whoever waits.
 
 Optuna does the rest (`optuna.storages.fail_stale_trials`), as for its own heartbeats.
 """

@@ -89,8 +89,9 @@ def open_storage(
 
     Args:
         url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for,
-            ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or ``grpc://HOST:PORT``
-            of `objective.proxy`. What each supports: `objective.storage_kinds`.
+            ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or
+            ``grpc://HOST:PORT`` of `objective.proxy`. What each supports:
+            `objective.storage_kinds`.
         must_exist: Refuse to make a new file (for commands that only read).
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that

@@ -198,22 +198,25 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
+def serve_storage(url: str, port: int) -> subprocess.Popen[str]:
+    """Start a gRPC proxy for a database at a port, and wait until it says so."""
+    command = ["-m", "studies", "serve-storage", url, "--port", str(port)]
+    server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None and f"grpc://127.0.0.1:{port}" in server.stdout.readline()
+    return server
+
+
 Serve = Callable[[str, int], subprocess.Popen[str]]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a server for a URL at a port, and wait until it says so."""
+    """`serve_storage`, for as long as the test lasts."""
     servers = []
 
     def start(url: str, port: int) -> subprocess.Popen[str]:
-        command = ["-m", "studies", "serve-storage", url, "--port", str(port)]
-        server = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        servers.append(server)
-        assert server.stdout is not None and f"grpc://127.0.0.1:{port}" in server.stdout.readline()
-        return server
+        servers.append(serve_storage(url, port))
+        return servers[-1]
 
     yield start
     for server in servers:

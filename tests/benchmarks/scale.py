@@ -10,9 +10,10 @@ autoresearch study; language models are scripted. Four tables:
   own samplers under `Study.optimize` and of ours, and of both under `studies.loop.StudyLoop`; the
   mean of ``--trials`` trials after a warm-up, so that CMA-ES is in its stride.
 - *Workers.* Processes that share a study, claiming trials freely, as workers on several machines
-  do, or in turns, as those of one machine; directly or by `serve-storage`. Trials a second are from the first start to the last end,
-  of a machine that may have other work; so the processor's time is told too, of the workers and of
-  the server, and what the server's connections were waiting for, looked at every 50 ms.
+  do, or in turns, as those of one machine; directly or by `serve-storage`. Trials a second are from
+  the first start to the last end, of a machine that may have other work; so the processor's time is
+  told too, of the workers and of the server, and what the server's connections were waiting for,
+  looked at every 50 ms.
 - *Heartbeats.* The processor's time of one.
 - *Stored trials.* The processor's time of one more trial in a study that has many. The last 200 of
   them are CMA-ES's own, with its state; the others are random. SMAC is measured to 1,000.
@@ -32,6 +33,7 @@ from dataclasses import replace
 import multiprocessing
 import os
 from pathlib import Path
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,6 +61,7 @@ from studies.methods import METHODS
 from studies.methods import Setup
 from tests.conftest import free_port
 from tests.conftest import PostgresServer
+from tests.conftest import serve_storage
 from tests.samplers.scripted import SchemaChat
 
 from .smac_cost import cost
@@ -139,7 +142,7 @@ def server() -> Iterator[Server]:
         yield running
     finally:
         running.stop("immediate")
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        shutil.rmtree(folder)
 
 
 # --- Round trips --------------------------------------------------------------------------------
@@ -290,10 +293,7 @@ def share(pg: Server, method: str, workers: int, trials: int, way: str) -> Share
 
 def _serve(url: str) -> tuple[str, subprocess.Popen[str]]:
     port = free_port()
-    command = [sys.executable, "-m", "studies", "serve-storage", url, "--port", str(port)]
-    gate = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert gate.stdout is not None and gate.stdout.readline()
-    return f"grpc://127.0.0.1:{port}", gate
+    return f"grpc://127.0.0.1:{port}", serve_storage(url, port)
 
 
 def _cpu(process: subprocess.Popen[str] | None) -> float:
@@ -352,10 +352,10 @@ def beat_table(pg: Server) -> list[str]:
         "| way | ms of the processor a heartbeat: worker | PostgreSQL | proxy |",
         "|---|---|---|---|",
     ]
-    for way in ("direct", "by gRPC"):
+    for way in ("direct", _PROXY):
         url = pg.database()
         optuna.create_study(storage=open_storage(url), study_name="s").ask()
-        where, gate = _serve(url) if way != "direct" else (url, None)
+        where, gate = _serve(url) if way == _PROXY else (url, None)
         study = optuna.load_study(study_name="s", storage=open_storage(where))
         storage: Any = study._storage
         trial_id = study.get_trials(deepcopy=False)[0]._trial_id
