@@ -89,6 +89,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|Memory allocation (?:still )?failed|failed to allocate",
     re.I,
 )
+# A fork that met a limit on processes. Many processes may say so at once, line by line.
+_NO_PROCESS = re.compile(r"BlockingIOError: .*Resource temporarily unavailable")
 # What a lack of memory looks like where something else reports it; only believed under a limit.
 _STARVED = re.compile(
     r"can't start new thread|Resource temporarily unavailable|(?:failed to|cannot) map"
@@ -556,9 +558,9 @@ def _classify_failure(output: _Output, returncode: int, limits: Limits) -> tuple
     if match := _OUT_OF_MEMORY.search(said):
         line = next(line for line in said.splitlines() if match[0] in line)
         return "oom", f"out of memory{limit}: {line}"
-    # A fork that fails this way met a limit on processes, not on memory.
-    starved = limits.memory_mb is not None and not exception.startswith("BlockingIOError")
-    if starved and (match := _STARVED.search(said)):
+    if match := _NO_PROCESS.search(said):
+        return "crash", match[0]
+    if limits.memory_mb is not None and (match := _STARVED.search(said)):
         return "oom", f"out of memory{limit}: {match[0]}"
     if returncode == -signal.SIGKILL:
         return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"

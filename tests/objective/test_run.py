@@ -339,6 +339,14 @@ def test_a_limit_below_what_the_interpreter_needs_is_out_of_memory(
     assert f"(limit {memory_mb} MB)" in result.reason
 
 
+def test_forks_beyond_the_limit_on_processes_are_no_lack_of_memory(run: Run) -> None:
+    # Processes that fail at once print their tracebacks line by line into each other's.
+    line = "BlockingIOError: [Errno 11] Resource temporarily unavailable"
+    tangled = f"Traceback (most recent call last):\n{line}\nTraceback (most recent call last):\n  os.fork()"
+    result = run(f"print({tangled!r})\nexit(1)", memory_mb=300)
+    assert (result.status, result.reason) == ("crash", line)
+
+
 def test_a_flood_of_output_is_cut_in_the_middle(run: Run) -> None:
     result = run(
         "print('first')\nfor i in range(10**4): print('x' * 1000)\n" + GOOD, log_bytes=10**5
