@@ -1,10 +1,7 @@
 """Workers on a Dask cluster: of this machine, of SLURM's jobs, or one that is there already.
 
-Dask brings workers up, notices when one is lost, and gives its task to another. A task does
-nothing itself but to keep a process (`supervise`), in which `studies.study.run_study` works on the
-study as any other worker does, so that it can be stopped by signals, and a training that takes the
-process down leaves Dask's worker alone. Process and task hold the ends of a pipe: the process ends,
-and puts its trial back, when the task's end closes, however that came about.
+Dask brings workers up, notices when one is lost, and gives its task to another
+(`studies.dask_worker` is that task).
 
 The rules for lost workers are those of `studies.study.share_work`, whatever starts them. On our own
 clusters Dask gives a task of a lost worker to another one by itself (a few times: its
@@ -28,19 +25,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 import logging
-import multiprocessing
-from multiprocessing.connection import Connection
 import os
 from pathlib import Path
 import queue
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from typing import Any
 from typing import TYPE_CHECKING
@@ -56,6 +47,10 @@ from objective.storage_kinds import journal_path
 from objective.storage_kinds import parse
 from samplers._llm.chat import is_loopback
 from samplers._llm.chat import PRESETS
+from studies.dask_worker import RESOURCE
+from studies.dask_worker import supervise
+from studies.dask_worker import Task
+from studies.dask_worker import tell_processes
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.loop import Watch
@@ -68,8 +63,8 @@ from studies.processes import Job
 from studies.processes import on_stop
 from studies.processes import POLL_SECONDS
 from studies.processes import stop_if_told
-from studies.processes import stop_now
-from studies.processes import work
+from studies.slurm import slurm_cluster
+from studies.study import llm_named
 from studies.study import load_testbed
 from studies.study import open_study
 from studies.study import run_study
@@ -85,22 +80,6 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 SLURM = "slurm"
-# Each of our own Dask workers has one of it and each task takes one: a study's worker per machine.
-RESOURCE = "study"
-# Options of `dask_jobqueue.SLURMCluster` that `--cluster-option` may give, and how they are read.
-# Lists grow with each time that they are given.
-SLURM_OPTIONS: Mapping[str, type] = {
-    "queue": str,
-    "account": str,
-    "walltime": str,
-    "cores": int,
-    "memory": str,
-    "interface": str,
-    "log_directory": str,
-    "local_directory": str,
-    "job_extra_directives": list,
-    "job_script_prologue": list,
-}
 MARKER = "shared"  # a file in the folder of artifacts, by which workers know that it is the same
 
 _GONE = "the Dask scheduler is gone, and with it the workers; run the same command again to go on"
@@ -123,7 +102,7 @@ def run_cluster(
     Args:
         spec: The study.
         cluster: ``local``, ``slurm`` or a scheduler's address, such as ``tcp://10.0.0.1:8786``.
-        options: For SLURM, see `slurm_options`.
+        options: For SLURM, see `studies.slurm.slurm_options`.
         workers: How many.
         watch: Is given the study's trials whenever that may be news.
         say: Is given lines for people.
@@ -155,11 +134,10 @@ def within_reach(spec: StudySpec, afar: bool, workers: int) -> StudySpec:
     Raises:
         Misuse: If they could not.
     """
-    host = None if journal_path(spec.storage) else urlsplit(spec.storage).hostname
-    if afar and host is not None and is_loopback(f"tcp://{host}"):
+    if afar and journal_path(spec.storage) is None and is_loopback(spec.storage):
         raise Misuse(
-            f"--storage must be an address that the cluster's machines reach, but {host} is each"
-            " machine's own"
+            "--storage must be an address that the cluster's machines reach, but"
+            f" {urlsplit(spec.storage).hostname} is each machine's own"
         )
     folder = spec.artifacts or artifact_folder(spec.storage)
     spec = replace(
@@ -176,11 +154,7 @@ def within_reach(spec: StudySpec, afar: bool, workers: int) -> StudySpec:
 
 
 def _with_llm_afar(spec: StudySpec) -> StudySpec:
-    llm = spec.llm
-    if llm is None:
-        llm = os.environ.get("OPENAI_BASE_URL") or (
-            "openai" if os.environ.get("OPENAI_API_KEY") else "local"
-        )
+    llm = llm_named(spec.llm, spec.model)
     address = PRESETS[llm].base_url if llm in PRESETS else llm
     if not address.startswith(("http://", "https://")):
         raise Misuse(
@@ -207,77 +181,6 @@ def _absolute(storage: str) -> str:
     return url.set(database=str(Path(database).resolve())).render_as_string(hide_password=False)
 
 
-# SLURM ------------------------------------------------------------------------------------------
-
-
-def slurm_options(words: Sequence[str]) -> dict[str, Any]:
-    """Options of `dask_jobqueue.SLURMCluster` from words like ``queue=gpu``.
-
-    Raises:
-        Misuse: If one of them is none.
-    """
-    options: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        name = name.replace("-", "_")
-        kind = SLURM_OPTIONS.get(name)
-        if kind is None or not equals:
-            raise Misuse(
-                f"--cluster-option must be NAME=VALUE with one of {', '.join(SLURM_OPTIONS)}, but"
-                f" got {word!r}"
-            )
-        if kind is list:
-            options.setdefault(name, []).append(value)
-        elif kind is int and not value.isdecimal():
-            raise Misuse(f"--cluster-option {name} must be a number, but got {value!r}")
-        else:
-            options[name] = kind(value)
-    return options
-
-
-def slurm_script(options: Mapping[str, Any]) -> str:
-    """The script that each of SLURM's jobs would be, as dask-jobqueue writes it.
-
-    Only the address of the scheduler, which isn't there yet, is left open.
-
-    Raises:
-        Misuse: If it lacks something.
-    """
-    from dask_jobqueue.slurm import SLURMJob
-
-    address = "tcp://<insert-scheduler-address-here>:8786"
-    with _slurm_errors():
-        job = SLURMJob(address, name="dummy-name", **_slurm_arguments(options))
-    return str(job.job_script())
-
-
-def _slurm_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    import dask
-    import dask_jobqueue as dask_jobqueue  # its configuration
-
-    # One worker of the study a job, which has all the cores of the job.
-    configured = dask.config.get("jobqueue.slurm.worker-extra-args", [])
-    extra = [*configured, "--resources", f"{RESOURCE}=1"]
-    return {**options, "processes": 1, "worker_extra_args": extra}
-
-
-@contextmanager
-def _slurm_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        if "cores and memory" not in str(error):
-            raise
-        raise Misuse(
-            "--cluster slurm must know what a job needs: cores and memory in"
-            " ~/.config/dask/jobqueue.yaml, or --cluster-option cores=8 --cluster-option"
-            " memory=16GB"
-        ) from None
-
-
-# The command's side -----------------------------------------------------------------------------
-
-
 @dataclass
 class Site:
     """A Dask cluster that can be used.
@@ -294,7 +197,7 @@ class Site:
     marker: Path
     say: Callable[[str], None]
     cluster: SpecCluster | None = None
-    environments: Sequence[Mapping[str, str]] = field(default_factory=list)
+    environments: Sequence[Mapping[str, str]] = ()
 
     def run_jobs(
         self,
@@ -327,6 +230,21 @@ class Site:
             batch.stop()
 
 
+@dataclass
+class _Placed:
+    """A job that Dask has.
+
+    Attributes:
+        future: Its task.
+        at: The Dask worker that has it; None until the scheduler of our own cluster has chosen one.
+        begun: Whether it has said so.
+    """
+
+    future: Future
+    at: str | None
+    begun: bool = False
+
+
 class _Batch:
     """Jobs on their way through a cluster."""
 
@@ -335,58 +253,56 @@ class _Batch:
         self._jobs = jobs
         self._run = uuid.uuid4().hex
         self._starts: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self._at: dict[int, str] = {}  # job -> the Dask worker that has it
-        self._begun: set[int] = set()
         self._done = False  # whether a worker has found nothing more to do
         self._reminded = self._looked = -float("inf")
         self._waiting = list(range(len(jobs)))
-        self._futures: dict[int, Future] = {}
+        self._placed: dict[int, _Placed] = {}
         site.client.subscribe_topic(self._run, lambda event: self._starts.put(event[1]))
 
     def goes_on(self) -> bool:
         """Whether jobs run or wait."""
-        return bool(self._waiting or self._futures)
+        return bool(self._waiting or self._placed)
 
-    def _submit(self, number: int, where: Mapping[str, Any]) -> None:
+    def _submit(self, number: int, at: str | None = None) -> None:
         site = self._site
         environment = site.environments[number] if site.environments else {}
-        self._futures[number] = site.client.submit(
+        future = site.client.submit(
             supervise,
             Task(self._run, number, self._jobs[number], on_stop(), environment, site.marker),
             key=f"study-worker-{self._run}-{number}-{uuid.uuid4().hex}",
             pure=False,
-            **where,
+            workers=None if at is None else [at],
+            resources={RESOURCE: 1} if at is None else None,
         )
+        self._placed[number] = _Placed(future, at)
 
-    def _place(self) -> list[tuple[int, str]]:
+    def _place(self) -> list[tuple[int, str | None]]:
         """Give waiting jobs to Dask workers that have none; which jobs were lost with theirs.
 
         On a cluster of our own the scheduler does it, one to each worker.
         """
         if self._site.cluster is not None:
-            while self._waiting:
-                number = self._waiting.pop()
-                self._at.pop(number, None)
-                self._submit(number, {"resources": {RESOURCE: 1}})
+            for number in self._waiting:
+                self._submit(number)
+            self._waiting.clear()
             return []
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
         there = dask_workers(self._site.client)
-        lost = [(n, self._at[n]) for n in self._futures if self._at[n] not in there]
-        free = [address for address in there if address not in map(self._at.get, self._futures)]
+        lost = [(n, placed.at) for n, placed in self._placed.items() if placed.at not in there]
+        taken = {placed.at for placed in self._placed.values()}
+        free = [address for address in there if address not in taken]
         while self._waiting and free:
-            number = self._waiting.pop(0)
-            self._at[number] = free.pop(0)
-            self._submit(number, {"workers": [self._at[number]]})
+            self._submit(self._waiting.pop(0), free.pop(0))
         return lost
 
     def _give_up_places(self) -> None:
         """Cancel what has no Dask worker to run on: the study is done without it."""
         self._waiting.clear()
         there = dask_workers(self._site.client)
-        for number in list(self._futures):
-            if number not in self._begun or self._at[number] not in there:
+        for number, placed in list(self._placed.items()):
+            if not placed.begun or placed.at not in there:
                 self._cancel(number)
 
     def news(self, replace: Callable[[Job], bool]) -> list[Event]:
@@ -404,19 +320,20 @@ class _Batch:
                 self._waiting.append(number)
         while not self._starts.empty():
             number, address = self._starts.get()
-            self._begun.add(number)
             self._site.say(f"worker {number + 1} of {len(self._jobs)} is at {address}")
-            before = self._at.get(number, address)
-            self._at[number] = address
-            if before != address and number in self._futures:  # Dask has placed it anew
+            if number not in self._placed:
+                continue
+            placed = self._placed[number]
+            before, placed.at, placed.begun = placed.at, address, True
+            if before not in (None, address):  # Dask has placed it anew
                 events.append(self._verdict(number, f"Dask has lost {before}", replace))
                 if events[-1].kind == "failed":
                     self._tell(signal.SIGTERM, number)
                     self._cancel(number)
-        for number, future in list(self._futures.items()):
-            if future.done():
-                del self._futures[number]
-                event = _outcome(self._jobs[number], future)
+        for number, placed in list(self._placed.items()):
+            if placed.future.done():
+                del self._placed[number]
+                event = _outcome(self._jobs[number], placed.future)
                 if event.kind == "replaced":
                     event = self._verdict(number, event.what, replace)
                 if event.kind == "replaced":
@@ -439,8 +356,9 @@ class _Batch:
     def finish(self) -> None:
         """Let workers finish their trials, and begin no other."""
         self._waiting.clear()
-        for number in self._futures.keys() - self._begun:
-            self._cancel(number)
+        for number, placed in list(self._placed.items()):
+            if not placed.begun:
+                self._cancel(number)
         if time.monotonic() - self._reminded > _LOOK_SECONDS:
             self._reminded = time.monotonic()
             self._tell(FINISH_SIGNAL)
@@ -450,15 +368,15 @@ class _Batch:
         client = self._site.client
         deadline = time.monotonic() + _STOP_SECONDS
         try:
-            while self._begun and self._tell(signal.SIGTERM) and time.monotonic() < deadline:
+            while self._tell(signal.SIGTERM) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             client.unsubscribe_topic(self._run)
-            client.cancel(list(self._futures.values()))
+            client.cancel([placed.future for placed in self._placed.values()])
         except Exception:  # the scheduler is gone, or going, and takes the workers along
             pass
 
     def _cancel(self, number: int) -> None:
-        self._site.client.cancel(self._futures.pop(number))
+        self._site.client.cancel(self._placed.pop(number).future)
 
     def _tell(self, signal_number: int, number: int | None = None) -> bool:
         """Send a signal to the processes of one job, or of all; whether there are any."""
@@ -496,7 +414,7 @@ def open_site(
 
     Args:
         cluster: ``local``, ``slurm`` or the address of a scheduler.
-        options: For SLURM, see `slurm_options`.
+        options: For SLURM, see `studies.slurm.slurm_options`.
         workers: How many to start.
         folder: Of the artifacts.
         say: For lines to people.
@@ -518,15 +436,12 @@ def open_site(
             memory_limit=0,  # trainings have their own
             dashboard_address="127.0.0.1:0",  # else 8787, of all interfaces
             silence_logs=logging.CRITICAL,
-            preload="studies.distributed",
+            preload="studies.dask_worker",
         )
         with own, Client(own) as client:
             yield Site(client, marker, say, own, environments=environments(workers))
     elif cluster == SLURM:
-        from dask_jobqueue.slurm import SLURMCluster
-
-        with _slurm_errors():
-            own = SLURMCluster(**_slurm_arguments(options))
+        own = slurm_cluster(options)
         with own, Client(own) as client:
             own.scale(workers)
             say(f"asked SLURM for {workers} jobs; the scheduler is at {own.scheduler_address}")
@@ -572,126 +487,3 @@ def _connect(address: str) -> Client:
             f"--cluster must be local, slurm or the address of a Dask scheduler, such as"
             f" tcp://HOST:8786, but none answers at {address} ({type(error).__name__})"
         ) from None
-
-
-# The Dask worker's side -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a Dask worker is given.
-
-    Attributes:
-        run: Which command's.
-        number: Which of its jobs.
-        job: The job.
-        on_stop: See `studies.processes.stop_by_signal`.
-        environment: Variables to set.
-        marker: A file that must be there if folders are shared.
-    """
-
-    run: str
-    number: int
-    job: Job
-    on_stop: str | None
-    environment: Mapping[str, str]
-    marker: Path
-
-
-# Of this Dask worker: (run, number) -> the process.
-_processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
-_ended: set[str] = set()  # runs whose tasks shall not begin any more
-_lock = threading.Lock()
-
-
-def dask_setup(worker: object) -> None:
-    """Dask calls it in each worker of ``local``, which signals to the command are not for.
-
-    A terminal's Ctrl-C, or a kill of the whole group, reaches all processes of a command; the
-    command tells its workers itself.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def supervise(task: Task) -> Event:
-    """Keep a process that does a job until it ends: what it came to. A task of Dask's."""
-    from distributed import get_worker
-
-    name = task.job.name
-    worker = get_worker()
-    worker.log_event(task.run, (task.number, worker.address))
-    if not task.marker.is_file():
-        what = (
-            f"{task.marker.parent} must be the same folder on all machines, but {worker.address}"
-            " has another; give --artifacts a folder that all of them share"
-        )
-        return Event(name, "failed", what, 2)
-    ours, theirs = multiprocessing.Pipe()
-    with ours:
-        with theirs, _lock:
-            if task.run in _ended:
-                return Event(name, "done")
-            process = _start(theirs, worker.state.nthreads, task.environment)
-            _processes[task.run, task.number] = process
-        try:
-            ours.send((task.job, task.on_stop))
-            while (event := ours.recv()).kind == "said":
-                pass
-            process.wait()
-            return event  # type: ignore[no-any-return]
-        except (EOFError, OSError):  # without a last word
-            code = process.wait()
-        finally:
-            with _lock:
-                del _processes[task.run, task.number]
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "was stopped"
-    return Event(name, "replaced", f"its process at {worker.address} {how}")
-
-
-def _start(
-    connection: Connection, threads: int, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    # Dask gives its workers one thread for numerics, since it runs a task for each of their
-    # threads; ours has them all. A daemonic process, as they are, may not use multiprocessing.
-    fd = connection.fileno()
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from studies.distributed import serve; serve({fd})"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[fd],
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), **environment},
-    )
-
-
-def tell_processes(run: str, signal_number: int, number: int | None) -> bool:
-    """Send a signal to this Dask worker's processes of a run; whether there are any."""
-    with _lock:
-        if number is None:
-            _ended.add(run)
-        found = [
-            process
-            for key, process in _processes.items()
-            if key[0] == run and number in (None, key[1]) and process.poll() is None
-        ]
-        for process in found:
-            if signal_number == signal.SIGTERM:
-                process.send_signal(FINISH_SIGNAL)  # the second signal is the one that stops
-            process.send_signal(signal_number)
-    return bool(found)
-
-
-def serve(fd: int) -> None:
-    """Do the job that comes through a pipe, and stop when its other end closes."""
-    connection = Connection(fd)
-    job, stop = connection.recv()
-
-    def hold() -> None:
-        try:
-            connection.recv()
-        except (EOFError, OSError):
-            stop_now()
-
-    threading.Thread(target=hold, daemon=True).start()
-    work(job, connection, stop)

@@ -23,8 +23,6 @@ from studies.distributed import count_workers
 from studies.distributed import LOCAL
 from studies.distributed import run_cluster
 from studies.distributed import SLURM
-from studies.distributed import slurm_options
-from studies.distributed import slurm_script
 from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import LLM_RATIO
@@ -35,6 +33,8 @@ from studies.processes import REQUEUE
 from studies.processes import stop_by_signal
 from studies.progress import Progress
 from studies.progress import WorkerLog
+from studies.slurm import slurm_options
+from studies.slurm import slurm_script
 from studies.study import run_study
 from studies.study import run_workers
 from studies.study import StudySpec

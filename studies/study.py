@@ -255,16 +255,24 @@ def open_llm(llm: str | None, model: str | None) -> Chat:
 
     if llm is None and model is None:
         return default_chat()
+    return open_chat(llm_named(llm, model), model=model)
+
+
+def llm_named(llm: str | None, model: str | None) -> str:
+    """What ``--llm`` names, else what the environment does, else ``local``, the embedded model.
+
+    Raises:
+        Misuse: If it is the embedded model and ``--model`` names another.
+    """
     if llm is None:
-        llm = os.environ.get("OPENAI_BASE_URL")
-        if llm is None and "OPENAI_API_KEY" in os.environ:
-            llm = "openai"
-    if llm in (None, "local") and model is not None:
+        key = os.environ.get("OPENAI_API_KEY")
+        llm = os.environ.get("OPENAI_BASE_URL") or ("openai" if key else "local")
+    if llm == "local" and model is not None:
         raise Misuse(
             f"--model {model} must be a model of a server that --llm or OPENAI_BASE_URL names;"
             " the embedded one has none to choose from, but --llm takes the path of a .gguf file"
         )
-    return open_chat(llm or "local", model=model)
+    return llm
 
 
 def setup(spec: StudySpec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
@@ -458,9 +466,9 @@ def share_embedded_model(llm: str | None, model: str | None, n_busy: int) -> str
     """
     from samplers._llm.local import embedded_server
 
-    elsewhere = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")
-    if llm == "local" or (llm is None and model is None and not elsewhere):
+    named = llm_named(llm, model)
+    if named == "local":
         return embedded_server(n_busy=n_busy)
-    if llm is not None and llm.endswith(".gguf"):
-        return embedded_server(llm, n_busy=n_busy)
+    if named.endswith(".gguf"):
+        return embedded_server(named, n_busy=n_busy)
     return llm

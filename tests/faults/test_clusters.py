@@ -78,7 +78,7 @@ def supervised(pid: int) -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process(pid).children(recursive=True)
-        if "studies.distributed" in " ".join(process.cmdline())
+        if "studies.dask_worker" in " ".join(process.cmdline())
     ]
 
 

@@ -1,0 +1,100 @@
+"""SLURM's jobs as dask-jobqueue makes them: their options and their script."""
+
+# mypy: allow-untyped-calls
+# Dask's own functions have no annotations.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
+
+from studies.dask_worker import RESOURCE
+from studies.errors import Misuse
+
+
+if TYPE_CHECKING:
+    from dask_jobqueue.slurm import SLURMCluster
+
+# Options of `dask_jobqueue.SLURMCluster` that `--cluster-option` may give, and how they are read.
+# Lists grow with each time that they are given.
+SLURM_OPTIONS: Mapping[str, type] = {
+    "queue": str,
+    "account": str,
+    "walltime": str,
+    "cores": int,
+    "memory": str,
+    "interface": str,
+    "log_directory": str,
+    "local_directory": str,
+    "job_extra_directives": list,
+    "job_script_prologue": list,
+}
+
+
+def slurm_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of `dask_jobqueue.SLURMCluster` from words like ``queue=gpu``.
+
+    Raises:
+        Misuse: If one of them is none.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        name = name.replace("-", "_")
+        kind = SLURM_OPTIONS.get(name)
+        if kind is None or not equals:
+            raise Misuse(
+                f"--cluster-option must be NAME=VALUE with one of {', '.join(SLURM_OPTIONS)}, but"
+                f" got {word!r}"
+            )
+        if kind is list:
+            options.setdefault(name, []).append(value)
+        elif kind is int and not value.isdecimal():
+            raise Misuse(f"--cluster-option {name} must be a number, but got {value!r}")
+        else:
+            options[name] = kind(value)
+    return options
+
+
+def slurm_script(options: Mapping[str, Any]) -> str:
+    """The script that each of SLURM's jobs would be, as dask-jobqueue writes it.
+
+    Only the address of the scheduler, which isn't there yet, is left open.
+
+    Raises:
+        Misuse: If it lacks something.
+    """
+    from dask_jobqueue.slurm import SLURMJob
+
+    address = "tcp://<insert-scheduler-address-here>:8786"
+    job = SLURMJob(address, name="dummy-name", **_arguments(options))
+    return str(job.job_script())
+
+
+def slurm_cluster(options: Mapping[str, Any]) -> SLURMCluster:
+    """A Dask cluster that submits jobs with these options when it is scaled.
+
+    Raises:
+        Misuse: If they lack something.
+    """
+    from dask_jobqueue.slurm import SLURMCluster
+
+    return SLURMCluster(**_arguments(options))
+
+
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    import dask
+    import dask_jobqueue as dask_jobqueue  # its configuration
+
+    configured = dask.config.get("jobqueue.slurm")
+    if any(options.get(name, configured[name]) is None for name in ("cores", "memory")):
+        raise Misuse(
+            "--cluster slurm must know what a job needs: cores and memory in"
+            " ~/.config/dask/jobqueue.yaml, or --cluster-option cores=8 --cluster-option"
+            " memory=16GB"
+        )
+    # One worker of the study a job, which has all the cores of the job.
+    extra = [*configured["worker-extra-args"], "--resources", f"{RESOURCE}=1"]
+    return {**options, "processes": 1, "worker_extra_args": extra}
