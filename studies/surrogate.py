@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from typing import Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -22,11 +23,13 @@ import typer
 
 from objective import DataSet
 from objective import open_storage
-from objective import Surrogate
 from objective import Testbed
 from studies import options
 from studies.errors import Misuse
 
+
+if TYPE_CHECKING:
+    from objective import Surrogate
 
 _VERSIONS = ("optuna-autoresearch", "optuna", "torch", "numpy", "scikit-learn")
 _TIMED_CALLS = 200
@@ -52,6 +55,8 @@ def surrogate(
     Every score is of trials whose study the model has not seen. Run it on the machine that the
     trials ran on: the file tells its processor and versions.
     """
+    from objective import Surrogate  # brings scikit-learn, which `--help` needn't wait for
+
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
     opened = open_storage(storage, must_exist=True)
