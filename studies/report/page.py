@@ -158,15 +158,6 @@ def _result_sections(report: Report) -> Iterator[Section]:
     known = f"<p>To bear in mind:</p>{_list(warnings)}" if warnings else ""
     yield Section("Findings", "What can be said", "", found + known or "<p>One method only.</p>")
     rows = tables.method_rows(runs, report.prices)
-    shown = (
-        '<fieldset id="methods"><legend>Methods shown</legend>'
-        + "".join(
-            f'<label><input type="checkbox" checked value="{escape(m)}"> {escape(m)}</label>'
-            for m in methods
-        )
-        + '<button type="button" value="all">all</button> '
-        '<button type="button" value="none">none</button></fieldset>'
-    )
     yield Section(
         "Methods",
         "Methods",
@@ -174,7 +165,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
         "mean (Student's t), and the number n of runs with a value. Revalidated: the best "
         "configuration trained again with fresh seeds; the best of many noisy trials is lucky, "
         "its mean on repetition is not. Luck: by how much it was worse then.",
-        shown + values_table(rows) + cost_table(rows),
+        method_boxes("Methods shown", methods) + values_table(rows) + cost_table(rows),
     )
     if len(methods) > 1:
         yield Section(
@@ -227,7 +218,7 @@ def _comparison_sections(
         plot(
             "Where trials failed",
             'data-figure="map-0"',
-            _menu("", "Method", labels, 'data-chooses="figure"'),
+            figure_menu("Method", labels),
         ),
     )
 
@@ -298,6 +289,24 @@ def _name(run: Run) -> str:
 
 def _setting(name: str) -> str:
     return f'data-setting="{name}"'
+
+
+def method_boxes(legend: str, methods: Sequence[str]) -> str:
+    """What hides methods in tables and plots."""
+    boxes = "".join(
+        f'<label><input type="checkbox" checked value="{escape(m)}"> {escape(m)}</label>'
+        for m in methods
+    )
+    return (
+        f'<fieldset id="methods"><legend>{legend}</legend>{boxes}'
+        '<button type="button" value="all">all</button> '
+        '<button type="button" value="none">none</button></fieldset>'
+    )
+
+
+def figure_menu(label: str, options: Sequence[tuple[str, str]]) -> str:
+    """What chooses among figures by their keys."""
+    return _menu("", label, options, 'data-chooses="figure"')
 
 
 def _menu(id_: str, label: str, options: Sequence[tuple[Any, str]], more: str = "") -> str:

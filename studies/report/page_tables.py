@@ -17,7 +17,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
     repeated = {
         "revalidated (mean)": lambda r: number(r["revalidated_mean"]),
         "SD of it": lambda r: number(r["revalidated_sd"]),
-        "its 95 % interval": lambda r: _interval(r["revalidated_low"], r["revalidated_high"]),
+        "its 95 % interval": lambda r: interval(r["revalidated_low"], r["revalidated_high"]),
         "its n": lambda r: cell(r["revalidated_n"] or "", r["revalidated_n"]),
         "luck": lambda r: number(r["luck"]),
     }
@@ -25,7 +25,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "method": lambda r: text(r["method"]),
         "best (mean)": lambda r: number(r["best_mean"]),
         "SD": lambda r: number(r["best_sd"]),
-        "95 % interval": lambda r: _interval(r["best_low"], r["best_high"]),
+        "95 % interval": lambda r: interval(r["best_low"], r["best_high"]),
         "n": lambda r: cell(f"{r['n']} of {r['runs']}", r["n"]),
         **(repeated if any(row["revalidated_n"] for row in rows) else {}),
         "trials": lambda r: cell(f"{r['trials']:,}", r["trials"]),
@@ -67,7 +67,7 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
     cells = {
         "method": lambda r: text(r["method"]),
         "difference": lambda r: number(r["difference"], "+.4f"),
-        "95 % interval": lambda r: _interval(r["low"], r["high"], "+.4f"),
+        "95 % interval": lambda r: interval(r["low"], r["high"], "+.4f"),
         "better on": lambda r: cell(f"{r['wins']} of {r['n']}", r["wins"]),
         "effect": lambda r: number(r["effect"], "+.2f"),
         "p one-sided": lambda r: number(r["p_less"]),
@@ -127,5 +127,6 @@ def _part(row: Mapping[str, Any], key: str) -> str:
     return cell(f"{row[key]} of {asked}", row[key] / asked) if asked else cell("")
 
 
-def _interval(low: float, high: float, spec: str = ".4f") -> str:
+def interval(low: float, high: float, spec: str = ".4f") -> str:
+    """A cell of an interval, sorted by its lower end; empty for NaN."""
     return cell("") if math.isnan(low) else cell(f"{low:{spec}} to {high:{spec}}", low)

@@ -205,26 +205,38 @@ def failure_map(records: Sequence[Record]) -> go.Figure:
             labels[row][place] = f"{100 * r['share']:.0f}"
         if r["choice"] is not None:
             labels[row][place] = f"{r['choice']} {labels[row][place]}".strip()
+    figure = percent_map(
+        shares,
+        "failed (%)",
+        "part of the range, from low to high (or the choice)",
+        y=names,
+        text=labels,
+        hovertext=texts,
+        texttemplate="%{text}",
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+    figure.update_xaxes(showticklabels=False)
+    return figure.update_layout(height=120 + 28 * len(names), margin={"l": 170})
+
+
+def percent_map(
+    z: Sequence[Sequence[float | None]], title: str, x_title: str = "", **options: Any
+) -> go.Figure:
+    """Rows of percentages as colours, the first row above; ``None`` is left empty."""
     figure = go.Figure(
         go.Heatmap(
-            z=shares,
-            y=names,
-            text=labels,
-            hovertext=texts,
-            texttemplate="%{text}",
-            hovertemplate="%{hovertext}<extra></extra>",
+            z=z,
             colorscale="Cividis",
             zmin=0,
             zmax=100,
             xgap=2,
             ygap=2,
-            colorbar={"title": {"text": "failed (%)"}},
+            colorbar={"title": {"text": title}},
+            **options,
         )
     )
-    finish(figure, "part of the range, from low to high (or the choice)", "")
-    figure.update_xaxes(showticklabels=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    return figure.update_layout(height=120 + 28 * len(names), margin={"l": 170})
+    finish(figure, x_title, "")
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
 
 
 def time_unit(runs: Sequence[Run]) -> tuple[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from studies.report.plots import finish
+from studies.report.plots import percent_map
 from studies.report.style import styles
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
@@ -70,23 +71,12 @@ def wins(board: Board, trials: int) -> go.Figure:
     """How often the sampler of a row is better than that of a column."""
     samplers, shares = board.wins(board.in_suite(ALL), trials)
     percent = (100 * shares).round().tolist()
-    figure = go.Figure(
-        go.Heatmap(
-            z=[
-                [None if i == j else v for j, v in enumerate(row)] for i, row in enumerate(percent)
-            ],
-            x=samplers,
-            y=samplers,
-            texttemplate="%{z:.0f}",
-            hovertemplate="%{y} better than %{x}: %{z:.0f} %<extra></extra>",
-            colorscale="Cividis",
-            zmin=0,
-            zmax=100,
-            xgap=2,
-            ygap=2,
-            colorbar={"title": {"text": "better (%)"}},
-        )
+    figure = percent_map(
+        [[None if i == j else v for j, v in enumerate(row)] for i, row in enumerate(percent)],
+        "better (%)",
+        x=samplers,
+        y=samplers,
+        texttemplate="%{z:.0f}",
+        hovertemplate="%{y} better than %{x}: %{z:.0f} %<extra></extra>",
     )
-    finish(figure, "", "")
-    figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure.update_layout(height=160 + 40 * len(samplers), margin={"l": 220, "b": 160})

@@ -4,8 +4,8 @@
 regret          value - optimum. The optimum is the suite's own where it has one, the least entry
                 of a table, and otherwise the least value that is known
 normalized      regret / (reference - optimum), where the reference is the median value of 1,000
-                points that were drawn at random, the same for all samplers: 0 is the optimum, 1 is
-                what a single random trial is expected to reach
+                points that were drawn at random, the same for all samplers, of those that count: 0
+                is the optimum, 1 is what half of such points reach
 ==============  ==================================================================================
 """
 

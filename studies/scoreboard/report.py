@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from studies.report.page import figure_menu
+from studies.report.page import method_boxes
 from studies.report.page import plot
 from studies.report.page import render
 from studies.report.page import Section
-from studies.report.page_tables import cell
+from studies.report.page_tables import interval
 from studies.report.page_tables import number
 from studies.report.page_tables import table
 from studies.report.page_tables import text
 from studies.scoreboard import plots
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
+from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.runs import Result
 from studies.scoreboard.suites import suite_of
 from studies.scoreboard.suites import SURROGATE
@@ -33,15 +36,15 @@ BUDGETS = (50, 200)
 READING = (
     "A regret is a run's lowest value minus the problem's optimum: the suite's own for COCO "
     "functions, the least entry of a table, the least value that any run or stored trial has for "
-    "the surrogate. Normalized, it is divided by the median regret of 1,000 random points, and at "
-    "most 1. Ranks are among the samplers of the same table, on the same problem with the same "
-    "seed; equal regrets share their mean rank. Intervals are 95 % of the bootstrap over seeds, "
-    "the problems being as they are."
+    "the surrogate. Normalized, it is divided by the median regret of 1,000 random points (of those "
+    "that neither fail nor violate a constraint), and at most 1. Ranks are among the samplers of the "
+    "same table, on the same problem with the same seed; equal regrets share their mean rank. "
+    "Intervals are 95 % of the bootstrap over seeds, the problems being as they are."
 )
-RANDOM_STEPS = (
-    "(random steps): no language model. In its place are random steps from the best configuration "
-    "that the request shows, so that the method's machinery is measured alone; a model is worth "
-    "what it adds to that."
+_STEPS = (
+    f"({RANDOM_STEPS}): no language model. In its place are random steps from the best "
+    "configuration that the request shows, so that the method's machinery is measured alone; a "
+    "model is worth what it adds to that."
 )
 
 
@@ -78,8 +81,8 @@ def write_report(
 def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, str]]) -> str:
     """The tables, and how they were made."""
     lines = ["# Scoreboard", "", READING]
-    if any(r.asks == "random steps" for r in _results(board)):
-        lines += ["", RANDOM_STEPS]
+    if _asks_random_steps(board):
+        lines += ["", _STEPS]
     lines += ["", "![Mean normalized regret against trials](curves.png)", ""]
     lines += ["![Mean ranks](ranks.png)", ""]
     for n in compared:
@@ -125,17 +128,17 @@ def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[s
 
 
 _COSTS = (
-    "Milliseconds are of the processor, per trial, of all runs of that length; evaluations are not "
-    "counted. Failed trials are of the problems that have failures, infeasible ones of those with "
-    "constraints. Of the trials for which a model was asked, some it did not decide: its reply "
-    "repeated a trial or could not be used, and the base method's proposal was run."
+    "Milliseconds are of the processor, per trial; evaluations are not counted. Failed trials are "
+    "of the problems that have failures, infeasible ones of those with constraints. Of the trials "
+    "for which a model was asked, some it did not decide: its reply repeated a trial or could not "
+    "be used, and the base method's proposal was run."
 )
 _PROBLEMS = "Median normalized regret of the seeds; the lowest of each line is bold."
 _HOW = "Each command added the runs that were not there yet."
 _COST_COLUMNS = {
     "sampler": "sampler",
     "runs": "runs",
-    "trials": "trials of a run",
+    "trials": "trials of the longest",
     "milliseconds": "ms a trial",
     "failed": "failed",
     "infeasible": "infeasible",
@@ -222,12 +225,12 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
         Section(
             "Ranks",
             "Mean ranks",
-            READING + (" " + RANDOM_STEPS if _asks_random_steps(board) else ""),
-            _methods(board.samplers)
+            READING + (" " + _STEPS if _asks_random_steps(board) else ""),
+            method_boxes("Samplers shown", board.samplers)
             + plot(
                 "Mean ranks",
                 f'data-figure="ranks-{compared[0]}"',
-                _menu("After", [(f"ranks-{n}", label) for n, label in zip(compared, after)]),
+                figure_menu("After", [(f"ranks-{n}", label) for n, label in zip(compared, after)]),
             )
             + "".join(_standings(board, suite, n) for n in compared for suite in suites),
         ),
@@ -239,7 +242,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
             plot(
                 "Regret against trials",
                 'data-figure="curve-0"',
-                _menu(
+                figure_menu(
                     "Of", [(f"curve-{i}", f"{s}, {n} trials") for i, (s, n) in enumerate(drawn)]
                 ),
             ),
@@ -252,7 +255,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
             plot(
                 "Against each other",
                 f'data-figure="wins-{compared[0]}"',
-                _menu("After", [(f"wins-{n}", label) for n, label in zip(compared, after)]),
+                figure_menu("After", [(f"wins-{n}", label) for n, label in zip(compared, after)]),
             ),
         ),
         Section("Costs", "What the samplers take", _COSTS, _cost_table(board)),
@@ -276,24 +279,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
 
 
 def _asks_random_steps(board: Board) -> bool:
-    return any(result.asks == "random steps" for result in _results(board))
-
-
-def _methods(samplers: Sequence[str]) -> str:
-    boxes = "".join(
-        f'<label><input type="checkbox" checked value="{escape(s)}"> {escape(s)}</label>'
-        for s in samplers
-    )
-    return (
-        f'<fieldset id="methods"><legend>Samplers shown</legend>{boxes}'
-        '<button type="button" value="all">all</button> '
-        '<button type="button" value="none">none</button></fieldset>'
-    )
-
-
-def _menu(label: str, options: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f'<option value="{key}">{escape(shown)}</option>' for key, shown in options)
-    return f'<label>{label} <select aria-label="{label}" data-chooses="figure">{items}</select></label>'
+    return any(result.asks == RANDOM_STEPS for result in _results(board))
 
 
 def _standings(board: Board, suite: str, trials: int) -> str:
@@ -305,13 +291,9 @@ def _standings(board: Board, suite: str, trials: int) -> str:
         {
             "sampler": lambda r: text(r["method"]),
             "mean rank": lambda r: number(r["rank"], ".2f"),
-            "95 % interval": lambda r: cell(
-                f"{r['rank_low']:.2f} to {r['rank_high']:.2f}", r["rank_low"]
-            ),
+            "95 % interval": lambda r: interval(r["rank_low"], r["rank_high"], ".2f"),
             "mean normalized regret": lambda r: number(r["regret"], ".3g"),
-            "its 95 % interval": lambda r: cell(
-                f"{r['regret_low']:.3g} to {r['regret_high']:.3g}", r["regret_low"]
-            ),
+            "its 95 % interval": lambda r: interval(r["regret_low"], r["regret_high"], ".3g"),
         },
         [{**asdict(row), "method": row.sampler} for row in rows],
     )
