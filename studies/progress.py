@@ -45,7 +45,8 @@ class Bar:
     """A bar on stderr, so that stdout stays free for facts; without a terminal only its lines."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # What a script or a server says may look like markup, and end the command.
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         self._bar = RichProgress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
@@ -71,7 +72,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.console.print(line, markup=False)
+        self.console.print(line)
 
     def show(self, done: float, total: float | None, text: str) -> None:
         """Draw the bar: so much of the total, and what is to be read beside it."""
@@ -193,8 +194,7 @@ class ComparisonProgress(Bar):
         counts = Counter(run.state for run in board.values())
         for name in ended:
             self.console.print(
-                f"{describe_run(name, board[name])}  |  {self._summary(board, counts)}",
-                markup=False,
+                f"{describe_run(name, board[name])}  |  {self._summary(board, counts)}"
             )
         best = "  ".join(f"{method} {value:.4f}" for method, value in self._best(board).items())
         text = f"{self._summary(board, counts)}\nbest so far: {best or '-'}"

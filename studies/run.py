@@ -208,7 +208,7 @@ def run(
     if as_json:
         print(json.dumps(facts, indent=2))
     elif not worker:
-        Console().print(final_table(facts))
+        Console(markup=False).print(final_table(facts))
         print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
 
 
@@ -226,7 +226,7 @@ def _dry_run(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        Console(soft_wrap=True).print(dry_run_report(facts))
+        Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
 
 
 def _progress(spec: StudySpec, workers: int) -> Progress:

@@ -61,7 +61,7 @@ def status(
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
-        Console().print(status_table(facts))
+        Console(markup=False).print(status_table(facts))
         for line in comparison_lines(facts):
             print(line)
     else:
@@ -76,13 +76,13 @@ def _studies(storage: BaseStorage) -> list[optuna.Study]:
 
 
 def _watch(storage: BaseStorage) -> None:
-    with Live(console=Console(), auto_refresh=False) as live:
+    with Live(console=Console(markup=False), auto_refresh=False) as live:
         try:
             while True:
                 try:
                     live.update(screen(storage), refresh=True)
                 except optuna.exceptions.StorageInternalError as error:
-                    live.console.print(explain(error)[0], markup=False)
+                    live.console.print(explain(error)[0])
                 time.sleep(WATCH_SECONDS)
         except KeyboardInterrupt:
             return

@@ -76,6 +76,16 @@ def test_failures_are_counted_by_class_and_never_the_best(cli: Cli, testbed: Pat
     assert facts["best"]["params"]["PATTERN"] == "ab"
 
 
+def test_what_looks_like_markup_is_shown_as_it_is(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    fails = 'if PATTERN == "ba":\n    raise OSError("no room in [/data/x]")'
+    train.write_text(train.read_text().replace("if DEPTH == 8:\n    raise MemoryError", fails))
+    done = cli(*run(testbed, trials=8), "--study", "[/bed]")
+    assert done.returncode == 0, done.stderr
+    assert "OSError: no room in [/data/x]" in done.stderr and "study [/bed]" in done.stdout
+    assert " [/bed] " in cli("status").stdout
+
+
 def test_the_same_command_goes_on_and_adds_nothing_to_what_is_done(
     cli: Cli, testbed: Path
 ) -> None:
