@@ -88,6 +88,7 @@ class Board:
         """The samplers that can be compared on problems, and the blocks that all of them ran.
 
         A sampler that lacks one of the problems, or has no run of so many trials, is left out.
+        None can be compared if there is a problem that they have no seed of in common.
         """
         ran = {
             sampler: {
@@ -99,6 +100,8 @@ class Board:
         }
         complete = [s for s in self.samplers if {name for name, _ in ran[s]} >= set(problems)]
         common = set.intersection(*(ran[s] for s in complete)) if complete else set()
+        if {name for name, _ in common} < set(problems):
+            return [], []
         return complete, sorted(common)
 
     def standings(self, problems: Sequence[str], trials: int) -> list[Standing]:
@@ -109,11 +112,10 @@ class Board:
         function.)
         """
         samplers, blocks = self.ranked(problems, trials)
-        names = sorted({name for name, _ in blocks})
-        if len(samplers) < 2 or not blocks:
+        if len(samplers) < 2:
             return []
         per_problem = []
-        for name in names:
+        for name in problems:
             seeds = [block for block in blocks if block[0] == name]
             found = [[self.results[s][b] for s in samplers] for b in seeds]
             regrets = np.array([[r.regret(trials) for r in row] for row in found])
@@ -161,8 +163,7 @@ class Board:
         weight = {name: 0 for name in problems}
         for result in runs:
             weight[result.problem] += 1
-        names = sum(n > 0 for n in weight.values())
         return [
-            sum(self.normalized(r, n) / weight[r.problem] for r in runs) / names
+            sum(self.normalized(r, n) / weight[r.problem] for r in runs) / len(problems)
             for n in range(1, trials + 1)
         ]

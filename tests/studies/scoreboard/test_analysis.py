@@ -61,6 +61,15 @@ def test_who_lacks_a_problem_or_has_shorter_runs_is_not_ranked() -> None:
     assert "GPSampler" in [row.sampler for row in board.standings([ONE], 10)]
 
 
+def test_without_a_seed_in_common_nothing_is_compared() -> None:
+    rows = [result(ONE, s, seed) for s in ("random", "tpe") for seed in range(2)]
+    rows += [result(TWO, "random", 0), result(TWO, "tpe", 1)]
+    board = Board(rows)
+    assert board.ranked([ONE, TWO], 10) == ([], [])
+    assert board.standings([ONE, TWO], 10) == board.standings([TWO], 10) == []
+    assert len(board.standings([ONE], 10)) == 2
+
+
 def test_intervals_hold_the_mean_and_none_is_left_where_all_seeds_agree() -> None:
     rng = np.random.default_rng(1)
     rows = []
