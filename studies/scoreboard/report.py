@@ -18,6 +18,7 @@ from studies.report.page import method_boxes
 from studies.report.page import plot
 from studies.report.page import render
 from studies.report.page import Section
+from studies.report.page_tables import cell
 from studies.report.page_tables import interval
 from studies.report.page_tables import number
 from studies.report.page_tables import table
@@ -25,6 +26,7 @@ from studies.report.page_tables import text
 from studies.scoreboard import plots
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
+from studies.scoreboard.analysis import label
 from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.runs import Result
 from studies.scoreboard.suites import suite_of
@@ -49,9 +51,14 @@ _STEPS = (
 
 
 def budgets(results: Sequence[Result]) -> list[int]:
-    """Numbers of trials to compare after: 50 and 200, or what the runs have if they are shorter."""
-    reached = [n for n in BUDGETS if len({r.sampler for r in results if r.has(n)}) > 1]
-    return reached or [max(result.trials for result in results)]
+    """Numbers of trials to compare after: the most that two samplers have; 50 and 200 below it."""
+
+    def compares(n: int) -> bool:
+        return len({label(result) for result in results if result.has(n)}) > 1
+
+    lengths = {result.trials for result in results}
+    longest = max(filter(compares, lengths), default=max(lengths))
+    return [*(n for n in BUDGETS if n < longest), longest]
 
 
 def write_report(
@@ -155,9 +162,9 @@ def _results(board: Board) -> list[Result]:
 def _cost(board: Board, sampler: str) -> dict[str, Any]:
     results = list(board.results[sampler].values())
 
-    def share(part: Callable[[Result], int], of: Sequence[Result]) -> float:
+    def share(part: Callable[[Result], float], of: Sequence[Result]) -> float | None:
         whole = sum(r.trials for r in of)
-        return sum(map(part, of)) / whole if whole else math.nan
+        return sum(map(part, of)) / whole if whole else None
 
     failing = [r for r in results if "+" in r.problem or suite_of(r.problem) == SURROGATE]
     constrained = [r for r in results if suite_of(r.problem) == "bbob-constrained"]
@@ -166,29 +173,25 @@ def _cost(board: Board, sampler: str) -> dict[str, Any]:
         "sampler": sampler,
         "runs": len(results),
         "trials": max(r.trials for r in results),
-        "milliseconds": 1000
-        * sum(r.cpu_seconds for r in results)
-        / sum(r.trials for r in results),
+        "milliseconds": share(lambda r: 1000 * r.cpu_seconds, results),
         "failed": share(lambda r: r.failed, failing),
         "infeasible": share(lambda r: r.infeasible, constrained),
-        "asked": asked / sum(r.trials for r in results),
-        "unanswered": sum(r.unanswered for r in results) / asked if asked else math.nan,
+        "asked": share(lambda r: r.asked, results) if asked else None,
+        "unanswered": sum(r.unanswered for r in results) / asked if asked else None,
         "broke": sum(bool(r.error) for r in results),
     }
 
 
 def _cost_row(cost: Mapping[str, Any]) -> list[str]:
-    def percent(value: float) -> str:
-        return "" if math.isnan(value) else f"{100 * value:.0f} %"
+    def shown(key: str) -> str:
+        value = cost[key]
+        if value is None or (key == "broke" and not value):
+            return ""
+        if key in ("failed", "infeasible", "asked", "unanswered"):
+            return f"{100 * value:.0f} %"
+        return f"{value:.1f}" if key == "milliseconds" else str(value)
 
-    shown = {
-        **cost,
-        "milliseconds": f"{cost['milliseconds']:.1f}",
-        **{key: percent(cost[key]) for key in ("failed", "infeasible", "unanswered")},
-        "asked": percent(cost["asked"]) if cost["asked"] else "",
-        "broke": cost["broke"] or "",
-    }
-    return [str(shown[key]) for key in _COST_COLUMNS]
+    return [shown(key) for key in _COST_COLUMNS]
 
 
 def _heading(board: Board, trials: int) -> list[str]:
@@ -230,7 +233,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
             + plot(
                 "Mean ranks",
                 f'data-figure="ranks-{compared[0]}"',
-                figure_menu("After", [(f"ranks-{n}", label) for n, label in zip(compared, after)]),
+                figure_menu("After", [(f"ranks-{n}", name) for n, name in zip(compared, after)]),
             )
             + "".join(_standings(board, suite, n) for n in compared for suite in suites),
         ),
@@ -255,7 +258,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
             plot(
                 "Against each other",
                 f'data-figure="wins-{compared[0]}"',
-                figure_menu("After", [(f"wins-{n}", label) for n, label in zip(compared, after)]),
+                figure_menu("After", [(f"wins-{n}", name) for n, name in zip(compared, after)]),
             ),
         ),
         Section("Costs", "What the samplers take", _COSTS, _cost_table(board)),
@@ -303,9 +306,12 @@ def _cost_table(board: Board) -> str:
     rows = []
     for sampler in board.samplers:
         cost = _cost(board, sampler)
-        rows.append({**dict(zip(_COST_COLUMNS, _cost_row(cost))), "method": sampler})
+        shown = dict(zip(_COST_COLUMNS, _cost_row(cost)))
+        rows.append({"method": sampler, "shown": shown, "cost": cost})
 
-    def shown(key: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda row: text(row[key])
+    def column(key: str) -> Callable[[Mapping[str, Any]], str]:
+        if key == "sampler":
+            return lambda row: text(row["method"])
+        return lambda row: cell(row["shown"][key], row["cost"][key])
 
-    return table("Costs", {heading: shown(key) for key, heading in _COST_COLUMNS.items()}, rows)
+    return table("Costs", {heading: column(key) for key, heading in _COST_COLUMNS.items()}, rows)

@@ -11,6 +11,7 @@ import pytest
 
 from studies.scoreboard import command
 from studies.scoreboard.command import share
+from studies.scoreboard.report import budgets
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import Spec
@@ -67,7 +68,7 @@ def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
 
 
 def test_a_command_that_was_killed_goes_on(cli: Cli) -> None:
-    long = [*SMALL[:4], "--seeds", "0-19", *SMALL[6:]]
+    long, other = ([*SMALL[:4], "--seeds", seeds, *SMALL[6:]] for seeds in ("0-19", "0,20"))
     process = cli.start("scoreboard", *long)
     path = cli.folder / "board" / "runs.csv"
     until(lambda: len(read(path)) >= 3)
@@ -75,13 +76,13 @@ def test_a_command_that_was_killed_goes_on(cli: Cli) -> None:
     process.communicate()
     kept = read(path)
     assert 3 <= len(kept) < 120
-    done = cli("scoreboard", *SMALL)
+    done = cli("scoreboard", *other)
     assert done.returncode == 0, done.stderr
     found = {r.key: r for r in read(path)}
     assert all(found[r.key] == r for r in kept)
-    assert {key[3] for key in found} >= {0, 1}
+    assert {key[3] for key in found} >= {0, 20}
     made = [row["command"].partition(" scoreboard ")[2] for row in commands(path.parent)]
-    assert made == [shlex.join(long), shlex.join(SMALL)]
+    assert made == [shlex.join(long), shlex.join(other)]
 
 
 def test_processes_share_the_runs_and_change_nothing(cli: Cli) -> None:
@@ -121,14 +122,42 @@ def test_a_suite_that_is_not_installed_is_left_out(
     assert "None of --problems" in cli("scoreboard", "--problems", "hpobench/car").stderr
 
 
-def test_a_sampler_that_broke_is_counted(cli: Cli) -> None:
+def strictly(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}.")
+
+
+def test_a_sampler_that_broke_in_its_first_trial_is_counted(cli: Cli) -> None:
     results = Results(cli.folder / "board")
-    for sampler in ("random", "tpe"):
-        results.add(result(sampler=sampler, error="KeyError: x" * (sampler == "tpe")))
-    assert cli("scoreboard", "--report", "--out", "board").returncode == 0
+    results.add(result(sampler="random"))
+    results.add(result(sampler="tpe", trials=0, curve=(), error="KeyError: x"))
+    done = cli("scoreboard", "--report", "--json", "--out", "board")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout, parse_constant=strictly)
+    assert [row["sampler"] for row in facts["standings"]["10"]["all"]] == [
+        "RandomSampler", "TPESampler",
+    ]  # fmt: skip
     report = (cli.folder / "board" / "README.md").read_text()
-    (line,) = [x for x in report.splitlines() if x.startswith("| TPESampler | 1 |")]
-    assert line.endswith("| 1 |")
+    assert "| TPESampler | 1 | 0 |  |  |  |  |  | 1 |" in report.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ({"random": 15, "tpe": 15}, [15]),
+        ({"random": 100, "tpe": 100}, [50, 100]),
+        ({"random": 500, "tpe": 200, "gp": 50}, [50, 200]),
+        ({"random": 500, "tpe": 500}, [50, 200, 500]),
+        ({"random": 500}, [50, 200, 500]),
+    ],
+)
+def test_what_is_compared_ends_with_the_most_trials_that_two_samplers_have(
+    lengths: dict[str, int], expected: list[int]
+) -> None:
+    assert budgets([result(sampler=s, trials=n) for s, n in lengths.items()]) == expected
+
+
+def test_one_sampler_with_two_models_is_two_to_compare() -> None:
+    assert budgets([result(asks=asks, trials=60) for asks in ("random steps", "m")]) == [50, 60]
 
 
 @pytest.mark.parametrize(

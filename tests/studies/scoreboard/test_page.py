@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 HOSTILE = "</script><script>window.hacked = 1</script>"
 
 
+def test_costs_are_sorted_by_their_numbers() -> None:
+    rows = [
+        result("bbob/f8/10d+oom", "random", trials=50, failed=14),
+        result("bbob/f8/10d+oom", "tpe", trials=50, failed=1),
+    ]
+    page = page_of(Board(rows), [50], [])
+    assert '<td data-value="0.28">28 %</td>' in page
+    assert '<td data-value="0.02">2 %</td>' in page
+
+
 @pytest.mark.browser
 def test_every_plot_is_drawn_and_samplers_can_be_hidden(page: Page, tmp_path: Path) -> None:
     rows = [
