@@ -108,7 +108,7 @@ def _is_number(text: str) -> bool:
 def _near(
     best: Sequence[str] | None, columns: Sequence[Mapping[str, Any]], rng: random.Random
 ) -> list[Any]:
-    """A configuration that differs from ``best`` in at least one value."""
+    """A configuration with steps from ``best`` in some values, at least one."""
     if best is None:
         return [_step(None, column, rng) for column in columns]
     certain = rng.randrange(len(columns))
@@ -121,7 +121,7 @@ def _near(
 
 
 def _step(text: str | None, column: Mapping[str, Any], rng: random.Random) -> Any:
-    """Another value of a column; one from its whole range if there is none to step from."""
+    """Another value of a column, but a bound again from that bound; any if there is no ``text``."""
     choices = column.get("enum")
     if choices and column["type"] == "string":
         return rng.choice([choice for choice in choices if choice != text] or choices)

@@ -145,8 +145,7 @@ def _open(llm: str | None, model: str | None) -> Chat:
 
 def carry_out(spec: Spec, problem: Problem, sampler: BaseSampler) -> Result:
     """The trials of a run one after the other."""
-    # The denominators are for all runs the same, and no sampler's time.
-    scale, _ = problem.scale, problem.failure_value
+    scale = problem.scale  # computed once for all runs, and no sampler's time
     study = optuna.create_study(sampler=sampler)
     outcomes: list[Outcome] = []
     improvements: list[tuple[int, float]] = []
