@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import random
 import time
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -25,10 +27,12 @@ from tests.faults.conftest import arguments
 from tests.faults.conftest import die
 from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
+from tests.faults.conftest import obedient
 from tests.faults.conftest import trained
 from tests.faults.conftest import until
 from tests.faults.conftest import workers_of
 from tests.faults.invariants import check
+from tests.samplers.llm.conftest import Answer
 from tests.samplers.llm.conftest import LoopbackServer
 from tests.studies.conftest import Cli
 
@@ -208,6 +212,34 @@ def test_workers_killed_at_random_moments_lose_nothing(
     check(load(url), ledger, trials=40, kills=kills)
     assert cli(*arguments(bed, url, 42, workers=1, method="cma-es")).returncode == 0
     check(load(url), ledger, trials=42, kills=kills)
+
+
+def slowly(answer: Callable[[dict[str, Any]], Answer]) -> Callable[[dict[str, Any]], Answer]:
+    def wait(request: dict[str, Any]) -> Answer:
+        time.sleep(1.5)
+        return answer(request)
+
+    return wait
+
+
+@pytest.mark.faults
+def test_workers_killed_while_a_slow_model_is_asked_lose_no_turn(
+    postgres_url: str, cli: Cli, bed: Path, ledger: Path, model: LoopbackServer
+) -> None:
+    chance = random.Random(0)
+    model.answers = slowly(obedient(random.Random(0)))
+    asked = {"method": "centaur", "llm": model.url, "model": "m", "llm_ratio": 0.5}
+    process = cli.start(*arguments(bed, postgres_url, 30, workers=4, **asked))
+    kills = 0
+    while process.poll() is None and trained(ledger) < 25:
+        time.sleep(chance.uniform(3, 6))  # a worker takes two to be there
+        if workers := workers_of(process.pid):
+            chance.choice(workers).kill()
+            kills += 1
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert kills >= 3
+    check(load(postgres_url), ledger, trials=30, kills=kills, llm_ratio=0.5)
 
 
 @pytest.mark.faults
