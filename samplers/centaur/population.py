@@ -83,7 +83,8 @@ class Generation:
         members: Finished trials that count for it, by number. Of trials that were sampled in an
             earlier generation they are copies with this one's number.
         late: Numbers of the trials that were sampled in an earlier generation.
-        running: Numbers of the trials that will count for it if they finish before it is closed.
+        running: Numbers of the trials that will count for it if they finish before it is closed,
+            and of those that may turn out to: their samplers are still at work.
     """
 
     carrier: FrozenTrial | None
@@ -127,7 +128,11 @@ def current_generation(
     members, late, running = [], set(), []
     for t in trials:
         sampled = t.system_attrs.get(generation_key)
-        if t.number in interrupted or sampled is None:
+        if t.number in interrupted:
+            continue
+        if sampled is None:
+            if t.state == TrialState.RUNNING:
+                running.append(t.number)
             continue
         if sampled != number:
             if not expected.intersection((t.number, *_queued_again(t))):

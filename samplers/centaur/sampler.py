@@ -126,8 +126,8 @@ class CentaurSampler(CmaEsSampler):
             and ``OPENAI_MODEL`` tell of, else the embedded model; looked for on the first turn.
         llm_ratio:
             Share of the trials after ``n_startup_trials`` that the model decides. Exact: whether a
-            trial is the model's is a function of its number alone, and one that repeats a killed
-            trial has the turn of that one.
+            trial is the model's is a function of its number alone. Those that repeat a killed
+            trial aren't counted in it: they have that one's turn.
         n_startup_trials:
             Trials before the model's turns begin. CMA-ES starts after the first.
         task:
@@ -264,7 +264,7 @@ class CentaurSampler(CmaEsSampler):
         base: dict[str, Any] = {}
         if numerical:
             cube = UnitCube(numerical, with_margin=self._with_margin)
-            seen, late = self._trials_to_learn(study, cube)
+            seen, late = self._trials_to_learn(study, trial, cube)
             if late:
                 # Before the optimizer, so that whoever finds that one finds this too.
                 study._storage.set_trial_system_attr(trial._trial_id, LATE_KEY, late)
@@ -371,13 +371,13 @@ class CentaurSampler(CmaEsSampler):
         return f"{self._attr_key_optimizer}:0"
 
     def _trials_to_learn(
-        self, study: Study, cube: UnitCube
+        self, study: Study, trial: FrozenTrial, cube: UnitCube
     ) -> tuple[list[FrozenTrial], list[int]]:
         """The trials that CmaEsSampler is to see, and those that this leaves for later.
 
         Returns:
-            The trials; and, if they close a generation, the numbers of those sampled until now
-            that are still running or were not needed.
+            The trials; and, if they close a generation, the numbers of the others until now that
+            are still running or were not needed.
         """
         if self._learn_from_llm == "all":
             return self._get_trials(study), []
@@ -410,8 +410,9 @@ class CentaurSampler(CmaEsSampler):
         )
         if not told:
             return [seen], []
-        used = {t.number for t in told}
-        late = [*generation.running, *(t.number for t in successes if t.number not in used)]
+        used = {trial.number, *(t.number for t in told)}
+        left = [*generation.running, *(t.number for t in successes)]
+        late = [number for number in left if number not in used]
         # The newest comes last, where CmaEsSampler looks for the optimizer.
         return [*told, seen], late
 

@@ -140,6 +140,30 @@ def test_a_single_worker_is_late_with_nothing() -> None:
         assert not any(LATE_KEY in t.system_attrs for t in study.trials)
 
 
+def test_a_trial_that_is_being_sampled_while_its_generation_is_closed_is_late_not_lost(
+    monkeypatch: pytest.MonkeyPatch, learned: Any
+) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    slow = optuna.create_study(storage=storage, study_name="shared", sampler=sampler())
+    fast = optuna.load_study(storage=storage, study_name="shared", sampler=sampler())
+    slow.optimize(objective, n_trials=SIZE)  # the first is random: one is missing
+    trial = slow.ask()
+    write = storage.set_trial_system_attr
+
+    def overtaken(trial_id: int, key: str, value: Any) -> None:
+        if (trial_id, key) == (trial._trial_id, GENERATION):
+            fast.optimize(objective, n_trials=2)
+        write(trial_id, key, value)
+
+    monkeypatch.setattr(storage, "set_trial_system_attr", overtaken)
+    value = objective(trial)
+    slow.tell(trial, value)
+    fast.optimize(objective, n_trials=2 * SIZE)
+    generations = [t.system_attrs.get(GENERATION) for t in slow.trials]
+    assert generations[SIZE : SIZE + 3] == [0, 0, 1]
+    assert learned(slow).count(value) == 1
+
+
 def test_a_very_late_result_is_learned_within_hansens_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
