@@ -42,7 +42,7 @@ def publish(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build packages for OptunaHub, of samplers, a benchmark and a plot, and check them as its CI.
+    """Build packages for OptunaHub (samplers, a benchmark, a plot) and check them as its CI would.
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """
