@@ -211,8 +211,8 @@ class Shared(NamedTuple):
     Attributes:
         per_second: Trials, from the first start to the last end.
         client_ms, server_ms, proxy_ms: Processor time a trial.
-        statements: A trial, of workers that speak to the database; the last look, which finds
-            that the budget is used up, included.
+        statements: A trial, the last look included, which finds that the budget is used up; 0 of
+            workers that speak to the proxy.
         busy: How often a connection was seen at what.
         connections: The most at a moment.
     """
@@ -334,10 +334,11 @@ def worker_table(
             got = share(pg, name, n, trials, way)
             total = sum(got.busy.values())
             told = ", ".join(f"{what} {k / total:.0%}" for what, k in got.busy.most_common(3))
+            statements = "-" if way == _PROXY else f"{got.statements:.0f}"
             lines.append(
                 f"| {method} | {n} | {trials} | {got.per_second:.2f} | {got.client_ms:.0f}"
                 f" | {got.server_ms:.0f} | {got.proxy_ms:.0f}"
-                f" | {got.statements:.0f} | {got.connections} | {told} |"
+                f" | {statements} | {got.connections} | {told} |"
             )
             print(lines[-1], flush=True)
     return lines
