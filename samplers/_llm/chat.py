@@ -383,8 +383,9 @@ class OpenAIChat:
             need none.
         key_variable: Where the key is if it is not given.
         timeout: Seconds for one ``complete``, retries and pauses included.
-        max_retries: Retries of one request at most, within ``timeout``. Those that a server
-            answers by 429, "too many requests", aren't counted: they last as long as ``timeout``.
+        max_retries: Retries of one request at most, within ``timeout``; with 0 none is made. Those
+            that a server answers by 429, "too many requests", aren't counted: they last as long as
+            ``timeout``.
         context_tokens: Tokens of the model's context; by default what the server says, if it
             does.
         prices: For ``Completion.cost``, ``usage.cost`` and ``max_cost``.
