@@ -191,11 +191,22 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     return FileSystemArtifactStore(base_path=path)
 
 
-def take(study: optuna.Study, waiting: FrozenTrial) -> bool:
-    """Set a waiting trial running; False if another process was faster."""
+def take(
+    study: optuna.Study, waiting: FrozenTrial, fixed_params: Mapping[str, Any] | None = None
+) -> bool:
+    """Set a waiting trial running; False if another process was faster.
+
+    Args:
+        study: The study.
+        waiting: Its trial.
+        fixed_params: Parameters that the trial is to have, as `optuna.Study.enqueue_trial` notes
+            them.
+    """
     storage = study._storage
     trial_id = waiting._trial_id
     try:
+        if fixed_params is not None:
+            storage.set_trial_system_attr(trial_id, "fixed_params", dict(fixed_params))
         if is_heartbeat_enabled(storage):
             storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
         taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)

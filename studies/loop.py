@@ -158,11 +158,7 @@ class StudyLoop:
                 first = copy.copy(waiting[0])
                 if not self.budget.allows(trials, first.number):
                     return None, trials
-                if first.number == 0:
-                    study._storage.set_trial_system_attr(
-                        first._trial_id, "fixed_params", dict(self.baseline)
-                    )
-                if take(study, first):
+                if take(study, first, self.baseline if first.number == 0 else None):
                     first.state, first.datetime_start = TrialState.RUNNING, datetime.now()
                     return first, [first if t.number == first.number else t for t in trials]
             trials = study.get_trials(deepcopy=False)

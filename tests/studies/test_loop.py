@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 import sqlalchemy
@@ -177,6 +178,15 @@ def test_without_a_lock_a_server_still_runs_no_more_trials_than_asked_for(
     states = [t.state for t in open_study(postgres_url).trials]
     assert states.count(TrialState.COMPLETE) == 20
     assert set(states) <= {TrialState.COMPLETE, TrialState.WAITING}
+
+
+def test_a_baseline_that_another_process_was_faster_with_is_not_an_error() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(state=TrialState.WAITING))
+    seen = study.trials
+    loop(study, trials=1).run()
+    claimed, _ = loop(study, trials=2)._claim(seen)
+    assert claimed is not None and claimed.number == 1
 
 
 @pytest.mark.parametrize("number", [0, 2])
