@@ -108,6 +108,11 @@ def quietly(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         return call(*args, **kwargs)
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _announce(host: str, port: int, say: Callable[[str], None]) -> None:
     client = quietly(GrpcStorageProxy, host=host, port=port)
     client.wait_server_ready()
@@ -130,10 +135,9 @@ def serve(
     Raises:
         StorageError: If the port is taken.
     """
-    v6 = ":" in host
     # gRPC shares a port with whoever has it, and each would get some of the calls.
     try:
-        with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET) as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
@@ -148,7 +152,7 @@ def serve(
     # were running when another server was killed.
     for study in served.get_all_studies():
         served.get_all_trials(study._study_id, deepcopy=False)
-    address = f"[{host}]" if v6 else host
+    address = bracketed(host)
     threading.Thread(target=_announce, args=(address, port, say), daemon=True).start()
     pool = ThreadPoolExecutor(max_workers=threads)
     quietly(run_grpc_proxy_server, served, host=address, port=port, thread_pool=pool)

@@ -58,6 +58,7 @@ from objective.heartbeat import BeatingJournal
 from objective.patient import PATIENCE
 from objective.patient import Patient
 from objective.patient import PatientStorage
+from objective.proxy import bracketed
 from objective.proxy import check_grpc
 from objective.proxy import DEFAULT_PORT
 from objective.proxy import PatientProxy
@@ -386,9 +387,8 @@ def _open_proxy(
     check_grpc()
     if url.host is None:
         raise StorageError(f"A proxy must be grpc://HOST:PORT, but got {_shown(url)}.")
-    proxy = quietly(
-        PatientProxy, host=url.host, port=url.port or DEFAULT_PORT, patience=wait, **beating
-    )
+    host, port = bracketed(url.host), url.port or DEFAULT_PORT
+    proxy = quietly(PatientProxy, host=host, port=port, patience=wait, **beating)
     try:
         proxy.get_all_studies()
     except StorageInternalError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -102,16 +103,19 @@ def test_an_end_that_was_stored_but_not_confirmed_is_not_told_twice(
     assert calls == 1 and study.trials[0].value == 0.25
 
 
-def test_a_proxy_that_is_not_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    with pytest.raises(
-        StorageError, match=f"grpc://127.0.0.1:{port} must be served, but"
-    ) as error:
-        open_storage(f"grpc://127.0.0.1:{port}")
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_proxy_that_is_not_there_is_one_clear_line(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"grpc://{host}:{free_port()}"
+    refused = f"{url} must be served, but: the storage at {url}: "
+    with pytest.raises(StorageError, match=re.escape(refused)) as error:
+        open_storage(url)
+    # Whether this machine has IPv6 or not, it is an address and not a name to be looked up.
+    assert "\n" not in str(error.value) and "lookup" not in str(error.value)
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(StorageError, match="needs grpc, which isn't installed: pip install"):
-        open_storage(f"grpc://127.0.0.1:{port}")
+        open_storage(url)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "journal:s.log", "grpc://host:1"])
