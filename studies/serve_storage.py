@@ -11,6 +11,7 @@ from objective.proxy import check_grpc
 from objective.proxy import check_served
 from objective.proxy import DEFAULT_PORT
 from objective.proxy import serve
+from objective.storage import hurry
 from objective.storage import open_storage
 from studies.processes import stop_by_signal
 
@@ -40,4 +41,5 @@ def serve_storage(
     try:
         serve(url, storage, host, port, lambda at: print(f"{at}  (Ctrl-C ends)", flush=True))
     except KeyboardInterrupt:
+        hurry(storage)  # calls that wait for the database would keep the process
         print(file=sys.stderr)

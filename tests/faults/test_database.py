@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 import json
 from pathlib import Path
 import random
@@ -24,6 +25,7 @@ from objective import TrainScriptObjective
 from objective.results import Results
 from objective.results import tell_kept
 from objective.storage import claim
+from objective.storage import hurry
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.loop import StudyLoop
@@ -94,6 +96,28 @@ def test_a_database_that_is_away_for_a_while_costs_only_waiting(
     worker.join(60)
     check(load(postgres_url), ledger, trials=6)
     assert len(load(postgres_url).trials) == 6, "and no trial was begun twice"
+
+
+def test_a_proxy_can_be_ended_while_its_database_is_away(
+    serve: Serve, server: PostgresServer, postgres_url: str
+) -> None:
+    port = free_port()
+    proxy = serve(postgres_url, port)
+    storage = open_storage(f"grpc://127.0.0.1:{port}")
+    study = optuna.create_study(storage=storage, study_name="s")
+    server.stop()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            asked = pool.submit(study.get_trials)
+            time.sleep(2)
+            assert not asked.done()
+            proxy.terminate()
+            assert proxy.wait(30) == 0
+        finally:
+            hurry(storage)
+            proxy.kill()
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            asked.result()
 
 
 def test_a_result_outlasts_the_patience_with_the_database(
