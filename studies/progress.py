@@ -142,6 +142,7 @@ class WorkerLog:
 
     def __init__(self, study: str) -> None:
         self._name = f"{socket.gethostname()} process {os.getpid()}"
+        self._own = worker_mark(0)[:-1]  # without the trial's number
         self._shown: set[int] = set()
         self._say(f"works on study {study}")
 
@@ -149,7 +150,8 @@ class WorkerLog:
         """Write of the trials that are new."""
         done = sum(map(is_evaluated, trials))
         for trial in trials:
-            if trial.number in self._shown or not is_evaluated(trial) or not _is_own(trial):
+            own = trial.system_attrs.get(WORKER) == [*self._own, trial.number]
+            if trial.number in self._shown or not own or not is_evaluated(trial):
                 continue
             self._shown.add(trial.number)
             self._say(f"{describe(trial)}  |  {done} of the study are done")
@@ -165,10 +167,6 @@ class WorkerLog:
     def _say(self, line: str) -> None:
         now = datetime.now().isoformat(" ", "seconds")
         print(f"{now}  {self._name}  {line}", file=sys.stderr, flush=True)
-
-
-def _is_own(trial: FrozenTrial) -> bool:
-    return trial.system_attrs.get(WORKER) == worker_mark(trial.number)
 
 
 class ComparisonProgress(Bar):
