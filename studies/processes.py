@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 import logging
 import multiprocessing
@@ -168,7 +169,8 @@ def _receive(running: dict[Connection, tuple[Job, BaseProcess]], connection: Con
 
 def _signal(process: BaseProcess, number: signal.Signals) -> None:
     if process.pid is not None and process.is_alive():
-        os.kill(process.pid, number)
+        with suppress(ProcessLookupError):  # it ends just now
+            os.kill(process.pid, number)
 
 
 def _begin(

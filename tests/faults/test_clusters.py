@@ -75,11 +75,14 @@ def dask(tmp_path: Path) -> Iterator[Dask]:
 
 def supervised(pid: int) -> list[psutil.Process]:
     """The processes in which a Dask worker's trials are done, below any process of Dask's."""
-    return [
-        process
-        for process in psutil.Process(pid).children(recursive=True)
-        if "studies.dask_worker" in " ".join(process.cmdline())
-    ]
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if "studies.dask_worker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # a training that ends just now
+            continue
+    return found
 
 
 def workers_that_did(trials: Sequence[FrozenTrial]) -> set[int]:
