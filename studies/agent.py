@@ -181,7 +181,7 @@ def _tell(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        Console().print(agent_table(facts))
+        Console(markup=False).print(agent_table(facts))
     if export is not None:
         write_results(history, export)
         print(f"wrote {export}", file=sys.stderr)

@@ -268,7 +268,7 @@ def _run(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
         try:
             return run_comparison(specs, workers, progress.update)
         except KeyboardInterrupt:
-            progress.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
+            progress.console.print(f"stopped; to go on:\n  {options.this_command()}")
             raise typer.Exit(1) from None
 
 
@@ -302,7 +302,7 @@ def _tell(
             facts |= {"workers": planned_workers, "planned_seconds": seconds}
         print(json.dumps(facts, indent=2))
         return
-    Console().print(_table(comparison, specs, board))
+    Console(markup=False).print(_table(comparison, specs, board))
     if planned_workers is not None:
         left = sum(run.state != "done" for run in board.values())
         took = "" if seconds is None else f": {clock(seconds)} of training, and start-up"

@@ -121,7 +121,7 @@ def revalidate(
     if as_json:
         print(json.dumps({"studies": facts, "skipped": skipped}, indent=2))
     else:
-        Console().print(_table(facts))
+        Console(markup=False).print(_table(facts))
         for name, why in skipped.items():
             print(f"left out: {why}")
     if errors:
@@ -278,7 +278,7 @@ def _run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[st
             for event in events:
                 done += event.kind == "said"
                 if event.kind == "said":
-                    bar.console.print(f"{event.job}: {done} of {total} trainings", markup=False)
+                    bar.console.print(f"{event.job}: {done} of {total} trainings")
                 elif event.kind == "failed":
                     errors[event.job] = event.what
             bar.show(done, total, f"trainings {done}/{total}")
@@ -286,7 +286,7 @@ def _run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[st
         try:
             run_jobs(jobs, workers, watch)
         except KeyboardInterrupt:
-            bar.console.print(f"stopped; to go on:\n  {options.this_command()}", markup=False)
+            bar.console.print(f"stopped; to go on:\n  {options.this_command()}")
             raise typer.Exit(1) from None
     return errors
 

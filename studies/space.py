@@ -21,7 +21,7 @@ def space(testbed: options.TestbedFolder = None, as_json: options.Json = False) 
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        Console().print(space_table(rows))
+        Console(markup=False).print(space_table(rows))
 
 
 def space_rows(testbed: Testbed) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def surrogate(
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    Console().print(*_score_tables(fitted))
+    Console(markup=False).print(*_score_tables(fitted))
     print(
         f"{facts['trials']} trials of {facts['studies']} studies, {facts['ok']} ok;"
         f" {fitted.noise_sd:.2%} noise between runs of one configuration (SD);"
