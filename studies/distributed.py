@@ -62,7 +62,6 @@ from studies.processes import finishing
 from studies.processes import Job
 from studies.processes import on_stop
 from studies.processes import POLL_SECONDS
-from studies.processes import stop_if_told
 from studies.slurm import slurm_cluster
 from studies.study import llm_named
 from studies.study import load_testbed
@@ -215,7 +214,6 @@ class Site:
         kept = time.monotonic()
         try:
             while batch.goes_on():
-                stop_if_told()
                 try:
                     if finishing():
                         batch.finish()
@@ -456,7 +454,6 @@ def count_workers(address: str, say: Callable[[str], None]) -> int:
     with _connect(address) as client:
         waits = False
         while not (found := dask_workers(client)):
-            stop_if_told()
             if not waits:
                 say(f"the Dask scheduler at {address} has no workers; waiting for the first one")
             waits = True

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 import os
 import signal
 import subprocess
+import sys
 import threading
 import traceback
 from types import FrameType
@@ -98,7 +99,6 @@ def run_jobs(
     taken: dict[BaseProcess, dict[str, str]] = {}
     try:
         while waiting or running:
-            stop_if_told()
             if finishing():
                 waiting.clear()
                 for _, process in running.values():
@@ -196,7 +196,6 @@ def work(job: Job, connection: Connection, on_stop: str | None) -> None:
     parent = multiprocessing.parent_process()
 
     def tell(message: Any) -> None:
-        stop_if_told()
         if parent is not None and not parent.is_alive():
             raise KeyboardInterrupt
         connection.send(Event(job.name, "said", message))
@@ -229,7 +228,7 @@ REQUEUE = "requeue"
 FINISH = "finish"
 FINISH_SIGNAL = signal.SIGUSR1
 
-_told_to_stop = threading.Event()
+_AGAIN_SECONDS = 0.05
 _told_to_finish = threading.Event()
 _on_stop: str | None = None
 
@@ -250,7 +249,6 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
     """
     global _on_stop
     _on_stop = on_stop
-    _told_to_stop.clear()
     _told_to_finish.clear()
 
     def finish(number: int, frame: FrameType | None) -> None:
@@ -264,9 +262,17 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
             return
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _told_to_stop.set()
         raise KeyboardInterrupt
 
+    def stop_again(dropped: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised while it frees an object, as a signal's handler may.
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = stop_again
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
     # Not SIG_IGN, which trainings would inherit.
     signal.signal(signal.SIGINT, stop if own else lambda number, frame: None)
     signal.signal(signal.SIGTERM, stop)
@@ -275,16 +281,6 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
 
 
 _FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
-
-
-def stop_if_told() -> None:
-    """Stop if a signal said so and nobody noticed.
-
-    Python drops what is raised while it frees an object, also the KeyboardInterrupt of a signal
-    that came at that moment.
-    """
-    if _told_to_stop.is_set():
-        raise KeyboardInterrupt
 
 
 def on_stop() -> str | None:
