@@ -115,7 +115,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> str:
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of an empty PostgreSQL database."""
     import psycopg
 
@@ -123,7 +123,10 @@ def postgres_url(postgres_server: PostgresServer) -> str:
     plain = postgres_server.url.replace("+psycopg", "")
     with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{postgres_server.url}/{name}"
+    yield f"{postgres_server.url}/{name}"
+    if postgres_server.is_up():  # it has room for a hundred connections of all tests together
+        with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
