@@ -75,6 +75,8 @@ class Board:
         self.samplers = sorted(self.results)
         self.problems = sorted({result.problem for result in results})
         self.suites = sorted({suite_of(name) for name in self.problems})
+        # What is shown: all problems together, and each suite; a single suite is all there is.
+        self.shown = [ALL, *self.suites] if len(self.suites) > 1 else self.suites
 
     def normalized(self, result: Result, trials: int) -> float:
         """Normalized regret of a run after so many trials."""

@@ -37,7 +37,7 @@ def ranks(board: Board, trials: int) -> go.Figure:
     """Mean ranks with their intervals, by suite."""
     figure = go.Figure()
     looks = styles(board.samplers)
-    suites = [ALL, *board.suites]
+    suites = board.shown
     rows = {
         suite: {row.sampler: row for row in board.standings(board.in_suite(suite), trials)}
         for suite in suites

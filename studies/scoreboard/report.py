@@ -94,7 +94,7 @@ def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[s
     lines += ["![Mean ranks](ranks.png)", ""]
     for n in compared:
         lines += [f"## After {n} trials", ""]
-        for suite in [ALL, *board.suites]:
+        for suite in board.shown:
             problems = board.in_suite(suite)
             rows = board.standings(problems, n)
             if not rows:
@@ -220,8 +220,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
     """Everything in one file that needs no network."""
     figures = {f"ranks-{n}": plots.ranks(board, n) for n in compared}
     figures |= {f"wins-{n}": plots.wins(board, n) for n in compared}
-    suites = [ALL, *board.suites]
-    drawn = [(suite, n) for suite in suites for n in compared]
+    drawn = [(suite, n) for suite in board.shown for n in compared]
     figures |= {f"curve-{i}": plots.curves(board, s, n) for i, (s, n) in enumerate(drawn)}
     after = [f"after {n} trials" for n in compared]
     sections = [
@@ -235,7 +234,7 @@ def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, 
                 f'data-figure="ranks-{compared[0]}"',
                 figure_menu("After", [(f"ranks-{n}", name) for n, name in zip(compared, after)]),
             )
-            + "".join(_standings(board, suite, n) for n in compared for suite in suites),
+            + "".join(_standings(board, suite, n) for n in compared for suite in board.shown),
         ),
         Section(
             "Curves",
