@@ -10,6 +10,7 @@ import subprocess
 from optuna.trial import TrialState
 import pytest
 
+from tests.conftest import not_here
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
 from tests.faults.conftest import trained
@@ -41,12 +42,12 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder.mkdir()
     if os.geteuid() != 0:
         # What others could use instead, a limit on the size of files, fails in another way.
-        pytest.skip("only root may mount a small disk")
+        not_here("only root may mount a small disk")
     try:
         disk = SmallDisk(folder)
     except (OSError, subprocess.CalledProcessError) as error:
         # Root of a container may have no right to mount; nothing that is ours can be wrong here.
-        pytest.skip(f"no small disk can be mounted here: {error}")
+        not_here(f"no small disk can be mounted here: {error}")
     yield disk
     disk.remove()
 

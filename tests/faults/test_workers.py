@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import random
+import subprocess
 import time
 from typing import Any
 
@@ -192,6 +193,24 @@ def test_centaur_keeps_its_promises_while_workers_are_killed_one_after_another(
     check(load(postgres_url), ledger, trials=trials, kills=killed, llm_ratio=0.5)
 
 
+def kill_workers(
+    command: subprocess.Popen[str],
+    ledger: Path,
+    *,
+    until_trained: int,
+    seconds: tuple[float, float],
+) -> int:
+    """Kill one of a command's workers every now and then; how many were."""
+    chance = random.Random(0)
+    kills = 0
+    while command.poll() is None and trained(ledger) < until_trained:
+        time.sleep(chance.uniform(*seconds))
+        if workers := workers_of(command.pid):
+            chance.choice(workers).kill()
+            kills += 1
+    return kills
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_workers_killed_at_random_moments_lose_nothing(
@@ -199,13 +218,7 @@ def test_workers_killed_at_random_moments_lose_nothing(
 ) -> None:
     url = cli.storage if kind == "sqlite" else request.getfixturevalue("postgres_url")
     process = cli.start(*arguments(bed, url, 40, workers=3, method="cma-es"))
-    chance = random.Random(0)
-    kills = 0
-    while process.poll() is None and trained(ledger) < 30:
-        time.sleep(chance.uniform(0.5, 4))
-        if workers := workers_of(process.pid):
-            chance.choice(workers).kill()
-            kills += 1
+    kills = kill_workers(process, ledger, until_trained=30, seconds=(0.5, 4))
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert kills >= 3
@@ -226,16 +239,11 @@ def slowly(answer: Callable[[dict[str, Any]], Answer]) -> Callable[[dict[str, An
 def test_workers_killed_while_a_slow_model_is_asked_lose_no_turn(
     postgres_url: str, cli: Cli, bed: Path, ledger: Path, model: LoopbackServer
 ) -> None:
-    chance = random.Random(0)
     model.answers = slowly(obedient(random.Random(0)))
     asked = {"method": "centaur", "llm": model.url, "model": "m", "llm_ratio": 0.5}
     process = cli.start(*arguments(bed, postgres_url, 30, workers=4, **asked))
-    kills = 0
-    while process.poll() is None and trained(ledger) < 25:
-        time.sleep(chance.uniform(3, 6))  # a worker takes two to be there
-        if workers := workers_of(process.pid):
-            chance.choice(workers).kill()
-            kills += 1
+    # A worker takes two seconds to be there.
+    kills = kill_workers(process, ledger, until_trained=25, seconds=(3, 6))
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert kills >= 3

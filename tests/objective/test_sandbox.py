@@ -26,6 +26,7 @@ from objective.sandbox import require_sandbox
 from objective.sandbox import Sandbox
 from objective.sandbox import SandboxError
 from objective.sandbox import usage
+from tests.conftest import not_here
 
 
 KINDS = [
@@ -56,7 +57,7 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     if problem:
         # bubblewrap may not be installed, and kernels may forbid user namespaces. The program
         # itself uses what there is, or refuses to run a model's code.
-        pytest.skip(f"not offered by this system: {problem}")
+        not_here(f"not offered by this system: {problem}")
     return kind
 
 

@@ -27,6 +27,7 @@ from objective import Surrogate
 from objective import Testbed
 from objective.sandbox import find_sandbox
 from studies.cli import main
+from tests.conftest import not_here
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import PATTERN
@@ -35,11 +36,7 @@ from tests.toy_testbed import write_testbed
 
 SECONDS = 90.0  # for what has to happen at all
 
-# What a model has written is never run without a sandbox: where the system offers none, there is
-# nothing but the refusal to test, which tests/objective/test_sandbox.py does everywhere.
-needs_sandbox = pytest.mark.skipif(
-    find_sandbox() is None, reason="neither bubblewrap nor unshare works on this system"
-)
+needs_sandbox = pytest.mark.usefixtures("any_sandbox")
 
 # Trains by sleeping. DEPTH = 8 needs too much memory; the best is DEPTH = 5, LR = 1e-3.
 TRAIN = """\
@@ -223,6 +220,14 @@ class Cli:
             return bool(trials[number].intermediate_values)
 
         self.wait(study, trains)
+
+
+@pytest.fixture(scope="session")
+def any_sandbox() -> None:
+    # What a model has written is never run without one: where the system offers none, there is
+    # nothing but the refusal to test, which tests/objective/test_sandbox.py does everywhere.
+    if find_sandbox() is None:
+        not_here("neither bubblewrap nor unshare works on this system")
 
 
 @pytest.fixture
