@@ -175,7 +175,7 @@ def scoreboard(
         ]
         left = [spec for spec in specs if results.lacks(spec)]
         if any(spec.asks_model for spec in left):
-            address = share_embedded_model(llm, model, workers or 1)
+            address = share_embedded_model(llm, model, n_busy=0)  # nothing trains beside it
             left = [replace(spec, llm=address) for spec in left]
         _carry_out(left, workers or os.cpu_count() or 1, results, bar)
     if not results.all:
