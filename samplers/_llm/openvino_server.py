@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
-import functools
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 import json
@@ -27,6 +26,8 @@ import threading
 from typing import Any
 from typing import TYPE_CHECKING
 
+from .schema_regex import schema_regex
+
 
 if TYPE_CHECKING:
     import openvino_genai
@@ -35,11 +36,16 @@ if TYPE_CHECKING:
 # prefixes that later ones begin with.
 _CONTEXTS_KEPT = 3
 _BLOCK_TOKENS = 32  # in one of the blocks that OpenVINO divides that memory into on a CPU
+# This folder as a package of its own, whatever the package is called that it is a part of; and no
+# neighbour of it in the way of a library of the same name.
+_PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from _llm.openvino_server import main
+del sys.path[0]
+main(json.loads(sys.argv[2]))
+"""
 _DISCONNECT_SECONDS = 0.5  # how often to see whether a client still waits
-
-# Between the parts of a reply that has a schema. OpenVINO's own handling of schemas allows any,
-# which a small model does not stop to write, and numbers that are no JSON, such as 05.
-_WHITESPACE = " ?"
 
 
 class OpenVINOServer:
@@ -68,7 +74,7 @@ class OpenVINOServer:
             "context_tokens": context_tokens,
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), json.dumps(options)],
+            [sys.executable, "-c", _PROGRAM, str(Path(__file__).parents[1]), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,7 +124,7 @@ class _Model:
         self.context_tokens = context_tokens
         self._path = path
         self._n_threads = n_threads
-        self._n_requests = 0
+        self._next_id = 0
         self._requests: list[_Request] = []
         self._changed = threading.Condition()
         self._load()
@@ -140,6 +146,11 @@ class _Model:
         )
         self._tokenizer = self._pipeline.get_tokenizer()
 
+    @property
+    def n_requests(self) -> int:
+        """Requests that wait for their replies."""
+        return len(self._requests)
+
     def tokens(self, text: str) -> list[int]:
         ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
         return [int(token) for token in ids.data[0]]
@@ -154,8 +165,8 @@ class _Model:
             raise _TooLong(n_tokens)
         settings = _settings(body, self.context_tokens - n_tokens)
         with self._changed:
-            self._n_requests += 1
-            handle = self._pipeline.add_request(self._n_requests, ids, settings)
+            self._next_id += 1
+            handle = self._pipeline.add_request(self._next_id, ids, settings)
             request = _Request(handle, "response_format" in body)
             self._requests.append(request)
             self._changed.notify_all()
@@ -221,17 +232,14 @@ def _settings(body: dict[str, Any], room: int) -> openvino_genai.GenerationConfi
         settings.rng_seed = int.from_bytes(os.urandom(4), "big") if seed is None else int(seed)
     form = body.get("response_format")
     if form is not None:
-        settings.structured_output_config = openvino_genai.StructuredOutputConfig(
-            regex=_regex(json.dumps(form["json_schema"]["schema"]))
-        )
+        try:
+            # OpenVINO's own handling of schemas allows any whitespace between the parts, which a
+            # small model does not stop to write, and numbers that are no JSON, such as 05.
+            regex = schema_regex(form["json_schema"]["schema"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"this schema can't be followed: {error}") from error
+        settings.structured_output_config = openvino_genai.StructuredOutputConfig(regex=regex)
     return settings
-
-
-@functools.lru_cache(maxsize=64)
-def _regex(schema: str) -> str:
-    from outlines_core.json_schema import build_regex_from_schema
-
-    return build_regex_from_schema(schema, _WHITESPACE)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -245,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
             n_ctx = self.model.context_tokens
             self._answer(200, {"default_generation_settings": {"n_ctx": n_ctx}})
         elif self.path == "/health":
-            self._answer(200, {"status": "ok"})
+            self._answer(200, {"status": "ok", "requests": self.model.n_requests})
         else:
             self._refuse(404, f"there is no {self.path}")
 
@@ -336,7 +344,8 @@ class _Server(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
 
-def _main(options: dict[str, Any]) -> None:
+def main(options: dict[str, Any]) -> None:
+    """The process: serves until its standard input ends."""
     # Ctrl-C reaches the whole group of processes; this one's end is its starter's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -355,9 +364,3 @@ def _main(options: dict[str, Any]) -> None:
     print(json.dumps({"address": server.url}), flush=True)
     sys.stdin.read()
     os._exit(0)  # without waiting for a reply that nobody reads
-
-
-if __name__ == "__main__":
-    # This file's folder, whose modules have names that a library may want for its own.
-    del sys.path[0]
-    _main(json.loads(sys.argv[1]))
