@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -77,12 +78,16 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     ]
 
 
-def ranked(study: Study) -> list[FrozenTrial]:
-    """The COMPLETE trials that did not fail, the best first; of equal ones the older first."""
+def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """The COMPLETE trials that did not fail, the best first; of equal ones the older first.
+
+    Args:
+        study: The study.
+        trials: Some of its finished trials, instead of all.
+    """
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    successes = [
-        t for t in finished_trials(study) if t.state == TrialState.COMPLETE and not is_failure(t)
-    ]
+    finished = finished_trials(study) if trials is None else trials
+    successes = [t for t in finished if t.state == TrialState.COMPLETE and not is_failure(t)]
     return sorted(successes, key=lambda t: (sign * t.values[0], t.number))
 
 

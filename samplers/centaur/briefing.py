@@ -83,14 +83,12 @@ def briefing(
             table's beginning jump back and forth from turn to turn, and nothing be cached.
     """
     finished = finished_trials(study)
-    best = ranked(study)[: extent.best]
-    recent = finished[window_start(len(finished), extent) :]
-    # One table, so that a row is only ever added at the end or taken away. llama.cpp can reuse
-    # what is behind a row that is gone; a list of the best below would be new at every turn.
-    rows = [
-        format_row(t, space, rule)
-        for t in sorted({t.number: t for t in [*best, *recent]}.values(), key=lambda t: t.number)
-    ]
+    start = window_start(len(finished), extent)
+    # Of the trials before the window, so that until it moves rows are only added, at the end: a
+    # server's cache serves a prompt up to the first token that is new.
+    best_before = ranked(study, finished[:start])[: extent.best]
+    table = sorted(best_before, key=lambda t: t.number) + finished[start:]
+    rows = [format_row(t, space, rule) for t in table]
     if fullest and rows:
         missing = extent.best + extent.recent + extent.step - 1 - len(rows)
         rows += [sorted(rows, key=len)[len(rows) // 2]] * missing
@@ -101,7 +99,7 @@ def briefing(
         noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
         space=describe_search_space(space),
         trials="\n".join([format_header(space), *rows]),
-        best=", ".join(f"trial {t.number}" for t in best) or "none yet",
+        best=", ".join(f"trial {t.number}" for t in ranked(study)[: extent.best]) or "none yet",
         failures=format_failures(finished),
         state=state,
         ask=ask,

@@ -75,10 +75,11 @@ _LARGE = 3
 _N_STEPS = 5
 
 # How much of the history is told, the first that fits. A table that is cut in larger steps stays
-# the same for longer, a smaller step leaves room for more rows.
+# the same for longer: in 2,600 tokens with 14 parameters a server reads 850 of a prompt anew, and
+# with steps of three trials, which would leave room for more rows, 1,380.
 _EXTENTS = (
-    Extent(recent=20, step=10),
-    *(Extent(recent=recent, step=3) for recent in range(20, 5, -1)),
+    Extent(recent=20, step=20),
+    *(Extent(recent=step // 2, step=step) for step in range(20, 5, -1)),
 )
 
 

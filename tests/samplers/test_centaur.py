@@ -833,21 +833,32 @@ def test_the_whole_correlation_matrix_is_an_option() -> None:
         assert ("Correlations, in this order: batch,depth" in chat.requests[-1].text) is shown
 
 
-def test_from_turn_to_turn_the_table_only_loses_rows_and_gains_some_at_its_end() -> None:
-    """What a prefix cache, or one that closes gaps as llama.cpp's does, can serve."""
+def test_from_turn_to_turn_the_prompt_is_the_same_up_to_new_rows() -> None:
+    """What a prefix cache can serve, but for the few turns after which the table is cut back."""
     chat = SchemaChat()
     study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0, task="Tune it."))
     study.optimize(objective, n_trials=130)
-    tables = []
-    for request in chat.requests:
-        before, rest = request.text.split("# Trials")
-        tables.append(rest.split("\n\n")[0].split("\n")[2:])
-        assert chat.requests[0].text.startswith(before)
+    parts = [request.text.partition("\n\n# Best first") for request in chat.requests]
+    tables = [before for before, _, _ in parts]
+    cut = 0
     for old, new in zip(tables, tables[1:]):
-        kept = [row for row in new if row in old]
-        assert kept == [row for row in old if row in new] == new[: len(kept)]
+        if not new.startswith(old):
+            cut += 1
+            continue
         # What is added is new: three or four trials since the last turn.
-        assert len(new) - len(kept) <= 4
+        assert len(new[len(old) :].splitlines()) - 1 <= 4
+    assert len(tables) >= 30 and 4 <= cut <= 130 / 20
+
+
+def test_the_best_trials_are_in_the_table_however_old() -> None:
+    chat = SchemaChat()
+    study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0))
+    study.optimize(objective, n_trials=130)
+    for request in chat.requests:
+        table = request.text.partition("# Trials")[2].partition("\n\n")[0]
+        shown = {line.partition(",")[0] for line in table.splitlines()}
+        best = request.text.partition("# Best first\n")[2].partition("\n")[0]
+        assert {name.removeprefix("trial ") for name in best.split(", ")} <= shown
 
 
 @pytest.mark.llm

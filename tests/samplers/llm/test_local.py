@@ -70,10 +70,15 @@ def llama_cpp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     local.close_embedded_servers()
 
 
-@pytest.fixture(params=["OpenVINO", "llama.cpp"])
-def any_engine(request: pytest.FixtureRequest) -> None:
-    if request.param == "llama.cpp":
-        request.getfixturevalue("llama_cpp")
+@pytest.fixture(scope="module", params=["OpenVINO", "llama.cpp"])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of the whole module, whose tests of one engine then share its server."""
+    local.close_embedded_servers()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "llama.cpp":
+            patch.setattr(local, "_has_openvino", lambda: False)
+        yield
+        local.close_embedded_servers()
 
 
 def http(url: str, body: bytes | None = None, timeout: float = 60.0) -> tuple[int, str]:
