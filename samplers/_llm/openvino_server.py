@@ -185,6 +185,12 @@ class _Model:
         )
 
     def _work(self) -> None:
+        try:
+            self._advance()
+        finally:  # not even a new start helped: the next request finds the process gone
+            os._exit(1)
+
+    def _advance(self) -> None:
         from openvino_genai import GenerationStatus
 
         while True:
@@ -313,8 +319,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _is_gone(self) -> bool:
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+        try:
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _refuse(self, status: int, message: str, **more: int) -> None:
         self._answer(status, {"error": {"message": message, "code": status, **more}})
@@ -337,6 +346,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone is no error of the server's."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
