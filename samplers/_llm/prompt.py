@@ -46,6 +46,8 @@ _VALUE_DIGITS = 5
 
 # What a server's chat template puts around a message, in tokens; ChatML takes about 5.
 _MESSAGE_TOKENS = 8
+# What it puts before messages without a system one, as SmolLM2's and Qwen's do.
+_SYSTEM_TOKENS = 24
 
 _SHORT_TASK = 400  # characters
 
@@ -258,7 +260,9 @@ def describe_history(
 
 def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
     """Tokens of a whole request, with what a chat template adds."""
-    return sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
+    has_system = any(m["role"] == "system" for m in messages)
+    told = sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
+    return told if has_system else told + _SYSTEM_TOKENS
 
 
 def fit(

@@ -4,7 +4,7 @@ The same requests to both, in turns: a prompt that neither has read before, as l
 and the same one again, five times side by side, as LLAMBO asks. What is compared is the ratio: the
 seconds are this machine's.
 
-    python -m tests.benchmarks.engines [--rounds 5]
+    python -m tests.benchmarks.engines [--rounds 3]
 
 Takes about three minutes on two idle cores; prints and writes ``results/engines.md``.
 """
@@ -41,7 +41,7 @@ def ask(chat: OpenAIChat, seed: int, *, reply: bool = True) -> Completion:
     return chat.complete(
         [{"role": "user", "content": prompt(seed // 10)}],
         schema=params_schema(SPACE) if reply else None,
-        max_tokens=300 if reply else 1,
+        max_tokens=60 if reply else 1,
         seed=seed,
     )
 
@@ -65,7 +65,7 @@ def measure(chat: OpenAIChat, round: int) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     path = local.embedded_model()
     assert path is not None and local._has_openvino(), "both engines have to be installed"
