@@ -75,9 +75,9 @@ _LARGE = 3
 # Generations whose step size the model is told.
 _N_STEPS = 5
 
-# How much of the history is told, ever less, the first that fits. A table that is cut in larger steps stays
-# the same for longer: in 2,600 tokens with 14 parameters a server reads 850 of a prompt anew, and
-# with steps of three trials, which would leave room for more rows, 1,380.
+# How much of the history is told, ever less; the first that fits. A table that is cut in larger
+# steps stays the same for longer: in 2,600 tokens with 14 parameters a server reads 850 of a prompt
+# anew, and with steps of three trials, which would leave room for more rows, 1,380.
 _EXTENTS = (
     Extent(recent=20, step=20),
     *(Extent(recent=step // 2, step=step) for step in range(20, 5, -1)),
