@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 import json
 from pathlib import Path
 import pickle
 import subprocess
 import sys
-import time
-from typing import Any
-from urllib.error import HTTPError
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
 from samplers._llm import local
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
-from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import default_chat
 from samplers._llm.chat import NoChatFound
 from samplers._llm.chat import OpenAIChat
-from samplers._llm.openvino_server import OpenVINOServer
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
@@ -81,20 +73,6 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[None]:
         local.close_embedded_servers()
 
 
-def http(url: str, body: bytes | None = None, timeout: float = 60.0) -> tuple[int, str]:
-    """Status and text of an answer; a body makes it a POST."""
-    try:
-        with urlopen(url, body, timeout) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def engine() -> str:
-    [server] = local._servers.values()
-    return type(server).__module__.partition(".")[0]
-
-
 @pytest.mark.usefixtures("any_engine")
 def test_without_any_setting_the_embedded_model_answers(chat: Chat) -> None:
     completion = chat.complete(ASK, max_tokens=5, seed=0)
@@ -136,101 +114,6 @@ def test_without_llama_cpps_cache_a_seed_decides_the_reply() -> None:
         exact = local.open_embedded(extra={"cache_prompt": False})
         replies.add(exact.complete(ASK, max_tokens=20, seed=5).text)
     assert len(replies) == 1
-
-
-def test_requests_side_by_side_are_all_answered(chat: Chat) -> None:
-    schema = changes_schema(SPACE, BASE)
-
-    def ask(seed: int) -> Completion:
-        return chat.complete(ASK, schema=schema, max_tokens=400, seed=seed)
-
-    with ThreadPoolExecutor(6) as threads:
-        replies = list(threads.map(ask, range(12)))
-    assert {len(parse_params(r.text, SPACE, BASE).repairs) for r in replies} == {0}
-
-
-def test_a_schema_that_openvino_cant_follow_costs_only_the_schema(chat: Chat) -> None:
-    assert isinstance(chat, OpenAIChat)
-    url = local.embedded_server()
-    body = {"messages": ASK, "max_tokens": 5}
-    for schema in ({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}, "no schema"):
-        form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
-        asked = json.dumps({**body, "response_format": form}).encode()
-        status, said = http(f"{url}/chat/completions", asked)
-        assert status == 400 and "schema" in said.lower()
-    assert chat.complete(ASK, max_tokens=5).attempts == 1
-
-
-@pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}", b'{"messages": [{"role": "user"}]}'])
-def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) -> None:
-    url = local.embedded_server()
-    assert http(f"{url}/chat/completions", body)[0] == 400
-    assert http(f"{url}/elsewhere")[0] == 404
-    assert chat.complete(ASK, max_tokens=1).attempts == 1
-
-
-def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
-    url = local.embedded_server()
-    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2000, "maxItems": 2000}
-    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": endless}}
-    body: dict[str, Any] = {"messages": ASK, "max_tokens": 6000, "response_format": form}
-    with pytest.raises(TimeoutError):
-        http(f"{url}/chat/completions", json.dumps(body).encode(), timeout=1.0)
-    for _ in range(200):
-        if not json.loads(http(f"{url.removesuffix('/v1')}/health")[1])["requests"]:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("The model is still at work.")
-
-
-def test_an_openvino_server_that_was_killed_is_started_again(chat: Chat) -> None:
-    chat.complete(ASK, max_tokens=1)
-    [server] = local._servers.values()
-    assert isinstance(server, OpenVINOServer)
-    server._process.kill()
-    server._process.wait()
-    assert chat.complete(ASK, max_tokens=1).attempts == 1
-
-
-def test_an_openvino_server_ends_with_a_process_that_is_killed() -> None:
-    code = (
-        "import time; from samplers._llm.local import embedded_server\n"
-        "print(embedded_server(), flush=True); time.sleep(600)"
-    )
-    argv = [sys.executable, "-c", code]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert http(f"{url}/models")[0] == 200
-        process.kill()
-    for _ in range(200):
-        try:
-            http(f"{url}/models")
-        except (URLError, ConnectionError):
-            return
-        time.sleep(0.05)
-    pytest.fail("The server outlives its process.")
-
-
-def test_llama_cpp_serves_what_openvino_cant_read(
-    chat: Chat, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    def refuse(*args: object, **settings: object) -> None:
-        raise RuntimeError("Unsupported model architecture")
-
-    local.close_embedded_servers()
-    request.addfinalizer(local.close_embedded_servers)
-    assert chat.complete(ASK, max_tokens=1).text is not None and engine() == "samplers"
-    local.close_embedded_servers()
-    monkeypatch.setattr(OpenVINOServer, "__init__", refuse)
-    assert chat.complete(ASK, max_tokens=1).text is not None and engine() == "xllamacpp"
-
-
-def test_a_port_that_is_taken_is_told(chat: Chat) -> None:
-    port = int(local.embedded_server().removesuffix("/v1").rpartition(":")[2])
-    with pytest.raises(ChatRejected, match=f":{port}.*in use"):
-        local.serve(port=port)
 
 
 @pytest.mark.usefixtures("any_engine")
