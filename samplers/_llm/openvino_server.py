@@ -10,6 +10,8 @@ standard input does, so with the process that started it, however that ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from http.server import BaseHTTPRequestHandler
@@ -23,6 +25,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -45,6 +48,7 @@ from _llm.openvino_server import main
 del sys.path[0]
 main(json.loads(sys.argv[2]))
 """
+_BREAK_SECONDS = 0.001
 _DISCONNECT_SECONDS = 0.5  # how often to see whether a client still waits
 
 
@@ -126,6 +130,7 @@ class _Model:
         self._n_threads = n_threads
         self._next_id = 0
         self._requests: list[_Request] = []
+        self._n_talking = 0
         self._changed = threading.Condition()
         self._load()
         threading.Thread(target=self._work, daemon=True).start()
@@ -145,6 +150,22 @@ class _Model:
             str(self._path), scheduling, "CPU", settings
         )
         self._tokenizer = self._pipeline.get_tokenizer()
+
+    @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Let the model wait while a client is talked to, which takes a few milliseconds.
+
+        Each step holds Python's lock, and a thread has to get it back after every bit that it reads
+        or writes: a client would wait for many steps.
+        """
+        with self._changed:
+            self._n_talking += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_talking -= 1
+                self._changed.notify_all()
 
     @property
     def n_requests(self) -> int:
@@ -194,8 +215,9 @@ class _Model:
         from openvino_genai import GenerationStatus
 
         while True:
+            time.sleep(_BREAK_SECONDS)  # for others to get Python's lock, and to say so
             with self._changed:
-                self._changed.wait_for(lambda: self._requests)
+                self._changed.wait_for(lambda: self._requests and not self._n_talking)
             try:
                 self._pipeline.step()
             except RuntimeError as error:
@@ -250,9 +272,16 @@ def _settings(body: dict[str, Any], room: int) -> openvino_genai.GenerationConfi
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer goes out as one: of two parts the second would wait 40 ms for the client's
+    # acknowledgement of the first.
+    wbufsize = -1
     model: _Model
 
     def do_GET(self) -> None:
+        with self.model.talking():
+            self._tell()
+
+    def _tell(self) -> None:
         if self.path == "/v1/models":
             self._answer(200, {"object": "list", "data": [{"id": self.model.name}]})
         elif self.path == "/props":
@@ -264,15 +293,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"there is no {self.path}")
 
     def do_POST(self) -> None:
-        data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            body = json.loads(data)
-            if self.path == "/tokenize":
-                self._answer(200, {"tokens": self.model.tokens(body["content"])})
-            elif self.path == "/v1/chat/completions":
-                self._complete(body)
-            else:
-                self._refuse(404, f"there is no {self.path}")
+            with self.model.talking():
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                if self.path == "/tokenize":
+                    self._answer(200, {"tokens": self.model.tokens(body["content"])})
+                    return
+                if self.path != "/v1/chat/completions":
+                    self._refuse(404, f"there is no {self.path}")
+                    return
+                request, n_prompt = self.model.ask(body)
+            while not request.done.wait(_DISCONNECT_SECONDS):
+                if self._is_gone():
+                    request.handle.cancel()
+                    self.close_connection = True
+                    return
+            with self.model.talking():
+                self._reply(request, n_prompt)
         except _TooLong as error:
             self._refuse(
                 400,
@@ -283,13 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
             self._refuse(400, f"{type(error).__name__}: {error}")
 
-    def _complete(self, body: dict[str, Any]) -> None:
-        request, n_prompt = self.model.ask(body)
-        while not request.done.wait(_DISCONNECT_SECONDS):
-            if self._is_gone():
-                request.handle.cancel()
-                self.close_connection = True
-                return
+    def _reply(self, request: _Request, n_prompt: int) -> None:
         if request.failure is not None:
             if request.has_schema:
                 self._refuse(400, f"this schema can't be followed: {request.failure}")
