@@ -127,9 +127,9 @@ def agent_table(facts: dict[str, Any]) -> Group:
         lines.append(f"val_bpb {baseline:.4f} (unedited{noise}) -> {best:.4f}")
     llm = facts["llm"]
     if facts["proposals"]:
+        cached = f" ({llm['cached_tokens']} cached)" if llm["cached_tokens"] else ""
         lines.append(
-            f"{llm['prompt_tokens']} prompt tokens ({llm['cached_tokens']} cached),"
-            f" {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the model's time"
+            f"{llm['prompt_tokens']} prompt tokens{cached}, {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the model's time"
         )
     return Group(table, *lines)
 

@@ -55,7 +55,7 @@ def _llm_table(llm: dict[str, Any]) -> Table:
     ):
         total = llm[key]
         if key == "cached_tokens" and not total:
-            continue  # most servers that don't tell are not without a cache
+            continue  # the server doesn't tell
         whole = f"{total:,.1f}" if isinstance(total, float) else f"{total:,}"
         table.add_row(label, whole, f"{total / llm['turns']:,.1f}")
     return table

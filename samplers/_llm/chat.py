@@ -109,7 +109,8 @@ class Completion:
         reasoning: What a reasoning model thought before, ``""`` if it does not say.
         model: Name of the model that answered.
         prompt_tokens: Length of the prompt, cached tokens included.
-        cached_tokens: Prompt tokens that the server took from its prefix cache.
+        cached_tokens: Prompt tokens that the server took from its prefix cache; 0 if it doesn't
+            tell, as OpenVINO.
         completion_tokens: Tokens that were generated, reasoning included.
         seconds: From the call to its return, retries included.
         attempts: HTTP requests that it took, the successful one included.

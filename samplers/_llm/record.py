@@ -152,8 +152,9 @@ def _transcript(exchanges: Sequence[Exchange]) -> str:
         parts.append(f"## reply\n\n{completion.text}")
         parts.append(
             f"{completion.model}: {completion.prompt_tokens} prompt tokens, "
-            f"{completion.cached_tokens} of them cached, {completion.completion_tokens} reply "
-            f"tokens, {completion.seconds:.2f} s, {completion.attempts} attempts"
+            + (f"{completion.cached_tokens} of them cached, " if completion.cached_tokens else "")
+            + f"{completion.completion_tokens} reply tokens, {completion.seconds:.2f} s, "
+            f"{completion.attempts} attempts"
             + (", cut off" if completion.truncated else "")
             + (f". {exchange.error}" if exchange.error else ".")
         )

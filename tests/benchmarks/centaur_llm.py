@@ -11,7 +11,6 @@ Takes about a minute on two idle cores; prints and writes ``results/centaur_llm.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 import statistics
 
 import numpy as np
@@ -22,10 +21,10 @@ from samplers._llm.local import open_embedded
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import UnitCube
 
+from .keep import keep
 from .smac_cost import SPACE
 
 
-RESULTS = Path(__file__).parent / "results"
 STEADY_FROM = 30  # trials
 
 BASELINE = {
@@ -102,8 +101,7 @@ def main() -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "centaur_llm.md").write_text(text)
+    keep("centaur_llm", text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Takes about three minutes; prints and writes ``results/centaur_overhead.md``.
 
 from __future__ import annotations
 
-from pathlib import Path
 import statistics
 import subprocess
 import sys
@@ -25,13 +24,13 @@ import optuna
 
 from samplers.centaur import CentaurSampler
 
+from .keep import keep
 from .smac_cost import SPACE
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RESULTS = Path(__file__).parent / "results"
 N_TRIALS = 600
 BLOCK = 10
 REPETITIONS = {"memory": 5, "SQLite": 3}
@@ -112,8 +111,7 @@ def main() -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "centaur_overhead.md").write_text(text)
+    keep("centaur_overhead", text)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,15 @@ seconds are this machine's.
 
     python -m tests.benchmarks.engines [--rounds 3]
 
-Takes about three minutes on two idle cores; prints and writes ``results/engines.md``.
+Takes about three minutes on two idle cores; prints and writes ``results/engines.md`` and
+``.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 import random
 import statistics
 import time
@@ -23,10 +24,10 @@ from samplers._llm.chat import Completion
 from samplers._llm.chat import OpenAIChat
 from samplers._llm.reply import params_schema
 
+from .keep import keep
 from .smac_cost import SPACE
 
 
-RESULTS = Path(__file__).parent / "results"
 ROWS = 22
 SIDE_BY_SIDE = 5
 
@@ -46,8 +47,26 @@ def ask(chat: OpenAIChat, seed: int, *, reply: bool = True) -> Completion:
     )
 
 
-def measure(chat: OpenAIChat, round: int) -> tuple[float, float, float]:
-    """Prompt tokens a second, and reply tokens a second of one request and of several."""
+@dataclass
+class Speeds:
+    """Of an engine in a round, in tokens a second.
+
+    Attributes:
+        engine: Its name.
+        round: From 1 on.
+        reading: Of a prompt that is new.
+        alone: Of the reply to one request.
+        several: Of the replies to several side by side, in all.
+    """
+
+    engine: str
+    round: int
+    reading: float
+    alone: float
+    several: float
+
+
+def measure(chat: OpenAIChat, engine: str, round: int) -> Speeds:
     reading = ask(chat, 10 * round, reply=False)
     alone = ask(chat, 10 * round + 1)
     started = time.perf_counter()
@@ -56,7 +75,9 @@ def measure(chat: OpenAIChat, round: int) -> tuple[float, float, float]:
             threads.map(lambda i: ask(chat, 10 * round + i), range(2, 2 + SIDE_BY_SIDE))
         )
     seconds = time.perf_counter() - started
-    return (
+    return Speeds(
+        engine,
+        round,
         reading.prompt_tokens / reading.seconds,
         alone.completion_tokens / alone.seconds,
         sum(c.completion_tokens for c in several) / seconds,
@@ -72,31 +93,31 @@ def main() -> None:
     openvino = OpenAIChat(base_url=local.embedded_server())
     server = local._start_llama_cpp(path, "127.0.0.1", 0, local._n_cpus())
     llama_cpp = OpenAIChat(base_url=f"{server.listening_address}/v1")
-    speeds: dict[str, list[tuple[float, float, float]]] = {"OpenVINO": [], "llama.cpp": []}
-    for chat in (openvino, llama_cpp):
-        measure(chat, 0)  # warm
-    for round in range(1, options.rounds + 1):
-        speeds["OpenVINO"].append(measure(openvino, round))
-        speeds["llama.cpp"].append(measure(llama_cpp, round))
-    medians = {name: [statistics.median(c) for c in zip(*rows)] for name, rows in speeds.items()}
-    ratios = [fast / slow for fast, slow in zip(medians["OpenVINO"], medians["llama.cpp"])]
+    chats = {"OpenVINO": openvino, "llama.cpp": llama_cpp}
+    for name, chat in chats.items():
+        measure(chat, name, 0)  # warm
+    runs = [
+        measure(chat, name, round)
+        for round in range(1, options.rounds + 1)
+        for name, chat in chats.items()
+    ]
+    columns = ("reading", "alone", "several")
+    fast, slow = (
+        [statistics.median(getattr(r, c) for r in runs if r.engine == name) for c in columns]
+        for name in chats
+    )
     lines = [
         f"| engine | prompt tokens / s | reply tokens / s | of {SIDE_BY_SIDE} side by side |",
         "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {values[0]:.0f} | {values[1]:.0f} | {values[2]:.0f} |"
-        for name, values in medians.items()
-    ]
-    lines += [
-        f"| ratio | {ratios[0]:.1f} | {ratios[1]:.1f} | {ratios[2]:.1f} |",
+        "| OpenVINO | " + " | ".join(f"{value:.0f}" for value in fast) + " |",
+        "| llama.cpp | " + " | ".join(f"{value:.0f}" for value in slow) + " |",
+        "| ratio | " + " | ".join(f"{a / b:.1f}" for a, b in zip(fast, slow)) + " |",
         "",
         f"Medians of {options.rounds} rounds, {local._n_cpus()} CPUs.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "engines.md").write_text(text)
+    keep("engines", text, runs)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 
 
-def keep(name: str, text: str, runs: Sequence[DataclassInstance]) -> None:
-    """Write the tables of a benchmark to ``name.md`` and its runs to ``name.csv``.
+def keep(name: str, text: str, runs: Sequence[DataclassInstance] = ()) -> None:
+    """Write the tables of a benchmark to ``name.md`` and its runs, if any, to ``name.csv``.
 
     Args:
         name: The benchmark's.
         text: Markdown.
-        runs: At least one, all of a class; a column a field, numbers with six digits.
+        runs: All of a class; a column a field, numbers with six digits.
     """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)
+    if not runs:
+        return
     with (RESULTS / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(runs[0]))

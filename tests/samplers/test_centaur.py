@@ -38,6 +38,7 @@ from samplers.centaur.state import read_state
 from samplers.centaur.state import UnitCube
 
 from ..conftest import StorageFactory
+from .llm.test_local import only_llama_cpp
 from .scripted import Request
 from .scripted import SchemaChat
 from .scripted import ScriptedChat
@@ -862,13 +863,7 @@ def test_the_best_trials_are_in_the_table_however_old() -> None:
 
 
 @pytest.mark.llm
-def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    # llama.cpp tells what of a prompt came from its cache, OpenVINO doesn't.
-    local.close_embedded_servers()
-    request.addfinalizer(local.close_embedded_servers)
-    monkeypatch.setattr(local, "_has_openvino", lambda: False)
+def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> None:
     space: dict[str, Any] = {f"log_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(6)}
     space |= {f"float_{i}": FloatDistribution(0.0, 1.0) for i in range(7)}
     space["choice"] = CategoricalDistribution(["SSSL", "SSLL", "LLLL"])
@@ -881,7 +876,8 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached(
         chat=local.open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
     )
     study = optuna.create_study(sampler=sampler)
-    study.optimize(many, n_trials=41)
+    with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't
+        study.optimize(many, n_trials=41)
     turns = [t for t in study.trials if sampler.is_llm_turn(t.number)]
     assert [t.user_attrs["source"] for t in turns] == ["llm"] * 3
     prompts = [t.user_attrs["llm_prompt_tokens"] / t.user_attrs["llm_attempts"] for t in turns]

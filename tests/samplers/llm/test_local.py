@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import nullcontext
 import json
 from pathlib import Path
 import pickle
@@ -53,24 +55,27 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
     return default_chat()
 
 
-@pytest.fixture
-def llama_cpp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def only_llama_cpp() -> Iterator[None]:
     """As if OpenVINO were not installed."""
     local.close_embedded_servers()
-    monkeypatch.setattr(local, "_has_openvino", lambda: False)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "_has_openvino", lambda: False)
+        yield
     local.close_embedded_servers()
+
+
+@pytest.fixture
+def llama_cpp() -> Iterator[None]:
+    with only_llama_cpp():
+        yield
 
 
 @pytest.fixture(scope="module", params=["OpenVINO", "llama.cpp"])
 def any_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Of the whole module, whose tests of one engine then share its server."""
-    local.close_embedded_servers()
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "llama.cpp":
-            patch.setattr(local, "_has_openvino", lambda: False)
+    with only_llama_cpp() if request.param == "llama.cpp" else nullcontext():
         yield
-        local.close_embedded_servers()
 
 
 @pytest.mark.usefixtures("any_engine")
