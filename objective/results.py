@@ -109,7 +109,7 @@ def _key(study: str) -> str:
     return hashlib.sha256(study.encode()).hexdigest()[:16]  # names may be anything
 
 
-def tell_kept(study: optuna.Study, results: Results) -> list[int]:
+def tell_kept(study: optuna.Study, results: Results, only: int | None = None) -> list[int]:
     """Tell the results that never reached the storage, and drop those that are settled.
 
     A trial that was given up meanwhile can't take its result any more, but the copy that waits to
@@ -118,10 +118,15 @@ def tell_kept(study: optuna.Study, results: Results) -> list[int]:
 
     Call it in turns (see `objective.storage.reclaim`), with no trial of this process unfinished.
 
+    Args:
+        study: The study.
+        results: The folder of results.
+        only: The number of a trial of this process, to tell just that one; this needs no turn.
+
     Returns:
         The numbers of the trials that now have their result.
     """
-    kept = results.of(study.study_name)
+    kept = [r for r in results.of(study.study_name) if only in (None, r.trial)]
     if not kept:
         return []
     told = []

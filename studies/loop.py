@@ -288,7 +288,7 @@ def evaluate(
 def _told(study: optuna.Study, claimed: FrozenTrial, results: Results | None) -> bool:
     """Tell what the trial came to, if its training was done before something went wrong."""
     try:
-        return results is not None and claimed.number in tell_kept(study, results)
+        return results is not None and bool(tell_kept(study, results, only=claimed.number))
     except Exception:  # the storage is what went wrong: next time
         return False
 

@@ -262,13 +262,14 @@ def _keep_command(folder: Path) -> None:
         "versions": _versions(),
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
     }
-    rows = _commands(folder)
-    if row in rows:
+    kept = _commands(folder)
+    if row in kept:
         return
-    with (folder / _MADE).open("w", encoding="utf-8", newline="") as file:
+    with (folder / _MADE).open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, row])
+        if not kept:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _versions() -> str:

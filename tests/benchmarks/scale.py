@@ -78,6 +78,7 @@ _FURTHER = 8  # trials of a process in a study that has many
 _MOST_SMAC = 1000  # stored trials; its forest is made anew for each trial
 _WARM_UP = 15  # trials until CMA-ES and Centaur are past their random start
 _LOOK_SECONDS = 0.05
+_START_SECONDS = 300  # within which all workers are ready, or one has died
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -258,7 +259,7 @@ def share(pg: Server, method: str, workers: int, trials: int, way: str) -> Share
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     for job in jobs:
         job.start()
-    start.wait()
+    start.wait(_START_SECONDS)
     before = pg.cpu_seconds()
     gate_before = _cpu(gate)
     busy: Counter[str] = Counter()
@@ -266,6 +267,7 @@ def share(pg: Server, method: str, workers: int, trials: int, way: str) -> Share
     with pg.connect() as connection:
         for _ in jobs:
             while spent.empty():
+                assert not any(job.exitcode for job in jobs), "a worker died"
                 seen = _busy(connection)
                 busy.update(seen)
                 connections = max(connections, len(seen))
