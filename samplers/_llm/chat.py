@@ -112,6 +112,7 @@ class Completion:
         cached_tokens: Prompt tokens that the server took from its prefix cache; 0 if it doesn't
             tell, as OpenVINO.
         completion_tokens: Tokens that were generated, reasoning included.
+        reasoning_tokens: Those of the reasoning, if the server says it; also of one that it hides.
         seconds: From the call to its return, retries included.
         attempts: HTTP requests that it took, the successful one included.
         truncated: Whether the reply was cut off at ``max_tokens``.
@@ -124,6 +125,7 @@ class Completion:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
     seconds: float = 0.0
     attempts: int = 1
     truncated: bool = False
@@ -363,9 +365,11 @@ _dialects: dict[tuple[str, str], _Dialect] = {}
 _dialects_lock = threading.Lock()
 
 _THINKING_TOKENS = 8192
+_LEAST_THINKING_TOKENS = 1024  # in a context that doesn't hold more
 _FIRST_PAUSE = 0.5  # seconds
 _LONGEST_PAUSE = 30.0  # seconds
 _CONNECT_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 60.0  # a server that was away
 
 
 class OpenAIChat:
@@ -438,8 +442,8 @@ class OpenAIChat:
         self._clients: dict[tuple[int, str], openai.OpenAI] = {}
         self._reserved_tokens = 0
         self._reserved_cost = 0.0
-        self._asked_context = False
-        # When to ask the server for a count again, by ``time.monotonic()``.
+        # When to ask the server for its context and for a count, by ``time.monotonic()``.
+        self._context_from = 0.0
         self._tokenizer_from = 0.0
         self._token_counts: dict[str, int] = {}
         self._jitter = random.Random()
@@ -482,13 +486,20 @@ class OpenAIChat:
     def context_tokens(self) -> int | None:
         """Tokens that prompt and reply may have together; ``None`` if not known."""
         with self._lock:
-            if self._context_tokens is None and not self._asked_context:
-                self._asked_context = True
-                self._context_tokens = self._ask_context()
+            if self._context_tokens is None and time.monotonic() >= self._context_from:
+                self._context_from = math.inf
+                try:
+                    self._context_tokens = self._ask_context()
+                except ChatUnavailable:
+                    self._context_from = time.monotonic() + _ASK_AGAIN_SECONDS
             return self._context_tokens
 
     def _ask_context(self) -> int | None:
-        """llama.cpp tells it among its properties, vLLM in its list of models."""
+        """llama.cpp tells it among its properties, vLLM in its list of models.
+
+        Raises:
+            ChatUnavailable: If the server is away.
+        """
         deadline = self._deadline(_CONNECT_SECONDS)
         try:
             address = self._address()
@@ -502,12 +513,14 @@ class OpenAIChat:
             pass  # Not llama.cpp.
         try:
             listed = self._call("GET", "models", deadline, max_retries=0)
+            for entry in _records(listed, "data"):
+                length = entry.get("max_model_len")
+                if entry.get("id") == self.model and isinstance(length, int):
+                    return length
+        except ChatUnavailable:
+            raise
         except ChatError:
-            return None
-        for entry in _records(listed, "data"):
-            length = entry.get("max_model_len")
-            if entry.get("id") == self._model and isinstance(length, int):
-                return length
+            pass
         return None
 
     def count_tokens(self, text: str) -> int:
@@ -523,7 +536,7 @@ class OpenAIChat:
         try:
             count = self._ask_count(text)
         except ChatUnavailable:
-            count, missing_for = None, 60.0
+            count, missing_for = None, _ASK_AGAIN_SECONDS
         except ChatError:
             count, missing_for = None, math.inf
         else:
@@ -596,15 +609,20 @@ class OpenAIChat:
                     answer = self._call("POST", "chat/completions", deadline, body, attempts)
                     completions.append(self._read(answer))
                     self._add(completions[-1])
-            except ChatRejected as error:
-                next_dialect = dialect.without(error, body)
-                if next_dialect is None:
+            except ContextTooLong:
+                if dialect.thinking_tokens <= _LEAST_THINKING_TOKENS:
                     raise
+                fewer = dialect.thinking_tokens // 2
+                next_dialect = replace(dialect, thinking_tokens=fewer)
+            except ChatRejected as error:
+                other = dialect.without(error, body)
+                if other is None:
+                    raise
+                next_dialect = other
             else:
                 last = completions[-1]
-                if last.text or not last.truncated or not last.reasoning:
-                    break
-                if dialect.thinking_tokens:
+                thought = last.reasoning or last.reasoning_tokens
+                if last.text or not last.truncated or not thought or dialect.thinking_tokens:
                     break
                 next_dialect = replace(dialect, thinking_tokens=_THINKING_TOKENS)
             with _dialects_lock:
@@ -675,6 +693,7 @@ class OpenAIChat:
             or (answer.get("timings") or {}).get("cache_n")  # older llama.cpp
             or 0
         )
+        details = usage.get("completion_tokens_details") or {}
         cost = None
         if self._prices is not None:
             cost = self._prices.cost(prompt_tokens, cached_tokens, completion_tokens)
@@ -686,6 +705,7 @@ class OpenAIChat:
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             completion_tokens=completion_tokens,
+            reasoning_tokens=int(details.get("reasoning_tokens") or 0),
             truncated=choice.get("finish_reason") == "length",
             cost=cost,
         )

@@ -31,10 +31,14 @@ def is_failure(trial: FrozenTrial) -> bool:
     """Whether the evaluation of a finished trial went wrong.
 
     Its state is FAIL, or its user attribute ``status`` is present and not ``"ok"``, or its value
-    is not a finite number. A pruned trial was stopped on purpose and is no failure.
+    is not a finite number. A pruned trial was stopped on purpose and is no failure, unless the
+    last value that it reported is not a finite number.
     """
     if trial.state == TrialState.FAIL:
         return True
+    if trial.state == TrialState.PRUNED:
+        step = trial.last_step
+        return step is not None and not math.isfinite(trial.intermediate_values[step])
     if trial.state != TrialState.COMPLETE:
         return False
     if trial.user_attrs.get("status", "ok") != "ok":
@@ -55,7 +59,7 @@ def failure_class(trial: FrozenTrial) -> str:
     status = trial.user_attrs.get("status", "ok")
     if status != "ok":
         return str(status)
-    return "nan" if trial.state == TrialState.COMPLETE else "failed"
+    return "failed" if trial.state == TrialState.FAIL else "nan"
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:

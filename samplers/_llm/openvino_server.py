@@ -115,6 +115,7 @@ class _Request:
     has_schema: bool
     done: threading.Event = field(default_factory=threading.Event)
     failure: str | None = None
+    bad_schema: bool = False  # which is why it failed
 
 
 class _TooLong(Exception):
@@ -243,6 +244,8 @@ class _Model:
             self._load()
         for request in failed:
             request.failure = failure
+            # Of several it may be another one's. Asked again it is the only one, or succeeds.
+            request.bad_schema = request.has_schema and len(failed) == 1
             request.done.set()
 
 
@@ -325,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, request: _Request, n_prompt: int) -> None:
         if request.failure is not None:
-            if request.has_schema:
+            if request.bad_schema:
                 self._refuse(400, f"this schema can't be followed: {request.failure}")
             else:
                 self._refuse(503, request.failure)

@@ -161,7 +161,10 @@ def propose(
                 return failed_turn(study, trial, error, exchanges, on_error)
             taken = min(budget, count_tokens(chat, messages))
             budget = _smaller(taken, error, max_reply_tokens)
-            messages, extent = fit(build, chat, budget, extent)
+            try:
+                messages, extent = fit(build, chat, budget, extent)
+            except PromptTooLong:
+                return failed_turn(study, trial, error, exchanges, on_error)
             continue
         except ChatError as error:
             exchanges.append(Exchange(messages, None, error))
@@ -305,9 +308,13 @@ def failed_turn(
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
     """LLM turns that failed since the last one that did not, in the order of trial numbers."""
     count = 0
-    for trial in reversed(study._get_trials(deepcopy=False, use_cache=False)):
+    trials = study._get_trials(deepcopy=False, use_cache=False)
+    repeated = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
+    for trial in reversed(trials):
         source = trial.user_attrs.get("source", "")
         if trial.number == besides.number or not source.startswith(LLM):
+            continue
+        if trial.number in repeated:  # its repetition has its attributes, too
             continue
         if source != LLM_ERROR:
             break

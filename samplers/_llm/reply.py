@@ -127,7 +127,7 @@ def json_values(text: str) -> Iterator[Any]:
             return
         try:
             value, position = decoder.raw_decode(text, match.start())
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or an integer of more digits than Python reads
             position = match.start() + 1
         except RecursionError:
             return  # Brackets without end, which every later start would run into again.

@@ -42,12 +42,12 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
         return _either(re.escape(json.dumps(value)) for value in values)
     if kind in ("integer", "number"):
-        low, high = schema.get("minimum"), schema.get("maximum")
-        whole = integer_regex(
-            -(10**_DIGITS) + 1 if low is None else math.floor(low),
-            10**_DIGITS - 1 if high is None else math.floor(high),
-        )
-        return whole if kind == "integer" else f"{whole}{_DECIMALS}{_EXPONENT}"
+        low = schema.get("minimum", -(10**_DIGITS) + 1)
+        high = schema.get("maximum", 10**_DIGITS - 1)
+        if kind == "integer":
+            return integer_regex(low, high)
+        # Of -0.5 it is -0.
+        return f"{_whole_part(low, high, least=0)}{_DECIMALS}{_EXPONENT}"
     if kind == "string" and "maxLength" in schema:
         return rf'"[ !#-\[\]-~]{{0,{schema["maxLength"]}}}"'
     if kind == "array":
@@ -67,11 +67,17 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
 
 def integer_regex(low: int, high: int) -> str:
     """Regular expression of the integers from ``low`` to ``high``, both included."""
+    return _whole_part(low, high, least=1)
+
+
+def _whole_part(low: float, high: float, least: int) -> str:
+    """The sign and the digits before the point; after a minus at least ``least``."""
     parts = []
     if low < 0:
-        parts += [f"-{part}" for part in _lengths(max(1, -high), -low)]
+        magnitudes = _lengths(math.floor(max(least, -high)), math.floor(-low))
+        parts += [f"-{part}" for part in magnitudes]
     if high >= 0:
-        parts += _lengths(max(0, low), high)
+        parts += _lengths(math.floor(max(0, low)), math.floor(high))
     return _either(parts)
 
 

@@ -119,7 +119,8 @@ def question(
     """What is asked: a whole configuration, or changes to ``base``."""
     values = {
         "number": number,
-        "left": "" if trials_left is None else f" ({trials_left} are left)",
+        # None is left of the plan if trials were killed and repeated.
+        "left": f" ({trials_left} are left)" if trials_left and trials_left > 0 else "",
         "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
     }
     if form == "full":

@@ -187,9 +187,11 @@ class KarpathyAgentSampler(RandomBaseSampler):
         self, trial: FrozenTrial, space: dict[str, BaseDistribution], origin: FrozenTrial
     ) -> str:
         fixed = {n: v for n, v in fixed_params(trial).items() if n in space}
+        planned = self._n_trials if self._n_trials is not None else 0
         values: dict[str, object] = {
             "number": trial.number,
-            "left": f" of {self._n_trials}" if self._n_trials is not None else "",
+            # Past the plan if trials were killed and repeated.
+            "left": f" of {planned}" if trial.number < planned else "",
             "fixed": (
                 f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
                 if fixed

@@ -215,6 +215,24 @@ def test_without_llm_turns_cmaes_options_do_what_they_do(options: dict[str, Any]
     assert run(CentaurSampler(llm_ratio=0, seed=0, **options)) == theirs
 
 
+def test_a_trial_that_was_pruned_for_a_nan_is_no_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(
+        cmaes.CMA, "tell", lambda _, solutions: told.extend(v for _, v in solutions)
+    )
+
+    def pruning(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number % 3 == 1:
+            trial.report(math.nan, 0)
+            raise optuna.TrialPruned
+        return value
+
+    sampler = CentaurSampler(llm_ratio=0, seed=0, consider_pruned_trials=True)
+    optuna.create_study(sampler=sampler).optimize(pruning, n_trials=40)
+    assert told and all(map(math.isfinite, told))
+
+
 def test_source_trials_start_cmaes_where_they_were_good() -> None:
     numerical = NUMERICAL
     good = {"lr": 0.5, "momentum": 0.2, "batch": 300, "depth": 11}

@@ -299,6 +299,35 @@ def test_a_model_cut_off_while_thinking_gets_more_room(server: LoopbackServer) -
     assert chat.complete(ASK, max_tokens=100).attempts == 1
 
 
+def test_a_model_that_hides_its_thoughts_gets_more_room_too(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] > 1000:
+            return reply("42")
+        usage = {"completion_tokens_details": {"reasoning_tokens": body["max_tokens"]}}
+        return reply("", finish_reason="length", usage=usage)
+
+    server.answers = answer
+    assert connect(server).complete(ASK, max_tokens=100).text == "42"
+
+
+def test_room_to_think_is_what_the_context_holds(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] < 1000:
+            return reply("<think>let me see", finish_reason="length")
+        if body["max_tokens"] > 3000:
+            return refusal("This model's maximum context length is 4096 tokens", 400)
+        return reply("<think>let me see</think>42")
+
+    server.answers = answer
+    chat = connect(server)
+    assert chat.complete(ASK, max_tokens=100).text == "42"
+    assert server.requests[-1]["max_tokens"] == 100 + 2048
+    assert chat.complete(ASK, max_tokens=100).attempts == 1
+    server.answers = lambda body: refusal("This model's maximum context length is 9 tokens", 400)
+    with pytest.raises(ContextTooLong):
+        chat.complete(ASK, max_tokens=100)
+
+
 def test_a_reply_that_was_cut_off_says_so(server: LoopbackServer) -> None:
     server.answers = [reply('{"x": 0.12', finish_reason="length")]
     assert connect(server).complete(ASK).truncated
@@ -403,9 +432,21 @@ def test_the_only_model_of_a_server_needs_no_name(server: LoopbackServer) -> Non
     chat = OpenAIChat(base_url=server.url)
     assert chat.model == "the-one" and chat.context_tokens == 4096
     assert chat.complete(ASK).model == "the-one"
+    assert OpenAIChat(base_url=server.url).context_tokens == 4096, "before the model was named"
     server.others["/v1/models"] = Answer({"data": [{"id": "a"}, {"id": "b"}]})
     with pytest.raises(ChatRejected, match="exactly one but a, b"):
         OpenAIChat(base_url=server.url).complete(ASK)
+
+
+def test_a_server_that_was_away_is_asked_for_its_context_again(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "_ASK_AGAIN_SECONDS", 0.0)
+    server.others["/v1/models"] = refusal("loading", 503)
+    chat = connect(server)
+    assert chat.context_tokens is None
+    server.others["/v1/models"] = Answer({"data": [{"id": "m", "max_model_len": 4096}]})
+    assert chat.context_tokens == 4096
 
 
 def test_tokens_are_counted_by_the_server_where_it_can(server: LoopbackServer) -> None:

@@ -36,12 +36,20 @@ def trial(
     )
 
 
+def pruned(reported: float) -> FrozenTrial:
+    finished = trial(None, TrialState.PRUNED)
+    finished.intermediate_values = {3: reported}
+    return finished
+
+
 @pytest.mark.parametrize(
     "finished, failed",
     [
         (trial(1.0), ""),
         (trial(1.0, status="ok"), ""),
         (trial(None, TrialState.PRUNED), ""),
+        (pruned(1.0), ""),
+        (pruned(math.nan), "nan"),
         (trial(100.0, status="oom"), "oom"),
         (trial(math.inf), "nan"),
         (trial(None, TrialState.FAIL), "failed"),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import json
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 from urllib.error import HTTPError
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from samplers._llm import local
+from samplers._llm import openvino_server
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import Completion
@@ -69,6 +71,20 @@ def test_a_schema_that_openvino_cant_follow_costs_only_the_schema(chat: Chat) ->
         status, said = http(f"{url}/chat/completions", asked)
         assert status == 400 and "schema" in said.lower()
     assert chat.complete(ASK, max_tokens=5).attempts == 1
+
+
+def test_another_requests_failure_does_not_cost_the_schema(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = object.__new__(openvino_server._Model)
+    model._changed = threading.Condition()
+    monkeypatch.setattr(model, "_load", lambda: None)
+    together = [openvino_server._Request(None, has_schema=True) for _ in range(2)]
+    for requests, blamed in ((together, False), ([openvino_server._Request(None, True)], True)):
+        model._requests = list(requests)
+        model._start_anew("xgrammar failed")
+        assert [r.bad_schema for r in requests] == [blamed] * len(requests)
+        assert all(r.done.is_set() and r.failure for r in requests)
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}", b'{"messages": [{"role": "user"}]}'])

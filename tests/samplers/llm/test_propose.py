@@ -24,6 +24,7 @@ from samplers._llm.chat import Message
 from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import PromptTooLong
+from samplers._llm.propose import errors_in_a_row
 from samplers._llm.propose import MAX_ERRORS_IN_A_ROW
 from samplers._llm.propose import Proposal
 from samplers._llm.propose import propose
@@ -241,6 +242,31 @@ def test_a_context_that_is_too_small_is_met_with_a_smaller_prompt(study: optuna.
     assert proposal.params == NEW and 1 < len(chat.requests) < 8
     sizes = [chat.count_tokens(r.text) for r in chat.requests]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_context_that_cannot_hold_the_space_is_an_error_of_the_model(
+    study: optuna.Study,
+) -> None:
+    chat = ScriptedChat([ContextTooLong("too long", limit=9)])
+    proposal = turn(study, chat)
+    assert proposal.params is None and proposal.source == "llm-error"
+    assert len(proposal.exchanges) == 1
+
+
+def test_the_repetition_of_a_killed_trial_is_no_second_error(study: optuna.Study) -> None:
+    for _ in range(MAX_ERRORS_IN_A_ROW - 1):
+        assert turn(study, ScriptedChat([ChatUnavailable("away")])).error is None
+    failed = study.trials[-1]
+    study.add_trial(  # as Optuna's RetryFailedTrialCallback does
+        create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=failed.params,
+            distributions=failed.distributions,
+            user_attrs=failed.user_attrs,
+            system_attrs={"retry_history": [failed.number]},
+        )
+    )
+    assert errors_in_a_row(study, besides=study.trials[0]) == MAX_ERRORS_IN_A_ROW - 1
 
 
 def test_a_known_context_is_kept_from_the_start(study: optuna.Study) -> None:

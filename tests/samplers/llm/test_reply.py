@@ -133,6 +133,7 @@ def test_impossible_values_leave_the_base_and_say_so() -> None:
         ("{}", "none of its keys"),
         ('{"LR": "fast"}', 'usable value, but LR: "fast" is not a number'),
         ("[" * 100_000, "must be a JSON object"),
+        ('{"OTHER": ' + "1" * 5000 + "}", "must be a JSON object"),
     ],
 )
 def test_a_reply_without_any_value_is_refused(text: str, message: str) -> None:

@@ -101,7 +101,24 @@ def test_the_choice_of_a_constant() -> None:
     assert not follows({**reply, "reason": 'a "b"'}, schema), "escapes are not needed"
 
 
-@pytest.mark.parametrize("value", [0, -1.5, 12345.25, 1e-05, 3])
+@pytest.mark.parametrize(
+    "low, high, inside, outside",
+    [
+        (-5, 5, [-0.5, -0.05, 0.5, -5, 0, 4.9], [-6.1, 6.2]),
+        (-0.5, 0.5, [-0.3, 0.3, 0], [-1.5, 1.5]),
+        (-2.5, -0.5, [-0.7, -2.4, -1], [-3.9, 0.7]),
+        (0.5, 12.5, [0.7, 12.25], [-0.7, 13.5]),
+    ],
+)
+def test_a_number_between_bounds(
+    low: float, high: float, inside: list[float], outside: list[float]
+) -> None:
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    assert all(follows(value, schema) for value in inside)
+    assert not any(follows(value, schema) for value in outside)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, -0.31, 12345.25, 1e-05, 3])
 def test_a_number_without_bounds(value: float) -> None:
     assert follows(value, {"type": "number"})
 
