@@ -10,8 +10,9 @@ seconds  log seconds of the successes, of training and in total: quadratic ridge
 ======== ==========================================================================================
 
 Of two models the one with the better cross-validated score is taken (R2 of the log value; log
-loss), with whole studies left out: a method's trials crowd around its own best, so that a trial is
-predicted too easily from its neighbours of the same study. Forests and boosted trees are less good
+loss), with whole studies left out, and what other studies have of their configurations: a method's
+trials crowd around its own best, so that a trial is predicted too easily from its neighbours of the
+same study. Forests and boosted trees are less good
 and take 3 to 40 ms for a single configuration (tests/benchmarks/surrogate_models.py).
 """
 
@@ -77,7 +78,7 @@ class Surrogate:
         space, baseline, task: As in :class:`Testbed`.
         scores: Cross-validated, a row per target and model.
         noise_sd: Standard deviation of log bits per byte between runs of one configuration, pooled
-            over all that ran repeatedly; 0.0 if none did.
+            over those of the better half that ran repeatedly; 0.0 if none did.
     """
 
     def __init__(self, data: DataSet) -> None:

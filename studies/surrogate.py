@@ -86,7 +86,7 @@ def surrogate(
     Console(markup=False).print(*_score_tables(fitted))
     print(
         f"{facts['trials']} trials of {facts['studies']} studies, {facts['ok']} ok;"
-        f" {fitted.noise_sd:.2%} noise between runs of one configuration (SD);"
+        f" {fitted.noise_sd:.2%} noise between runs of one good configuration (SD);"
         f" {facts['milliseconds']:.2f} ms for an evaluation\n"
         f"{out}: {out.stat().st_size} bytes"
     )
@@ -151,6 +151,7 @@ _HEADINGS = {
     "r2": "R2",
     "spearman": "Spearman",
     "mae": "MAE",
+    "r2_best": "R2 of the best quarter",
     "auc": "AUC",
     "log_loss": "log loss",
 }

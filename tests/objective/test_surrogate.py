@@ -26,6 +26,8 @@ from objective import Testbed
 from objective import TrialFailed
 from objective.search_space import PAPER_SPACE
 import objective.surrogate
+from objective.surrogate_models import _noise_sd
+from objective.surrogate_models import out_of_fold
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import PATTERN
@@ -115,6 +117,25 @@ def fresh(testbed: Testbed) -> list[dict[str, Any]]:
     """Configurations that no study has."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=99))
     return [study.ask(testbed.space).params for _ in range(200)]
+
+
+def test_the_noise_is_that_of_good_configurations() -> None:
+    x = np.repeat(np.arange(20.0), 10)[:, None]
+    rng = np.random.default_rng(0)
+    y = x[:, 0] + rng.normal(size=len(x)) * np.where(x[:, 0] < 10, 0.01, 0.3)
+    assert _noise_sd(x, y) == pytest.approx(0.01, rel=0.2)
+
+
+def test_no_configuration_is_predicted_from_itself_in_another_study() -> None:
+    x = np.array([[0.0], [1.0], [0.0], [2.0], [0.0], [3.0]])
+    study = np.array([0, 0, 1, 1, 2, 2])
+
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        assert not set(x[train, 0]) & set(x[test, 0])
+        assert len(train) == 2, "the others are of use"
+        return x[test, 0]
+
+    assert out_of_fold(predict, x, study).tolist() == x[:, 0].tolist()
 
 
 def test_it_predicts_configurations_that_it_has_not_seen(
