@@ -141,7 +141,9 @@ def open_storage(
                 _check_character_set(storage, parsed)
             return storage
         except ImportError as error:
-            raise StorageError(f"{url} needs a driver that isn't installed: {error}.") from None
+            raise StorageError(
+                f"{_shown(parsed)} needs a driver that isn't installed: {error}."
+            ) from None
         except RuntimeError as error:  # made by another version of Optuna
             raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as raised:
@@ -311,11 +313,11 @@ class RetryKilled(RetryHeartbeatStaleTrialCallback):
 
     Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
     was killed before it had any has nothing to be given up for. Nor has one that was put back, by
-    Ctrl-C, say: that isn't counted.
+    Ctrl-C, say: that isn't counted. One that is known to have failed needs no other try.
     """
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if is_given_up(trial):
+        if is_given_up(trial) or _has_failed(trial):
             return
         trial = copy.deepcopy(trial)  # which Optuna alters
         trial.system_attrs[_KILLS] = _kills(trial)
@@ -325,6 +327,10 @@ class RetryKilled(RetryHeartbeatStaleTrialCallback):
 def is_given_up(killed: FrozenTrial) -> bool:
     """Whether the parameters of a killed trial were tried often enough."""
     return _kills(killed) > MAX_RETRY
+
+
+def _has_failed(killed: FrozenTrial) -> bool:
+    return bool(killed.user_attrs.get("status", "ok") != "ok")
 
 
 def _kills(killed: FrozenTrial) -> int:
@@ -343,7 +349,7 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         for t in trials
         if t.state == TrialState.FAIL
         and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
-        and t.user_attrs.get("status", "ok") == "ok"
+        and not _has_failed(t)
         and t.number not in again
         and not is_given_up(t)
     ]
@@ -372,6 +378,15 @@ def _machine() -> str:
 
 def _started(pid: int) -> float | None:
     """When a process started, so that another one with its number isn't taken for it."""
+    if sys.platform == "linux":
+        # In ticks since the start of the machine. psutil's is by the clock, which may be set.
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except PermissionError:
+            return -1.0
+        return None if fields[0] == "Z" else float(fields[19])
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

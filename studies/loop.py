@@ -204,6 +204,8 @@ def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenT
     if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
         if stale := storage._get_stale_trial_ids(study._study_id):
             fail_stale_trials(study)
+            if results is not None:  # while nobody has taken the copies that wait
+                tell_kept(study, results)
             changed += stale
     return study.get_trials(deepcopy=False) if changed else trials
 

@@ -119,6 +119,23 @@ def cma_state(study: optuna.Study) -> cmaes.CMA:
     raise AssertionError("no state")
 
 
+def test_a_clock_that_is_set_makes_no_process_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = worker_mark(0)
+    if sys.platform == "linux":
+        monkeypatch.setattr(
+            "psutil._pslinux.boot_time", lambda: 0.0
+        )  # which psutil's times are from
+    assert storage_module.worker_is_here(mark)
+
+
+def test_a_driver_that_lacks_is_told_without_the_password() -> None:
+    with pytest.raises(StorageError, match="driver") as raised:
+        open_storage("postgresql+asyncpg://me:s3cret@127.0.0.1:1/x")
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))

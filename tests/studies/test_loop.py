@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 import pytest
 import sqlalchemy
 
+from objective.results import Results
+from objective.storage import claim
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.loop import StudyLoop
@@ -249,6 +251,44 @@ def test_a_trial_that_another_process_gave_up_on_does_not_end_the_study() -> Non
 
     loop(study, taken_away, trials=3).run()
     assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def die_elsewhere(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> optuna.Trial:
+    """A trial of another machine's worker, which died after the training."""
+    monkeypatch.setattr("objective.storage._machine", lambda: "another")
+    trial = study.ask()
+    suggest(trial)
+    claim(trial)
+    storage: Any = study._storage
+    storage.record_heartbeat(trial._trial_id)
+    return trial
+
+
+def test_a_result_kept_by_a_worker_that_died_elsewhere_is_told_and_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db", heartbeat_interval=1, grace_period=1)
+    study = open_study(storage)
+    results = Results(tmp_path / "results")
+    with monkeypatch.context() as elsewhere:
+        trial = die_elsewhere(study, elsewhere)
+        results.keep(trial, {"status": "ok", "training_seconds": 1.0}, 2.345)
+    time.sleep(2.5)
+    replace(loop(study, trials=2), results=results).run()
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[1].value == 2.345 and study.trials[1].params == study.trials[0].params
+
+
+def test_a_failure_that_a_worker_died_with_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db", heartbeat_interval=1, grace_period=1)
+    study = open_study(storage)
+    with monkeypatch.context() as elsewhere:
+        record(die_elsewhere(study, elsewhere), "oom")
+    time.sleep(2.5)
+    loop(study, trials=2).run()
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
 
 
 def test_failures_that_raise_count_as_trials() -> None:
