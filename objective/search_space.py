@@ -207,7 +207,7 @@ def _from_toml(text: str) -> tuple[Space, dict[str, Rule]]:
         if not isinstance(table, dict):
             raise TestbedError(f"{where}: {name} must be a table [{name}], but got {table!r}.")
         kind = table.get("type")
-        if kind not in _KEYS:
+        if not isinstance(kind, str) or kind not in _KEYS:
             raise TestbedError(
                 f"{where}: {name}.type must be int, float or categorical, but got {kind!r}."
             )
@@ -238,6 +238,9 @@ def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistri
             raise TestbedError(
                 f"{where}.choices must be strings, numbers or truth values, but got {choices!r}."
             )
+        for choice in choices:
+            if isinstance(choice, float) and not math.isfinite(choice):
+                raise TestbedError(f"{where}.choices must be finite, but got {choice}.")
         return CategoricalDistribution(choices)
     number = (int,) if kind == "int" else (int, float)
     low = _typed(where, table, "low", number)
@@ -246,6 +249,8 @@ def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistri
     step = _typed(where, table, "step", number, None)
     if not -math.inf < low <= high < math.inf:
         raise TestbedError(f"{where}: low <= high must hold, but got low={low}, high={high}.")
+    if step is not None and not math.isfinite(step):
+        raise TestbedError(f"{where}.step must be finite, but got {step}.")
     try:
         if kind == "int":
             return IntDistribution(low, high, log=log, step=1 if step is None else step)
