@@ -58,7 +58,7 @@ def fingerprint(source: str) -> str:
     Raises:
         GateError: the source doesn't parse.
     """
-    tree = _parse(source)
+    tree = _parse(_program(source))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -90,6 +90,7 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
     size = len(source.encode("utf-8", errors="replace"))
     if size > MAX_SOURCE_BYTES:
         raise GateError(f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}.")
+    source, baseline = _program(source), _program(baseline)
     tree = _parse(source)
     # What train.py is compared with is trusted, so that it always parses here.
     original = ast.parse(baseline)
@@ -126,6 +127,11 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
             "The script does the same as one that was tried before: propose another change."
         )
     return print_of_it
+
+
+def _program(source: str) -> str:
+    """A script without its byte order mark, which belongs to the file."""
+    return source.removeprefix("\ufeff")
 
 
 def _parse(source: str) -> ast.Module:

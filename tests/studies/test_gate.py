@@ -63,6 +63,16 @@ def test_a_module_that_the_baseline_imports_itself_is_allowed() -> None:
     check_source(BASELINE.replace("gc.collect()", "gc.freeze()"), baseline=BASELINE)
 
 
+@pytest.mark.parametrize("marked", [("\ufeff", "\ufeff"), ("\ufeff", ""), ("", "\ufeff")])
+def test_a_byte_order_mark_is_no_part_of_a_script(marked: tuple[str, str]) -> None:
+    before, after = marked
+    changed = after + BASELINE.replace("LR = 0.1", "LR = 0.2")
+    passed = check_source(changed, baseline=before + BASELINE)
+    assert passed == fingerprint(changed) == fingerprint(changed.removeprefix("\ufeff"))
+    with pytest.raises(GateError, match="same as the unedited"):
+        check_source(after + BASELINE, baseline=before + BASELINE)
+
+
 def test_a_library_setting_may_be_changed() -> None:
     changed = BASELINE.replace(
         "LR = 0.1", "LR = 0.1\ntorch.backends.cuda.matmul.allow_tf32 = True"
