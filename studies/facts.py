@@ -82,6 +82,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``trials`` counts by Optuna's state, where trials that were killed or interrupted (and are
     tried again) are ``interrupted`` and not ``fail``. ``failures`` counts the evaluated trials by
     class. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
+    ``llm`` sums over all trials; what a repeated one was asked counts once.
     ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
@@ -93,8 +94,11 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
 
+    # What repeats a trial has all that was noted on it, too.
+    repeated = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+
     def total(key: str) -> float:
-        return sum(t.user_attrs.get(key, 0) for t in trials)
+        return sum(t.user_attrs.get(key, 0) for t in trials if t.number not in repeated)
 
     return {
         "study": study.study_name,

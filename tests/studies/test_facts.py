@@ -1,0 +1,23 @@
+"""What a study's trials say, where the command line's tests don't come by."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+
+from studies.facts import study_facts
+
+
+def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
+    study = optuna.create_study()
+    study.ask().set_user_attr("llm_prompt_tokens", 100)
+    for _ in range(2):  # killed and put back twice
+        trial = study.trials[-1]
+        study.tell(trial.number, state=TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
+        study.ask()
+    other = study.ask()
+    other.set_user_attr("llm_prompt_tokens", 7)
+    assert [t.user_attrs["llm_prompt_tokens"] for t in study.trials] == [100, 100, 100, 7]
+    assert study_facts(study)["llm"]["prompt_tokens"] == 107
