@@ -6,7 +6,8 @@ prints and what its evaluator returned, and classifies the end:
 ========== =====================================================================================
 ok         exit 0 and a finite metric
 oom        out of memory: an exception or message that says so, or killed by the system for it
-nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss
+nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss, be it
+           an exception that names the loss
 timeout    killed after ``wall_seconds``
 crash      any other end; the reason is the exception's line
 no-metric  exit 0 and no metric
@@ -96,6 +97,7 @@ _STARVED = re.compile(
     r"can't start new thread|Resource temporarily unavailable|(?:failed to|cannot) map"
 )
 _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
+_LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"[\r\n]")
 
@@ -564,15 +566,18 @@ def _classify_failure(output: _Output, returncode: int, limits: Limits) -> tuple
         return "oom", f"out of memory{limit}: {match[0]}"
     if returncode == -signal.SIGKILL:
         return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
-    if exception.startswith("FloatingPointError"):
-        return "nan", exception.partition("\n")[0]
+    raised = exception.partition("\n")[0]
+    # Python itself speaks of nan and inf in exceptions that are bugs, but never of a loss.
+    diverged = _LOSS.search(raised) and _DIVERGED.search(raised)
+    if raised.startswith("FloatingPointError") or diverged:
+        return "nan", raised
     if not exception and returncode > 0:
         if "FAIL" in lines[-5:] or not math.isfinite(output.loss):
             return "nan", "the script stopped itself: the loss is NaN or exploded"
         if lines and _DIVERGED.search(lines[-1]):
             return "nan", lines[-1]
     if exception:
-        return "crash", exception.partition("\n")[0]
+        return "crash", raised
     last = f": {lines[-1]}" if lines else ""
     if returncode < 0:
         return "crash", f"killed by {signal.Signals(-returncode).name}{last}"
