@@ -7,9 +7,11 @@ from contextlib import contextmanager
 import errno
 import json
 import math
+import os
 from pathlib import Path
 import shutil
 import tempfile
+import threading
 from typing import Any
 from typing import Iterator
 from typing import Protocol
@@ -21,14 +23,20 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from sqlalchemy.pool import SingletonThreadPool
 
 from objective.run import Limits
 from objective.run import run_script
 from objective.run import RunError
 from objective.run import RunResult
+from objective.source import read_constants
 from objective.source import set_constants
 from objective.storage import claim
+from objective.storage import worker_is_here
+from objective.storage import worker_mark
 from objective.testbed import Testbed
+from objective.testbed import TestbedError
+from objective.testbed import TIME_BUDGET
 
 
 if TYPE_CHECKING:
@@ -39,6 +47,11 @@ if TYPE_CHECKING:
 
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
+_REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
+_TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PREFIX = "autoresearch-"  # of a trial's folder
+_MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
 # Trial attribute -> key of the script's summary.
 _SUMMARY_ATTRIBUTES = {
@@ -92,9 +105,10 @@ class TrainScriptObjective:
 
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
-        train_seconds: Training time of a trial; by default the testbed's own TIME_BUDGET.
-        wall_seconds: A trial is killed after this many seconds of real time; by default twice the
-            training time and a minute for start-up and evaluation.
+        train_seconds: Training time of a trial, which becomes TIME_BUDGET of ``train.py`` or
+            ``prepare.py``; by default what is there.
+        wall_seconds: A trial is killed after this many seconds of real time; by default
+            :func:`default_wall_seconds`.
         memory_limit_mb: Limit of a trial's memory (the GPU's if it trains there); None is none.
         failure_value: Value of a failed trial. 100.0 as in the paper, so that every method sees
             the same number; None raises :class:`TrialFailed`, so that Optuna marks it FAIL (pass
@@ -109,7 +123,7 @@ class TrainScriptObjective:
             drops it there.
 
     Raises:
-        TestbedError: If the testbed can't be used.
+        TestbedError: If the testbed can't be used, or has no training time that could be set.
     """
 
     def __init__(
@@ -134,9 +148,10 @@ class TrainScriptObjective:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, but got {value}.")
         self.testbed = testbed if isinstance(testbed, Testbed) else Testbed.load(testbed)
+        if train_seconds is not None:
+            self.testbed.require_time_budget()
         if wall_seconds is None:
-            budget = train_seconds or self.testbed.constants.get("TIME_BUDGET") or 300.0
-            wall_seconds = 2 * float(budget) + 60
+            wall_seconds = default_wall_seconds(self.testbed, train_seconds)
         self.limits = Limits(
             wall_seconds=wall_seconds, train_seconds=train_seconds, memory_mb=memory_limit_mb
         )
@@ -145,6 +160,7 @@ class TrainScriptObjective:
         self._artifact_store = artifact_store
         self.results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
+        self._has_swept = False
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -166,11 +182,13 @@ class TrainScriptObjective:
         return self._train(trial, source)
 
     def _train(self, trial: optuna.Trial, source: str) -> float:
-        with self._folder(source) as folder:
+        source = self._timed(source)
+        reporter = _Reporter(trial)
+        with self._folder(trial.number, source) as folder:
             result = run_script(
                 folder,
                 limits=self.limits,
-                on_progress=_Reporter(trial),
+                on_progress=reporter,
                 environment=self._environment,
                 log=folder.with_name("train.log"),
                 sandbox=self._sandbox,
@@ -182,6 +200,7 @@ class TrainScriptObjective:
             value = None if pruned else self._score(result)
             if self.results is not None and not pruned:
                 self.results.keep(trial, attributes, value)
+            reporter.finish()  # nothing may be reported of a trial that has ended
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)
             try:
@@ -202,23 +221,49 @@ class TrainScriptObjective:
         except TrialFailed:
             return None
 
+    def _timed(self, source: str) -> str:
+        """The script with the training time in its own TIME_BUDGET, if it has one.
+
+        That of ``prepare.py`` is set in the process that runs the script.
+        """
+        seconds = self.limits.train_seconds
+        if seconds is None or TIME_BUDGET in self.testbed.space:
+            return source
+        try:
+            own = read_constants(source).get(TIME_BUDGET)
+        except TestbedError:  # no Python, which is to be the trial's failure
+            return source
+        if own is None or own.value == seconds:
+            return source
+        # An int where it is one: scripts may print or count with it.
+        return set_constants(
+            source, {TIME_BUDGET: int(seconds) if float(seconds).is_integer() else seconds}
+        )
+
     @contextmanager
-    def _folder(self, source: str) -> Iterator[Path]:
+    def _folder(self, number: int, source: str) -> Iterator[Path]:
         """A folder with a ``train.py`` of this text and the testbed's other Python files."""
         try:
             if self._work_dir is not None:
                 self._work_dir.mkdir(parents=True, exist_ok=True)
-            home = Path(tempfile.mkdtemp(prefix="autoresearch-", dir=self._work_dir))
+            home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._work_dir))
         except OSError as error:
             raise RunError(_unwritable(self._work_dir or tempfile.gettempdir(), error)) from None
         try:
             folder = home / "run"
             try:
+                (home / _MARK).write_text(json.dumps(worker_mark(number)))
                 folder.mkdir()
-                _copy_modules(self.testbed.path, folder)
                 (folder / "train.py").write_bytes(source.encode())
             except OSError as error:
                 raise RunError(_unwritable(folder, error)) from None
+            try:
+                _copy_modules(self.testbed.path, folder)
+            except OSError as error:
+                raise RunError(_uncopied(folder, error)) from None
+            if not self._has_swept:
+                _sweep(home.parent)
+                self._has_swept = True
             yield folder
         finally:
             shutil.rmtree(home, ignore_errors=True)
@@ -234,6 +279,14 @@ class TrainScriptObjective:
             study_or_trial=trial,
             mimetype=_TEXT,
         )
+
+
+def default_wall_seconds(testbed: Testbed, train_seconds: float | None) -> float:
+    """Real time of a trial: twice its training and a minute for start-up and evaluation.
+
+    Without ``train_seconds`` it is what the testbed says, and 300 s if that says nothing.
+    """
+    return 2 * (train_seconds or testbed.time_budget or _TRAIN_SECONDS) + 60
 
 
 class Configurable(Protocol):
@@ -288,18 +341,62 @@ def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> A
 
 
 class _Reporter:
-    """Progress of a training -> intermediate values of its trial, at most about 20."""
+    """Progress of a training -> intermediate values of its trial, at most about 20.
+
+    A storage may let a report wait for minutes, and who calls this has pipes to read and a
+    deadline to watch. So a report has a thread of its own, which is waited for just long enough
+    to hear the pruner's verdict where nothing is amiss. What comes meanwhile isn't reported.
+    """
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
         self._next = 0.0
+        self._thread: threading.Thread | None = None
+        self._prune = False
+        self._error: Exception | None = None
 
     def __call__(self, share: float, loss: float) -> bool:
-        if not (self._next <= share <= 100 and math.isfinite(loss)):
-            return False
-        self._next = (share // _REPORT_EVERY + 1) * _REPORT_EVERY
-        self._trial.report(loss, step=int(share))
-        return self._trial.should_prune()
+        """Whether the training is to be ended, as far as it is known."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if busy or self._error is not None:
+            return self._prune
+        if self._next <= share <= 100 and math.isfinite(loss):
+            self._next = (share // _REPORT_EVERY + 1) * _REPORT_EVERY
+            if _is_of_one_thread(self._trial):
+                self._report(loss, int(share))
+            else:
+                # A daemon, so that no process waits for a storage before it ends.
+                self._thread = threading.Thread(
+                    target=self._report, args=(loss, int(share)), daemon=True
+                )
+                self._thread.start()
+                self._thread.join(_REPORT_SECONDS)
+        return self._prune
+
+    def finish(self) -> None:
+        """Wait for the last report. There must be none after it.
+
+        Raises:
+            Exception: What went wrong with a report; there was none after that.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _report(self, loss: float, step: int) -> None:
+        try:
+            self._trial.report(loss, step=step)
+            self._prune = self._trial.should_prune()
+        except Exception as error:  # `finish` raises it, when the training's result is safe
+            self._error = error
+
+
+def _is_of_one_thread(trial: optuna.Trial) -> bool:
+    """Whether the storage is SQLite in memory, which is another database in each thread."""
+    storage = getattr(trial, "storage", None)
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    return engine is not None and isinstance(engine.pool, SingletonThreadPool)
 
 
 def _attributes(result: RunResult) -> dict[str, Any]:
@@ -332,16 +429,53 @@ def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:
 
 
 def _copy_modules(testbed: Path, folder: Path) -> None:
-    """What ``train.py`` may import: Python files and packages. Data stays where it is."""
+    """What ``train.py`` may import: Python files and packages. Data stays where it is.
+
+    Nothing can import a name that begins with a dot, such as an editor's lock file, which is a
+    link to nowhere.
+    """
     for entry in testbed.iterdir():
-        if entry.suffix == ".py" and entry.name not in ("train.py", "__init__.py"):
+        if entry.name.startswith(".") or entry.name in ("train.py", "__init__.py"):
+            continue
+        if entry.suffix == ".py" and entry.is_file():
             shutil.copyfile(entry, folder / entry.name)
         elif (entry / "__init__.py").is_file():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(entry, folder / entry.name, ignore=ignored)
+            shutil.copytree(
+                entry,
+                folder / entry.name,
+                ignore=shutil.ignore_patterns("__pycache__"),
+                ignore_dangling_symlinks=True,
+            )
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of trials whose process on this machine was killed."""
+    for mark in parent.glob(f"{_PREFIX}*/{_MARK}"):
+        try:
+            is_left = worker_is_here(json.loads(mark.read_text())) is False
+        except (OSError, ValueError, TypeError):  # another user's, or half written
+            continue
+        if is_left:
+            shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def _uncopied(folder: Path, error: OSError) -> str:
+    what, reason = error.filename, error.strerror or str(error)
+    if isinstance(error, shutil.Error):
+        # `copytree` goes on after an error, and tells of them all as text: source, target, reason.
+        failed = error.args[0]
+        what, _, reason = failed[0]
+        is_full = any(os.strerror(n) in text for *_, text in failed for n in _DISK_FULL)
+    else:
+        is_full = error.errno in _DISK_FULL
+    if is_full:
+        return f"The disk of {folder} is full."
+    where = "" if what is None else f"{what}: "
+    return f"The testbed's modules must be copied to {folder}, but {where}{reason}."
 
 
 def _unwritable(where: object, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _DISK_FULL:
         return f"The disk of {where} is full."
-    return f"{where} must be writable, but: {error.strerror}."
+    what = "" if error.filename is None else f"{error.filename}: "
+    return f"{where} must be writable, but: {what}{error.strerror}."

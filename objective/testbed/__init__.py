@@ -6,6 +6,7 @@ The data files beside this module (``train.py``, ``prepare.py``, ``search_space.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Testbed", "TestbedError"]
 
 _EMBEDDED = Path(__file__).parent
+
+TIME_BUDGET = "TIME_BUDGET"  # the constant that says how many seconds a script trains
 
 _DEFAULT_TASK = """\
 A Python script trains a language model for a fixed time{time} and then measures its validation
@@ -83,9 +86,34 @@ class Testbed:
         if task.is_file():
             text = _read(task)
         else:
-            seconds = constants.get("TIME_BUDGET")
+            seconds = constants.get(TIME_BUDGET)
             text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
         return cls(folder, source, space, baseline, constants, rules, text)
+
+    @property
+    def time_budget(self) -> float | None:
+        """Seconds that a trial trains; None if no constant says so."""
+        value = self.constants.get(TIME_BUDGET)
+        if isinstance(value, (bool, str)) or value is None or value <= 0:
+            return None
+        return float(value)
+
+    def require_time_budget(self) -> None:
+        """Refuse to be given a training time that nothing would heed.
+
+        Raises:
+            TestbedError: If there is no TIME_BUDGET to be set.
+        """
+        prepare = self.path / "prepare.py"
+        if self.time_budget is None and not (
+            prepare.is_file() and _binds(_read(prepare), TIME_BUDGET)
+        ):
+            raise TestbedError(
+                "A training time must have a constant to be set in, but neither train.py nor"
+                " prepare.py has one: let train.py train for TIME_BUDGET seconds (such as"
+                " TIME_BUDGET = 300), or limit the whole time of a trial instead, by"
+                " --wall-seconds (wall_seconds)."
+            )
 
     def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values that the script is run with if these are suggested.
@@ -104,6 +132,16 @@ def _constants(path: Path) -> dict[str, Value]:
         return {}
     constants = read_constants(_read(path), path.name).values()
     return {c.name: c.value for c in constants if c.value is not None}
+
+
+def _binds(source: str, name: str) -> bool:
+    """Whether a script gives a name a value, a computed or imported one too."""
+    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.alias) and name in (node.name, node.asname):
+            return True
+    return False
 
 
 def _read(path: Path) -> str:

@@ -17,9 +17,13 @@ from optuna.artifacts import get_all_artifact_meta
 import pytest
 
 from objective import Testbed
+from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
+from objective.objective import default_wall_seconds
+from objective.results import Results
 from objective.run import RunError
+from objective.storage import worker_mark
 from tests.objective.test_run import gone
 
 
@@ -171,6 +175,139 @@ def test_a_pruned_training_is_killed(folder: Path) -> None:
     assert "status" not in pruned.user_attrs and pruned.user_attrs["training_seconds"] > 0
 
 
+def test_a_report_that_blocks_costs_the_training_nothing(folder: Path) -> None:
+    reported = []
+
+    class Trial(optuna.trial.FixedTrial):
+        def report(self, value: float, step: int) -> None:
+            time.sleep(6)  # longer than the wall limit
+            reported.append("user attributes" if self.user_attrs else step)
+
+    trial = Trial({"LR": 2.0, "KIND": "ok"})
+    objective = TrainScriptObjective(folder, wall_seconds=5)
+    assert objective(trial) == 2.0  # type: ignore[arg-type]
+    assert trial.user_attrs["status"] == "ok" and trial.user_attrs["val_bpb"] == 2.0
+    assert reported == [0], "there is none meanwhile, and none after the trial has its attributes"
+
+
+def test_an_error_of_a_report_is_raised_when_the_result_is_kept(
+    folder: Path, tmp_path: Path
+) -> None:
+    class Storage(optuna.storages.InMemoryStorage):
+        def set_trial_intermediate_value(self, *_: object) -> None:
+            raise optuna.exceptions.StorageInternalError("away")
+
+    kept = Results(tmp_path / "results")
+    study = optuna.create_study(storage=Storage(), study_name="s")
+    study.enqueue_trial({"LR": 2.0, "KIND": "ok"})
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="away"):
+        study.optimize(TrainScriptObjective(folder, results=kept), n_trials=1)
+    assert [result.value for result in kept.of("s")] == [2.0]
+    assert "status" not in study.trials[0].user_attrs
+
+
+def test_sqlite_in_memory_takes_reports(folder: Path) -> None:
+    study = optuna.create_study(storage="sqlite://")
+    study.enqueue_trial({"LR": 1.0, "KIND": "ok"})
+    study.optimize(TrainScriptObjective(folder), n_trials=1)
+    assert len(study.trials[0].intermediate_values) == 21
+
+
+def test_the_training_time_is_set_in_the_scripts_own_constant(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    train = "LR = 1.0\nTIME_BUDGET = 5  # s\nprint('---\\nval_bpb:', TIME_BUDGET)\n"
+    folder = testbed_folder(train)
+
+    def seconds(**arguments: float) -> float | None:
+        return run_one(TrainScriptObjective(folder, **arguments), {"LR": 1.0}).value  # type: ignore[arg-type]
+
+    assert (seconds(), seconds(train_seconds=0.5)) == (5, 0.5)
+    objective = TrainScriptObjective(folder, train_seconds=7.0)
+    assert objective.limits.wall_seconds == 2 * 7 + 60
+    assert objective._timed(train) == train.replace("5  # s", "7  # s")
+    for as_it_is in (train.replace("5", "7.0"), "TIME_BUDGET = 1 + x", "no Python"):
+        assert objective._timed(as_it_is) == as_it_is
+
+
+def test_a_training_time_that_nothing_would_heed_is_refused(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    folder = testbed_folder("LR = 1.0\n")
+    with pytest.raises(TestbedError, match="neither train.py nor prepare.py.*--wall-seconds"):
+        TrainScriptObjective(folder, train_seconds=5)
+    assert TrainScriptObjective(folder).limits.wall_seconds == 660
+    assert default_wall_seconds(Testbed.load(folder), 10) == 80
+    (folder / "prepare.py").write_text("import os\nTIME_BUDGET = float(os.environ['SECONDS'])\n")
+    TrainScriptObjective(folder, train_seconds=5)
+
+
+def test_what_is_no_module_is_not_copied(
+    testbed_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    train = (
+        "import os\nLR = 1.0\nprint(sorted(os.listdir()), os.listdir('parts'))\n"
+        "import parts\nprint('---\\nval_bpb: 1')"
+    )
+    folder = testbed_folder(train, **{"helper.py": ""})
+    (folder / "folder.py").mkdir()
+    (folder / "parts").mkdir()
+    (folder / "parts" / "__init__.py").touch()
+    for lock in (folder / ".#train.py", folder / "gone.py", folder / "parts" / ".#x.py"):
+        lock.symlink_to("user@host.123")  # as Emacs makes them
+    (folder / ".hidden.py").touch()
+    objective = TrainScriptObjective(folder, artifact_store=make_store(tmp_path))
+    assert run_one(objective, {"LR": 1.0}).value == 1
+    [log] = [p for p in (tmp_path / "artifacts").iterdir() if b"helper" in p.read_bytes()]
+    assert "['helper.py', 'parts', 'train.py'] ['__init__.py']" in log.read_text()
+
+
+def test_what_cannot_be_copied_is_named(
+    testbed_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = testbed_folder("LR = 1.0\n", **{"helper.py": ""})
+
+    def copyfile(source: Path, target: object) -> None:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(
+        RunError, match="must be copied to .*, but .*/helper.py: Permission denied"
+    ):
+        run_one(TrainScriptObjective(folder), {"LR": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(28, "The disk of .* is full"), (13, "must be copied to .*inner.py: .*Permission denied")],
+)
+def test_what_cannot_be_copied_of_a_package_is_named(
+    number: int,
+    message: str,
+    testbed_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = testbed_folder("LR = 1.0\n")
+    (folder / "parts").mkdir()
+    for name in ("__init__.py", "inner.py"):
+        (folder / "parts" / name).touch()
+    copy2 = shutil.copy2
+
+    def copy(source: object, target: object, **options: object) -> object:
+        if str(getattr(source, "name", source)).endswith("inner.py"):
+            raise OSError(number, os.strerror(number), "source")
+        return copy2(source, target)  # type: ignore[call-overload]
+
+    copytree = shutil.copytree
+
+    def with_copy(source: Path, target: Path, **options: object) -> object:
+        return copytree(source, target, copy_function=copy, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shutil, "copytree", with_copy)
+    with pytest.raises(RunError, match=message):
+        run_one(TrainScriptObjective(folder), {"LR": 1.0})
+
+
 def test_a_source_of_somebody_elses_is_run_without_suggesting_anything(folder: Path) -> None:
     objective = TrainScriptObjective(folder)
     study = optuna.create_study()
@@ -259,6 +396,38 @@ study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "w
     assert trial.state == optuna.trial.TrialState.FAIL
 
 
+def test_what_a_killed_runner_left_is_removed_by_the_next(folder: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    program = f"""
+import optuna
+from objective import TrainScriptObjective
+study = optuna.create_study()
+study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
+study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(work)!r}), 1)
+"""
+    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    pid = wait_for_pid(tmp_path / "pid", process)
+    run_one(TrainScriptObjective(folder, work_dir=work), {"LR": 1.0, "KIND": "ok"})
+    [left] = work.iterdir()
+    process.kill()
+    process.communicate()
+    assert gone(pid, 10)
+    assert (left / "run" / "train.py").exists(), "nobody was there to remove it"
+    elsewhere = ["another machine", *worker_mark(0)[1:]]
+    others = {"mine": worker_mark(0), "elsewhere": elsewhere, "odd": [1], "text": "?"}
+    for name, mark in others.items():
+        (work / f"autoresearch-{name}").mkdir()
+        (work / f"autoresearch-{name}" / "worker.json").write_text(json.dumps(mark))
+    (work / "autoresearch-unmarked").mkdir()
+    run_one(TrainScriptObjective(folder, work_dir=work), {"LR": 1.0, "KIND": "ok"})
+    assert {p.name for p in work.iterdir()} == {
+        f"autoresearch-{name}" for name in (*others, "unmarked")
+    }
+
+
 def test_a_full_disk_stops_the_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def copyfile(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
@@ -276,6 +445,11 @@ def test_a_full_disk_stops_the_study(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_limits_must_be_positive(folder: Path, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be positive, but got {value}"):
         TrainScriptObjective(folder, **{name: value})  # type: ignore[arg-type]
+
+
+def make_store(folder: Path) -> FileSystemArtifactStore:
+    (folder / "artifacts").mkdir()
+    return FileSystemArtifactStore(folder / "artifacts")
 
 
 def wait_for_pid(path: Path, process: subprocess.Popen[str]) -> int:

@@ -70,6 +70,37 @@ def test_nothing_of_a_testbed_is_run_to_load_it(testbed_folder: Callable[..., Pa
     assert Testbed.load(folder).constants == {"DEPTH": 8, "T": 1}
 
 
+@pytest.mark.parametrize(
+    ("train", "prepare", "seconds", "can_be_set"),
+    [
+        ("", "TIME_BUDGET = 300", 300.0, True),
+        ("TIME_BUDGET = 5.5", None, 5.5, True),
+        ("TIME_BUDGET = 5", "TIME_BUDGET = 300", 5.0, True),
+        ("", "\ufefffrom settings import TIME_BUDGET", None, True),
+        ("", "import os\nif 1:\n    TIME_BUDGET = int(os.environ['T'])", None, True),
+        ("", None, None, False),
+        ("", "print(TIME_BUDGET)", None, False),
+        ("TIME_BUDGET = 0", None, None, False),
+        ("TIME_BUDGET = '5m'", None, None, False),
+        ("TIME_BUDGET = True", None, None, False),
+    ],
+)
+def test_a_training_time_can_be_set_where_a_constant_says_it(
+    train: str,
+    prepare: str | None,
+    seconds: float | None,
+    can_be_set: bool,
+    testbed_folder: Callable[..., Path],
+) -> None:
+    testbed = Testbed.load(testbed_folder(f"DEPTH = 8\n{train}\n", prepare))
+    assert testbed.time_budget == seconds
+    if can_be_set:
+        testbed.require_time_budget()
+    else:
+        with pytest.raises(TestbedError, match="must have a constant .* TIME_BUDGET"):
+            testbed.require_time_budget()
+
+
 def test_line_ends_survive(testbed_folder: Callable[..., Path]) -> None:
     assert Testbed.load(testbed_folder("DEPTH = 8\r\nx = 1\r")).source == "DEPTH = 8\r\nx = 1\r"
 
