@@ -56,14 +56,7 @@ def agent(
         ),
     ] = 20,
     train_seconds: options.TrainSeconds = None,
-    wall_seconds: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.parse_duration,
-            metavar="DURATION",
-            help="A trial is killed after this. [default: twice --train-seconds and a minute]",
-        ),
-    ] = None,
+    wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     baselines: Annotated[
         int,
@@ -113,6 +106,8 @@ def agent(
     reverted otherwise. The same command again goes on where it was stopped.
     """
     script = Testbed.load(testbed)
+    if train_seconds is not None:
+        script.require_time_budget()
     name = f"code-seed{seed}"
     if memory_limit is None:
         memory_limit = memory_share(workers)

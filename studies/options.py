@@ -84,7 +84,17 @@ TrainSeconds = Annotated[
     typer.Option(
         parser=parse_duration,
         metavar="DURATION",
-        help="Training time of one trial. [default: TIME_BUDGET of the testbed's prepare.py]",
+        help="Training time of one trial. [default: TIME_BUDGET of the testbed's train.py "
+        "or prepare.py]",
+    ),
+]
+WallSeconds = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="A trial is killed after this. [default: twice --train-seconds (300s, if nothing "
+        "says how long the script trains) and a minute]",
     ),
 ]
 MemoryLimit = Annotated[

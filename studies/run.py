@@ -15,8 +15,10 @@ from rich.console import Console
 import typer
 
 from objective import Testbed
+from objective.objective import default_wall_seconds
 from objective.storage import open_storage
 from objective.storage_kinds import check_sharing
+from objective.storage_kinds import kind_of
 from studies import options
 from studies.budget import Budget
 from studies.distributed import count_workers
@@ -68,6 +70,7 @@ def run(
     ] = None,
     budget: options.Budget = None,
     train_seconds: options.TrainSeconds = None,
+    wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     llm: options.Llm = None,
     model: Annotated[
@@ -168,9 +171,10 @@ def run(
     if trials is None and budget is None:
         trials = DEFAULT_TRIALS
     script = Testbed.load(testbed)
-    planned = script.constants.get("TIME_BUDGET")
-    if train_seconds is None and isinstance(planned, (int, float)):
-        train_seconds = float(planned)
+    if train_seconds is None:
+        train_seconds = script.time_budget
+    else:
+        script.require_time_budget()
     if budget is not None and train_seconds is not None and train_seconds > budget:
         raise Misuse(
             f"--budget must hold at least one trial of {train_seconds:g} s, but got {budget:g} s."
@@ -183,15 +187,23 @@ def run(
         seed=seed,
         budget=Budget(trials, budget, train_seconds),
         testbed=testbed,
+        wall_seconds=wall_seconds,
         memory_limit_mb=memory_limit,
         llm=llm,
         model=model,
         llm_ratio=llm_ratio,
         artifacts=artifacts,
     )
+    limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
-        _dry_run(spec, price_in, price_out, as_json)
+        _dry_run(spec, limit, price_in, price_out, as_json)
         return
+    if wall_seconds is None and train_seconds is None:
+        print(
+            f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"
+            " --wall-seconds sets another limit",
+            file=sys.stderr,
+        )
     stop_by_signal(on_stop)
     try:
         if worker:
@@ -218,15 +230,20 @@ def _stopped() -> NoReturn:
 
 
 def _dry_run(
-    spec: StudySpec, price_in: float | None, price_out: float | None, as_json: bool
+    spec: StudySpec,
+    wall_seconds: float,
+    price_in: float | None,
+    price_out: float | None,
+    as_json: bool,
 ) -> None:
     from studies.dry_run import dry_run
 
-    facts = dry_run(spec, price_in, price_out)
+    facts = {**dry_run(spec, price_in, price_out), "wall_seconds": wall_seconds}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
+        print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
 
 
 def _progress(spec: StudySpec, workers: int) -> Progress:
@@ -255,6 +272,12 @@ def _run_cluster(
 
 def _work(spec: StudySpec) -> optuna.Study:
     """As one worker among others."""
+    kind = kind_of(spec.storage)
+    if not kind.processes:
+        raise Misuse(
+            f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
+            " its own process only; choose sqlite:///FILE"
+        )
     log = WorkerLog(spec.name)
     open_storage(spec.storage, wait=_WAIT_SECONDS)  # many may come at once
     study = run_study(spec, log.update)

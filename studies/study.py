@@ -76,6 +76,8 @@ class StudySpec:
         seed: The study's seed.
         budget: When it is done, and how long one trial trains.
         testbed: Folder of the script; ``None`` is the embedded one.
+        wall_seconds: A trial is killed after this time; ``None`` is
+            `objective.objective.default_wall_seconds`.
         memory_limit_mb: Of one training; ``None`` is without limit.
         llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
         model: Name of the model; ``None`` is the server's own choice.
@@ -92,6 +94,7 @@ class StudySpec:
     seed: int
     budget: Budget
     testbed: Path | None = None
+    wall_seconds: float | None = None
     memory_limit_mb: int | None = None
     llm: str | None = None
     model: str | None = None
@@ -125,6 +128,7 @@ class StudySpec:
             "space_hash": space_hash(testbed),
             "testbed": where if self.surrogate is None else f"surrogate {self.surrogate}",
             "version": version("optuna-autoresearch"),
+            "wall_seconds": self.wall_seconds,
             "comparison": self.comparison,
             "surrogate": self.surrogate,
             "model": self.model if METHODS[self.method].uses_llm else None,
@@ -172,7 +176,10 @@ def load_testbed(spec: StudySpec) -> Testbed | Surrogate:
         Misuse: If the surrogate can't.
     """
     if spec.surrogate is None:
-        return Testbed.load(spec.testbed)
+        testbed = Testbed.load(spec.testbed)
+        if spec.budget.train_seconds is not None:
+            testbed.require_time_budget()
+        return testbed
     from objective.surrogate import Surrogate
 
     return Surrogate.load(None if spec.surrogate == EMBEDDED else Path(spec.surrogate))
@@ -335,6 +342,7 @@ def make_objective(
         return TrainScriptObjective(
             testbed,
             train_seconds=spec.budget.train_seconds,
+            wall_seconds=spec.wall_seconds,
             memory_limit_mb=spec.memory_limit_mb,
             artifact_store=artifacts,
             results=results,

@@ -232,6 +232,37 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(cli: Cli, testbed: Path) ->
     assert list(cli.folder.iterdir()) == []
 
 
+def test_a_dry_run_says_when_a_trial_is_killed(cli: Cli, testbed: Path) -> None:
+    command = [*run(testbed, "tpe"), "--dry-run"]
+    assert json.loads(cli(*command, "--json").stdout)["wall_seconds"] == pytest.approx(60.1)
+    said = cli(*command, "--wall-seconds", "2m").stdout.splitlines()[-1]
+    assert said == "A trial is killed after 120 s (--wall-seconds)."
+
+
+def test_the_limit_of_a_trials_real_time_reaches_it_and_is_stored(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text().replace("if DEPTH == 8", "time.sleep(60)\nif DEPTH == 8"))
+    assert cli(*run(testbed, trials=1, wall_seconds="1s")).returncode == 0
+    [trial] = cli.trials("s")
+    assert trial.user_attrs["reason"] == "killed after 1 s of wall-clock time"
+    assert json.loads(cli("status", "--json").stdout)[0]["wall_seconds"] == 1
+
+
+def test_a_script_that_does_not_say_how_long_it_trains_has_a_limit_that_is_said(
+    cli: Cli, testbed: Path
+) -> None:
+    (testbed / "prepare.py").unlink()
+    (testbed / "train.py").write_text(
+        "DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\nprint('---\\nval_bpb: 1')\n"
+    )
+    refused = cli.fails(2, *run(testbed, trials=1, train_seconds="5s"))
+    assert "neither train.py nor prepare.py has one" in refused and "--wall-seconds" in refused
+    assert list(cli.folder.iterdir()) == []
+    said = cli(*run(testbed, trials=1)).stderr.splitlines()[0]
+    assert "killed after 660 s" in said and "--wall-seconds" in said
+    assert "killed after" not in cli(*run(testbed, trials=1, wall_seconds="9s")).stderr
+
+
 def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
     cli: Cli, testbed: Path
 ) -> None:
@@ -305,6 +336,8 @@ def test_every_command_has_a_help(cli: Cli) -> None:
         ("run --method centaur --llm nonsense", "local"),
         ("run --method centaur --llm local --model big", ".gguf"),
         ("run --method tpe --workers 2 --storage sqlite://", "is seen by its own process only"),
+        ("run --method tpe --worker --storage sqlite://", "is seen by its own process only"),
+        ("run --method tpe --wall-seconds 0s", "above 0"),
         ("compare --methods tpe --seeds 0 --trials 1 --storage sqlite://", "its own process only"),
         ("serve-storage journal:s.log", "A storage to serve must be a database"),
         ("status", "autoresearch.db"),
