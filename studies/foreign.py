@@ -43,6 +43,7 @@ _CLASSES = {
     r"no (val_bpb|metric)|missing (val_bpb|metric)": "no-metric",
 }
 _MAX_REASON = 200
+_MAX_SECONDS = 366 * 86_400  # of a trial: what is longer is a mistake, and dates end in 9999
 _FIRST_FORM = {"tid", "val_bpb", "success", "wt"}
 _NO_REASON = "the file does not say why it failed"
 
@@ -59,7 +60,7 @@ class ForeignTrial:
         status: ``ok`` or the class of the failure.
         reason: Why it failed, at most 200 characters; empty if ok.
         val_bpb: Bits per byte; None if it failed.
-        seconds: Charged to the budget.
+        seconds: Charged to the budget; 0 if the file doesn't say, or has more than a year.
         ended: Naive local time; None if the file doesn't say.
     """
 
@@ -108,7 +109,7 @@ def read_file(path: Path) -> Foreign:
         raise _neither(path, "something that is no UTF-8 text") from None
     foreign = Foreign()
     try:
-        document = json.loads(text)
+        document = _load(text)
     except RecursionError:
         raise _neither(path, "JSON of a depth that nobody would write") from None
     except json.JSONDecodeError:
@@ -136,6 +137,26 @@ def read_file(path: Path) -> Foreign:
         identifiers.add(identifier)
         foreign.trials.append(trial)
     return foreign
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is a finite float, or an integer that can be made one."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _load(text: str) -> Any:
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> float:
+    """An integer of any length. Python reads no more than some 4,300 digits: they are infinite."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _neither(path: Path, what: str) -> Misuse:
@@ -184,11 +205,12 @@ def _nested_rows(runs: list[tuple[str, Any, Any]], foreign: Foreign) -> Iterator
 
 def _lines(path: Path, text: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for line in text.splitlines():
+    # Not by splitlines: a string of JSON may hold U+0085, U+2028 and U+2029 as they are.
+    for line in text.split("\n"):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _load(line)
         except (json.JSONDecodeError, RecursionError):
             foreign.skipped["a line that is no JSON (cut off, perhaps)"] += 1
             continue
@@ -220,7 +242,7 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
     seconds = row.get("wall_time_seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if not 0 <= seconds <= _MAX_SECONDS:
         notes["no time: charged nothing"] += 1
         seconds = 0.0
     status, reason = _verdict(success, value, row.get("error"), notes)
@@ -242,12 +264,12 @@ def _verdict(
     success: bool, value: float | None, error: Any, notes: Counter[str]
 ) -> tuple[str, str]:
     """Class and reason of a trial. A success is one that measured something."""
-    if success and value is not None and math.isfinite(value) and value != FAILURE_VALUE:
+    if success and value is not None and is_finite(value) and value != FAILURE_VALUE:
         return "ok", ""
     if success and value is None:
         notes["a success without a value: taken as a failure, no-metric"] += 1
         return "no-metric", "reported as a success, but without val_bpb"
-    if success and not math.isfinite(value or 0.0):
+    if success and not is_finite(value or 0.0):
         notes["a success whose value isn't finite: taken as a failure, nan"] += 1
         return "nan", f"reported as a success, but val_bpb is {value}"
     if success:
@@ -269,10 +291,10 @@ def _key(row: Mapping[str, Any]) -> str:
 
 def _integer(value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"(seed)?[_ -]?\d+", value.strip(), re.IGNORECASE):
-        return int(re.sub(r"\D", "", value))
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        value = _whole(re.sub(r"\D", "", value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
         return None
-    return int(value) if math.isfinite(value) and value == int(value) and value >= 0 else None
+    return int(value) if value == int(value) and value >= 0 else None
 
 
 def _time(value: Any) -> datetime | None:

@@ -10,7 +10,6 @@ from datetime import datetime
 from datetime import timedelta
 from importlib.metadata import version
 import json
-import math
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -38,6 +37,7 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.foreign import FAILURE_VALUE
 from studies.foreign import ForeignTrial
+from studies.foreign import is_finite
 from studies.foreign import read_file
 
 
@@ -190,7 +190,7 @@ def _distribution(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)
 
 
 def _fits(value: Any, distribution: BaseDistribution) -> bool:

@@ -247,6 +247,67 @@ def test_what_is_no_trial_is_counted_by_reason(cli: Cli, write: Write) -> None:
     }
 
 
+LONG = int("9" * 401)  # no float is as large
+
+
+@pytest.mark.parametrize("digits", [401, 5001])  # Python's json reads no integer of 5,001 digits
+@pytest.mark.parametrize("form", ["nested", "lines"])
+def test_a_number_that_no_float_can_hold_spoils_its_trial_only(
+    cli: Cli, write: Write, form: str, digits: int
+) -> None:
+    good = {"tid": 0, "val_bpb": 0.99, "success": True, "wt": 300.0, "DEPTH": 8}
+    rows = [
+        good,
+        {**good, "tid": 1, "val_bpb": LONG},
+        {**good, "tid": 2, "DEPTH": -LONG},
+        {**good, "tid": 3, "wt": LONG},
+        {**good, "tid": 4, "wt": 1e12},  # later than any date
+        {**good, "tid": LONG},
+    ]
+    content = {"tpe": {"0": rows}}
+    lines = [
+        row(
+            trial_id=r["tid"],
+            config={"DEPTH": r["DEPTH"]},
+            val_bpb=r["val_bpb"],
+            wall_time_seconds=r["wt"],
+        )
+        for r in rows
+    ]
+    text = json.dumps(content) if form == "nested" else "\n".join(map(json.dumps, lines))
+    facts = facts_of(cli, write("runs", text.replace(str(LONG), "9" * digits)))
+    assert facts["imported"] == 5
+    assert facts["skipped"] == {"no identifier (an integer)": 1}
+    assert facts["notes"] == {
+        "a success whose value isn't finite: taken as a failure, nan": 1,
+        "DEPTH: a value left out that isn't in its range": 1,
+        "no time: charged nothing": 2,
+    }
+    trials = {t.user_attrs["tid"]: t for t in cli.trials("tpe-seed0")}
+    assert [trials[i].user_attrs["status"] for i in range(5)] == ["ok", "nan", "ok", "ok", "ok"]
+    assert [trials[i].params for i in range(5)] == [
+        {"DEPTH": 8} if i != 2 else {} for i in range(5)
+    ]
+    assert [trials[i].user_attrs["total_seconds"] for i in range(2, 5)] == [300.0, 0.0, 0.0]
+
+
+def test_a_seed_in_words_may_have_any_number_of_digits(write: Write) -> None:
+    foreign = read_file(write("runs.jsonl", [row(seed="seed" + "9" * 5001), row(seed="seed3")]))
+    assert [trial.seed for trial in foreign.trials] == [3]
+    assert foreign.skipped == {"no seed (an integer)": 1}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_end_at_line_feeds_only(write: Write, end: str) -> None:
+    rows = [
+        row(trial_id=i, success=False, error=f"a{mark}b")
+        for i, mark in enumerate("\u2028\u2029\u0085")
+    ]
+    text = end.join(json.dumps(r, ensure_ascii=False) for r in rows) + end
+    foreign = read_file(write("runs.jsonl", text))
+    assert len(foreign.trials) == 3 and not foreign.skipped
+
+
 def test_the_same_trial_counts_once_and_a_shared_identifier_twice(cli: Cli, write: Write) -> None:
     """Two processes that wrote one file gave other trials the same identifier."""
     path = write(
