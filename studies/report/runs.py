@@ -75,6 +75,7 @@ class Run:
         space: Parameter to distribution, as the trials have it.
         state: How far it is with its budget, see `run_state`.
         revalidated: Values of its best configuration, trained again with fresh seeds.
+        repetitions: How often it was trained again, failures included.
     """
 
     study: str
@@ -85,6 +86,7 @@ class Run:
     space: Mapping[str, BaseDistribution]
     state: str = "done"
     revalidated: tuple[float, ...] = ()
+    repetitions: int = 0
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -115,9 +117,14 @@ class Run:
 
     @property
     def revalidated_best(self) -> float:
-        """Mean value of the best configuration when run again; NaN if it was not."""
+        """Mean value of the repetitions that did not fail; NaN if there is none."""
         again = self.revalidated
         return sum(again) / len(again) if again else math.nan
+
+    @property
+    def revalidated_failed(self) -> int:
+        """How many repetitions failed."""
+        return self.repetitions - len(self.revalidated)
 
     @property
     def seconds(self) -> float:
@@ -132,11 +139,13 @@ class Run:
     def until(self, seconds: float = math.inf, trials: float = math.inf) -> Run:
         """The run as it was after a training time or a number of trials.
 
-        Its revalidated values go, unless they are still those of its best configuration.
+        Its repetitions go, unless they are still those of its best configuration.
         """
         rows = tuple(r for r in self.rows if r.seconds <= seconds and r.position <= trials)
         cut = replace(self, rows=rows)
-        return cut if cut.incumbents == self.incumbents else replace(cut, revalidated=())
+        if cut.incumbents == self.incumbents:
+            return cut
+        return replace(cut, revalidated=(), repetitions=0)
 
 
 @dataclass
@@ -160,17 +169,14 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     """
     runs: dict[str, list[Run]] = defaultdict(list)
     comparisons: dict[str, Contents] = defaultdict(Contents)
-    again: dict[str, tuple[int | None, tuple[float, ...]]] = {}
+    again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
     for name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
         facts = study.user_attrs
         comparison = str(facts.get("comparison", ""))
         if "revalidates" in facts:
             trials = study.get_trials(deepcopy=False)
-            again[facts["revalidates"]] = (
-                facts.get("revalidates_trial"),
-                tuple(float(t.user_attrs["val_bpb"]) for t in trials if is_ok(t)),
-            )
+            again[facts["revalidates"]] = facts.get("revalidates_trial"), trials
         elif "method" in facts:
             run = _run(name, facts, study.get_trials(deepcopy=False))
             if run.rows:
@@ -183,10 +189,15 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     return dict(comparisons)
 
 
-def _with_repetitions(run: Run, number: int | None, values: tuple[float, ...]) -> Run:
+def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:
     """The run with its best configuration's repetitions, unless they are of an older best."""
-    is_best = bool(run.incumbents) and number in (None, run.incumbents[-1].number)
-    return replace(run, revalidated=values if is_best else ())
+    if not run.incumbents or number not in (None, run.incumbents[-1].number):
+        return run
+    return replace(
+        run,
+        revalidated=tuple(float(t.user_attrs["val_bpb"]) for t in trials if is_ok(t)),
+        repetitions=sum(map(is_evaluated, trials)),
+    )
 
 
 def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial]) -> Run:

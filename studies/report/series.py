@@ -74,7 +74,7 @@ def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
 
 
 def final_values(runs: Sequence[Run]) -> list[Record]:
-    """Every run's best: ``seed``, ``best``, ``revalidated`` and how often (``n``)."""
+    """Every run's best: ``seed``, ``best``, ``revalidated`` and the mean of how many it is (``n``)."""
     return [
         {
             "method": method,

@@ -17,6 +17,7 @@ from optuna.artifacts import upload_artifact
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
+from optuna.trial import TrialState
 
 from studies.report.runs import load_contents
 from studies.report.runs import Run
@@ -101,17 +102,21 @@ def add_study(
 def add_repetitions(
     storage: optuna.storages.BaseStorage,
     study: optuna.Study,
-    values: Sequence[float],
+    values: Sequence[float | None],
     **facts: Any,
 ) -> None:
-    """The study's best configuration, trained again with these results."""
+    """The study's best configuration, trained again with these results; None ran out of memory."""
     again = optuna.create_study(storage=storage, study_name=f"{study.study_name}-revalidated")
     again.set_user_attr("revalidates", study.study_name)
     for key, fact in facts.items():
         again.set_user_attr(key, fact)
     for seed, value in enumerate(values):
-        attrs = {"status": "ok", "val_bpb": value, "train_seed": seed}
-        again.add_trial(create_trial(value=value, user_attrs=attrs))
+        if value is None:
+            attrs = {"status": "oom", "train_seed": seed}
+            again.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attrs))
+        else:
+            attrs = {"status": "ok", "val_bpb": value, "train_seed": seed}
+            again.add_trial(create_trial(value=value, user_attrs=attrs))
 
 
 def _transcript(study: optuna.Study, number: int, text: str, folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 import pytest
@@ -68,6 +69,20 @@ def test_repetitions_belong_to_their_run_and_are_no_run(memory: InMemoryStorage)
     add_repetitions(memory, study, [1.0, 1.1])
     (run,) = runs_of(memory)
     assert run.revalidated_best == pytest.approx(1.05)
+
+
+def test_failed_repetitions_are_counted_and_those_that_wait_are_not(
+    memory: InMemoryStorage,
+) -> None:
+    add_repetitions(memory, add_study(memory, "a", 0), [1.0, None, None])
+    add_repetitions(memory, add_study(memory, "a", 1), [None])
+    again = optuna.load_study(study_name="a-seed1-revalidated", storage=memory)
+    again.enqueue_trial({})
+    some, none = runs_of(memory)
+    assert (some.revalidated, some.repetitions, some.revalidated_failed) == ((1.0,), 3, 2)
+    assert (none.revalidated, none.repetitions, none.revalidated_failed) == ((), 1, 1)
+    assert math.isnan(none.revalidated_best)
+    assert some.until(trials=some.incumbents[-1].position - 1).repetitions == 0
 
 
 def test_repetitions_of_an_older_best_are_ignored(memory: InMemoryStorage) -> None:
