@@ -188,7 +188,7 @@ def _write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]
     for name, records in drawn.items():
         _write_csv(folder / "series" / f"{name}.csv", records)
     facts: dict[str, Any] = {name: _plain(rows) for name, rows in written.items()}
-    facts["notes"] = notes(runs, content.unstarted)
+    facts["notes"] = notes(runs, content.reference, content.unstarted)
     whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
     (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     write_pictures(runs, folder / "pictures", picture_format)
@@ -212,7 +212,7 @@ def _say(content: Report, folder: Path) -> None:
     for kind, rows in tables.all_comparisons(content.runs, content.reference).items():
         for sentence in in_words(rows):
             print(sentence if kind == "best" else f"Revalidated: {sentence}")
-    for sentence in notes(content.runs, content.unstarted):
+    for sentence in notes(content.runs, content.reference, content.unstarted):
         print(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)
     print(f"{len(content.runs)} runs, {trials} trials: {folder / 'report.html'}")

@@ -12,6 +12,8 @@ from studies.report.runs import Run
 from studies.report.statistics import LEVEL
 from studies.report.statistics import seeds_needed
 from studies.report.tables import by_method
+from studies.report.tables import comparisons
+from studies.report.tables import failed_repetitions
 
 
 # Facts of a study that two runs must share for their values to compare.
@@ -23,33 +25,47 @@ _CONDITIONS = {
 _UNEQUAL = 1.1  # a run that had this many times another's training time was favoured
 
 
-def notes(runs: Sequence[Run], unstarted: Sequence[str] = ()) -> list[str]:
-    """Missing runs, unequal conditions and budgets, and what the number of seeds allows.
+def notes(runs: Sequence[Run], reference: str, unstarted: Sequence[str] = ()) -> list[str]:
+    """Missing runs, unequal conditions and budgets, failed repetitions, what the seeds allow.
 
     Args:
         runs: The runs of one comparison.
+        reference: The method that the others are compared with.
         unstarted: Studies in which no trial has ended.
     """
     return [
         *_missing(runs, unstarted),
         *_conditions(runs),
         *_budgets(runs),
-        *_power(runs),
+        *_power(runs, reference),
         *_repetitions(runs),
     ]
 
 
 def _repetitions(runs: Sequence[Run]) -> Iterator[str]:
-    if not any(run.revalidated for run in runs):
+    if not any(run.repetitions for run in runs):
         yield (
             "No run is revalidated, so every best is the luckiest of its run's trials too: "
             "`python -m studies revalidate` trains each best configuration again."
         )
         return
     for method, group in by_method(runs).items():
-        part = sum(not run.revalidated for run in group)
+        part = sum(not run.repetitions for run in group)
         if part:
             yield f"{part} of {len(group)} runs of {method} are not revalidated."
+        failed = failed_repetitions(method, group)
+        if not failed:
+            continue
+        if not any(run.revalidated for run in group):
+            yield f"{failed}, so it has no revalidated mean."
+            continue
+        lost = sum(run.revalidated_failed == run.repetitions > 0 for run in group)
+        yield f"{failed}; its revalidated mean is that of the others, and flatters it."
+        if lost:
+            yield (
+                f"In {lost} of {len(group)} runs of {method} all repetitions failed: its "
+                "revalidated mean and its tests lack them."
+            )
 
 
 def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
@@ -113,18 +129,25 @@ def _budgets(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
-def _power(runs: Sequence[Run]) -> Iterator[str]:
-    groups = by_method(runs)
-    if len(groups) < 2:
-        return
-    fewest = min(len({run.seed for run in group}) for group in groups.values())
-    needed = seeds_needed(len(groups) - 1)
-    if fewest < needed:
-        yield (
-            f"{fewest} seed{'s' * (fewest != 1)} a method: {needed} are the fewest with which a "
-            f"clean sweep would be significant (p <= {LEVEL}) for {len(groups) - 1} compared "
-            f"method{'s' * (len(groups) != 2)}."
-        )
+def _power(runs: Sequence[Run], reference: str) -> Iterator[str]:
+    rows = [row for row in comparisons(runs, reference) if row.n]
+    corrected = [row for row in rows if row.in_family]
+    # The others do not count for the correction, but would with as many seeds as they need.
+    for group, methods in (
+        (corrected, len(corrected)),
+        ([row for row in rows if not row.in_family], len(rows)),
+    ):
+        needed = seeds_needed(methods)
+        few = [row for row in group if row.n < needed]
+        if few:
+            counts = sorted({row.n for row in few})
+            yield (
+                f"{_listed([row.method for row in few])} share{'s' * (len(few) == 1)} "
+                f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} "
+                f"seed{'s' * (counts[-1] != 1)} with {reference}: {needed} are the fewest with "
+                f"which a clean sweep would be significant (p <= {LEVEL}) for {methods} compared "
+                f"method{'s' * (methods != 1)}."
+            )
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -154,7 +154,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
         if tests.get(kind)
     )
-    warnings = notes(runs, report.unstarted)
+    warnings = notes(runs, report.reference, report.unstarted)
     known = f"<p>To bear in mind:</p>{_list(warnings)}" if warnings else ""
     yield Section("Findings", "What can be said", "", found + known or "<p>One method only.</p>")
     rows = tables.method_rows(runs, report.prices)
@@ -164,7 +164,8 @@ def _result_sections(report: Report) -> Iterator[Section]:
         "Best value of a run: mean over runs, sample standard deviation, 95 % interval of the "
         "mean (Student's t), and the number n of runs with a value. Revalidated: the best "
         "configuration trained again with fresh seeds; the best of many noisy trials is lucky, "
-        "its mean on repetition is not. Luck: by how much it was worse then.",
+        "its mean on repetition is not. That is the mean of the repetitions that did not fail. "
+        "Luck: by how much it was worse then.",
         method_boxes("Methods shown", methods) + values_table(rows) + cost_table(rows),
     )
     if len(methods) > 1:
@@ -172,9 +173,10 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "Tests",
             f"Against {report.reference}",
             "Wilcoxon's signed-rank test on runs paired by seed, one-sided (the method is better) "
-            "and two-sided, each also corrected by Holm for the number of methods. Difference: "
+            "and two-sided, each also corrected by Holm for the number of methods; those with too "
+            "few seeds for any significance have no corrected value and don't count. Difference: "
             "mean of method minus reference, with its 95 % interval. Effect: rank-biserial "
-            "correlation, -1 if the method is better on every seed.",
+            "correlation among the seeds that differ, -1 if the method is better on all of them.",
             "".join(tests_table(rows, kind) for kind, rows in tests.items()),
         )
 

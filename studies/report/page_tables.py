@@ -19,6 +19,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "SD of it": lambda r: number(r["revalidated_sd"]),
         "its 95 % interval": lambda r: interval(r["revalidated_low"], r["revalidated_high"]),
         "its n": lambda r: cell(r["revalidated_n"] or "", r["revalidated_n"]),
+        "repetitions failed": _repetitions_failed,
         "luck": lambda r: number(r["luck"]),
     }
     cells = {
@@ -27,7 +28,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "SD": lambda r: number(r["best_sd"]),
         "95 % interval": lambda r: interval(r["best_low"], r["best_high"]),
         "n": lambda r: cell(f"{r['n']} of {r['runs']}", r["n"]),
-        **(repeated if any(row["revalidated_n"] for row in rows) else {}),
+        **(repeated if any(row["repetitions"] for row in rows) else {}),
         "trials": lambda r: cell(f"{r['trials']:,}", r["trials"]),
         "training hours": lambda r: number(r["hours"], ".3g"),
     }
@@ -120,6 +121,11 @@ def number(value: float, spec: str = ".4f") -> str:
 
 def _share(share: float) -> str:
     return cell("") if math.isnan(share) else cell(f"{100 * share:.0f} %", share)
+
+
+def _repetitions_failed(row: Mapping[str, Any]) -> str:
+    failed, repetitions = row["revalidated_failed"], row["repetitions"]
+    return cell(f"{failed} of {repetitions}", failed / repetitions) if repetitions else cell("")
 
 
 def _part(row: Mapping[str, Any], key: str) -> str:

@@ -4,6 +4,8 @@ Lower is better throughout: ``values`` are the best objective values of runs, on
 
 References: F. Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1, 1945;
 S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979;
+R. Tarone, A Modified Bonferroni Method for Discrete Data, Biometrics 46, 1990, p. 515 (tests that
+can't be significant need no correction for them);
 D. Kerby, The Simple Difference Formula, Comprehensive Psychology 3, 2014 (rank-biserial r).
 """
 
@@ -50,25 +52,36 @@ def summarize(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the reference method, paired by seed."""
+    """A method against the reference method, paired by seed.
+
+    A p-value is NaN where there is no pair; a corrected one also where n pairs are too few for
+    significance however they come out: such a test counts for no correction.
+    """
 
     method: str
     reference: str
     n: int  # seeds that both finished
-    wins: int  # of them, those on which the method is better
+    untied: int  # of them, those on which the two differ
+    wins: int  # of these, those on which the method is better
     difference: float  # mean of (method - reference); negative: the method is better
     low: float  # 95 % interval of that mean (Student's t), not corrected
     high: float
-    effect: float  # rank-biserial correlation in [-1, 1]; -1: better on every seed
+    effect: float  # rank-biserial correlation in [-1, 1]; -1: better on all untied seeds; 0: none
     p_less: float  # one-sided: the method is better
     p_two_sided: float
-    p_less_holm: float  # corrected for all methods that are compared with the reference
+    p_less_holm: float  # corrected for all methods that could be significant, see `compare`
     p_two_sided_holm: float
-    p_possible: float  # the least p_two_sided_holm that this number of seeds and methods can give
+    p_possible: float  # the least p_two_sided_holm that so many untied seeds and methods can give
+    caveat: str = ""  # what the values leave out, as a clause: a verdict is never without it
+
+    @property
+    def in_family(self) -> bool:
+        """Whether n pairs could be significant before any correction, hence count for it."""
+        return smallest_p(self.n) <= LEVEL
 
     @property
     def could_be_significant(self) -> bool:
-        """Whether so many pairs and methods allow a claim at all."""
+        """Whether so many untied pairs and methods allow a claim at all."""
         return self.p_possible <= LEVEL
 
     @property
@@ -78,18 +91,25 @@ class Comparison:
             return f"{self.method} and {self.reference} share no seed with a value."
         pairs = f"{self.n} paired seed{'s' * (self.n != 1)}"
         if not self.could_be_significant:
+            ties = "" if self.untied == self.n else f", {self.n - self.untied} of them tied,"
+            corrected = ", Holm-corrected" * self.in_family
             return (
-                f"{pairs} can't support a claim about {self.method} against {self.reference}: "
-                f"even a clean sweep would give p = {self.p_possible:.3f} (two-sided, "
-                "Holm-corrected)."
+                f"{pairs}{ties} can't support a claim about {self.method} against "
+                f"{self.reference}: even a clean sweep would give p = {self.p_possible:.3f} "
+                f"(two-sided{corrected})."
             )
         if self.p_two_sided_holm <= LEVEL:
             better = "better" if self.effect < 0 else "worse"
-            seeds = self.wins if self.effect < 0 else self.n - self.wins
+            seeds = self.wins if self.effect < 0 else self.untied - self.wins
+            where = f", on {seeds} of {pairs};"
+            # The test is of ranks: one bad seed can turn the mean against its verdict.
+            if self.effect * self.difference <= 0:
+                where = f" on {seeds} of {pairs}, but not in the mean:"
             return (
-                f"{self.method} is {better} than {self.reference}, on {seeds} of {pairs}; mean "
+                f"{self.method} is {better} than {self.reference}{where} mean "
                 f"difference {self.difference:+.4f} (95 % interval {self.low:+.4f} to "
-                f"{self.high:+.4f}), Holm-corrected p = {self.p_two_sided_holm:.3f}."
+                f"{self.high:+.4f}), Holm-corrected p = {self.p_two_sided_holm:.3f}"
+                f"{f'; this leaves out that {self.caveat}' if self.caveat else ''}."
             )
         return (
             f"No difference between {self.method} and {self.reference} was shown ({pairs}, "
@@ -103,16 +123,16 @@ def in_words(rows: Sequence[Comparison]) -> list[str]:
     groups: dict[tuple[object, ...], list[Comparison]] = {}
     for row in rows:
         alone = () if row.n and not row.could_be_significant else (row.method,)
-        groups.setdefault((row.n, row.p_possible, *alone), []).append(row)
+        groups.setdefault((row.n, row.untied, row.p_possible, *alone), []).append(row)
     return [
         replace(group[0], method=", ".join(row.method for row in group)).sentence
         for group in groups.values()
     ]
 
 
-def smallest_p(n: int) -> float:
-    """The two-sided p of Wilcoxon's test when one side wins on all of n pairs."""
-    return min(1.0, 2.0 / 2**n)
+def smallest_p(n: int, sides: int = 2) -> float:
+    """The p of Wilcoxon's test of 1 or 2 sides when one method wins on all of n untied pairs."""
+    return min(1.0, sides / 2**n)
 
 
 def seeds_needed(methods: int) -> int:
@@ -134,6 +154,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Comparison]:
     """Compare every method with ``reference``, paired by seed, with Holm's correction.
 
+    It corrects for the tests that could be significant with as many pairs as they have. The others
+    can't be false alarms, and a method that was only tried out takes nothing from the rest.
+
     Args:
         best: Method to seed to the best value of that run.
         reference: A key of ``best``.
@@ -143,14 +166,35 @@ def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Com
         for method, values in best.items()
         if method != reference
     ]
-    less = holm([row.p_less for row in rows])
-    two_sided = holm([row.p_two_sided for row in rows])
-    # No method can do better than when all of them win on every seed.
-    possible = holm([smallest_p(row.n) if row.n else math.nan for row in rows])
+    less = _corrected(rows, [row.p_less for row in rows], sides=1)
+    two_sided = _corrected(rows, [row.p_two_sided for row in rows], sides=2)
+    # No method can do better than when all of them win on every untied seed.
+    sweeps = [smallest_p(row.untied) if row.n else math.nan for row in rows]
+    possible = _corrected(rows, sweeps, sides=2)
     return [
-        replace(row, p_less_holm=less[i], p_two_sided_holm=two_sided[i], p_possible=possible[i])
+        replace(
+            row,
+            p_less_holm=less[i],
+            p_two_sided_holm=two_sided[i],
+            p_possible=possible[i] if row.in_family else sweeps[i],
+        )
         for i, row in enumerate(rows)
     ]
+
+
+def _corrected(
+    rows: Sequence[Comparison], p_values: Sequence[float], *, sides: int
+) -> list[float]:
+    """Holm's correction among the rows that could be significant; NaN for the others.
+
+    Pairs, not untied pairs, decide it (Tarone, 1990): whether they tie is known from the data only.
+    """
+    return holm(
+        [
+            p if smallest_p(row.n, sides) <= LEVEL else math.nan
+            for row, p in zip(rows, p_values, strict=True)
+        ]
+    )
 
 
 def _compare(
@@ -172,6 +216,7 @@ def _compare(
         method=method,
         reference=reference,
         n=len(seeds),
+        untied=len(nonzero),
         wins=int(np.sum(differences < 0)),
         difference=mean.mean,
         low=mean.low,

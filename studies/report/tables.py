@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 import json
 import math
 from typing import Any
@@ -74,13 +75,29 @@ def comparisons(
     runs: Sequence[Run], reference: str, *, revalidated: bool = False
 ) -> list[Comparison]:
     """Every other method against the reference method, in the order of `by_method`."""
-    best = best_by_seed(runs, revalidated=revalidated)
-    return compare({method: best[method] for method in by_method(runs)}, reference)
+    best, groups = best_by_seed(runs, revalidated=revalidated), by_method(runs)
+    rows = compare({method: best[method] for method in groups}, reference)
+    if not revalidated:
+        return rows
+    failed = {method: failed_repetitions(method, group) for method, group in groups.items()}
+    return [
+        replace(row, caveat=" and ".join(filter(None, (failed[row.method], failed[reference]))))
+        for row in rows
+    ]
+
+
+def failed_repetitions(method: str, runs: Sequence[Run]) -> str:
+    """How many repetitions of a method's runs failed, as a clause; empty if none did."""
+    failed = sum(run.revalidated_failed for run in runs)
+    if not failed:
+        return ""
+    repetitions = sum(run.repetitions for run in runs)
+    return f"{failed} of {repetitions} repetitions of {method}'s best configurations failed"
 
 
 def all_comparisons(runs: Sequence[Run], reference: str) -> dict[str, list[Comparison]]:
-    """The comparisons of the ``best`` values and, if runs have them, the ``revalidated`` ones."""
-    kinds = ["best", "revalidated"] if any(run.revalidated for run in runs) else ["best"]
+    """The comparisons of the ``best`` values and, if any were repeated, the ``revalidated`` ones."""
+    kinds = ["best", "revalidated"] if any(run.repetitions for run in runs) else ["best"]
     return {k: comparisons(runs, reference, revalidated=k == "revalidated") for k in kinds}
 
 
@@ -98,12 +115,14 @@ def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str
 
     Keys: ``method``, ``runs``, ``n`` (runs with a value), ``best_mean``, ``best_sd`` (sample),
     ``best_low`` and ``best_high`` (95 % interval); the same four of ``revalidated`` over the
-    ``revalidated_n`` runs whose best configuration was run again, and ``luck``, by how much those
-    runs' revalidated mean is worse than their best; ``trials``, ``failed_share``, ``failures``
-    (class to count), ``distinct`` (configurations, summed over runs), ``duplicates`` (trials that
-    repeated one of their run); ``llm_asked``, ``llm_answered`` (its proposal was run),
-    ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials; ``prompt_tokens``,
-    ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training time): sums.
+    ``revalidated_n`` runs whose best configuration was run again with success, and ``luck``, by how
+    much those runs' revalidated mean is worse than their best; ``repetitions`` of best
+    configurations in all runs, and ``revalidated_failed``, how many of these failed; ``trials``,
+    ``failed_share``, ``failures`` (class to count), ``distinct`` (configurations, summed over runs),
+    ``duplicates`` (trials that repeated one of their run); ``llm_asked``, ``llm_answered`` (its
+    proposal was run), ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
+    ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training
+    time): sums.
     """
     return [_method_row(method, group, prices) for method, group in by_method(runs).items()]
 
@@ -134,6 +153,8 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
         "revalidated_sd": again.sd,
         "revalidated_low": again.low,
         "revalidated_high": again.high,
+        "repetitions": sum(run.repetitions for run in runs),
+        "revalidated_failed": sum(run.revalidated_failed for run in runs),
         "luck": luck,
         "trials": len(trials),
         "failed_share": sum(failures.values()) / len(trials) if trials else math.nan,
@@ -163,6 +184,7 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "best_trial": run.incumbents[-1].number if run.incumbents else None,
             "revalidated": run.revalidated_best,
             "revalidated_n": len(run.revalidated),
+            "revalidated_failed": run.revalidated_failed,
             "trials": len(run.rows),
             "failed": sum(not row.ok for row in run.rows),
             "distinct": run.distinct,

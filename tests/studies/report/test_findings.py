@@ -62,7 +62,39 @@ def test_three_seeds_support_no_claim_and_the_report_says_how_many_could(
         add_study(memory, "tpe", seed, gap=-0.03)
     said = findings(memory)
     assert said[0].startswith("3 paired seeds can't support a claim about tpe against random")
-    assert any(s.startswith("3 seeds a method: 6 are the fewest") for s in said)
+    assert any(s.startswith("tpe shares 3 seeds with random: 6 are the fewest") for s in said)
+
+
+def test_one_seed_of_another_method_takes_no_claim_away_and_is_named(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(6):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=-0.03)
+    add_study(memory, "smac", 0)
+    add_study(memory, "cma-es", 0)
+    add_study(memory, "cma-es", 1)
+    said = findings(memory)
+    assert "tpe is better than random, on 6 of 6 paired seeds" in said[0]
+    (power,) = (s for s in said if "are the fewest" in s)
+    assert re.match(r"(smac, cma-es|cma-es, smac) share 1 to 2 seeds with random: 7 are", power)
+    assert power.endswith("would be significant (p <= 0.05) for 3 compared methods.")
+
+
+def test_too_few_seeds_for_the_correction_are_said_without_those_that_do_not_count(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(6):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=-0.03)
+        add_study(memory, "smac", seed, gap=-0.02)
+    add_study(memory, "cma-es", 0)
+    said = [s for s in findings(memory) if "are the fewest" in s]
+    assert len(said) == 2
+    assert said[0].startswith("tpe, smac share 6 seeds with random: 7 are the fewest")
+    assert said[0].endswith("for 2 compared methods.")
+    assert said[1].endswith("for 3 compared methods.")
+    assert said[1].startswith("cma-es shares 1 seed with random: 7 are the fewest")
 
 
 def test_missing_runs_are_named_and_left_out_of_the_pairs(memory: InMemoryStorage) -> None:
@@ -148,6 +180,35 @@ def test_a_lucky_method_is_told_from_a_better_one_by_its_repetitions(
     assert said[0].startswith("tpe is worse than random, on 8 of 8")  # by the repetitions
     assert said[1].startswith("tpe is better than random, on 8 of 8")  # by the best values
     assert not any("revalidated" in sentence for sentence in said)
+
+
+def test_a_winner_whose_repetitions_fail_is_not_called_better_without_saying_so(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(8):
+        add_repetitions(memory, add_study(memory, "random", seed), [1.02, 1.03, 1.04])
+        risky = add_study(memory, "risky", seed, gap=-0.03)
+        add_repetitions(memory, risky, [None, None, 0.9 + seed / 1000 if seed < 6 else None])
+    said = findings(memory)
+    assert said[0].startswith("risky is better than random, on 6 of 6 paired seeds")
+    failed = "18 of 24 repetitions of risky's best configurations failed"
+    assert said[0].endswith(f"p = 0.031; this leaves out that {failed}.")
+    assert f"{failed}; its revalidated mean is that of the others, and flatters it." in said
+    assert any(s.startswith("In 2 of 8 runs of risky all repetitions failed") for s in said)
+    assert not any("not revalidated" in sentence for sentence in said)
+
+
+def test_a_method_none_of_whose_repetitions_succeeded_has_no_verdict(
+    memory: InMemoryStorage,
+) -> None:
+    for seed in range(8):
+        add_repetitions(memory, add_study(memory, "random", seed), [1.02])
+        add_repetitions(memory, add_study(memory, "risky", seed, gap=-0.03), [None])
+    said = findings(memory)
+    assert said[0] == "risky and random share no seed with a value."
+    assert (
+        "8 of 8 repetitions of risky's best configurations failed, so it has no revalidated mean."
+    ) in said
 
 
 def test_runs_without_repetitions_are_said(memory: InMemoryStorage) -> None:

@@ -95,6 +95,49 @@ def test_a_clean_sweep_that_the_correction_makes_insignificant_supports_no_claim
     assert "a is better than ref, on 6 of 6 paired seeds" in alone.sentence
 
 
+def test_a_test_that_can_not_be_significant_takes_nothing_from_the_others() -> None:
+    best = {"ref": noisy(0, 6, 0), "a": noisy(-1, 6, 1), "b": noisy(-1, 1, 2), "c": {9: 1.0}}
+    a, b, c = compare(best, "ref")
+    assert a.p_two_sided_holm == pytest.approx(smallest_p(6))
+    assert "a is better than ref" in a.sentence
+    assert (b.p_two_sided, b.p_possible) == (1.0, 1.0) and math.isnan(b.p_two_sided_holm)
+    assert b.sentence.endswith("even a clean sweep would give p = 1.000 (two-sided).")
+    assert math.isnan(c.p_possible) and math.isnan(c.p_two_sided_holm)
+
+
+def test_one_side_of_a_test_can_be_significant_with_a_pair_less() -> None:
+    (row,) = compare({"ref": noisy(0, 5, 0), "a": noisy(-1, 5, 1)}, "ref")
+    assert row.p_less_holm == pytest.approx(1 / 32) and math.isnan(row.p_two_sided_holm)
+
+
+def test_what_may_count_for_the_correction_does_not_depend_on_ties() -> None:
+    same = {seed: 1.0 for seed in range(6)}
+    best = {"ref": same, "a": {s: 0.9 - s / 100 for s in same}, "b": same}
+    a, b = compare(best, "ref")
+    assert a.p_two_sided_holm == pytest.approx(2 * smallest_p(6)) and b.p_two_sided_holm == 1.0
+
+
+def test_an_effect_and_what_is_possible_are_of_the_pairs_that_differ() -> None:
+    ref = {seed: 1.0 for seed in range(8)}
+    (row,) = compare({"ref": ref, "a": {s: 0.9 - s / 100 if s < 4 else 1.0 for s in ref}}, "ref")
+    assert (row.n, row.untied, row.wins, row.effect) == (8, 4, 4, -1.0)
+    assert row.sentence.startswith("8 paired seeds, 4 of them tied, can't support a claim")
+    assert "p = 0.125 (two-sided, Holm-corrected)" in row.sentence
+    worse = {s: 1.1 + s / 100 if s < 7 else 1.0 for s in ref}
+    (row,) = compare({"ref": ref, "a": worse}, "ref")
+    assert "a is worse than ref, on 7 of 8 paired seeds" in row.sentence
+
+
+def test_a_mean_that_contradicts_the_ranks_is_said_in_the_sentence() -> None:
+    ref = {seed: 1.0 for seed in range(12)}
+    best = {"ref": ref, "a": {s: 0.97 - s / 1000 for s in ref} | {11: 5.7}}
+    (row,) = compare(best, "ref")
+    assert row.effect < 0 < row.difference
+    assert row.sentence.startswith(
+        "a is better than ref on 11 of 12 paired seeds, but not in the mean: mean difference +0.3"
+    )
+
+
 @pytest.mark.parametrize("methods", range(1, 10))
 def test_seeds_needed_are_the_fewest_that_could_be_significant(methods: int) -> None:
     needed = seeds_needed(methods)

@@ -8,10 +8,12 @@ import numpy as np
 from optuna.storages import InMemoryStorage
 import pytest
 
+from studies.report.page_tables import values_table
 from studies.report.tables import best_by_seed
 from studies.report.tables import flat
 from studies.report.tables import method_rows
 from studies.report.tables import Prices
+from studies.report.tables import run_rows
 from studies.report.tables import trial_rows
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
@@ -36,6 +38,21 @@ def test_a_method_is_summed_up_by_its_runs(memory: InMemoryStorage) -> None:
     assert (row["prompt_tokens"], row["completion_tokens"]) == (tokens, 4000)
     assert row["llm_seconds"] == 200.0
     assert row["cost"] == pytest.approx((tokens * 2 + 4000 * 10) / 1e6)
+
+
+def test_failed_repetitions_are_in_the_rows_of_methods_and_of_runs(
+    memory: InMemoryStorage,
+) -> None:
+    add_repetitions(memory, add_study(memory, "a", 0), [1.0, None, 1.2])
+    add_repetitions(memory, add_study(memory, "a", 1), [None, None])
+    runs = runs_of(memory)
+    (row,) = method_rows(runs)
+    assert (row["repetitions"], row["revalidated_failed"], row["revalidated_n"]) == (5, 3, 1)
+    assert [(r["revalidated_n"], r["revalidated_failed"]) for r in run_rows(runs)] == [
+        (2, 1),
+        (0, 2),
+    ]
+    assert '<td data-value="0.6">3 of 5</td>' in values_table([row])
 
 
 def test_methods_are_ordered_by_their_mean_and_those_without_one_come_last(
