@@ -262,7 +262,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Parallel",
         "All parameters",
         "Trials that succeeded, a line each. Drag along an axis to filter.",
-        plot("All parameters", 'data-view="parallel"', several + share),
+        plot("All parameters", 'data-view="parallel"', several + share, steps=False),
     )
 
 
@@ -319,12 +319,20 @@ def _menu(id_: str, label: str, options: Sequence[tuple[Any, str]], more: str = 
     )
 
 
-def plot(title: str, source: str, controls: str = "") -> str:
-    """The place of a plot; ``source`` says which by ``data-figure`` or ``data-view``."""
+def plot(title: str, source: str, controls: str = "", *, steps: bool = True) -> str:
+    """The place of a plot.
+
+    Args:
+        title: What it is called to screen readers.
+        source: Says which plot by ``data-figure`` or ``data-view``.
+        controls: HTML of what stands above it.
+        steps: Whether arrow keys step through its points; its label says so.
+    """
     above = f'<div class="controls">{controls}</div>' if controls else ""
+    keys = " Arrow keys step through its points." if steps else ""
     return (
         f'{above}<div class="figure" {source} tabindex="0" role="group" '
-        f'aria-label="Plot: {escape(title)}. Arrow keys step through its points."></div>'
+        f'aria-label="Plot: {escape(title)}.{keys}"></div>'
     )
 
 

@@ -140,6 +140,41 @@ def test_hovering_and_arrow_keys_tell_of_a_trial(page: Page) -> None:
     assert len(set(spoken)) == 3
 
 
+def spoken_after(page: Page, key: str) -> str:
+    """What is said when a key is pressed; "" if nothing is."""
+    page.evaluate("document.getElementById('spoken').textContent = ''")
+    page.keyboard.press(key)
+    return page.locator("#spoken").text_content() or ""
+
+
+@pytest.mark.browser
+def test_every_plot_that_promises_arrow_keys_has_them(page: Page) -> None:
+    silent = []
+    for name in page.locator("nav a").all_inner_texts()[3:-1]:
+        plot = figure(page, name)
+        plot.focus()
+        promised = "Arrow keys" in (plot.get_attribute("aria-label") or "")
+        assert bool(spoken_after(page, "ArrowRight")) == promised, name
+        silent += [] if promised else [name]
+    assert silent == ["Parallel"]
+
+
+@pytest.mark.browser
+def test_arrow_keys_step_through_the_cells_of_a_map(page: Page) -> None:
+    plot = figure(page, "Failure map")
+    plot.focus()
+    first = spoken_after(page, "ArrowRight")
+    assert re.fullmatch(r"LR 0.0001 to \S+: \d+ of \d+ failed", first)
+    plot.locator(".hoverlayer", has_text=first).wait_for()
+    assert spoken_after(page, "ArrowRight").startswith("LR 0.000316 to ")
+    below = spoken_after(page, "ArrowDown")
+    assert below.startswith("WIDTH 0.125 to 0.25: ")
+    plot.locator(".hoverlayer", has_text=below).wait_for()  # the label is where the words are
+    assert spoken_after(page, "ArrowDown").startswith("PATTERN L: ")
+    assert spoken_after(page, "ArrowRight").startswith("PATTERN L: ")  # it has two choices only
+    assert spoken_after(page, "ArrowDown").startswith("LR ")
+
+
 @pytest.mark.browser
 def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
     pair = figure(page, "Pairs")
