@@ -261,14 +261,15 @@ def out_of_fold(
 ) -> np.ndarray:
     """Each row's prediction by a model that saw no row of its study, nor its configuration.
 
-    Studies share configurations: the script's own, and with a seed the first random ones.
+    Studies share configurations: the script's own, and with a seed the first random ones. In a
+    space of few configurations they share most of them, which are then left in.
     """
     out: np.ndarray | None = None
     configuration = np.unique(x, axis=0, return_inverse=True)[1].ravel()
     splits = GroupKFold(min(folds, len(set(study.tolist()))))
     for train, test in splits.split(study, groups=study):
-        unseen = ~np.isin(configuration[train], configuration[test])
-        predicted = predict(train[unseen], test)
+        unseen = train[~np.isin(configuration[train], configuration[test])]
+        predicted = predict(unseen if 2 * len(unseen) >= len(train) else train, test)
         if out is None:
             out = np.empty((len(study), *predicted.shape[1:]))
         out[test] = predicted

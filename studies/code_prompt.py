@@ -259,7 +259,7 @@ class _Outline:
 
 def _outline(source: str) -> _Outline:
     bodies: list[tuple[int, int]] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first, last = node.body[0].lineno, node.end_lineno or node.body[-1].lineno
             nested = any(a <= first <= b for a, b in bodies)

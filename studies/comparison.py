@@ -148,8 +148,8 @@ class Comparison:
             return None
         if self.budget.train_seconds is None:
             raise Misuse(
-                f"--budget for {CODE_AGENT} needs --train-seconds (or TIME_BUDGET in the testbed's"
-                " prepare.py), which tell how many trials fit into it"
+                f"--budget for {CODE_AGENT} needs --train-seconds (or TIME_BUDGET in the testbed),"
+                " which tell how many trials fit into it"
             )
         return int(self.budget.training_seconds / self.budget.train_seconds)
 

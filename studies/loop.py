@@ -60,8 +60,14 @@ from studies.processes import finishing
 
 _logger = logging.getLogger(__name__)
 
-# Failures that say more about the script or its set-up than about its hyperparameters.
-BROKEN = ("crash", "no-metric")
+# What to do about failures that say more about the script or its set-up than about its
+# hyperparameters, as long as no trial has worked.
+_MEND = "see its log among the trial's artifacts, mend the script or its environment"
+_ADVICE = {
+    "crash": _MEND,
+    "no-metric": _MEND,
+    "timeout": "allow a trial more time by --wall-seconds, or train for less by --train-seconds",
+}
 POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
 
@@ -165,12 +171,12 @@ class StudyLoop:
 
 
 def _refuse_to_waste_time(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
-    if trial.user_attrs.get("status") in BROKEN and not any(map(is_ok, trials)):
+    status = trial.user_attrs.get("status")
+    if status in _ADVICE and not any(map(is_ok, trials)):
         raise StudyStopped(
-            f"trial {trial.number} failed ({trial.user_attrs['status']}:"
+            f"trial {trial.number} failed ({status}:"
             f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
-            " see its log among the trial's artifacts, mend the script or its environment,"
-            " and run the same command again"
+            f" {_ADVICE[status]}, and run the same command again"
         )
 
 

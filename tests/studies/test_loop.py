@@ -306,8 +306,15 @@ def test_failures_that_raise_count_as_trials() -> None:
     assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
-@pytest.mark.parametrize("status", ["crash", "no-metric"])
-def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str) -> None:
+@pytest.mark.parametrize(
+    "status, advice",
+    [
+        ("crash", "mend the script"),
+        ("no-metric", "mend the script"),
+        ("timeout", "--wall-seconds"),
+    ],
+)
+def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str, advice: str) -> None:
     study = optuna.create_study()
 
     def crashes(trial: optuna.Trial) -> float:
@@ -315,7 +322,7 @@ def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str) -> N
         trial.set_user_attr("reason", "ImportError: no module named mamba")
         return 100.0
 
-    with pytest.raises(StudyStopped, match="no module named mamba"):
+    with pytest.raises(StudyStopped, match=f"no module named mamba.*{advice}"):
         loop(study, crashes, trials=50).run()
     assert len(study.trials) == 1
 
