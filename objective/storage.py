@@ -180,6 +180,26 @@ def artifact_folder(url: str) -> Path:
     return path.with_name(f"{path.stem}-artifacts")
 
 
+def claim_lock(url: str, artifacts: str | Path | None = None) -> Path:
+    """The file that the workers of a storage lock while they claim trials.
+
+    Beside a storage that is a file, where all of them find it; else in the folder of artifacts,
+    which those of several machines may share.
+    """
+    journal = journal_path(url)
+    if journal is not None:
+        return _beside(Path(journal))
+    parsed = parse(url)
+    database = (parsed.database or "").removeprefix("file:")
+    if parsed.get_backend_name() == "sqlite" and database not in ("", ":memory:"):
+        return _beside(Path(database))
+    return (artifact_folder(url) if artifacts is None else Path(artifacts)) / "claim.lock"
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.claim")
+
+
 def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArtifactStore:
     """The artifact store of a storage, in :func:`artifact_folder` or the given one.
 

@@ -57,6 +57,7 @@ from objective.sandbox import NONE
 from objective.sandbox import require_sandbox
 from objective.source import read_constants
 from objective.storage import artifact_folder
+from objective.storage import claim_lock
 from objective.storage import claim
 from objective.storage import open_artifacts
 from objective.storage import open_storage
@@ -288,7 +289,7 @@ class CodeAgent:
         self._chat = chat
         self._artifacts = artifacts
         self._sources = Sources(artifacts, self._testbed.source)
-        self._lock_file = str((spec.artifacts or artifact_folder(spec.storage)) / "claim.lock")
+        self._lock_file = str(claim_lock(spec.storage, spec.artifacts))
 
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the study has its trials and no other process is at one."""

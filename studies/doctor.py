@@ -28,6 +28,7 @@ import typer
 from objective.results import Results
 from objective.storage import abandoned
 from objective.storage import artifact_folder
+from objective.storage import claim_lock
 from objective.storage import open_storage
 from objective.storage import requeue
 from objective.storage import retry
@@ -95,8 +96,8 @@ def doctor(
         if mendable and not yes:
             yes = typer.confirm(f"Mend {len(mendable)} of {len(findings)} findings?")
     if mendable and yes:
-        lock_file = folder / "claim.lock"
-        with alone(str(lock_file) if folder.is_dir() else None):
+        lock_file = claim_lock(storage, artifacts)
+        with alone(str(lock_file) if lock_file.parent.is_dir() else None):
             for finding in mendable:
                 assert finding.mend is not None
                 finding.mend()

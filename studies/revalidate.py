@@ -30,7 +30,7 @@ import typer
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.sandbox import require_sandbox
-from objective.storage import artifact_folder
+from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage import take
@@ -74,7 +74,7 @@ class Work:
 
     @property
     def lock_file(self) -> str:
-        return str((self.artifacts or artifact_folder(self.storage)) / "claim.lock")
+        return str(claim_lock(self.storage, self.artifacts))
 
 
 def revalidate(

@@ -24,6 +24,7 @@ from objective import TrainScriptObjective
 from objective.patient import PATIENCE
 from objective.results import Results
 from objective.storage import artifact_folder
+from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from studies.budget import Budget
@@ -321,7 +322,7 @@ def run_study(spec: StudySpec, watch: Watch = lambda trials: None) -> optuna.Stu
         method,
         replace(setup(spec, testbed, chat), artifact_store=artifacts),
         spec.budget,
-        lock_file=str(folder / "claim.lock"),
+        lock_file=str(claim_lock(spec.storage, spec.artifacts)),
         results=results,
     )
     if spec.surrogate is not None and not method.uses_llm:

@@ -30,6 +30,7 @@ from objective import StorageError
 from objective.patient import PatientStorage
 from objective.storage import artifact_folder
 from objective.storage import claim
+from objective.storage import claim_lock
 from objective.storage import MAX_RETRY
 from objective.storage import take
 from objective.storage import unqueued
@@ -134,6 +135,21 @@ def test_a_driver_that_lacks_is_told_without_the_password() -> None:
     with pytest.raises(StorageError, match="driver") as raised:
         open_storage("postgresql+asyncpg://me:s3cret@127.0.0.1:1/x")
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url, lock",
+    [
+        ("sqlite:////data/s.db", "/data/s.db.claim"),
+        ("journal:/data/s.log", "/data/s.log.claim"),
+        ("sqlite://", "mine/claim.lock"),
+        ("postgresql://host/name", "mine/claim.lock"),
+    ],
+)
+def test_workers_with_different_artifacts_lock_the_same_file_of_a_storage(
+    url: str, lock: str
+) -> None:
+    assert claim_lock(url, "mine") == Path(lock)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
