@@ -57,8 +57,8 @@ from objective.sandbox import NONE
 from objective.sandbox import require_sandbox
 from objective.source import read_constants
 from objective.storage import artifact_folder
-from objective.storage import claim_lock
 from objective.storage import claim
+from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage import take
