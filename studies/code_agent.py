@@ -120,7 +120,12 @@ MEMORY_SHARE = 0.5
 # small context it must not take too much.
 MAX_REPLY_TOKENS = 8192
 REPLY_SHARE = 1 / 12
+CHOICE_TOKENS = 300
 TEMPERATURE = 0.7
+# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at once.
+_FUTILE = 3
+_FORM = "form"  # user attribute of a proposal
+_BLOCKS, _CHOICE = "blocks", "choice"
 POLL_SECONDS = 0.5
 _DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 _DESCRIPTION_CHARS = 120
@@ -376,13 +381,18 @@ class CodeAgent:
         exchanges: list[Exchange] = []
         source = reason = ""
         offered: Menu = {}
+        if _writes_no_blocks(history):
+            offered = menu(parent, seed)
+            last = messages[-1]
+            text = f"{last['content']}\n\n{describe_choice(parent, offered)}"
+            messages = [*messages[:-1], {"role": last["role"], "content": text}]
         for attempt in range(2):
-            completion = self._ask(
-                messages, seed + attempt, choice_schema(offered) if offered else None
-            )
+            completion = self._ask(messages, seed + attempt, offered)
             text = completion.text
+            is_choice = bool(offered) and text.lstrip().startswith("{")
+            attributes[_FORM] = _CHOICE if is_choice else _BLOCKS
             try:
-                if offered and text.lstrip().startswith("{"):
+                if is_choice:
                     description, source = apply_choice(parent, text)
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
                 else:
@@ -392,8 +402,9 @@ class CodeAgent:
             except (EditError, GateError) as error:
                 source, reason = "", str(error)
                 exchanges.append(Exchange(messages, completion, problem=reason))
-                # A model that didn't get the format is asked for less: to change one constant.
-                offered = menu(parent, seed) if isinstance(error, NoBlocks) else {}
+                if isinstance(error, NoBlocks):
+                    # It didn't get the format, and is asked for less: to change one constant.
+                    offered = menu(parent, seed)
                 how = "Reply again, in the same form."
                 if offered:
                     how = describe_choice(parent, offered)
@@ -426,14 +437,12 @@ class CodeAgent:
         ]
         self._record(waiting[-1], exchanges)
 
-    def _ask(
-        self, messages: list[Message], seed: int, schema: dict[str, Any] | None
-    ) -> Completion:
+    def _ask(self, messages: list[Message], seed: int, offered: Menu) -> Completion:
         try:
             return self._chat.complete(
                 messages,
-                schema=schema,
-                max_tokens=self._reply_tokens(),
+                schema=choice_schema(offered) if offered else None,
+                max_tokens=CHOICE_TOKENS if offered else self._reply_tokens(),
                 temperature=TEMPERATURE,
                 seed=seed % 2**31,
             )
@@ -580,6 +589,11 @@ class CodeAgent:
                         return ""
                     return log_tail(path.read_text(errors="replace"))
         return ""
+
+
+def _writes_no_blocks(history: CodeHistory) -> bool:
+    forms = [step.trial.user_attrs.get(_FORM) for step in history.proposals[-_FUTILE:]]
+    return forms == [_CHOICE] * _FUTILE
 
 
 def describe(reply: str) -> str:

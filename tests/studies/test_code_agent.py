@@ -204,6 +204,21 @@ def test_a_model_that_writes_no_block_may_choose_a_constant_instead(bench: Bench
     ]
 
 
+def test_a_model_that_never_writes_blocks_is_not_asked_for_them_again(bench: Bench) -> None:
+    def choose(rate: float) -> str:
+        return json.dumps({"name": "RATE", "value": rate, "reason": "another rate"})
+
+    replies = [text for rate in (0.3, 0.2, 0.15) for text in ("Lower the rate.", choose(rate))]
+    # What follows in one request each: a choice, then blocks, which it writes after all.
+    blocks = edit("lower it more", "RATE = 0.12", "RATE = 0.1")
+    chat = ScriptedChat([*replies, choose(0.12), blocks])
+    history = bench.run(chat, trials=6)
+    assert [s.trial.user_attrs["form"] for s in history.proposals] == ["choice"] * 4 + ["blocks"]
+    assert [schema is not None for schema in chat.schemas] == [False, True] * 3 + [True] * 2
+    asked = chat.requests[6][-1]["content"]
+    assert "Reply with one JSON object instead" in asked and "RATE = 0.15:" in asked
+
+
 UNUSABLE = {
     "": "empty",
     "I'm sorry, I can't help with that.": "refusal",
