@@ -122,8 +122,10 @@ MAX_REPLY_TOKENS = 8192
 REPLY_SHARE = 1 / 12
 CHOICE_TOKENS = 300
 TEMPERATURE = 0.7
-# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at once.
+# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at once;
+# but blocks are asked for again now and then, since a study may go on with another model.
 _FUTILE = 3
+_ASK_AGAIN = 10  # proposals
 _FORM = "form"  # user attribute of a proposal
 _BLOCKS, _CHOICE = "blocks", "choice"
 POLL_SECONDS = 0.5
@@ -347,27 +349,37 @@ class CodeAgent:
             )
         return history
 
-    def prompt(self, trials: Sequence[FrozenTrial]) -> list[Message]:
-        """The request for the next proposal, from nothing but the storage."""
+    def prompt(self, trials: Sequence[FrozenTrial], choice: str = "") -> list[Message]:
+        """The request for the next proposal, from nothing but the storage.
+
+        Args:
+            trials: The study's.
+            choice: What may be chosen instead of writing blocks.
+        """
+        reply_tokens = self._reply_tokens()
+        if choice:
+            reply_tokens = max(reply_tokens, CHOICE_TOKENS + self._chat.count_tokens(choice))
         try:
-            return build_prompt(
+            messages = build_prompt(
                 self._chat,
                 self._history(trials),
                 self._sources,
                 self._log_tail,
                 task=self._testbed.task,
-                reply_tokens=self._reply_tokens(),
+                reply_tokens=reply_tokens,
                 whole_files=self._spec.whole_files,
             )
         except PromptTooLong as error:
             raise Failed(str(error)) from None
+        last = messages[-1]
+        content = f"{last['content']}\n\n{choice}".rstrip()
+        return [*messages[:-1], {"role": last["role"], "content": content}]
 
     def _propose(self, trials: Sequence[FrozenTrial]) -> None:
         history = self._history(trials)
         assert history.best is not None
         parent_sha = history.best.user_attrs["source_sha256"]
         parent = self._sources.load(parent_sha)
-        messages = self.prompt(trials)
         attributes: dict[str, Any] = {
             "source": PROPOSAL,
             "parent": first_number(history.best),
@@ -382,10 +394,8 @@ class CodeAgent:
         source = reason = ""
         offered: Menu = {}
         if _writes_no_blocks(history):
-            offered = menu(parent, seed)
-            last = messages[-1]
-            text = f"{last['content']}\n\n{describe_choice(parent, offered)}"
-            messages = [*messages[:-1], {"role": last["role"], "content": text}]
+            offered = self._menu(parent, seed, trials)
+        messages = self.prompt(trials, describe_choice(parent, offered) if offered else "")
         for attempt in range(2):
             completion = self._ask(messages, seed + attempt, offered)
             text = completion.text
@@ -404,7 +414,7 @@ class CodeAgent:
                 exchanges.append(Exchange(messages, completion, problem=reason))
                 if isinstance(error, NoBlocks):
                     # It didn't get the format, and is asked for less: to change one constant.
-                    offered = menu(parent, seed)
+                    offered = self._menu(parent, seed, trials)
                 how = "Reply again, in the same form."
                 if offered:
                     how = describe_choice(parent, offered)
@@ -476,6 +486,16 @@ class CodeAgent:
         if self._spec.whole_files:
             return parse_whole_file(reply)
         return apply_edits(parent, parse_edits(reply))
+
+    def _menu(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Menu:
+        def is_usable(source: str) -> bool:
+            try:
+                self._check(source, trials)
+            except GateError:
+                return False
+            return True
+
+        return menu(parent, seed, is_usable)
 
     def _check(self, source: str, trials: Sequence[FrozenTrial]) -> str:
         earlier = {
@@ -592,8 +612,8 @@ class CodeAgent:
 
 
 def _writes_no_blocks(history: CodeHistory) -> bool:
-    forms = [step.trial.user_attrs.get(_FORM) for step in history.proposals[-_FUTILE:]]
-    return forms == [_CHOICE] * _FUTILE
+    forms = [step.trial.user_attrs.get(_FORM) for step in history.proposals]
+    return forms[-_FUTILE:] == [_CHOICE] * _FUTILE and len(forms) % _ASK_AGAIN != 0
 
 
 def describe(reply: str) -> str:

@@ -2,13 +2,15 @@
 
 A model that can't keep to search / replace blocks is asked for a JSON object instead: ``name``,
 ``value`` and ``reason``. It is offered a few constants at a time, others each time, and a few values
-for each: of all of them the smallest models choose the same one again and again. The schema has a
+for each that were not tried yet: of all of them the smallest models choose the same one again and
+again. The schema has a
 branch for each constant, so that a server which constrains replies lets nothing else through, and
 whatever comes is checked all the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -39,14 +41,32 @@ def numeric_constants(source: str) -> dict[str, int | float]:
     }
 
 
-def menu(source: str, seed: int) -> Menu:
+def menu(source: str, seed: int, is_usable: Callable[[str], bool]) -> Menu:
     """Some of the script's numbers, drawn by the seed, with values to choose from.
 
     Zero is not offered: it has no multiples.
+
+    Args:
+        source: The script.
+        seed: Decides which numbers.
+        is_usable: Whether a script may be proposed; of what is offered, each may.
     """
     numbers = {name: value for name, value in numeric_constants(source).items() if value}
-    names = random.Random(seed).sample(sorted(numbers), min(_N_OFFERED, len(numbers)))
-    return {name: _others(numbers[name]) for name in names}
+    offered: dict[str, Sequence[int | float]] = {}
+    for name in random.Random(seed).sample(sorted(numbers), len(numbers)):
+        values = [v for v in _others(numbers[name]) if _allows(source, name, v, is_usable)]
+        if values:
+            offered[name] = values
+        if len(offered) == _N_OFFERED:
+            break
+    return offered
+
+
+def _allows(source: str, name: str, value: int | float, is_usable: Callable[[str], bool]) -> bool:
+    try:
+        return is_usable(set_constants(source, {name: value}))
+    except TestbedError:
+        return False
 
 
 def _others(value: int | float) -> list[int | float]:

@@ -17,6 +17,8 @@ import re
 import tokenize
 import warnings
 
+from objective.testbed import TIME_BUDGET
+
 
 MAX_SOURCE_BYTES = 200_000
 EVALUATOR = "evaluate_bpb"
@@ -99,6 +101,8 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
         raise GateError(f"The script must still import {name} from prepare and use it.")
     for name in sorted(_written_names(tree) & _prepare_names(original)):
         raise GateError(f"The script must not define {name} again: prepare provides it.")
+    if _bindings(tree, TIME_BUDGET) != _bindings(original, TIME_BUDGET):
+        raise GateError(f"The script must leave {TIME_BUDGET} as it is: all train for one time.")
     for line in _prepare_writes(tree):
         raise GateError(f"Line {line} changes the module prepare, which must stay as it is.")
     for line in _module_writes(tree):
@@ -127,6 +131,16 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
             "The script does the same as one that was tried before: propose another change."
         )
     return print_of_it
+
+
+def _bindings(tree: ast.Module, name: str) -> list[str]:
+    """The statements that give a name its value, wherever they stand."""
+    found = []
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            found.append(ast.dump(node))
+    return found
 
 
 def _program(source: str) -> str:

@@ -26,6 +26,10 @@ def reply(**fields: object) -> str:
     return json.dumps({"reason": "it may help", **fields})
 
 
+def anything(source: str) -> bool:
+    return True
+
+
 def test_only_the_value_changes() -> None:
     assert apply_choice(SOURCE, reply(name="DEPTH", value=4)) == (
         "DEPTH = 4: it may help",
@@ -35,7 +39,7 @@ def test_only_the_value_changes() -> None:
 
 
 def test_only_numbers_are_offered_each_with_multiples_of_its_type() -> None:
-    offered = menu(SOURCE, seed=0)
+    offered = menu(SOURCE, 0, anything)
     assert offered == {
         "DEPTH": [2, 4, 6],
         "BATCH": [1024, 4096],
@@ -48,13 +52,22 @@ def test_only_numbers_are_offered_each_with_multiples_of_its_type() -> None:
     assert "BATCH = 2048: 1024 or 4096" in describe_choice(SOURCE, offered)
 
 
+def test_what_may_not_be_proposed_is_not_offered() -> None:
+    def is_usable(source: str) -> bool:
+        tried = ("DEPTH = 4", "BATCH = 1024", "BATCH = 4096")
+        return not any(text in source for text in tried)
+
+    assert menu(SOURCE, 0, is_usable) == {"DEPTH": [2, 6], "RATE": [0.25, 0.4, 0.625, 1.0]}
+    assert menu(SOURCE, 0, lambda source: False) == {}
+
+
 def test_others_are_offered_each_time_and_never_zero() -> None:
     names = [f"C{i}" for i in range(14)]
     source = "\n".join(f"{name} = {i}" for i, name in enumerate(names))
-    menus = [menu(source, seed) for seed in range(40)]
+    menus = [menu(source, seed, anything) for seed in range(40)]
     assert {len(offered) for offered in menus} == {4}
     assert {name for offered in menus for name in offered} == {*names} - {"C0"}
-    assert menus[3] == menu(source, 3)
+    assert menus[3] == menu(source, 3, anything)
     assert not any(0 in values for offered in menus for values in offered.values())
 
 

@@ -52,6 +52,15 @@ def test_comments_docstrings_and_formatting_do_not_make_a_script_new() -> None:
         check_source(same, baseline=BASELINE)
 
 
+@pytest.mark.parametrize(
+    "change", ["TIME_BUDGET = 600", "TIME_BUDGET = 300\nTIME_BUDGET += 9", ""]
+)
+def test_no_proposal_buys_itself_training_time(change: str) -> None:
+    baseline = BASELINE.replace(", TIME_BUDGET", "").replace("LR = 0.1", "TIME_BUDGET = 300")
+    with pytest.raises(GateError, match="must leave TIME_BUDGET"):
+        check_source(baseline.replace("TIME_BUDGET = 300", change), baseline=baseline)
+
+
 def test_a_script_that_was_tried_before_is_refused_however_it_is_formatted() -> None:
     earlier = fingerprint(BASELINE.replace("LR = 0.1", "LR = 0.2"))
     again = BASELINE.replace("LR = 0.1", "LR = (0.2)  # again")
