@@ -121,7 +121,8 @@ def tell_kept(study: optuna.Study, results: Results, only: int | None = None) ->
     Args:
         study: The study.
         results: The folder of results.
-        only: The number of a trial of this process, to tell just that one; this needs no turn.
+        only: The number of a trial of this process, to tell just that one, while it runs; this
+            needs no turn.
 
     Returns:
         The numbers of the trials that now have their result.
@@ -139,6 +140,8 @@ def tell_kept(study: optuna.Study, results: Results, only: int | None = None) ->
             if worker_is_here(result.worker) is not False and not _is_ours(result):
                 continue  # its worker is about to tell it
             told += _tell(study, trial, result)
+        elif only is not None:
+            continue  # others may be at its copies, in their turn
         elif trial.state == TrialState.FAIL:
             copies = [
                 t

@@ -43,6 +43,7 @@ from studies.processes import stop_by_signal
 from studies.progress import clock
 from studies.progress import ComparisonProgress
 from studies.study import EMBEDDED
+from studies.study import trial_seconds
 
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ def compare(
         ),
     ] = False,
     train_seconds: options.TrainSeconds = None,
+    wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     llm_ratio: Annotated[
         str | None,
@@ -137,6 +139,7 @@ def compare(
         models=_split("--model", model, str),
         limits=(trials, budget, train_seconds, charge_llm),
         surrogate=_surrogate(surrogate, surrogate_file),
+        wall_seconds=wall_seconds,
         memory_limit=memory_limit,
         llm=llm,
         name=name,
@@ -196,6 +199,7 @@ def _comparison(
     models: Sequence[str],
     limits: tuple[int | None, float | None, float | None, bool],
     surrogate: str | None,
+    wall_seconds: float | None,
     memory_limit: int | None,
     llm: str | None,
     name: str,
@@ -225,6 +229,7 @@ def _comparison(
     if surrogate:
         given: dict[str, object] = {
             "--train-seconds": train_seconds,
+            "--wall-seconds": wall_seconds,
             "--memory-limit": memory_limit,
             "--testbed": testbed,
         }
@@ -237,14 +242,7 @@ def _comparison(
                 f"{CODE_AGENT} edits the script, which a surrogate can't run: leave it out."
             )
     else:
-        planned = Testbed.load(testbed).constants.get("TIME_BUDGET")
-        if train_seconds is None and isinstance(planned, (int, float)):
-            train_seconds = float(planned)
-        if budget is not None and train_seconds is not None and train_seconds > budget:
-            raise Misuse(
-                f"--budget must hold at least one trial of {train_seconds:g} s,"
-                f" but got {budget:g} s."
-            )
+        train_seconds = trial_seconds(Testbed.load(testbed), train_seconds, budget)
     return Comparison(
         methods=methods,
         seeds=seeds,
@@ -254,6 +252,7 @@ def _comparison(
         models=models,
         name=name,
         testbed=testbed,
+        wall_seconds=wall_seconds,
         memory_limit_mb=memory_limit,
         llm=llm,
         artifacts=artifacts,

@@ -67,7 +67,8 @@ class Comparison:
         llm_ratios: Variants of methods that have a share of LLM trials; empty is the default.
         models: Variants of methods that ask a language model; empty is the server's own choice.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
-        storage, testbed, memory_limit_mb, llm, artifacts, surrogate: As in `StudySpec`.
+        storage, testbed, wall_seconds, memory_limit_mb, llm, artifacts, surrogate: As in
+            `StudySpec`.
     """
 
     methods: Sequence[str]
@@ -78,6 +79,7 @@ class Comparison:
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
     testbed: Path | None = None
+    wall_seconds: float | None = None
     memory_limit_mb: int | None = None
     llm: str | None = None
     artifacts: Path | None = None
@@ -111,6 +113,7 @@ class Comparison:
                 seed=seed,
                 budget=self.budget,
                 testbed=self.testbed,
+                wall_seconds=self.wall_seconds,
                 memory_limit_mb=self.memory_limit_mb,
                 llm=self.llm,
                 model=model,
@@ -133,6 +136,7 @@ class Comparison:
             training_seconds=self.budget.training_seconds,
             charge_llm=self.budget.charge_llm,
             train_seconds=self.budget.train_seconds,
+            wall_seconds=self.wall_seconds,
             testbed=self.testbed,
             memory_limit_mb=self.memory_limit_mb or memory_share(workers),
             baselines=baselines,

@@ -66,7 +66,8 @@ _MEND = "see its log among the trial's artifacts, mend the script or its environ
 _ADVICE = {
     "crash": _MEND,
     "no-metric": _MEND,
-    "timeout": "allow a trial more time by --wall-seconds, or train for less by --train-seconds",
+    "timeout": "allow a trial more time by --wall-seconds, or begin another study that trains for"
+    " less by --train-seconds",
 }
 POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written

@@ -40,6 +40,7 @@ from studies.slurm import slurm_script
 from studies.study import run_study
 from studies.study import run_workers
 from studies.study import StudySpec
+from studies.study import trial_seconds
 from studies.tables import dry_run_report
 from studies.tables import final_table
 
@@ -171,14 +172,7 @@ def run(
     if trials is None and budget is None:
         trials = DEFAULT_TRIALS
     script = Testbed.load(testbed)
-    if train_seconds is None:
-        train_seconds = script.time_budget
-    else:
-        script.require_time_budget()
-    if budget is not None and train_seconds is not None and train_seconds > budget:
-        raise Misuse(
-            f"--budget must hold at least one trial of {train_seconds:g} s, but got {budget:g} s."
-        )
+    train_seconds = trial_seconds(script, train_seconds, budget)
     name = f"{method}-seed{seed}"
     spec = StudySpec(
         storage=storage,

@@ -137,6 +137,23 @@ class StudySpec:
         return {**self.identity(testbed), **drop_none(others)}
 
 
+def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:
+    """What a trial trains: the seconds that were asked for, else the script's own, if it has any.
+
+    Raises:
+        TestbedError: If nothing would heed those that were asked for.
+        Misuse: If a budget holds no trial.
+    """
+    if asked is not None:
+        script.require_time_budget()
+    seconds = script.time_budget if asked is None else asked
+    if budget is not None and seconds is not None and seconds > budget:
+        raise Misuse(
+            f"--budget must hold at least one trial of {seconds:g} s, but got {budget:g} s."
+        )
+    return seconds
+
+
 def drop_none(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Without what there is nothing to say of."""
     return {key: value for key, value in facts.items() if value is not None}
@@ -209,10 +226,10 @@ def open_study(
 
 
 def note_facts(study: optuna.Study, facts: Mapping[str, Any], budget: Budget) -> None:
-    """Write what a study doesn't yet say of itself, and the budget as it is now."""
+    """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in facts.items():
-        if key not in stored:
+        if key not in stored or (key == "wall_seconds" and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in budget.facts().items():
         if stored.get(key) != value:

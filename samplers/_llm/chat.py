@@ -598,10 +598,13 @@ class OpenAIChat:
         """Ask until the server takes the request's form, and let a model think to its end."""
         deadline = self._deadline()
         completions: list[Completion] = []
+        most_thinking = _THINKING_TOKENS
+        refused: ContextTooLong | None = None
         while True:
             key = (self._address(), self.model)
             dialect = _dialects.get(key, _Dialect())
-            room = max_tokens + dialect.thinking_tokens
+            thinking = min(dialect.thinking_tokens, most_thinking)
+            room = max_tokens + thinking
             body = dialect.body(schema, room, temperature, seed)
             body |= {"model": self.model, "messages": [dict(m) for m in messages], **self._extra}
             try:
@@ -609,11 +612,12 @@ class OpenAIChat:
                     answer = self._call("POST", "chat/completions", deadline, body, attempts)
                     completions.append(self._read(answer))
                     self._add(completions[-1])
-            except ContextTooLong:
-                if dialect.thinking_tokens <= _LEAST_THINKING_TOKENS:
+            except ContextTooLong as error:
+                if thinking <= _LEAST_THINKING_TOKENS:
                     raise
-                fewer = dialect.thinking_tokens // 2
-                next_dialect = replace(dialect, thinking_tokens=fewer)
+                # Beside this prompt. If it is too little for the model, the prompt is too long.
+                refused, most_thinking = error, thinking // 2
+                continue
             except ChatRejected as error:
                 other = dialect.without(error, body)
                 if other is None:
@@ -622,7 +626,11 @@ class OpenAIChat:
             else:
                 last = completions[-1]
                 thought = last.reasoning or last.reasoning_tokens
-                if last.text or not last.truncated or not thought or dialect.thinking_tokens:
+                if last.text or not last.truncated or not thought:
+                    break
+                if refused is not None:
+                    raise refused
+                if thinking:
                     break
                 next_dialect = replace(dialect, thinking_tokens=_THINKING_TOKENS)
             with _dialects_lock:
@@ -634,6 +642,7 @@ class OpenAIChat:
             prompt_tokens=sum(c.prompt_tokens for c in completions),
             cached_tokens=sum(c.cached_tokens for c in completions),
             completion_tokens=sum(c.completion_tokens for c in completions),
+            reasoning_tokens=sum(c.reasoning_tokens for c in completions),
             cost=None if self._prices is None else sum(c.cost or 0.0 for c in completions),
         )
 

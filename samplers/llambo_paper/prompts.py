@@ -406,7 +406,8 @@ class Prompts:
             f"{self._settings.max_tokens} tokens, and leave the model's context room for the "
             f"reply, but with the fewest trials it has {len(text)} characters and "
             f"{count_tokens(self._chat, _messages(text))} tokens. Raise `max_prompt_characters` "
-            "and `max_prompt_tokens`, lower `n_candidates` or `n_startup_trials`, or tune fewer parameters."
+            "and `max_prompt_tokens`, lower `n_candidates` or `n_startup_trials`, or tune fewer "
+            "parameters."
         )
 
 

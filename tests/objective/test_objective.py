@@ -180,11 +180,11 @@ def test_a_report_that_blocks_costs_the_training_nothing(folder: Path) -> None:
 
     class Trial(optuna.trial.FixedTrial):
         def report(self, value: float, step: int) -> None:
-            time.sleep(6)  # longer than the wall limit
+            time.sleep(16)  # longer than the wall limit
             reported.append("user attributes" if self.user_attrs else step)
 
     trial = Trial({"LR": 2.0, "KIND": "ok"})
-    objective = TrainScriptObjective(folder, wall_seconds=5)
+    objective = TrainScriptObjective(folder, wall_seconds=15)
     assert objective(trial) == 2.0  # type: ignore[arg-type]
     assert trial.user_attrs["status"] == "ok" and trial.user_attrs["val_bpb"] == 2.0
     assert reported == [0], "there is none meanwhile, and none after the trial has its attributes"

@@ -320,12 +320,30 @@ def test_room_to_think_is_what_the_context_holds(server: LoopbackServer) -> None
 
     server.answers = answer
     chat = connect(server)
+    for _ in range(2):
+        assert chat.complete(ASK, max_tokens=100).text == "42"
+        assert server.requests[-1]["max_tokens"] == 100 + 2048
+    assert chat.complete(ASK, max_tokens=900).text == "42"
+
+
+def test_a_prompt_that_leaves_too_little_room_to_think_is_too_long(server: LoopbackServer) -> None:
+    longest = 100_000
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] > longest:
+            return refusal("This model's maximum context length is 4096 tokens", 400)
+        if body["max_tokens"] < 3000:
+            return reply("<think>let me see", finish_reason="length")
+        return reply("<think>let me see</think>42")
+
+    server.answers = answer
+    chat = connect(server)
     assert chat.complete(ASK, max_tokens=100).text == "42"
-    assert server.requests[-1]["max_tokens"] == 100 + 2048
-    assert chat.complete(ASK, max_tokens=100).attempts == 1
-    server.answers = lambda body: refusal("This model's maximum context length is 9 tokens", 400)
-    with pytest.raises(ContextTooLong):
-        chat.complete(ASK, max_tokens=100)
+    for longest in (2500, 500):
+        with pytest.raises(ContextTooLong):
+            chat.complete(ASK, max_tokens=100)
+    longest = 100_000
+    assert chat.complete(ASK, max_tokens=100).attempts == 1, "there is as much room as before"
 
 
 def test_a_reply_that_was_cut_off_says_so(server: LoopbackServer) -> None:
