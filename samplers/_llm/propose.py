@@ -115,8 +115,9 @@ def propose(
         base: A value for every parameter, used where the reply has none. With ``"changes"`` and
             ``"menu"`` it is the configuration that the model was told to change.
         form: ``"full"`` asks for a whole configuration, ``"changes"`` for changes to ``base``
-            with any values. ``"menu"`` offers four parameters, drawn by ``seed``, and a few
-            values near ``base`` for each (``changes_schema``): what a weak model can handle.
+            with any values. ``"menu"`` offers four parameters, drawn by ``seed``, and for each a
+            few values near ``base`` that make another configuration than those that are known
+            (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
         extent: How much the prompt tells if there is room for it.
         max_prompt_tokens: Longest prompt, in the model's tokens.
@@ -134,7 +135,7 @@ def propose(
         PromptTooLong: If even the search space does not fit.
     """
     turn = _Turn(study, trial, space, base, rule)
-    schema = _schema(form, turn.open_space, turn.base, trial.number if seed is None else seed)
+    schema = _schema(form, turn, trial.number if seed is None else seed)
     if max_reply_tokens is None:
         max_reply_tokens = reply_tokens(chat, turn.open_space, turn.base)
     exchanges: list[Exchange] = []
@@ -234,6 +235,13 @@ class _Turn:
             repairs.append(f"filled in: {', '.join(left_out)}")
         return {**parsed.params, **self._fixed}, repairs
 
+    def knowledge(self) -> Callable[[Mapping[str, Any]], bool]:
+        """Whether a configuration was known when the turn began."""
+        known = known_configurations(
+            self._study, self._space, self._rule, besides=self._trial, fresh=False
+        )
+        return lambda params: configuration_key(params, self._space, self._rule) in known
+
     def clash(self, params: Mapping[str, Any]) -> int | None:
         """Number of the trial that has the same configuration, ``None`` if there is none.
 
@@ -245,17 +253,19 @@ class _Turn:
         return known.get(configuration_key(params, self._space, self._rule))
 
 
-def _schema(
-    form: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+def _schema(form: str, turn: _Turn, seed: int) -> dict[str, Any]:
     if form == "full":
-        return params_schema(space)
+        return params_schema(turn.open_space)
     if form == "changes":
-        return changes_schema(space)
+        return changes_schema(turn.open_space)
+    menu = changes_schema(turn.open_space, turn.base, turn.knowledge())
+    if not menu["properties"]:
+        menu = changes_schema(turn.open_space, turn.base)
     # A weak model doesn't stop before it has changed all that it may, so that its proposal is
     # far away and takes three times as long to write.
-    names = random.Random(seed).sample(sorted(space), min(_MENU_SIZE, len(space)))
-    return changes_schema({n: d for n, d in space.items() if n in names}, base)
+    offered = menu["properties"]
+    names = random.Random(seed).sample(sorted(offered), min(_MENU_SIZE, len(offered)))
+    return {**menu, "properties": {n: values for n, values in offered.items() if n in names}}
 
 
 def reply_tokens(

@@ -26,6 +26,7 @@ from .values import ValueRefused
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterator
     from collections.abc import Mapping
 
@@ -70,7 +71,9 @@ def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
 
 
 def changes_schema(
-    space: Mapping[str, BaseDistribution], base: Mapping[str, Any] | None = None
+    space: Mapping[str, BaseDistribution],
+    base: Mapping[str, Any] | None = None,
+    is_known: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """JSON schema of changes to a configuration: an object with any of the parameters.
 
@@ -81,13 +84,19 @@ def changes_schema(
         base: The configuration that is to be changed. If given, each parameter offers a few
             values near its present one to choose from (``neighbours``), which holds a weak model
             to a neighbourhood and inside the bounds; without it, its whole range.
+        is_known: Whether a configuration needs no other run. A value is not offered if ``base``
+            with it alone is such a one.
     """
     properties = {}
     for name, distribution in space.items():
         if base is None:
             properties[name] = _value_schema(distribution)
             continue
-        near = neighbours(base[name], distribution)
+        near = [
+            value
+            for value in neighbours(base[name], distribution)
+            if is_known is None or not is_known({**base, name: value})
+        ]
         if isinstance(distribution, CategoricalDistribution):
             near = [format_value(choice, distribution) for choice in near]
         if near:
@@ -260,6 +269,7 @@ def known_configurations(
     rule: Rule | None = None,
     *,
     besides: FrozenTrial | None = None,
+    fresh: bool = True,
 ) -> dict[tuple[str, ...], int]:
     """Key of every configuration that is finished, running or queued -> the trial's number.
 
@@ -267,13 +277,14 @@ def known_configurations(
     that lack a parameter of ``space``, or have another one that varies, are never equal.
 
     Args:
-        study: The study; read afresh from its storage.
+        study: The study.
         space: The search space.
         rule: The objective's own rule.
         besides: A trial to leave out: the one that is being sampled.
+        fresh: Whether to read the trials from the storage, and not as Optuna last read them.
     """
     known: dict[tuple[str, ...], int] = {}
-    for trial in study._get_trials(deepcopy=False, use_cache=False):
+    for trial in study._get_trials(deepcopy=False, use_cache=not fresh):
         if besides is not None and trial.number == besides.number:
             continue
         params = dict(trial.params)

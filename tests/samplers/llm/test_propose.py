@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 import threading
 from typing import Any
@@ -104,6 +105,21 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
         assert chat.requests[0].schema is not None
         offered.append(tuple(chat.requests[0].schema["properties"]))
     assert len(offered[0]) == 4 and offered[0] == offered[1] != offered[2]
+
+
+def test_a_menu_offers_no_value_that_alone_makes_a_known_configuration(
+    study: optuna.Study,
+) -> None:
+    for params in (BASE, {**BASE, "k": 4}):
+        study.add_trial(create_trial(value=1.0, params=params, distributions=SPACE))
+
+    def rule(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {"k": 5} if params["k"] == 6 else {}
+
+    chat = ScriptedChat([NEW])
+    turn(study, chat, form="menu", rule=rule)
+    assert chat.requests[0].schema is not None
+    assert chat.requests[0].schema["properties"]["k"]["enum"] == [3, 7]
 
 
 def test_enqueued_values_are_kept_and_not_asked_for(study: optuna.Study) -> None:
