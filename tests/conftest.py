@@ -31,10 +31,14 @@ REQUIRE_SERVICES = bool(os.environ.get("AUTORESEARCH_REQUIRE_SERVICES"))
 
 
 def not_here(reason: str) -> NoReturn:
-    """End a test that needs what this machine doesn't offer."""
+    """End a test that needs what this machine doesn't offer: a failure in .ci/run.
+
+    `make test` is for users too, and their machines may lack it.
+    """
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    pytest.skip(reason)  # `make test` is for users too, who may lack what .ci/run fails without
+    # Reason: a user's machine may lack a service or a right; .ci/run, which has all, fails above.
+    pytest.skip(reason=f"not offered by this machine, and required in .ci/run only: {reason}")
 
 
 def _missing(what: str, package: str) -> NoReturn:
