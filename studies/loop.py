@@ -50,6 +50,8 @@ from objective.storage import hurry
 from objective.storage import reclaim
 from objective.storage import requeue
 from objective.storage import take
+from objective.storage import WORKER
+from objective.storage import worker_mark
 from studies.budget import Budget
 from studies.budget import is_ok
 from studies.errors import Failed
@@ -123,19 +125,18 @@ class StudyLoop:
         study.sampler = self.method.sampler(self.setup, 0)
         claimed: FrozenTrial | None = None
         while not finishing():
-            with alone(self.lock_file):
-                trials = recover(study, self.results)
-                if claimed is not None:
-                    _refuse_to_waste_time(trials[claimed.number], trials)
-                claimed, trials = self._claim(trials)
             try:
+                with alone(self.lock_file):
+                    trials = recover(study, self.results)
+                    if claimed is not None:
+                        _refuse_to_waste_time(trials[claimed.number], trials)
+                    claimed, trials = self._claim(trials)
                 watch(trials)
                 if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
-            except KeyboardInterrupt:
-                if claimed is not None:
-                    hurry(study._storage)
-                    _put_back(study, claimed)
+            except KeyboardInterrupt:  # perhaps before it was known what had been claimed
+                hurry(study._storage)
+                _put_back_ours(study)
                 raise
             if claimed is not None:
                 evaluate(study, claimed, self.objective, self.results)
@@ -300,6 +301,17 @@ def _told(study: optuna.Study, claimed: FrozenTrial, results: Results | None) ->
         return results is not None and bool(tell_kept(study, results, only=claimed.number))
     except Exception:  # the storage is what went wrong: next time
         return False
+
+
+def _put_back_ours(study: optuna.Study) -> None:
+    """Let what this process has claimed be tried again."""
+    try:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    except Exception:  # the storage is what failed: the next process finds them
+        return
+    for trial in running:
+        if trial.system_attrs.get(WORKER) == worker_mark(trial.number):
+            _put_back(study, trial)
 
 
 def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:

@@ -19,6 +19,7 @@ import sqlalchemy
 from objective.results import Results
 from objective.storage import claim
 from objective.storage import open_storage
+from objective.storage import take
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.loop import StudyStopped
@@ -210,6 +211,23 @@ def test_an_interrupted_trial_is_tried_again_with_its_parameters(
     assert again.system_attrs["failed_trial"] == number
     assert again.params == trials[number].params
     assert len(trials) == 6
+
+
+def test_an_interruption_while_a_trial_is_taken_leaves_none_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = optuna.create_study()
+
+    def interrupted(*taken: Any) -> bool:
+        take(*taken)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("studies.loop.take", interrupted)
+        loop(study, trials=2).run()
+    assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
+    loop(study, trials=2).run()
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
 def test_an_interruption_before_the_first_suggestion_keeps_the_baseline(
