@@ -122,8 +122,8 @@ MAX_REPLY_TOKENS = 8192
 REPLY_SHARE = 1 / 12
 CHOICE_TOKENS = 300
 TEMPERATURE = 0.7
-# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at once;
-# but blocks are asked for again now and then, since a study may go on with another model.
+# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at
+# once; but blocks are asked for again now and then, since a study may go on with another model.
 _FUTILE = 3
 _ASK_AGAIN = 10  # proposals
 _FORM = "form"  # user attribute of a proposal

@@ -129,7 +129,8 @@ def agent_table(facts: dict[str, Any]) -> Group:
     if facts["proposals"]:
         cached = f" ({llm['cached_tokens']} cached)" if llm["cached_tokens"] else ""
         lines.append(
-            f"{llm['prompt_tokens']} prompt tokens{cached}, {llm['completion_tokens']} reply tokens, {llm['seconds']:.1f} s of the model's time"
+            f"{llm['prompt_tokens']} prompt tokens{cached}, {llm['completion_tokens']} reply tokens,"
+            f" {llm['seconds']:.1f} s of the model's time"
         )
     return Group(table, *lines)
 

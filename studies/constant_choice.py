@@ -1,11 +1,10 @@
 """A change that even a small model can write: one constant of the script, and a value for it.
 
 A model that can't keep to search / replace blocks is asked for a JSON object instead: ``name``,
-``value`` and ``reason``. It is offered a few constants at a time, others each time, and a few values
-for each that were not tried yet: of all of them the smallest models choose the same one again and
-again. The schema has a
-branch for each constant, so that a server which constrains replies lets nothing else through, and
-whatever comes is checked all the same.
+``value`` and ``reason``. It is offered a few constants at a time, others each time, and for each a
+few values that were not tried yet: of all of them the smallest models choose the same one again and
+again. The schema has a branch for each constant, so that a server which constrains replies lets
+nothing else through, and whatever comes is checked all the same.
 """
 
 from __future__ import annotations
