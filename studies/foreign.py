@@ -123,7 +123,7 @@ def read_file(path: Path) -> Foreign:
     identifiers: set[tuple[str, int, int]] = set()
     for row in rows:
         try:
-            trial = _trial(row, foreign.notes)
+            trial = _trial(_encodable(row), foreign.notes)
         except _Skip as reason:
             foreign.skipped[str(reason)] += 1
             continue
@@ -157,6 +157,17 @@ def _whole(digits: str) -> float:
         return int(digits)
     except ValueError:
         return float(digits)
+
+
+def _encodable(value: Any) -> Any:
+    """The value with a ? for each half of a surrogate pair, which JSON allows but UTF-8 doesn't."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def _neither(path: Path, what: str) -> Misuse:

@@ -297,6 +297,22 @@ def test_a_seed_in_words_may_have_any_number_of_digits(write: Write) -> None:
     assert foreign.skipped == {"no seed (an integer)": 1}
 
 
+@pytest.mark.parametrize("form", ["nested", "lines"])
+def test_half_a_character_becomes_a_question_mark(cli: Cli, write: Write, form: str) -> None:
+    half = "\ud83d"  # of a pair, as where a text was cut off
+    config = {f"ACTIVATION{half}": f"relu{half}"}
+    trial = {"tid": 0, "val_bpb": 0.99, "success": True, "wt": 300.0, **config}
+    lost = {**trial, "tid": 1, "val_bpb": 100.0, "success": False}
+    lines = [
+        row(backend=f"tpe{half}", config=config),
+        row(backend=f"tpe{half}", trial_id=1, config=config, success=False, error=half),
+    ]
+    content = {f"tpe{half}": {"0": [trial, lost]}} if form == "nested" else lines
+    assert facts_of(cli, write("runs", content))["imported"] == 2
+    assert cli.trials("tpe?-seed0")[0].params == {"ACTIVATION?": "relu?"}
+    assert cli("report", "--out", cli.folder / "report").returncode == 0
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_lines_end_at_line_feeds_only(write: Write, end: str) -> None:
     rows = [
