@@ -227,7 +227,12 @@ def open_code_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
-            storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
+            storage=storage,
+            study_name=spec.name,
+            direction="minimize",
+            load_if_exists=True,
+            # Optuna's default ends what is worse than the median; here all get the same time.
+            pruner=optuna.pruners.NopPruner(),
         )
         if study.metric_names is None:
             study.set_metric_names(["val_bpb"])

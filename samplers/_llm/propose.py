@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import random
+import re
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
@@ -53,6 +54,10 @@ MAX_ERRORS_IN_A_ROW = 5
 
 # Parameters that a menu offers to change; which ones is drawn for each trial.
 _MENU_SIZE = 4
+
+# Billions of parameters from which a model is trusted to propose values of its own. One of 0.135
+# never came near the best so far; 8 to 27 do.
+_LARGE = 3
 
 # A server whose context is smaller than the budget says so; each time the prompt shrinks to this
 # share, or to what the server says that it holds.
@@ -182,7 +187,7 @@ def propose(
             if clash is None:
                 exchanges.append(Exchange(messages, completion))
                 return Proposal(params, LLM, one_line("; ".join(repairs)), tuple(exchanges))
-            problem, source = _clash_message(clash, params, space), LLM_DUPLICATE
+            problem, source = _clash_message(clash, params, space, repairs), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
         complaint: list[Message] = [
             {"role": "assistant", "content": completion.text},
@@ -284,12 +289,28 @@ def _smaller(budget: int, error: ContextTooLong, max_reply_tokens: int) -> int:
 
 
 def _clash_message(
-    number: int, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+    number: int,
+    params: Mapping[str, Any],
+    space: Mapping[str, BaseDistribution],
+    repairs: Sequence[str],
 ) -> str:
+    # What was repaired may be why: a value beyond a bound at which the best trial is already.
+    read = f" ({'; '.join(repairs)})" if repairs else ""
     return (
         f"That is the configuration of trial {number}, which needs no second run: "
-        f"{format_params(params, space)}. Change at least one value."
+        f"{format_params(params, space)}{read}. Change at least one value."
     )
+
+
+def is_large(model: str) -> bool | None:
+    """Whether a model can propose values of its own, by the size that its name tells.
+
+    As in ``SmolLM2-135M-Instruct``, which is small. None if the name doesn't say.
+    """
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z\d])", model.lower())
+    if match is None:
+        return None
+    return float(match[1]) / (1000 if match[2] == "m" else 1) >= _LARGE
 
 
 def failed_turn(

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from functools import partial
 from itertools import islice
 import math
-import re
 import threading
 from typing import Any
 from typing import cast
@@ -27,6 +26,7 @@ from .._llm.history import ranked
 from .._llm.prompt import count_tokens
 from .._llm.prompt import Extent
 from .._llm.prompt import format_params
+from .._llm.propose import is_large
 from .._llm.propose import propose
 from .._llm.record import BASE
 from .._llm.record import ENQUEUED
@@ -67,10 +67,6 @@ _CHAT_LOCK = threading.Lock()
 
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
-
-# Billions of parameters from which a model is trusted to propose whole configurations. One of
-# 0.135 never came near the best so far; 8 to 27 do.
-_LARGE = 3
 
 # Generations whose step size the model is told.
 _N_STEPS = 5
@@ -345,11 +341,11 @@ class CentaurSampler(CmaEsSampler):
         if self._reply != "auto":
             return self._reply
         try:
-            size = _billions(self._resolve_chat().model)
+            large = is_large(self._resolve_chat().model)
         except ChatError:  # the server has to be asked, and is away: so will be what is asked next
             return "full"
-        if size is not None:
-            return "full" if size >= _LARGE else "menu"
+        if large is not None:
+            return "full" if large else "menu"
         turns = (t for t in finished_trials(study) if self.is_llm_turn(turn_of(study, t)))
         probes = list(islice(turns, _N_PROBES))
         if len(probes) < _N_PROBES:
@@ -567,14 +563,6 @@ def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistri
         return {}
     common = set.intersection(*(set(t.distributions) for t in trials))
     return {name: d for name, d in sorted(trials[-1].distributions.items()) if name in common}
-
-
-def _billions(model: str) -> float | None:
-    """Parameters of a model in billions, as its name tells, as in ``SmolLM2-135M-Instruct``."""
-    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z\d])", model.lower())
-    if match is None:
-        return None
-    return float(match[1]) / (1000 if match[2] == "m" else 1)
 
 
 def _mix(seed: int, number: int) -> int:

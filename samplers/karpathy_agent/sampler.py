@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import StudyDirection
 
+from .._llm.chat import ChatError
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
 from .._llm.history import ranked
@@ -22,6 +23,7 @@ from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import format_params
 from .._llm.prompt import shorten
+from .._llm.propose import is_large
 from .._llm.propose import propose
 from .._llm.random_base import derive_seed
 from .._llm.random_base import fixed_params
@@ -62,8 +64,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
             What is tuned, in words for the model.
         reply:
             ``"changes"`` asks for changes to the best configuration, with any values. ``"menu"``
-            offers values near the best configuration's to choose from, which small models manage
-            better. ``"full"`` asks for a whole configuration, as in the paper.
+            offers values near the best configuration's to choose from, which small models need.
+            ``"auto"`` is ``"menu"`` if the model's name tells of less than three billion
+            parameters, else ``"changes"``. ``"full"`` asks for a whole configuration, as in the
+            paper.
         n_startup_trials:
             Finished trials, of whatever outcome, before the model's turns begin. At least one is
             needed for the search space to be known.
@@ -90,7 +94,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         *,
         chat: Chat | None = None,
         task: str = "",
-        reply: Literal["changes", "menu", "full"] = "changes",
+        reply: Literal["auto", "changes", "menu", "full"] = "auto",
         n_startup_trials: int = 1,
         max_prompt_tokens: int = 2600,
         n_trials: int | None = None,
@@ -108,8 +112,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
             on_error=on_error,
             seed=seed,
         )
-        if reply not in ("changes", "menu", "full"):
-            raise ValueError(f'`reply` must be "changes", "menu" or "full", but got {reply!r}.')
+        if reply not in ("auto", "changes", "menu", "full"):
+            raise ValueError(
+                f'`reply` must be "auto", "changes", "menu" or "full", but got {reply!r}.'
+            )
         self._reply = reply
         self._n_startup_trials = n_startup_trials
         self._max_prompt_tokens = max_prompt_tokens
@@ -136,7 +142,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             chat=self._language_model(),
             build=lambda extent: self._messages(study, trial, search_space, extent, origin),
             base=start,
-            form=self._reply,
+            form=self._form(),
             rule=self._rule,
             max_prompt_tokens=self._max_prompt_tokens,
             seed=derive_seed(self._seed, trial.number, "proposal"),
@@ -155,6 +161,15 @@ class KarpathyAgentSampler(RandomBaseSampler):
         if proposal.params is None:
             return self._base_proposal(study, trial, search_space)
         return proposal.params
+
+    def _form(self) -> Literal["changes", "menu", "full"]:
+        if self._reply != "auto":
+            return self._reply
+        try:
+            large = is_large(self._language_model().model)
+        except ChatError:  # the server has to be asked, and is away: so will be what is asked next
+            return "changes"
+        return "menu" if large is False else "changes"
 
     def _messages(
         self,

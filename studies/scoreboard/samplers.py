@@ -8,6 +8,7 @@ from functools import lru_cache
 import inspect
 from pathlib import Path
 from typing import Any
+from typing import Literal
 from typing import TYPE_CHECKING
 
 import optuna
@@ -56,13 +57,18 @@ def _smac(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     return SMACSampler(seed=seed)
 
 
+def _form(chat: Chat | None) -> Literal["menu", "auto"]:
+    # Random steps can only choose from what is offered.
+    return "menu" if isinstance(chat, RandomSteps) else "auto"
+
+
 def _centaur(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     from samplers import CentaurSampler
 
     return CentaurSampler(
         chat=chat,
         task=problem.task,
-        reply="menu" if isinstance(chat, RandomSteps) else "auto",
+        reply=_form(chat),
         seed=seed,
         warn_independent_sampling=False,
     )
@@ -77,8 +83,7 @@ def _llambo(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
 def _karpathy(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     from samplers import KarpathyAgentSampler
 
-    # Small models manage nothing but a menu, as its documentation says.
-    return KarpathyAgentSampler(chat=chat, task=problem.task, reply="menu", seed=seed)
+    return KarpathyAgentSampler(chat=chat, task=problem.task, reply=_form(chat), seed=seed)
 
 
 ENTRIES = {

@@ -134,6 +134,18 @@ def test_every_form_of_reply_leads_to_new_configurations(reply: Any) -> None:
     assert ("Start from this configuration" in chat.requests[0].text) == (reply != "full")
 
 
+@pytest.mark.parametrize(
+    "model, offers", [("SmolLM2-135M.gguf", True), ("Qwen3.5-27B", False), ("gpt-5-mini", False)]
+)
+def test_a_model_that_is_small_by_its_name_chooses_from_a_menu(model: str, offers: bool) -> None:
+    chat = SchemaChat()
+    chat.model = model
+    new_study(KarpathyAgentSampler(chat=chat, seed=0), 3).optimize(objective, n_trials=1)
+    assert chat.requests[0].schema is not None
+    values = chat.requests[0].schema["properties"].values()
+    assert all("enum" in value for value in values) == offers
+
+
 def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left() -> None:
     def rule(params: Mapping[str, Any]) -> dict[str, Any]:
         return {**params, "depth": 4}

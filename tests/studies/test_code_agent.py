@@ -140,6 +140,14 @@ def test_what_does_not_gain_is_reverted(bench: Bench) -> None:
     assert "RATE = 0.5\n" in chat.last_prompt.split("# What was tried")[0]
 
 
+def test_what_is_behind_the_median_is_trained_to_its_end_all_the_same(bench: Bench) -> None:
+    script = bench.testbed / "train.py"
+    script.write_text(script.read_text().replace("{5 - step", "{5 + RATE - step"))
+    history = bench.run(ScriptedChat([WORSE_RATE]), trials=6, baselines=5)
+    assert outcomes(history)[-1] == "reverted"
+    assert history.steps[-1].value == pytest.approx(2.14)
+
+
 def test_a_gain_within_min_gain_is_reverted(bench: Bench) -> None:
     history = bench.run(ScriptedChat([BETTER_RATE]), trials=2, min_gain=0.5)
     assert read_history(bench.trials(), 0.5).steps[-1].outcome == "reverted"

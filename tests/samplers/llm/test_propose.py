@@ -148,6 +148,17 @@ def test_the_same_known_configuration_twice_is_a_duplicate(study: optuna.Study) 
     assert "trial 0" in proposal.reason and len(proposal.exchanges) == 2
 
 
+def test_a_value_beyond_a_bound_is_told_if_it_makes_a_known_configuration(
+    study: optuna.Study,
+) -> None:
+    best = {**BASE, "k": 9}
+    study.add_trial(create_trial(value=0.5, params=best, distributions=SPACE))
+    chat = ScriptedChat([{"k": 12}, {"k": 8}])
+    assert turn(study, chat, base=best, form="changes").source == "llm"
+    complaint = chat.requests[1].messages[-1]["content"]
+    assert "configuration of trial 1" in complaint and "(k: 12 is above 9, clipped)" in complaint
+
+
 def test_a_running_trials_configuration_is_known_before_it_is_suggested(
     study: optuna.Study,
 ) -> None:
