@@ -6,17 +6,18 @@ For each method a study on the embedded testbed's search space gets that many st
 default; random, a fifth of them out of memory, the scores of an analytic function), then
 a few trials more, whose requests are counted. The model is the one that ``default_chat`` finds;
 ``--scripted`` takes one that answers every schema at once, which leaves only the counts to look at.
-The first trial finds no cached prefix, the later ones what their predecessors left. CPU seconds are
-this process's, in which the embedded model runs too, on as many cores as there are.
+The first trial finds no cached prefix, the later ones what their predecessors left.
 
-Writes ``results/llm_budget.md``.
+Takes about five minutes with the embedded model on two idle cores; prints and writes
+``results/llm_budget.md`` and ``.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 import math
-from pathlib import Path
 import time
 from typing import Any
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ from samplers import LLAMBOSampler
 from samplers._llm.chat import default_chat
 from tests.samplers.scripted import SchemaChat
 
+from .keep import keep
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Message
 
 MEASURED = 5  # trials of each method after the stored ones
-RESULTS = Path(__file__).parent / "results" / "llm_budget.md"
+METHODS = ("llambo-paper", "llambo-optunahub", "karpathy-hp", "centaur")
 HUB: dict[str, Any] = {
     "labels": "binary",
     "warm_start": "random",
@@ -111,8 +114,36 @@ def study_with_history(
     return study
 
 
-def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
-    """Table rows of ``MEASURED`` trials after ``n`` stored ones."""
+@dataclass
+class Turn:
+    """What one trial asked of the model.
+
+    Attributes:
+        method: A method of ``studies``.
+        stored: Trials that the study began with.
+        trial: The trial's number, counted from those.
+        requests: Sent to the server.
+        characters: Of their prompts together.
+        prompt_tokens, reply_tokens: Of all of them.
+        largest: Prompt tokens of the largest one.
+        seconds: That the suggestion took.
+        source: Who decided the trial.
+    """
+
+    method: str
+    stored: int
+    trial: int
+    requests: int
+    characters: int
+    prompt_tokens: int
+    largest: int
+    reply_tokens: int
+    seconds: float
+    source: str
+
+
+def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> Iterator[Turn]:
+    """``MEASURED`` trials after ``n`` stored ones."""
     counting = CountingChat(chat)
     arguments: dict[str, Any] = {
         "chat": counting,
@@ -129,31 +160,26 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> list[str]:
         sampler = LLAMBOSampler(**arguments, **(HUB if method == "llambo-optunahub" else {}))
     study = study_with_history(sampler, testbed, n)
     rng = np.random.default_rng(1)
-    rows = []
     for i in range(MEASURED):
         counting.characters.clear()
         counting.tokens.clear()
-        start, start_cpu = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         trial = study.ask(testbed.space)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+        seconds = time.perf_counter() - start
         study.tell(trial, score(trial.params, rng))
         facts = study.trials[-1].user_attrs
-        cells = [
+        yield Turn(
             method,
-            f"{n} + {i}",
+            n,
+            i,
             len(counting.characters),
-            f"{sum(counting.characters):,}",
-            f"{facts['llm_prompt_tokens']:,}",
-            f"{max(counting.tokens):,}",
-            f"{facts['llm_cached_tokens']:,}",
-            f"{facts['llm_completion_tokens']:,}",
-            f"{seconds:.1f}",
-            f"{cpu_seconds:.1f}",
+            sum(counting.characters),
+            facts["llm_prompt_tokens"],
+            max(counting.tokens),
+            facts["llm_completion_tokens"],
+            seconds,
             facts["source"],
-        ]
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
-        print(rows[-1], flush=True)
-    return rows
+        )
 
 
 def main() -> None:
@@ -168,17 +194,24 @@ def main() -> None:
         f"Model: {chat.model}.",
         "",
         "| method | stored trials | requests | prompt characters | prompt tokens | largest request "
-        "| cached | reply tokens | seconds | CPU seconds | source |",
-        "|" + "---|" * 11,
+        "| reply tokens | seconds | source |",
+        "|" + "---|" * 9,
     ]
     print("\n".join(lines))
+    turns = []
     for n in options.trials:
-        for method in ("llambo-paper", "llambo-optunahub", "karpathy-hp", "centaur"):
-            lines += measure(method, chat, testbed, n)
-    text = "\n".join(lines) + "\n\n" + REFERENCES
-    if not options.scripted:
-        RESULTS.write_text(text, encoding="utf-8")
+        for method in METHODS:
+            for turn in measure(method, chat, testbed, n):
+                turns.append(turn)
+                lines.append(
+                    f"| {turn.method} | {turn.stored} + {turn.trial} | {turn.requests} "
+                    f"| {turn.characters:,} | {turn.prompt_tokens:,} | {turn.largest:,} "
+                    f"| {turn.reply_tokens:,} | {turn.seconds:.1f} | {turn.source} |"
+                )
+                print(lines[-1], flush=True)
     print(f"\n{REFERENCES}", end="")
+    if not options.scripted:
+        keep("llm_budget", "\n".join(lines) + f"\n\n{REFERENCES}", turns)
 
 
 if __name__ == "__main__":
