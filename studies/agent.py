@@ -18,6 +18,7 @@ from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage_kinds import check_sharing
 from studies import options
+from studies import random_steps
 from studies.budget import Budget
 from studies.code_agent import AgentSpec
 from studies.code_agent import memory_share
@@ -105,6 +106,8 @@ def agent(
     Each change is run in a sandbox, kept if it improves val_bpb by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
+    if llm == random_steps.LLM:
+        raise Misuse(f"--llm must be a language model here, for {llm} can't write code.")
     script = Testbed.load(testbed)
     if train_seconds is not None:
         script.require_time_budget()

@@ -23,6 +23,7 @@ from objective import Testbed
 from objective.storage import open_storage
 from objective.storage import StorageError
 from studies import options
+from studies import random_steps
 from studies.budget import Budget
 from studies.code_agent import METHOD as CODE_AGENT
 from studies.comparison import Board
@@ -226,6 +227,12 @@ def _comparison(
         raise Misuse("--llm-ratio is centaur's, which is not among the --methods.")
     if models and not any(map(uses_llm, methods)):
         raise Misuse("--model needs a method that asks a language model among the --methods.")
+    if llm == random_steps.LLM:
+        if models:
+            raise Misuse(f"--llm {llm} has no --model to choose.")
+        if CODE_AGENT in methods:
+            raise Misuse(f"--llm {llm} can't write code: leave {CODE_AGENT} out.")
+        models = [llm]  # a variant, beside the runs of a language model
     if surrogate:
         given: dict[str, object] = {
             "--train-seconds": train_seconds,

@@ -47,6 +47,7 @@ from objective.storage_kinds import journal_path
 from objective.storage_kinds import parse
 from samplers._llm.chat import is_loopback
 from samplers._llm.chat import PRESETS
+from studies import random_steps
 from studies.dask_worker import RESOURCE
 from studies.dask_worker import supervise
 from studies.dask_worker import Task
@@ -154,6 +155,8 @@ def within_reach(spec: StudySpec, afar: bool, workers: int) -> StudySpec:
 
 def _with_llm_afar(spec: StudySpec) -> StudySpec:
     llm = llm_named(spec.llm, spec.model)
+    if llm == random_steps.LLM:
+        return spec
     address = PRESETS[llm].base_url if llm in PRESETS else llm
     if not address.startswith(("http://", "https://")):
         raise Misuse(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
+from studies.random_steps import reply_form
+
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
@@ -90,6 +92,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         chat=setup.chat,
         llm_ratio=setup.llm_ratio,
         task=setup.task,
+        reply=reply_form(setup.chat),
         rule=setup.rule,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
@@ -122,6 +125,7 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
     return KarpathyAgentSampler(
         chat=setup.chat,
         task=setup.task,
+        reply=reply_form(setup.chat),
         rule=setup.rule,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,

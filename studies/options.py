@@ -112,8 +112,9 @@ Llm = Annotated[
     typer.Option(
         metavar="LLM",
         help="(methods that ask a language model) local (the embedded model), openai, anthropic, "
-        "gemini, vllm, ollama, the base URL of an OpenAI-compatible server, or the path of a GGUF "
-        "file. [default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
+        "gemini, vllm, ollama, the base URL of an OpenAI-compatible server, the path of a GGUF file, "
+        "or random-steps (no model but small random changes, to see what a model adds to them). "
+        "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
     ),
 ]
 Artifacts = Annotated[

@@ -27,6 +27,7 @@ from objective.storage import artifact_folder
 from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
+from studies import random_steps
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.bulk import add_trials
@@ -80,7 +81,8 @@ class StudySpec:
         wall_seconds: A trial is killed after this time; ``None`` is
             `objective.objective.default_wall_seconds`.
         memory_limit_mb: Of one training; ``None`` is without limit.
-        llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
+        llm: ``local``, a preset's name, an address, a GGUF file or ``random-steps``; ``None`` looks
+            for one.
         model: Name of the model; ``None`` is the server's own choice.
         llm_ratio: See `Setup`.
         artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
@@ -278,6 +280,8 @@ def open_llm(llm: str | None, model: str | None) -> Chat:
     from samplers._llm.chat import default_chat
     from samplers._llm.chat import open_chat
 
+    if llm == random_steps.LLM:
+        return random_steps.RandomSteps()
     if llm is None and model is None:
         return default_chat()
     return open_chat(llm_named(llm, model), model=model)

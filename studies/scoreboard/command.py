@@ -26,9 +26,9 @@ from studies.processes import run_jobs
 from studies.processes import stop_by_signal
 from studies.progress import Bar
 from studies.progress import clock
+from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
-from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.report import budgets
 from studies.scoreboard.report import write_report
 from studies.scoreboard.runs import Result

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.random_steps import NAME as RANDOM_STEPS
 from studies.report.page import figure_menu
 from studies.report.page import method_boxes
 from studies.report.page import plot
@@ -27,7 +28,6 @@ from studies.scoreboard import plots
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
 from studies.scoreboard.analysis import label
-from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.runs import Result
 from studies.scoreboard.suites import suite_of
 from studies.scoreboard.suites import SURROGATE

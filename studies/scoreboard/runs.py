@@ -22,10 +22,10 @@ from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
 from studies.processes import Tell
+from studies.random_steps import NAME as RANDOM_STEPS
+from studies.random_steps import RandomSteps
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
-from studies.scoreboard.random_steps import NAME as RANDOM_STEPS
-from studies.scoreboard.random_steps import RandomSteps
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
 from studies.study import open_llm

@@ -8,15 +8,14 @@ from functools import lru_cache
 import inspect
 from pathlib import Path
 from typing import Any
-from typing import Literal
 from typing import TYPE_CHECKING
 
 import optuna
 import optunahub
 
 from studies.errors import Misuse
+from studies.random_steps import reply_form
 from studies.scoreboard.problems import Problem
-from studies.scoreboard.random_steps import RandomSteps
 
 
 if TYPE_CHECKING:
@@ -57,18 +56,13 @@ def _smac(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     return SMACSampler(seed=seed)
 
 
-def _form(chat: Chat | None) -> Literal["menu", "auto"]:
-    # Random steps can only choose from what is offered.
-    return "menu" if isinstance(chat, RandomSteps) else "auto"
-
-
 def _centaur(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     from samplers import CentaurSampler
 
     return CentaurSampler(
         chat=chat,
         task=problem.task,
-        reply=_form(chat),
+        reply=reply_form(chat),
         seed=seed,
         warn_independent_sampling=False,
     )
@@ -83,7 +77,7 @@ def _llambo(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
 def _karpathy(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
     from samplers import KarpathyAgentSampler
 
-    return KarpathyAgentSampler(chat=chat, task=problem.task, reply=_form(chat), seed=seed)
+    return KarpathyAgentSampler(chat=chat, task=problem.task, reply=reply_form(chat), seed=seed)
 
 
 ENTRIES = {

@@ -343,6 +343,7 @@ def test_every_command_has_a_help(cli: Cli) -> None:
         ("run --method tpe --storage sqlite:///no/such/folder.db", "folder"),
         ("run --method centaur --llm nonsense", "local"),
         ("run --method centaur --llm local --model big", ".gguf"),
+        ("agent --llm random-steps", "can't write code"),
         ("run --method tpe --workers 2 --storage sqlite://", "is seen by its own process only"),
         ("run --method tpe --worker --storage sqlite://", "is seen by its own process only"),
         ("run --method tpe --wall-seconds 0s", "above 0"),

@@ -201,6 +201,20 @@ def test_on_a_surrogate_more_trials_of_a_run_continue_it_as_if_it_had_never_ende
     assert "surrogate" in error and "--name" in error
 
 
+def test_random_steps_in_a_models_place_are_runs_beside_its_own(cli: Cli, surrogate: Path) -> None:
+    methods = ("karpathy-hp", "centaur", "llambo-paper")
+    words: list[object] = ["compare", "--methods", ",".join(methods), "--seeds", 0]
+    done = cli(*words, "--surrogate-file", surrogate, "--trials", 16, "--llm", "random-steps")
+    assert done.returncode == 0, done.stderr
+    assert states(cli) == {f"{method}-seed0-random-steps": "done" for method in methods}
+    for study in states(cli):
+        sources = [t.user_attrs["source"] for t in cli.trials(study)]
+        assert "llm" in sources and "llm-error" not in sources, study
+    cli("report", "--out", cli.folder / "report")
+    labels = (cli.folder / "report" / "methods.csv").read_text()
+    assert all(f"{method} [random-steps]" in labels for method in methods)
+
+
 def test_variants_are_runs_of_their_own_and_the_default_has_the_plain_name() -> None:
     comparison = Comparison(
         ["tpe", "centaur", "karpathy-hp"],
@@ -292,6 +306,8 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(cli: Cli, testbed: 
         ("--methods karpathy-code --trials 2 --surrogate", "karpathy-code"),
         ("--methods tpe --trials 2 --surrogate-file no.xz", "no.xz"),
         ("--methods centaur --trials 2 --llm local --model big", ".gguf"),
+        ("--methods centaur --trials 2 --llm random-steps --model big", "no --model"),
+        ("--methods centaur,karpathy-code --trials 2 --llm random-steps", "leave karpathy-code"),
     ],
 )
 def test_misuse_is_one_line_before_anything_is_run(arguments: str, said: str, cli: Cli) -> None:

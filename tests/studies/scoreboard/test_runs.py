@@ -9,11 +9,11 @@ import pytest
 
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
+from studies.random_steps import NAME
+from studies.random_steps import RandomSteps
 from studies.scoreboard import runs
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import with_failures
-from studies.scoreboard.random_steps import NAME
-from studies.scoreboard.random_steps import RandomSteps
 from studies.scoreboard.runs import carry_out
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from studies.errors import Misuse
-from studies.scoreboard.random_steps import NAME
-from studies.scoreboard.random_steps import RandomSteps
+from studies.random_steps import NAME
+from studies.random_steps import RandomSteps
 from studies.scoreboard.runs import carry_out
 from studies.scoreboard.runs import Spec
 from studies.scoreboard.samplers import ENTRIES

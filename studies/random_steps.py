@@ -14,13 +14,19 @@ import json
 import random
 import re
 from typing import Any
+from typing import Literal
+from typing import TYPE_CHECKING
 
 from samplers._llm.chat import Completion
 from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import Message
 
 
+if TYPE_CHECKING:
+    from samplers._llm.chat import Chat
+
 NAME = "random steps"
+LLM = "random-steps"  # what ``--llm`` calls it
 
 # Standard deviation of a step as a share of a range; each value of the best configuration changes
 # with this probability.
@@ -69,6 +75,11 @@ class RandomSteps:
             prompt_tokens=self.count_tokens(prompt),
             completion_tokens=self.count_tokens(text),
         )
+
+
+def reply_form(chat: Chat | None) -> Literal["menu", "auto"]:
+    """The ``reply`` of samplers that have one: random steps can only choose from what is offered."""
+    return "menu" if isinstance(chat, RandomSteps) else "auto"
 
 
 def _reply(prompt: str, schema: Mapping[str, Any], rng: random.Random) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
 from samplers.llambo_paper.candidates import candidates_schema
-from studies.scoreboard.random_steps import RandomSteps
+from studies.random_steps import RandomSteps
 from tests.studies.scoreboard.made import bowl
 
 
