@@ -136,6 +136,9 @@ class _Model:
         self._n_talking = 0
         self._changed = threading.Condition()
         self._load()
+        # OpenVINO sets up its arrays at the first look into one: one thread holds Python's lock and
+        # waits for the other, which does so and waits for the lock, if two are the first.
+        self.tokens("a")
         threading.Thread(target=self._work, daemon=True).start()
 
     def _load(self) -> None:

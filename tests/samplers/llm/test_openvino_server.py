@@ -61,6 +61,22 @@ def test_requests_side_by_side_are_all_answered(chat: Chat) -> None:
     assert {len(parse_params(r.text, SPACE, BASE).repairs) for r in replies} == {0}
 
 
+def test_a_new_server_takes_many_requests_at_once() -> None:
+    # Two threads that were the first to look at an array once waited for each other for ever.
+    path = local.embedded_model()
+    assert path is not None
+    body = json.dumps({"content": "How many tokens?" * 200}).encode()
+    for _ in range(2):
+        server = OpenVINOServer(path, "127.0.0.1", 0, n_threads=1, context_tokens=512)
+        url = f"{server.listening_address}/tokenize"
+        try:
+            with ThreadPoolExecutor(8) as threads:
+                answers = list(threads.map(lambda _: http(url, body, timeout=20), range(8)))
+        finally:
+            server.close()
+        assert {status for status, _ in answers} == {200}
+
+
 def test_a_schema_that_openvino_cant_follow_costs_only_the_schema(chat: Chat) -> None:
     assert isinstance(chat, OpenAIChat)
     url = local.embedded_server()
