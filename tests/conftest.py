@@ -37,8 +37,7 @@ def not_here(reason: str) -> NoReturn:
     """
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    # Reason: a user's machine may lack a service or a right; .ci/run, which has all, fails above.
-    pytest.skip(reason=f"not offered by this machine, and required in .ci/run only: {reason}")
+    pytest.skip(reason)  # a user's machine may lack a service or a right; .ci/run fails above
 
 
 def _missing(what: str, package: str) -> NoReturn:
