@@ -302,11 +302,16 @@ def _clash_message(
     )
 
 
-def is_large(model: str) -> bool | None:
+def is_large(chat: Chat) -> bool | None:
     """Whether a model can propose values of its own, by the size that its name tells.
 
-    As in ``SmolLM2-135M-Instruct``, which is small. None if the name doesn't say.
+    As in ``SmolLM2-135M-Instruct``, which is small. None if the name doesn't say. A model whose
+    server has to be asked for the name, and is away, counts as large.
     """
+    try:
+        model = chat.model
+    except ChatError:  # as what is asked next will
+        return True
     match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z\d])", model.lower())
     if match is None:
         return None

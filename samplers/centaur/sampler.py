@@ -18,7 +18,6 @@ from optuna.samplers import CmaEsSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from .._llm.chat import ChatError
 from .._llm.chat import default_chat
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
@@ -340,10 +339,7 @@ class CentaurSampler(CmaEsSampler):
         """
         if self._reply != "auto":
             return self._reply
-        try:
-            large = is_large(self._resolve_chat().model)
-        except ChatError:  # the server has to be asked, and is away: so will be what is asked next
-            return "full"
+        large = is_large(self._resolve_chat())
         if large is not None:
             return "full" if large else "menu"
         turns = (t for t in finished_trials(study) if self.is_llm_turn(turn_of(study, t)))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from optuna.study import StudyDirection
 
-from .._llm.chat import ChatError
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
 from .._llm.history import ranked
@@ -165,11 +164,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
     def _form(self) -> Literal["changes", "menu", "full"]:
         if self._reply != "auto":
             return self._reply
-        try:
-            large = is_large(self._language_model().model)
-        except ChatError:  # the server has to be asked, and is away: so will be what is asked next
-            return "changes"
-        return "menu" if large is False else "changes"
+        return "menu" if is_large(self._language_model()) is False else "changes"
 
     def _messages(
         self,
