@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Chat
 
 NAME = "random steps"
-LLM = "random-steps"  # what ``--llm`` calls it
+LLM = NAME.replace(" ", "-")  # what ``--llm`` calls it
 
 # Standard deviation of a step as a share of a range; each value of the best configuration changes
 # with this probability.
