@@ -119,7 +119,7 @@ def compare(
         typer.Option(
             min=1,
             help="Runs at the same time, a process each. [default: the cores; 1 if trainings use "
-            "a GPU]",
+            "a GPU; at least 4 on a surrogate if a language model is asked]",
         ),
     ] = None,
     artifacts: options.Artifacts = None,
@@ -149,8 +149,7 @@ def compare(
         artifacts=artifacts,
     )
     if workers is None:
-        on_gpu = comparison.surrogate is None and Path("/dev/nvidiactl").exists()
-        workers = 1 if on_gpu else os.cpu_count() or 1
+        workers = _default_workers(comparison)
     specs = comparison.runs(workers)
     if dry_run:
         board = _stored(specs)
@@ -159,6 +158,14 @@ def compare(
     _tell(comparison, specs, board, workers if dry_run else None, as_json)
     if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
         raise Failed(_advice(failed, board))
+
+
+def _default_workers(comparison: Comparison) -> int:
+    cores = os.cpu_count() or 1
+    if comparison.surrogate is None:
+        return 1 if Path("/dev/nvidiactl").exists() else cores
+    # Runs then mostly wait for the model, which writes replies together in less time than in turn.
+    return max(cores, 4) if any(map(uses_llm, comparison.methods)) else cores
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -288,6 +288,15 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(cli: Cli, testbed: 
     assert list(cli.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(("method", "at_least"), [("tpe", 1), ("centaur", 4)])
+def test_runs_on_a_surrogate_that_wait_for_a_model_are_more_than_the_cores(
+    method: str, at_least: int, cli: Cli, surrogate: Path
+) -> None:
+    words: list[object] = ["compare", "--methods", method, "--trials", 9, "--dry-run", "--json"]
+    planned = json.loads(cli(*words, "--surrogate-file", surrogate).stdout)["workers"]
+    assert planned == max(at_least, os.cpu_count() or 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
