@@ -127,18 +127,24 @@ class Gate:
     def __init__(self, testbed: Path, through: int) -> None:
         self._shut = testbed.parent / "gate-is-shut"
         self._shut.touch()
-        begun = testbed.parent / "trainings"
+        self._through = through
+        self._begun = testbed.parent / "trainings"
+        self._begun.touch()
         hold = f"""\
 import os
 
-with open({str(begun)!r}, "a") as begun:
+with open({str(self._begun)!r}, "a") as begun:
     begun.write(".")
-while os.path.getsize({str(begun)!r}) > {through} and os.path.exists({str(self._shut)!r}):
+while os.path.getsize({str(self._begun)!r}) > {through} and os.path.exists({str(self._shut)!r}):
     time.sleep(0.05)
 """
         train = testbed / "train.py"
         before, end, after = train.read_text().partition("if DEPTH == 8:")
         train.write_text(before + hold + end + after)
+
+    def wait(self, held: int) -> None:
+        """Wait until so many trainings are held."""
+        until(lambda: self._begun.stat().st_size == self._through + held)
 
     def open(self) -> None:
         self._shut.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Sequence
 from dataclasses import replace
 import json
 import os
@@ -32,8 +31,8 @@ from tests.samplers.llm.conftest import Answer
 from tests.samplers.llm.conftest import LoopbackServer
 from tests.samplers.llm.conftest import reply
 from tests.studies.conftest import Cli
+from tests.studies.conftest import Gate
 from tests.studies.conftest import needs_sandbox
-from tests.studies.conftest import until
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
 
@@ -127,23 +126,17 @@ def test_a_failed_run_stops_no_other_and_the_same_command_tries_it_again(
     assert len(went_on) == 8 and went_on[: len(stopped)] == stopped
 
 
-def _is_in_training(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial but the first trains, and will for a moment: 1 to 8 of its 10 steps."""
-    return any(
-        t.state == TrialState.RUNNING and t.number > 0 and 1 <= len(t.intermediate_values) <= 8
-        for t in trials
-    )
-
-
 def test_after_kill_9_the_same_command_repeats_the_killed_trials_and_ends(
     cli: Cli, testbed: Path
 ) -> None:
     names = ["random-seed0", "cma-es-seed0"]
-    command = compare(testbed, "random,cma-es", seeds=0, trials=4, train_seconds="1s")
+    gate = Gate(testbed, through=2)
+    command = compare(testbed, "random,cma-es", seeds=0, trials=4, train_seconds="0.05s")
     process = cli.start(*command, "--workers", 2)
-    until(lambda: all(_is_in_training(cli.trials(name)) for name in names))
+    gate.wait(held=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    gate.open()
     killed = {name: [t for t in cli.trials(name) if not is_evaluated(t)] for name in names}
     assert set(states(cli).values()) == {"running"}
 
@@ -158,10 +151,11 @@ def test_after_kill_9_the_same_command_repeats_the_killed_trials_and_ends(
 def test_a_stopped_comparison_says_how_to_go_on_and_leaves_nothing_running(
     cli: Cli, testbed: Path
 ) -> None:
-    command = compare(testbed, "random,tpe", seeds="0-1", trials=3, train_seconds="1s")
+    gate = Gate(testbed, through=2)
+    command = compare(testbed, "random,tpe", seeds="0-1", trials=3, train_seconds="0.05s")
     command += ["--workers", 2]
     process = cli.start(*command)
-    cli.wait_until_runs("tpe-seed0", 1)
+    gate.wait(held=2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
