@@ -104,7 +104,7 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
         )
         assert chat.requests[0].schema is not None
         offered.append(tuple(chat.requests[0].schema["properties"]))
-    assert len(offered[0]) == 4 and offered[0] == offered[1] != offered[2]
+    assert len(offered[0]) == 3 and offered[0] == offered[1] != offered[2]
 
 
 def test_a_menu_offers_no_value_that_alone_makes_a_known_configuration(
