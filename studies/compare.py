@@ -277,7 +277,7 @@ def _comparison(
 def _run(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
     stop_by_signal()
     labels = {spec.name: label(spec, comparison.name) for spec in specs}
-    with ComparisonProgress(labels) as progress:
+    with ComparisonProgress(labels, workers) as progress:
         try:
             return run_comparison(specs, workers, progress.update)
         except KeyboardInterrupt:

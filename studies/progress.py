@@ -6,6 +6,7 @@ Of a comparison, a line per finished run.
 from __future__ import annotations
 
 from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
@@ -174,21 +175,29 @@ class ComparisonProgress(Bar):
 
     Args:
         labels: The method, with its variant, of each run by the name of its study.
+        workers: Runs at the same time.
     """
 
-    def __init__(self, labels: Mapping[str, str]) -> None:
+    def __init__(self, labels: Mapping[str, str], workers: int) -> None:
         super().__init__()
         self._labels = labels
-        self._began = time.monotonic()
-        self._before: float | None = None
+        self._workers = workers
+        self._before: dict[str, float] | None = None
+        self._running: list[str] = []
+        self._seen = time.monotonic()
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     def update(self, board: Mapping[str, Standing], ended: Sequence[str]) -> None:
         """Show how far all runs are, and the ones that ended since the last time."""
-        done = sum(run.share for run in board.values())
         if self._before is None:
-            self._before = done
+            self._before = {name: run.share for name, run in board.items()}
             if there := sum(run.state == "done" for run in board.values()):
                 self.console.print(f"going on with a comparison: {there} runs are done")
+        now = time.monotonic()
+        for name in self._running:
+            self._spent[self._labels[name]] += now - self._seen
+        self._seen = now
+        self._running = [name for name, run in board.items() if run.state == "running"]
         counts = Counter(run.state for run in board.values())
         for name in ended:
             self.console.print(
@@ -196,7 +205,7 @@ class ComparisonProgress(Bar):
             )
         best = "  ".join(f"{method} {value:.4f}" for method, value in self._best(board).items())
         text = f"{self._summary(board, counts)}\nbest so far: {best or '-'}"
-        self.show(done, len(board), text)
+        self.show(sum(run.share for run in board.values()), len(board), text)
 
     def _summary(self, board: Mapping[str, Standing], counts: Mapping[str, int]) -> str:
         parts = [f"runs {counts.get('done', 0)}/{len(board)}"]
@@ -207,10 +216,28 @@ class ComparisonProgress(Bar):
         return "  ".join(parts)
 
     def _seconds_left(self, board: Mapping[str, Standing]) -> float | None:
-        """If what is left goes as fast as what was done since the start."""
-        gained = sum(run.share for run in board.values()) - (self._before or 0.0)
-        left = sum(1 - run.share for run in board.values() if run.state != "failed")
-        return left / gained * (time.monotonic() - self._began) if gained > 0 else None
+        """If what is left of each method goes as fast as what was done of it since the start.
+
+        Methods differ a hundredfold in what a trial takes. One of which nothing was done yet is
+        taken for a mean one.
+        """
+        before = self._before or {}
+        gained: defaultdict[str, float] = defaultdict(float)
+        left: defaultdict[str, float] = defaultdict(float)
+        for name, run in board.items():
+            gained[self._labels[name]] += run.share - before.get(name, 0.0)
+            if run.state != "failed":
+                left[self._labels[name]] += 1 - run.share
+        begun = [method for method, share in gained.items() if share > 0]
+        if not begun:
+            return None
+        mean = sum(self._spent[m] for m in begun) / sum(gained[m] for m in begun)
+        work = sum(
+            share * (self._spent[method] / gained[method] if method in begun else mean)
+            for method, share in left.items()
+        )
+        n_left = sum(run.state not in ("done", "failed") for run in board.values())
+        return work / max(1, min(self._workers, n_left))
 
     def _best(self, board: Mapping[str, Standing]) -> dict[str, float]:
         best: dict[str, float] = {}

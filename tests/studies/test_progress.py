@@ -1,0 +1,62 @@
+"""What a comparison says of the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+from studies import progress
+from studies.comparison import Standing
+from studies.progress import ComparisonProgress
+
+
+LABELS = {"tpe-seed0": "tpe", "tpe-seed1": "tpe", "centaur-seed0": "centaur"}
+
+
+def run(state: str, evaluated: int) -> Standing:
+    return Standing(state, evaluated=evaluated, left=100 - evaluated)
+
+
+def left(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workers: int,
+    events: Sequence[tuple[float, dict[str, Standing]]],
+) -> str:
+    """What is said to be left after these standings at these times."""
+    now = 0.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    shown = ComparisonProgress(LABELS, workers)
+    for now, board in events:
+        shown.update(board, ["tpe-seed0"])
+    return capsys.readouterr().err.splitlines()[-1].rpartition("  ")[2]
+
+
+def test_what_is_left_of_each_method_is_told_by_its_own_pace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = {name: run("running", 0) for name in ("tpe-seed0", "centaur-seed0")}
+    board = {**begun, "tpe-seed1": run("missing", 0)}
+    later = {"tpe-seed0": run("done", 100), "centaur-seed0": run("running", 5)}
+    # 95 % of a run at 100 s for 5 %, and a run at 100 s, by two processes.
+    events = [(0.0, board), (100.0, {**board, **later})]
+    assert left(monkeypatch, capsys, 2, events) == "left 16:40"
+
+
+def test_a_method_without_a_trial_counts_as_a_mean_one_and_a_failed_run_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = {name: run("missing", 0) for name in LABELS}
+    there = {**board, "tpe-seed0": run("running", 50)}
+    later = {**board, "tpe-seed0": run("done", 100), "tpe-seed1": run("failed", 0)}
+    # Half a run took 60 s, what was there before the start none.
+    assert left(monkeypatch, capsys, 2, [(10.0, there), (70.0, later)]) == "left 2:00"
+
+
+def test_nothing_is_said_before_the_first_trial(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = {name: run("running", 0) for name in LABELS}
+    assert left(monkeypatch, capsys, 3, [(0.0, board), (50.0, board)]) == "trials 0"
