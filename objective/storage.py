@@ -361,7 +361,7 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The interrupted ones of a study's trials that nobody has queued again.
 
     To fail a killed trial and to queue its parameters again are two steps on any storage, and who
-    does it may be killed in between.
+    does it may be killed in between. As long as the trial's own process lives, it is left to that.
     """
     again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
     return [
@@ -372,7 +372,13 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         and not _has_failed(t)
         and t.number not in again
         and not is_given_up(t)
+        and not _is_anothers(t.system_attrs[WORKER])
     ]
+
+
+def _is_anothers(mark: Sequence[Any]) -> bool:
+    """Whether a process that lives, but not this one, has left the mark."""
+    return mark != worker_mark(mark[-1]) and bool(worker_is_here(mark))
 
 
 def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:

@@ -224,6 +224,23 @@ def test_a_trial_killed_before_it_has_parameters_is_never_given_up(tmp_path: Pat
     assert study.trials[-1].state == TrialState.WAITING
 
 
+def test_what_a_living_process_puts_back_is_queued_by_nobody_else() -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    study.tell(trial, state=TrialState.FAIL)
+    [failed] = study.trials
+
+    def is_unqueued(pid: int, started: float | None) -> bool:
+        mark: Any = [storage_module._machine(), pid, started, 0]
+        failed.system_attrs = {storage_module.WORKER: mark}
+        return bool(unqueued([failed]))
+
+    other = os.getppid()
+    assert not is_unqueued(other, storage_module._started(other))
+    assert is_unqueued(other, 0.0)  # which has ended since
+    assert is_unqueued(os.getpid(), storage_module._started(os.getpid()))
+
+
 def kill(trial: optuna.Trial) -> None:
     """Let a trial look like that of a process that is gone, and somebody find it."""
     worker: Any = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
