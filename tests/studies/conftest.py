@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from contextlib import redirect_stderr
 from contextlib import redirect_stdout
 import io
@@ -213,19 +212,16 @@ class Cli:
         except Exception:  # the tables or the study are being made
             return []
 
-    def wait(self, study: str, condition: Callable[[Sequence[FrozenTrial]], bool]) -> None:
-        """Wait until a study's trials are as they should be."""
-        until(lambda: condition(self.trials(study)))
-
     def wait_until_runs(self, study: str, number: int) -> None:
         """Wait until the trial of this number trains."""
 
-        def trains(trials: Sequence[FrozenTrial]) -> bool:
+        def trains() -> bool:
+            trials = self.trials(study)
             if len(trials) <= number or trials[number].state != TrialState.RUNNING:
                 return False
             return bool(trials[number].intermediate_values)
 
-        self.wait(study, trains)
+        until(trains)
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
     gate = Gate(testbed, through=2)
     arguments = run(testbed, trials=5, workers=workers)
     process = cli.start(*arguments)
-    cli.wait_until_runs("s", 1 + workers)  # each of them is at a training that waits
+    gate.wait(held=workers)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -188,7 +188,7 @@ def test_after_kill_9_the_killed_trial_is_repeated_and_cma_es_goes_on(
     gate = Gate(testbed, through=9)
     arguments = run(testbed, "cma-es", trials=16)
     process = cli.start(*arguments)
-    cli.wait_until_runs("s", 9)
+    gate.wait(held=1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     gate.open()

@@ -204,7 +204,7 @@ def test_after_kill_9_the_killed_repetition_is_run_again(cli: Cli, testbed: Path
     budget = Budget(trials=2, train_seconds=0.05)
     run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed))
     process = cli.start("revalidate", "--repeats", 2, "--workers", 1)
-    cli.wait_until_runs("s-revalidated", 1)
+    gate.wait(held=1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     gate.open()
