@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+import fcntl
 from pathlib import Path
 import random
+import sqlite3
 import subprocess
 import time
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+import psutil
 import pytest
 
 from objective import storage as storage_module
+from objective.storage import claim_lock
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.errors import Failed
@@ -250,6 +255,28 @@ def test_workers_killed_while_a_slow_model_is_asked_lose_no_turn(
     check(load(postgres_url), ledger, trials=30, kills=kills, llm_ratio=0.5)
 
 
+def _pause(worker: psutil.Process, url: str) -> None:
+    """Pause a worker at a moment when it has no lock that the others need to go on."""
+    while True:
+        worker.suspend()
+        for _ in range(50):
+            if _is_free(url):
+                return
+            time.sleep(0.02)
+        worker.resume()
+
+
+def _is_free(url: str) -> bool:
+    database = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0)
+    with open(claim_lock(url), "a") as claim, closing(database):
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            database.execute("BEGIN IMMEDIATE")
+        except (BlockingIOError, sqlite3.OperationalError):
+            return False
+    return True
+
+
 @pytest.mark.faults
 def test_a_worker_that_is_paused_for_longer_than_its_heartbeat_harms_nobody(
     cli: Cli, bed: Path, ledger: Path
@@ -259,7 +286,7 @@ def test_a_worker_that_is_paused_for_longer_than_its_heartbeat_harms_nobody(
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 3)
     paused = workers_of(process.pid)[0]
-    paused.suspend()
+    _pause(paused, cli.storage)
     until(lambda: any(t.state == TrialState.FAIL for t in load(cli.storage).trials), 120)
     paused.resume()
     _, err = process.communicate(timeout=120)
