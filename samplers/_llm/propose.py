@@ -311,7 +311,7 @@ def is_large(chat: Chat) -> bool | None:
     """
     try:
         model = chat.model
-    except ChatError:  # as what is asked next will
+    except ChatError:  # what is asked next raises it, too
         return True
     match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z\d])", model.lower())
     if match is None:
