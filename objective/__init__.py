@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from objective.objective import TrainScriptObjective
     from objective.objective import TrialFailed
     from objective.run import RunError
-    from objective.storage import artifact_folder
-    from objective.storage import open_artifacts
-    from objective.storage import open_storage
-    from objective.storage import reclaim
-    from objective.storage import StorageError
     from objective.surrogate import Surrogate
     from objective.surrogate import SurrogateObjective
     from objective.testbed import Testbed
@@ -29,14 +24,9 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "artifact_folder": "objective.storage",
     "DataSet": "objective.data_set",
     "DataSetError": "objective.data_set",
-    "open_artifacts": "objective.storage",
-    "open_storage": "objective.storage",
-    "reclaim": "objective.storage",
     "RunError": "objective.run",
-    "StorageError": "objective.storage",
     "Surrogate": "objective.surrogate",
     "SurrogateObjective": "objective.surrogate",
     "Testbed": "objective.testbed",
@@ -46,14 +36,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "artifact_folder",
     "DataSet",
     "DataSetError",
-    "open_artifacts",
-    "open_storage",
-    "reclaim",
     "RunError",
-    "StorageError",
     "Surrogate",
     "SurrogateObjective",
     "Testbed",

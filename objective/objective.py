@@ -31,12 +31,12 @@ from objective.run import RunError
 from objective.run import RunResult
 from objective.source import read_constants
 from objective.source import set_constants
-from objective.storage import claim
-from objective.storage import worker_is_here
-from objective.storage import worker_mark
 from objective.testbed import Testbed
 from objective.testbed import TestbedError
 from objective.testbed import TIME_BUDGET
+from objective.worker import claim
+from objective.worker import worker_is_here
+from objective.worker import worker_mark
 
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.storage import take
-from objective.storage import WORKER
-from objective.storage import worker_is_here
-from objective.storage import worker_mark
+from objective.worker import WORKER
+from objective.worker import worker_is_here
+from objective.worker import worker_mark
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Result:
     Attributes:
         study: Name of the study.
         trial: Number of the trial.
-        worker: `objective.storage.worker_mark` of the process that trained. Together with the
+        worker: `objective.worker.worker_mark` of the process that trained. Together with the
             start of that process it says which trial of that number, should the database have
             been made anew.
         params: The trial's parameters.

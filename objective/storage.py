@@ -24,14 +24,10 @@ from datetime import datetime
 from datetime import timedelta
 import functools
 import itertools
-import os
 from pathlib import Path
-import socket
 import sqlite3
-import sys
 import time
 from typing import Any
-import uuid
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -46,7 +42,6 @@ from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-import psutil
 import sqlalchemy
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
@@ -66,12 +61,14 @@ from objective.proxy import quietly
 from objective.storage_kinds import journal_path
 from objective.storage_kinds import parse
 from objective.storage_kinds import StorageError as StorageError
+from objective.worker import WORKER
+from objective.worker import worker_is_here
+from objective.worker import worker_mark
 
 
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 _KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
 
-WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 _SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 
@@ -240,23 +237,6 @@ def take(
     return taken
 
 
-def claim(trial: optuna.Trial) -> None:
-    """Note on a running trial which process runs it."""
-    trial.storage.set_trial_system_attr(trial._trial_id, WORKER, worker_mark(trial.number))
-
-
-def worker_mark(number: int) -> list[Any]:
-    """What says that this process runs the trial of that number."""
-    # With the number, since a queued copy of a killed trial inherits its attributes.
-    return [_machine(), os.getpid(), _started(os.getpid()), number]
-
-
-def worker_is_here(mark: Sequence[Any]) -> bool | None:
-    """Whether the process of a mark lives; ``None`` if it is another machine's."""
-    machine, pid, started, _ = mark
-    return _started(pid) == started if machine == _machine() else None
-
-
 def hurry(storage: BaseStorage) -> None:
     """Wait no longer for a database that is away: somebody wants this process to end."""
     backend = getattr(storage, "_backend", storage)
@@ -392,34 +372,6 @@ def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """See `RetryKilled`."""
     quietly(RetryKilled)(study, trial)
-
-
-def _machine() -> str:
-    """Something that two processes share only if one can see the other's process id."""
-    if sys.platform != "linux":
-        return f"{socket.gethostname()}/{uuid.getnode()}"
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
-
-
-def _started(pid: int) -> float | None:
-    """When a process started, so that another one with its number isn't taken for it."""
-    if sys.platform == "linux":
-        # In ticks since the start of the machine. psutil's is by the clock, which may be set.
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        except PermissionError:
-            return -1.0
-        return None if fields[0] == "Z" else float(fields[19])
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except (psutil.NoSuchProcess, ValueError):
-        return None
-    except psutil.AccessDenied:
-        return -1.0
 
 
 def _open_proxy(

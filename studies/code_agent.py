@@ -57,11 +57,11 @@ from objective.sandbox import NONE
 from objective.sandbox import require_sandbox
 from objective.source import read_constants
 from objective.storage import artifact_folder
-from objective.storage import claim
 from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage import take
+from objective.worker import claim
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange

@@ -33,7 +33,7 @@ from objective.storage import open_storage
 from objective.storage import requeue
 from objective.storage import retry
 from objective.storage import unqueued
-from objective.storage import worker_is_here
+from objective.worker import worker_is_here
 from studies import options
 from studies.loop import alone
 

@@ -50,8 +50,8 @@ from objective.storage import hurry
 from objective.storage import reclaim
 from objective.storage import requeue
 from objective.storage import take
-from objective.storage import WORKER
-from objective.storage import worker_mark
+from objective.worker import WORKER
+from objective.worker import worker_mark
 from studies.budget import Budget
 from studies.budget import is_ok
 from studies.errors import Failed

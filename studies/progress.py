@@ -26,8 +26,8 @@ from rich.progress import SpinnerColumn
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 
-from objective.storage import WORKER
-from objective.storage import worker_mark
+from objective.worker import WORKER
+from objective.worker import worker_mark
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_evaluated

@@ -19,7 +19,7 @@ import typer
 
 from objective.storage import abandoned
 from objective.storage import open_storage
-from objective.storage import WORKER
+from objective.worker import WORKER
 from studies import options
 from studies.budget import is_evaluated
 from studies.errors import explain

@@ -22,8 +22,8 @@ from rich.table import Table
 import typer
 
 from objective import DataSet
-from objective import open_storage
 from objective import Testbed
+from objective.storage import open_storage
 from studies import options
 from studies.errors import Misuse
 

@@ -15,9 +15,9 @@ from typing import Any
 import optuna
 import typer
 
-from objective import open_storage
 from objective.storage import artifact_folder
 from objective.storage import open_artifacts
+from objective.storage import open_storage
 from studies import options
 from studies.errors import Misuse
 from studies.report import series

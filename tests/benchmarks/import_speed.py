@@ -23,7 +23,7 @@ import warnings
 
 import optuna
 
-from objective import open_storage
+from objective.storage import open_storage
 from tests.studies.test_import import lines_of
 from tests.studies.test_import import nested
 

@@ -17,8 +17,8 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.storage import WORKER
-from objective.storage import worker_is_here
+from objective.worker import WORKER
+from objective.worker import worker_is_here
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok

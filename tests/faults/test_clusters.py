@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 import psutil
 import pytest
 
-from objective.storage import WORKER
+from objective.worker import WORKER
 from studies import distributed
 from studies.budget import is_evaluated
 from tests.conftest import free_port

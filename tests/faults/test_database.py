@@ -24,9 +24,9 @@ from objective import Testbed
 from objective import TrainScriptObjective
 from objective.results import Results
 from objective.results import tell_kept
-from objective.storage import claim
 from objective.storage import hurry
 from objective.storage import open_storage
+from objective.worker import claim
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.methods import METHODS

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from objective import storage as storage_module
+from objective import worker
 from objective.storage import claim_lock
 from objective.storage import open_storage
 from studies.budget import Budget
@@ -50,7 +51,7 @@ def _open(url: str) -> optuna.Study:
 
 def _work(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
-        storage_module.claim(trial)
+        worker.claim(trial)
         return trial.suggest_float("x", 0, 1)
 
     StudyLoop(
@@ -82,7 +83,7 @@ def test_a_worker_that_dies_while_it_claims_leaves_no_zombie(
 
     def killed() -> None:
         if machine == "another":
-            storage_module._machine = lambda: "another"
+            worker._machine = lambda: "another"
         study = _open(url)
         really = study._storage.set_trial_state_values
 
@@ -141,7 +142,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_repeated(
     assert "a worker is replaced: its process was killed by SIGKILL (1 of 6)" in err
     study = load(cli.storage)
     check(study, ledger, trials=10, kills=1)
-    assert len({t.system_attrs[storage_module.WORKER][1] for t in study.trials}) == 3
+    assert len({t.system_attrs[worker.WORKER][1] for t in study.trials}) == 3
 
 
 @dataclass(frozen=True)

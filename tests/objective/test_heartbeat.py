@@ -12,7 +12,7 @@ from objective.heartbeat import AttributeHeartbeat
 from objective.heartbeat import BEAT
 from objective.storage import abandoned
 from objective.storage import open_storage
-from objective.storage import WORKER
+from objective.worker import WORKER
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")

@@ -23,7 +23,7 @@ from objective import TrialFailed
 from objective.objective import default_wall_seconds
 from objective.results import Results
 from objective.run import RunError
-from objective.storage import worker_mark
+from objective.worker import worker_mark
 from tests.objective.test_run import gone
 
 

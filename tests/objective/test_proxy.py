@@ -15,11 +15,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 import pytest
 
-from objective import open_storage
-from objective import StorageError
 from objective.proxy import check_served
 from objective.proxy import PatientProxy
 from objective.storage import hurry
+from objective.storage import open_storage
+from objective.storage import StorageError
 from tests.conftest import free_port
 from tests.conftest import Serve
 from tests.objective.test_storage import claim_side_by_side

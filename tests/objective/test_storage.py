@@ -22,19 +22,20 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from objective import open_artifacts
-from objective import open_storage
-from objective import reclaim
 from objective import storage as storage_module
-from objective import StorageError
+from objective import worker
 from objective.patient import PatientStorage
 from objective.storage import artifact_folder
-from objective.storage import claim
 from objective.storage import claim_lock
 from objective.storage import MAX_RETRY
+from objective.storage import open_artifacts
+from objective.storage import open_storage
+from objective.storage import reclaim
+from objective.storage import StorageError
 from objective.storage import take
 from objective.storage import unqueued
-from objective.storage import worker_mark
+from objective.worker import claim
+from objective.worker import worker_mark
 from tests.conftest import make_mariadb
 
 
@@ -56,7 +57,7 @@ SPACE = "".join(f"[{name}]\ntype = 'float'\nlow = -3\nhigh = 5\n" for name in "X
 WORKER = """
 import sys
 import optuna
-from objective import open_storage, reclaim, TrainScriptObjective
+from objective.storage import open_storage, reclaim, TrainScriptObjective
 url, folder = sys.argv[1:]
 sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
 study = optuna.create_study(
@@ -128,7 +129,7 @@ def test_a_clock_that_is_set_makes_no_process_another_one(
         monkeypatch.setattr(
             "psutil._pslinux.boot_time", lambda: 0.0
         )  # which psutil's times are from
-    assert storage_module.worker_is_here(mark)
+    assert worker.worker_is_here(mark)
 
 
 def test_a_driver_that_lacks_is_told_without_the_password() -> None:
@@ -156,17 +157,17 @@ def test_workers_with_different_artifacts_lock_the_same_file_of_a_storage(
 def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
     ours, unclaimed, elsewhere, dead, reused, copy = (study.ask() for _ in range(6))
-    machine, pid = storage_module._machine(), os.getpid()
-    started = storage_module._started(pid)
+    machine, pid = worker._machine(), os.getpid()
+    started = worker._started(pid)
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
 
-    def note(trial: optuna.Trial, *worker: object) -> None:
+    def note(trial: optuna.Trial, *mark: object) -> None:
         trial.suggest_float("x", 0, 1)
-        value = list(worker)
+        value = list(mark)
         study._storage.set_trial_system_attr(
             trial._trial_id,
-            storage_module.WORKER,
+            worker.WORKER,
             value,  # type: ignore[arg-type]
         )
 
@@ -197,7 +198,7 @@ def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
     assert not take(study, waiting)
     [trial] = study.trials
     assert trial.state == TrialState.RUNNING
-    assert trial.system_attrs[storage_module.WORKER] == mark != worker_mark(trial.number)
+    assert trial.system_attrs[worker.WORKER] == mark != worker_mark(trial.number)
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
@@ -231,20 +232,20 @@ def test_what_a_living_process_puts_back_is_queued_by_nobody_else() -> None:
     [failed] = study.trials
 
     def is_unqueued(pid: int, started: float | None) -> bool:
-        mark: Any = [storage_module._machine(), pid, started, 0]
-        failed.system_attrs = {storage_module.WORKER: mark}
+        mark: Any = [worker._machine(), pid, started, 0]
+        failed.system_attrs = {worker.WORKER: mark}
         return bool(unqueued([failed]))
 
     other = os.getppid()
-    assert not is_unqueued(other, storage_module._started(other))
+    assert not is_unqueued(other, worker._started(other))
     assert is_unqueued(other, 0.0)  # which has ended since
-    assert is_unqueued(os.getpid(), storage_module._started(os.getpid()))
+    assert is_unqueued(os.getpid(), worker._started(os.getpid()))
 
 
 def kill(trial: optuna.Trial) -> None:
     """Let a trial look like that of a process that is gone, and somebody find it."""
-    worker: Any = [storage_module._machine(), 2**22 + 1, 0.0, trial.number]
-    trial.storage.set_trial_system_attr(trial._trial_id, storage_module.WORKER, worker)
+    mark: Any = [worker._machine(), 2**22 + 1, 0.0, trial.number]
+    trial.storage.set_trial_system_attr(trial._trial_id, worker.WORKER, mark)
     reclaim(trial.study)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from objective import StorageError
+from objective.storage import StorageError
 from objective.storage_kinds import check_sharing
 from objective.storage_kinds import kind_of
 from objective.storage_kinds import KINDS

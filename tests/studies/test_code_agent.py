@@ -27,9 +27,9 @@ from objective import Testbed
 from objective.sandbox import BUBBLEWRAP
 from objective.sandbox import SandboxError
 from objective.storage import artifact_folder
-from objective.storage import claim
 from objective.storage import open_artifacts
 from objective.storage import open_storage
+from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies import code_agent
 from studies.code_agent import AgentSpec

@@ -17,12 +17,13 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from objective import open_storage
 from objective import storage as storage_module
+from objective import worker
 from objective.results import Results
 from objective.storage import artifact_folder
-from objective.storage import claim
-from objective.storage import WORKER
+from objective.storage import open_storage
+from objective.worker import claim
+from objective.worker import WORKER
 from studies.status import live_lines
 from studies.status import WATCH_SECONDS
 from tests.studies.conftest import Cli
@@ -55,7 +56,7 @@ def ask(study: optuna.Study) -> optuna.Trial:
 
 def ask_and_die(study: optuna.Study) -> optuna.Trial:
     trial = ask(study)
-    mark: Any = [storage_module._machine(), _pid_of_the_dead(), 1.0, trial.number]
+    mark: Any = [worker._machine(), _pid_of_the_dead(), 1.0, trial.number]
     study._storage.set_trial_system_attr(trial._trial_id, WORKER, mark)
     return trial
 

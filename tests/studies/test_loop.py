@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy
 
 from objective.results import Results
-from objective.storage import claim
 from objective.storage import open_storage
 from objective.storage import take
+from objective.worker import claim
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.loop import StudyStopped
@@ -273,7 +273,7 @@ def test_a_trial_that_another_process_gave_up_on_does_not_end_the_study() -> Non
 
 def die_elsewhere(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> optuna.Trial:
     """A trial of another machine's worker, which died after the training."""
-    monkeypatch.setattr("objective.storage._machine", lambda: "another")
+    monkeypatch.setattr("objective.worker._machine", lambda: "another")
     trial = study.ask()
     suggest(trial)
     claim(trial)

@@ -1,0 +1,62 @@
+"""Which process runs a trial: its mark on the trial, and whether that process still exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import socket
+import sys
+from typing import Any
+import uuid
+
+import optuna
+import psutil
+
+
+WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
+
+
+def claim(trial: optuna.Trial) -> None:
+    """Note on a running trial which process runs it."""
+    trial.storage.set_trial_system_attr(trial._trial_id, WORKER, worker_mark(trial.number))
+
+
+def worker_mark(number: int) -> list[Any]:
+    """What says that this process runs the trial of that number."""
+    # With the number, since a queued copy of a killed trial inherits its attributes.
+    return [_machine(), os.getpid(), _started(os.getpid()), number]
+
+
+def worker_is_here(mark: Sequence[Any]) -> bool | None:
+    """Whether the process of a mark lives; ``None`` if it is another machine's."""
+    machine, pid, started, _ = mark
+    return _started(pid) == started if machine == _machine() else None
+
+
+def _machine() -> str:
+    """Something that two processes share only if one can see the other's process id."""
+    if sys.platform != "linux":
+        return f"{socket.gethostname()}/{uuid.getnode()}"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, so that another one with its number isn't taken for it."""
+    if sys.platform == "linux":
+        # In ticks since the start of the machine. psutil's is by the clock, which may be set.
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except PermissionError:
+            return -1.0
+        return None if fields[0] == "Z" else float(fields[19])
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except (psutil.NoSuchProcess, ValueError):
+        return None
+    except psutil.AccessDenied:
+        return -1.0
