@@ -57,7 +57,8 @@ SPACE = "".join(f"[{name}]\ntype = 'float'\nlow = -3\nhigh = 5\n" for name in "X
 WORKER = """
 import sys
 import optuna
-from objective.storage import open_storage, reclaim, TrainScriptObjective
+from objective import TrainScriptObjective
+from objective.storage import open_storage, reclaim
 url, folder = sys.argv[1:]
 sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
 study = optuna.create_study(
@@ -194,7 +195,7 @@ def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
     [waiting] = study.trials
     assert take(study, waiting)
     mark = worker_mark(waiting.number)
-    monkeypatch.setattr(storage_module, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(worker, "_machine", lambda: "elsewhere")
     assert not take(study, waiting)
     [trial] = study.trials
     assert trial.state == TrialState.RUNNING
@@ -350,7 +351,7 @@ def test_a_journal_is_a_storage(url: str, tmp_path: Path) -> None:
 
 
 def test_processes_may_make_a_database_at_the_same_time(tmp_path: Path) -> None:
-    program = f"from objective import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
+    program = f"from objective.storage import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
     workers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0] * 3
 
