@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from objective.data_set import DataSetError
     from objective.objective import TrainScriptObjective
     from objective.objective import TrialFailed
-    from objective.run import RunError
+    from objective.run.script import RunError
     from objective.surrogate import Surrogate
     from objective.surrogate import SurrogateObjective
     from objective.testbed import Testbed
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DataSet": "objective.data_set",
     "DataSetError": "objective.data_set",
-    "RunError": "objective.run",
+    "RunError": "objective.run.script",
     "Surrogate": "objective.surrogate",
     "SurrogateObjective": "objective.surrogate",
     "Testbed": "objective.testbed",

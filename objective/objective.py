@@ -25,10 +25,10 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from sqlalchemy.pool import SingletonThreadPool
 
-from objective.run import Limits
-from objective.run import run_script
-from objective.run import RunError
-from objective.run import RunResult
+from objective.run.outcome import Limits
+from objective.run.outcome import RunResult
+from objective.run.script import run_script
+from objective.run.script import RunError
 from objective.source import read_constants
 from objective.source import set_constants
 from objective.testbed import Testbed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
     from objective.results import Results
-    from objective.sandbox import Sandbox
+    from objective.run.sandbox import Sandbox
 
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial

@@ -13,7 +13,7 @@ from rich.console import Console
 import typer
 
 from objective import Testbed
-from objective.sandbox import find_sandbox
+from objective.run.sandbox import find_sandbox
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage_kinds import check_sharing

@@ -51,10 +51,10 @@ from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
 from objective.results import Results
-from objective.run import one_line
-from objective.run import script_environment
-from objective.sandbox import NONE
-from objective.sandbox import require_sandbox
+from objective.run.outcome import one_line
+from objective.run.sandbox import NONE
+from objective.run.sandbox import require_sandbox
+from objective.run.script import script_environment
 from objective.source import read_constants
 from objective.storage import artifact_folder
 from objective.storage import claim_lock

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from objective import DataSetError
 from objective import TestbedError
-from objective.run import RunError
+from objective.run.script import RunError
 from objective.storage import StorageError
 from samplers._llm.chat import ChatError
 from samplers._llm.chat import NoChatFound

@@ -1,7 +1,7 @@
 """What is asked of a proposed source before a second of training is spent on it.
 
 The gate is no wall: code that means harm gets past any reading of its text, and the sandbox
-(objective/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax
+(objective/run/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax
 error, a source that was run before) or make its number worthless (an evaluation that is left out
 or redefined, a hand on the channel that carries the metric), in a sentence that the model gets
 back.

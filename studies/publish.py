@@ -149,7 +149,7 @@ def _shared_imports(path: Path, *, inside: bool) -> set[str]:
 def rewrite_imports(source: str, where: str, dots: str = ".", objective: str = "") -> str:
     """Make the imports of shared modules relative; refuse any other from outside the package.
 
-    ``from .._llm.chat import x`` becomes ``from ._llm.chat import x``, and ``from objective.run
+    ``from .._llm.chat import x`` becomes ``from ._llm.chat import x``, and ``from objective.run.script
     import x`` gets ``objective`` for its first word.
 
     Args:

@@ -29,7 +29,7 @@ import typer
 
 from objective import Testbed
 from objective import TrainScriptObjective
-from objective.sandbox import require_sandbox
+from objective.run.sandbox import require_sandbox
 from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage

@@ -22,9 +22,9 @@ from objective import TrainScriptObjective
 from objective import TrialFailed
 from objective.objective import default_wall_seconds
 from objective.results import Results
-from objective.run import RunError
+from objective.run.script import RunError
 from objective.worker import worker_mark
-from tests.objective.test_run import gone
+from tests.objective.run.test_script import gone
 
 
 # val_bpb is LR; KIND picks how the run ends.

@@ -58,7 +58,8 @@ WORKER = """
 import sys
 import optuna
 from objective import TrainScriptObjective
-from objective.storage import open_storage, reclaim
+from objective.storage import open_storage
+from objective.storage import reclaim
 url, folder = sys.argv[1:]
 sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
 study = optuna.create_study(
@@ -351,7 +352,9 @@ def test_a_journal_is_a_storage(url: str, tmp_path: Path) -> None:
 
 
 def test_processes_may_make_a_database_at_the_same_time(tmp_path: Path) -> None:
-    program = f"from objective.storage import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
+    program = (
+        f"from objective.storage import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
+    )
     workers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0] * 3
 

@@ -24,7 +24,7 @@ import pytest
 from objective import DataSet
 from objective import Surrogate
 from objective import Testbed
-from objective.sandbox import find_sandbox
+from objective.run.sandbox import find_sandbox
 from studies.cli import main
 from tests.conftest import not_here
 from tests.toy_testbed import DEPTH
@@ -227,7 +227,7 @@ class Cli:
 @pytest.fixture(scope="session")
 def any_sandbox() -> None:
     # What a model has written is never run without one: where the system offers none, there is
-    # nothing but the refusal to test, which tests/objective/test_sandbox.py does everywhere.
+    # nothing but the refusal to test, which tests/objective/run/test_sandbox.py does everywhere.
     if find_sandbox() is None:
         not_here("neither bubblewrap nor unshare works on this system")
 

@@ -24,8 +24,8 @@ from optuna.trial import TrialState
 import pytest
 
 from objective import Testbed
-from objective.sandbox import BUBBLEWRAP
-from objective.sandbox import SandboxError
+from objective.run.sandbox import BUBBLEWRAP
+from objective.run.sandbox import SandboxError
 from objective.storage import artifact_folder
 from objective.storage import open_artifacts
 from objective.storage import open_storage
@@ -612,7 +612,8 @@ RUN_IN_A_PROCESS = """
 import sys, json
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from studies.code_agent import AgentSpec, run_agent
+from studies.code_agent import AgentSpec
+from studies.code_agent import run_agent
 from tests.studies.scripted import ScriptedChat
 spec = json.loads({spec!r})
 spec["testbed"] = Path(spec["testbed"])

@@ -1,7 +1,7 @@
 """Isolation for scripts that a language model wrote: what the system offers, strongest first.
 
     bubblewrap   bwrap(1): the usual tool, also in containers and for ordinary users
-    namespaces   unshare(1) of util-linux, with objective/confine.py to lay out the files
+    namespaces   unshare(1) of util-linux, with objective/run/confine.py to lay out the files
     none         nothing works here; model-written code is then only run if the user insists
 
 Both give the script
@@ -21,7 +21,7 @@ Both give the script
 What is not covered: faults of the kernel and of a GPU driver (GPU devices are passed through),
 time as a side channel, and memory in files that no process has mapped (memfd), which only the
 kernel's out-of-memory killer ends; the sandbox's processes are its first choice. The script and
-the evaluator share one process: see objective/launch.py for what that means for the metric.
+the evaluator share one process: see objective/run/launch.py for what that means for the metric.
 """
 
 from __future__ import annotations

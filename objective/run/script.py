@@ -26,27 +26,30 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
 import errno
 import json
-import math
 import os
 from pathlib import Path
 import re
 import secrets
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from typing import Any
 from typing import TYPE_CHECKING
 
+from objective.run.outcome import classify
+from objective.run.outcome import differ
+from objective.run.outcome import one_line
+from objective.run.outcome import Output
+from objective.run.outcome import RunResult
+
 
 if TYPE_CHECKING:
-    from objective.sandbox import Sandbox
+    from objective.run.outcome import Limits
+    from objective.run.sandbox import Sandbox
 
 
 # What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
@@ -82,27 +85,6 @@ _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_PROGRESS = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\).*?\bloss:\s*({_NUMBER})", re.I)
-_SUMMARY = re.compile(rf"(\w{{1,64}}):\s*({_NUMBER})\s*", re.I)
-_OUT_OF_MEMORY = re.compile(
-    r"MemoryError|OutOfMemory|out of memory|can(?:'|no)t allocate memory|std::bad_alloc"
-    r"|Memory allocation (?:still )?failed|failed to allocate",
-    re.I,
-)
-# A fork that met a limit on processes. Many processes may say so at once, line by line.
-_NO_PROCESS = re.compile(r"BlockingIOError: .*Resource temporarily unavailable")
-# What a lack of memory looks like where something else reports it; only believed under a limit.
-_STARVED = re.compile(
-    r"can't start new thread|Resource temporarily unavailable|(?:failed to|cannot) map"
-)
-_DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
-_LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_LINE_END = re.compile(rb"[\r\n]")
-
-_LINE_BYTES = 10_000  # of a line that are looked at
-_TAIL_LINES = 400  # kept for the classification
 # What the processes of a sandbox that hold the limit may use besides: launcher, watcher, stacks.
 _OVERHEAD_MB = 100
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
@@ -112,59 +94,6 @@ _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 class RunError(RuntimeError):
     """The run could not be made or recorded, so that there is nothing to measure: a full disk, no
     process. Not for what the script itself does wrong."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one run may use.
-
-    Attributes:
-        wall_seconds: From start to end, set-up and evaluation included; killed when over.
-        train_seconds: Becomes ``prepare.TIME_BUDGET``; None leaves that as it is.
-        memory_mb: Of writable memory (CPU, MPS) or of the GPU's; None is no limit.
-        grace_seconds: Between asking an overdue script to end (SIGTERM) and killing it.
-        log_bytes: Of output that are kept, the first and the last half; the rest is dropped.
-    """
-
-    wall_seconds: float
-    train_seconds: float | None = None
-    memory_mb: int | None = None
-    grace_seconds: float = 3.0
-    log_bytes: int = 2 * 2**20
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        status: See the module's table.
-        reason: One line of at most 200 characters; empty if ok.
-        val_bpb: Bits per byte, what the evaluator returned, or what was printed if the testbed
-            has no ``prepare.evaluate_bpb``; None if neither. May be NaN.
-        printed_bpb: What was printed.
-        mismatch: Both are there and differ by more than the rounding of the printed one.
-        summary: Numbers of the ``key: value`` lines after the last ``---``.
-        seconds: From start to end.
-        returncode: Negative: the signal that ended it. 0 to 255: the exit status.
-        log: File with what was printed.
-    """
-
-    status: str
-    reason: str
-    val_bpb: float | None
-    printed_bpb: float | None
-    mismatch: bool
-    summary: dict[str, float]
-    seconds: float
-    returncode: int
-    log: Path
-
-    @property
-    def charged_seconds(self) -> float:
-        """Training time that counts against a budget: all of it if the run failed."""
-        trained = self.summary.get("training_seconds", math.nan)
-        return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds
 
 
 def run_script(
@@ -195,7 +124,7 @@ def run_script(
         KeyboardInterrupt: After the run was killed.
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
-    output = _Output(on_progress)
+    output = Output(on_progress)
     start = time.monotonic()
     stop = ""
     with (
@@ -234,7 +163,7 @@ def run_script(
             handle(channel, data)
         output.feed(b"\n")  # the last line may lack its end
     seconds = time.monotonic() - start
-    status, reason = _classify(output, stop, returncode, limits)
+    status, reason = classify(output, stop, returncode, limits)
     if "No space left on device" in reason:
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
             raise RunError(f"The disk of {folder} is full.")
@@ -245,18 +174,12 @@ def run_script(
         reason=one_line(reason),
         val_bpb=measured,
         printed_bpb=printed,
-        mismatch=output.has_evaluator and _differ(measured, printed, output.decimals),
+        mismatch=output.has_evaluator and differ(measured, printed, output.decimals),
         summary=output.summary,
         seconds=seconds,
         returncode=returncode,
         log=log,
     )
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Text of unknown origin as one line without control characters, cut to ``limit``."""
-    text = " ".join(_CONTROL.sub(" ", text).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -388,7 +311,7 @@ class _Process:
         """What the processes of a sandbox use too much of together; "" if nothing."""
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
-        from objective import sandbox
+        from objective.run import sandbox
 
         self._next_look = time.monotonic() + _WATCH_SECONDS
         used = sandbox.usage(self._process.pid)
@@ -465,133 +388,3 @@ class _Log:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise RunError(f"The disk of {self._path} is full.") from None
             raise RunError(f"{self._path} must be writable, but: {error.strerror}.") from None
-
-
-@dataclass
-class _Output:
-    """What the script printed and its evaluator returned, understood as it comes."""
-
-    on_progress: Callable[[float, float], bool] | None
-    summary: dict[str, float] = field(default_factory=dict)
-    decimals: int = 0  # of the printed val_bpb
-    measured: float | None = None
-    has_evaluator: bool = False
-    pruned: bool = False
-    loss: float = 0.0  # the last one printed
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-    _in_summary: bool = False
-    _rest: bytes = b""
-    _metric_rest: bytes = b""
-
-    def feed(self, data: bytes) -> None:
-        *lines, self._rest = _LINE_END.split(self._rest + data)
-        self._rest = self._rest[-_LINE_BYTES:]
-        for line in lines:
-            self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
-
-    def feed_metric(self, data: bytes, nonce: str) -> None:
-        *lines, self._metric_rest = (self._metric_rest + data).split(b"\n")
-        self._metric_rest = self._metric_rest[-_LINE_BYTES:]
-        for line in lines:
-            try:
-                message = json.loads(line)
-                if message.get("nonce") != nonce:
-                    continue  # not of the wrapper's
-                self.has_evaluator |= bool(message.get("evaluator"))
-                if "val_bpb" in message:
-                    self.measured = float(message["val_bpb"])
-            except (ValueError, TypeError, AttributeError):
-                continue
-
-    def _take(self, line: str) -> None:
-        if not line:
-            return
-        self.tail.append(line)
-        if line == "---":
-            self.summary.clear()
-            self._in_summary = True
-        elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
-            key, number = match.groups()
-            self.summary[key] = float(number)
-            if key == "val_bpb":
-                self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
-        elif match := _PROGRESS.search(line):
-            share, self.loss = float(match[1]), float(match[2])
-            if self.on_progress is not None and not self.pruned:
-                self.pruned = self.on_progress(share, self.loss)
-
-
-def _differ(measured: float | None, printed: float | None, decimals: int) -> bool:
-    """Whether the printed metric isn't the measured one, rounded."""
-    if measured is None or printed is None:
-        return printed is not None
-    if math.isnan(measured) or math.isnan(printed):
-        return math.isnan(measured) != math.isnan(printed)
-    return not abs(measured - printed) <= 10.0**-decimals
-
-
-def _classify(output: _Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
-    """Status and reason of a run; the first rule that fits."""
-    if stop == "processes":
-        return "crash", "killed: it started too many processes"
-    if stop == "memory":
-        return "oom", f"killed: its processes used more than the limit of {limits.memory_mb} MB"
-    if stop == "timeout":
-        return "timeout", f"killed after {limits.wall_seconds:g} s of wall-clock time"
-    if stop == "pruned":
-        return "pruned", ""
-    if returncode != 0:
-        return _classify_failure(output, returncode, limits)
-    value = output.measured if output.has_evaluator else output.summary.get("val_bpb")
-    if value is None and "val_bpb" in output.summary:
-        return "no-metric", "val_bpb was printed, but prepare.evaluate_bpb did not return"
-    if value is None:
-        return "no-metric", "ended without a `val_bpb:` line after a `---` line"
-    if not math.isfinite(value):
-        return "nan", f"val_bpb is {value}"
-    return "ok", ""
-
-
-def _classify_failure(output: _Output, returncode: int, limits: Limits) -> tuple[str, str]:
-    lines = list(output.tail)
-    exception = _exception(lines)
-    said = exception or "\n".join(lines[-20:])
-    limit = "" if limits.memory_mb is None else f" (limit {limits.memory_mb} MB)"
-    if match := _OUT_OF_MEMORY.search(said):
-        line = next(line for line in said.splitlines() if match[0] in line)
-        return "oom", f"out of memory{limit}: {line}"
-    if match := _NO_PROCESS.search(said):
-        return "crash", match[0]
-    if limits.memory_mb is not None and (match := _STARVED.search(said)):
-        return "oom", f"out of memory{limit}: {match[0]}"
-    if returncode == -signal.SIGKILL:
-        return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
-    raised = exception.partition("\n")[0]
-    # Python itself speaks of nan and inf in exceptions that are bugs, but never of a loss.
-    diverged = _LOSS.search(raised) and _DIVERGED.search(raised)
-    if raised.startswith("FloatingPointError") or diverged:
-        return "nan", raised
-    if not exception and returncode > 0:
-        if "FAIL" in lines[-5:] or not math.isfinite(output.loss):
-            return "nan", "the script stopped itself: the loss is NaN or exploded"
-        if lines and _DIVERGED.search(lines[-1]):
-            return "nan", lines[-1]
-    if exception:
-        return "crash", raised
-    last = f": {lines[-1]}" if lines else ""
-    if returncode < 0:
-        return "crash", f"killed by {signal.Signals(-returncode).name}{last}"
-    return "crash", f"exit status {returncode}{last}"
-
-
-def _exception(lines: list[str]) -> str:
-    """The exception that a printed traceback ends with, ``Type: message``; "" if there is none."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
-    after = starts[-1] + 1 if starts else len(lines)
-    for i in range(after, len(lines)):
-        if not lines[i].startswith(" "):
-            return "\n".join(lines[i:])
-    # A syntax error has no frames to trace back.
-    if lines and re.match(r"(?:Syntax|Indentation|Tab|Memory)Error\b", lines[-1]):
-        return lines[-1]
-    return ""

@@ -16,16 +16,16 @@ import time
 import psutil
 import pytest
 
-from objective import sandbox as sandbox_module
-from objective.sandbox import BUBBLEWRAP
-from objective.sandbox import find_sandbox
-from objective.sandbox import NAMESPACES
-from objective.sandbox import process_tree
-from objective.sandbox import proportional_memory_mb
-from objective.sandbox import require_sandbox
-from objective.sandbox import Sandbox
-from objective.sandbox import SandboxError
-from objective.sandbox import usage
+from objective.run import sandbox as sandbox_module
+from objective.run.sandbox import BUBBLEWRAP
+from objective.run.sandbox import find_sandbox
+from objective.run.sandbox import NAMESPACES
+from objective.run.sandbox import process_tree
+from objective.run.sandbox import proportional_memory_mb
+from objective.run.sandbox import require_sandbox
+from objective.run.sandbox import Sandbox
+from objective.run.sandbox import SandboxError
+from objective.run.sandbox import usage
 from tests.conftest import not_here
 
 

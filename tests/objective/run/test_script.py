@@ -15,12 +15,12 @@ import time
 import psutil
 import pytest
 
-from objective.run import Limits
-from objective.run import one_line
-from objective.run import run_script
-from objective.run import RunError
-from objective.run import RunResult
-from objective.run import script_environment
+from objective.run.outcome import Limits
+from objective.run.outcome import one_line
+from objective.run.outcome import RunResult
+from objective.run.script import run_script
+from objective.run.script import RunError
+from objective.run.script import script_environment
 
 
 GOOD = "print('---')\nprint('val_bpb: 1.5')\n"
@@ -310,7 +310,7 @@ time.sleep(60)
 """
     )
     program = (
-        "import sys, pathlib; from objective.run import *;"
+        "import sys, pathlib; from objective.run.script import run_script; from objective.run.outcome import Limits;"
         "run_script(pathlib.Path(sys.argv[1]), limits=Limits(wall_seconds=60))"
     )
     runner = subprocess.Popen([sys.executable, "-c", program, str(folder)], start_new_session=True)

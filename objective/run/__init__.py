@@ -1,0 +1,1 @@
+"""Running a script under limits, and reading what came of it."""
