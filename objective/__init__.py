@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from objective.data_set import DataSet
-    from objective.data_set import DataSetError
     from objective.objective import TrainScriptObjective
     from objective.objective import TrialFailed
     from objective.run.script import RunError
-    from objective.surrogate import Surrogate
-    from objective.surrogate import SurrogateObjective
+    from objective.surrogate.data_set import DataSet
+    from objective.surrogate.data_set import DataSetError
+    from objective.surrogate.surrogate import Surrogate
+    from objective.surrogate.surrogate import SurrogateObjective
     from objective.testbed import Testbed
     from objective.testbed import TestbedError
 
 
 _HOMES = {
-    "DataSet": "objective.data_set",
-    "DataSetError": "objective.data_set",
+    "DataSet": "objective.surrogate.data_set",
+    "DataSetError": "objective.surrogate.data_set",
     "RunError": "objective.run.script",
-    "Surrogate": "objective.surrogate",
-    "SurrogateObjective": "objective.surrogate",
+    "Surrogate": "objective.surrogate.surrogate",
+    "SurrogateObjective": "objective.surrogate.surrogate",
     "Testbed": "objective.testbed",
     "TestbedError": "objective.testbed",
     "TrainScriptObjective": "objective.objective",

@@ -22,7 +22,7 @@ BENCHMARK = "objective/benchmark"
 VISUALIZATION = "studies/best_so_far"
 
 # The project's own trials. The registry takes no binary files, so that a package has them as text.
-DATA = "objective/surrogate_data/embedded.json.xz"
+DATA = "objective/surrogate/data/embedded.json.xz"
 PUBLISHED_DATA = "surrogate.json"
 
 _LLM = "_llm"

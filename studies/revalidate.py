@@ -202,8 +202,8 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     attrs = original.user_attrs
     if attrs.get("surrogate") is not None:
         _check_hash(attrs, file_hash(surrogate_file(attrs["surrogate"])))
-        from objective.surrogate import Surrogate
-        from objective.surrogate import SurrogateObjective
+        from objective.surrogate.surrogate import Surrogate
+        from objective.surrogate.surrogate import SurrogateObjective
 
         surrogate = Surrogate.load(surrogate_file(attrs["surrogate"]))
         return lambda t: SurrogateObjective(

@@ -50,7 +50,7 @@ from studies.processes import Tell
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
 
-    from objective.surrogate import Surrogate
+    from objective.surrogate.surrogate import Surrogate
     from samplers._llm.chat import Chat
 
 EMBEDDED = "embedded"
@@ -178,7 +178,7 @@ def space_hash(testbed: Testbed | Surrogate) -> str:
 
 def surrogate_file(surrogate: str | None) -> Path:
     """The file that ``--surrogate-file`` or ``StudySpec.surrogate`` names."""
-    from objective.surrogate import SHIPPED
+    from objective.surrogate.surrogate import SHIPPED
 
     return SHIPPED if surrogate in (None, EMBEDDED) else Path(str(surrogate))
 
@@ -200,7 +200,7 @@ def load_testbed(spec: StudySpec) -> Testbed | Surrogate:
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed
-    from objective.surrogate import Surrogate
+    from objective.surrogate.surrogate import Surrogate
 
     return Surrogate.load(None if spec.surrogate == EMBEDDED else Path(spec.surrogate))
 
@@ -369,7 +369,7 @@ def make_objective(
             artifact_store=artifacts,
             results=results,
         )
-    from objective.surrogate import SurrogateObjective
+    from objective.surrogate.surrogate import SurrogateObjective
 
     # Seeds differ in their noise as they would in trainings; methods with one seed share it.
     return SurrogateObjective(testbed, train_seed=spec.seed)

@@ -40,7 +40,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from objective import Surrogate
-from objective.surrogate import SHIPPED
+from objective.surrogate.surrogate import SHIPPED
 from studies.errors import Misuse
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Params

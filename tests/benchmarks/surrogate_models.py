@@ -31,11 +31,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from objective.data_set import DataSet
-from objective.surrogate import table_of
-from objective.surrogate_models import GaussianProcess
-from objective.surrogate_models import out_of_fold
-from objective.surrogate_models import QuadraticRidge
+from objective.surrogate.data_set import DataSet
+from objective.surrogate.models import GaussianProcess
+from objective.surrogate.models import out_of_fold
+from objective.surrogate.models import QuadraticRidge
+from objective.surrogate.surrogate import table_of
 
 
 class _Own:

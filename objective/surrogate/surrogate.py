@@ -32,22 +32,22 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from objective.data_set import DataSet
-from objective.data_set import DataSetError
 from objective.objective import score
 from objective.objective import suggest_effective
-from objective.surrogate_models import learn
-from objective.surrogate_models import Logistic
-from objective.surrogate_models import MIN_SUCCESSES
-from objective.surrogate_models import QuadraticRidge
-from objective.surrogate_models import Score
-from objective.surrogate_models import Table
-from objective.surrogate_models import VALUE_MODELS
+from objective.surrogate.data_set import DataSet
+from objective.surrogate.data_set import DataSetError
+from objective.surrogate.models import learn
+from objective.surrogate.models import Logistic
+from objective.surrogate.models import MIN_SUCCESSES
+from objective.surrogate.models import QuadraticRidge
+from objective.surrogate.models import Score
+from objective.surrogate.models import Table
+from objective.surrogate.models import VALUE_MODELS
 
 
 _MIN_SECONDS = 1e-3  # imported trials may lack a time, and zero has no logarithm
 
-SHIPPED = Path(__file__).parent / "surrogate_data" / "embedded.json.xz"
+SHIPPED = Path(__file__).parent / "data" / "embedded.json.xz"
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from objective import SurrogateObjective
 from objective import Testbed
 from objective import TrialFailed
 from objective.search_space import PAPER_SPACE
-import objective.surrogate
-from objective.surrogate_models import _noise_sd
-from objective.surrogate_models import out_of_fold
+from objective.surrogate.models import _noise_sd
+from objective.surrogate.models import out_of_fold
+import objective.surrogate.surrogate as surrogate_module
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import PATTERN
@@ -454,6 +454,6 @@ def test_a_file_of_something_else_is_one_clear_line(
     data.write(path)
     with pytest.raises(DataSetError, match="needs a data set with a fit"):
         Surrogate.load(path)
-    monkeypatch.setattr(objective.surrogate, "SHIPPED", tmp_path / "none.json.xz")
+    monkeypatch.setattr(surrogate_module, "SHIPPED", tmp_path / "none.json.xz")
     with pytest.raises(DataSetError, match="No surrogate of the embedded testbed is installed"):
         SurrogateObjective()

@@ -21,7 +21,7 @@ text)::
 
 ``study`` of a row is an index of ``studies`` (name, method, seed). ``val_bpb`` is null if the trial
 failed. Parameters are as they were suggested: the rule has not been applied. ``fit`` is what
-:mod:`objective.surrogate` learned from the rows.
+:mod:`objective.surrogate.surrogate` learned from the rows.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""A model of stored trials that answers in a training's place."""
