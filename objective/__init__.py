@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from objective.surrogate.data_set import DataSetError
     from objective.surrogate.surrogate import Surrogate
     from objective.surrogate.surrogate import SurrogateObjective
-    from objective.testbed import Testbed
-    from objective.testbed import TestbedError
+    from objective.testbed.testbed import Testbed
+    from objective.testbed.testbed import TestbedError
 
 
 _HOMES = {
@@ -29,8 +29,8 @@ _HOMES = {
     "RunError": "objective.run.script",
     "Surrogate": "objective.surrogate.surrogate",
     "SurrogateObjective": "objective.surrogate.surrogate",
-    "Testbed": "objective.testbed",
-    "TestbedError": "objective.testbed",
+    "Testbed": "objective.testbed.testbed",
+    "TestbedError": "objective.testbed.testbed",
     "TrainScriptObjective": "objective.objective",
     "TrialFailed": "objective.objective",
 }

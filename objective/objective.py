@@ -29,11 +29,11 @@ from objective.run.outcome import Limits
 from objective.run.outcome import RunResult
 from objective.run.script import run_script
 from objective.run.script import RunError
-from objective.source import read_constants
-from objective.source import set_constants
-from objective.testbed import Testbed
-from objective.testbed import TestbedError
-from objective.testbed import TIME_BUDGET
+from objective.testbed.source import read_constants
+from objective.testbed.source import set_constants
+from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
+from objective.testbed.testbed import TIME_BUDGET
 from objective.worker import claim
 from objective.worker import worker_is_here
 from objective.worker import worker_mark

@@ -55,12 +55,12 @@ from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
 from objective.run.script import script_environment
-from objective.source import read_constants
 from objective.storage import artifact_folder
 from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage import take
+from objective.testbed.source import read_constants
 from objective.worker import claim
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong

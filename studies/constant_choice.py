@@ -16,9 +16,9 @@ import json
 import random
 from typing import Any
 
-from objective.source import read_constants
-from objective.source import set_constants
-from objective.source import TestbedError
+from objective.testbed.source import read_constants
+from objective.testbed.source import set_constants
+from objective.testbed.source import TestbedError
 from studies.edit_blocks import EditError
 
 

@@ -17,7 +17,7 @@ import re
 import tokenize
 import warnings
 
-from objective.testbed import TIME_BUDGET
+from objective.testbed.testbed import TIME_BUDGET
 
 
 MAX_SOURCE_BYTES = 200_000

@@ -28,9 +28,9 @@ from rich.progress import Progress
 import typer
 
 from objective import Testbed
-from objective.search_space import PAPER_SPACE
-from objective.search_space import Space
 from objective.storage import open_storage
+from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.search_space import Space
 from studies import options
 from studies.bulk import add_trials
 from studies.errors import Failed

@@ -18,10 +18,10 @@ import optunahub
 from objective.objective import score
 from objective.objective import TrainScriptObjective
 from objective.objective import TrialFailed
-from objective.testbed import Testbed
 
 from ..surrogate.surrogate import Surrogate
 from ..surrogate.surrogate import SurrogateObjective
+from ..testbed.testbed import Testbed
 
 
 MEMORY = "memory"

@@ -45,9 +45,9 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.search_space import apply_rules
-from objective.search_space import Rule
-from objective.testbed import Testbed
+from objective.testbed.search_space import apply_rules
+from objective.testbed.search_space import Rule
+from objective.testbed.testbed import Testbed
 
 
 # Studies that differ in one of these have values that don't compare.

@@ -27,7 +27,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-TESTBED = Path(__file__).parents[2] / "objective" / "testbed"
+TESTBED = Path(__file__).parents[2] / "objective" / "testbed" / "embedded"
 
 
 class PlainBlock(nn.Module):

@@ -19,7 +19,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 import pytest
 
-from objective.search_space import PAPER_SPACE
+from objective.testbed.search_space import PAPER_SPACE
 from studies.bulk import add_trials
 from studies.foreign import read_file
 from tests.conftest import StorageFactory

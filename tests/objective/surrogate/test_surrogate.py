@@ -24,10 +24,10 @@ from objective import Surrogate
 from objective import SurrogateObjective
 from objective import Testbed
 from objective import TrialFailed
-from objective.search_space import PAPER_SPACE
 from objective.surrogate.models import _noise_sd
 from objective.surrogate.models import out_of_fold
 import objective.surrogate.surrogate as surrogate_module
+from objective.testbed.search_space import PAPER_SPACE
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import PATTERN

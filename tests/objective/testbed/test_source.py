@@ -6,10 +6,10 @@ import string
 import numpy as np
 import pytest
 
-from objective.source import read_constants
-from objective.source import scan
-from objective.source import set_constants
-from objective.source import TestbedError
+from objective.testbed.source import read_constants
+from objective.testbed.source import scan
+from objective.testbed.source import set_constants
+from objective.testbed.source import TestbedError
 
 
 @pytest.mark.parametrize(

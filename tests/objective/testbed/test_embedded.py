@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 
-from objective.source import set_constants
+from objective.testbed.source import set_constants
 from tests.conftest import not_here
 
 
-TESTBED = Path(__file__).parents[2] / "objective" / "testbed"
+TESTBED = Path(__file__).parents[3] / "objective" / "testbed" / "embedded"
 
 # What a launcher does: set the time budget before train.py reads it, then run train.py. FAKE_CLOCK
 # makes a look at the clock last so many seconds, so that a run has the same steps on any machine.

@@ -6,9 +6,9 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
-from objective.search_space import Rule
-from objective.search_space import search_space
-from objective.source import TestbedError
+from objective.testbed.search_space import Rule
+from objective.testbed.search_space import search_space
+from objective.testbed.source import TestbedError
 from tests.objective.conftest import AUTORESEARCH_TRAIN
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from objective import Testbed
 from objective import TestbedError
-from tests.objective.test_search_space import PAPER
+from tests.objective.testbed.test_search_space import PAPER
 
 
 def test_the_embedded_testbed_has_the_papers_parameters() -> None:

@@ -37,10 +37,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from objective.source import Constant
-from objective.source import scan
-from objective.source import TestbedError
-from objective.source import Value
+from objective.testbed.source import Constant
+from objective.testbed.source import scan
+from objective.testbed.source import TestbedError
+from objective.testbed.source import Value
 
 
 if sys.version_info >= (3, 11):

@@ -1,0 +1,154 @@
+"""A folder with a training script, seen as an objective: what may be tuned, from which values.
+
+The folder `embedded` beside this module (``train.py``, ``prepare.py``, ``search_space.toml``,
+``task.md``) is the embedded testbed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import ClassVar
+from typing import TYPE_CHECKING
+
+from objective.testbed.search_space import apply_rules
+from objective.testbed.search_space import Rule
+from objective.testbed.search_space import search_space
+from objective.testbed.source import read_constants
+from objective.testbed.source import TestbedError
+from objective.testbed.source import Value
+
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+__all__ = ["Testbed", "TestbedError"]
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+
+TIME_BUDGET = "TIME_BUDGET"  # the constant that says how many seconds a script trains
+
+_DEFAULT_TASK = """\
+A Python script trains a language model for a fixed time{time} and then measures its validation
+loss in bits per byte (val_bpb). Lower is better. The upper-case constants of the script may be
+changed; its data, tokenizer and evaluation may not. A configuration that needs more memory than
+there is, diverges, or trains too few steps fails or scores badly.
+"""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A training script and the search space of its constants.
+
+    Attributes:
+        path: The folder.
+        source: Text of ``train.py``, line ends as they are in the file.
+        space: Tunable constants in a fixed order, as Optuna distributions.
+        baseline: The script's own values of them.
+        constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
+            MAX_SEQ_LEN.
+        rules: How the script's values follow from the suggested ones; see :meth:`effective`.
+        task: What an LLM is told of the task: ``task.md``, or a text that fits any such script.
+    """
+
+    __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
+
+    path: Path
+    source: str
+    space: dict[str, BaseDistribution]
+    baseline: dict[str, Value]
+    constants: dict[str, Value]
+    rules: dict[str, Rule]
+    task: str
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Testbed:
+        """Read a testbed folder; None is the embedded one.
+
+        Raises:
+            TestbedError: If the folder has no readable ``train.py``, or its constants and the
+                search space don't fit.
+        """
+        folder = _EMBEDDED if path is None else Path(path).expanduser().resolve()
+        if not (folder / "train.py").is_file():
+            raise TestbedError(f"A testbed must be a folder with a train.py, but got {folder}.")
+        source = _read(folder / "train.py")
+        toml = folder / "search_space.toml"
+        constants = {**_constants(folder / "prepare.py"), **_constants(folder / "train.py")}
+        space, baseline, rules = search_space(
+            source, toml=_read(toml) if toml.is_file() else None, constants=constants
+        )
+        task = folder / "task.md"
+        if task.is_file():
+            text = _read(task)
+        else:
+            seconds = constants.get(TIME_BUDGET)
+            text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
+        return cls(folder, source, space, baseline, constants, rules, text)
+
+    @property
+    def time_budget(self) -> float | None:
+        """Seconds that a trial trains; None if no constant says so."""
+        value = self.constants.get(TIME_BUDGET)
+        if isinstance(value, (bool, str)) or value is None or value <= 0:
+            return None
+        return float(value)
+
+    def require_time_budget(self) -> None:
+        """Refuse to be given a training time that nothing would heed.
+
+        Raises:
+            TestbedError: If there is no TIME_BUDGET to be set.
+        """
+        prepare = self.path / "prepare.py"
+        if self.time_budget is None and not (
+            prepare.is_file() and _binds(_read(prepare), TIME_BUDGET)
+        ):
+            raise TestbedError(
+                "A training time must have a constant to be set in, but neither train.py nor"
+                " prepare.py has one: let train.py train for TIME_BUDGET seconds (such as"
+                " TIME_BUDGET = 300), or limit the whole time of a trial instead, by"
+                " --wall-seconds (wall_seconds)."
+            )
+
+    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the script is run with if these are suggested.
+
+        A parameter that must be a power of two becomes the nearest one (linear distance, ties
+        down); one that must be at least a product is raised to it. With the paper's table that
+        is HEAD_DIM, DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE, and TOTAL_BATCH_SIZE >=
+        DEVICE_BATCH_SIZE * MAX_SEQ_LEN. Names without a rule pass unchanged; a factor that isn't
+        among ``params`` has its value in ``train.py`` or ``prepare.py``.
+        """
+        return apply_rules(params, self.rules, {**self.constants, **self.baseline})
+
+
+def _constants(path: Path) -> dict[str, Value]:
+    if not path.is_file():
+        return {}
+    constants = read_constants(_read(path), path.name).values()
+    return {c.name: c.value for c in constants if c.value is not None}
+
+
+def _binds(source: str, name: str) -> bool:
+    """Whether a script gives a name a value, a computed or imported one too."""
+    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.alias) and name in (node.name, node.asname):
+            return True
+    return False
+
+
+def _read(path: Path) -> str:
+    """Text of a file with its line ends as they are."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise TestbedError(f"{path} must be UTF-8, but byte {error.start} isn't.") from None
+    except OSError as error:
+        raise TestbedError(f"{path} must be readable, but: {error.strerror}.") from None
