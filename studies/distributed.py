@@ -45,8 +45,8 @@ from objective.storage import open_storage
 from objective.storage_kinds import check_sharing
 from objective.storage_kinds import journal_path
 from objective.storage_kinds import parse
-from samplers._llm.chat import is_loopback
-from samplers._llm.chat import PRESETS
+from samplers._llm.openai_chat import is_loopback
+from samplers._llm.openai_chat import PRESETS
 from studies import random_steps
 from studies.dask_worker import RESOURCE
 from studies.dask_worker import supervise

@@ -19,8 +19,8 @@ import optuna
 from objective import Testbed
 from objective.objective import suggest
 from samplers._llm.chat import Completion
-from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import NoChatFound
+from samplers._llm.tokens import estimate_tokens
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.space import space_rows

@@ -76,6 +76,6 @@ def publish(
 
 def _embedded_llm() -> dict[str, str]:
     """Environment variables of the embedded language model, which this process serves."""
-    from samplers._llm.local import embedded_server
+    from samplers._llm.embedded import embedded_server
 
     return {"OPENAI_BASE_URL": embedded_server(), "OPENAI_API_KEY": "none"}

@@ -18,8 +18,8 @@ from typing import Literal
 from typing import TYPE_CHECKING
 
 from samplers._llm.chat import Completion
-from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import Message
+from samplers._llm.tokens import estimate_tokens
 
 
 if TYPE_CHECKING:

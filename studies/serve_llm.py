@@ -21,6 +21,6 @@ def serve_llm(
 
     Studies use it by --llm http://HOST:PORT/v1.
     """
-    from samplers._llm.local import serve
+    from samplers._llm.embedded import serve
 
     serve(model, host=host, port=port)

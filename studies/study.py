@@ -277,8 +277,8 @@ def open_llm(llm: str | None, model: str | None) -> Chat:
         NoChatFound: If there is none.
         Misuse: If the two don't go together.
     """
-    from samplers._llm.chat import default_chat
-    from samplers._llm.chat import open_chat
+    from samplers._llm.connect import default_chat
+    from samplers._llm.connect import open_chat
 
     if llm == random_steps.LLM:
         return random_steps.RandomSteps()
@@ -494,7 +494,7 @@ def share_embedded_model(llm: str | None, model: str | None, n_busy: int) -> str
         llm, model: As in `StudySpec`.
         n_busy: CPUs that train meanwhile.
     """
-    from samplers._llm.local import embedded_server
+    from samplers._llm.embedded import embedded_server
 
     named = llm_named(llm, model)
     if named == "local":

@@ -18,10 +18,9 @@ import optunahub
 from objective.objective import score
 from objective.objective import TrainScriptObjective
 from objective.objective import TrialFailed
-
-from ..surrogate.surrogate import Surrogate
-from ..surrogate.surrogate import SurrogateObjective
-from ..testbed.testbed import Testbed
+from objective.surrogate.surrogate import Surrogate
+from objective.surrogate.surrogate import SurrogateObjective
+from objective.testbed.testbed import Testbed
 
 
 MEMORY = "memory"

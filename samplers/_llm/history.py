@@ -107,3 +107,8 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
     else:
         changed = json.loads(trial.user_attrs.get("effective", "{}"))
     return {name: changed.get(name, value) for name, value in trial.params.items()}
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
+    return dict(trial.system_attrs.get("fixed_params", {}))

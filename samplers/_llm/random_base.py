@@ -6,7 +6,6 @@ resumed study, threads and other processes draw what an uninterrupted run would.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from typing import Any
 from typing import Literal
@@ -16,13 +15,15 @@ from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
 
-from .chat import default_chat
+from .connect import default_chat
+from .history import fixed_params
 from .record import announce
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP
 from .reply import configuration_key
 from .reply import known_configurations
+from .seeds import derive_seed
 
 
 if TYPE_CHECKING:
@@ -40,20 +41,6 @@ if TYPE_CHECKING:
 
 # Draws before a random configuration may repeat a known one: the space is then used up, or nearly.
 _MAX_DRAWS = 50
-
-
-def derive_seed(seed: int, *path: int | str) -> int:
-    """A seed of 31 bits for one use of randomness, named by ``path``.
-
-    Every server's seed holds 31 bits; hashing makes neighbouring trials' seeds unrelated.
-    """
-    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
-    return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 class RandomBaseSampler(BaseSampler):

@@ -18,7 +18,7 @@ from optuna.samplers import CmaEsSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from .._llm.chat import default_chat
+from .._llm.connect import default_chat
 from .._llm.history import finished_trials
 from .._llm.history import is_failure
 from .._llm.history import ranked

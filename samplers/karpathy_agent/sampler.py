@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from optuna.study import StudyDirection
 
 from .._llm.history import finished_trials
+from .._llm.history import fixed_params
 from .._llm.history import is_failure
 from .._llm.history import ranked
 from .._llm.prompt import describe_history
@@ -24,11 +25,10 @@ from .._llm.prompt import format_params
 from .._llm.prompt import shorten
 from .._llm.propose import is_large
 from .._llm.propose import propose
-from .._llm.random_base import derive_seed
-from .._llm.random_base import fixed_params
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import record
 from .._llm.record import STARTUP
+from .._llm.seeds import derive_seed
 
 
 if TYPE_CHECKING:

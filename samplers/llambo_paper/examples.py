@@ -25,7 +25,7 @@ from .._llm.history import failure_class
 from .._llm.history import is_failure
 from .._llm.prompt import Extent
 from .._llm.prompt import window_start
-from .._llm.random_base import derive_seed
+from .._llm.seeds import derive_seed
 from .._llm.values import choice_labels
 from .._llm.values import format_value
 

@@ -22,8 +22,8 @@ from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
-from .._llm.random_base import derive_seed
 from .._llm.reply import json_values
+from .._llm.seeds import derive_seed
 from .._llm.values import format_value
 from .candidates import candidates_schema
 from .candidates import target_loss

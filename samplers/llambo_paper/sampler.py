@@ -34,11 +34,11 @@ from optuna.trial import TrialState
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
 from .._llm.history import finished_trials
+from .._llm.history import fixed_params
 from .._llm.history import is_failure
 from .._llm.history import ranked
 from .._llm.propose import failed_turn
 from .._llm.propose import Proposal
-from .._llm.random_base import fixed_params
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import announce
 from .._llm.record import BASE

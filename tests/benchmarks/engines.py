@@ -19,9 +19,9 @@ import random
 import statistics
 import time
 
-from samplers._llm import local
+from samplers._llm import embedded
 from samplers._llm.chat import Completion
-from samplers._llm.chat import OpenAIChat
+from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.reply import params_schema
 
 from .keep import keep
@@ -88,10 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    path = local.embedded_model()
-    assert path is not None and local._has_openvino(), "both engines have to be installed"
-    openvino = OpenAIChat(base_url=local.embedded_server())
-    server = local._start_llama_cpp(path, "127.0.0.1", 0, local._n_cpus())
+    path = embedded.embedded_model()
+    assert path is not None and embedded._has_openvino(), "both engines have to be installed"
+    openvino = OpenAIChat(base_url=embedded.embedded_server())
+    server = embedded._start_llama_cpp(path, "127.0.0.1", 0, embedded._n_cpus())
     llama_cpp = OpenAIChat(base_url=f"{server.listening_address}/v1")
     chats = {"OpenVINO": openvino, "llama.cpp": llama_cpp}
     for name, chat in chats.items():
@@ -113,7 +113,7 @@ def main() -> None:
         "| llama.cpp | " + " | ".join(f"{value:.0f}" for value in slow) + " |",
         "| ratio | " + " | ".join(f"{a / b:.1f}" for a, b in zip(fast, slow)) + " |",
         "",
-        f"Medians of {options.rounds} rounds, {local._n_cpus()} CPUs.",
+        f"Medians of {options.rounds} rounds, {embedded._n_cpus()} CPUs.",
     ]
     text = "\n".join(lines) + "\n"
     print(text)

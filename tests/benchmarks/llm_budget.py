@@ -30,7 +30,7 @@ from objective import Testbed
 from samplers import CentaurSampler
 from samplers import KarpathyAgentSampler
 from samplers import LLAMBOSampler
-from samplers._llm.chat import default_chat
+from samplers._llm.connect import default_chat
 from tests.samplers.scripted import SchemaChat
 
 from .keep import keep

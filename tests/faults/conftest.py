@@ -19,9 +19,9 @@ import pytest
 from objective.storage import open_storage
 from tests.faults.invariants import PREPARE
 from tests.faults.invariants import TRAIN
-from tests.samplers.llm.conftest import Answer
-from tests.samplers.llm.conftest import LoopbackServer
-from tests.samplers.llm.conftest import reply
+from tests.samplers._llm.conftest import Answer
+from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import reply
 from tests.samplers.scripted import random_value
 from tests.studies.conftest import cli as cli
 from tests.studies.conftest import until as until

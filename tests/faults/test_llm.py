@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from samplers._llm.chat import Chat
-from samplers._llm.chat import OpenAIChat
+from samplers._llm.openai_chat import OpenAIChat
 from studies import study as study_module
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
 from tests.faults.invariants import check
-from tests.samplers.llm.conftest import Answer
-from tests.samplers.llm.conftest import LoopbackServer
-from tests.samplers.llm.conftest import refusal
-from tests.samplers.llm.conftest import reply
+from tests.samplers._llm.conftest import Answer
+from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import refusal
+from tests.samplers._llm.conftest import reply
 from tests.studies.conftest import Cli
 
 

@@ -39,8 +39,8 @@ from tests.faults.conftest import trained
 from tests.faults.conftest import until
 from tests.faults.conftest import workers_of
 from tests.faults.invariants import check
-from tests.samplers.llm.conftest import Answer
-from tests.samplers.llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import Answer
+from tests.samplers._llm.conftest import LoopbackServer
 from tests.studies.conftest import Cli
 
 

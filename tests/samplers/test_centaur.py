@@ -26,9 +26,9 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
-from samplers._llm import local
+from samplers._llm import embedded
 from samplers._llm.chat import ChatUnavailable
-from samplers._llm.chat import OpenAIChat
+from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.propose import TooManyLLMErrors
 from samplers.centaur import CentaurSampler
 from samplers.centaur.population import StudyView
@@ -38,7 +38,7 @@ from samplers.centaur.state import read_state
 from samplers.centaur.state import UnitCube
 
 from ..conftest import StorageFactory
-from .llm.test_local import only_llama_cpp
+from ._llm.test_embedded import only_llama_cpp
 from .scripted import Request
 from .scripted import SchemaChat
 from .scripted import ScriptedChat
@@ -891,7 +891,7 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> No
         return sum(math.log10(v / 0.01) ** 2 if "log" in n else len(str(v)) for n, v in p.items())
 
     sampler = CentaurSampler(
-        chat=local.open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
+        chat=embedded.open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
     )
     study = optuna.create_study(sampler=sampler)
     with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't

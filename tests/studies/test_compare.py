@@ -27,9 +27,9 @@ from studies.errors import Misuse
 from studies.facts import run_state
 from studies.study import run_study
 from studies.study import StudySpec
-from tests.samplers.llm.conftest import Answer
-from tests.samplers.llm.conftest import LoopbackServer
-from tests.samplers.llm.conftest import reply
+from tests.samplers._llm.conftest import Answer
+from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import reply
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
 from tests.studies.conftest import needs_sandbox

@@ -110,7 +110,7 @@ def test_an_import_that_cannot_be_published_is_named_by_file_and_line(line: str)
 def test_imports_of_the_objective_lead_to_its_copy(
     dots: str, objective: str, run: str, package: str
 ) -> None:
-    source = "from objective.run.script import x\nfrom objective.run import sandbox\n"
+    source = "from objective.run.script import x\nfrom objective import y\n"
     assert rewrite_imports(source, "here.py", dots, objective) == (
-        f"from {run} import x\nfrom {package} import sandbox\n"
+        f"from {run}.script import x\nfrom {package} import y\n"
     )

@@ -24,10 +24,10 @@ from studies.publish import sources
 from studies.publish_environment import make_registry
 from studies.publish_environment import readme_example
 from studies.publish_environment import redirect_github
-from tests.samplers.llm.conftest import Answer
-from tests.samplers.llm.conftest import LoopbackServer
-from tests.samplers.llm.conftest import reply
-from tests.samplers.llm.conftest import server as server
+from tests.samplers._llm.conftest import Answer
+from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import reply
+from tests.samplers._llm.conftest import server as server
 from tests.samplers.scripted import random_value
 from tests.samplers.scripted import SchemaChat
 

@@ -13,13 +13,13 @@ import sys
 
 import pytest
 
-from samplers._llm import local
+from samplers._llm import embedded
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ContextTooLong
-from samplers._llm.chat import default_chat
 from samplers._llm.chat import NoChatFound
-from samplers._llm.chat import OpenAIChat
+from samplers._llm.connect import default_chat
+from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
@@ -58,11 +58,11 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
 @contextmanager
 def only_llama_cpp() -> Iterator[None]:
     """As if OpenVINO were not installed."""
-    local.close_embedded_servers()
+    embedded.close_embedded_servers()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "_has_openvino", lambda: False)
+        patch.setattr(embedded, "_has_openvino", lambda: False)
         yield
-    local.close_embedded_servers()
+    embedded.close_embedded_servers()
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_without_any_setting_the_embedded_model_answers(chat: Chat) -> None:
 
 
 def test_it_is_started_once(chat: Chat) -> None:
-    assert local.embedded_server() == local.embedded_server()
+    assert embedded.embedded_server() == embedded.embedded_server()
 
 
 @pytest.mark.usefixtures("any_engine")
@@ -116,7 +116,7 @@ def test_an_unchanged_beginning_comes_from_llama_cpps_cache(chat: Chat) -> None:
 def test_without_llama_cpps_cache_a_seed_decides_the_reply() -> None:
     replies = set()
     for _ in range(2):
-        exact = local.open_embedded(extra={"cache_prompt": False})
+        exact = embedded.open_embedded(extra={"cache_prompt": False})
         replies.add(exact.complete(ASK, max_tokens=20, seed=5).text)
     assert len(replies) == 1
 
@@ -131,7 +131,7 @@ def test_a_prompt_beyond_its_context_says_what_fits(chat: Chat) -> None:
 @pytest.mark.usefixtures("any_engine")
 def test_a_server_that_is_gone_is_started_again(chat: Chat) -> None:
     chat.complete(ASK, max_tokens=1)
-    local.close_embedded_servers()
+    embedded.close_embedded_servers()
     assert chat.complete(ASK, max_tokens=1).attempts == 1
 
 
@@ -139,7 +139,7 @@ def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path:
     chat.complete(ASK, max_tokens=1)
     (tmp_path / "chat").write_bytes(pickle.dumps(chat))
     code = (
-        "import pickle, sys; from samplers._llm.local import embedded_server\n"
+        "import pickle, sys; from samplers._llm.embedded import embedded_server\n"
         "chat = pickle.load(open(sys.argv[1], 'rb'))\n"
         "assert chat.complete([{'role': 'user', 'content': 'Hi'}], max_tokens=1).completion_tokens\n"
         "print(embedded_server())"
@@ -147,12 +147,12 @@ def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path:
     argv = [sys.executable, "-c", code, str(tmp_path / "chat")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("http://127.0.0.1:"), done.stderr
-    assert done.stdout.strip() != local.embedded_server()
+    assert done.stdout.strip() != embedded.embedded_server()
 
 
 def test_it_prints_nothing_and_ends_with_the_process() -> None:
     code = (
-        "from samplers._llm.chat import open_chat\n"
+        "from samplers._llm.connect import open_chat\n"
         "open_chat('local').complete([{'role': 'user', 'content': 'Hi'}], max_tokens=2)"
     )
     done = subprocess.run(
@@ -165,14 +165,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_text("not a model")
     with pytest.raises(ChatRejected, match="Can't serve broken.gguf.*llama.cpp"):
-        local.embedded_server(path)
+        embedded.embedded_server(path)
     with pytest.raises(NoChatFound, match="there is no"):
-        local.open_embedded(tmp_path / "missing.gguf")
+        embedded.open_embedded(tmp_path / "missing.gguf")
 
 
 def test_serve_answers_other_processes(tmp_path: Path) -> None:
     code = (
-        "import optuna; from samplers._llm.local import serve\n"
+        "import optuna; from samplers._llm.embedded import serve\n"
         "optuna.logging.set_verbosity(optuna.logging.INFO); serve(port=0)"
     )
     with subprocess.Popen(

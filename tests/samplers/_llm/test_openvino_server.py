@@ -16,18 +16,18 @@ from urllib.request import urlopen
 
 import pytest
 
-from samplers._llm import local
+from samplers._llm import embedded
 from samplers._llm import openvino_server
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import Completion
-from samplers._llm.chat import OpenAIChat
+from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.openvino_server import OpenVINOServer
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import parse_params
 
-from .test_local import ASK
-from .test_local import BASE
+from .test_embedded import ASK
+from .test_embedded import BASE
 from .test_prompt import SPACE
 
 
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.llm
 
 @pytest.fixture(scope="module")
 def chat() -> Iterator[Chat]:
-    local.close_embedded_servers()
-    yield local.open_embedded()
-    local.close_embedded_servers()
+    embedded.close_embedded_servers()
+    yield embedded.open_embedded()
+    embedded.close_embedded_servers()
 
 
 def http(url: str, body: bytes | None = None, timeout: float = 60.0) -> tuple[int, str]:
@@ -63,7 +63,7 @@ def test_requests_side_by_side_are_all_answered(chat: Chat) -> None:
 
 def test_a_new_server_takes_many_requests_at_once() -> None:
     # Two threads that were the first to look at an array once waited for each other for ever.
-    path = local.embedded_model()
+    path = embedded.embedded_model()
     assert path is not None
     body = json.dumps({"content": "How many tokens?" * 200}).encode()
     for _ in range(2):
@@ -79,7 +79,7 @@ def test_a_new_server_takes_many_requests_at_once() -> None:
 
 def test_a_schema_that_openvino_cant_follow_costs_only_the_schema(chat: Chat) -> None:
     assert isinstance(chat, OpenAIChat)
-    url = local.embedded_server()
+    url = embedded.embedded_server()
     body = {"messages": ASK, "max_tokens": 5}
     for schema in ({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}, "no schema"):
         form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
@@ -105,14 +105,14 @@ def test_another_requests_failure_does_not_cost_the_schema(
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}", b'{"messages": [{"role": "user"}]}'])
 def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) -> None:
-    url = local.embedded_server()
+    url = embedded.embedded_server()
     assert http(f"{url}/chat/completions", body)[0] == 400
     assert http(f"{url}/elsewhere")[0] == 404
     assert chat.complete(ASK, max_tokens=1).attempts == 1
 
 
 def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
-    url = local.embedded_server()
+    url = embedded.embedded_server()
     endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2000, "maxItems": 2000}
     form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": endless}}
     body: dict[str, Any] = {"messages": ASK, "max_tokens": 6000, "response_format": form}
@@ -128,7 +128,7 @@ def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
 
 def test_an_openvino_server_that_was_killed_is_started_again(chat: Chat) -> None:
     chat.complete(ASK, max_tokens=1)
-    [server] = local._servers.values()
+    [server] = embedded._servers.values()
     assert isinstance(server, OpenVINOServer)
     server._process.kill()
     server._process.wait()
@@ -137,7 +137,7 @@ def test_an_openvino_server_that_was_killed_is_started_again(chat: Chat) -> None
 
 def test_an_openvino_server_ends_with_a_process_that_is_killed() -> None:
     code = (
-        "import time; from samplers._llm.local import embedded_server\n"
+        "import time; from samplers._llm.embedded import embedded_server\n"
         "print(embedded_server(), flush=True); time.sleep(600)"
     )
     argv = [sys.executable, "-c", code]
@@ -161,17 +161,17 @@ def test_llama_cpp_serves_what_openvino_cant_read(
     def refuse(*args: object, **settings: object) -> None:
         raise RuntimeError("Unsupported model architecture")
 
-    local.close_embedded_servers()
-    request.addfinalizer(local.close_embedded_servers)
+    embedded.close_embedded_servers()
+    request.addfinalizer(embedded.close_embedded_servers)
     assert chat.complete(ASK, max_tokens=1).completion_tokens == 1
-    local.close_embedded_servers()
+    embedded.close_embedded_servers()
     monkeypatch.setattr(OpenVINOServer, "__init__", refuse)
     assert chat.complete(ASK, max_tokens=1).completion_tokens == 1
-    [server] = local._servers.values()
+    [server] = embedded._servers.values()
     assert not isinstance(server, OpenVINOServer)
 
 
 def test_a_port_that_is_taken_is_told(chat: Chat) -> None:
-    port = int(local.embedded_server().removesuffix("/v1").rpartition(":")[2])
+    port = int(embedded.embedded_server().removesuffix("/v1").rpartition(":")[2])
     with pytest.raises(ChatRejected, match=f":{port}.*in use"):
-        local.serve(port=port)
+        embedded.serve(port=port)

@@ -22,7 +22,7 @@ import optuna
 
 from .chat import ChatRejected
 from .chat import NoChatFound
-from .chat import OpenAIChat
+from .openai_chat import OpenAIChat
 from .openvino_server import OpenVINOServer
 
 

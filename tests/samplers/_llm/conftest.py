@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from samplers._llm import chat as chat_module
+from samplers._llm import openai_chat
 
 
 @dataclass
@@ -118,9 +118,9 @@ def server() -> Iterator[LoopbackServer]:
 @pytest.fixture(autouse=True)
 def _no_memory_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports come again, so what was found out about a server must not outlive the test."""
-    monkeypatch.setattr(chat_module, "_dialects", {})
+    monkeypatch.setattr(openai_chat, "_dialects", {})
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_module, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.01)

@@ -16,7 +16,7 @@ from samplers._llm.schema_regex import schema_regex
 from samplers.llambo_paper.candidates import candidates_schema
 from studies.constant_choice import choice_schema
 
-from .test_local import BASE
+from .test_embedded import BASE
 from .test_prompt import SPACE
 
 
