@@ -20,9 +20,6 @@ from objective.storage_kinds import check_sharing
 from studies import options
 from studies import random_steps
 from studies.budget import Budget
-from studies.code_agent import AgentSpec
-from studies.code_agent import memory_share
-from studies.code_agent import open_code_study
 from studies.code_agent import run_agent
 from studies.code_export import agent_facts
 from studies.code_export import agent_table
@@ -32,11 +29,14 @@ from studies.code_history import read_history
 from studies.code_sources import Sources
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.llm import open_llm
+from studies.llm import share_embedded_model
 from studies.loop import Watch
-from studies.processes import stop_by_signal
 from studies.progress import Progress
-from studies.study import open_llm
-from studies.study import share_embedded_model
+from studies.spec import AgentSpec
+from studies.spec import memory_share
+from studies.stopping import stop_by_signal
+from studies.study import open_code_study
 from studies.study import share_work
 
 

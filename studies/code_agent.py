@@ -24,8 +24,6 @@ from the baseline's, under its own name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 import os
 from pathlib import Path
 import re
@@ -35,7 +33,6 @@ import tempfile
 import time
 from typing import Any
 from typing import TYPE_CHECKING
-import warnings
 
 import optuna
 from optuna.artifacts import download_artifact
@@ -44,7 +41,6 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-import psutil
 
 from objective import Testbed
 from objective import TestbedError
@@ -66,7 +62,6 @@ from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
-from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_history import BASELINE
@@ -99,10 +94,7 @@ from studies.loop import alone
 from studies.loop import evaluate
 from studies.loop import recover
 from studies.loop import Watch
-from studies.study import drop_none
-from studies.study import note_facts
-from studies.study import StudyConflict
-from studies.study import testbed_hash
+from studies.study import open_code_study
 
 
 if TYPE_CHECKING:
@@ -111,11 +103,9 @@ if TYPE_CHECKING:
     from samplers._llm.chat import Chat
     from samplers._llm.chat import Completion
     from samplers._llm.chat import Message
+    from studies.spec import AgentSpec
 
 
-METHOD = "karpathy-code"
-# Code that a model wrote never gets all memory: by default, this share of it for all workers.
-MEMORY_SHARE = 0.5
 # A reply with blocks takes some hundred tokens, but models that reason first take thousands; of a
 # small context it must not take too much.
 MAX_REPLY_TOKENS = 8192
@@ -132,124 +122,6 @@ POLL_SECONDS = 0.5
 _DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 _DESCRIPTION_CHARS = 120
 _TEXT = "text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """What makes a code study, in plain values that can be sent to another process.
-
-    Attributes:
-        storage: URL, see `objective.open_storage`.
-        name: Name of the study in the storage.
-        seed: Of the model's replies.
-        trials: Trials in total: baselines, proposals that ran and those that were rejected.
-        training_seconds: Training time of all trials together; ``None`` is without limit.
-        charge_llm: Whether the language model's time is charged to it as well.
-        train_seconds: Training time of one trial; ``None`` is the testbed's own.
-        wall_seconds: A trial is killed after this time; ``None`` is twice the training time and a
-            minute.
-        testbed: Folder of the script; ``None`` is the embedded one.
-        memory_limit_mb: Of one training; ``None`` is without limit.
-        baselines: Runs of the unedited script at the beginning, at least 1.
-        min_gain: See `studies.code_history.read_history`.
-        whole_files: Ask for whole files instead of search / replace blocks.
-        unsafe: Run without a sandbox.
-        llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
-        model: Name of the model; ``None`` is the server's own choice.
-        artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
-        comparison: Name of the comparison that the study is a run of.
-    """
-
-    storage: str
-    name: str
-    seed: int = 0
-    trials: int = 20
-    training_seconds: float | None = None
-    charge_llm: bool = False
-    train_seconds: float | None = None
-    wall_seconds: float | None = None
-    testbed: Path | None = None
-    memory_limit_mb: int | None = None
-    baselines: int = 3
-    min_gain: float | None = None
-    whole_files: bool = False
-    unsafe: bool = False
-    llm: str | None = None
-    model: str | None = None
-    artifacts: Path | None = None
-    comparison: str | None = None
-
-    @property
-    def budget(self) -> Budget:
-        """When the study is done."""
-        return Budget(self.trials, self.training_seconds, self.train_seconds, self.charge_llm)
-
-    def identity(self, testbed: Testbed) -> dict[str, Any]:
-        """What two runs must have in common for their trials to compare."""
-        return {
-            "method": METHOD,
-            "seed": self.seed,
-            "testbed_hash": testbed_hash(testbed),
-            "train_seconds": self.train_seconds,
-            "baselines": self.baselines,
-            "min_gain": self.min_gain,
-            "charge_llm": self.charge_llm,
-        }
-
-    def facts(self, testbed: Testbed) -> dict[str, Any]:
-        """All that the study's user attributes say of how it was made."""
-        others = {
-            "testbed": "embedded" if self.testbed is None else str(self.testbed.resolve()),
-            "version": version("optuna-autoresearch"),
-            "memory_limit_mb": self.memory_limit_mb,
-            "wall_seconds": self.wall_seconds,
-            "comparison": self.comparison,
-            "model": self.model,
-        }
-        return {**self.identity(testbed), **drop_none(others)}
-
-
-def memory_share(workers: int) -> int | None:
-    """Default limit in megabytes of one training; None with a GPU, whose memory it would be."""
-    if Path("/dev/nvidiactl").exists():
-        return None
-    return int(psutil.virtual_memory().total * MEMORY_SHARE / workers / 2**20)
-
-
-def open_code_study(
-    spec: AgentSpec, testbed: Testbed, storage: optuna.storages.BaseStorage
-) -> optuna.Study:
-    """The study of this name, new or as an equal command left it.
-
-    Raises:
-        StudyConflict: If it was made with other parameters, or is no code study.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=spec.name,
-            direction="minimize",
-            load_if_exists=True,
-            # Optuna's default ends what is worse than the median; here all get the same time.
-            pruner=optuna.pruners.NopPruner(),
-        )
-        if study.metric_names is None:
-            study.set_metric_names(["val_bpb"])
-    stored = study.user_attrs
-    option = "--study" if spec.comparison is None else "--name"
-    if study.get_trials(deepcopy=False) and "method" not in stored:
-        raise StudyConflict(f"study {spec.name!r} was made by another program; choose another")
-    if "method" in stored:
-        stored = {"charge_llm": False, **stored}
-    for key, value in spec.identity(testbed).items():
-        if stored.get(key, value) != value:
-            raise StudyConflict(
-                f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose"
-                f" another {option} or --storage, or repeat the command that made it"
-            )
-    note_facts(study, spec.facts(testbed), spec.budget)
-    return study
 
 
 def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -> optuna.Study:

@@ -25,7 +25,6 @@ from objective.storage import StorageError
 from studies import options
 from studies import random_steps
 from studies.budget import Budget
-from studies.code_agent import METHOD as CODE_AGENT
 from studies.comparison import Board
 from studies.comparison import Comparison
 from studies.comparison import DEFAULT_NAME
@@ -40,11 +39,12 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.processes import stop_by_signal
 from studies.progress import clock
 from studies.progress import ComparisonProgress
-from studies.study import EMBEDDED
-from studies.study import trial_seconds
+from studies.spec import EMBEDDED
+from studies.spec import METHOD as CODE_AGENT
+from studies.spec import trial_seconds
+from studies.stopping import stop_by_signal
 
 
 T = TypeVar("T")

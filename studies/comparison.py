@@ -23,28 +23,28 @@ from objective.storage_kinds import check_sharing
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
-from studies.code_agent import AgentSpec
-from studies.code_agent import memory_share
-from studies.code_agent import METHOD as CODE_AGENT
-from studies.code_agent import open_code_study
 from studies.code_agent import run_agent
 from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.facts import RUN_ERROR
 from studies.facts import run_state
+from studies.llm import open_llm
+from studies.llm import share_embedded_model
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
 from studies.processes import Tell
-from studies.study import load_testbed
-from studies.study import open_llm
+from studies.spec import AgentSpec
+from studies.spec import load_testbed
+from studies.spec import memory_share
+from studies.spec import METHOD as CODE_AGENT
+from studies.spec import StudySpec
+from studies.study import open_code_study
 from studies.study import open_study
 from studies.study import run_study
-from studies.study import share_embedded_model
-from studies.study import StudySpec
 
 
 Spec = StudySpec | AgentSpec

@@ -23,10 +23,10 @@ import sys
 import threading
 
 from studies.processes import Event
-from studies.processes import FINISH_SIGNAL
 from studies.processes import Job
-from studies.processes import stop_now
 from studies.processes import work
+from studies.stopping import FINISH_SIGNAL
+from studies.stopping import stop_now
 
 
 # Each of our own Dask workers has one of it and each task takes one: a study's worker per machine.
@@ -41,7 +41,7 @@ class Task:
         run: Which command's.
         number: Which of its jobs.
         job: The job.
-        on_stop: See `studies.processes.stop_by_signal`.
+        on_stop: See `studies.stopping.stop_by_signal`.
         environment: Variables to set.
         marker: A file that must be there if folders are shared.
     """

@@ -54,23 +54,23 @@ from studies.dask_worker import Task
 from studies.dask_worker import tell_processes
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.llm import llm_named
+from studies.llm import share_embedded_model
 from studies.loop import Watch
 from studies.methods import METHODS
 from studies.processes import environments
 from studies.processes import Event
-from studies.processes import FINISH_SIGNAL
-from studies.processes import finishing
 from studies.processes import Job
-from studies.processes import on_stop
 from studies.processes import POLL_SECONDS
 from studies.slurm import slurm_cluster
-from studies.study import llm_named
-from studies.study import load_testbed
+from studies.spec import load_testbed
+from studies.spec import StudySpec
+from studies.stopping import FINISH_SIGNAL
+from studies.stopping import finishing
+from studies.stopping import on_stop
 from studies.study import open_study
 from studies.study import run_study
-from studies.study import share_embedded_model
 from studies.study import share_work
-from studies.study import StudySpec
 
 
 if TYPE_CHECKING:

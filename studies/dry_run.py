@@ -21,12 +21,12 @@ from objective.objective import suggest
 from samplers._llm.chat import Completion
 from samplers._llm.chat import NoChatFound
 from samplers._llm.tokens import estimate_tokens
+from studies.llm import open_llm
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.space import space_rows
-from studies.study import open_llm
+from studies.spec import StudySpec
 from studies.study import setup
-from studies.study import StudySpec
 
 
 if TYPE_CHECKING:

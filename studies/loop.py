@@ -57,7 +57,7 @@ from studies.budget import is_ok
 from studies.errors import Failed
 from studies.methods import Method
 from studies.methods import Setup
-from studies.processes import finishing
+from studies.stopping import finishing
 
 
 _logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class StudyLoop:
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the budget is used up and no other process is at a trial of the study.
 
-        A signal may end it earlier, with the running trial: `studies.processes.stop_by_signal`.
+        A signal may end it earlier, with the running trial: `studies.stopping.stop_by_signal`.
 
         Args:
             watch: Is given all trials of the study whenever that may be news.

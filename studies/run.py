@@ -29,18 +29,18 @@ from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.processes import FINISH
-from studies.processes import finishing
-from studies.processes import REQUEUE
-from studies.processes import stop_by_signal
 from studies.progress import Progress
 from studies.progress import WorkerLog
 from studies.slurm import slurm_options
 from studies.slurm import slurm_script
+from studies.spec import StudySpec
+from studies.spec import trial_seconds
+from studies.stopping import FINISH
+from studies.stopping import finishing
+from studies.stopping import REQUEUE
+from studies.stopping import stop_by_signal
 from studies.study import run_study
 from studies.study import run_workers
-from studies.study import StudySpec
-from studies.study import trial_seconds
 from studies.tables import dry_run_report
 from studies.tables import final_table
 

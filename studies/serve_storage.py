@@ -13,7 +13,7 @@ from objective.proxy import DEFAULT_PORT
 from objective.proxy import serve
 from objective.storage import hurry
 from objective.storage import open_storage
-from studies.processes import stop_by_signal
+from studies.stopping import stop_by_signal
 
 
 def serve_storage(

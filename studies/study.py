@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
-import hashlib
-from importlib.metadata import version
-import json
-import os
-from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
+import warnings
 
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
 from objective import Testbed
@@ -27,24 +21,27 @@ from objective.storage import artifact_folder
 from objective.storage import claim_lock
 from objective.storage import open_artifacts
 from objective.storage import open_storage
-from studies import random_steps
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.bulk import add_trials
 from studies.errors import explain
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.llm import open_llm
+from studies.llm import share_embedded_model
 from studies.loop import alone
 from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
-from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.methods import Setup
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
 from studies.processes import Tell
+from studies.spec import load_testbed
+from studies.spec import space_hash
+from studies.spec import StudyConflict
 
 
 if TYPE_CHECKING:
@@ -52,8 +49,9 @@ if TYPE_CHECKING:
 
     from objective.surrogate.surrogate import Surrogate
     from samplers._llm.chat import Chat
+    from studies.spec import AgentSpec
+    from studies.spec import StudySpec
 
-EMBEDDED = "embedded"
 # Workers killed and replaced, for each worker, without a trial that was finished in between.
 REPLACEMENTS = 3
 
@@ -61,148 +59,6 @@ REPLACEMENTS = 3
 RunJobs = Callable[
     [Sequence[Job], int, Callable[[Sequence[Event]], None], Callable[[Job], bool]], None
 ]
-
-
-class StudyConflict(Misuse):
-    """The storage holds a study of this name whose trials would not compare with new ones."""
-
-
-@dataclass(frozen=True)
-class StudySpec:
-    """What makes a study, in plain values that can be sent to another process.
-
-    Attributes:
-        storage: URL, see `objective.open_storage`.
-        name: Name of the study in the storage.
-        method: A key of `METHODS`.
-        seed: The study's seed.
-        budget: When it is done, and how long one trial trains.
-        testbed: Folder of the script; ``None`` is the embedded one.
-        wall_seconds: A trial is killed after this time; ``None`` is
-            `objective.objective.default_wall_seconds`.
-        memory_limit_mb: Of one training; ``None`` is without limit.
-        llm: ``local``, a preset's name, an address, a GGUF file or ``random-steps``; ``None`` looks
-            for one.
-        model: Name of the model; ``None`` is the server's own choice.
-        llm_ratio: See `Setup`.
-        artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
-        comparison: Name of the comparison that the study is a run of.
-        surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
-            the embedded testbed that comes with the project.
-    """
-
-    storage: str
-    name: str
-    method: str
-    seed: int
-    budget: Budget
-    testbed: Path | None = None
-    wall_seconds: float | None = None
-    memory_limit_mb: int | None = None
-    llm: str | None = None
-    model: str | None = None
-    llm_ratio: float = LLM_RATIO
-    artifacts: Path | None = None
-    comparison: str | None = None
-    surrogate: str | None = None
-
-    def identity(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
-        """What two runs must have in common for their trials to compare."""
-        facts = {
-            "method": self.method,
-            "seed": self.seed,
-            "testbed_hash": (
-                testbed_hash(testbed)
-                if isinstance(testbed, Testbed)
-                else file_hash(surrogate_file(self.surrogate))
-            ),
-            "train_seconds": self.budget.train_seconds,
-            "memory_limit_mb": self.memory_limit_mb,
-            "charge_llm": self.budget.charge_llm,
-        }
-        if METHODS[self.method].uses_llm:
-            facts["llm_ratio"] = self.llm_ratio
-        return facts
-
-    def facts(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
-        """All that the study's user attributes say of how it was made."""
-        where = "embedded" if self.testbed is None else str(self.testbed.resolve())
-        others = {
-            "space_hash": space_hash(testbed),
-            "testbed": where if self.surrogate is None else f"surrogate {self.surrogate}",
-            "version": version("optuna-autoresearch"),
-            "wall_seconds": self.wall_seconds,
-            "comparison": self.comparison,
-            "surrogate": self.surrogate,
-            "model": self.model if METHODS[self.method].uses_llm else None,
-        }
-        return {**self.identity(testbed), **drop_none(others)}
-
-
-def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:
-    """What a trial trains: the seconds that were asked for, else the script's own, if it has any.
-
-    Raises:
-        TestbedError: If nothing would heed those that were asked for.
-        Misuse: If a budget holds no trial.
-    """
-    if asked is not None:
-        script.require_time_budget()
-    seconds = script.time_budget if asked is None else asked
-    if budget is not None and seconds is not None and seconds > budget:
-        raise Misuse(
-            f"--budget must hold at least one trial of {seconds:g} s, but got {budget:g} s."
-        )
-    return seconds
-
-
-def drop_none(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what there is nothing to say of."""
-    return {key: value for key, value in facts.items() if value is not None}
-
-
-def testbed_hash(testbed: Testbed) -> str:
-    """Fingerprint of what decides a trial's value: ``train.py`` and ``prepare.py``."""
-    digest = hashlib.sha256(testbed.source.encode())
-    prepare = testbed.path / "prepare.py"
-    if prepare.is_file():
-        digest.update(prepare.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def space_hash(testbed: Testbed | Surrogate) -> str:
-    """Fingerprint of the search space."""
-    space = {name: distribution_to_json(d) for name, d in sorted(testbed.space.items())}
-    return hashlib.sha256(json.dumps(space).encode()).hexdigest()[:16]
-
-
-def surrogate_file(surrogate: str | None) -> Path:
-    """The file that ``--surrogate-file`` or ``StudySpec.surrogate`` names."""
-    from objective.surrogate.surrogate import SHIPPED
-
-    return SHIPPED if surrogate in (None, EMBEDDED) else Path(str(surrogate))
-
-
-def file_hash(path: Path) -> str:
-    """Fingerprint of a surrogate's file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def load_testbed(spec: StudySpec) -> Testbed | Surrogate:
-    """What the study tunes: a testbed, or a surrogate of one.
-
-    Raises:
-        TestbedError: If the testbed can't be used.
-        Misuse: If the surrogate can't.
-    """
-    if spec.surrogate is None:
-        testbed = Testbed.load(spec.testbed)
-        if spec.budget.train_seconds is not None:
-            testbed.require_time_budget()
-        return testbed
-    from objective.surrogate.surrogate import Surrogate
-
-    return Surrogate.load(None if spec.surrogate == EMBEDDED else Path(spec.surrogate))
 
 
 def open_study(
@@ -268,40 +124,6 @@ def _check_comparable(study: optuna.Study, spec: StudySpec, testbed: Testbed | S
         raise StudyConflict(
             f"study {spec.name!r} has another search space than the testbed; {advice}"
         )
-
-
-def open_llm(llm: str | None, model: str | None) -> Chat:
-    """The language model that ``--llm`` and ``--model`` name, else the one that can be found.
-
-    Raises:
-        NoChatFound: If there is none.
-        Misuse: If the two don't go together.
-    """
-    from samplers._llm.connect import default_chat
-    from samplers._llm.connect import open_chat
-
-    if llm == random_steps.LLM:
-        return random_steps.RandomSteps()
-    if llm is None and model is None:
-        return default_chat()
-    return open_chat(llm_named(llm, model), model=model)
-
-
-def llm_named(llm: str | None, model: str | None) -> str:
-    """What ``--llm`` names, else what the environment does, else ``local``, the embedded model.
-
-    Raises:
-        Misuse: If it is the embedded model and ``--model`` names another.
-    """
-    if llm is None:
-        key = os.environ.get("OPENAI_API_KEY")
-        llm = os.environ.get("OPENAI_BASE_URL") or ("openai" if key else "local")
-    if llm == "local" and model is not None:
-        raise Misuse(
-            f"--model {model} must be a model of a server that --llm or OPENAI_BASE_URL names;"
-            " the embedded one has none to choose from, but --llm takes the path of a .gguf file"
-        )
-    return llm
 
 
 def setup(spec: StudySpec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
@@ -487,18 +309,37 @@ def _share(work_and_spec: tuple[Callable[[Any, Watch], object], Any], tell: Tell
     work(spec, lambda trials: tell(None))
 
 
-def share_embedded_model(llm: str | None, model: str | None, n_busy: int) -> str | None:
-    """Let one process serve the model to all, instead of each loading its own: `llm` to use.
+def open_code_study(
+    spec: AgentSpec, testbed: Testbed, storage: optuna.storages.BaseStorage
+) -> optuna.Study:
+    """The study of this name, new or as an equal command left it.
 
-    Args:
-        llm, model: As in `StudySpec`.
-        n_busy: CPUs that train meanwhile.
+    Raises:
+        StudyConflict: If it was made with other parameters, or is no code study.
     """
-    from samplers._llm.embedded import embedded_server
-
-    named = llm_named(llm, model)
-    if named == "local":
-        return embedded_server(n_busy=n_busy)
-    if named.endswith(".gguf"):
-        return embedded_server(named, n_busy=n_busy)
-    return llm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=spec.name,
+            direction="minimize",
+            load_if_exists=True,
+            # Optuna's default ends what is worse than the median; here all get the same time.
+            pruner=optuna.pruners.NopPruner(),
+        )
+        if study.metric_names is None:
+            study.set_metric_names(["val_bpb"])
+    stored = study.user_attrs
+    option = "--study" if spec.comparison is None else "--name"
+    if study.get_trials(deepcopy=False) and "method" not in stored:
+        raise StudyConflict(f"study {spec.name!r} was made by another program; choose another")
+    if "method" in stored:
+        stored = {"charge_llm": False, **stored}
+    for key, value in spec.identity(testbed).items():
+        if stored.get(key, value) != value:
+            raise StudyConflict(
+                f"study {spec.name!r} was made with {key} {stored[key]}, not {value}; choose"
+                f" another {option} or --storage, or repeat the command that made it"
+            )
+    note_facts(study, spec.facts(testbed), spec.budget)
+    return study

@@ -21,7 +21,8 @@ from typing import Any
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .chat import _logger
+import optuna
+
 from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ChatRejected
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import openai
 
     from .chat import Message
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 @dataclass(frozen=True)

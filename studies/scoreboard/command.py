@@ -20,10 +20,11 @@ from studies import options
 from studies.compare import parse_seeds
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.llm import open_llm
+from studies.llm import share_embedded_model
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
-from studies.processes import stop_by_signal
 from studies.progress import Bar
 from studies.progress import clock
 from studies.random_steps import NAME as RANDOM_STEPS
@@ -39,8 +40,7 @@ from studies.scoreboard.samplers import ENTRIES
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import DATASETS
 from studies.scoreboard.suites import missing
-from studies.study import open_llm
-from studies.study import share_embedded_model
+from studies.stopping import stop_by_signal
 from studies.surrogate import processor
 
 

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
+from studies.llm import open_llm
 from studies.processes import Tell
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.random_steps import RandomSteps
@@ -28,7 +29,6 @@ from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
-from studies.study import open_llm
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from samplers._llm.chat import Chat
 from samplers._llm.openai_chat import OpenAIChat
-from studies import study as study_module
+from studies import llm
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
@@ -84,7 +84,7 @@ def test_a_model_that_hangs_costs_its_turns(
         return OpenAIChat(name, base_url=str(llm), timeout=4.0)
 
     model.answers = answer
-    monkeypatch.setattr(study_module, "open_llm", impatient)
+    monkeypatch.setattr(llm, "open_llm", impatient)
     command = arguments(bed, cli.storage, 18, method="centaur", llm=model.url, model="m")
     done = cli(*command, "--llm-ratio", 0.9, "--train-seconds", "0.05s")
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,6 @@ from objective.storage import open_storage
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies import code_agent
-from studies.code_agent import AgentSpec
 from studies.code_agent import CodeAgent
 from studies.code_agent import describe
 from studies.code_agent import run_agent
@@ -47,7 +46,8 @@ from studies.code_prompt import fenced
 from studies.code_prompt import log_tail
 from studies.code_sources import Sources
 from studies.errors import Failed
-from studies.study import StudyConflict
+from studies.spec import AgentSpec
+from studies.spec import StudyConflict
 from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert
@@ -612,7 +612,7 @@ RUN_IN_A_PROCESS = """
 import sys, json
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from studies.code_agent import AgentSpec
+from studies.spec import AgentSpec
 from studies.code_agent import run_agent
 from tests.studies.scripted import ScriptedChat
 spec = json.loads({spec!r})

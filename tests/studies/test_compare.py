@@ -25,8 +25,8 @@ from studies.comparison import Comparison
 from studies.comparison import label
 from studies.errors import Misuse
 from studies.facts import run_state
+from studies.spec import StudySpec
 from studies.study import run_study
-from studies.study import StudySpec
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import reply

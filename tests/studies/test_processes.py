@@ -55,7 +55,7 @@ def test_a_signal_stops_a_process_also_while_it_frees_an_object() -> None:
     """Python drops the exception of a handler that runs at that moment."""
     script = (
         "import os, signal, time\n"
-        "from studies.processes import stop_by_signal\n"
+        "from studies.stopping import stop_by_signal\n"
         "class Freed:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
