@@ -23,7 +23,7 @@ from objective.storage_kinds import check_sharing
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
-from studies.code_agent import run_agent
+from studies.code_agent.agent import run_agent
 from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import best_trial

@@ -23,7 +23,7 @@ from objective.storage import take
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
-from studies.code_sources import Sources
+from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.loop import alone

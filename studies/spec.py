@@ -192,7 +192,7 @@ class AgentSpec:
         testbed: Folder of the script; ``None`` is the embedded one.
         memory_limit_mb: Of one training; ``None`` is without limit.
         baselines: Runs of the unedited script at the beginning, at least 1.
-        min_gain: See `studies.code_history.read_history`.
+        min_gain: See `studies.code_agent.history.read_history`.
         whole_files: Ask for whole files instead of search / replace blocks.
         unsafe: Run without a sandbox.
         llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.

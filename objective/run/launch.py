@@ -15,7 +15,7 @@ nothing of the project, and nothing but the standard library before the limits h
 
 What this doesn't cover: script and evaluator share one process. Code that reads the wrapper's
 variables out of the interpreter can learn the nonce, and code that changes what the evaluator
-calls (torch itself, say) changes its result. studies/gate.py refuses the ordinary ways to do
+calls (torch itself, say) changes its result. studies/code_agent/gate.py refuses the ordinary ways to do
 either, by their names; a determined author can spell them otherwise. The evaluator of the
 embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
 

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from objective import Testbed
 from samplers._llm.connect import open_chat
-from studies.code_sources import changed_lines
-from studies.edit_blocks import apply_edits
-from studies.edit_blocks import EditBlock
-from studies.edit_blocks import parse_edits
-from studies.edit_blocks import parse_whole_file
+from studies.code_agent.edit_blocks import apply_edits
+from studies.code_agent.edit_blocks import EditBlock
+from studies.code_agent.edit_blocks import parse_edits
+from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.sources import changed_lines
 
 
 DESCRIPTION = "DESCRIPTION: {}\n"

@@ -17,7 +17,7 @@ import pytest
 from objective.storage import open_storage
 from studies.budget import Budget
 from studies.budget import is_evaluated
-from studies.code_agent import run_agent
+from studies.code_agent.agent import run_agent
 from studies.errors import Misuse
 from studies.revalidation import FIRST_SEED
 from studies.revalidation import queue_repetitions

@@ -37,7 +37,7 @@ KINDS = [
     if user_namespace or os.geteuid() == 0
 ]
 # In a namespace that root makes, root's own processes are exempt from the kernel's limit on them:
-# only the runner's watch holds these (a fork bomb in tests/studies/test_code_agent.py).
+# only the runner's watch holds these (a fork bomb in tests/studies/code_agent/test_agent.py).
 LIMITED = [kind for kind in KINDS if not (kind.user_namespace and os.geteuid() == 0)]
 
 

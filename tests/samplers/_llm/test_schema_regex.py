@@ -14,7 +14,7 @@ from samplers._llm.reply import params_schema
 from samplers._llm.schema_regex import integer_regex
 from samplers._llm.schema_regex import schema_regex
 from samplers.llambo_paper.candidates import candidates_schema
-from studies.constant_choice import choice_schema
+from studies.code_agent.constant_choice import choice_schema
 
 from .test_embedded import BASE
 from .test_prompt import SPACE

@@ -19,7 +19,7 @@ from typing import Any
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
-from studies.edit_blocks import EditError
+from studies.code_agent.edit_blocks import EditError
 
 
 # Values to choose from, by the name of their constant.

@@ -13,13 +13,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from studies.code_history import CodeHistory
-from studies.code_history import first_number
-from studies.code_history import is_baseline
-from studies.code_history import KEPT
-from studies.code_history import Step
-from studies.code_sources import diff
-from studies.code_sources import Sources
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import first_number
+from studies.code_agent.history import is_baseline
+from studies.code_agent.history import KEPT
+from studies.code_agent.history import Step
+from studies.code_agent.sources import diff
+from studies.code_agent.sources import Sources
 
 
 # Statuses of karpathy/autoresearch's results.tsv.

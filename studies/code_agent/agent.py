@@ -4,14 +4,14 @@ Each proposal is a trial of a study of its own (code trials have no parameters, 
 would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
-2. A prompt is made of the stored trials (`studies.code_prompt`), the model's edit is applied to
-   the best script so far and looked at by the gate (`studies.edit_blocks`, `studies.gate`). A
+2. A prompt is made of the stored trials (`studies.code_agent.prompt`), the model's edit is applied to
+   the best script so far and looked at by the gate (`studies.code_agent.edit_blocks`, `studies.code_agent.gate`). A
    reply that won't do goes back to the model once, with the reason (and, if there was no block in
-   it, with the offer to change one constant instead: `studies.constant_choice`). If the next
+   it, with the offer to change one constant instead: `studies.code_agent.constant_choice`). If the next
    won't do either, the proposal is a trial of status ``rejected``, which cost no training.
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
-4. Whether it is kept or reverted follows from the stored trials (`studies.code_history`).
+4. Whether it is kept or reverted follows from the stored trials (`studies.code_agent.history`).
 
 Several processes may do this on one study: each proposes from what is the best when it asks.
 
@@ -64,32 +64,32 @@ from samplers._llm.record import Exchange
 from samplers._llm.record import record
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
-from studies.code_history import BASELINE
-from studies.code_history import CodeHistory
-from studies.code_history import first_number
-from studies.code_history import is_baseline
-from studies.code_history import PROPOSAL
-from studies.code_history import read_history
-from studies.code_history import Step
-from studies.code_prompt import build_prompt
-from studies.code_prompt import log_tail
-from studies.code_sources import changed_lines
-from studies.code_sources import diff
-from studies.code_sources import SourceLost
-from studies.code_sources import Sources
-from studies.constant_choice import apply_choice
-from studies.constant_choice import choice_schema
-from studies.constant_choice import describe_choice
-from studies.constant_choice import Menu
-from studies.constant_choice import menu
-from studies.edit_blocks import apply_edits
-from studies.edit_blocks import EditError
-from studies.edit_blocks import NoBlocks
-from studies.edit_blocks import parse_edits
-from studies.edit_blocks import parse_whole_file
+from studies.code_agent.constant_choice import apply_choice
+from studies.code_agent.constant_choice import choice_schema
+from studies.code_agent.constant_choice import describe_choice
+from studies.code_agent.constant_choice import Menu
+from studies.code_agent.constant_choice import menu
+from studies.code_agent.edit_blocks import apply_edits
+from studies.code_agent.edit_blocks import EditError
+from studies.code_agent.edit_blocks import NoBlocks
+from studies.code_agent.edit_blocks import parse_edits
+from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.gate import check_source
+from studies.code_agent.gate import GateError
+from studies.code_agent.history import BASELINE
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import first_number
+from studies.code_agent.history import is_baseline
+from studies.code_agent.history import PROPOSAL
+from studies.code_agent.history import read_history
+from studies.code_agent.history import Step
+from studies.code_agent.prompt import build_prompt
+from studies.code_agent.prompt import log_tail
+from studies.code_agent.sources import changed_lines
+from studies.code_agent.sources import diff
+from studies.code_agent.sources import SourceLost
+from studies.code_agent.sources import Sources
 from studies.errors import Failed
-from studies.gate import check_source
-from studies.gate import GateError
 from studies.loop import alone
 from studies.loop import evaluate
 from studies.loop import recover

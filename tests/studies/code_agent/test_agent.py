@@ -31,20 +31,20 @@ from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
-from studies import code_agent
-from studies.code_agent import CodeAgent
-from studies.code_agent import describe
-from studies.code_agent import run_agent
-from studies.code_export import agent_facts
-from studies.code_export import write_patches
-from studies.code_export import write_results
-from studies.code_history import CodeHistory
-from studies.code_history import read_history
-from studies.code_prompt import build_prompt
-from studies.code_prompt import clean
-from studies.code_prompt import fenced
-from studies.code_prompt import log_tail
-from studies.code_sources import Sources
+from studies.code_agent import agent as code_agent
+from studies.code_agent.agent import CodeAgent
+from studies.code_agent.agent import describe
+from studies.code_agent.agent import run_agent
+from studies.code_agent.export import agent_facts
+from studies.code_agent.export import write_patches
+from studies.code_agent.export import write_results
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import read_history
+from studies.code_agent.prompt import build_prompt
+from studies.code_agent.prompt import clean
+from studies.code_agent.prompt import fenced
+from studies.code_agent.prompt import log_tail
+from studies.code_agent.sources import Sources
 from studies.errors import Failed
 from studies.spec import AgentSpec
 from studies.spec import StudyConflict
@@ -613,7 +613,7 @@ import sys, json
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from studies.spec import AgentSpec
-from studies.code_agent import run_agent
+from studies.code_agent.agent import run_agent
 from tests.studies.scripted import ScriptedChat
 spec = json.loads({spec!r})
 spec["testbed"] = Path(spec["testbed"])
@@ -639,7 +639,7 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
     (tmp_path / "two").mkdir()
     bench = Bench(tmp_path / "two", wall_seconds=60.0)
     program = RUN_IN_A_PROCESS.format(
-        root=str(Path(__file__).parents[2]),
+        root=str(Path(__file__).parents[3]),
         spec=json.dumps({**bench.options, "testbed": str(bench.testbed), "trials": 5}),
         replies=json.dumps(replies),
         log=str(tmp_path / "requests"),
@@ -665,7 +665,7 @@ def test_two_workers_share_a_study_and_start_from_its_best(bench: Bench) -> None
     for worker in range(2):
         replies = [edit(f"rate {rate}", "RATE = 0.5", f"RATE = {rate}") for rate in _rates(worker)]
         program = RUN_IN_A_PROCESS.format(
-            root=str(Path(__file__).parents[2]),
+            root=str(Path(__file__).parents[3]),
             spec=json.dumps({**bench.options, "testbed": str(bench.testbed), "trials": 6}),
             replies=json.dumps(replies),
             log=str(bench.folder / f"requests-{worker}"),

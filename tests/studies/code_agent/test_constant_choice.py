@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from studies.constant_choice import apply_choice
-from studies.constant_choice import choice_schema
-from studies.constant_choice import describe_choice
-from studies.constant_choice import menu
-from studies.edit_blocks import EditError
+from studies.code_agent.constant_choice import apply_choice
+from studies.code_agent.constant_choice import choice_schema
+from studies.code_agent.constant_choice import describe_choice
+from studies.code_agent.constant_choice import menu
+from studies.code_agent.edit_blocks import EditError
 
 
 SOURCE = """\

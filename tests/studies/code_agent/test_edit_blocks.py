@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from studies.edit_blocks import apply_edits
-from studies.edit_blocks import EditBlock
-from studies.edit_blocks import EditError
-from studies.edit_blocks import MAX_REPLY_CHARS
-from studies.edit_blocks import parse_edits
-from studies.edit_blocks import parse_whole_file
+from studies.code_agent.edit_blocks import apply_edits
+from studies.code_agent.edit_blocks import EditBlock
+from studies.code_agent.edit_blocks import EditError
+from studies.code_agent.edit_blocks import MAX_REPLY_CHARS
+from studies.code_agent.edit_blocks import parse_edits
+from studies.code_agent.edit_blocks import parse_whole_file
 
 
 TEXT = """\

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from studies.gate import check_source
-from studies.gate import fingerprint
-from studies.gate import GateError
-from studies.gate import MAX_SOURCE_BYTES
+from studies.code_agent.gate import check_source
+from studies.code_agent.gate import fingerprint
+from studies.code_agent.gate import GateError
+from studies.code_agent.gate import MAX_SOURCE_BYTES
 
 
 BASELINE = '''\

@@ -24,12 +24,12 @@ from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
-from studies.code_history import CodeHistory
-from studies.code_history import first_number
-from studies.code_history import Step
-from studies.code_sources import changed_lines
-from studies.code_sources import SourceLost
-from studies.code_sources import Sources
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import first_number
+from studies.code_agent.history import Step
+from studies.code_agent.sources import changed_lines
+from studies.code_agent.sources import SourceLost
+from studies.code_agent.sources import Sources
 
 
 if TYPE_CHECKING:
