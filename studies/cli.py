@@ -16,21 +16,21 @@ from studies.processes import quiet_optuna
 
 # Command -> module and function. Only the one that is called is imported: some need SciPy.
 COMMANDS = {
-    "run": "studies.run:run",
-    "agent": "studies.agent:agent",
-    "compare": "studies.compare:compare",
-    "revalidate": "studies.revalidate:revalidate",
-    "space": "studies.space:space",
-    "status": "studies.status:status",
-    "doctor": "studies.doctor:doctor",
-    "import": "studies.importing:import_",
-    "surrogate": "studies.surrogate:surrogate",
-    "report": "studies.report.command:report",
-    "dashboard": "studies.dashboard:dashboard",
-    "publish": "studies.publish_command:publish",
-    "scoreboard": "studies.scoreboard.command:scoreboard",
-    "serve-llm": "studies.serve_llm:serve_llm",
-    "serve-storage": "studies.serve_storage:serve_storage",
+    "run": "studies.commands.run:run",
+    "agent": "studies.commands.agent:agent",
+    "compare": "studies.commands.compare:compare",
+    "revalidate": "studies.commands.revalidate:revalidate",
+    "space": "studies.commands.space:space",
+    "status": "studies.commands.status:status",
+    "doctor": "studies.commands.doctor:doctor",
+    "import": "studies.commands.import_:import_",
+    "surrogate": "studies.commands.surrogate:surrogate",
+    "report": "studies.commands.report:report",
+    "dashboard": "studies.commands.dashboard:dashboard",
+    "publish": "studies.commands.publish:publish",
+    "scoreboard": "studies.commands.scoreboard:scoreboard",
+    "serve-llm": "studies.commands.serve:serve_llm",
+    "serve-storage": "studies.commands.serve:serve_storage",
 }
 
 

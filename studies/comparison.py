@@ -1,7 +1,7 @@
 """A comparison: its runs, a study each, and what carries them out side by side.
 
 Nothing but the studies is stored. All of them are made before the first trial of any, each with
-the comparison's name and the budget among its user attributes, so that `studies.status` can tell
+the comparison's name and the budget among its user attributes, so that `studies.commands.status` can tell
 what is done, failed and missing, from the storage alone.
 """
 

@@ -24,8 +24,8 @@ import warnings
 import optuna
 
 from objective.storage import open_storage
-from tests.studies.test_import import lines_of
-from tests.studies.test_import import nested
+from tests.studies.commands.test_import_ import lines_of
+from tests.studies.commands.test_import_ import nested
 
 
 METHODS, SEEDS, TRIALS = 4, 5, 500

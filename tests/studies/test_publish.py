@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from studies import publish_command
+from studies.commands import publish as publish_command
 from studies.publish import build_package
 from studies.publish import DATA
 from studies.publish import PublishError

@@ -9,8 +9,8 @@ import signal
 
 import pytest
 
-from studies.scoreboard import command
-from studies.scoreboard.command import share
+from studies.commands import scoreboard as command
+from studies.commands.scoreboard import share
 from studies.scoreboard.report import budgets
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results

@@ -19,8 +19,12 @@ from objective.objective import default_wall_seconds
 from objective.storage import open_storage
 from objective.storage_kinds import check_sharing
 from objective.storage_kinds import kind_of
-from studies import options
 from studies.budget import Budget
+from studies.commands import options
+from studies.commands.progress import Progress
+from studies.commands.progress import WorkerLog
+from studies.commands.tables import dry_run_report
+from studies.commands.tables import final_table
 from studies.distributed import count_workers
 from studies.distributed import LOCAL
 from studies.distributed import run_cluster
@@ -29,8 +33,6 @@ from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.progress import Progress
-from studies.progress import WorkerLog
 from studies.slurm import slurm_options
 from studies.slurm import slurm_script
 from studies.spec import StudySpec
@@ -41,8 +43,6 @@ from studies.stopping import REQUEUE
 from studies.stopping import stop_by_signal
 from studies.study import run_study
 from studies.study import run_workers
-from studies.tables import dry_run_report
-from studies.tables import final_table
 
 
 DEFAULT_TRIALS = 20
@@ -230,7 +230,7 @@ def _dry_run(
     price_out: float | None,
     as_json: bool,
 ) -> None:
-    from studies.dry_run import dry_run
+    from studies.commands.dry_run import dry_run
 
     facts = {**dry_run(spec, price_in, price_out), "wall_seconds": wall_seconds}
     if as_json:

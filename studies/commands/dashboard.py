@@ -14,7 +14,7 @@ import typer
 
 from objective.storage import open_artifacts
 from objective.storage import open_storage
-from studies import options
+from studies.commands import options
 from studies.errors import Misuse
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
-import re
 import statistics
 from typing import Annotated
 from typing import Any
@@ -22,9 +21,12 @@ import typer
 from objective import Testbed
 from objective.storage import open_storage
 from objective.storage import StorageError
-from studies import options
 from studies import random_steps
 from studies.budget import Budget
+from studies.commands import options
+from studies.commands.options import parse_seeds
+from studies.commands.progress import clock
+from studies.commands.progress import ComparisonProgress
 from studies.comparison import Board
 from studies.comparison import Comparison
 from studies.comparison import DEFAULT_NAME
@@ -39,8 +41,6 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.progress import clock
-from studies.progress import ComparisonProgress
 from studies.spec import EMBEDDED
 from studies.spec import METHOD as CODE_AGENT
 from studies.spec import trial_seconds
@@ -166,22 +166,6 @@ def _default_workers(comparison: Comparison) -> int:
         return 1 if Path("/dev/nvidiactl").exists() else cores
     # Runs then mostly wait for the model, which writes replies together in less time than in turn.
     return max(cores, 4) if any(map(uses_llm, comparison.methods)) else cores
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds of ``0-7``, ``0,3,5`` or both: ``0-3,8``.
-
-    Raises:
-        Misuse: If it is anything else.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
-        seeds += range(first, last + 1)
-    return list(dict.fromkeys(seeds))
 
 
 def _surrogate(embedded: bool, file: Path | None) -> str | None:

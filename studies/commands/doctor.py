@@ -34,7 +34,7 @@ from objective.storage import requeue
 from objective.storage import retry
 from objective.storage import unqueued
 from objective.worker import worker_is_here
-from studies import options
+from studies.commands import options
 from studies.loop import alone
 
 

@@ -18,7 +18,7 @@ import typer
 from objective.storage import artifact_folder
 from objective.storage import open_artifacts
 from objective.storage import open_storage
-from studies import options
+from studies.commands import options
 from studies.errors import Misuse
 from studies.report import series
 from studies.report import tables

@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from studies.commands.progress import clock
 from studies.facts import RUN_ERROR
-from studies.progress import clock
 
 
 def final_table(facts: dict[str, Any]) -> Group:
@@ -62,7 +62,7 @@ def _llm_table(llm: dict[str, Any]) -> Table:
 
 
 def dry_run_report(facts: dict[str, Any]) -> Group:
-    """What `studies.dry_run` found out."""
+    """What `studies.commands.dry_run` found out."""
     parts: list[Any] = [space_table(facts["space"])]
     llm = facts["llm"]
     if llm is None:

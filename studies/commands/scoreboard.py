@@ -16,17 +16,18 @@ from typing import Annotated
 
 import typer
 
-from studies import options
-from studies.compare import parse_seeds
+from studies.commands import options
+from studies.commands.progress import Bar
+from studies.commands.progress import clock
+from studies.commands.surrogate import processor
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
+from studies.options import parse_seeds
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
-from studies.progress import Bar
-from studies.progress import clock
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
@@ -41,7 +42,6 @@ from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import DATASETS
 from studies.scoreboard.suites import missing
 from studies.stopping import stop_by_signal
-from studies.surrogate import processor
 
 
 PROBLEMS = (

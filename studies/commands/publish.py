@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from studies import options
+from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.publish import build_package

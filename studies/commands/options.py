@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from studies.errors import Misuse
+
 
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
 
@@ -125,3 +127,19 @@ Artifacts = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of ``0-7``, ``0,3,5`` or both: ``0-3,8``.
+
+    Raises:
+        Misuse: If it is anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))

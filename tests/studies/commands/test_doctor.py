@@ -24,8 +24,8 @@ from objective.storage import artifact_folder
 from objective.storage import open_storage
 from objective.worker import claim
 from objective.worker import WORKER
-from studies.status import live_lines
-from studies.status import WATCH_SECONDS
+from studies.commands.status import live_lines
+from studies.commands.status import WATCH_SECONDS
 from tests.studies.conftest import Cli
 
 
@@ -180,7 +180,7 @@ def test_the_watch_shows_the_table_until_it_is_stopped(
             if len(looks) == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("studies.status.time", Clock())
+    monkeypatch.setattr("studies.commands.status.time", Clock())
     done = cli("status", "--watch")
     assert done.returncode == 0, done.stderr
     assert looks == [WATCH_SECONDS] * 3

@@ -24,7 +24,7 @@ import typer
 from objective import DataSet
 from objective import Testbed
 from objective.storage import open_storage
-from studies import options
+from studies.commands import options
 from studies.errors import Misuse
 
 

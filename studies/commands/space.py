@@ -11,8 +11,8 @@ from optuna.distributions import IntDistribution
 from rich.console import Console
 
 from objective import Testbed
-from studies import options
-from studies.tables import space_table
+from studies.commands import options
+from studies.commands.tables import space_table
 
 
 def space(testbed: options.TestbedFolder = None, as_json: options.Json = False) -> None:

@@ -31,8 +31,8 @@ from objective import Testbed
 from objective.storage import open_storage
 from objective.testbed.search_space import PAPER_SPACE
 from objective.testbed.search_space import Space
-from studies import options
 from studies.bulk import add_trials
+from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.foreign import FAILURE_VALUE

@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 import pytest
 
+from studies.commands.report import report
 from studies.errors import Misuse
-from studies.report.command import report
 from tests.studies.report.synthetic import add_study
 
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies import progress
+from studies.commands import progress
+from studies.commands.progress import ComparisonProgress
 from studies.comparison import Standing
-from studies.progress import ComparisonProgress
 
 
 LABELS = {"tpe-seed0": "tpe", "tpe-seed1": "tpe", "centaur-seed0": "centaur"}

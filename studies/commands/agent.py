@@ -17,7 +17,6 @@ from objective.run.sandbox import find_sandbox
 from objective.storage import open_artifacts
 from objective.storage import open_storage
 from objective.storage_kinds import check_sharing
-from studies import options
 from studies import random_steps
 from studies.budget import Budget
 from studies.code_agent.agent import run_agent
@@ -27,12 +26,13 @@ from studies.code_agent.export import write_patches
 from studies.code_agent.export import write_results
 from studies.code_agent.history import read_history
 from studies.code_agent.sources import Sources
+from studies.commands import options
+from studies.commands.progress import Progress
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
 from studies.loop import Watch
-from studies.progress import Progress
 from studies.spec import AgentSpec
 from studies.spec import memory_share
 from studies.stopping import stop_by_signal

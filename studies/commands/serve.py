@@ -1,4 +1,4 @@
-"""``serve-storage``: a gRPC proxy in front of a database, for many workers."""
+"""``serve-storage`` and ``serve-llm``: a database for many workers, a language model for many studies."""
 
 from __future__ import annotations
 
@@ -43,3 +43,22 @@ def serve_storage(
     except KeyboardInterrupt:
         hurry(storage)  # calls that wait for the database would keep the process
         print(file=sys.stderr)
+
+
+def serve_llm(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="GGUF", help="Path of a model. [default: the embedded SmolLM2-135M]"),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8008,
+) -> None:
+    """Serve the embedded language model at an OpenAI-compatible address, until Ctrl-C.
+
+    Studies use it by --llm http://HOST:PORT/v1.
+    """
+    from samplers._llm.embedded import serve
+
+    serve(model, host=host, port=port)

@@ -24,13 +24,13 @@ import typer
 
 from objective.storage import open_artifacts
 from objective.storage import open_storage
-from studies import options
+from studies.commands import options
+from studies.commands.progress import Bar
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.processes import Event
 from studies.processes import Job
 from studies.processes import run_jobs
-from studies.progress import Bar
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
 from studies.revalidation import run_repetitions

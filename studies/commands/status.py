@@ -20,15 +20,15 @@ import typer
 from objective.storage import abandoned
 from objective.storage import open_storage
 from objective.worker import WORKER
-from studies import options
 from studies.budget import is_evaluated
+from studies.commands import options
+from studies.commands.progress import clock
+from studies.commands.tables import comparison_lines
+from studies.commands.tables import status_table
 from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
-from studies.progress import clock
-from studies.tables import comparison_lines
-from studies.tables import status_table
 
 
 WATCH_SECONDS = 2.0
