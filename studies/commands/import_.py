@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +16,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
-from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import create_trial
@@ -30,20 +28,20 @@ import typer
 from objective import Testbed
 from objective.storage import open_storage
 from objective.testbed.search_space import PAPER_SPACE
-from objective.testbed.search_space import Space
 from studies.bulk import add_trials
 from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
-from studies.foreign import FAILURE_VALUE
-from studies.foreign import ForeignTrial
-from studies.foreign import is_finite
-from studies.foreign import read_file
+from studies.importing.foreign import FAILURE_VALUE
+from studies.importing.foreign import ForeignTrial
+from studies.importing.foreign import read_file
+from studies.importing.space import fits
+from studies.importing.space import stored_space
+from studies.importing.space import infer_space
 
 
 KEY = "import:key"  # system attribute: which of a file's trials it is
 _CHUNK = 1000  # trials in one transaction
-_MAX_CHOICES = 64  # more different strings than this are texts
 # Trials without a time of their own end one after the other, from here on.
 _EPOCH = datetime(2000, 1, 1)
 
@@ -91,7 +89,7 @@ def import_(
         runs.setdefault((f"{prefix}{trial.method}", trial.seed), []).append(trial)
     studies = {run: _open_study(opened, *run, file.name) for run in runs}
     stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
-    space = infer_space(foreign.trials, known, _stored_space(stored.values()), foreign.notes)
+    space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)
 
     imported: dict[str, int] = {}
     there = 0
@@ -125,92 +123,6 @@ def import_(
         print(json.dumps(facts, indent=2))
     else:
         _print(facts)
-
-
-def infer_space(
-    trials: Sequence[ForeignTrial], known: Space, stored: Space, notes: Counter[str]
-) -> Space:
-    """A distribution for each hyperparameter that has values, the same for all studies of a file.
-
-    A known range is widened if the file has values beyond it; that and values that no range can be
-    made of are counted in ``notes``.
-
-    Args:
-        known: Ranges by name, which tell the type and the scale too.
-        stored: Those of earlier imports into the same studies. Optuna allows no other choices than
-            these in a study; a number's range may grow.
-    """
-    values: dict[str, list[Any]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            values.setdefault(name, []).append(value)
-    space: Space = {}
-    for name, found in values.items():
-        prior = stored.get(name) or known.get(name)
-        distribution = _distribution(found, prior, fixed=name in stored)
-        if distribution is None:
-            notes[f"{name}: left out, not of one type or a text"] += len(found)
-            continue
-        if prior is not None and name not in stored and distribution != prior:
-            notes[f"{name}: the usual range was widened for"] += sum(
-                not _fits(value, prior) for value in found
-            )
-        space[name] = distribution
-    return space
-
-
-def _distribution(
-    values: Sequence[Any], prior: BaseDistribution | None, *, fixed: bool
-) -> BaseDistribution | None:
-    """One that has the values that are of a type with most of them; None if there is none."""
-    if isinstance(prior, CategoricalDistribution):
-        if fixed:
-            return prior
-        new = sorted({v for v in values if isinstance(v, str)} - set(prior.choices))
-        if len(new) > _MAX_CHOICES:
-            return prior
-        return CategoricalDistribution([*prior.choices, *new]) if new else prior
-    numbers = [v for v in values if _is_number(v)]
-    if isinstance(prior, IntDistribution):
-        whole = [int(v) for v in numbers if v == int(v) and (v > 0 or not prior.log)]
-        low, high = min([prior.low, *whole]), max([prior.high, *whole])
-        return IntDistribution(low, high, log=prior.log, step=prior.step)
-    if isinstance(prior, FloatDistribution):
-        floats = [float(v) for v in numbers if v > 0 or not prior.log]
-        low_, high_ = min([prior.low, *floats]), max([prior.high, *floats])
-        return FloatDistribution(low_, high_, log=prior.log)
-    if all(isinstance(v, (bool, str)) for v in values):
-        choices = sorted(set(values), key=repr)
-        return CategoricalDistribution(choices) if len(choices) <= _MAX_CHOICES else None
-    if not numbers or any(isinstance(v, (bool, str)) for v in values):
-        return None
-    if all(isinstance(v, int) for v in numbers):
-        return IntDistribution(min(numbers), max(numbers))
-    return FloatDistribution(float(min(numbers)), float(max(numbers)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value)
-
-
-def _fits(value: Any, distribution: BaseDistribution) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return any(type(c) is type(value) and c == value for c in distribution.choices)
-    if not _is_number(value):
-        return False
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    if isinstance(distribution, IntDistribution) and value != int(value):
-        return False
-    return distribution._contains(float(value))
-
-
-def _stored_space(studies: Iterable[Sequence[FrozenTrial]]) -> Space:
-    """What earlier imports into these studies have made of their values."""
-    space: Space = {}
-    for trials in studies:
-        for trial in trials:
-            space.update(trial.distributions)
-    return space
 
 
 def _open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optuna.Study:
@@ -270,7 +182,7 @@ def _frozen(
         if name not in space:
             continue
         distribution = space[name]
-        if not _fits(value, distribution):
+        if not fits(value, distribution):
             notes[f"{name}: a value left out that isn't in its range"] += 1
         elif isinstance(distribution, CategoricalDistribution):
             params[name] = value

@@ -21,7 +21,7 @@ import pytest
 
 from objective.testbed.search_space import PAPER_SPACE
 from studies.bulk import add_trials
-from studies.foreign import read_file
+from studies.importing.foreign import read_file
 from tests.conftest import StorageFactory
 from tests.studies.conftest import Cli
 

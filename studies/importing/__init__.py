@@ -1,0 +1,1 @@
+"""Other people's trials: reading their files, and the search space behind them."""
