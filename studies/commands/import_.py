@@ -36,8 +36,8 @@ from studies.importing.foreign import FAILURE_VALUE
 from studies.importing.foreign import ForeignTrial
 from studies.importing.foreign import read_file
 from studies.importing.space import fits
-from studies.importing.space import stored_space
 from studies.importing.space import infer_space
+from studies.importing.space import stored_space
 
 
 KEY = "import:key"  # system attribute: which of a file's trials it is

@@ -12,12 +12,12 @@ import typer
 from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
-from studies.publish import build_package
-from studies.publish import PublishError
-from studies.publish import ROOT
-from studies.publish import sources
-from studies.publish_checks import check_package
-from studies.publish_environment import check_in_clean_environment
+from studies.publish.build import build_package
+from studies.publish.build import PublishError
+from studies.publish.build import ROOT
+from studies.publish.build import sources
+from studies.publish.checks import check_package
+from studies.publish.environment import check_in_clean_environment
 
 
 def publish(

@@ -18,12 +18,12 @@ import optunahub
 import pytest
 
 from objective import Testbed
-from studies.publish import build_package
-from studies.publish import PUBLISHED_DATA
-from studies.publish import sources
-from studies.publish_environment import make_registry
-from studies.publish_environment import readme_example
-from studies.publish_environment import redirect_github
+from studies.publish.build import build_package
+from studies.publish.build import PUBLISHED_DATA
+from studies.publish.build import sources
+from studies.publish.environment import make_registry
+from studies.publish.environment import readme_example
+from studies.publish.environment import redirect_github
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import reply

@@ -10,13 +10,13 @@ import shutil
 import pytest
 
 from studies.commands import publish as publish_command
-from studies.publish import build_package
-from studies.publish import DATA
-from studies.publish import PublishError
-from studies.publish import rewrite_imports
-from studies.publish import ROOT
-from studies.publish import sources
-from studies.publish import VISUALIZATION
+from studies.publish.build import build_package
+from studies.publish.build import DATA
+from studies.publish.build import PublishError
+from studies.publish.build import rewrite_imports
+from studies.publish.build import ROOT
+from studies.publish.build import sources
+from studies.publish.build import VISUALIZATION
 from tests.studies.conftest import Cli
 
 

@@ -10,19 +10,19 @@ import shutil
 
 import pytest
 
-from studies.publish import build_package
-from studies.publish import Source
-from studies.publish import VISUALIZATION
-from studies.publish_checks import check_arguments
-from studies.publish_checks import check_files
-from studies.publish_checks import check_front_matter
-from studies.publish_checks import check_imports
-from studies.publish_checks import check_licence
-from studies.publish_checks import check_mdformat
-from studies.publish_checks import check_mypy
-from studies.publish_checks import check_package
-from studies.publish_checks import check_readme
-from studies.publish_checks import check_ruff
+from studies.publish.build import build_package
+from studies.publish.build import Source
+from studies.publish.build import VISUALIZATION
+from studies.publish.checks import check_arguments
+from studies.publish.checks import check_files
+from studies.publish.checks import check_front_matter
+from studies.publish.checks import check_imports
+from studies.publish.checks import check_licence
+from studies.publish.checks import check_mdformat
+from studies.publish.checks import check_mypy
+from studies.publish.checks import check_package
+from studies.publish.checks import check_readme
+from studies.publish.checks import check_ruff
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import re
 import shutil
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BENCHMARK = "objective/benchmark"
 VISUALIZATION = "studies/best_so_far"
 

@@ -13,9 +13,9 @@ import re
 import subprocess
 import sys
 
-from studies.publish import DATA
-from studies.publish import PUBLISHED_DATA
-from studies.publish import ROOT
+from studies.publish.build import DATA
+from studies.publish.build import PUBLISHED_DATA
+from studies.publish.build import ROOT
 
 
 # https://github.com/optuna/optunahub-registry: header_confirm.py, CONTRIBUTING.md, template/README.md

@@ -1,0 +1,1 @@
+"""From this project's folders to packages of OptunaHub's registry."""
