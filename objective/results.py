@@ -18,13 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
-from objective.storage import take
-from objective.worker import WORKER
-from objective.worker import worker_is_here
 from objective.worker import worker_mark
 
 
@@ -107,74 +101,3 @@ class Results:
 
 def _key(study: str) -> str:
     return hashlib.sha256(study.encode()).hexdigest()[:16]  # names may be anything
-
-
-def tell_kept(study: optuna.Study, results: Results, only: int | None = None) -> list[int]:
-    """Tell the results that never reached the storage, and drop those that are settled.
-
-    A trial that was given up meanwhile can't take its result any more, but the copy that waits to
-    repeat it can. If that already runs, or is done, the training was made twice, and the second
-    one counts.
-
-    Call it in turns (see `objective.storage.reclaim`), with no trial of this process unfinished.
-
-    Args:
-        study: The study.
-        results: The folder of results.
-        only: The number of a trial of this process, to tell just that one, while it runs; this
-            needs no turn.
-
-    Returns:
-        The numbers of the trials that now have their result.
-    """
-    kept = [r for r in results.of(study.study_name) if only in (None, r.trial)]
-    if not kept:
-        return []
-    told = []
-    trials = study.get_trials(deepcopy=False)
-    for result in kept:
-        if not _is_of(result, trials):
-            continue  # of another database whose artifacts are here too
-        trial = trials[result.trial]
-        if trial.state == TrialState.RUNNING:
-            if worker_is_here(result.worker) is not False and not _is_ours(result):
-                continue  # its worker is about to tell it
-            told += _tell(study, trial, result)
-        elif only is not None:
-            continue  # others may be at its copies, in their turn
-        elif trial.state == TrialState.FAIL:
-            copies = [
-                t
-                for t in trials
-                if trial.number in t.system_attrs.get("retry_history", ())
-                and t.state == TrialState.WAITING
-                and t.params == result.params
-            ]
-            if copies and take(study, copies[-1]):
-                told += _tell(study, copies[-1], result)
-        results.drop(result.study, result.trial)
-    return told
-
-
-def _is_of(result: Result, trials: list[FrozenTrial]) -> bool:
-    if result.trial >= len(trials):
-        return False
-    trial = trials[result.trial]
-    return trial.system_attrs.get(WORKER) == result.worker and trial.params == result.params
-
-
-def _is_ours(result: Result) -> bool:
-    return result.worker == worker_mark(result.trial)
-
-
-def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:
-    try:
-        for key, value in result.attributes.items():
-            study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        if result.value is None:
-            study.tell(trial.number, state=TrialState.FAIL)
-        else:
-            study.tell(trial.number, result.value)
-    except (UpdateFinishedTrialError, ValueError):  # another process has finished it
-        return []
-    return [trial.number]

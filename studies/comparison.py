@@ -18,8 +18,6 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from objective import Testbed
-from objective.storage import open_storage
-from objective.storage_kinds import check_sharing
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -42,6 +40,8 @@ from studies.spec import load_testbed
 from studies.spec import memory_share
 from studies.spec import METHOD as CODE_AGENT
 from studies.spec import StudySpec
+from studies.storage.kinds import check_sharing
+from studies.storage.open import open_storage
 from studies.study import open_code_study
 from studies.study import open_study
 from studies.study import run_study

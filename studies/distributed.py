@@ -40,11 +40,6 @@ import uuid
 
 import optuna
 
-from objective.storage import artifact_folder
-from objective.storage import open_storage
-from objective.storage_kinds import check_sharing
-from objective.storage_kinds import journal_path
-from objective.storage_kinds import parse
 from samplers._llm.openai_chat import is_loopback
 from samplers._llm.openai_chat import PRESETS
 from studies import random_steps
@@ -68,6 +63,11 @@ from studies.spec import StudySpec
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
 from studies.stopping import on_stop
+from studies.storage.kinds import check_sharing
+from studies.storage.kinds import journal_path
+from studies.storage.kinds import parse
+from studies.storage.open import artifact_folder
+from studies.storage.open import open_storage
 from studies.study import open_study
 from studies.study import run_study
 from studies.study import share_work

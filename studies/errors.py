@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from objective import DataSetError
 from objective import TestbedError
 from objective.run.script import RunError
-from objective.storage import StorageError
 from samplers._llm.chat import ChatError
 from samplers._llm.chat import NoChatFound
+from studies.storage.open import StorageError
 
 
 class Misuse(ValueError):

@@ -8,14 +8,14 @@ the seed and the trial's number.
 always tried first, so that trials start in the order of their numbers and `Budget.allows` can
 decide from what came before. Trial 0 is the baseline by definition, so nobody has to make sure
 that it is enqueued only once. Trials that were killed come back as WAITING copies (see
-`objective.storage`) and are claimed like all others.
+`studies.storage.open`) and are claimed like all others.
 
 Database servers and journals let only one process win a claim. SQLite does not: Optuna reads the
 state and then sets it, without a lock in between (`SELECT ... FOR UPDATE` is nothing to SQLite),
 and two processes that meet there both run the trial. A lock file keeps them apart.
 
 *Faults.* A process may die between any two statements here, and its database may be away at any
-of them: `objective.storage` says how trials come back, `objective.results` how results do.
+of them: `studies.storage.open` says how trials come back, `objective.results` how results do.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ from contextlib import contextmanager
 import copy
 from dataclasses import dataclass
 from datetime import datetime
-import fcntl
 import logging
 import threading
 import time
 from typing import Any
 
 import optuna
-from optuna.storages import fail_stale_trials
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.trial import create_trial
@@ -45,11 +43,6 @@ from optuna.trial import TrialState
 from objective import TrialFailed
 from objective.objective import ArtifactError
 from objective.results import Results
-from objective.results import tell_kept
-from objective.storage import hurry
-from objective.storage import reclaim
-from objective.storage import requeue
-from objective.storage import take
 from objective.worker import WORKER
 from objective.worker import worker_mark
 from studies.budget import Budget
@@ -58,6 +51,11 @@ from studies.errors import Failed
 from studies.methods import Method
 from studies.methods import Setup
 from studies.stopping import finishing
+from studies.storage.recovery import alone
+from studies.storage.recovery import hurry
+from studies.storage.recovery import recover
+from studies.storage.recovery import take
+from studies.storage.recovery import tell_kept
 
 
 _logger = logging.getLogger(__name__)
@@ -180,42 +178,6 @@ def _refuse_to_waste_time(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> 
             f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
             f" {_ADVICE[status]}, and run the same command again"
         )
-
-
-@contextmanager
-def alone(lock_file: str | None) -> Iterator[None]:
-    """Keep other processes from claiming trials meanwhile; see `StudyLoop.lock_file`."""
-    if lock_file is None:
-        yield
-        return
-    # The system lifts it when a process ends, however that ends; also over NFS.
-    with open(lock_file, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenTrial]:
-    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere.
-
-    What had been measured by then isn't repeated, but told.
-
-    Returns:
-        The study's trials as they are now. Reading them is what a trial costs a database most, so
-        that it is done once if there was nothing to do.
-    """
-    trials = study.get_trials(deepcopy=False)
-    changed = requeue(study, trials)
-    if results is not None:
-        changed += tell_kept(study, results)
-    changed += reclaim(study, trials)
-    storage: Any = study._storage
-    if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
-        if stale := storage._get_stale_trial_ids(study._study_id):
-            fail_stale_trials(study)
-            if results is not None:  # while nobody has taken the copies that wait
-                tell_kept(study, results)
-            changed += stale
-    return study.get_trials(deepcopy=False) if changed else trials
 
 
 @contextmanager

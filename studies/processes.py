@@ -25,9 +25,9 @@ import warnings
 import optuna
 
 from studies.errors import explain
-from studies.stopping import _on_stop
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
+from studies.stopping import on_stop as wanted_stop
 from studies.stopping import stop_by_signal
 
 
@@ -109,7 +109,7 @@ def run_jobs(
                 job = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
                 place = free.pop()
-                arguments = job, theirs, _on_stop, {**os.environ, **place}
+                arguments = job, theirs, wanted_stop(), {**os.environ, **place}
                 process = context.Process(target=_begin, args=arguments, daemon=True)
                 running[ours], taken[process] = (job, process), place
                 process.start()
@@ -132,7 +132,7 @@ def run_jobs(
             watch(events)
     finally:
         for _, process in running.values():
-            if _on_stop is not None:  # or the next signal might only let it finish
+            if wanted_stop() is not None:  # or the next signal might only let it finish
                 _signal(process, FINISH_SIGNAL)
             if process.pid is not None:
                 process.terminate()

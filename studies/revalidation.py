@@ -16,23 +16,23 @@ from optuna.trial import TrialState
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.run.sandbox import require_sandbox
-from objective.storage import claim_lock
-from objective.storage import open_artifacts
-from objective.storage import open_storage
-from objective.storage import take
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import best_trial
-from studies.loop import alone
 from studies.loop import evaluate
-from studies.loop import recover
 from studies.spec import file_hash
 from studies.spec import METHOD as CODE_AGENT
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
+from studies.storage.open import claim_lock
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
+from studies.storage.recovery import alone
+from studies.storage.recovery import recover
+from studies.storage.recovery import take
 
 
 if TYPE_CHECKING:

@@ -15,21 +15,14 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
-from objective.patient import PATIENCE
 from objective.results import Results
-from objective.storage import artifact_folder
-from objective.storage import claim_lock
-from objective.storage import open_artifacts
-from objective.storage import open_storage
 from studies.budget import Budget
 from studies.budget import is_evaluated
-from studies.bulk import add_trials
 from studies.errors import explain
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
-from studies.loop import alone
 from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
@@ -42,6 +35,13 @@ from studies.processes import Tell
 from studies.spec import load_testbed
 from studies.spec import space_hash
 from studies.spec import StudyConflict
+from studies.storage.bulk import add_trials
+from studies.storage.open import artifact_folder
+from studies.storage.open import claim_lock
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
+from studies.storage.patient import PATIENCE
+from studies.storage.recovery import alone
 
 
 if TYPE_CHECKING:

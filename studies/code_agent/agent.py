@@ -51,11 +51,6 @@ from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
 from objective.run.script import script_environment
-from objective.storage import artifact_folder
-from objective.storage import claim_lock
-from objective.storage import open_artifacts
-from objective.storage import open_storage
-from objective.storage import take
 from objective.testbed.source import read_constants
 from objective.worker import claim
 from samplers._llm.chat import ContextTooLong
@@ -90,10 +85,15 @@ from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
 from studies.errors import Failed
-from studies.loop import alone
 from studies.loop import evaluate
-from studies.loop import recover
 from studies.loop import Watch
+from studies.storage.open import artifact_folder
+from studies.storage.open import claim_lock
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
+from studies.storage.recovery import alone
+from studies.storage.recovery import recover
+from studies.storage.recovery import take
 from studies.study import open_code_study
 
 

@@ -14,9 +14,6 @@ import typer
 
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
-from objective.storage import open_artifacts
-from objective.storage import open_storage
-from objective.storage_kinds import check_sharing
 from studies import random_steps
 from studies.budget import Budget
 from studies.code_agent.agent import run_agent
@@ -36,6 +33,9 @@ from studies.loop import Watch
 from studies.spec import AgentSpec
 from studies.spec import memory_share
 from studies.stopping import stop_by_signal
+from studies.storage.kinds import check_sharing
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
 from studies.study import open_code_study
 from studies.study import share_work
 

@@ -19,8 +19,6 @@ from rich.table import Table
 import typer
 
 from objective import Testbed
-from objective.storage import open_storage
-from objective.storage import StorageError
 from studies import random_steps
 from studies.budget import Budget
 from studies.commands import options
@@ -45,6 +43,8 @@ from studies.spec import EMBEDDED
 from studies.spec import METHOD as CODE_AGENT
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
+from studies.storage.open import open_storage
+from studies.storage.open import StorageError
 
 
 T = TypeVar("T")

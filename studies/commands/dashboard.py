@@ -12,10 +12,10 @@ from wsgiref.simple_server import WSGIServer
 
 import typer
 
-from objective.storage import open_artifacts
-from objective.storage import open_storage
 from studies.commands import options
 from studies.errors import Misuse
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
 
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this machine only

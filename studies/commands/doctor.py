@@ -26,16 +26,16 @@ from optuna.trial import TrialState
 import typer
 
 from objective.results import Results
-from objective.storage import abandoned
-from objective.storage import artifact_folder
-from objective.storage import claim_lock
-from objective.storage import open_storage
-from objective.storage import requeue
-from objective.storage import retry
-from objective.storage import unqueued
 from objective.worker import worker_is_here
 from studies.commands import options
-from studies.loop import alone
+from studies.storage.open import artifact_folder
+from studies.storage.open import claim_lock
+from studies.storage.open import open_storage
+from studies.storage.recovery import abandoned
+from studies.storage.recovery import alone
+from studies.storage.recovery import requeue
+from studies.storage.recovery import retry
+from studies.storage.recovery import unqueued
 
 
 # An artifact's card is written before its file, and by several workers: what is new is in the making.

@@ -26,9 +26,7 @@ from rich.progress import Progress
 import typer
 
 from objective import Testbed
-from objective.storage import open_storage
 from objective.testbed.search_space import PAPER_SPACE
-from studies.bulk import add_trials
 from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
@@ -38,6 +36,8 @@ from studies.importing.foreign import read_file
 from studies.importing.space import fits
 from studies.importing.space import infer_space
 from studies.importing.space import stored_space
+from studies.storage.bulk import add_trials
+from studies.storage.open import open_storage
 
 
 KEY = "import:key"  # system attribute: which of a file's trials it is

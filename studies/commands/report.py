@@ -15,9 +15,6 @@ from typing import Any
 import optuna
 import typer
 
-from objective.storage import artifact_folder
-from objective.storage import open_artifacts
-from objective.storage import open_storage
 from studies.commands import options
 from studies.errors import Misuse
 from studies.report import series
@@ -30,6 +27,9 @@ from studies.report.runs import load_contents
 from studies.report.runs import Run
 from studies.report.statistics import in_words
 from studies.report.transcripts import load_transcripts
+from studies.storage.open import artifact_folder
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
 
 
 class PictureFormat(str, Enum):

@@ -22,8 +22,6 @@ from rich.console import Console
 from rich.table import Table
 import typer
 
-from objective.storage import open_artifacts
-from objective.storage import open_storage
 from studies.commands import options
 from studies.commands.progress import Bar
 from studies.errors import Failed
@@ -37,6 +35,8 @@ from studies.revalidation import run_repetitions
 from studies.revalidation import SUFFIX
 from studies.revalidation import Work
 from studies.stopping import stop_by_signal
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
 
 
 def revalidate(

@@ -16,9 +16,6 @@ import typer
 
 from objective import Testbed
 from objective.objective import default_wall_seconds
-from objective.storage import open_storage
-from objective.storage_kinds import check_sharing
-from objective.storage_kinds import kind_of
 from studies.budget import Budget
 from studies.commands import options
 from studies.commands.progress import Progress
@@ -41,6 +38,9 @@ from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
 from studies.stopping import stop_by_signal
+from studies.storage.kinds import check_sharing
+from studies.storage.kinds import kind_of
+from studies.storage.open import open_storage
 from studies.study import run_study
 from studies.study import run_workers
 

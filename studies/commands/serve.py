@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from objective.proxy import check_grpc
-from objective.proxy import check_served
-from objective.proxy import DEFAULT_PORT
-from objective.proxy import serve
-from objective.storage import hurry
-from objective.storage import open_storage
 from studies.stopping import stop_by_signal
+from studies.storage.open import open_storage
+from studies.storage.proxy import check_grpc
+from studies.storage.proxy import check_served
+from studies.storage.proxy import DEFAULT_PORT
+from studies.storage.proxy import serve
+from studies.storage.recovery import hurry
 
 
 def serve_storage(

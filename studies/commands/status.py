@@ -17,8 +17,6 @@ from rich.console import Group
 from rich.live import Live
 import typer
 
-from objective.storage import abandoned
-from objective.storage import open_storage
 from objective.worker import WORKER
 from studies.budget import is_evaluated
 from studies.commands import options
@@ -29,6 +27,8 @@ from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
+from studies.storage.open import open_storage
+from studies.storage.recovery import abandoned
 
 
 WATCH_SECONDS = 2.0

@@ -23,9 +23,9 @@ import typer
 
 from objective import DataSet
 from objective import Testbed
-from objective.storage import open_storage
 from studies.commands import options
 from studies.errors import Misuse
+from studies.storage.open import open_storage
 
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import warnings
 
 import optuna
 
-from objective.storage import open_storage
+from studies.storage.open import open_storage
 from tests.studies.commands.test_import_ import lines_of
 from tests.studies.commands.test_import_ import nested
 

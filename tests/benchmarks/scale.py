@@ -51,14 +51,14 @@ import psutil
 import psycopg
 import sqlalchemy
 
-from objective.storage import open_storage
 from samplers import CentaurSampler
 from samplers import SMACSampler
 from studies.budget import Budget
-from studies.bulk import add_trials
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.storage.bulk import add_trials
+from studies.storage.open import open_storage
 from tests.conftest import free_port
 from tests.conftest import PostgresServer
 from tests.conftest import serve_storage

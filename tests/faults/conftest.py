@@ -16,7 +16,7 @@ import optuna
 import psutil
 import pytest
 
-from objective.storage import open_storage
+from studies.storage.open import open_storage
 from tests.faults.invariants import PREPARE
 from tests.faults.invariants import TRAIN
 from tests.samplers._llm.conftest import Answer

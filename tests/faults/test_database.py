@@ -23,14 +23,14 @@ import sqlalchemy
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.results import Results
-from objective.results import tell_kept
-from objective.storage import hurry
-from objective.storage import open_storage
 from objective.worker import claim
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.storage.open import open_storage
+from studies.storage.recovery import hurry
+from studies.storage.recovery import tell_kept
 from tests.conftest import free_port
 from tests.conftest import PostgresServer
 from tests.conftest import Serve

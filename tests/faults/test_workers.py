@@ -18,17 +18,17 @@ from optuna.trial import TrialState
 import psutil
 import pytest
 
-from objective import storage as storage_module
 from objective import worker
-from objective.storage import claim_lock
-from objective.storage import open_storage
 from studies.budget import Budget
 from studies.errors import Failed
-from studies.loop import recover
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.storage import recovery
+from studies.storage.open import claim_lock
+from studies.storage.open import open_storage
+from studies.storage.recovery import recover
 from studies.study import share_work
 from tests.faults.conftest import arguments
 from tests.faults.conftest import die
@@ -118,7 +118,7 @@ def test_a_worker_that_dies_between_failing_a_trial_and_queueing_it_again_loses_
         _work(study)
 
     def killed_at_its_rescue() -> None:
-        monkeypatch.setattr(storage_module, "retry", die)
+        monkeypatch.setattr(recovery, "retry", die)
         recover(_open(url))
 
     in_a_process_that_dies(killed_in_a_trial)

@@ -17,14 +17,14 @@ import pytest
 import sqlalchemy
 
 from objective.results import Results
-from objective.storage import open_storage
-from objective.storage import take
 from objective.worker import claim
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.loop import StudyStopped
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.storage.open import open_storage
+from studies.storage.recovery import take
 from tests.conftest import StorageFactory
 
 

@@ -26,9 +26,6 @@ import pytest
 from objective import Testbed
 from objective.run.sandbox import BUBBLEWRAP
 from objective.run.sandbox import SandboxError
-from objective.storage import artifact_folder
-from objective.storage import open_artifacts
-from objective.storage import open_storage
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies.code_agent import agent as code_agent
@@ -48,6 +45,9 @@ from studies.code_agent.sources import Sources
 from studies.errors import Failed
 from studies.spec import AgentSpec
 from studies.spec import StudyConflict
+from studies.storage.open import artifact_folder
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
 from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert

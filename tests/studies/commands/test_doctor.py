@@ -17,15 +17,15 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from objective import storage as storage_module
 from objective import worker
 from objective.results import Results
-from objective.storage import artifact_folder
-from objective.storage import open_storage
 from objective.worker import claim
 from objective.worker import WORKER
 from studies.commands.status import live_lines
 from studies.commands.status import WATCH_SECONDS
+from studies.storage import recovery
+from studies.storage.open import artifact_folder
+from studies.storage.open import open_storage
 from tests.studies.conftest import Cli
 
 
@@ -81,7 +81,7 @@ def test_trials_that_nobody_runs_are_queued_again_and_those_of_the_living_are_no
     claim(alive)
     young = ask(study)  # another program's
     assert kinds(cli) == ["abandoned-trial"]
-    monkeypatch.setattr(storage_module, "_SILENCE", timedelta(0))
+    monkeypatch.setattr(recovery, "_SILENCE", timedelta(0))
     assert kinds(cli) == ["abandoned-trial"] * 2
     assert kinds(cli, "--yes") == ["abandoned-trial"] * 2
     trials = study.trials

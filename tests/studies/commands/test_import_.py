@@ -20,8 +20,8 @@ from optuna.trial import TrialState
 import pytest
 
 from objective.testbed.search_space import PAPER_SPACE
-from studies.bulk import add_trials
 from studies.importing.foreign import read_file
+from studies.storage.bulk import add_trials
 from tests.conftest import StorageFactory
 from tests.studies.conftest import Cli
 

@@ -14,7 +14,6 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 import pytest
 
-from objective.storage import open_storage
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.code_agent.agent import run_agent
@@ -25,6 +24,7 @@ from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import AgentSpec
 from studies.spec import StudySpec
+from studies.storage.open import open_storage
 from studies.study import run_study
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from objective.storage import StorageError
-from objective.storage_kinds import check_sharing
-from objective.storage_kinds import kind_of
-from objective.storage_kinds import KINDS
-from objective.storage_kinds import table
+from studies.storage.kinds import check_sharing
+from studies.storage.kinds import kind_of
+from studies.storage.kinds import KINDS
+from studies.storage.kinds import table
+from studies.storage.open import StorageError
 
 
 @pytest.mark.parametrize(

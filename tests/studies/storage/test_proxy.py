@@ -15,14 +15,14 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 import pytest
 
-from objective.proxy import check_served
-from objective.proxy import PatientProxy
-from objective.storage import hurry
-from objective.storage import open_storage
-from objective.storage import StorageError
+from studies.storage.open import open_storage
+from studies.storage.open import StorageError
+from studies.storage.proxy import check_served
+from studies.storage.proxy import PatientProxy
+from studies.storage.recovery import hurry
 from tests.conftest import free_port
 from tests.conftest import Serve
-from tests.objective.test_storage import claim_side_by_side
+from tests.studies.storage.test_open import claim_side_by_side
 
 
 def test_a_served_database_is_a_storage_that_outlasts_its_server(

@@ -12,7 +12,7 @@ Two things are done to Optuna's storages, so that a restarted server costs waiti
 After an outage all heartbeats are old, those of living workers too: nobody is declared dead until
 everybody had the time to reconnect.
 
-:class:`PatientStorage` is for databases; `objective.proxy` has the one for a gRPC proxy.
+:class:`PatientStorage` is for databases; `studies.storage.proxy` has the one for a gRPC proxy.
 """
 
 from __future__ import annotations

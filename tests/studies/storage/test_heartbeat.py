@@ -8,11 +8,11 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import TrialState
 import pytest
 
-from objective.heartbeat import AttributeHeartbeat
-from objective.heartbeat import BEAT
-from objective.storage import abandoned
-from objective.storage import open_storage
 from objective.worker import WORKER
+from studies.storage.heartbeat import AttributeHeartbeat
+from studies.storage.heartbeat import BEAT
+from studies.storage.open import open_storage
+from studies.storage.recovery import abandoned
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")

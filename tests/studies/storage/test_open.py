@@ -22,20 +22,20 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from objective import storage as storage_module
 from objective import worker
-from objective.patient import PatientStorage
-from objective.storage import artifact_folder
-from objective.storage import claim_lock
-from objective.storage import MAX_RETRY
-from objective.storage import open_artifacts
-from objective.storage import open_storage
-from objective.storage import reclaim
-from objective.storage import StorageError
-from objective.storage import take
-from objective.storage import unqueued
 from objective.worker import claim
 from objective.worker import worker_mark
+from studies.storage import open as storage_module
+from studies.storage.open import artifact_folder
+from studies.storage.open import claim_lock
+from studies.storage.open import open_artifacts
+from studies.storage.open import open_storage
+from studies.storage.open import StorageError
+from studies.storage.patient import PatientStorage
+from studies.storage.recovery import MAX_RETRY
+from studies.storage.recovery import reclaim
+from studies.storage.recovery import take
+from studies.storage.recovery import unqueued
 from tests.conftest import make_mariadb
 
 
@@ -58,8 +58,8 @@ WORKER = """
 import sys
 import optuna
 from objective import TrainScriptObjective
-from objective.storage import open_storage
-from objective.storage import reclaim
+from studies.storage.open import open_storage
+from studies.storage.recovery import reclaim
 url, folder = sys.argv[1:]
 sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
 study = optuna.create_study(
@@ -353,7 +353,7 @@ def test_a_journal_is_a_storage(url: str, tmp_path: Path) -> None:
 
 def test_processes_may_make_a_database_at_the_same_time(tmp_path: Path) -> None:
     program = (
-        f"from objective.storage import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
+        f"from studies.storage.open import open_storage; open_storage('sqlite:///{tmp_path}/s.db')"
     )
     workers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0] * 3

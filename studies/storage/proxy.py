@@ -4,8 +4,8 @@ Thousands of workers would be thousands of connections to the database; the prox
 what has changed once for all, and speaks to workers over HTTP/2. `python -m studies serve-storage`
 starts one.
 
-The client waits for a server that is away, as `objective.patient` does for a database, and counts
-heartbeats by `objective.heartbeat`, since the protocol has none. An outage of the database behind
+The client waits for a server that is away, as `studies.storage.patient` does for a database, and counts
+heartbeats by `studies.storage.heartbeat`, since the protocol has none. An outage of the database behind
 the server is the server's to wait for: its clients only see a slow answer.
 """
 
@@ -26,14 +26,14 @@ from optuna.storages import get_storage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import run_grpc_proxy_server
 
-from objective.heartbeat import AttributeHeartbeat
-from objective.patient import LONGEST_PAUSE
-from objective.patient import Patient
-from objective.patient import repeating
-from objective.patient import SHORTEST_PAUSE
-from objective.storage_kinds import kind_of
-from objective.storage_kinds import KINDS
-from objective.storage_kinds import StorageError
+from studies.storage.heartbeat import AttributeHeartbeat
+from studies.storage.kinds import kind_of
+from studies.storage.kinds import KINDS
+from studies.storage.kinds import StorageError
+from studies.storage.patient import LONGEST_PAUSE
+from studies.storage.patient import Patient
+from studies.storage.patient import repeating
+from studies.storage.patient import SHORTEST_PAUSE
 
 
 DEFAULT_PORT = 13000  # Optuna's

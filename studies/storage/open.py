@@ -1,27 +1,9 @@
-"""Where studies are kept: an Optuna storage that survives killed workers, artifacts beside it.
-
-How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
-trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
-FAIL and queues its parameters again (:class:`RetryKilled`, which keeps CMA-ES's marks on it). That
-takes a minute, which is right for another machine behind a slow network and too long for somebody
-who killed a run and starts it again. So a trial also says which process runs it (:func:`claim`),
-and :func:`reclaim` does the same at once for processes of this machine that no longer exist.
-Storages that Optuna gives no heartbeats have ours (`objective.heartbeat`).
-
-:func:`take` writes the first heartbeat before it sets a trial running: there is no moment at which
-a worker could die and leave a running trial that nobody finds. It writes which process runs the
-trial afterwards: of several that try at the same moment only one may say so, or the winner's trial
-would be failed when a loser ends.
-"""
+"""Where studies are kept: an Optuna storage that survives killed workers, artifacts beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from collections.abc import Sequence
-import copy
-from datetime import datetime
-from datetime import timedelta
 import functools
 import itertools
 from pathlib import Path
@@ -29,47 +11,31 @@ import sqlite3
 import time
 from typing import Any
 
-import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
-from optuna.storages import RetryHeartbeatStaleTrialCallback
-from optuna.storages._heartbeat import is_heartbeat_enabled
-from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 import sqlalchemy
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
-from objective.heartbeat import AttributeHeartbeat
-from objective.heartbeat import BEAT
-from objective.heartbeat import BeatingJournal
-from objective.patient import PATIENCE
-from objective.patient import Patient
-from objective.patient import PatientStorage
-from objective.proxy import bracketed
-from objective.proxy import check_grpc
-from objective.proxy import DEFAULT_PORT
-from objective.proxy import PatientProxy
-from objective.proxy import quietly
-from objective.storage_kinds import journal_path
-from objective.storage_kinds import parse
-from objective.storage_kinds import StorageError as StorageError
-from objective.worker import WORKER
-from objective.worker import worker_is_here
-from objective.worker import worker_mark
+from studies.storage.heartbeat import BeatingJournal
+from studies.storage.kinds import journal_path
+from studies.storage.kinds import parse
+from studies.storage.kinds import StorageError as StorageError
+from studies.storage.patient import PATIENCE
+from studies.storage.patient import PatientStorage
+from studies.storage.proxy import bracketed
+from studies.storage.proxy import check_grpc
+from studies.storage.proxy import DEFAULT_PORT
+from studies.storage.proxy import PatientProxy
+from studies.storage.proxy import quietly
+from studies.storage.recovery import RetryKilled
 
 
-MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
-_KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
-
-_SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 
 
@@ -88,8 +54,8 @@ def open_storage(
     Args:
         url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for,
             ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or
-            ``grpc://HOST:PORT`` of `objective.proxy`. What each supports:
-            `objective.storage_kinds`.
+            ``grpc://HOST:PORT`` of `studies.storage.proxy`. What each supports:
+            `studies.storage.kinds`.
         must_exist: Refuse to make a new file (for commands that only read).
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
@@ -209,169 +175,6 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     except OSError as error:
         raise StorageError(f"{path} must be a writable folder, but: {error.strerror}.") from None
     return FileSystemArtifactStore(base_path=path)
-
-
-def take(
-    study: optuna.Study, waiting: FrozenTrial, fixed_params: Mapping[str, Any] | None = None
-) -> bool:
-    """Set a waiting trial running; False if another process was faster.
-
-    Args:
-        study: The study.
-        waiting: Its trial.
-        fixed_params: Parameters that the trial is to have, as `optuna.Study.enqueue_trial` notes
-            them.
-    """
-    storage = study._storage
-    trial_id = waiting._trial_id
-    try:
-        if fixed_params is not None:
-            storage.set_trial_system_attr(trial_id, "fixed_params", dict(fixed_params))
-        if is_heartbeat_enabled(storage):
-            storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
-        taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        if taken:
-            storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
-    except UpdateFinishedTrialError:
-        return False  # It is even done with it.
-    return taken
-
-
-def hurry(storage: BaseStorage) -> None:
-    """Wait no longer for a database that is away: somebody wants this process to end."""
-    backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, Patient):
-        backend.hurry()
-
-
-def abandoned(study: optuna.Study) -> dict[int, str]:
-    """The running trials that nobody runs any more: number -> how that is known.
-
-    Those of another program, which says nothing of its workers, are told by their age alone: one
-    that was made by ``study.ask`` and waits for its ``tell`` looks the same.
-    """
-    storage: Any = study._storage
-    beats = is_heartbeat_enabled(storage)
-    stale = storage._get_stale_trial_ids(study._study_id) if beats else ()
-    now = datetime.now()
-    found = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        mark = trial.system_attrs.get(WORKER) or [-1]
-        marked = mark[-1] == trial.number
-        if marked and worker_is_here(mark) is False:
-            found[trial.number] = f"its process {mark[1]} is gone"
-        elif trial._trial_id in stale:
-            found[trial.number] = "its heartbeat has stopped"
-        elif not marked and trial.datetime_start is not None:
-            age = now - trial.datetime_start
-            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
-                found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
-    return found
-
-
-def _has_heartbeat(storage: Any, trial: FrozenTrial) -> bool:
-    if isinstance(storage, AttributeHeartbeat):
-        return BEAT in trial.system_attrs
-    backend = getattr(storage, "_backend", storage)
-    with backend.scoped_session() as session:
-        return TrialHeartbeatModel.where_trial_id(trial._trial_id, session) is not None
-
-
-def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> list[int]:
-    """Fail the running trials whose process on this machine is gone, and queue them again.
-
-    Call it before ``study.optimize``. Trials of other machines are left to the heartbeat. Several
-    processes on one SQLite file should take turns: Optuna doesn't keep two of them from failing
-    the same trial there, and its parameters would be queued twice.
-
-    Args:
-        study: The study.
-        trials: Its trials, if they have just been read.
-
-    Returns:
-        The numbers of the trials.
-    """
-    storage = study._storage
-    numbers = []
-    for trial in study.get_trials(deepcopy=False) if trials is None else trials:
-        mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
-        if trial.state != TrialState.RUNNING or mark[-1] != trial.number:
-            continue
-        if worker_is_here(mark) is not False:
-            continue
-        try:
-            storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        except UpdateFinishedTrialError:  # another worker was faster
-            continue
-        retry(study, storage.get_trial(trial._trial_id))
-        numbers.append(trial.number)
-    return numbers
-
-
-class RetryKilled(RetryHeartbeatStaleTrialCallback):
-    """Queues a killed trial again, unless its parameters were tried `MAX_RETRY` times already.
-
-    Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
-    was killed before it had any has nothing to be given up for. Nor has one that was put back, by
-    Ctrl-C, say: that isn't counted. One that is known to have failed needs no other try.
-    """
-
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if is_given_up(trial) or _has_failed(trial):
-            return
-        trial = copy.deepcopy(trial)  # which Optuna alters
-        trial.system_attrs[_KILLS] = _kills(trial)
-        super().__call__(study, trial)
-
-
-def is_given_up(killed: FrozenTrial) -> bool:
-    """Whether the parameters of a killed trial were tried often enough."""
-    return _kills(killed) > MAX_RETRY
-
-
-def _has_failed(killed: FrozenTrial) -> bool:
-    return bool(killed.user_attrs.get("status", "ok") != "ok")
-
-
-def _kills(killed: FrozenTrial) -> int:
-    return int(killed.system_attrs.get(_KILLS, 0)) + bool(killed.params)
-
-
-def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The interrupted ones of a study's trials that nobody has queued again.
-
-    To fail a killed trial and to queue its parameters again are two steps on any storage, and who
-    does it may be killed in between. As long as the trial's own process lives, it is left to that.
-    """
-    again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
-    return [
-        t
-        for t in trials
-        if t.state == TrialState.FAIL
-        and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
-        and not _has_failed(t)
-        and t.number not in again
-        and not is_given_up(t)
-        and not _is_anothers(t.system_attrs[WORKER])
-    ]
-
-
-def _is_anothers(mark: Sequence[Any]) -> bool:
-    """Whether a process that lives, but not this one, has left the mark."""
-    return mark != worker_mark(mark[-1]) and bool(worker_is_here(mark))
-
-
-def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
-    """Queue again what is :func:`unqueued` of the study's trials, and return its numbers."""
-    again = unqueued(trials)
-    for trial in again:
-        retry(study, trial)
-    return [trial.number for trial in again]
-
-
-def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """See `RetryKilled`."""
-    quietly(RetryKilled)(study, trial)
 
 
 def _open_proxy(

@@ -1,0 +1,1 @@
+"""Where studies are kept, and how they survive kills, outages and full disks."""

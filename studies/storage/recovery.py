@@ -1,0 +1,327 @@
+"""Trials of processes that ended: found, told, put back, or given up.
+
+How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
+trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
+FAIL and queues its parameters again (:class:`RetryKilled`, which keeps CMA-ES's marks on it). That
+takes a minute, which is right for another machine behind a slow network and too long for somebody
+who killed a run and starts it again. So a trial also says which process runs it (:func:`claim`),
+and :func:`reclaim` does the same at once for processes of this machine that no longer exist.
+Storages that Optuna gives no heartbeats have ours (`studies.storage.heartbeat`).
+
+:func:`take` writes the first heartbeat before it sets a trial running: there is no moment at which
+a worker could die and leave a running trial that nobody finds. It writes which process runs the
+trial afterwards: of several that try at the same moment only one may say so, or the winner's trial
+would be failed when a loser ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import contextmanager
+import copy
+from datetime import datetime
+from datetime import timedelta
+import fcntl
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages import fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import is_heartbeat_enabled
+from optuna.storages._rdb.models import TrialHeartbeatModel
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective.worker import WORKER
+from objective.worker import worker_is_here
+from objective.worker import worker_mark
+from studies.storage.heartbeat import AttributeHeartbeat
+from studies.storage.heartbeat import BEAT
+from studies.storage.patient import Patient
+from studies.storage.proxy import quietly
+
+
+if TYPE_CHECKING:
+    from objective.results import Result
+    from objective.results import Results
+
+
+MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
+_KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
+
+_SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
+
+
+def take(
+    study: optuna.Study, waiting: FrozenTrial, fixed_params: Mapping[str, Any] | None = None
+) -> bool:
+    """Set a waiting trial running; False if another process was faster.
+
+    Args:
+        study: The study.
+        waiting: Its trial.
+        fixed_params: Parameters that the trial is to have, as `optuna.Study.enqueue_trial` notes
+            them.
+    """
+    storage = study._storage
+    trial_id = waiting._trial_id
+    try:
+        if fixed_params is not None:
+            storage.set_trial_system_attr(trial_id, "fixed_params", dict(fixed_params))
+        if is_heartbeat_enabled(storage):
+            storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
+        taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        if taken:
+            storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
+    except UpdateFinishedTrialError:
+        return False  # It is even done with it.
+    return taken
+
+
+def hurry(storage: BaseStorage) -> None:
+    """Wait no longer for a database that is away: somebody wants this process to end."""
+    backend = getattr(storage, "_backend", storage)
+    if isinstance(backend, Patient):
+        backend.hurry()
+
+
+def abandoned(study: optuna.Study) -> dict[int, str]:
+    """The running trials that nobody runs any more: number -> how that is known.
+
+    Those of another program, which says nothing of its workers, are told by their age alone: one
+    that was made by ``study.ask`` and waits for its ``tell`` looks the same.
+    """
+    storage: Any = study._storage
+    beats = is_heartbeat_enabled(storage)
+    stale = storage._get_stale_trial_ids(study._study_id) if beats else ()
+    now = datetime.now()
+    found = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        mark = trial.system_attrs.get(WORKER) or [-1]
+        marked = mark[-1] == trial.number
+        if marked and worker_is_here(mark) is False:
+            found[trial.number] = f"its process {mark[1]} is gone"
+        elif trial._trial_id in stale:
+            found[trial.number] = "its heartbeat has stopped"
+        elif not marked and trial.datetime_start is not None:
+            age = now - trial.datetime_start
+            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
+                found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
+    return found
+
+
+def _has_heartbeat(storage: Any, trial: FrozenTrial) -> bool:
+    if isinstance(storage, AttributeHeartbeat):
+        return BEAT in trial.system_attrs
+    backend = getattr(storage, "_backend", storage)
+    with backend.scoped_session() as session:
+        return TrialHeartbeatModel.where_trial_id(trial._trial_id, session) is not None
+
+
+def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> list[int]:
+    """Fail the running trials whose process on this machine is gone, and queue them again.
+
+    Call it before ``study.optimize``. Trials of other machines are left to the heartbeat. Several
+    processes on one SQLite file should take turns: Optuna doesn't keep two of them from failing
+    the same trial there, and its parameters would be queued twice.
+
+    Args:
+        study: The study.
+        trials: Its trials, if they have just been read.
+
+    Returns:
+        The numbers of the trials.
+    """
+    storage = study._storage
+    numbers = []
+    for trial in study.get_trials(deepcopy=False) if trials is None else trials:
+        mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
+        if trial.state != TrialState.RUNNING or mark[-1] != trial.number:
+            continue
+        if worker_is_here(mark) is not False:
+            continue
+        try:
+            storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        except UpdateFinishedTrialError:  # another worker was faster
+            continue
+        retry(study, storage.get_trial(trial._trial_id))
+        numbers.append(trial.number)
+    return numbers
+
+
+class RetryKilled(RetryHeartbeatStaleTrialCallback):
+    """Queues a killed trial again, unless its parameters were tried `MAX_RETRY` times already.
+
+    Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
+    was killed before it had any has nothing to be given up for. Nor has one that was put back, by
+    Ctrl-C, say: that isn't counted. One that is known to have failed needs no other try.
+    """
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if is_given_up(trial) or _has_failed(trial):
+            return
+        trial = copy.deepcopy(trial)  # which Optuna alters
+        trial.system_attrs[_KILLS] = _kills(trial)
+        super().__call__(study, trial)
+
+
+def is_given_up(killed: FrozenTrial) -> bool:
+    """Whether the parameters of a killed trial were tried often enough."""
+    return _kills(killed) > MAX_RETRY
+
+
+def _has_failed(killed: FrozenTrial) -> bool:
+    return bool(killed.user_attrs.get("status", "ok") != "ok")
+
+
+def _kills(killed: FrozenTrial) -> int:
+    return int(killed.system_attrs.get(_KILLS, 0)) + bool(killed.params)
+
+
+def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The interrupted ones of a study's trials that nobody has queued again.
+
+    To fail a killed trial and to queue its parameters again are two steps on any storage, and who
+    does it may be killed in between. As long as the trial's own process lives, it is left to that.
+    """
+    again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    return [
+        t
+        for t in trials
+        if t.state == TrialState.FAIL
+        and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
+        and not _has_failed(t)
+        and t.number not in again
+        and not is_given_up(t)
+        and not _is_anothers(t.system_attrs[WORKER])
+    ]
+
+
+def _is_anothers(mark: Sequence[Any]) -> bool:
+    """Whether a process that lives, but not this one, has left the mark."""
+    return mark != worker_mark(mark[-1]) and bool(worker_is_here(mark))
+
+
+def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
+    """Queue again what is :func:`unqueued` of the study's trials, and return its numbers."""
+    again = unqueued(trials)
+    for trial in again:
+        retry(study, trial)
+    return [trial.number for trial in again]
+
+
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """See `RetryKilled`."""
+    quietly(RetryKilled)(study, trial)
+
+
+def tell_kept(study: optuna.Study, results: Results, only: int | None = None) -> list[int]:
+    """Tell the results that never reached the storage, and drop those that are settled.
+
+    A trial that was given up meanwhile can't take its result any more, but the copy that waits to
+    repeat it can. If that already runs, or is done, the training was made twice, and the second
+    one counts.
+
+    Call it in turns (see `studies.storage.recovery.reclaim`), with no trial of this process unfinished.
+
+    Args:
+        study: The study.
+        results: The folder of results.
+        only: The number of a trial of this process, to tell just that one, while it runs; this
+            needs no turn.
+
+    Returns:
+        The numbers of the trials that now have their result.
+    """
+    kept = [r for r in results.of(study.study_name) if only in (None, r.trial)]
+    if not kept:
+        return []
+    told = []
+    trials = study.get_trials(deepcopy=False)
+    for result in kept:
+        if not _is_of(result, trials):
+            continue  # of another database whose artifacts are here too
+        trial = trials[result.trial]
+        if trial.state == TrialState.RUNNING:
+            if worker_is_here(result.worker) is not False and not _is_ours(result):
+                continue  # its worker is about to tell it
+            told += _tell(study, trial, result)
+        elif only is not None:
+            continue  # others may be at its copies, in their turn
+        elif trial.state == TrialState.FAIL:
+            copies = [
+                t
+                for t in trials
+                if trial.number in t.system_attrs.get("retry_history", ())
+                and t.state == TrialState.WAITING
+                and t.params == result.params
+            ]
+            if copies and take(study, copies[-1]):
+                told += _tell(study, copies[-1], result)
+        results.drop(result.study, result.trial)
+    return told
+
+
+def _is_of(result: Result, trials: list[FrozenTrial]) -> bool:
+    if result.trial >= len(trials):
+        return False
+    trial = trials[result.trial]
+    return trial.system_attrs.get(WORKER) == result.worker and trial.params == result.params
+
+
+def _is_ours(result: Result) -> bool:
+    return result.worker == worker_mark(result.trial)
+
+
+def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:
+    try:
+        for key, value in result.attributes.items():
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        if result.value is None:
+            study.tell(trial.number, state=TrialState.FAIL)
+        else:
+            study.tell(trial.number, result.value)
+    except (UpdateFinishedTrialError, ValueError):  # another process has finished it
+        return []
+    return [trial.number]
+
+
+@contextmanager
+def alone(lock_file: str | None) -> Iterator[None]:
+    """Keep other processes from claiming trials meanwhile; see `StudyLoop.lock_file`."""
+    if lock_file is None:
+        yield
+        return
+    # The system lifts it when a process ends, however that ends; also over NFS.
+    with open(lock_file, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenTrial]:
+    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere.
+
+    What had been measured by then isn't repeated, but told.
+
+    Returns:
+        The study's trials as they are now. Reading them is what a trial costs a database most, so
+        that it is done once if there was nothing to do.
+    """
+    trials = study.get_trials(deepcopy=False)
+    changed = requeue(study, trials)
+    if results is not None:
+        changed += tell_kept(study, results)
+    changed += reclaim(study, trials)
+    storage: Any = study._storage
+    if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
+        if stale := storage._get_stale_trial_ids(study._study_id):
+            fail_stale_trials(study)
+            if results is not None:  # while nobody has taken the copies that wait
+                tell_kept(study, results)
+            changed += stale
+    return study.get_trials(deepcopy=False) if changed else trials
