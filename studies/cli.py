@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from studies.errors import explain
-from studies.processes import quiet_optuna
+from studies.workers.processes import quiet_optuna
 
 
 # Command -> module and function. Only the one that is called is imported: some need SciPy.

@@ -31,10 +31,6 @@ from studies.llm import open_llm
 from studies.llm import share_embedded_model
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.processes import Event
-from studies.processes import Job
-from studies.processes import run_jobs
-from studies.processes import Tell
 from studies.spec import AgentSpec
 from studies.spec import load_testbed
 from studies.spec import memory_share
@@ -45,6 +41,10 @@ from studies.storage.open import open_storage
 from studies.study import open_code_study
 from studies.study import open_study
 from studies.study import run_study
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
+from studies.workers.processes import Tell
 
 
 Spec = StudySpec | AgentSpec

@@ -36,7 +36,7 @@ from studies.storage.recovery import take
 
 
 if TYPE_CHECKING:
-    from studies.processes import Tell
+    from studies.workers.processes import Tell
 
 
 SUFFIX = "-revalidated"

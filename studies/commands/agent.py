@@ -37,7 +37,7 @@ from studies.storage.kinds import check_sharing
 from studies.storage.open import open_artifacts
 from studies.storage.open import open_storage
 from studies.study import open_code_study
-from studies.study import share_work
+from studies.workers.share import share_work
 
 
 def agent(

@@ -26,9 +26,6 @@ from studies.commands import options
 from studies.commands.progress import Bar
 from studies.errors import Failed
 from studies.errors import Misuse
-from studies.processes import Event
-from studies.processes import Job
-from studies.processes import run_jobs
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
 from studies.revalidation import run_repetitions
@@ -37,6 +34,9 @@ from studies.revalidation import Work
 from studies.stopping import stop_by_signal
 from studies.storage.open import open_artifacts
 from studies.storage.open import open_storage
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
 
 
 def revalidate(

@@ -22,16 +22,10 @@ from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
 from studies.commands.tables import final_table
-from studies.distributed import count_workers
-from studies.distributed import LOCAL
-from studies.distributed import run_cluster
-from studies.distributed import SLURM
 from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.slurm import slurm_options
-from studies.slurm import slurm_script
 from studies.spec import StudySpec
 from studies.spec import trial_seconds
 from studies.stopping import FINISH
@@ -42,7 +36,13 @@ from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
 from studies.storage.open import open_storage
 from studies.study import run_study
-from studies.study import run_workers
+from studies.workers.cluster import count_workers
+from studies.workers.cluster import LOCAL
+from studies.workers.cluster import run_cluster
+from studies.workers.cluster import SLURM
+from studies.workers.share import run_workers
+from studies.workers.slurm import slurm_options
+from studies.workers.slurm import slurm_script
 
 
 DEFAULT_TRIALS = 20

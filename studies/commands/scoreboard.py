@@ -25,9 +25,6 @@ from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
 from studies.options import parse_seeds
-from studies.processes import Event
-from studies.processes import Job
-from studies.processes import run_jobs
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
@@ -42,6 +39,9 @@ from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import DATASETS
 from studies.scoreboard.suites import missing
 from studies.stopping import stop_by_signal
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
 
 
 PROBLEMS = (

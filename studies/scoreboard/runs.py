@@ -22,13 +22,13 @@ from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
 from studies.llm import open_llm
-from studies.processes import Tell
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.random_steps import RandomSteps
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
+from studies.workers.processes import Tell
 
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _round(value: float, digits: int = 4) -> float:
 
 
 def work(specs: Sequence[Spec], tell: Tell) -> None:
-    """Carry out runs, telling each one's `Result`: a job of `studies.processes`."""
+    """Carry out runs, telling each one's `Result`: a job of `studies.workers.processes`."""
     for spec in specs:
         tell(run(spec))
 

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from objective.worker import WORKER
-from studies import distributed
 from studies.budget import is_evaluated
+from studies.workers import cluster as distributed
 from tests.conftest import free_port
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
@@ -78,7 +78,7 @@ def supervised(pid: int) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         try:
-            if "studies.dask_worker" in " ".join(process.cmdline()):
+            if "studies.workers.dask_worker" in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:  # a training that ends just now
             continue

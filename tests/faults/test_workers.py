@@ -29,7 +29,7 @@ from studies.storage import recovery
 from studies.storage.open import claim_lock
 from studies.storage.open import open_storage
 from studies.storage.recovery import recover
-from studies.study import share_work
+from studies.workers.share import share_work
 from tests.faults.conftest import arguments
 from tests.faults.conftest import die
 from tests.faults.conftest import in_a_process_that_dies

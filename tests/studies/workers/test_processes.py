@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from studies.processes import devices
-from studies.processes import environments
+from studies.workers.processes import devices
+from studies.workers.processes import environments
 from tests.studies.conftest import Cli
 from tests.studies.conftest import TRAIN
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 from typing import TYPE_CHECKING
 
-from studies.dask_worker import RESOURCE
 from studies.errors import Misuse
+from studies.workers.dask_worker import RESOURCE
 
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """Workers on a Dask cluster: of this machine, of SLURM's jobs, or one that is there already.
 
 Dask brings workers up, notices when one is lost, and gives its task to another
-(`studies.dask_worker` is that task).
+(`studies.workers.dask_worker` is that task).
 
-The rules for lost workers are those of `studies.study.share_work`, whatever starts them. On our own
+The rules for lost workers are those of `studies.workers.share.share_work`, whatever starts them. On our own
 clusters Dask gives a task of a lost worker to another one by itself (a few times: its
 ``allowed-failures``); a task says when it starts, and a second start of the same one is a worker
 that was lost. Elsewhere we place the tasks, since Dask may put them behind one another on a worker
@@ -43,21 +43,12 @@ import optuna
 from samplers._llm.openai_chat import is_loopback
 from samplers._llm.openai_chat import PRESETS
 from studies import random_steps
-from studies.dask_worker import RESOURCE
-from studies.dask_worker import supervise
-from studies.dask_worker import Task
-from studies.dask_worker import tell_processes
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import llm_named
 from studies.llm import share_embedded_model
 from studies.loop import Watch
 from studies.methods import METHODS
-from studies.processes import environments
-from studies.processes import Event
-from studies.processes import Job
-from studies.processes import POLL_SECONDS
-from studies.slurm import slurm_cluster
 from studies.spec import load_testbed
 from studies.spec import StudySpec
 from studies.stopping import FINISH_SIGNAL
@@ -70,7 +61,16 @@ from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
 from studies.study import open_study
 from studies.study import run_study
-from studies.study import share_work
+from studies.workers.dask_worker import RESOURCE
+from studies.workers.dask_worker import supervise
+from studies.workers.dask_worker import Task
+from studies.workers.dask_worker import tell_processes
+from studies.workers.processes import environments
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import POLL_SECONDS
+from studies.workers.share import share_work
+from studies.workers.slurm import slurm_cluster
 
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run_cluster(
     Args:
         spec: The study.
         cluster: ``local``, ``slurm`` or a scheduler's address, such as ``tcp://10.0.0.1:8786``.
-        options: For SLURM, see `studies.slurm.slurm_options`.
+        options: For SLURM, see `studies.workers.slurm.slurm_options`.
         workers: How many.
         watch: Is given the study's trials whenever that may be news.
         say: Is given lines for people.
@@ -208,7 +208,7 @@ class Site:
         watch: Callable[[Sequence[Event]], None],
         replace: Callable[[Job], bool],
     ) -> None:
-        """As `studies.processes.run_jobs`, each job as a task of the cluster; all of them at once.
+        """As `studies.workers.processes.run_jobs`, each job as a task of the cluster; all of them at once.
 
         Raises:
             Failed: If the scheduler is gone.
@@ -415,7 +415,7 @@ def open_site(
 
     Args:
         cluster: ``local``, ``slurm`` or the address of a scheduler.
-        options: For SLURM, see `studies.slurm.slurm_options`.
+        options: For SLURM, see `studies.workers.slurm.slurm_options`.
         workers: How many to start.
         folder: Of the artifacts.
         say: For lines to people.
@@ -437,7 +437,7 @@ def open_site(
             memory_limit=0,  # trainings have their own
             dashboard_address="127.0.0.1:0",  # else 8787, of all interfaces
             silence_logs=logging.CRITICAL,
-            preload="studies.dask_worker",
+            preload="studies.workers.dask_worker",
         )
         with own, Client(own) as client:
             yield Site(client, marker, say, own, environments=environments(workers))

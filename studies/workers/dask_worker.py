@@ -22,11 +22,11 @@ import subprocess
 import sys
 import threading
 
-from studies.processes import Event
-from studies.processes import Job
-from studies.processes import work
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import stop_now
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import work
 
 
 # Each of our own Dask workers has one of it and each task takes one: a study's worker per machine.
@@ -112,7 +112,7 @@ def _start(
     # threads; ours has them all. A daemonic process, as they are, may not use multiprocessing.
     fd = connection.fileno()
     return subprocess.Popen(
-        [sys.executable, "-c", f"from studies.dask_worker import serve; serve({fd})"],
+        [sys.executable, "-c", f"from studies.workers.dask_worker import serve; serve({fd})"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[fd],

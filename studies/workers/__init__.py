@@ -1,0 +1,1 @@
+"""Many processes on one study: here, on a cluster, under SLURM."""
