@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.commands.options import parse_seeds
 from studies.commands.progress import Bar
 from studies.commands.progress import clock
 from studies.commands.surrogate import processor
@@ -24,7 +25,6 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
-from studies.options import parse_seeds
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board

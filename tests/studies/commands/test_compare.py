@@ -16,10 +16,10 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
-from studies.options import parse_seeds
 
 from studies.budget import Budget
 from studies.budget import is_evaluated
+from studies.commands.options import parse_seeds
 from studies.comparison import AGENT_TRIALS
 from studies.comparison import Comparison
 from studies.comparison import label
