@@ -15,6 +15,7 @@ from optuna.distributions import distribution_to_json
 import psutil
 
 from objective import Testbed
+from studies.budget import Budget
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -22,7 +23,6 @@ from studies.methods import METHODS
 
 if TYPE_CHECKING:
     from objective.surrogate.surrogate import Surrogate
-    from studies.budget import Budget
 
 
 EMBEDDED = "embedded"
