@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from objective.results import Results
     from objective.run.sandbox import Sandbox
+    from objective.testbed.rule import Rule
 
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
@@ -295,7 +296,8 @@ class Configurable(Protocol):
     @property
     def space(self) -> Mapping[str, BaseDistribution]: ...
 
-    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]: ...
+    @property
+    def rule(self) -> Rule: ...
 
 
 def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, Any]:
@@ -305,7 +307,7 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
     params = {name: suggest(trial, name, d) for name, d in testbed.space.items()}
     if isinstance(trial, optuna.Trial):
         _tag_enqueued(trial, params)
-    effective = testbed.effective(params)
+    effective = testbed.rule(params)
     changed = {name: value for name, value in effective.items() if value != params[name]}
     if changed:
         trial.set_user_attr("effective", json.dumps(changed))

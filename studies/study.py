@@ -117,7 +117,7 @@ def setup(spec: StudySpec, testbed: Testbed | Surrogate, chat: Chat | None) -> S
         seed=spec.seed,
         n_trials=spec.budget.trials,
         task="\n".join([testbed.task.rstrip(), *limits]),
-        rule=testbed.effective,
+        rule=testbed.rule,
         chat=chat,
         llm_ratio=spec.llm_ratio,
     )

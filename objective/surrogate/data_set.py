@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -45,8 +44,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.testbed.search_space import apply_rules
-from objective.testbed.search_space import Rule
+from objective.testbed.rule import Rule
 from objective.testbed.testbed import Testbed
 
 
@@ -93,8 +91,7 @@ class DataSet:
     """Evaluated trials of one testbed.
 
     Attributes:
-        space, baseline, task, rules: As in :class:`Testbed`.
-        constants: What the rules need of the testbed's constants.
+        space, baseline, task, rule: As in :class:`Testbed`.
         facts: What all studies have in common, see ``FACTS``.
         made: Machine, versions and command, in words.
         rows: The trials, by study and number.
@@ -104,8 +101,7 @@ class DataSet:
     space: dict[str, BaseDistribution]
     baseline: dict[str, Any]
     task: str
-    rules: dict[str, Rule]
-    constants: dict[str, Any]
+    rule: Rule
     facts: dict[str, Any]
     made: dict[str, str]
     rows: tuple[Row, ...]
@@ -142,21 +138,17 @@ class DataSet:
             rows += found
         if not rows:
             raise DataSetError("A data set needs evaluated trials of the testbed, but got none.")
-        factors = {factor for rule in testbed.rules.values() for factor in rule.at_least}
+        factors = {factor for names in testbed.rule.at_least.values() for factor in names}
+        used = {n: v for n, v in sorted(testbed.rule.constants.items()) if n in factors}
         return cls(
             space=dict(testbed.space),
             baseline=dict(testbed.baseline),
             task=testbed.task,
-            rules=dict(testbed.rules),
-            constants={n: testbed.constants[n] for n in sorted(factors) if n in testbed.constants},
+            rule=replace(testbed.rule, constants=used),
             facts=facts,
             made=dict(made),
             rows=tuple(rows),
         )
-
-    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the testbed runs if these are suggested; see `Testbed.effective`."""
-        return apply_rules(params, self.rules, {**self.constants, **self.baseline})
 
     def write(self, path: Path) -> None:
         """Write the compressed file."""
@@ -200,8 +192,8 @@ class DataSet:
             "task": self.task,
             "space": {n: json.loads(distribution_to_json(d)) for n, d in self.space.items()},
             "baseline": self.baseline,
-            "rules": {name: asdict(rule) for name, rule in self.rules.items()},
-            "constants": self.constants,
+            "rules": self.rule.rows(),
+            "constants": dict(self.rule.constants),
             "studies": studies,
             "columns": [*_COLUMNS, *self.space],
             "rows": [
@@ -229,11 +221,7 @@ class DataSet:
             space=space,
             baseline=document["baseline"],
             task=document["task"],
-            rules={
-                name: Rule(rule["power_of_two"], tuple(rule["at_least"]))
-                for name, rule in document["rules"].items()
-            },
-            constants=document["constants"],
+            rule=Rule.from_rows(document["rules"], document["constants"]),
             facts=document["facts"],
             made=document["made"],
             rows=tuple(rows),

@@ -75,7 +75,7 @@ class Surrogate:
 
     Attributes:
         data: The same.
-        space, baseline, task: As in :class:`Testbed`.
+        space, baseline, task, rule: As in :class:`Testbed`.
         scores: Cross-validated, a row per target and model.
         noise_sd: Standard deviation of log bits per byte between runs of one configuration, pooled
             over those of the better half that ran repeatedly; 0.0 if none did.
@@ -88,6 +88,7 @@ class Surrogate:
         self.space: dict[str, BaseDistribution] = data.space
         self.baseline: dict[str, Any] = data.baseline
         self.task = data.task
+        self.rule = data.rule
         self.scores = tuple(Score(**row) for row in data.fit["scores"])
         self.noise_sd = float(data.fit["noise_sd"])
         table = table_of(data)
@@ -138,13 +139,9 @@ class Surrogate:
                 )
         return cls(DataSet.read(path))
 
-    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the testbed runs if these are suggested; see `Testbed.effective`."""
-        return self.data.effective(params)
-
     def probabilities(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Probability of ``ok`` and of each class of failure."""
-        x = self._encode(self.effective(params))
+        x = self._encode(self.rule(params))
         return dict(zip(self._status.classes, self._status.probabilities(x[None])[0].tolist()))
 
     def __call__(
@@ -157,7 +154,7 @@ class Surrogate:
             rng: Draws the status by its probabilities and adds noise to the value. None gives
                 the most probable status and the value without noise.
         """
-        x = self._encode(self.effective(params))[None]
+        x = self._encode(self.rule(params))[None]
         classes, p = self._status.classes, self._status.probabilities(x)[0]
         # Both are drawn whatever comes of it, so that the noise of a trial is the same anywhere.
         u, noise = (0.0, 0.0) if rng is None else (rng.random(), rng.normal())
@@ -263,7 +260,7 @@ def table_of(data: DataSet) -> Table:
     index = {name: i for i, name in enumerate(dict.fromkeys(studies))}
     successes = [row for row in data.rows if row.status == "ok"]
     return Table(
-        x=np.array([encode(data.effective(row.params)) for row in data.rows]),
+        x=np.array([encode(data.rule(row.params)) for row in data.rows]),
         status=np.array([row.status for row in data.rows]),
         study=np.array([index[name] for name in studies]),
         total_seconds=np.array([row.total_seconds for row in data.rows]),

@@ -27,7 +27,7 @@ Three sources, the first that applies:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 import math
 import sys
 from typing import Any
@@ -37,6 +37,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
 from objective.testbed.source import scan
 from objective.testbed.source import TestbedError
@@ -47,43 +48,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the value that a script is run with follows from the suggested one."""
-
-    power_of_two: bool = False
-    at_least: tuple[str, ...] = ()  # factors: parameters, constants
-
-
-def apply_rules(
-    params: Mapping[str, Any], rules: Mapping[str, Rule], known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values that a script is run with if these are suggested.
-
-    Args:
-        params: What was suggested; it stays as it is.
-        rules: By name; one without a parameter changes nothing.
-        known: Values of the factors that are not among ``params``.
-    """
-    values = dict(params)
-    for name, rule in rules.items():
-        if rule.power_of_two and name in values:
-            values[name] = nearest_power_of_two(values[name])
-    known = {**known, **values}
-    for name, rule in rules.items():
-        if rule.at_least and name in values:
-            values[name] = max(values[name], math.prod(known[factor] for factor in rule.at_least))
-    return values
-
-
-def nearest_power_of_two(value: int) -> int:
-    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
-    if value <= 1:
-        return 1
-    below = 1 << (int(value).bit_length() - 1)
-    return below if value - below <= 2 * below - value else 2 * below
 
 
 Space = dict[str, BaseDistribution]
@@ -104,13 +68,12 @@ PAPER_SPACE: Space = {
     "FINAL_LR_FRAC": FloatDistribution(0.0, 0.2),
     "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
 }
-PAPER_RULES = {
-    "HEAD_DIM": Rule(power_of_two=True),
-    "DEVICE_BATCH_SIZE": Rule(power_of_two=True),
-    "TOTAL_BATCH_SIZE": Rule(power_of_two=True, at_least=("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")),
-}
+PAPER_RULE = Rule(
+    ("HEAD_DIM", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE"),
+    {"TOTAL_BATCH_SIZE": ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")},
+)
 
-# Facts about data and hardware that look like hyperparameters.
+# Constants that describe data and hardware, although they look like hyperparameters.
 _NOT_TUNABLE = {"MAX_SEQ_LEN", "TIME_BUDGET", "EVAL_TOKENS", "H100_BF16_PEAK_FLOPS", "SEED"}
 
 _NUMBER_KEYS = {"type", "low", "high", "log", "step", "power_of_two", "at_least"}
@@ -120,13 +83,13 @@ _KEYS["categorical"] = {"type", "choices"}
 
 def search_space(
     source: str, *, toml: str | None = None, constants: Mapping[str, Value] | None = None
-) -> tuple[Space, dict[str, Value], dict[str, Rule]]:
-    """Distributions, the script's own values and the rules of its tunable constants.
+) -> tuple[Space, dict[str, Value], Rule]:
+    """Distributions, the script's own values and the rule of its tunable constants.
 
     Args:
         source: Text of ``train.py``.
         toml: Text of ``search_space.toml``; None if the testbed has none.
-        constants: Of ``train.py`` and ``prepare.py``; rules may refer to them.
+        constants: Of ``train.py`` and ``prepare.py``; the rule may refer to them.
 
     Raises:
         TestbedError: If nothing is tunable, a tunable constant is missing, ambiguous or outside
@@ -136,18 +99,19 @@ def search_space(
     constants = constants or {}
     if toml is not None:
         origin = "search_space.toml"
-        space, rules = _from_toml(toml)
+        space, rule = _from_toml(toml)
     elif PAPER_SPACE.keys() & own.keys():
         origin = "the default range (a search_space.toml sets another)"
         space = {name: d for name, d in PAPER_SPACE.items() if name in own}
-        rules = {name: rule for name, rule in PAPER_RULES.items() if name in own}
         # A script whose data has no sequence length of that name gets no lower bound from it.
-        for name, rule in rules.items():
-            if not (space.keys() | constants.keys()) >= set(rule.at_least):
-                rules[name] = Rule(power_of_two=rule.power_of_two)
+        known = space.keys() | constants.keys()
+        rule = Rule(
+            tuple(name for name in PAPER_RULE.powers_of_two if name in own),
+            {n: f for n, f in PAPER_RULE.at_least.items() if n in own and known >= set(f)},
+        )
     else:
         origin = "the inferred range"
-        space, rules = _inferred(own), {}
+        space, rule = _inferred(own), Rule()
     if not space:
         raise TestbedError(
             "train.py must assign numbers to upper-case names, but none is tunable."
@@ -155,14 +119,14 @@ def search_space(
     baseline: dict[str, Value] = {}
     for name, distribution in space.items():
         baseline[name] = _baseline(name, distribution, own.get(name), origin)
-    for name, rule in rules.items():
-        for factor in rule.at_least:
+    for name, factors in rule.at_least.items():
+        for factor in factors:
             if not isinstance(baseline.get(factor, constants.get(factor)), int):
                 raise TestbedError(
                     f"{origin}: {name}.at_least must name integer parameters or constants of"
                     f" the scripts, but got {factor}."
                 )
-    return space, baseline, rules
+    return space, baseline, replace(rule, constants={**constants, **baseline})
 
 
 def _baseline(
@@ -195,14 +159,14 @@ def _baseline(
     return value
 
 
-def _from_toml(text: str) -> tuple[Space, dict[str, Rule]]:
+def _from_toml(text: str) -> tuple[Space, Rule]:
     where = "search_space.toml"
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TestbedError(f"{where} must be valid TOML, but: {error}.") from None
     space: Space = {}
-    rules = {}
+    powers_of_two, at_least = [], {}
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise TestbedError(f"{where}: {name} must be a table [{name}], but got {table!r}.")
@@ -217,18 +181,17 @@ def _from_toml(text: str) -> tuple[Space, dict[str, Rule]]:
                 f" but got {key}."
             )
         space[name] = _distribution(f"{where}: {name}", kind, table)
-        power_of_two = _typed(f"{where}: {name}", table, "power_of_two", bool, False)
-        at_least = _typed(f"{where}: {name}", table, "at_least", list, [])
-        if power_of_two:
+        if factors := _typed(f"{where}: {name}", table, "at_least", list, []):
+            at_least[name] = tuple(map(str, factors))
+        if _typed(f"{where}: {name}", table, "power_of_two", bool, False):
+            powers_of_two.append(name)
             for bound in ("low", "high"):
                 if table[bound] < 1 or table[bound] & (table[bound] - 1):
                     raise TestbedError(
                         f"{where}: {name}.{bound} must be a power of two like its values,"
                         f" but got {table[bound]}."
                     )
-        if power_of_two or at_least:
-            rules[name] = Rule(power_of_two, tuple(map(str, at_least)))
-    return space, rules
+    return space, Rule(tuple(powers_of_two), at_least)
 
 
 def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistribution:

@@ -7,15 +7,12 @@ The folder `embedded` beside this module (``train.py``, ``prepare.py``, ``search
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
-from objective.testbed.search_space import apply_rules
-from objective.testbed.search_space import Rule
+from objective.testbed.rule import Rule
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
 from objective.testbed.source import TestbedError
@@ -51,7 +48,7 @@ class Testbed:
         baseline: The script's own values of them.
         constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
             MAX_SEQ_LEN.
-        rules: How the script's values follow from the suggested ones; see :meth:`effective`.
+        rule: From suggested values to those that the script is run with.
         task: What an LLM is told of the task: ``task.md``, or a text that fits any such script.
     """
 
@@ -62,7 +59,7 @@ class Testbed:
     space: dict[str, BaseDistribution]
     baseline: dict[str, Value]
     constants: dict[str, Value]
-    rules: dict[str, Rule]
+    rule: Rule
     task: str
 
     @classmethod
@@ -79,7 +76,7 @@ class Testbed:
         source = _read(folder / "train.py")
         toml = folder / "search_space.toml"
         constants = {**_constants(folder / "prepare.py"), **_constants(folder / "train.py")}
-        space, baseline, rules = search_space(
+        space, baseline, rule = search_space(
             source, toml=_read(toml) if toml.is_file() else None, constants=constants
         )
         task = folder / "task.md"
@@ -88,7 +85,7 @@ class Testbed:
         else:
             seconds = constants.get(TIME_BUDGET)
             text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
-        return cls(folder, source, space, baseline, constants, rules, text)
+        return cls(folder, source, space, baseline, constants, rule, text)
 
     @property
     def time_budget(self) -> float | None:
@@ -114,17 +111,6 @@ class Testbed:
                 " TIME_BUDGET = 300), or limit the whole time of a trial instead, by"
                 " --wall-seconds (wall_seconds)."
             )
-
-    def effective(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the script is run with if these are suggested.
-
-        A parameter that must be a power of two becomes the nearest one (linear distance, ties
-        down); one that must be at least a product is raised to it. With the paper's table that
-        is HEAD_DIM, DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE, and TOTAL_BATCH_SIZE >=
-        DEVICE_BATCH_SIZE * MAX_SEQ_LEN. Names without a rule pass unchanged; a factor that isn't
-        among ``params`` has its value in ``train.py`` or ``prepare.py``.
-        """
-        return apply_rules(params, self.rules, {**self.constants, **self.baseline})
 
 
 def _constants(path: Path) -> dict[str, Value]:

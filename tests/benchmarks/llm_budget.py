@@ -148,7 +148,7 @@ def measure(method: str, chat: Chat, testbed: Testbed, n: int) -> Iterator[Turn]
     arguments: dict[str, Any] = {
         "chat": counting,
         "task": testbed.task,
-        "rule": testbed.effective,
+        "rule": testbed.rule,
         "seed": 0,
     }
     sampler: optuna.samplers.BaseSampler

@@ -85,7 +85,7 @@ def make_study(testbed: Testbed, seed: int, n_trials: int = 40) -> optuna.Study:
     study.enqueue_trial(testbed.baseline)
     for _ in range(n_trials):
         trial = study.ask(testbed.space)
-        values = testbed.effective(trial.params)
+        values = testbed.rule(trial.params)
         failed = out_of_memory(values)
         value = truth(values) * math.exp(NOISE * rng.normal())
         total = 2.0 if failed else 6.0 + values["DEPTH"] / 4
@@ -141,7 +141,7 @@ def test_no_configuration_is_predicted_from_itself_in_another_study() -> None:
 def test_it_predicts_configurations_that_it_has_not_seen(
     surrogate: Surrogate, testbed: Testbed, fresh: list[dict[str, Any]]
 ) -> None:
-    verdicts = [(testbed.effective(params), surrogate(params)) for params in fresh]
+    verdicts = [(testbed.rule(params), surrogate(params)) for params in fresh]
     right = [out_of_memory(values) == (found.status == "oom") for values, found in verdicts]
     assert np.mean(right) > 0.95
     errors = [
@@ -213,8 +213,8 @@ def test_a_failure_is_charged_the_time_that_its_class_takes(surrogate: Surrogate
 
 def test_the_testbeds_rule_holds(surrogate: Surrogate, testbed: Testbed) -> None:
     params = {**testbed.baseline, "BATCH": 47, "TOTAL": 16}
-    assert surrogate.effective(params) == testbed.effective(params)
-    assert surrogate.effective(params) == {**params, "BATCH": 32, "TOTAL": 64}
+    assert surrogate.rule(params) == testbed.rule(params)
+    assert surrogate.rule(params) == {**params, "BATCH": 32, "TOTAL": 64}
     assert surrogate(params) == surrogate({**params, "BATCH": 32, "TOTAL": 64})
 
 

@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
-from objective.testbed.search_space import Rule
+from objective.testbed.rule import Rule
 from objective.testbed.search_space import search_space
 from objective.testbed.source import TestbedError
 from tests.objective.conftest import AUTORESEARCH_TRAIN
@@ -34,25 +34,26 @@ PAPER: dict[str, tuple[BaseDistribution, object]] = {
 
 
 def test_an_autoresearch_script_has_the_fourteen_rows_of_the_paper() -> None:
-    space, baseline, rules = search_space(AUTORESEARCH_TRAIN, constants={"MAX_SEQ_LEN": 2048})
+    space, baseline, rule = search_space(AUTORESEARCH_TRAIN, constants={"MAX_SEQ_LEN": 2048})
     assert list(space.items()) == [(name, row[0]) for name, row in PAPER.items()]
     assert list(baseline.items()) == [(name, row[1]) for name, row in PAPER.items()]
-    assert rules == {
-        "HEAD_DIM": Rule(power_of_two=True),
-        "DEVICE_BATCH_SIZE": Rule(power_of_two=True),
-        "TOTAL_BATCH_SIZE": Rule(True, ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")),
-    }
+    assert rule == Rule(
+        ("HEAD_DIM", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE"),
+        {"TOTAL_BATCH_SIZE": ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")},
+        {"MAX_SEQ_LEN": 2048, **baseline},
+    )
 
 
 def test_a_script_with_some_of_the_papers_names_has_those_rows() -> None:
-    space, _, rules = search_space("MATRIX_LR = 0.04\nTOTAL_BATCH_SIZE = 2**17\nOTHER = 3\n")
+    space, _, rule = search_space("MATRIX_LR = 0.04\nTOTAL_BATCH_SIZE = 2**17\nOTHER = 3\n")
     assert list(space) == ["TOTAL_BATCH_SIZE", "MATRIX_LR"]
-    assert rules == {"TOTAL_BATCH_SIZE": Rule(power_of_two=True)}, "no sequence length, no bound"
+    assert rule.powers_of_two == ("TOTAL_BATCH_SIZE",)
+    assert rule.at_least == {}, "no sequence length, no bound"
 
 
 def test_without_known_names_ranges_are_inferred_from_the_values() -> None:
     source = "LAYERS = 8\nLR = 0.1\nTINY = 0.001\nUSE = True\nNAME = 'x'\nZERO = 0\nSEED = 3\n"
-    space, baseline, rules = search_space(source + "def f(x):\n    B, T = x\n    B = 2\n")
+    space, baseline, rule = search_space(source + "def f(x):\n    B, T = x\n    B = 2\n")
     assert space == {
         "LAYERS": IntDistribution(2, 32),
         "LR": FloatDistribution(0.01, 1.0),
@@ -60,7 +61,7 @@ def test_without_known_names_ranges_are_inferred_from_the_values() -> None:
         "USE": CategoricalDistribution([False, True]),
     }
     assert baseline == {"LAYERS": 8, "LR": 0.1, "TINY": 0.001, "USE": True}
-    assert rules == {}
+    assert rule == Rule(constants=baseline)
     with pytest.raises(
         TestbedError, match="LR must be assigned once.* lines 2, 8; a search_space"
     ):
@@ -91,7 +92,7 @@ def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
         step = 2
     """
     source = "WIDTH = 4\nDEPTH = 8\nOTHER = 1\nKIND = True\nMATRIX_LR = 5.0\n"
-    space, baseline, rules = search_space(source, toml=toml, constants={"SEQ": 2})
+    space, baseline, rule = search_space(source, toml=toml, constants={"SEQ": 2})
     assert list(space.items()) == [
         ("OTHER", FloatDistribution(0, 1, step=0.25)),
         ("DEPTH", IntDistribution(2, 64, log=True)),
@@ -99,7 +100,7 @@ def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
         ("WIDTH", IntDistribution(2, 8, step=2)),
     ]
     assert baseline == {"OTHER": 1.0, "DEPTH": 8, "KIND": True, "WIDTH": 4}
-    assert rules == {"DEPTH": Rule(True, ("WIDTH", "SEQ"))}
+    assert rule == Rule(("DEPTH",), {"DEPTH": ("WIDTH", "SEQ")}, {"SEQ": 2, **baseline})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_the_embedded_testbed_has_the_papers_parameters() -> None:
         paper = PAPER[name][0]
         assert type(distribution) is type(paper)
         assert getattr(distribution, "log", None) == getattr(paper, "log", None), name
-    assert testbed.effective(testbed.baseline) == testbed.baseline
+    assert testbed.rule(testbed.baseline) == testbed.baseline
     assert "val_bpb" in testbed.task
 
 
@@ -49,15 +49,15 @@ def test_the_rule_makes_powers_of_two_and_whole_batches(
 ) -> None:
     testbed = Testbed.load(autoresearch)
     given = {**testbed.baseline, **params}
-    assert testbed.effective(given) == {**given, **changed}
+    assert testbed.rule(given) == {**given, **changed}
     assert given == {**testbed.baseline, **params}, "the argument stays as it was"
 
 
 def test_the_rule_accepts_a_part_of_the_parameters(autoresearch: Path) -> None:
     testbed = Testbed.load(autoresearch)
     # DEVICE_BATCH_SIZE is the script's own, 128.
-    assert testbed.effective({"TOTAL_BATCH_SIZE": 65_536}) == {"TOTAL_BATCH_SIZE": 262_144}
-    assert testbed.effective({}) == {}
+    assert testbed.rule({"TOTAL_BATCH_SIZE": 65_536}) == {"TOTAL_BATCH_SIZE": 262_144}
+    assert testbed.rule({}) == {}
 
 
 def test_a_task_of_the_testbeds_own_is_used(testbed_folder: Callable[..., Path]) -> None:

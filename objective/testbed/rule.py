@@ -1,0 +1,72 @@
+"""The objective's own rule: from suggested values to the ones that a script is run with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+import math
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A function from suggested to effective values, as the samplers' ``rule`` argument takes it.
+
+    Names without a rule pass unchanged, and names that were not suggested are not added. With the
+    paper's table HEAD_DIM, DEVICE_BATCH_SIZE and TOTAL_BATCH_SIZE are powers of two, and
+    TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * MAX_SEQ_LEN.
+
+    Attributes:
+        powers_of_two: Integer parameters that become the nearest power of two (linear distance,
+            ties down).
+        at_least: Integer parameters that are then raised to the product of others, if it is
+            larger: names of parameters or of constants.
+        constants: Values of the factors that are not among the suggested parameters.
+    """
+
+    powers_of_two: tuple[str, ...] = ()
+    at_least: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The effective values of these suggested ones, which stay as they are."""
+        values = dict(params)
+        for name in self.powers_of_two:
+            if name in values:
+                values[name] = nearest_power_of_two(values[name])
+        known = {**self.constants, **values}
+        for name, factors in self.at_least.items():
+            if name in values:
+                values[name] = max(values[name], math.prod(known[factor] for factor in factors))
+        return values
+
+    @classmethod
+    def from_rows(
+        cls, rows: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any]
+    ) -> Rule:
+        """A rule from ``power_of_two`` and ``at_least`` of each parameter, both optional."""
+        return cls(
+            tuple(name for name, row in rows.items() if row.get("power_of_two")),
+            {name: tuple(row["at_least"]) for name, row in rows.items() if row.get("at_least")},
+            constants,
+        )
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """``power_of_two`` and ``at_least`` of each parameter, as JSON can hold them."""
+        names = dict.fromkeys((*self.powers_of_two, *self.at_least))
+        return {
+            name: {
+                "power_of_two": name in self.powers_of_two,
+                "at_least": list(self.at_least.get(name, ())),
+            }
+            for name in names
+        }
+
+
+def nearest_power_of_two(value: int) -> int:
+    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
+    if value <= 1:
+        return 1
+    below = 1 << (int(value).bit_length() - 1)
+    return below if value - below <= 2 * below - value else 2 * below
