@@ -93,16 +93,17 @@ class ArtifactError(RunError):
 
 
 class TrainScriptObjective:
-    """Trains with the suggested constants and returns the validation loss in bits per byte.
+    """Trains with the suggested constants and returns the value of the testbed's metric.
 
     ::
 
         study = optuna.create_study()
         study.optimize(TrainScriptObjective(train_seconds=10), n_trials=20)
 
-    Every trial gets the user attributes ``status``, ``reason``, ``val_bpb``, ``training_seconds``,
-    ``total_seconds``, ``peak_memory_mb``, ``tokens_m``, ``steps``, ``params_m`` and ``effective``,
-    each where there is something to say; ``val_bpb`` only if it was measured.
+    Every trial gets the user attributes ``status``, ``reason``, the metric by its name (such as
+    ``val_bpb``), ``training_seconds``, ``total_seconds``, ``peak_memory_mb``, ``tokens_m``,
+    ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric only
+    if it was measured.
 
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
@@ -189,12 +190,13 @@ class TrainScriptObjective:
             result = run_script(
                 folder,
                 limits=self.limits,
+                metric=self.testbed.metric,
                 on_progress=reporter,
                 environment=self._environment,
                 log=folder.with_name("train.log"),
                 sandbox=self._sandbox,
             )
-            attributes = _attributes(result)
+            attributes = _attributes(result, self.testbed.metric.name)
             if self._sandbox is not None:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
@@ -218,7 +220,7 @@ class TrainScriptObjective:
 
     def _score(self, result: RunResult) -> float | None:
         try:
-            return score(result.status, result.reason, result.val_bpb, self.failure_value)
+            return score(result.status, result.reason, result.value, self.failure_value)
         except TrialFailed:
             return None
 
@@ -314,15 +316,15 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
     return effective
 
 
-def score(status: str, reason: str, val_bpb: float | None, failure_value: float | None) -> float:
+def score(status: str, reason: str, value: float | None, failure_value: float | None) -> float:
     """What a trial is worth: its value if it is ok, else the failure value.
 
     Raises:
         TrialFailed: If it failed and there is no failure value.
     """
     if status == "ok":
-        assert val_bpb is not None
-        return val_bpb
+        assert value is not None
+        return value
     if failure_value is None:
         raise TrialFailed(status, reason)
     return failure_value
@@ -401,11 +403,11 @@ def _is_of_one_thread(trial: optuna.Trial) -> bool:
     return engine is not None and isinstance(engine.pool, SingletonThreadPool)
 
 
-def _attributes(result: RunResult) -> dict[str, Any]:
-    """The attributes of DESIGN.md's table. A pruned trial has no status: it isn't a failure."""
+def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
+    """The user attributes that describe a run. A pruned trial has no status: it isn't a failure."""
     reason = result.reason
     if result.mismatch:
-        reason = reason or f"printed val_bpb {result.printed_bpb}, measured {result.val_bpb}"
+        reason = reason or f"printed {metric} {result.printed}, measured {result.value}"
     attributes: dict[str, Any] = {
         "training_seconds": round(result.charged_seconds, 3),
         "total_seconds": round(result.seconds, 3),
@@ -415,7 +417,7 @@ def _attributes(result: RunResult) -> dict[str, Any]:
     if reason:
         attributes["reason"] = reason
     if result.status == "ok":
-        attributes["val_bpb"] = result.val_bpb
+        attributes[metric] = result.value
     for name, key in _SUMMARY_ATTRIBUTES.items():
         if math.isfinite(value := result.summary.get(key, math.nan)):
             attributes[name] = int(value) if value.is_integer() else value

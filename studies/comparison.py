@@ -210,7 +210,7 @@ def standing(state: str, error: str, budget: Budget, trials: Sequence[FrozenTria
         sum(map(is_evaluated, trials)),
         sum(map(is_ok, trials)),
         budget.trials_left(trials),
-        None if best is None else float(best.user_attrs["val_bpb"]),
+        None if best is None else best.value,
         round(budget.spent(trials), 3),
     )
 

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -25,9 +26,7 @@ LLM_SOURCES = ("llm", "llm-error", "llm-duplicate")
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """The measured trial with the lowest value; a failure value is no measurement."""
-    return min(
-        filter(is_ok, trials), key=lambda t: (t.user_attrs["val_bpb"], t.number), default=None
-    )
+    return min(filter(is_ok, trials), key=lambda t: (t.value, t.number), default=None)
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -62,7 +61,8 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     return "done" if not limited or budget.is_used_up(trials) else "stopped"
 
 
-def trial_facts(trial: FrozenTrial | None) -> dict[str, Any] | None:
+def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None:
+    """What stands for a trial in JSON; its value under the metric's name, None if it failed."""
     if trial is None:
         return None
     attrs = trial.user_attrs
@@ -70,7 +70,7 @@ def trial_facts(trial: FrozenTrial | None) -> dict[str, Any] | None:
     return {
         "trial": trial.number,
         "status": attrs.get("status"),
-        "val_bpb": attrs.get("val_bpb"),
+        metric: trial.value if is_ok(trial) else None,
         "source": attrs.get("source"),
         "params": {**trial.params, **effective},
     }
@@ -86,6 +86,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
+    metric = Metric.of(study).name
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(
@@ -103,14 +104,15 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": study.study_name,
         **study.user_attrs,
+        "metric": metric,
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
         "ok": len(evaluated) - sum(failures.values()),
         "failed": sum(failures.values()),
         "failures": dict(failures),
-        "best": trial_facts(best_trial(trials)),
-        "baseline": trial_facts(baseline_trial(trials)),
+        "best": trial_facts(best_trial(trials), metric),
+        "baseline": trial_facts(baseline_trial(trials), metric),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

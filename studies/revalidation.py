@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.run.sandbox import require_sandbox
+from objective.testbed.metric import Metric
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
@@ -87,7 +88,7 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
             storage=storage, study_name=name, direction="minimize", load_if_exists=True
         )
         if "revalidates" not in again.user_attrs:
-            again.set_metric_names(["val_bpb"])
+            Metric.of(original).name_in(again)
             again.set_user_attr("revalidates_trial", best.number)
             again.set_user_attr("revalidates", work.study)
         recover(again)
@@ -176,12 +177,12 @@ def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[st
     """A study's best value beside the values of its repetitions."""
     best = best_trial(optuna.load_study(study_name=name, storage=storage).trials)
     trials = optuna.load_study(study_name=name + SUFFIX, storage=storage).trials
-    values = [t.user_attrs["val_bpb"] for t in trials if is_ok(t)]
+    values = [t.value for t in trials if is_ok(t) and t.value is not None]
     assert best is not None
     return {
         "study": name,
         "trial": best.number,
-        "best": best.user_attrs["val_bpb"],
+        "best": best.value,
         "values": values,
         "mean": statistics.fmean(values) if values else None,
         "sd": statistics.stdev(values) if len(values) > 1 else None,

@@ -52,12 +52,11 @@ def open_study(
     study = optuna.create_study(
         storage=storage,
         study_name=spec.name,
-        direction="minimize",
+        direction=testbed.metric.direction,
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    if study.metric_names is None:
-        study.set_metric_names(["val_bpb"])
+    testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
     note_facts(study, spec.facts(testbed), spec.budget)
     return study
@@ -207,13 +206,12 @@ def open_code_study(
         study = optuna.create_study(
             storage=storage,
             study_name=spec.name,
-            direction="minimize",
+            direction=testbed.metric.direction,
             load_if_exists=True,
             # Optuna's default ends what is worse than the median; here all get the same time.
             pruner=optuna.pruners.NopPruner(),
         )
-        if study.metric_names is None:
-            study.set_metric_names(["val_bpb"])
+        testbed.metric.name_in(study)
     stored = study.user_attrs
     option = "--study" if spec.comparison is None else "--name"
     if study.get_trials(deepcopy=False) and "method" not in stored:

@@ -49,8 +49,8 @@ class _MemoryLimited(optunahub.benchmarks.BaseProblem):
 
     @property
     def directions(self) -> list[StudyDirection]:
-        """Bits per byte are minimized."""
-        return [StudyDirection.MINIMIZE]
+        """That of the testbed's metric."""
+        return [StudyDirection[self._testbed.metric.direction.upper()]]
 
     @property
     def baseline(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Problem(_MemoryLimited):
     def evaluate(self, params: dict[str, Any]) -> float:
         """The value of a configuration, without noise."""
         result = self._surrogate(params)
-        return score(result.status, "predicted", result.val_bpb, self._failure_value)
+        return score(result.status, "predicted", result.value, self._failure_value)
 
     def evaluate_constraints(self, params: dict[str, Any]) -> dict[str, float]:
         """The constraint of a configuration; noise does not change it."""

@@ -7,20 +7,20 @@ nothing of the project, and nothing but the standard library before the limits h
   (Linux: ``PR_SET_CHILD_SUBREAPER``) and, when the training ends or the runner's end of the
   *lifeline* pipe closes (by intent, or because the runner died, be it of ``kill -9``), kills all
   that is left. A byte on the lifeline asks the training to end: SIGTERM.
-* Its child becomes the training, in a process group of its own. ``prepare.evaluate_bpb`` is
-  wrapped, so that what the evaluator returned goes to the runner by the *metric* pipe: that
+* Its child becomes the training, in a process group of its own. The evaluator, a function
+  of ``prepare.py``, is wrapped, so that what the evaluator returned goes to the runner by the *metric* pipe: that
   counts, whatever the script prints. Each message bears a *nonce*, which the runner wrote to the
   lifeline before anything else and which is neither in the arguments nor in the environment, so
   that a script that finds the pipe and writes to it is not believed.
 
 What this doesn't cover: script and evaluator share one process. Code that reads the wrapper's
 variables out of the interpreter can learn the nonce, and code that changes what the evaluator
-calls (torch itself, say) changes its result. studies/code_agent/gate.py refuses the ordinary ways to do
+calls (torch itself, say) changes its result. studies/code_agent/validator.py refuses the ordinary ways to do
 either, by their names; a determined author can spell them otherwise. The evaluator of the
 embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
 
-Options: ``lifeline`` and ``metric`` (file descriptors), ``train_seconds`` and ``memory_mb`` (null:
-as they are).
+Options: ``lifeline`` and ``metric`` (file descriptors), ``evaluator`` (name of the function),
+``train_seconds`` and ``memory_mb`` (null: as they are).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != watcher:  # it died before we asked to die with it
             os._exit(1)
-        _train(metric, nonce, options["train_seconds"], options["memory_mb"])
+        _train(metric, nonce, options)
     else:
         os.close(metric)
         try:
@@ -146,16 +146,16 @@ def _kill_orphans() -> None:
 # The training -----------------------------------------------------------------------------------
 
 
-def _train(metric: int, nonce: str, train_seconds: float | None, memory_mb: int | None) -> None:
+def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
     folder = os.getcwd()
     sys.path[0] = folder
     sys.argv = ["train.py"]
     os.set_inheritable(metric, False)
     try:
-        if memory_mb is not None:
-            _limit_memory(memory_mb)
+        if options["memory_mb"] is not None:
+            _limit_memory(options["memory_mb"])
         if os.path.exists("prepare.py"):
-            _set_up_prepare(metric, nonce, train_seconds)
+            _set_up_prepare(metric, nonce, options["evaluator"], options["train_seconds"])
         runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
@@ -182,26 +182,26 @@ def _limit_memory(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _set_up_prepare(metric: int, nonce: str, train_seconds: float | None) -> None:
+def _set_up_prepare(metric: int, nonce: str, evaluator: str, train_seconds: float | None) -> None:
     """Set the time budget before train.py imports it, and listen to the evaluator."""
     prepare: Any = importlib.import_module("prepare")
     if train_seconds is not None:
         # An int where it is one: scripts may print or count with it.
         whole = float(train_seconds).is_integer()
         prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
-    if hasattr(prepare, "evaluate_bpb"):
-        prepare.evaluate_bpb = _reporting(prepare.evaluate_bpb, metric, nonce)
+    if hasattr(prepare, evaluator):
+        setattr(prepare, evaluator, _reporting(getattr(prepare, evaluator), metric, nonce))
         _report(metric, {"nonce": nonce, "evaluator": True})
 
 
 def _reporting(evaluate: Callable[..., Any], metric: int, nonce: str) -> Callable[..., Any]:
     @functools.wraps(evaluate)
-    def evaluate_bpb(*args: Any, **kwargs: Any) -> Any:
+    def reporting(*args: Any, **kwargs: Any) -> Any:
         value = evaluate(*args, **kwargs)
-        _report(metric, {"nonce": nonce, "val_bpb": float(value)})
+        _report(metric, {"nonce": nonce, "value": float(value)})
         return value
 
-    return evaluate_bpb
+    return reporting
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a script printed and used, and what that makes of its run: a status, a reason, a value."""
+"""From the output of a script and its use of resources to the status, reason and value of a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import math
 from pathlib import Path
 import re
 import signal
+
+from objective.testbed.metric import Metric
 
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
@@ -63,9 +65,9 @@ class RunResult:
     Attributes:
         status: See the module's table.
         reason: One line of at most 200 characters; empty if ok.
-        val_bpb: Bits per byte, what the evaluator returned, or what was printed if the testbed
-            has no ``prepare.evaluate_bpb``; None if neither. May be NaN.
-        printed_bpb: What was printed.
+        value: Of the metric: what the evaluator returned, or what was printed if the testbed has
+            no evaluator; None if neither. May be NaN.
+        printed: The printed value.
         mismatch: Both are there and differ by more than the rounding of the printed one.
         summary: Numbers of the ``key: value`` lines after the last ``---``.
         seconds: From start to end.
@@ -75,8 +77,8 @@ class RunResult:
 
     status: str
     reason: str
-    val_bpb: float | None
-    printed_bpb: float | None
+    value: float | None
+    printed: float | None
     mismatch: bool
     summary: dict[str, float]
     seconds: float
@@ -98,11 +100,12 @@ def one_line(text: str, limit: int = 200) -> str:
 
 @dataclass
 class Output:
-    """What the script printed and its evaluator returned, understood as it comes."""
+    """Parses what the script prints and what its evaluator returns, as it comes."""
 
+    metric: Metric
     on_progress: Callable[[float, float], bool] | None
     summary: dict[str, float] = field(default_factory=dict)
-    decimals: int = 0  # of the printed val_bpb
+    decimals: int = 0  # of the printed metric
     measured: float | None = None
     has_evaluator: bool = False
     pruned: bool = False
@@ -111,6 +114,11 @@ class Output:
     _in_summary: bool = False
     _rest: bytes = b""
     _metric_rest: bytes = b""
+
+    @property
+    def printed(self) -> float | None:
+        """The printed value of the metric."""
+        return self.summary.get(self.metric.name)
 
     def feed(self, data: bytes) -> None:
         *lines, self._rest = _LINE_END.split(self._rest + data)
@@ -127,8 +135,8 @@ class Output:
                 if message.get("nonce") != nonce:
                     continue  # not of the wrapper's
                 self.has_evaluator |= bool(message.get("evaluator"))
-                if "val_bpb" in message:
-                    self.measured = float(message["val_bpb"])
+                if "value" in message:
+                    self.measured = float(message["value"])
             except (ValueError, TypeError, AttributeError):
                 continue
 
@@ -142,7 +150,7 @@ class Output:
         elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
             key, number = match.groups()
             self.summary[key] = float(number)
-            if key == "val_bpb":
+            if key == self.metric.name:
                 self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
         elif match := _PROGRESS.search(line):
             share, self.loss = float(match[1]), float(match[2])
@@ -171,13 +179,15 @@ def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tupl
         return "pruned", ""
     if returncode != 0:
         return _classify_failure(output, returncode, limits)
-    value = output.measured if output.has_evaluator else output.summary.get("val_bpb")
-    if value is None and "val_bpb" in output.summary:
-        return "no-metric", "val_bpb was printed, but prepare.evaluate_bpb did not return"
+    metric = output.metric
+    value = output.measured if output.has_evaluator else output.printed
+    if value is None and output.printed is not None:
+        reason = f"{metric.name} was printed, but prepare.{metric.evaluator} did not return"
+        return "no-metric", reason
     if value is None:
-        return "no-metric", "ended without a `val_bpb:` line after a `---` line"
+        return "no-metric", f"ended without a `{metric.name}:` line after a `---` line"
     if not math.isfinite(value):
-        return "nan", f"val_bpb is {value}"
+        return "nan", f"{metric.name} is {value}"
     return "ok", ""
 
 

@@ -45,6 +45,8 @@ from objective.run.outcome import differ
 from objective.run.outcome import one_line
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ def run_script(
     folder: Path,
     *,
     limits: Limits,
+    metric: Metric = METRIC,
     on_progress: Callable[[float, float], bool] | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
@@ -110,6 +113,7 @@ def run_script(
     Args:
         folder: Working directory of the script, with ``train.py`` and what it imports.
         limits: See :class:`Limits`.
+        metric: The value to look for in the output.
         on_progress: Called with the share of the time budget (percent) and the loss of each
             progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
         environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
@@ -124,12 +128,12 @@ def run_script(
         KeyboardInterrupt: After the run was killed.
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
-    output = Output(on_progress)
+    output = Output(metric, on_progress)
     start = time.monotonic()
     stop = ""
     with (
         _Log(log, limits.log_bytes) as file,
-        _Process(folder, limits, environment, sandbox) as process,
+        _Process(folder, limits, metric.evaluator, environment, sandbox) as process,
     ):
 
         def handle(channel: str, data: bytes) -> None:
@@ -167,13 +171,13 @@ def run_script(
     if "No space left on device" in reason:
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
             raise RunError(f"The disk of {folder} is full.")
-    printed = output.summary.get("val_bpb")
+    printed = output.printed
     measured = output.measured if output.has_evaluator else printed
     return RunResult(
         status=status,
         reason=one_line(reason),
-        val_bpb=measured,
-        printed_bpb=printed,
+        value=measured,
+        printed=printed,
         mismatch=output.has_evaluator and differ(measured, printed, output.decimals),
         summary=output.summary,
         seconds=seconds,
@@ -205,6 +209,7 @@ class _Process:
         self,
         folder: Path,
         limits: Limits,
+        evaluator: str,
         environment: Mapping[str, str] | None,
         sandbox: Sandbox | None,
     ) -> None:
@@ -218,6 +223,7 @@ class _Process:
         options = {
             "lifeline": lifeline,
             "metric": metric_end,
+            "evaluator": evaluator,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
         }

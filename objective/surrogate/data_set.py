@@ -13,14 +13,15 @@ text)::
       "rules": {"TOTAL_BATCH_SIZE": {"power_of_two": true, "at_least": [...]}, ...},
       "constants": {"MAX_SEQ_LEN": 128},
       "studies": [["tpe-seed0", "tpe", 0], ...],
+      "metric": {"name": "val_bpb", ...},
       "columns": ["study", "number", "status", "val_bpb", "training_seconds", "total_seconds",
                   "DEPTH", ...],
       "rows": [[0, 0, "ok", 1.9, 5.01, 7.4, 4, ...], ...],
       "fit": ...
     }
 
-``study`` of a row is an index of ``studies`` (name, method, seed). ``val_bpb`` is null if the trial
-failed. Parameters are as they were suggested: the rule has not been applied. ``fit`` is what
+``study`` of a row is an index of ``studies`` (name, method, seed). The metric is null if the trial
+failed, and ``val_bpb`` where the file doesn't name one. Parameters are as they were suggested: the rule has not been applied. ``fit`` is what
 :mod:`objective.surrogate.surrogate` learned from the rows.
 """
 
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -44,6 +46,8 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
 from objective.testbed.testbed import Testbed
 
@@ -52,7 +56,7 @@ from objective.testbed.testbed import Testbed
 FACTS = ("testbed_hash", "train_seconds", "memory_limit_mb")
 
 _FORMAT = 1
-_COLUMNS = ("study", "number", "status", "val_bpb", "training_seconds", "total_seconds")
+_COLUMNS = ("study", "number", "status", "value", "training_seconds", "total_seconds")
 
 
 class DataSetError(ValueError):
@@ -70,7 +74,7 @@ class Row:
         number: The trial's number.
         params: As suggested.
         status: ``ok`` or the class of the failure.
-        val_bpb: Bits per byte; None if it failed.
+        value: Of the metric; None if it failed.
         training_seconds: Charged to the budget: training if ok, else the whole run.
         total_seconds: Of the whole run.
     """
@@ -81,7 +85,7 @@ class Row:
     number: int
     params: dict[str, Any]
     status: str
-    val_bpb: float | None
+    value: float | None
     training_seconds: float
     total_seconds: float
 
@@ -91,7 +95,7 @@ class DataSet:
     """Evaluated trials of one testbed.
 
     Attributes:
-        space, baseline, task, rule: As in :class:`Testbed`.
+        space, baseline, task, rule, metric: As in :class:`Testbed`.
         facts: What all studies have in common, see ``FACTS``.
         made: Machine, versions and command, in words.
         rows: The trials, by study and number.
@@ -106,6 +110,7 @@ class DataSet:
     made: dict[str, str]
     rows: tuple[Row, ...]
     fit: dict[str, Any] = field(default_factory=dict)
+    metric: Metric = METRIC
 
     @classmethod
     def collect(
@@ -148,6 +153,7 @@ class DataSet:
             facts=facts,
             made=dict(made),
             rows=tuple(rows),
+            metric=testbed.metric,
         )
 
     def write(self, path: Path) -> None:
@@ -195,7 +201,8 @@ class DataSet:
             "rules": self.rule.rows(),
             "constants": dict(self.rule.constants),
             "studies": studies,
-            "columns": [*_COLUMNS, *self.space],
+            "metric": asdict(self.metric),
+            "columns": [c if c != "value" else self.metric.name for c in _COLUMNS] + [*self.space],
             "rows": [
                 [
                     index[row.study, row.method, row.seed],
@@ -212,7 +219,7 @@ class DataSet:
         space = {n: json_to_distribution(json.dumps(d)) for n, d in document["space"].items()}
         rows = []
         for values in document["rows"]:
-            stored = dict(zip(document["columns"], values))
+            stored = dict(zip((*_COLUMNS, *space), values))
             name, method, seed = document["studies"][stored["study"]]
             measured = {column: stored[column] for column in _COLUMNS[1:]}
             params = {name: stored[name] for name in space}
@@ -226,6 +233,7 @@ class DataSet:
             made=document["made"],
             rows=tuple(rows),
             fit=document["fit"],
+            metric=Metric(**document["metric"]) if "metric" in document else METRIC,
         )
 
     def with_fit(self, fit: Mapping[str, Any]) -> DataSet:
@@ -239,7 +247,8 @@ def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterabl
             continue
         attrs = trial.user_attrs
         ok = attrs["status"] == "ok"
-        if ok and not 0 < attrs["val_bpb"] < math.inf:
+        value = trial.value if ok else None
+        if value is not None and not 0 < value < math.inf:
             continue
         total = float(attrs.get("total_seconds", 0.0))
         yield Row(
@@ -249,7 +258,7 @@ def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterabl
             number=trial.number,
             params={name: trial.params[name] for name in space},
             status=attrs["status"],
-            val_bpb=float(attrs["val_bpb"]) if ok else None,
+            value=value,
             training_seconds=float(attrs.get("training_seconds", 0.0)) if ok else total,
             total_seconds=total,
         )

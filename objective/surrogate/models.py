@@ -83,7 +83,7 @@ class Table:
         status: (n,), strings.
         study: (n,), an index for each study.
         total_seconds: (n,).
-        bpb: (n_ok,).
+        values: (n_ok,).
         seconds: (n_ok, 2), of training and in total.
     """
 
@@ -91,7 +91,7 @@ class Table:
     status: np.ndarray
     study: np.ndarray
     total_seconds: np.ndarray
-    bpb: np.ndarray
+    values: np.ndarray
     seconds: np.ndarray
 
     @property
@@ -204,7 +204,7 @@ def learn(table: Table, seed: int) -> dict[str, Any]:
         seed: Decides which successes length scales are learned from, if there are many.
     """
     ok = table.ok
-    x, study, y = table.x[ok], table.study[ok], np.log(table.bpb)
+    x, study, y = table.x[ok], table.study[ok], np.log(table.values)
     scores = _score_regression("value", VALUE_MODELS, x, y, study, seed)
     value = VALUE_MODELS[_chosen(scores)].learn(x, y, seed)
     seconds = []

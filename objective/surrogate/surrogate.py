@@ -1,9 +1,9 @@
 """A testbed in a millisecond: a model of its stored trials, and an objective that asks it.
 
-What is predicted from a configuration's effective values (after the testbed's rule):
+Predictions from a configuration's effective values (after the testbed's rule):
 
 ======== ==========================================================================================
-value    log bits per byte of the successes: a Gaussian process, or quadratic ridge regression
+value    log of the metric of the successes: a Gaussian process, or quadratic ridge regression
 status   ``ok`` and the classes of failure: logistic regression, linear or quadratic
 seconds  log seconds of the successes, of training and in total: quadratic ridge regression. A
          failure takes the median of its class
@@ -52,17 +52,17 @@ SHIPPED = Path(__file__).parent / "data" / "embedded.json.xz"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the testbed would have said.
+    """The predicted result of a training.
 
     Attributes:
         status: ``ok`` or the class of a failure.
-        val_bpb: Bits per byte; None if it failed.
+        value: Of the metric; None if it failed.
         training_seconds: Charged to the budget: training if ok, else the whole run.
         total_seconds: Of the whole run.
     """
 
     status: str
-    val_bpb: float | None
+    value: float | None
     training_seconds: float
     total_seconds: float
 
@@ -75,7 +75,7 @@ class Surrogate:
 
     Attributes:
         data: The same.
-        space, baseline, task, rule: As in :class:`Testbed`.
+        space, baseline, task, rule, metric: As in :class:`Testbed`.
         scores: Cross-validated, a row per target and model.
         noise_sd: Standard deviation of log bits per byte between runs of one configuration, pooled
             over those of the better half that ran repeatedly; 0.0 if none did.
@@ -89,12 +89,13 @@ class Surrogate:
         self.baseline: dict[str, Any] = data.baseline
         self.task = data.task
         self.rule = data.rule
+        self.metric = data.metric
         self.scores = tuple(Score(**row) for row in data.fit["scores"])
         self.noise_sd = float(data.fit["noise_sd"])
         table = table_of(data)
         self._encode = _Encoder(data.space)
         self._value = VALUE_MODELS[data.fit["value"]["model"]](
-            table.x[table.ok], np.log(table.bpb), data.fit["value"]
+            table.x[table.ok], np.log(table.values), data.fit["value"]
         )
         self._seconds = [
             QuadraticRidge(table.x[table.ok], np.log(seconds), fit)
@@ -175,9 +176,9 @@ class SurrogateObjective:
 
         study.optimize(SurrogateObjective(), n_trials=300)
 
-    Every trial gets the user attributes ``status``, ``reason``, ``val_bpb``, ``training_seconds``,
-    ``total_seconds`` and ``effective`` that a training gives it, each where there is something to
-    say. The same trial number has the same noise in every run with the same ``train_seed``.
+    Every trial gets the user attributes ``status``, ``reason``, the metric by its name,
+    ``training_seconds``, ``total_seconds`` and ``effective`` that a training gives it, each where
+    there is something to say. The same trial number has the same noise in every run with the same ``train_seed``.
 
     Args:
         surrogate: The model, its file, or None for the project's own.
@@ -221,11 +222,11 @@ class SurrogateObjective:
             "total_seconds": result.total_seconds,
             "status": result.status,
             **({"reason": reason} if reason else {}),
-            **({"val_bpb": result.val_bpb} if result.status == "ok" else {}),
+            **({self.testbed.metric.name: result.value} if result.status == "ok" else {}),
         }
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
-        return score(result.status, reason, result.val_bpb, self.failure_value)
+        return score(result.status, reason, result.value, self.failure_value)
 
 
 class _Encoder:
@@ -264,7 +265,7 @@ def table_of(data: DataSet) -> Table:
         status=np.array([row.status for row in data.rows]),
         study=np.array([index[name] for name in studies]),
         total_seconds=np.array([row.total_seconds for row in data.rows]),
-        bpb=np.array([row.val_bpb for row in successes], dtype=float),
+        values=np.array([row.value for row in successes], dtype=float),
         seconds=np.maximum(
             [(row.training_seconds, row.total_seconds) for row in successes], _MIN_SECONDS
         ),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
@@ -30,10 +32,10 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 TIME_BUDGET = "TIME_BUDGET"  # the constant that says how many seconds a script trains
 
 _DEFAULT_TASK = """\
-A Python script trains a language model for a fixed time{time} and then measures its validation
-loss in bits per byte (val_bpb). Lower is better. The upper-case constants of the script may be
-changed; its data, tokenizer and evaluation may not. A configuration that needs more memory than
-there is, diverges, or trains too few steps fails or scores badly.
+A Python script trains a language model for a fixed time{time} and then validates it. The result
+is {metric}: {metric.better} is better. The upper-case constants of the script may be changed; its
+data, tokenizer and evaluation may not. A configuration that needs more memory than there is,
+diverges, or trains too few steps fails or scores badly.
 """
 
 
@@ -49,7 +51,8 @@ class Testbed:
         constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
             MAX_SEQ_LEN.
         rule: From suggested values to those that the script is run with.
-        task: What an LLM is told of the task: ``task.md``, or a text that fits any such script.
+        task: Description for a language model: ``task.md``, or a text that fits any such script.
+        metric: The value that the script is judged by.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
@@ -61,6 +64,7 @@ class Testbed:
     constants: dict[str, Value]
     rule: Rule
     task: str
+    metric: Metric = METRIC
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Testbed:
@@ -84,8 +88,10 @@ class Testbed:
             text = _read(task)
         else:
             seconds = constants.get(TIME_BUDGET)
-            text = _DEFAULT_TASK.format(time=f" of {seconds} seconds" if seconds else "")
-        return cls(folder, source, space, baseline, constants, rule, text)
+            text = _DEFAULT_TASK.format(
+                time=f" of {seconds} seconds" if seconds else "", metric=METRIC
+            )
+        return cls(folder, source, space, baseline, constants, rule, text, METRIC)
 
     @property
     def time_budget(self) -> float | None:

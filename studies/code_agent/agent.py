@@ -5,7 +5,7 @@ would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
 2. A prompt is made of the stored trials (`studies.code_agent.prompt`), the model's edit is applied to
-   the best script so far and looked at by the gate (`studies.code_agent.edit_blocks`, `studies.code_agent.gate`). A
+   the best script so far and checked by the validator (`studies.code_agent.edit_blocks`, `studies.code_agent.validator`). A
    reply that won't do goes back to the model once, with the reason (and, if there was no block in
    it, with the offer to change one constant instead: `studies.code_agent.constant_choice`). If the next
    won't do either, the proposal is a trial of status ``rejected``, which cost no training.
@@ -60,17 +60,15 @@ from samplers._llm.record import record
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_agent.constant_choice import apply_choice
+from studies.code_agent.constant_choice import candidate_values
+from studies.code_agent.constant_choice import Candidates
 from studies.code_agent.constant_choice import choice_schema
 from studies.code_agent.constant_choice import describe_choice
-from studies.code_agent.constant_choice import Menu
-from studies.code_agent.constant_choice import menu
 from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
-from studies.code_agent.gate import check_source
-from studies.code_agent.gate import GateError
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
@@ -84,6 +82,8 @@ from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.code_agent.validator import check_source
+from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
 from studies.loop import evaluate
 from studies.loop import Watch
@@ -116,7 +116,7 @@ TEMPERATURE = 0.7
 # once; but blocks are asked for again now and then, since a study may go on with another model.
 _FUTILE = 3
 _ASK_AGAIN = 10  # proposals
-_FORM = "form"  # user attribute of a proposal
+_REPLY_FORMAT = "form"  # user attribute of a proposal: one of the next two
 _BLOCKS, _CHOICE = "blocks", "choice"
 POLL_SECONDS = 0.5
 _DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -217,7 +217,7 @@ class CodeAgent:
         return None
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
-        history = read_history(trials, self._spec.min_gain)
+        history = read_history(trials, self._spec.min_gain, self._testbed.metric)
         if history.best is None:
             reasons = {t.user_attrs.get("reason", "?") for t in trials if is_baseline(t)}
             raise Failed(
@@ -231,7 +231,7 @@ class CodeAgent:
 
         Args:
             trials: The study's.
-            choice: What may be chosen instead of writing blocks.
+            choice: Text that offers a choice instead of writing blocks.
         """
         reply_tokens = self._reply_tokens()
         if choice:
@@ -269,15 +269,15 @@ class CodeAgent:
             seed += 1009 * os.getpid()
         exchanges: list[Exchange] = []
         source = reason = ""
-        offered: Menu = {}
+        candidates: Candidates = {}
         if _writes_no_blocks(history):
-            offered = self._menu(parent, seed, trials)
-        messages = self.prompt(trials, describe_choice(parent, offered) if offered else "")
+            candidates = self._candidates(parent, seed, trials)
+        messages = self.prompt(trials, describe_choice(parent, candidates) if candidates else "")
         for attempt in range(2):
-            completion = self._ask(messages, seed + attempt, offered)
+            completion = self._ask(messages, seed + attempt, candidates)
             text = completion.text
-            is_choice = bool(offered) and text.lstrip().startswith("{")
-            attributes[_FORM] = _CHOICE if is_choice else _BLOCKS
+            is_choice = bool(candidates) and text.lstrip().startswith("{")
+            attributes[_REPLY_FORMAT] = _CHOICE if is_choice else _BLOCKS
             try:
                 if is_choice:
                     description, source = apply_choice(parent, text)
@@ -286,15 +286,15 @@ class CodeAgent:
                     attributes["description"] = describe(text)
                     source = self._edited(parent, text)
                 attributes["fingerprint"] = self._check(source, trials)
-            except (EditError, GateError) as error:
+            except (EditError, ValidationError) as error:
                 source, reason = "", str(error)
                 exchanges.append(Exchange(messages, completion, problem=reason))
                 if isinstance(error, NoBlocks):
                     # It didn't get the format, and is asked for less: to change one constant.
-                    offered = self._menu(parent, seed, trials)
-                how = "Reply again, in the same form."
-                if offered:
-                    how = describe_choice(parent, offered)
+                    candidates = self._candidates(parent, seed, trials)
+                how = "Reply again, in the same format."
+                if candidates:
+                    how = describe_choice(parent, candidates)
                 messages = self._retry(messages, text, f"{reason}\n{how}")
                 continue
             exchanges.append(Exchange(messages, completion))
@@ -313,7 +313,7 @@ class CodeAgent:
                 return
             try:
                 self._check(source, trials)
-            except GateError as error:
+            except ValidationError as error:
                 self._reject(attributes, str(error), exchanges)
                 return
             self._enqueue(attributes)
@@ -324,12 +324,12 @@ class CodeAgent:
         ]
         self._record(waiting[-1], exchanges)
 
-    def _ask(self, messages: list[Message], seed: int, offered: Menu) -> Completion:
+    def _ask(self, messages: list[Message], seed: int, candidates: Candidates) -> Completion:
         try:
             return self._chat.complete(
                 messages,
-                schema=choice_schema(offered) if offered else None,
-                max_tokens=CHOICE_TOKENS if offered else self._reply_tokens(),
+                schema=choice_schema(candidates) if candidates else None,
+                max_tokens=CHOICE_TOKENS if candidates else self._reply_tokens(),
                 temperature=TEMPERATURE,
                 seed=seed % 2**31,
             )
@@ -364,21 +364,26 @@ class CodeAgent:
             return parse_whole_file(reply)
         return apply_edits(parent, parse_edits(reply))
 
-    def _menu(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Menu:
+    def _candidates(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Candidates:
         def is_usable(source: str) -> bool:
             try:
                 self._check(source, trials)
-            except GateError:
+            except ValidationError:
                 return False
             return True
 
-        return menu(parent, seed, is_usable)
+        return candidate_values(parent, seed, is_usable)
 
     def _check(self, source: str, trials: Sequence[FrozenTrial]) -> str:
         earlier = {
             str(t.user_attrs["fingerprint"]) for t in trials if "fingerprint" in t.user_attrs
         }
-        return check_source(source, baseline=self._testbed.source, earlier=earlier)
+        return check_source(
+            source,
+            baseline=self._testbed.source,
+            earlier=earlier,
+            evaluator=self._testbed.metric.evaluator,
+        )
 
     def _changed_constants(self, source: str) -> dict[str, Any]:
         baseline = read_constants(self._testbed.source)
@@ -489,8 +494,8 @@ class CodeAgent:
 
 
 def _writes_no_blocks(history: CodeHistory) -> bool:
-    forms = [step.trial.user_attrs.get(_FORM) for step in history.proposals]
-    return forms[-_FUTILE:] == [_CHOICE] * _FUTILE and len(forms) % _ASK_AGAIN != 0
+    formats = [step.trial.user_attrs.get(_REPLY_FORMAT) for step in history.proposals]
+    return formats[-_FUTILE:] == [_CHOICE] * _FUTILE and len(formats) % _ASK_AGAIN != 0
 
 
 def describe(reply: str) -> str:

@@ -23,7 +23,7 @@ from studies.code_agent.edit_blocks import EditError
 
 
 # Values to choose from, by the name of their constant.
-Menu = Mapping[str, Sequence["int | float"]]
+Candidates = Mapping[str, Sequence["int | float"]]
 
 _N_OFFERED = 4
 _FACTORS = (0.5, 0.8, 1.25, 2.0)
@@ -40,25 +40,25 @@ def numeric_constants(source: str) -> dict[str, int | float]:
     }
 
 
-def menu(source: str, seed: int, is_usable: Callable[[str], bool]) -> Menu:
-    """Some of the script's numbers, drawn by the seed, with values to choose from.
+def candidate_values(source: str, seed: int, is_usable: Callable[[str], bool]) -> Candidates:
+    """Some of the script's numbers, drawn by the seed, with candidate values.
 
     Zero is not offered: it has no multiples.
 
     Args:
         source: The script.
         seed: Decides which numbers.
-        is_usable: Whether a script may be proposed; of what is offered, each may.
+        is_usable: Whether a script may be proposed. Each candidate value makes one that may.
     """
     numbers = {name: value for name, value in numeric_constants(source).items() if value}
-    offered: dict[str, Sequence[int | float]] = {}
+    candidates: dict[str, Sequence[int | float]] = {}
     for name in random.Random(seed).sample(sorted(numbers), len(numbers)):
         values = [v for v in _others(numbers[name]) if _allows(source, name, v, is_usable)]
         if values:
-            offered[name] = values
-        if len(offered) == _N_OFFERED:
+            candidates[name] = values
+        if len(candidates) == _N_OFFERED:
             break
-    return offered
+    return candidates
 
 
 def _allows(source: str, name: str, value: int | float, is_usable: Callable[[str], bool]) -> bool:
@@ -78,10 +78,10 @@ def _others(value: int | float) -> list[int | float]:
     return list(dict.fromkeys(n for f in factors if (n := round(f * value)) not in (0, value)))
 
 
-def choice_schema(offered: Menu) -> dict[str, Any]:
-    """JSON schema of a reply that takes one of the offered values."""
+def choice_schema(candidates: Candidates) -> dict[str, Any]:
+    """JSON schema of a reply that takes one of the candidate values."""
     branches = []
-    for name, values in offered.items():
+    for name, values in candidates.items():
         properties = {
             "name": {"const": name},
             "value": {"enum": list(values)},
@@ -98,12 +98,12 @@ def choice_schema(offered: Menu) -> dict[str, Any]:
     return {"anyOf": branches}
 
 
-def describe_choice(source: str, offered: Menu) -> str:
-    """How to reply, and what to choose from."""
+def describe_choice(source: str, candidates: Candidates) -> str:
+    """The instruction to reply with a choice, and the candidates."""
     now = numeric_constants(source)
     lines = [
         f"{name} = {now[name]}: {' or '.join(map(str, values))}"
-        for name, values in offered.items()
+        for name, values in candidates.items()
     ]
     return (
         "Reply with one JSON object instead: name (one of the names below), value (one of those"

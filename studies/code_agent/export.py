@@ -27,7 +27,7 @@ _KARPATHY = {"baseline": "keep", KEPT: "keep", "reverted": "discard"}
 
 
 def write_results(history: CodeHistory, path: Path) -> None:
-    """Write results.tsv: commit (here the script's hash), val_bpb, memory_gb, status, description.
+    """Write results.tsv: commit (here the script's hash), metric, memory_gb, status, description.
 
     As in karpathy/autoresearch, a failure has the value 0.000000 and status ``crash``.
     """
@@ -35,7 +35,7 @@ def write_results(history: CodeHistory, path: Path) -> None:
         table = csv.writer(
             file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None
         )
-        table.writerow(("commit", "val_bpb", "memory_gb", "status", "description"))
+        table.writerow(("commit", history.metric.name, "memory_gb", "status", "description"))
         for step in history.steps:
             attrs = step.trial.user_attrs
             table.writerow(
@@ -67,7 +67,7 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
         change = diff(
             sources.load(old.user_attrs["source_sha256"]), sources.load(attrs["source_sha256"])
         )
-        value = f"trial {new.number}: val_bpb {attrs['val_bpb']:.6f}"
+        value = f"trial {new.number}: {history.metric.name} {new.value:.6f}"
         text = [attrs.get("description", ""), "", value, "", *change, ""]
         path.write_text("\n".join(text), encoding="utf-8")
         paths.append(path)
@@ -75,7 +75,7 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
 
 
 def agent_facts(history: CodeHistory) -> dict[str, Any]:
-    """What came of a code study, as plain numbers.
+    """A code study as plain numbers.
 
     ``proposals`` = ``rejected`` + ``applied``; of the applied, ``measured`` ran to a value and
     ``kept`` improved by more than ``min_gain``.
@@ -85,6 +85,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
     rejected = outcomes["rejected"]
     tokens = ("llm_prompt_tokens", "llm_cached_tokens", "llm_completion_tokens", "llm_seconds")
     return {
+        "metric": history.metric.name,
         "baseline": _baseline(history),
         "noise": history.noise,
         "min_gain": history.min_gain,
@@ -97,13 +98,14 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
         "kept": outcomes[KEPT],
         "outcomes": dict(outcomes),
         "llm": {key[4:]: sum(s.trial.user_attrs.get(key, 0) for s in proposals) for key in tokens},
-        "trials": [_trial_facts(step) for step in history.steps],
+        "trials": [_trial_facts(step, history.metric.name) for step in history.steps],
     }
 
 
 def agent_table(facts: dict[str, Any]) -> Group:
     """The facts for people: a row a trial, then the counts."""
-    table = Table("", "from", "change", "lines", "outcome", "val_bpb", "why", box=SIMPLE_HEAD)
+    metric = facts["metric"]
+    table = Table("", "from", "change", "lines", "outcome", metric, "why", box=SIMPLE_HEAD)
     for row in facts["trials"]:
         added, removed = row["lines_added"], row["lines_removed"]
         table.add_row(
@@ -112,7 +114,7 @@ def agent_table(facts: dict[str, Any]) -> Group:
             Text(row["description"]),
             "" if added is None else f"+{added} -{removed}",
             Text(row["outcome"], style="bold" if row["outcome"] == KEPT else ""),
-            "" if row["val_bpb"] is None else f"{row['val_bpb']:.4f}",
+            "" if row[metric] is None else f"{row[metric]:.4f}",
             Text(row["reason"]),
         )
     noise = (
@@ -124,7 +126,7 @@ def agent_table(facts: dict[str, Any]) -> Group:
         f" value, {facts['kept']} improved by more than {facts['min_gain']:.4f} and were kept",
     ]
     if baseline is not None:
-        lines.append(f"val_bpb {baseline:.4f} (unedited{noise}) -> {best:.4f}")
+        lines.append(f"{metric} {baseline:.4f} (unedited{noise}) -> {best:.4f}")
     llm = facts["llm"]
     if facts["proposals"]:
         cached = f" ({llm['cached_tokens']} cached)" if llm["cached_tokens"] else ""
@@ -140,7 +142,7 @@ def _baseline(history: CodeHistory) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _trial_facts(step: Step) -> dict[str, Any]:
+def _trial_facts(step: Step, metric: str) -> dict[str, Any]:
     attrs = step.trial.user_attrs
     return {
         "trial": first_number(step.trial),
@@ -149,7 +151,7 @@ def _trial_facts(step: Step) -> dict[str, Any]:
         "lines_added": attrs.get("lines_added"),
         "lines_removed": attrs.get("lines_removed"),
         "outcome": step.outcome,
-        "val_bpb": step.value,
+        metric: step.value,
         "reason": attrs.get("reason", ""),
         "isolation": attrs.get("isolation"),
         "seconds": attrs.get("total_seconds"),

@@ -15,6 +15,8 @@ import statistics
 
 from optuna.trial import FrozenTrial
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 
@@ -45,8 +47,8 @@ class Step:
 
     @property
     def value(self) -> float | None:
-        """What was measured; None for a failure."""
-        return self.trial.user_attrs.get("val_bpb") if is_ok(self.trial) else None
+        """The measured value; None for a failure."""
+        return self.trial.value if is_ok(self.trial) else None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class CodeHistory:
         best_value: Its value (the mean of the baselines for a baseline).
         noise: Standard deviation of the baselines' values; None with fewer than two.
         min_gain: A change must lower the value by more than this to be kept.
+        metric: Names the values.
     """
 
     steps: tuple[Step, ...]
@@ -68,6 +71,7 @@ class CodeHistory:
     best_value: float | None
     noise: float | None
     min_gain: float
+    metric: Metric = METRIC
 
     @property
     def proposals(self) -> list[Step]:
@@ -95,17 +99,20 @@ def first_number(trial: FrozenTrial) -> int:
     return int(trial.system_attrs.get("failed_trial", trial.number))
 
 
-def read_history(trials: Sequence[FrozenTrial], min_gain: float | None = None) -> CodeHistory:
-    """What the trials of a code study amount to.
+def read_history(
+    trials: Sequence[FrozenTrial], min_gain: float | None = None, metric: Metric = METRIC
+) -> CodeHistory:
+    """The history that the trials of a code study amount to.
 
     Args:
         trials: All of them, in any state.
         min_gain: See :class:`CodeHistory`; None makes it two standard deviations of the baselines
             (0 if there is only one).
+        metric: Names the values.
     """
     finished = sorted(filter(is_evaluated, trials), key=_end)
     baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
-    values = [t.user_attrs["val_bpb"] for t in baselines]
+    values = [t.value for t in baselines if t.value is not None]
     noise = statistics.stdev(values) if len(values) > 1 else None
     if min_gain is None:
         min_gain = GAIN_IN_SD * (noise or 0.0)
@@ -119,13 +126,13 @@ def read_history(trials: Sequence[FrozenTrial], min_gain: float | None = None) -
             continue
         if not is_ok(trial):
             outcome = _status(trial)
-        elif before is not None and trial.user_attrs["val_bpb"] < before - min_gain:
-            outcome, best, best_value = KEPT, trial, trial.user_attrs["val_bpb"]
+        elif before is not None and trial.value is not None and trial.value < before - min_gain:
+            outcome, best, best_value = KEPT, trial, trial.value
         else:
             outcome = REVERTED
         steps.append(Step(trial, outcome, before))
     pending = tuple(t for t in trials if not t.state.is_finished() and not is_baseline(t))
-    return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain)
+    return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain, metric)
 
 
 def _end(trial: FrozenTrial) -> tuple[object, int]:

@@ -106,7 +106,13 @@ def build_prompt(
     assert history.best is not None
     source = sources.load(history.best.user_attrs["source_sha256"])
     budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
-    system = "code_agent_system_whole.md" if whole_files else "code_agent_system.md"
+    metric = history.metric
+    system = fill(
+        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.md").read_text(),
+        metric=metric.name,
+        better=metric.better,
+        evaluator=metric.evaluator,
+    )
 
     def messages(shown: str, detail: Detail, extent: str = "") -> list[Message]:
         noise = ""
@@ -121,12 +127,14 @@ def build_prompt(
             extent=extent,
             source=fenced(shown),
             history=format_history(history, sources, tail, detail),
+            metric=metric.name,
+            better=metric.better,
             best=f"{history.best_value:.4f}",
             noise=noise,
-            form="the whole file" if whole_files else "SEARCH / REPLACE blocks",
+            reply_format="the whole file" if whole_files else "SEARCH / REPLACE blocks",
         )
         return [
-            {"role": "system", "content": (_PROMPTS / system).read_text().strip()},
+            {"role": "system", "content": system.strip()},
             {"role": "user", "content": user.strip()},
         ]
 
@@ -163,17 +171,20 @@ def format_history(history: CodeHistory, sources: Sources, tail: Tail, detail: D
     start = window_start(len(steps), window)
     lines = [f"{start} older ones are left out."] if start else []
     for step in steps[start:]:
-        lines += _format_step(step, sources, tail, detail)
+        lines += _format_step(step, history.metric.name, sources, tail, detail)
     return "\n".join([*lines, *pending])
 
 
-def _format_step(step: Step, sources: Sources, tail: Tail, detail: Detail) -> Iterator[str]:
+def _format_step(
+    step: Step, metric: str, sources: Sources, tail: Tail, detail: Detail
+) -> Iterator[str]:
     attrs = step.trial.user_attrs
     parent = f" (from #{attrs['parent']})" if "parent" in attrs else ""
     what = clean(str(attrs.get("description", "")))
     if step.value is not None:
         verdict = (
-            f"{step.outcome.upper()}, val_bpb {step.value:.4f}, best before {step.best_before:.4f}"
+            f"{step.outcome.upper()}, {metric} {step.value:.4f},"
+            f" best before {step.best_before:.4f}"
         )
     else:
         verdict = f"{step.outcome.upper()}: {clean(str(attrs.get('reason', '')))}"

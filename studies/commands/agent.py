@@ -14,6 +14,7 @@ import typer
 
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
+from objective.testbed.metric import Metric
 from studies import random_steps
 from studies.budget import Budget
 from studies.code_agent.agent import run_agent
@@ -67,7 +68,7 @@ def agent(
         float | None,
         typer.Option(
             min=0,
-            help="A change is kept if it lowers val_bpb by more than this. [default: two standard "
+            help="A change is kept if it improves the value by more than this. [default: two standard "
             "deviations of the baselines]",
         ),
     ] = None,
@@ -103,7 +104,7 @@ def agent(
 ) -> None:
     """Let a language model edit the training script.
 
-    Each change is run in a sandbox, kept if it improves val_bpb by more than the noise, and
+    Each change is run in a sandbox, kept if it improves the value by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
     if llm == random_steps.LLM:
@@ -152,7 +153,7 @@ def _say_isolation(unsafe: bool) -> None:
 def _run(spec: AgentSpec, script: Testbed, workers: int) -> None:
     stop_by_signal()
     budget = Budget(spec.trials, None, spec.train_seconds)
-    with Progress(budget, workers=workers, uses_llm=True) as progress:
+    with Progress(budget, script.metric.name, workers=workers, uses_llm=True) as progress:
         try:
             if workers == 1:
                 work(spec, progress.update)
@@ -174,7 +175,7 @@ def _tell(
     spec: AgentSpec, script: Testbed, export: Path | None, patches: Path | None, as_json: bool
 ) -> None:
     study = optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage))
-    history = read_history(study.get_trials(deepcopy=False), spec.min_gain)
+    history = read_history(study.get_trials(deepcopy=False), spec.min_gain, Metric.of(study))
     facts = agent_facts(history)
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -154,7 +154,7 @@ def _play(spec: StudySpec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int
         value = 2.0 + random.Random(trial.number).random()
         for key, attr in {
             "status": "ok",
-            "val_bpb": value,
+            testbed.metric.name: value,
             "training_seconds": spec.budget.train_seconds,
         }.items():
             trial.set_user_attr(key, attr)

@@ -26,6 +26,7 @@ from rich.progress import Progress
 import typer
 
 from objective import Testbed
+from objective.testbed.metric import METRIC
 from objective.testbed.search_space import PAPER_SPACE
 from studies.commands import options
 from studies.errors import Failed
@@ -138,8 +139,7 @@ def _open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optu
             f"study {study.study_name!r} of --storage is no import, and trials of other programs"
             " don't belong among its own; choose another --storage or a --prefix"
         )
-    if study.metric_names is None:
-        study.set_metric_names(["val_bpb"])
+    METRIC.name_in(study)
     facts = {
         "imported_from": file,
         "method": method,
@@ -199,7 +199,7 @@ def _frozen(
     if trial.reason:
         attrs["reason"] = trial.reason
     if trial.val_bpb is not None:
-        attrs["val_bpb"] = trial.val_bpb
+        attrs[METRIC.name] = trial.val_bpb
     frozen = create_trial(
         state=TrialState.COMPLETE,
         value=FAILURE_VALUE if trial.val_bpb is None else trial.val_bpb,

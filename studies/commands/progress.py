@@ -85,12 +85,16 @@ class Progress(Bar):
 
     Args:
         budget: For the estimate of the time that is left.
+        metric: Name of the values.
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
     """
 
-    def __init__(self, budget: Budget, *, workers: int = 1, uses_llm: bool = False) -> None:
+    def __init__(
+        self, budget: Budget, metric: str, *, workers: int = 1, uses_llm: bool = False
+    ) -> None:
         self._budget = budget
+        self._metric = metric
         self._workers = workers
         self._uses_llm = uses_llm
         self._shown: set[int] | None = None
@@ -107,7 +111,7 @@ class Progress(Bar):
         for trial in done:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
-                self.console.print(f"{describe(trial)}  |  {summary}")
+                self.console.print(f"{describe(trial, self._metric)}  |  {summary}")
         left = self._budget.trials_left(trials)
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
@@ -124,7 +128,7 @@ class Progress(Bar):
         if self._uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
         best = best_trial(trials)
-        parts.append(f"best {best.user_attrs['val_bpb']:.4f}" if best else "best -")
+        parts.append(f"best {best.value:.4f}" if best else "best -")
         if self._budget.training_seconds is not None:
             spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.training_seconds:.0f} s")
@@ -139,9 +143,11 @@ class WorkerLog:
 
     Args:
         study: Name of the study.
+        metric: Name of its values.
     """
 
-    def __init__(self, study: str) -> None:
+    def __init__(self, study: str, metric: str) -> None:
+        self._metric = metric
         self._name = f"{socket.gethostname()} process {os.getpid()}"
         self._own = worker_mark(0)[:-1]  # without the trial's number
         self._shown: set[int] = set()
@@ -155,14 +161,14 @@ class WorkerLog:
             if trial.number in self._shown or not own or not is_evaluated(trial):
                 continue
             self._shown.add(trial.number)
-            self._say(f"{describe(trial)}  |  {done} of the study are done")
+            self._say(f"{describe(trial, self._metric)}  |  {done} of the study are done")
 
     def end(self, trials: Sequence[FrozenTrial]) -> None:
         """Write what there is to say when the worker ends."""
         self.update(trials)
         done = sum(map(is_evaluated, trials))
         best = best_trial(trials)
-        value = f", best {best.user_attrs['val_bpb']:.4f}" if best else ""
+        value = f", best {best.value:.4f}" if best else ""
         self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
 
     def _say(self, line: str) -> None:
@@ -257,12 +263,12 @@ def describe_run(name: str, run: Standing) -> str:
     return f"{name:<24} done      best {best}  {run.evaluated} trials, {failed} failed"
 
 
-def describe(trial: FrozenTrial) -> str:
+def describe(trial: FrozenTrial, metric: str) -> str:
     """One finished trial in one line."""
     attrs = trial.user_attrs
     name = f"trial {trial.number:>3}  {attrs.get('source', ''):<9}"
     if is_ok(trial):
-        return f"{name} ok        val_bpb {attrs['val_bpb']:.4f}  {charge(trial):5.1f} s"
+        return f"{name} ok        {metric} {trial.value:.4f}  {charge(trial):5.1f} s"
     status = str(attrs.get("status", trial.state.name.lower()))
     return f"{name} {status:<9} {str(attrs.get('reason', ''))[:60]}"
 

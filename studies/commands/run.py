@@ -241,7 +241,8 @@ def _dry_run(
 
 
 def _progress(spec: StudySpec, workers: int) -> Progress:
-    return Progress(spec.budget, workers=workers, uses_llm=METHODS[spec.method].uses_llm)
+    metric = Testbed.load(spec.testbed).metric.name
+    return Progress(spec.budget, metric, workers=workers, uses_llm=METHODS[spec.method].uses_llm)
 
 
 def _run(spec: StudySpec, workers: int) -> optuna.Study:
@@ -272,7 +273,7 @@ def _work(spec: StudySpec) -> optuna.Study:
             f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
             " its own process only; choose sqlite:///FILE"
         )
-    log = WorkerLog(spec.name)
+    log = WorkerLog(spec.name, Testbed.load(spec.testbed).metric.name)
     open_storage(spec.storage, wait=_WAIT_SECONDS)  # many may come at once
     study = run_study(spec, log.update)
     log.end(study.get_trials(deepcopy=False))

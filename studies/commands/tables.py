@@ -16,13 +16,13 @@ from studies.facts import RUN_ERROR
 
 def final_table(facts: dict[str, Any]) -> Group:
     """What came of one study: best and baseline side by side, then the counts."""
-    best, baseline = facts["best"] or {}, facts["baseline"] or {}
+    best, baseline, metric = facts["best"] or {}, facts["baseline"] or {}, facts["metric"]
     params = Table("", "baseline", "best", box=SIMPLE_HEAD)
     params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
     params.add_row(
-        "val_bpb",
-        _cell(baseline.get("val_bpb")) if baseline.get("val_bpb") else baseline.get("status", "-"),
-        Text(_cell(best.get("val_bpb")), style="bold"),
+        metric,
+        _cell(baseline.get(metric)) if baseline.get(metric) else baseline.get("status", "-"),
+        Text(_cell(best.get(metric)), style="bold"),
         end_section=True,
     )
     # A testbed's baseline may have failed before it was asked for any value.
@@ -102,8 +102,8 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
             facts["study"],
             facts["state"],
             ", ".join(f"{n} {what}" for what, n in counts.items() if n),
-            _cell((facts["baseline"] or {}).get("val_bpb")),
-            _cell((facts["best"] or {}).get("val_bpb")),
+            _cell((facts["baseline"] or {}).get(facts["metric"])),
+            _cell((facts["best"] or {}).get(facts["metric"])),
             clock(facts["charged_seconds"]),
             f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})"
             if facts["llm"]["turns"]

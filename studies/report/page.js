@@ -62,11 +62,12 @@ function comparison(div) {
 const short = v => typeof v === "number" ? String(Number(v.toPrecision(4))) : String(v);
 const parameter = name => data("trials").parameters.find(p => p.name === name);
 // Plotly reads a little HTML in texts, so what others named is escaped.
+const metric = () => escaped(data("trials").metric);
 const escaped = text => String(text).replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
 
 function describe(run, i) {
   const {parameters} = data("trials");
-  const value = run.value[i] === null ? run.status[i] : `val_bpb ${run.value[i].toFixed(4)}`;
+  const value = run.value[i] === null ? run.status[i] : `${data("trials").metric} ${run.value[i].toFixed(4)}`;
   const lines = parameters.map((p, j) => `${p.name} = ${short(run.params[j][i])}`);
   return [`trial ${run.number[i]} ${run.source[i]}: ${value}`, run.reason[i], ...lines]
     .filter(Boolean).map(escaped).join("<br>");
@@ -91,7 +92,7 @@ const points = (rows, more) => ({
 });
 const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
 const coloraxis = rows => ({
-  colorscale: "Cividis", cmin: best(rows), cmax: highest(rows), colorbar: {title: {text: "val_bpb"}},
+  colorscale: "Cividis", cmin: best(rows), cmax: highest(rows), colorbar: {title: {text: metric()}},
 });
 const best = rows => rows.reduce((low, r) => Math.min(low, r.value), rows.length ? Infinity : 0);
 
@@ -137,7 +138,7 @@ const views = {
       name: "incumbent", x: found.map(at), y: found.map(r => r.value),
       marker: {symbol: "circle-open", size: 14, color: "#000", line: {width: 2}},
     }));
-    const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, "val_bpb");
+    const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, metric());
     if (ok.length) figure.yaxis.range = [low - edge, high + 1.5 * edge];
     return [traces, figure];
   },
@@ -202,7 +203,7 @@ const views = {
       const ticks = [0, 1, 2, 3, 4].map(i => low + (high - low) * i / 4);
       return [{label: p.name, values: logs, tickvals: ticks, ticktext: ticks.map(t => Number((10 ** t).toPrecision(2)).toString())}];
     });
-    dimensions.push({label: "val_bpb", values: rows.map(r => r.value)});
+    dimensions.push({label: metric(), values: rows.map(r => r.value)});
     return [[{
       type: "parcoords", dimensions, labelangle: -25, labelside: "top",
       line: {color: rows.map(r => r.value), colorscale: "Cividis", cmin: rows[0].value, cmax: highest(rows), showscale: true},

@@ -27,6 +27,7 @@ from studies.report.page_data import script_json
 from studies.report.page_tables import cost_table
 from studies.report.page_tables import tests_table
 from studies.report.page_tables import values_table
+from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
 
@@ -72,13 +73,12 @@ class Report:
 def build_page(report: Report) -> str:
     """The page of a report."""
     runs = report.runs
-    figures = _figures(runs)
+    figures, metric = _figures(runs), metric_of(runs)
     count = sum(len(run.rows) for run in runs)
     return render(
         report.title,
         f"{_count(len(runs), 'run')} of {_count(len(tables.by_method(runs)), 'method')}, "
-        f"{_count(count, 'trial')}. Values are validation bits per byte (val_bpb): lower is "
-        "better.",
+        f"{_count(count, 'trial')}. Values are {metric}: {metric.better} is better.",
         list(_sections(report, figures)),
         figures,
         page_trials(runs),

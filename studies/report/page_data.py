@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 
 from studies.report.plots import time_unit
+from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.tables import parameters
 
@@ -25,6 +26,7 @@ def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
     names = parameters(runs)
     unit, seconds = time_unit(runs)
     return {
+        "metric": metric_of(runs).name,
         "unit": {"name": unit, "seconds": seconds},
         "parameters": [
             _parameter(name, next(run.space[name] for run in runs if name in run.space))

@@ -20,6 +20,7 @@ import numpy as np
 from studies.report import series
 from studies.report.plots import INTERVAL
 from studies.report.plots import time_unit
+from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.series import Record
 from studies.report.style import COLORS
@@ -105,8 +106,8 @@ def pictures(runs: Sequence[Run]) -> dict[str, Figure]:
             "incumbents_share",
             "share of the improvements (%)",
         ),
-        "ratios": _varied(ratios, "ratio", "LLM ratio"),
-        "models": _varied(models, "model", ""),
+        "ratios": _varied(ratios, "ratio", "LLM ratio", metric_of(runs).name),
+        "models": _varied(models, "model", "", metric_of(runs).name),
         "llm": _language_model(runs),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -139,7 +140,7 @@ def _curves(runs: Sequence[Run], against: str) -> Figure | None:
             low, high = ([point[key] for point in points] for key in ("low", "high"))
             axes.fill_between(x, low, high, step="post", color=look.color, alpha=0.15, lw=0)
     axes.set_xlabel(f"training time ({unit})" if unit else "trials that ended")
-    axes.set_ylabel(f"best val_bpb so far\n({INTERVAL})")
+    axes.set_ylabel(f"best {metric_of(runs).name} so far\n({INTERVAL})")
     axes.legend(frameon=False)
     return figure
 
@@ -163,7 +164,7 @@ def _final_values(runs: Sequence[Run]) -> Figure | None:
         means = series.summaries(shown, "method")
         _error_bars(axes, [methods.index(r["method"]) + shift for r in means], means, color)
     axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
-    axes.set_ylabel("best val_bpb of a run")
+    axes.set_ylabel(f"best {metric_of(runs).name} of a run")
     axes.legend(frameon=False)
     return figure
 
@@ -209,7 +210,7 @@ def _traces(runs: Sequence[Run]) -> Figure | None:
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_visible(False)
     figure.supxlabel(f"training time ({unit}); x: failed", fontsize=9)
-    figure.supylabel("val_bpb", fontsize=9)
+    figure.supylabel(metric_of(runs).name, fontsize=9)
     return figure
 
 
@@ -261,7 +262,7 @@ def _failure_map(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _varied(records: Sequence[Record], key: str, label: str) -> Figure | None:
+def _varied(records: Sequence[Record], key: str, label: str, metric: str) -> Figure | None:
     if not records:
         return None
     figure, axes = _axes(4.5)
@@ -286,7 +287,7 @@ def _varied(records: Sequence[Record], key: str, label: str) -> Figure | None:
     if key == "model":
         axes.set_xticks(range(len(places)), places, rotation=30, ha="right")
     axes.set_xlabel(label)
-    axes.set_ylabel(f"best val_bpb of a run\n({INTERVAL})")
+    axes.set_ylabel(f"best {metric} of a run\n({INTERVAL})")
     axes.legend(frameon=False)
     return figure
 

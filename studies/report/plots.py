@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from studies.best_so_far.curves import MeanCurve
 from studies.best_so_far.plot import add_mean_curve
 from studies.report import series
+from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.series import Record
 from studies.report.style import COLORS
@@ -72,7 +73,7 @@ def best_so_far(runs: Sequence[Run], against: str) -> go.Figure:
         )
     figure.update_layout(hovermode="x unified")
     title = f"training time ({unit})" if unit else "trials that ended"
-    return finish(figure, title, f"best val_bpb so far ({INTERVAL})")
+    return finish(figure, title, f"best {metric_of(runs).name} so far ({INTERVAL})")
 
 
 def final_values(runs: Sequence[Run]) -> go.Figure:
@@ -98,7 +99,7 @@ def final_values(runs: Sequence[Run]) -> go.Figure:
             _means(series.summaries(shown, "method"), "method", color, f"{kind}: {INTERVAL}")
         )
     figure.update_xaxes(categoryorder="array", categoryarray=list(by_method(runs)))
-    return finish(figure, "", "best val_bpb of a run")
+    return finish(figure, "", f"best {metric_of(runs).name} of a run")
 
 
 def failures(runs: Sequence[Run]) -> go.Figure:
@@ -162,7 +163,7 @@ def varied(records: Sequence[Record], key: str, runs: Sequence[Run]) -> go.Figur
         means.update(mode="lines+markers", line={"color": look.color, "dash": look.dash})
         figure.add_trace(means)
     title = {"ratio": "LLM ratio", "model": ""}[key]
-    return finish(figure, title, "best val_bpb of a run")
+    return finish(figure, title, f"best {metric_of(runs).name} of a run")
 
 
 def language_model(runs: Sequence[Run]) -> go.Figure:

@@ -20,6 +20,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -36,7 +38,7 @@ class Row:
         position: How many trials of the run had ended when it had, itself included: 1, 2, ...
         seconds: Time that the run was charged for training up to this trial's end (with that of
             the language model if its budget charges for it).
-        value: Bits per byte; NaN if it failed.
+        value: Of the metric; NaN if it failed.
         status: ``ok`` or the failure's class.
         source: Who decided the parameters, ``""`` if nobody said.
         params: The values that were really run.
@@ -76,6 +78,7 @@ class Run:
         state: How far it is with its budget, see `run_state`.
         revalidated: Values of its best configuration, trained again with fresh seeds.
         repetitions: How often it was trained again, failures included.
+        metric: Names its values.
     """
 
     study: str
@@ -87,6 +90,7 @@ class Run:
     state: str = "done"
     revalidated: tuple[float, ...] = ()
     repetitions: int = 0
+    metric: Metric = METRIC
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -161,6 +165,11 @@ class Contents:
     unstarted: list[str] = field(default_factory=list)
 
 
+def metric_of(runs: Sequence[Run]) -> Metric:
+    """The metric of runs that are compared, which all have the same."""
+    return runs[0].metric if runs else METRIC
+
+
 def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     """The comparisons of a storage by name; ``""`` are the studies that belong to none.
 
@@ -178,7 +187,7 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
             trials = study.get_trials(deepcopy=False)
             again[facts["revalidates"]] = facts.get("revalidates_trial"), trials
         elif "method" in facts:
-            run = _run(name, facts, study.get_trials(deepcopy=False))
+            run = _run(name, facts, study.get_trials(deepcopy=False), Metric.of(study))
             if run.rows:
                 runs[comparison].append(run)
             else:
@@ -195,12 +204,12 @@ def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial
         return run
     return replace(
         run,
-        revalidated=tuple(float(t.user_attrs["val_bpb"]) for t in trials if is_ok(t)),
+        revalidated=tuple(t.value for t in trials if is_ok(t) and t.value is not None),
         repetitions=sum(map(is_evaluated, trials)),
     )
 
 
-def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial]) -> Run:
+def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial], metric: Metric) -> Run:
     space: dict[str, BaseDistribution] = {}
     for trial in trials:
         for parameter, distribution in trial.distributions.items():
@@ -213,6 +222,7 @@ def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial]) -> Run
         facts=facts,
         space=space,
         state=run_state(facts, trials),
+        metric=metric,
     )
 
 
@@ -247,7 +257,7 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
                 number=trial.number,
                 position=position,
                 seconds=seconds,
-                value=float(attrs["val_bpb"]) if is_ok(trial) else math.nan,
+                value=trial.value if is_ok(trial) and trial.value is not None else math.nan,
                 status=str(attrs.get("status", trial.state.name.lower())),
                 source=str(attrs.get("source", "")),
                 params={**trial.params, **json.loads(attrs.get("effective", "{}"))},

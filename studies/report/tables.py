@@ -204,7 +204,7 @@ def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "seed": run.seed,
             "study": run.study,
             "trial": row.number,
-            "val_bpb": row.value,
+            run.metric.name: row.value,
             "status": row.status,
             "source": row.source,
             "training_seconds": round(row.seconds, 3),

@@ -251,9 +251,9 @@ def _surrogate(seed: int) -> Problem:
 
     def evaluate(params: Params) -> Outcome:
         result = surrogate(params)
-        if result.val_bpb is None:
+        if result.value is None:
             return Outcome(_FAILURE_VALUE, result.status)
-        return Outcome(result.val_bpb)
+        return Outcome(result.value)
 
     trials = (evaluate(row.params) for row in surrogate.data.rows if row.status == "ok")
     optimum = min(t.value for t in trials if t.counts and t.value is not None)

@@ -71,7 +71,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     data = DataSet.read(Path(sys.argv[1]))
     table = table_of(data)
-    x, y, study = table.x[table.ok], np.log(table.bpb), table.study[table.ok]
+    x, y, study = table.x[table.ok], np.log(table.values), table.study[table.ok]
     lines = [
         f"{len(y)} successes of {len(set(study.tolist()))} studies, whole studies left out, and "
         "what others have of their configurations:",

@@ -72,7 +72,7 @@ def test_the_summary_is_what_follows_the_last_rule(run: Run) -> None:
         """
     )
     assert (result.status, result.reason, result.returncode) == ("ok", "", 0)
-    assert result.val_bpb == 1.2345
+    assert result.value == 1.2345
     assert result.summary == {
         "val_bpb": 1.2345,
         "peak_vram_mb": -1000.0,
@@ -163,18 +163,18 @@ def test_the_traceback_starts_in_the_script(run: Run) -> None:
 def test_what_the_evaluator_returned_counts_and_a_lie_is_marked(run: Run) -> None:
     measure = "from prepare import evaluate_bpb\nv = evaluate_bpb(1.23456789)\n"
     honest = run(measure + "print('---')\nprint(f'val_bpb: {v:.6f}')", PREPARE)
-    assert (honest.status, honest.val_bpb, honest.mismatch) == ("ok", 1.23456789, False)
-    assert honest.printed_bpb == 1.234568
+    assert (honest.status, honest.value, honest.mismatch) == ("ok", 1.23456789, False)
+    assert honest.printed == 1.234568
     liar = run(measure + "print('---\\nval_bpb: 0.5')", PREPARE)
-    assert (liar.status, liar.val_bpb, liar.printed_bpb) == ("ok", 1.23456789, 0.5)
+    assert (liar.status, liar.value, liar.printed) == ("ok", 1.23456789, 0.5)
     assert liar.mismatch
     silent = run(measure, PREPARE)
-    assert (silent.status, silent.val_bpb, silent.mismatch) == ("ok", 1.23456789, False)
+    assert (silent.status, silent.value, silent.mismatch) == ("ok", 1.23456789, False)
 
 
 def test_a_printed_metric_that_nobody_measured_is_none(run: Run) -> None:
     result = run(GOOD, PREPARE)
-    assert (result.status, result.val_bpb, result.mismatch) == ("no-metric", None, True)
+    assert (result.status, result.value, result.mismatch) == ("no-metric", None, True)
     assert result.reason == "val_bpb was printed, but prepare.evaluate_bpb did not return"
     result = run("import prepare\nprepare.evaluate_bpb(float('nan'))\n" + GOOD, PREPARE)
     assert result.status == "nan"
@@ -184,8 +184,8 @@ def test_train_seconds_become_the_time_budget(run: Run) -> None:
     script = "from prepare import TIME_BUDGET\nprint('---\\nval_bpb:', TIME_BUDGET)"
     prepare = "TIME_BUDGET = 300\n"
     assert run(script, prepare, train_seconds=5.0).log.read_text().endswith(" 5\n")
-    assert run(script, prepare, train_seconds=0.5).val_bpb == 0.5
-    assert run(script, prepare).val_bpb == 300
+    assert run(script, prepare, train_seconds=0.5).value == 0.5
+    assert run(script, prepare).value == 300
 
 
 def test_the_script_runs_as_if_it_were_started_in_its_folder(run: Run) -> None:

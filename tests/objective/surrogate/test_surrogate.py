@@ -145,9 +145,9 @@ def test_it_predicts_configurations_that_it_has_not_seen(
     right = [out_of_memory(values) == (found.status == "oom") for values, found in verdicts]
     assert np.mean(right) > 0.95
     errors = [
-        found.val_bpb - truth(values)
+        found.value - truth(values)
         for values, found in verdicts
-        if found.val_bpb is not None and not out_of_memory(values)
+        if found.value is not None and not out_of_memory(values)
     ]
     assert len(errors) > 100
     assert np.median(np.abs(errors)) < 0.02
@@ -172,7 +172,7 @@ def test_a_score_is_not_flattered_by_the_studys_own_trials(testbed: Testbed) -> 
         replace(
             row,
             params={**row.params, "LR": 10 ** (-4 + row.seed)},
-            val_bpb=values[row.seed] if row.status == "ok" else None,
+            value=values[row.seed] if row.status == "ok" else None,
         )
         for row in data.rows
     ]
@@ -184,10 +184,10 @@ def test_the_noise_is_that_of_repeated_configurations(surrogate: Surrogate) -> N
     # Four studies ran the baseline; of other configurations no two are equal.
     assert 0.2 * NOISE < surrogate.noise_sd < 3 * NOISE
     rng = np.random.default_rng(0)
-    drawn = [surrogate(surrogate.baseline, rng).val_bpb for _ in range(500)]
+    drawn = [surrogate(surrogate.baseline, rng).value for _ in range(500)]
     logs = np.log([value for value in drawn if value is not None])
     assert np.std(logs) == pytest.approx(surrogate.noise_sd, rel=0.15)
-    quiet = surrogate(surrogate.baseline).val_bpb
+    quiet = surrogate(surrogate.baseline).value
     assert quiet is not None and np.mean(logs) == pytest.approx(math.log(quiet), abs=0.003)
 
 
@@ -204,7 +204,7 @@ def test_failures_are_drawn_by_their_probability(surrogate: Surrogate) -> None:
 
 def test_a_failure_is_charged_the_time_that_its_class_takes(surrogate: Surrogate) -> None:
     result = surrogate({**surrogate.baseline, "DEPTH": 8, "BATCH": 64})
-    assert (result.status, result.val_bpb) == ("oom", None)
+    assert (result.status, result.value) == ("oom", None)
     assert (result.training_seconds, result.total_seconds) == (2.0, 2.0)
     ok = surrogate({**surrogate.baseline, "DEPTH": 2})
     assert ok.training_seconds == pytest.approx(5.0)
@@ -258,7 +258,7 @@ def test_five_thousand_trials_fit_into_a_mebibyte(data: DataSet, tmp_path: Path)
             data.rows[0],
             number=i,
             params={name: draw(d) for name, d in PAPER_SPACE.items()},
-            val_bpb=round(rng.normal(2.5, 0.3), 6),
+            value=round(rng.normal(2.5, 0.3), 6),
             training_seconds=round(rng.normal(5.0, 0.1), 3),
             total_seconds=round(rng.normal(8.0, 1.0), 3),
         )
@@ -358,7 +358,7 @@ def test_trials_without_a_time_can_be_learned_from(data: DataSet) -> None:
     timeless = [replace(row, training_seconds=0.0, total_seconds=0.0) for row in data.rows]
     fitted = Surrogate.fit(replace(data, rows=tuple(timeless)))
     assert fitted(fitted.baseline).training_seconds == pytest.approx(0, abs=0.01)
-    assert fitted(fitted.baseline).val_bpb == pytest.approx(truth(fitted.baseline), abs=0.05)
+    assert fitted(fitted.baseline).value == pytest.approx(truth(fitted.baseline), abs=0.05)
 
 
 def test_only_verdicts_on_the_search_space_are_collected(testbed: Testbed) -> None:

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from studies.code_agent.constant_choice import apply_choice
+from studies.code_agent.constant_choice import candidate_values
 from studies.code_agent.constant_choice import choice_schema
 from studies.code_agent.constant_choice import describe_choice
-from studies.code_agent.constant_choice import menu
 from studies.code_agent.edit_blocks import EditError
 
 
@@ -39,7 +39,7 @@ def test_only_the_value_changes() -> None:
 
 
 def test_only_numbers_are_offered_each_with_multiples_of_its_type() -> None:
-    offered = menu(SOURCE, 0, anything)
+    offered = candidate_values(SOURCE, 0, anything)
     assert offered == {
         "DEPTH": [2, 4, 6],
         "BATCH": [1024, 4096],
@@ -57,18 +57,21 @@ def test_what_may_not_be_proposed_is_not_offered() -> None:
         tried = ("DEPTH = 4", "BATCH = 1024", "BATCH = 4096")
         return not any(text in source for text in tried)
 
-    assert menu(SOURCE, 0, is_usable) == {"DEPTH": [2, 6], "RATE": [0.25, 0.4, 0.625, 1.0]}
-    assert menu(SOURCE, 0, lambda source: False) == {}
+    assert candidate_values(SOURCE, 0, is_usable) == {
+        "DEPTH": [2, 6],
+        "RATE": [0.25, 0.4, 0.625, 1.0],
+    }
+    assert candidate_values(SOURCE, 0, lambda source: False) == {}
 
 
 def test_others_are_offered_each_time_and_never_zero() -> None:
     names = [f"C{i}" for i in range(14)]
     source = "\n".join(f"{name} = {i}" for i, name in enumerate(names))
-    menus = [menu(source, seed, anything) for seed in range(40)]
-    assert {len(offered) for offered in menus} == {4}
-    assert {name for offered in menus for name in offered} == {*names} - {"C0"}
-    assert menus[3] == menu(source, 3, anything)
-    assert not any(0 in values for offered in menus for values in offered.values())
+    drawn = [candidate_values(source, seed, anything) for seed in range(40)]
+    assert {len(offered) for offered in drawn} == {4}
+    assert {name for offered in drawn for name in offered} == {*names} - {"C0"}
+    assert drawn[3] == candidate_values(source, 3, anything)
+    assert not any(0 in values for offered in drawn for values in offered.values())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""What is asked of a proposed source before a second of training is spent on it.
+"""Validates a proposed source before a second of training is spent on it.
 
-The gate is no wall: code that means harm gets past any reading of its text, and the sandbox
-(objective/run/sandbox.py) is what holds it. The gate refuses what would only waste a run (a syntax
-error, a source that was run before) or make its number worthless (an evaluation that is left out
-or redefined, a hand on the channel that carries the metric), in a sentence that the model gets
+This is no protection: code that means harm gets past any reading of its text, and the sandbox
+(objective/run/sandbox.py) is what confines it. The validator refuses what would only waste a run (a
+syntax error, a source that was run before) or make its value worthless (an evaluation that is left
+out or redefined, access to the channel that carries the metric), in a sentence that the model gets
 back.
 """
 
@@ -17,11 +17,11 @@ import re
 import tokenize
 import warnings
 
+from objective.testbed.metric import METRIC
 from objective.testbed.testbed import TIME_BUDGET
 
 
 MAX_SOURCE_BYTES = 200_000
-EVALUATOR = "evaluate_bpb"
 # Ways for code to reach into the process that measures it. A name that the baseline uses itself is
 # not refused (karpathy/autoresearch, for one, imports gc).
 _REACHING_MODULES = frozenset({"ctypes", "cffi", "inspect", "gc"})
@@ -50,15 +50,15 @@ _REACHING_NAMES = frozenset(
 _REACHING_TEXT = ("/proc/", "/dev/fd")
 
 
-class GateError(ValueError):
-    """Why a source is not run, in one sentence; its author gets it back word for word."""
+class ValidationError(ValueError):
+    """A source that is not run. The message is one sentence, which its author gets word for word."""
 
 
 def fingerprint(source: str) -> str:
     """A hash (64 hex digits) of what a source does: comments, docstrings, formatting don't count.
 
     Raises:
-        GateError: the source doesn't parse.
+        ValidationError: the source doesn't parse.
     """
     tree = _parse(_program(source))
     for node in ast.walk(tree):
@@ -77,7 +77,13 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
-def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -> str:
+def check_source(
+    source: str,
+    *,
+    baseline: str,
+    earlier: Collection[str] = (),
+    evaluator: str = METRIC.evaluator,
+) -> str:
     """Let a source pass, and return its :func:`fingerprint`.
 
     Args:
@@ -85,49 +91,60 @@ def check_source(source: str, *, baseline: str, earlier: Collection[str] = ()) -
         baseline: the unedited script: what it imports from ``prepare``, evaluates and prints is
             what the proposal has to import, evaluate and print.
         earlier: fingerprints of the sources that were proposed before.
+        evaluator: function that measures the metric.
 
     Raises:
-        GateError: the first rule that the source breaks.
+        ValidationError: the first rule that the source breaks.
     """
     size = len(source.encode("utf-8", errors="replace"))
     if size > MAX_SOURCE_BYTES:
-        raise GateError(f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}.")
+        raise ValidationError(
+            f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}."
+        )
     source, baseline = _program(source), _program(baseline)
     tree = _parse(source)
     # What train.py is compared with is trusted, so that it always parses here.
     original = ast.parse(baseline)
 
     for name in sorted(_prepare_names(original) - _prepare_names(tree)):
-        raise GateError(f"The script must still import {name} from prepare and use it.")
+        raise ValidationError(f"The script must still import {name} from prepare and use it.")
     for name in sorted(_written_names(tree) & _prepare_names(original)):
-        raise GateError(f"The script must not define {name} again: prepare provides it.")
+        raise ValidationError(f"The script must not define {name} again: prepare provides it.")
     if _bindings(tree, TIME_BUDGET) != _bindings(original, TIME_BUDGET):
-        raise GateError(f"The script must leave {TIME_BUDGET} as it is: all train for one time.")
+        raise ValidationError(
+            f"The script must leave {TIME_BUDGET} as it is: all train for one time."
+        )
     for line in _prepare_writes(tree):
-        raise GateError(f"Line {line} changes the module prepare, which must stay as it is.")
+        raise ValidationError(f"Line {line} changes the module prepare, which must stay as it is.")
     for line in _module_writes(tree):
-        raise GateError(f"Line {line} changes an imported module, which the evaluation uses too.")
-    if EVALUATOR in _called_names(original) and EVALUATOR not in _called_names(tree):
-        raise GateError(f"The script must still call {EVALUATOR}: it measures what counts.")
+        raise ValidationError(
+            f"Line {line} changes an imported module, which the evaluation uses too."
+        )
+    if evaluator in _called_names(original) and evaluator not in _called_names(tree):
+        raise ValidationError(f"The script must still call {evaluator}: it measures what counts.")
     for key in sorted(_summary_keys(baseline) - _summary_keys(source)):
-        raise GateError(f"The script must still print {key!r} in its summary.")
+        raise ValidationError(f"The script must still print {key!r} in its summary.")
     for module in sorted(
         _imported_modules(tree) & _REACHING_MODULES - _imported_modules(original)
     ):
-        raise GateError(f"The script must not import {module}: training needs no such access.")
+        raise ValidationError(
+            f"The script must not import {module}: training needs no such access."
+        )
     for name in sorted(_used_names(tree) & _REACHING_NAMES - _used_names(original)):
-        raise GateError(f"The script must not use {name}: training needs no such access.")
+        raise ValidationError(f"The script must not use {name}: training needs no such access.")
     for text in _REACHING_TEXT:
         if text in _strings(tree) and text not in _strings(original):
-            raise GateError(f"The script must not name {text}: training needs no such access.")
+            raise ValidationError(
+                f"The script must not name {text}: training needs no such access."
+            )
 
     print_of_it = fingerprint(source)
     if print_of_it == fingerprint(baseline):
-        raise GateError(
+        raise ValidationError(
             "The script does the same as the unedited one: comments aside, nothing changed."
         )
     if print_of_it in earlier:
-        raise GateError(
+        raise ValidationError(
             "The script does the same as one that was tried before: propose another change."
         )
     return print_of_it
@@ -150,7 +167,7 @@ def _program(source: str) -> str:
 
 def _parse(source: str) -> ast.Module:
     if "\0" in source:
-        raise GateError("The script must be text, but contains a null byte.")
+        raise ValidationError("The script must be text, but contains a null byte.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in a string is no reason to refuse
@@ -160,14 +177,16 @@ def _parse(source: str) -> ast.Module:
     except SyntaxError as error:
         where = f"line {error.lineno}" if error.lineno else "the script"
         text = (error.text or "").strip()[:80]
-        raise GateError(f"The script doesn't compile: {error.msg} at {where}: {text}") from None
+        raise ValidationError(
+            f"The script doesn't compile: {error.msg} at {where}: {text}"
+        ) from None
     except (RecursionError, MemoryError, ValueError, OverflowError):
-        raise GateError("The script doesn't compile: it is nested too deeply.") from None
+        raise ValidationError("The script doesn't compile: it is nested too deeply.") from None
     return tree
 
 
 def _prepare_names(tree: ast.Module) -> set[str]:
-    """What a script takes from prepare: names of ``from prepare import``, and ``prepare.x``."""
+    """The names that a script takes from prepare: those of ``from prepare import``, and ``prepare.x``."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "prepare" and not node.level:

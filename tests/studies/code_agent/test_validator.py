@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from studies.code_agent.gate import check_source
-from studies.code_agent.gate import fingerprint
-from studies.code_agent.gate import GateError
-from studies.code_agent.gate import MAX_SOURCE_BYTES
+from studies.code_agent.validator import check_source
+from studies.code_agent.validator import fingerprint
+from studies.code_agent.validator import MAX_SOURCE_BYTES
+from studies.code_agent.validator import ValidationError
 
 
 BASELINE = '''\
@@ -48,7 +48,7 @@ def test_comments_docstrings_and_formatting_do_not_make_a_script_new() -> None:
         "LR = 0.1", "LR   =   0.1  # a rate"
     )
     assert fingerprint(same) == fingerprint(BASELINE)
-    with pytest.raises(GateError, match="same as the unedited"):
+    with pytest.raises(ValidationError, match="same as the unedited"):
         check_source(same, baseline=BASELINE)
 
 
@@ -57,14 +57,14 @@ def test_comments_docstrings_and_formatting_do_not_make_a_script_new() -> None:
 )
 def test_no_proposal_buys_itself_training_time(change: str) -> None:
     baseline = BASELINE.replace(", TIME_BUDGET", "").replace("LR = 0.1", "TIME_BUDGET = 300")
-    with pytest.raises(GateError, match="must leave TIME_BUDGET"):
+    with pytest.raises(ValidationError, match="must leave TIME_BUDGET"):
         check_source(baseline.replace("TIME_BUDGET = 300", change), baseline=baseline)
 
 
 def test_a_script_that_was_tried_before_is_refused_however_it_is_formatted() -> None:
     earlier = fingerprint(BASELINE.replace("LR = 0.1", "LR = 0.2"))
     again = BASELINE.replace("LR = 0.1", "LR = (0.2)  # again")
-    with pytest.raises(GateError, match="tried before"):
+    with pytest.raises(ValidationError, match="tried before"):
         check_source(again, baseline=BASELINE, earlier={earlier})
 
 
@@ -78,7 +78,7 @@ def test_a_byte_order_mark_is_no_part_of_a_script(marked: tuple[str, str]) -> No
     changed = after + BASELINE.replace("LR = 0.1", "LR = 0.2")
     passed = check_source(changed, baseline=before + BASELINE)
     assert passed == fingerprint(changed) == fingerprint(changed.removeprefix("\ufeff"))
-    with pytest.raises(GateError, match="same as the unedited"):
+    with pytest.raises(ValidationError, match="same as the unedited"):
         check_source(after + BASELINE, baseline=before + BASELINE)
 
 
@@ -122,5 +122,5 @@ def test_a_script_that_would_waste_or_falsify_a_run_is_refused(
     old: str, new: str, message: str
 ) -> None:
     assert old in BASELINE
-    with pytest.raises(GateError, match=message):
+    with pytest.raises(ValidationError, match=message):
         check_source(BASELINE.replace(old, new), baseline=BASELINE)

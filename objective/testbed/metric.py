@@ -1,0 +1,63 @@
+"""The value that a study optimizes: its name, its direction, its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+from typing import Literal
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The value that a testbed's script prints and that a study optimizes.
+
+    Attributes:
+        name: Key of the script's summary line, user attribute of a measured trial, column of
+            tables, and the name in every text.
+        direction: As in ``optuna.create_study``. Studies can only minimize so far.
+        unit: In words; empty if it has none.
+        evaluator: Function of ``prepare.py`` that measures it, whose return value counts and not
+            the printed one. A testbed without it is believed.
+    """
+
+    name: str
+    direction: Direction = "minimize"
+    unit: str = ""
+    evaluator: str = "evaluate_bpb"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        """Which values are better."""
+        return "lower" if self.direction == "minimize" else "higher"
+
+    def name_in(self, study: optuna.Study) -> None:
+        """Store name and unit in a study that doesn't name its metric, for the dashboard too."""
+        if study.metric_names is None:
+            study.set_metric_names([self.name])
+            if self != METRIC:
+                study.set_user_attr(_UNIT, self.unit)
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> Metric:
+        """The metric of a stored study; :data:`METRIC` if it doesn't name one."""
+        names = study.metric_names
+        if names is None or (names == [METRIC.name] and _UNIT not in study.user_attrs):
+            return METRIC
+        direction = cast(Direction, study.direction.name.lower())
+        return cls(names[0], direction, study.user_attrs.get(_UNIT, ""))
+
+
+_UNIT = "metric_unit"  # user attribute of a study
+
+METRIC = Metric("val_bpb", unit="bits per byte")

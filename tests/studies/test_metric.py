@@ -1,0 +1,95 @@
+"""The metric's name stands in one place: another one changes everything that people read."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from rich.console import Console
+
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
+from studies.code_agent.export import agent_facts
+from studies.code_agent.export import agent_table
+from studies.code_agent.export import write_results
+from studies.code_agent.history import read_history
+from studies.code_agent.prompt import build_prompt
+from studies.code_agent.sources import Sources
+from studies.facts import study_facts
+from studies.storage.open import open_artifacts
+from tests.studies.conftest import Cli
+from tests.studies.scripted import ScriptedChat
+from tests.studies.scripted import TRAIN
+
+
+ACCURACY = Metric("accuracy", unit="percent")
+OLD = ("val_bpb", "bits per byte")
+
+
+def names_accuracy(text: str) -> bool:
+    return ACCURACY.name in text and not any(word in text for word in OLD)
+
+
+def test_another_metric_changes_what_run_status_report_and_prompt_say(
+    cli: Cli, testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.testbed.testbed.METRIC", ACCURACY)
+    script = testbed / "train.py"
+    script.write_text(script.read_text().replace(METRIC.name, ACCURACY.name))
+    study = ("run", "--testbed", testbed, "--study", "s", "--trials", 2, "--method")
+
+    done = cli(*study, "random")
+    assert done.returncode == 0, done.stderr
+    assert names_accuracy(done.stdout) and names_accuracy(done.stderr)
+    stored = optuna.load_study(study_name="s", storage=cli.storage)
+    assert stored.metric_names == ["accuracy"] and Metric.of(stored) == ACCURACY
+    assert stored.best_trial.user_attrs["accuracy"] == stored.best_value
+
+    status = cli("status", "--json").stdout
+    assert names_accuracy(status)
+    assert json.loads(status)[0]["best"]["accuracy"] == stored.best_value
+    assert cli("report", "--out", tmp_path / "report").returncode == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert names_accuracy(page) and "Values are accuracy (percent): lower is better." in page
+    assert names_accuracy((tmp_path / "report" / "trials.csv").read_text())
+    pictures = [p.read_text() for p in tmp_path.glob("report/pictures/t*.svg")]
+    assert pictures and all(map(names_accuracy, pictures))
+
+    llm = ("--llm", "http://127.0.0.1:9/v1", "--model", "m", "--dry-run")
+    assert names_accuracy(cli(*study[:-3], "--trials", 30, "--method", "centaur", *llm).stdout)
+
+    unmeasured = script.read_text().replace("prepare.evaluate_bpb(", "(")
+    script.write_text(unmeasured.replace(ACCURACY.name, "other"))
+    failed = cli(*study[:3], "--study", "t", "--trials", 1, "--method", "random").stderr
+    assert "`accuracy:`" in failed
+
+
+def test_another_metric_changes_what_a_code_agent_reads_and_writes(tmp_path: Path) -> None:
+    source = TRAIN.replace(METRIC.name, ACCURACY.name)
+    sources = Sources(open_artifacts(f"sqlite:///{tmp_path}/x.db"), source)
+    attrs = {"source": "startup", "status": "ok", "source_sha256": sources.baseline}
+    trial = optuna.trial.create_trial(value=2.0, user_attrs=attrs)
+    change = optuna.trial.create_trial(value=1.0, user_attrs={**attrs, "source": "llm"})
+    change.number = 1
+    history = read_history([trial, change], metric=ACCURACY)
+
+    prompt = build_prompt(
+        ScriptedChat([]), history, sources, lambda step: "", task="", reply_tokens=100
+    )
+    assert all(names_accuracy(message["content"]) for message in prompt)
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(agent_table(agent_facts(history)))
+    assert names_accuracy(console.export_text())
+    write_results(history, tmp_path / "results.tsv")
+    assert names_accuracy((tmp_path / "results.tsv").read_text())
+
+
+def test_a_study_that_names_no_metric_has_the_default_one() -> None:
+    study = optuna.create_study()
+    attrs = {"status": "ok", "val_bpb": 1.5}
+    study.add_trial(optuna.trial.create_trial(value=1.5, user_attrs=attrs))
+    assert Metric.of(study) == METRIC
+    assert study_facts(study)["best"]["val_bpb"] == 1.5
