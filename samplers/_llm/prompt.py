@@ -18,11 +18,11 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from .history import effective_params
-from .history import failure_class
-from .history import finished_trials
-from .history import is_failure
-from .history import ranked
+from .._trials.history import effective_params
+from .._trials.history import failure_class
+from .._trials.history import finished_trials
+from .._trials.history import is_failure
+from .._trials.history import ranked
 from .values import choice_labels
 from .values import format_value
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._trials.history import Rule
     from .chat import Chat
     from .chat import Message
-    from .history import Rule
 
 # Digits of objective values: what separates the best of a study is often in the fourth.
 _VALUE_DIGITS = 5

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from .._trials.internals import fixed_params
+from .._trials.internals import interrupted_trials
 from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ContextTooLong
@@ -42,10 +44,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._trials.history import Rule
     from .chat import Chat
     from .chat import Completion
     from .chat import Message
-    from .history import Rule
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
@@ -218,8 +220,7 @@ class _Turn:
         rule: Rule | None,
     ) -> None:
         self._study, self._trial, self._space, self._rule = study, trial, space, rule
-        fixed = trial.system_attrs.get("fixed_params", {})
-        self._fixed = {name: value for name, value in fixed.items() if name in space}
+        self._fixed = {n: value for n, value in fixed_params(trial).items() if n in space}
         self.base = {**base, **self._fixed}
         self.open_space = {n: d for n, d in space.items() if n not in self._fixed}
 
@@ -345,8 +346,8 @@ def failed_turn(
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
     """LLM turns that failed since the last one that did not, in the order of trial numbers."""
     count = 0
-    trials = study._get_trials(deepcopy=False, use_cache=False)
-    repeated = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
+    trials = study.get_trials(deepcopy=False)
+    repeated = interrupted_trials(trials)
     for trial in reversed(trials):
         source = trial.user_attrs.get("source", "")
         if trial.number == besides.number or not source.startswith(LLM):

@@ -15,15 +15,16 @@ from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
 
+from .._trials.internals import cached_trials
+from .._trials.internals import fixed_params
+from .._trials.seeds import derive_seed
 from .connect import default_chat
-from .history import fixed_params
 from .record import announce
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP
 from .reply import configuration_key
 from .reply import known_configurations
-from .seeds import derive_seed
 
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from optuna.trial import TrialState
 
+    from .._trials.history import Rule
+    from .._trials.internals import ArtifactStore
     from .chat import Chat
-    from .history import Rule
-    from .record import ArtifactStore
 
 # Draws before a random configuration may repeat a known one: the space is then used up, or nearly.
 _MAX_DRAWS = 50
@@ -81,7 +82,7 @@ class RandomBaseSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """The parameters that all completed trials share, without those of a single value."""
         self._raise_error_if_multi_objective(study)
-        space = intersection_search_space(study._get_trials(deepcopy=False, use_cache=True))
+        space = intersection_search_space(cached_trials(study))
         return {name: d for name, d in space.items() if not d.single()}
 
     def sample_independent(

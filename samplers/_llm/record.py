@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.artifacts import upload_artifact
 
+from .._trials.internals import set_system_attr
+from .._trials.internals import set_user_attr
+from .._trials.internals import storage_of
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._trials.internals import ArtifactStore
     from .chat import ChatError
     from .chat import Completion
     from .chat import Message
@@ -99,7 +103,7 @@ def record(
     if reason:
         attributes["llm_reason"] = one_line(reason)
     for key, value in attributes.items():
-        study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        set_user_attr(study, trial, key, value)
     if exchanges and artifact_store is not None:
         _upload(study, trial, exchanges, artifact_store)
 
@@ -121,7 +125,7 @@ def _upload(
                 artifact_store=store,
                 file_path=str(path),
                 study_or_trial=trial,
-                storage=study._storage,
+                storage=storage_of(study),
                 mimetype="text/markdown",
             )
     # A store is somebody else's code on somebody else's disk or network; a transcript is not
@@ -163,9 +167,7 @@ def _transcript(exchanges: Sequence[Exchange]) -> str:
 
 def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
     """Let other workers know a running trial's values before they are suggested."""
-    study._storage.set_trial_system_attr(
-        trial._trial_id, _ANNOUNCED_KEY, json.dumps(dict(params), default=str)
-    )
+    set_system_attr(study, trial, _ANNOUNCED_KEY, json.dumps(dict(params), default=str))
 
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:

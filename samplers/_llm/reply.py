@@ -17,6 +17,8 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
+from .._trials.internals import cached_trials
+from .._trials.internals import fixed_params
 from .record import announced
 from .values import choice_labels
 from .values import fit_value
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from .history import Rule
+    from .._trials.history import Rule
 
 # Integers of so few values are listed: a grammar made of the list can't miss, and neither can a
 # server that ignores bounds.
@@ -284,13 +286,12 @@ def known_configurations(
         fresh: Whether to read the trials from the storage, and not as Optuna last read them.
     """
     known: dict[tuple[str, ...], int] = {}
-    for trial in study._get_trials(deepcopy=False, use_cache=not fresh):
+    for trial in study.get_trials(deepcopy=False) if fresh else cached_trials(study):
         if besides is not None and trial.number == besides.number:
             continue
         params = dict(trial.params)
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            fixed = trial.system_attrs.get("fixed_params", {})
-            params = {**announced(trial), **fixed, **params}
+            params = {**announced(trial), **fixed_params(trial), **params}
         others = trial.distributions.keys() - space.keys()
         if not space.keys() <= params.keys():
             continue

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.study import StudyDirection
 
-from .._llm.history import finished_trials
-from .._llm.history import ranked
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import format_failures
@@ -27,6 +25,8 @@ from .._llm.prompt import format_row
 from .._llm.prompt import shorten
 from .._llm.prompt import window_start
 from .._llm.values import format_value
+from .._trials.history import finished_trials
+from .._trials.history import ranked
 
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from .._llm.chat import Message
-    from .._llm.history import Rule
     from .._llm.prompt import Extent
+    from .._trials.history import Rule
     from .state import CmaState
     from .state import UnitCube
 

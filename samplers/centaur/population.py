@@ -24,15 +24,19 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 import sys
-from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from .._llm.history import is_failure
 from .._llm.record import LLM
+from .._trials.history import is_failure
+from .._trials.internals import cached_trials
+from .._trials.internals import interrupted_before
+from .._trials.internals import interrupted_trials
+from .._trials.internals import is_enqueued
+from .._trials.internals import POINT_TO_TELL
 from .state import clip_steps
 from .state import limit_mean_step
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._trials.internals import CmaStore
     from .state import CmaState
     from .state import UnitCube
 
@@ -54,24 +59,6 @@ LATE_KEY = "centaur:late"
 # What a failure, and a parent that is missing, are told as: finite, behind every real value.
 _FAILED = sys.float_info.max
 _MISSING = sys.float_info.max / 2
-
-
-class StudyView:
-    """A study in which a sampler sees the trials that it is given.
-
-    Like the ``_BracketStudy`` that Optuna's HyperbandPruner passes to samplers. CmaEsSampler reads
-    trials through ``_get_trials`` alone, which a test checks on the installed Optuna.
-    """
-
-    def __init__(self, study: Study, trials: Sequence[FrozenTrial]) -> None:
-        self._study = study
-        self._trials = list(trials)
-
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return self._trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
 
 
 @dataclass(frozen=True)
@@ -93,9 +80,7 @@ class Generation:
     running: list[int]
 
 
-def carriers(
-    trials: Sequence[FrozenTrial], *, generation_key: str, optimizer_key: str
-) -> dict[int, FrozenTrial]:
+def carriers(trials: Sequence[FrozenTrial], store: CmaStore) -> dict[int, FrozenTrial]:
     """Generation to the newest trial that its optimizer is stored on, the generations in order.
 
     CmaEsSampler writes a trial's generation after its optimizer, so that a trial with both has the
@@ -104,30 +89,27 @@ def carriers(
 
     Args:
         trials: Trials of the study, by number.
-        generation_key: System attribute that a trial's generation is stored as.
-        optimizer_key: System attribute that an optimizer's pickle begins in.
+        store: What CmaEsSampler stored on them.
     """
     found = {
-        t.system_attrs[generation_key]: t
+        generation: t
         for t in trials
-        if optimizer_key in t.system_attrs
-        and generation_key in t.system_attrs
-        and not _queued_again(t)
+        if (generation := store.generation(t)) is not None
+        and store.has_optimizer(t)
+        and not interrupted_before(t)
     }
     return dict(sorted(found.items()))
 
 
-def current_generation(
-    trials: Sequence[FrozenTrial], *, generation_key: str, optimizer_key: str
-) -> Generation:
+def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Generation:
     """Find the generation that is being evaluated; the arguments are those of `carriers`."""
-    found = carriers(trials, generation_key=generation_key, optimizer_key=optimizer_key)
+    found = carriers(trials, store)
     number, carrier = list(found.items())[-1] if found else (0, None)
     expected = set() if carrier is None else set(carrier.system_attrs.get(LATE_KEY, ()))
-    interrupted = {n for t in trials for n in _queued_again(t)}
+    interrupted = interrupted_trials(trials)
     members, late, running = [], set(), []
     for t in trials:
-        sampled = t.system_attrs.get(generation_key)
+        sampled = store.generation(t)
         if t.number in interrupted:
             continue
         if sampled is None:
@@ -135,22 +117,15 @@ def current_generation(
                 running.append(t.number)
             continue
         if sampled != number:
-            if not expected.intersection((t.number, *_queued_again(t))):
+            if not expected.intersection((t.number, *interrupted_before(t))):
                 continue
             late.add(t.number)
-            t = copy.copy(t)
-            t.system_attrs = {**t.system_attrs, generation_key: number}
+            t = store.with_generation(t, number)
         if t.state.is_finished():
             members.append(t)
         else:
             running.append(t.number)
     return Generation(carrier, members, frozenset(late), running)
-
-
-def _queued_again(trial: FrozenTrial) -> list[int]:
-    """The interrupted trials whose parameters this one was to evaluate again, if any."""
-    again: list[int] = trial.system_attrs.get("retry_history", [])
-    return again
 
 
 def turn_of(study: Study, trial: FrozenTrial) -> int:
@@ -159,15 +134,15 @@ def turn_of(study: Study, trial: FrozenTrial) -> int:
     What repeats a killed trial has that one's. Else every turn of the model that was killed while
     the model was asked would become CMA-ES's, and the longer it takes to ask, the more are.
     """
-    first = [*_queued_again(trial), trial.number][0]
-    trials = study._get_trials(deepcopy=False, use_cache=True)
-    return sum(t.number < first and not _queued_again(t) for t in trials)
+    first = [*interrupted_before(trial), trial.number][0]
+    trials = cached_trials(study)
+    return sum(t.number < first and not interrupted_before(t) for t in trials)
 
 
 def is_foreign(trial: FrozenTrial) -> bool:
     """Whether a trial of a generation is something else than a sample of CMA-ES's."""
     # A trial that was enqueued with some of its values has CMA-ES's only in the others.
-    return trial.user_attrs.get("source") == LLM or "fixed_params" in trial.system_attrs
+    return trial.user_attrs.get("source") == LLM or is_enqueued(trial)
 
 
 def population(
@@ -234,8 +209,8 @@ def population(
 
 def _point(trial: FrozenTrial, cube: UnitCube) -> np.ndarray:
     """The point that CMA-ES learns for a trial, (n,)."""
-    if "x_for_tell" in trial.system_attrs:  # CMA-ES with margin
-        return np.array(trial.system_attrs["x_for_tell"])
+    if POINT_TO_TELL in trial.system_attrs:  # CMA-ES with margin
+        return np.array(trial.system_attrs[POINT_TO_TELL])
     return cube.transform.transform(trial.params)
 
 
@@ -248,15 +223,5 @@ def _told(
     told.value = value
     if cube is not None and x is not None:
         told.params = {**trial.params, **cube.values(x)}
-        told.system_attrs = {**trial.system_attrs, "x_for_tell": x.tolist()}
+        told.system_attrs = {**trial.system_attrs, POINT_TO_TELL: x.tolist()}
     return told
-
-
-def anchor(trial: FrozenTrial, optimizer_key: str) -> FrozenTrial:
-    """A copy that carries the trial's optimizer, if any, but is a member of no generation."""
-    carried = copy.copy(trial)
-    carried.state = TrialState.COMPLETE
-    carried.system_attrs = {
-        key: value for key, value in trial.system_attrs.items() if key.startswith(optimizer_key)
-    }
-    return carried

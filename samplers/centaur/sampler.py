@@ -12,16 +12,12 @@ from typing import cast
 from typing import Literal
 from typing import TYPE_CHECKING
 
-import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import CmaEsSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from .._llm.connect import default_chat
-from .._llm.history import finished_trials
-from .._llm.history import is_failure
-from .._llm.history import ranked
 from .._llm.prompt import count_tokens
 from .._llm.prompt import Extent
 from .._llm.prompt import format_params
@@ -32,15 +28,24 @@ from .._llm.record import ENQUEUED
 from .._llm.record import LLM
 from .._llm.record import record
 from .._llm.record import STARTUP
+from .._trials.history import finished_trials
+from .._trials.history import is_failure
+from .._trials.history import ranked
+from .._trials.internals import cached_trials
+from .._trials.internals import CmaStore
+from .._trials.internals import fixed_params
+from .._trials.internals import POINT_TO_TELL
+from .._trials.internals import set_system_attr
+from .._trials.internals import stored_trial
+from .._trials.internals import StudyView
+from .._trials.seeds import derive_seed
 from .briefing import briefing
 from .briefing import describe_state
 from .briefing import question
-from .population import anchor
 from .population import carriers
 from .population import current_generation
 from .population import LATE_KEY
 from .population import population
-from .population import StudyView
 from .population import turn_of
 from .state import default_population_size
 from .state import read_state
@@ -57,11 +62,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from .._llm.chat import Chat
-    from .._llm.history import Rule
-    from .._llm.record import ArtifactStore
+    from .._trials.history import Rule
+    from .._trials.internals import ArtifactStore
     from .state import CmaState
 
-# default_chat() may start a server, so two threads must not both do it.
+# Two threads of a study must not each make a connection.
 _CHAT_LOCK = threading.Lock()
 
 # Answers that show whether a model of unknown size can propose whole configurations.
@@ -237,11 +242,12 @@ class CentaurSampler(CmaEsSampler):
         self._show_covariance = show_covariance
         self._seed = seed
         self._joint_space = IntersectionSearchSpace()
+        self._store = CmaStore(self)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
         # A trial with all its values fixed never reaches sample_relative.
-        if trial.system_attrs.get("fixed_params"):
+        if fixed_params(trial):
             record(study, trial, source=ENQUEUED)
 
     def infer_relative_search_space(
@@ -264,10 +270,10 @@ class CentaurSampler(CmaEsSampler):
             seen, late = self._trials_to_learn(study, trial, cube)
             if late:
                 # Before the optimizer, so that whoever finds that one finds this too.
-                study._storage.set_trial_system_attr(trial._trial_id, LATE_KEY, late)
+                set_system_attr(study, trial, LATE_KEY, late)
             view = cast("Study", StudyView(study, seen))
             base = super().sample_relative(view, trial, numerical)
-        fixed = trial.system_attrs.get("fixed_params", {})
+        fixed = fixed_params(trial)
         if base or not numerical:
             base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
 
@@ -360,10 +366,6 @@ class CentaurSampler(CmaEsSampler):
                 self._chat = default_chat()
         return self._chat
 
-    @property
-    def _optimizer_key(self) -> str:
-        return f"{self._attr_key_optimizer}:0"
-
     def _trials_to_learn(
         self, study: Study, trial: FrozenTrial, cube: UnitCube
     ) -> tuple[list[FrozenTrial], list[int]]:
@@ -375,16 +377,13 @@ class CentaurSampler(CmaEsSampler):
         """
         if self._learn_from_llm == "all":
             return self._get_trials(study), []
-        trials = study._get_trials(deepcopy=False, use_cache=True)
-        generation = current_generation(
-            trials, generation_key=self._attr_key_generation, optimizer_key=self._optimizer_key
-        )
+        generation = current_generation(cached_trials(study), self._store)
         carrier = generation.carrier
         # CmaEsSampler starts when one trial is COMPLETE.
         source = carrier or _first_complete(study)
         if source is None:
             return [], []
-        seen = anchor(source, self._attr_key_optimizer)
+        seen = self._store.optimizer_alone(source)
 
         size = self._popsize or default_population_size(len(cube.space))
         if len(generation.members) < size:
@@ -412,10 +411,7 @@ class CentaurSampler(CmaEsSampler):
 
     def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
         """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
-        optimizer = None if carrier is None else self._restore_optimizer([carrier])
-        if optimizer is None:
-            optimizer = self._init_optimizer(cube.transform, study.direction)
-        return read_state(optimizer)
+        return read_state(self._store.optimizer(carrier, cube.transform, study.direction))
 
     def _ask(
         self,
@@ -433,8 +429,7 @@ class CentaurSampler(CmaEsSampler):
         }
         form = self.reply_form(study)
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
-        fixed = trial.system_attrs.get("fixed_params", {})
-        fixed = {name: value for name, value in fixed.items() if name in space}
+        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
         start, named = own, "CMA-ES's proposal"
         if form != "full" and best:
             start = {name: best[0].params[name] for name in space}
@@ -479,7 +474,7 @@ class CentaurSampler(CmaEsSampler):
             rule=self._rule,
             extent=extent,
             max_prompt_tokens=self._max_prompt_tokens,
-            seed=None if self._seed is None else _mix(self._seed, trial.number),
+            seed=None if self._seed is None else derive_seed(self._seed, trial.number),
             on_error=self._on_error,
         )
         record(
@@ -498,7 +493,7 @@ class CentaurSampler(CmaEsSampler):
             # CMA-ES with margin learns this point and not the trial's parameters.
             cube, now = stored
             x = now.mean + (cube.points([proposal.params])[0] - now.mean) / now.margin_scale
-            study._storage.set_trial_system_attr(trial._trial_id, "x_for_tell", x.tolist())
+            set_system_attr(study, trial, POINT_TO_TELL, x.tolist())
         return proposal.params
 
     def _describe_state(
@@ -513,23 +508,16 @@ class CentaurSampler(CmaEsSampler):
         The generation that this trial belongs to may have been begun by this very trial, so its
         optimizer may be stored on it.
         """
-        running = study._storage.get_trial(trial._trial_id)
-        if self._attr_key_generation not in running.system_attrs:
+        running = stored_trial(study, trial)
+        generation = self._store.generation(running)
+        if generation is None:
             return "It has not started: no trial succeeded, or the search space changed.", None
         numerical = _numerical(space)
         cube = UnitCube(numerical, with_margin=self._with_margin)
-        generation = running.system_attrs[self._attr_key_generation]
-        keys = {"generation_key": self._attr_key_generation, "optimizer_key": self._optimizer_key}
-        trials = [
-            running if t.number == trial.number else t
-            for t in study._get_trials(deepcopy=False, use_cache=True)
-        ]
-        trials = [
-            t
-            for t in trials
-            if t.system_attrs.get(self._attr_key_generation, math.inf) <= generation
-        ]
-        optimizers = list(carriers(trials, **keys).values())
+        trials = [running if t.number == trial.number else t for t in cached_trials(study)]
+        until_now = range(generation + 1)
+        trials = [t for t in trials if self._store.generation(t) in until_now]
+        optimizers = list(carriers(trials, self._store).values())
         states = [self._state(study, carrier, cube) for carrier in optimizers[-_N_STEPS:]]
         if len(states) < _N_STEPS:
             states.insert(0, self._state(study, None, cube))
@@ -537,7 +525,7 @@ class CentaurSampler(CmaEsSampler):
             states,
             cube,
             space,
-            evaluated=len(current_generation(trials, **keys).members),
+            evaluated=len(current_generation(trials, self._store).members),
             proposal=base,
             show_covariance=self._show_covariance,
         )
@@ -545,8 +533,7 @@ class CentaurSampler(CmaEsSampler):
 
 
 def _first_complete(study: Study) -> FrozenTrial | None:
-    trials = study._get_trials(deepcopy=False, use_cache=True)
-    return next((t for t in trials if t.state == TrialState.COMPLETE), None)
+    return next((t for t in cached_trials(study) if t.state == TrialState.COMPLETE), None)
 
 
 def _numerical(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
@@ -559,8 +546,3 @@ def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistri
         return {}
     common = set.intersection(*(set(t.distributions) for t in trials))
     return {name: d for name, d in sorted(trials[-1].distributions.items()) if name in common}
-
-
-def _mix(seed: int, number: int) -> int:
-    """A seed for a trial, below 2^31."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

@@ -23,9 +23,10 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+
+from .._trials.internals import _SearchSpaceTransform
 
 
 if TYPE_CHECKING:

@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING
 
 from optuna.study import StudyDirection
 
-from .._llm.history import finished_trials
-from .._llm.history import fixed_params
-from .._llm.history import is_failure
-from .._llm.history import ranked
 from .._llm.prompt import describe_history
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
@@ -28,7 +24,11 @@ from .._llm.propose import propose
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import record
 from .._llm.record import STARTUP
-from .._llm.seeds import derive_seed
+from .._trials.history import finished_trials
+from .._trials.history import is_failure
+from .._trials.history import ranked
+from .._trials.internals import fixed_params
+from .._trials.seeds import derive_seed
 
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from .._llm.chat import Chat
     from .._llm.chat import Message
-    from .._llm.history import Rule
     from .._llm.prompt import Extent
-    from .._llm.record import ArtifactStore
+    from .._trials.history import Rule
+    from .._trials.internals import ArtifactStore
 
 
 class KarpathyAgentSampler(RandomBaseSampler):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from optuna.distributions import BaseDistribution
 
-    from .._llm.history import Rule
+    from .._trials.history import Rule
 
 # Where the range of the losses ends for the target. The worst quarter of the trials may have any
 # loss whatever without moving it.

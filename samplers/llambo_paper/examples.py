@@ -20,14 +20,14 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from .._llm.history import effective_params
-from .._llm.history import failure_class
-from .._llm.history import is_failure
 from .._llm.prompt import Extent
 from .._llm.prompt import window_start
-from .._llm.seeds import derive_seed
 from .._llm.values import choice_labels
 from .._llm.values import format_value
+from .._trials.history import effective_params
+from .._trials.history import failure_class
+from .._trials.history import is_failure
+from .._trials.seeds import derive_seed
 
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from .._llm.history import Rule
+    from .._trials.history import Rule
 
 _BLOCK = 5  # rows that are shuffled together, and that the table grows by before it is cut
 

@@ -23,8 +23,8 @@ from .._llm.prompt import fill
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
 from .._llm.reply import json_values
-from .._llm.seeds import derive_seed
 from .._llm.values import format_value
+from .._trials.seeds import derive_seed
 from .candidates import candidates_schema
 from .candidates import target_loss
 from .examples import count_outcomes
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from .._llm.chat import Chat
     from .._llm.chat import Message
-    from .._llm.history import Rule
+    from .._trials.history import Rule
 
 _FOLDER = Path(__file__).parent
 _SYSTEM = "You help to tune the parameters of an expensive experiment."

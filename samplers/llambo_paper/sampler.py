@@ -33,10 +33,6 @@ from optuna.trial import TrialState
 
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
-from .._llm.history import finished_trials
-from .._llm.history import fixed_params
-from .._llm.history import is_failure
-from .._llm.history import ranked
 from .._llm.propose import failed_turn
 from .._llm.propose import Proposal
 from .._llm.random_base import RandomBaseSampler
@@ -51,6 +47,11 @@ from .._llm.record import STARTUP
 from .._llm.reply import known_configurations
 from .._llm.values import fit_value
 from .._llm.values import ValueRefused
+from .._trials.history import finished_trials
+from .._trials.history import is_failure
+from .._trials.history import ranked
+from .._trials.internals import fixed_params
+from .._trials.internals import set_system_attr
 from .candidates import parse_candidates
 from .candidates import screen
 from .candidates import Screened
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from .._llm.chat import Chat
-    from .._llm.history import Rule
-    from .._llm.record import ArtifactStore
+    from .._trials.history import Rule
+    from .._trials.internals import ArtifactStore
 
 _T = TypeVar("_T")
 
@@ -336,15 +337,13 @@ class _Turn:
         n = max(self._sampler._n_startup_trials, 1)
         new = self._propose(lambda clashes: self._prompts.warm_start(n, clashes))
         recommended = [{name: params[name] for name in self.facts.space} for params in new]
-        self._study._storage.set_trial_system_attr(
-            self._trial._trial_id, _WARM_START_KEY, json.dumps(recommended)
-        )
+        set_system_attr(self._study, self._trial, _WARM_START_KEY, json.dumps(recommended))
         return self._claim_one_of(new)
 
     def _stored_recommendations(self) -> list[dict[str, Any]]:
         """What the model recommended when other trials asked, as far as it is still of use."""
         found = []
-        for trial in self._study._get_trials(deepcopy=False, use_cache=False):
+        for trial in self._study.get_trials(deepcopy=False):
             for stored in json.loads(trial.system_attrs.get(_WARM_START_KEY, "[]")):
                 if stored.keys() != self.facts.space.keys():
                     continue

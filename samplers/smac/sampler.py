@@ -49,7 +49,7 @@ from smac.model.random_forest import RandomForest
 from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
-from .._llm.history import is_failure
+from .._trials.history import is_failure
 from .maximizer import VectorizedLocalSearch
 from .space import enumerate_configurations
 from .space import from_configuration

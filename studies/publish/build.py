@@ -1,8 +1,8 @@
 """From sources to packages that OptunaHub's registry can take.
 
-A sampler's folder shares ``samplers/_llm`` with its neighbours, and the benchmark asks
-``objective``; a package in the registry stands alone. So publishing copies the shared modules into
-the package, and rewrites the imports of them to relative ones. The plot's folder, which the report
+A sampler's folder shares ``samplers/_llm`` and ``samplers/_trials`` with its neighbours, and the
+benchmark asks ``objective``; a package in the registry stands alone. So publishing copies the
+shared modules into the package, and rewrites the imports of them to relative ones. The plot's folder, which the report
 draws with, stands alone as it is. The same sources give the same bytes.
 """
 
@@ -25,7 +25,7 @@ VISUALIZATION = "studies/best_so_far"
 DATA = "objective/surrogate/data/embedded.json.xz"
 PUBLISHED_DATA = "surrogate.json"
 
-_LLM = "_llm"
+_SHARED = ("_llm", "_trials")
 _OBJECTIVE = "_objective"
 _OUTSIDE = {"samplers", "objective", "studies"}
 _SUFFIXES = {".py", ".md", ".txt", ".toml", ".png", ".jpg", ".ipynb"}
@@ -75,25 +75,22 @@ def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:
     if is_benchmark:
         _vendor_objective(target, root)
     else:
-        _vendor_llm(target, root)
+        _vendor_shared(target, root)
     return target
 
 
-def _vendor_llm(package: Path, root: Path) -> None:
-    """The modules of ``samplers/_llm`` that the package reaches, directly or through another."""
-    shared = root / "samplers" / _LLM
-    todo: set[str] = set()
-    for path in package.rglob("*.py"):
-        todo |= _shared_imports(path, inside=False)
+def _vendor_shared(package: Path, root: Path) -> None:
+    """The shared modules that the package reaches, directly or through another."""
+    samplers = root / "samplers"
+    todo = {module for path in package.rglob("*.py") for module in _shared_imports(path, "")}
     reached: set[Path] = set()
     while todo:
-        module = shared / f"{todo.pop()}.py"
+        module = samplers / todo.pop()
         if module.exists() and module not in reached:
             reached.add(module)
-            todo |= _shared_imports(module, inside=True)
-    if reached:
-        for path in (*reached, shared / "__init__.py", *shared.glob("*.md")):
-            _copy(path, package / _LLM / path.name, root, ".", "")
+            todo |= _shared_imports(module, module.parent.name)
+    for module in reached | {module.with_name("__init__.py") for module in reached}:
+        _copy(module, package / module.relative_to(samplers), root, "..", "")
 
 
 def _vendor_objective(package: Path, root: Path) -> None:
@@ -133,16 +130,18 @@ def _copy(source: Path, target: Path, root: Path, dots: str, objective: str) -> 
     target.write_bytes(content)
 
 
-def _shared_imports(path: Path, *, inside: bool) -> set[str]:
-    """The shared modules that a file imports, of a package or, ``inside``, of the shared folder."""
+def _shared_imports(path: Path, room: str) -> set[str]:
+    """The shared modules that a file imports, from ``samplers`` on; "" is a package's room."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
         parts = (node.module or "").split(".")
-        if not inside and parts.pop(0) != _LLM:
-            continue
-        found |= {parts[0]} if parts and parts[0] else {alias.name for alias in node.names}
+        if room and node.level == 1:
+            parts.insert(0, room)
+        if parts[0] in _SHARED:
+            names = parts[1:2] or [alias.name for alias in node.names]
+            found |= {f"{parts[0]}/{name}.py" for name in names if name}
     return found
 
 
@@ -162,7 +161,10 @@ def rewrite_imports(source: str, where: str, dots: str = ".", objective: str = "
     Raises:
         PublishError: Naming the file and line of an import that a published package can't make.
     """
-    rewritten = re.sub(rf"^(\s*from )\.\.({_LLM}\b)", r"\1.\2", source, flags=re.MULTILINE)
+    rewritten = source
+    if len(dots) == 1:
+        shared = rf"^(\s*from )\.\.(({'|'.join(_SHARED)})\b)"
+        rewritten = re.sub(shared, r"\1.\2", source, flags=re.MULTILINE)
     if objective:
         prefix = objective if objective.endswith(".") else f"{objective}."
         for old, new in ((r"objective\.", prefix), (r"objective(?= import\b)", objective)):

@@ -27,8 +27,8 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 
 from samplers._llm.chat import Completion
-from samplers._llm.history import is_failure
-from samplers._llm.history import ranked
+from samplers._trials.history import is_failure
+from samplers._trials.history import ranked
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import UnitCube
 

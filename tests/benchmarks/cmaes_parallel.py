@@ -27,7 +27,7 @@ import cmaes
 import numpy as np
 import optuna
 
-from samplers._llm.history import is_failure
+from samplers._trials.history import is_failure
 from samplers.centaur import CentaurSampler
 
 from ..samplers.simulated import work

@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
-from samplers._llm.history import effective_params
-from samplers._llm.history import failure_class
-from samplers._llm.history import finished_trials
-from samplers._llm.history import is_failure
-from samplers._llm.history import ranked
+from samplers._trials.history import effective_params
+from samplers._trials.history import failure_class
+from samplers._trials.history import finished_trials
+from samplers._trials.history import is_failure
+from samplers._trials.history import ranked
 
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}

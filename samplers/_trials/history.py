@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from .internals import cached_trials
+from .internals import interrupted_trials
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +71,10 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     Left out are FAIL trials that say nothing of their parameters: those without any broke before
     anything was evaluated, and those that the storage has queued again were interrupted.
 
-    They are as Optuna first read them for the trial that is being sampled; each reading takes a
-    database seven statements.
+    They are as Optuna first read them for the trial that is being sampled.
     """
-    trials = study._get_trials(deepcopy=False, use_cache=True)
-    # What Optuna's callbacks write; their own function to read it warns that it is experimental.
-    interrupted = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
+    trials = cached_trials(study)
+    interrupted = interrupted_trials(trials)
     return [
         t
         for t in trials
@@ -107,8 +108,3 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
     else:
         changed = json.loads(trial.user_attrs.get("effective", "{}"))
     return {name: changed.get(name, value) for name, value in trial.params.items()}
-
-
-def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
-    return dict(trial.system_attrs.get("fixed_params", {}))

@@ -1,0 +1,75 @@
+"""What Optuna keeps private and the samplers rely on, checked on the installed Optuna."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import CmaEsSampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+import pytest
+
+from samplers._trials.internals import _SearchSpaceTransform
+from samplers._trials.internals import cached_trials
+from samplers._trials.internals import CmaStore
+from samplers._trials.internals import fixed_params
+from samplers._trials.internals import interrupted_before
+from samplers._trials.internals import interrupted_trials
+from samplers._trials.internals import is_enqueued
+from samplers._trials.internals import set_system_attr
+from samplers._trials.internals import set_user_attr
+from samplers._trials.internals import storage_of
+from samplers._trials.internals import stored_trial
+
+
+def test_what_enqueue_trial_decided_is_read() -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5})
+    study.enqueue_trial({})
+    enqueued, empty, plain = (study.ask(), study.ask(), study.ask())
+    trials = cached_trials(study)
+    assert fixed_params(trials[enqueued.number]) == {"x": 0.5}
+    assert fixed_params(trials[empty.number]) == fixed_params(trials[plain.number]) == {}
+    assert [is_enqueued(t) for t in trials] == [True, True, False]
+
+
+def test_a_trial_that_optuna_repeats_names_those_before_it() -> None:
+    study = optuna.create_study()
+    for _ in range(2):
+        study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
+    first, second, third = study.trials
+    assert [interrupted_before(t) for t in (first, second, third)] == [[], [0], [0, 1]]
+    assert interrupted_trials([first, third]) == {0, 1}
+
+
+def test_attributes_are_written_to_the_storage() -> None:
+    study = optuna.create_study()
+    study.ask()
+    (running,) = study.trials
+    set_user_attr(study, running, "source", "llm")
+    set_system_attr(study, running, "key", [1])
+    stored = stored_trial(study, running)
+    assert stored.user_attrs == {"source": "llm"} and stored.system_attrs["key"] == [1]
+    assert storage_of(study).get_n_trials(study._study_id) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"with_margin": True}, {"use_separable_cma": True}])
+def test_what_cmaessampler_stores_is_found(options: dict[str, Any]) -> None:
+    sampler = CmaEsSampler(seed=0, popsize=4, **options)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=12)
+    store = CmaStore(sampler)
+    generations = [store.generation(t) for t in study.trials]
+    assert generations[0] is None and generations[-1] == 2
+    carrier = next(t for t in reversed(study.trials) if store.has_optimizer(t))
+    transform = _SearchSpaceTransform(
+        {name: FloatDistribution(0, 1) for name in "xy"}, transform_0_1=True
+    )
+    direction = study.direction
+    assert store.optimizer(carrier, transform, direction).generation == 2
+    assert store.optimizer(store.optimizer_alone(carrier), transform, direction).generation == 2
+    assert store.optimizer(None, transform, direction).generation == 0
+    assert store.generation(store.optimizer_alone(carrier)) is None
+    assert store.generation(store.with_generation(carrier, 7)) == 7
