@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.10+; everything goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-STUDIES := $(BIN)/python -m studies
+STUDIES := $(BIN)/optuna-autoresearch
 DEMO := --storage sqlite:///demo.db
 
 .PHONY: demo test test-faults check dashboard clean

@@ -1,20 +1,28 @@
-"""The command line: a module per command, and one place where errors become one line."""
+"""The command line: a module per command, and one place where errors become one line.
+
+A command's module holds its options and their help, and imports what does its work when it is
+called: ``--help`` waits neither for Optuna nor for torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from importlib.metadata import version
 import os
 import sys
+from typing import Annotated
+from typing import Any
 from typing import NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from studies.errors import explain
-from studies.workers.processes import quiet_optuna
 
 
-# Command -> module and function. Only the one that is called is imported: some need SciPy.
+# Command -> module and function. Only the one that is called is imported.
 COMMANDS = {
     "run": "studies.commands.run:run",
     "agent": "studies.commands.agent:agent",
@@ -38,19 +46,41 @@ def make_app(names: list[str]) -> typer.Typer:
     """The command line with the commands of these names."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-    @app.callback()
-    def overview() -> None:
+    @app.callback(invoke_without_command=True)
+    def overview(
+        context: typer.Context,
+        show_version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.")
+        ] = False,
+    ) -> None:
         """Tune one expensive training script by classical methods, language models, or both."""
+        if show_version:
+            print(version("optuna-autoresearch"))
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            print(context.get_help())
 
     for name in names:
         module, _, function = COMMANDS[name].partition(":")
-        app.command(name)(getattr(import_module(module), function))
+        app.command(name)(_quiet(getattr(import_module(module), function)))
     return app
+
+
+def _quiet(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, in which Optuna leaves the terminal to it."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from studies.workers.processes import quiet_optuna
+
+        quiet_optuna()
+        command(*args, **kwargs)
+
+    return run
 
 
 def main() -> NoReturn:
     """Run the command that the arguments name; exit status 0 done, 1 failed, 2 misuse."""
-    quiet_optuna()
     called = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         status = make_app(called or list(COMMANDS))(standalone_mode=False)

@@ -7,16 +7,6 @@ from __future__ import annotations
 
 import errno
 
-import optuna
-from sqlalchemy.exc import SQLAlchemyError
-
-from objective import DataSetError
-from objective import TestbedError
-from objective.run.script import RunError
-from samplers._llm.chat import ChatError
-from samplers._llm.chat import NoChatFound
-from studies.storage.open import StorageError
-
 
 class Misuse(ValueError):
     """The command can't work as it was given."""
@@ -32,6 +22,17 @@ def explain(error: Exception) -> tuple[str, int]:
     Raises:
         Exception: The error itself, if nobody foresaw it: then its traceback is what helps.
     """
+    # Not above: every command imports this module, and its --help needs none of them.
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from objective import DataSetError
+    from objective import RunError
+    from objective import TestbedError
+    from samplers._llm.chat import ChatError
+    from samplers._llm.chat import NoChatFound
+    from studies.storage.open import StorageError
+
     text = " ".join(str(error).split())
     if isinstance(error, (Misuse, StorageError, TestbedError, DataSetError, NoChatFound)):
         return text, 2
@@ -41,7 +42,7 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"the language model: {text}; run the same command again to go on", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({text}); make room and run the same command again", 1
-    if isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
+    if isinstance(error, (StorageInternalError, SQLAlchemyError)):
         return _explain_database(error)
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}", 2

@@ -84,7 +84,7 @@ class Problem(_MemoryLimited):
     stored trial ran out of memory.
 
     Args:
-        data: A file that ``python -m studies surrogate`` wrote; None is the one that comes with
+        data: A file that ``optuna-autoresearch surrogate`` wrote; None is the one that comes with
             this package.
         noise: Whether a trial's status is drawn by its probabilities, and its value with the noise
             between two trainings with one configuration. If not, a configuration always has its

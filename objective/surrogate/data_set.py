@@ -185,7 +185,7 @@ class DataSet:
             raise
         except (lzma.LZMAError, ValueError, KeyError, TypeError, IndexError):
             raise DataSetError(
-                f"{path} must be a data set that `python -m studies surrogate` wrote, but isn't."
+                f"{path} must be a data set that `optuna-autoresearch surrogate` wrote, but isn't."
             ) from None
 
     def _document(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Surrogate:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Surrogate:
-        """Of a file that ``python -m studies surrogate`` wrote; None is the project's own.
+        """Of a file that ``optuna-autoresearch surrogate`` wrote; None is the project's own.
 
         Raises:
             DataSetError: If there is no such file or it is something else.
@@ -136,7 +136,7 @@ class Surrogate:
             if not path.exists():
                 raise DataSetError(
                     "No surrogate of the embedded testbed is installed; make one of your own"
-                    " trials by `python -m studies surrogate --storage URL --out FILE`."
+                    " trials by `optuna-autoresearch surrogate --storage URL --out FILE`."
                 )
         return cls(DataSet.read(path))
 

@@ -14,8 +14,6 @@ import typer
 
 from studies.commands import options
 from studies.errors import Misuse
-from studies.storage.open import open_artifacts
-from studies.storage.open import open_storage
 
 
 HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this machine only
@@ -31,6 +29,9 @@ def dashboard(
     Runs until Ctrl-C. Studies may go on meanwhile.
     """
     from optuna_dashboard import wsgi
+
+    from studies.storage.open import open_artifacts
+    from studies.storage.open import open_storage
 
     app = wsgi(
         open_storage(storage, must_exist=True), artifact_store=open_artifacts(storage, artifacts)

@@ -7,65 +7,12 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
 import json
-from pathlib import Path
-import time
 from typing import Annotated
-from typing import Any
-import uuid
 
-import optuna
-from optuna.artifacts import get_all_artifact_meta
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 import typer
 
-from objective.results import Results
-from objective.worker import worker_is_here
 from studies.commands import options
-from studies.storage.open import artifact_folder
-from studies.storage.open import claim_lock
-from studies.storage.open import open_storage
-from studies.storage.recovery import abandoned
-from studies.storage.recovery import alone
-from studies.storage.recovery import requeue
-from studies.storage.recovery import retry
-from studies.storage.recovery import unqueued
-
-
-# An artifact's card is written before its file, and by several workers: what is new is in the making.
-_NEW_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it should be.
-
-    Attributes:
-        kind: ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
-            ``orphaned-artifacts``.
-        what: One line.
-        remedy: What would be done; or, if ``mend`` is ``None``, what to do oneself.
-        mend: Does it.
-    """
-
-    kind: str
-    what: str
-    remedy: str
-    mend: Callable[[], object] | None = field(default=None, compare=False)
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "what": self.what,
-            "remedy": self.remedy,
-            "mendable": self.mend is not None,
-        }
 
 
 def doctor(
@@ -82,6 +29,12 @@ def doctor(
     Running trials that nobody runs, interrupted ones that nobody queued again, results that were
     never told, artifacts without a trial, and trials whose artifact is missing.
     """
+    from studies.storage.examine import examine
+    from studies.storage.open import artifact_folder
+    from studies.storage.open import claim_lock
+    from studies.storage.open import open_storage
+    from studies.storage.recovery import alone
+
     opened = open_storage(storage, must_exist=True)
     folder = artifacts or artifact_folder(storage)
     findings = examine(opened, folder)
@@ -103,120 +56,3 @@ def doctor(
                 finding.mend()
         if not as_json:
             print(f"Mended {len(mendable)} of {len(findings)} findings.")
-
-
-def examine(storage: BaseStorage, folder: Path) -> list[Finding]:
-    """What is wrong with a storage's studies and its folder of artifacts."""
-    findings: list[Finding] = []
-    owned: set[str] = set()
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        findings += _trials(study)
-        findings += _results(study, Results(folder / "results"))
-        findings += _missing(study, folder, owned)
-    return findings + _orphans(folder, owned)
-
-
-def _trials(study: optuna.Study) -> list[Finding]:
-    findings = []
-    for number, how in abandoned(study).items():
-        findings.append(
-            Finding(
-                "abandoned-trial",
-                f"study {study.study_name}, trial {number} is running, but {how}",
-                "fail it and queue its parameters again",
-                lambda study=study, number=number: _give_up(study, number),  # type: ignore[misc]
-            )
-        )
-    for trial in unqueued(study.get_trials(deepcopy=False)):
-        findings.append(
-            Finding(
-                "unqueued-trial",
-                f"study {study.study_name}, trial {trial.number} was interrupted and is lost",
-                "queue its parameters again",
-                lambda s=study: requeue(s, s.get_trials(deepcopy=False)),  # type: ignore[misc]
-            )
-        )
-    return findings
-
-
-def _give_up(study: optuna.Study, number: int) -> None:
-    if number not in abandoned(study):
-        return  # it was told, or its worker has come back, while we asked
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    try:
-        storage.set_trial_state_values(trial_id, TrialState.FAIL)
-    except UpdateFinishedTrialError:
-        return
-    retry(study, storage.get_trial(trial_id))
-
-
-def _results(study: optuna.Study, results: Results) -> list[Finding]:
-    """They are left to ``run``: to tell them takes the study's own sampler."""
-    return [
-        Finding(
-            "untold-result",
-            f"study {study.study_name}, trial {result.trial} came to {result.value}, which the"
-            " storage doesn't have",
-            "run the study's command again: it tells this first, without a training",
-        )
-        for result in results.of(study.study_name)
-        if worker_is_here(result.worker) is not True  # else it is about to
-    ]
-
-
-def _missing(study: optuna.Study, folder: Path, owned: set[str]) -> list[Finding]:
-    """Artifacts of the study that are not in the folder; all that it has are added to ``owned``."""
-    findings = []
-    of_study = get_all_artifact_meta(study)
-    owned.update(meta.artifact_id for meta in of_study)
-    for trial in study.get_trials(deepcopy=False):
-        metas = get_all_artifact_meta(trial, storage=study._storage)
-        owned.update(meta.artifact_id for meta in metas)
-        lost = [meta.filename for meta in metas if not (folder / meta.artifact_id).is_file()]
-        if lost and trial.state != TrialState.RUNNING:
-            findings.append(
-                Finding(
-                    "missing-artifact",
-                    f"study {study.study_name}, trial {trial.number} has lost {', '.join(lost)}",
-                    "its value is not affected; restore the file from a backup, or train the"
-                    " parameters again",
-                )
-            )
-    return findings
-
-
-def _orphans(folder: Path, owned: set[str]) -> list[Finding]:
-    """Only what is named as Optuna names artifacts, and isn't new."""
-    if not folder.is_dir():
-        return []
-    old = time.time() - _NEW_SECONDS
-    files = [
-        path
-        for path in folder.iterdir()
-        if _is_uuid(path.name) and path.name not in owned and path.stat().st_mtime < old
-    ]
-    if not files:
-        return []
-    size = sum(path.stat().st_size for path in files)
-    return [
-        Finding(
-            "orphaned-artifacts",
-            f"{folder} holds {len(files)} files ({size / 1e6:.1f} MB) of no trial in this storage",
-            "delete them; not if the folder serves another storage too",
-            lambda: _delete(files),
-        )
-    ]
-
-
-def _delete(files: Sequence[Path]) -> None:
-    for path in files:
-        path.unlink(missing_ok=True)
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False

@@ -21,7 +21,7 @@ from objective.objective import suggest
 from samplers._llm.chat import Completion
 from samplers._llm.chat import NoChatFound
 from samplers._llm.tokens import estimate_tokens
-from studies.commands.space import space_rows
+from studies.commands.tables import space_rows
 from studies.llm import open_llm
 from studies.loop import StudyLoop
 from studies.methods import METHODS

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from collections.abc import Sequence
-from datetime import datetime
-from datetime import timedelta
-from importlib.metadata import version
 import json
 from pathlib import Path
 from typing import Annotated
 from typing import Any
+from typing import TYPE_CHECKING
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.distributions import CategoricalDistribution
-from optuna.distributions import IntDistribution
-from optuna.storages import BaseStorage
-from optuna.trial import create_trial
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
-from rich.console import Console
-from rich.progress import Progress
 import typer
 
-from objective import Testbed
-from objective.testbed.metric import METRIC
-from objective.testbed.search_space import PAPER_SPACE
 from studies.commands import options
 from studies.errors import Failed
-from studies.errors import Misuse
-from studies.importing.foreign import FAILURE_VALUE
-from studies.importing.foreign import ForeignTrial
-from studies.importing.foreign import read_file
-from studies.importing.space import fits
-from studies.importing.space import infer_space
-from studies.importing.space import stored_space
-from studies.storage.bulk import add_trials
-from studies.storage.open import open_storage
 
 
-KEY = "import:key"  # system attribute: which of a file's trials it is
+if TYPE_CHECKING:
+    from studies.importing.foreign import ForeignTrial
+
 _CHUNK = 1000  # trials in one transaction
-# Trials without a time of their own end one after the other, from here on.
-_EPOCH = datetime(2000, 1, 1)
 
 
 def import_(
@@ -80,6 +54,21 @@ def import_(
     A study for each method and seed, named METHOD-seedSEED. What can't be imported is counted by
     reason. The same command again imports only what is new in the file.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from objective import Testbed
+    from objective.testbed.search_space import PAPER_SPACE
+    from studies.importing.foreign import read_file
+    from studies.importing.space import infer_space
+    from studies.importing.space import stored_space
+    from studies.importing.store import frozen_trial
+    from studies.importing.store import KEY
+    from studies.importing.store import moments_of
+    from studies.importing.store import open_study
+    from studies.storage.bulk import add_trials
+    from studies.storage.open import open_storage
+
     foreign = read_file(file)
     if not foreign.trials:
         raise Failed(f"no trial of {file} can be imported: {_counts(foreign.skipped)}")
@@ -88,7 +77,7 @@ def import_(
     runs: dict[tuple[str, int], list[ForeignTrial]] = {}
     for trial in foreign.trials:
         runs.setdefault((f"{prefix}{trial.method}", trial.seed), []).append(trial)
-    studies = {run: _open_study(opened, *run, file.name) for run in runs}
+    studies = {run: open_study(opened, *run, file.name) for run in runs}
     stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
     space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)
 
@@ -100,9 +89,9 @@ def import_(
         for run, trials in runs.items():
             study = studies[run]
             keys = {trial.system_attrs.get(KEY) for trial in stored[run]}
-            moments = _moments(trials, foreign.notes)
+            moments = moments_of(trials, foreign.notes)
             new = [
-                _frozen(trial, space, ended, foreign.notes)
+                frozen_trial(trial, space, ended, foreign.notes)
                 for trial, ended in sorted(zip(trials, moments), key=lambda pair: pair[1])
                 if trial.key not in keys
             ]
@@ -124,93 +113,6 @@ def import_(
         print(json.dumps(facts, indent=2))
     else:
         _print(facts)
-
-
-def _open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optuna.Study:
-    study = optuna.create_study(
-        storage=storage,
-        study_name=f"{method}-seed{seed}",
-        direction="minimize",
-        load_if_exists=True,
-    )
-    attrs = study.user_attrs
-    if "imported_from" not in attrs and (attrs or study.get_trials(deepcopy=False)):
-        raise Misuse(
-            f"study {study.study_name!r} of --storage is no import, and trials of other programs"
-            " don't belong among its own; choose another --storage or a --prefix"
-        )
-    METRIC.name_in(study)
-    facts = {
-        "imported_from": file,
-        "method": method,
-        "seed": seed,
-        "version": version("optuna-autoresearch"),
-    }
-    for name, value in facts.items():
-        if name not in attrs:
-            study.set_user_attr(name, value)
-    return study
-
-
-def _moments(trials: Sequence[ForeignTrial], notes: Counter[str]) -> list[datetime]:
-    """When the trials of a study ended, by the file if it says so of every one.
-
-    Else they end one after the other, in the file's order: the order is what best-so-far curves
-    need. Trials of one moment keep the file's order too.
-    """
-    moments = [trial.ended for trial in trials if trial.ended is not None]
-    if len(moments) == len(trials):
-        return moments
-    if moments:
-        notes["a study with times for some trials only: dates are made up"] += 1
-    end, made_up = _EPOCH, []
-    for trial in trials:
-        end += timedelta(seconds=max(trial.seconds, 0.001))
-        made_up.append(end)
-    return made_up
-
-
-def _frozen(
-    trial: ForeignTrial,
-    space: Mapping[str, BaseDistribution],
-    ended: datetime,
-    notes: Counter[str],
-) -> FrozenTrial:
-    """A trial with the attributes that our own objective would have given it."""
-    params: dict[str, Any] = {}
-    for name, value in trial.params.items():
-        if name not in space:
-            continue
-        distribution = space[name]
-        if not fits(value, distribution):
-            notes[f"{name}: a value left out that isn't in its range"] += 1
-        elif isinstance(distribution, CategoricalDistribution):
-            params[name] = value
-        else:
-            params[name] = (
-                int(value) if isinstance(distribution, IntDistribution) else float(value)
-            )
-    attrs: dict[str, Any] = {
-        "training_seconds": trial.seconds,
-        "total_seconds": trial.seconds,
-        "status": trial.status,
-        "tid": trial.tid,
-    }
-    if trial.reason:
-        attrs["reason"] = trial.reason
-    if trial.val_bpb is not None:
-        attrs[METRIC.name] = trial.val_bpb
-    frozen = create_trial(
-        state=TrialState.COMPLETE,
-        value=FAILURE_VALUE if trial.val_bpb is None else trial.val_bpb,
-        params=params,
-        distributions={name: space[name] for name in params},
-        user_attrs=attrs,
-        system_attrs={KEY: trial.key},
-    )
-    frozen.datetime_start = ended - timedelta(seconds=trial.seconds)
-    frozen.datetime_complete = ended
-    return frozen
 
 
 def _print(facts: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import typer
 from studies.errors import Misuse
 
 
+PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -41,12 +42,12 @@ def parse_memory(text: str) -> int:
 
 def this_command() -> str:
     """The command as it was given, to be given again."""
-    return shlex.join(["python", "-m", "studies", *sys.argv[1:]])
+    return shlex.join([PROGRAM, *sys.argv[1:]])
 
 
 def command(name: str, storage: str) -> str:
     """Another command on the same storage."""
-    words = ["python", "-m", "studies", name]
+    words = [PROGRAM, name]
     if storage != DEFAULT_STORAGE:
         words += ["--storage", storage]
     return shlex.join(words)

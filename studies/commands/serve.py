@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from studies.stopping import stop_by_signal
-from studies.storage.open import open_storage
-from studies.storage.proxy import check_grpc
-from studies.storage.proxy import check_served
-from studies.storage.proxy import DEFAULT_PORT
-from studies.storage.proxy import serve
-from studies.storage.recovery import hurry
+from studies.storage import PROXY_PORT
 
 
 def serve_storage(
@@ -26,7 +21,7 @@ def serve_storage(
     host: Annotated[
         str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = PROXY_PORT,
 ) -> None:
     """Serve a database to many workers over gRPC, until Ctrl-C.
 
@@ -34,6 +29,12 @@ def serve_storage(
     SQLite file may be served too, so that other machines can use it; use it in no other way
     meanwhile.
     """
+    from studies.storage.open import open_storage
+    from studies.storage.proxy import check_grpc
+    from studies.storage.proxy import check_served
+    from studies.storage.proxy import serve
+    from studies.storage.recovery import hurry
+
     check_grpc()
     check_served(url)
     storage = open_storage(url)

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 import json
-import time
 from typing import Annotated
 
-import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
-from rich.console import Console
-from rich.console import Group
-from rich.live import Live
 import typer
 
-from objective.worker import WORKER
-from studies.budget import is_evaluated
 from studies.commands import options
-from studies.commands.progress import clock
-from studies.commands.tables import comparison_lines
-from studies.commands.tables import status_table
-from studies.errors import explain
 from studies.errors import Misuse
-from studies.facts import LLM_SOURCES
-from studies.facts import study_facts
-from studies.storage.open import open_storage
-from studies.storage.recovery import abandoned
-
-
-WATCH_SECONDS = 2.0
-_RECENT = 20  # trials that a rate is computed from
 
 
 def status(
@@ -51,13 +27,22 @@ def status(
 
     Of comparisons also what is done, failed and missing.
     """
+    from rich.console import Console
+
+    from studies.commands.tables import comparison_lines
+    from studies.commands.tables import status_table
+    from studies.commands.watch import stored_studies
+    from studies.commands.watch import watch as watch_studies
+    from studies.facts import study_facts
+    from studies.storage.open import open_storage
+
     if watch and as_json:
         raise Misuse("--watch must be without --json, but got both.")
     opened = open_storage(storage, must_exist=True, patience=0)
     if watch:
-        _watch(opened)
+        watch_studies(opened)
         return
-    facts = [study_facts(study) for study in _studies(opened)]
+    facts = [study_facts(study) for study in stored_studies(opened)]
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
@@ -66,63 +51,5 @@ def status(
             print(line)
     else:
         print(
-            f"There is no study in {storage} yet: python -m studies run --method tpe --trials 20"
+            f"There is no study in {storage} yet: {options.PROGRAM} run --method tpe --trials 20"
         )
-
-
-def _studies(storage: BaseStorage) -> list[optuna.Study]:
-    names = optuna.get_all_study_names(storage)
-    return [optuna.load_study(study_name=name, storage=storage) for name in names]
-
-
-def _watch(storage: BaseStorage) -> None:
-    with Live(console=Console(markup=False), auto_refresh=False) as live:
-        try:
-            while True:
-                try:
-                    live.update(screen(storage), refresh=True)
-                except optuna.exceptions.StorageInternalError as error:
-                    live.console.print(explain(error)[0])
-                time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            return
-
-
-def screen(storage: BaseStorage) -> Group:
-    """What ``--watch`` shows at one moment."""
-    studies = _studies(storage)
-    facts = [study_facts(study) for study in studies]
-    lines = [line for study in studies for line in live_lines(study)]
-    return Group(status_table(facts), *comparison_lines(facts), *lines)
-
-
-def live_lines(study: optuna.Study) -> list[str]:
-    """What goes on in a study: a line for each running trial, and one for the rates."""
-    trials = study.get_trials(deepcopy=False)
-    running = [t for t in trials if t.state == TrialState.RUNNING]
-    lost = abandoned(study)
-    lines = []
-    for trial in running:
-        mark = trial.system_attrs.get(WORKER)
-        worker = f"process {mark[1]} on {mark[0].partition('/')[0]}" if mark else "another program"
-        began = trial.datetime_start or datetime.now()
-        age = clock((datetime.now() - began).total_seconds())
-        lines.append(f"{study.study_name}: trial {trial.number} runs for {age}, {worker}")
-        if trial.number in lost:
-            lines[-1] += f"; abandoned: {lost[trial.number]} (python -m studies doctor)"
-    if running:
-        parts = [f"{trials_an_hour(trials):.0f} trials an hour"]
-        turns = [t for t in trials if t.user_attrs.get("source") in LLM_SOURCES][-_RECENT:]
-        if turns:
-            errors = sum(t.user_attrs["source"] == "llm-error" for t in turns)
-            parts.append(f"the language model failed in {errors} of its last {len(turns)} turns")
-        lines.append(f"{study.study_name}: {', '.join(parts)}")
-    return lines
-
-
-def trials_an_hour(trials: Sequence[FrozenTrial]) -> float:
-    """How fast the last trials came to an end."""
-    ends = sorted(t.datetime_complete for t in trials if is_evaluated(t) and t.datetime_complete)
-    ends = ends[-_RECENT:]
-    span = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0
-    return (len(ends) - 1) / span * 3600 if span > 0 else 0.0

@@ -8,24 +8,17 @@ import json
 import os
 from pathlib import Path
 import platform
-import shlex
-import sys
 import time
 from typing import Annotated
 from typing import TYPE_CHECKING
 
-import numpy as np
-import optuna
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 import typer
 
-from objective import DataSet
-from objective import Testbed
 from studies.commands import options
 from studies.errors import Misuse
-from studies.storage.open import open_storage
 
 
 if TYPE_CHECKING:
@@ -55,7 +48,12 @@ def surrogate(
     Every score is of trials whose study the model has not seen. Run it on the machine that the
     trials ran on: the file tells its processor and versions.
     """
-    from objective import Surrogate  # brings scikit-learn, which `--help` needn't wait for
+    import optuna
+
+    from objective import DataSet
+    from objective import Surrogate
+    from objective import Testbed
+    from studies.storage.open import open_storage
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
@@ -98,7 +96,7 @@ def _made(by: str | None) -> dict[str, str]:
     made = {
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": ", ".join(versions),
-        "command": shlex.join(["python", "-m", "studies", *sys.argv[1:]]),
+        "command": options.this_command(),
         "date": time.strftime("%Y-%m-%d"),
     }
     return made if by is None else {**made, "trials": by}
@@ -115,6 +113,8 @@ def processor() -> str:
 
 
 def _milliseconds(fitted: Surrogate) -> float:
+    import numpy as np
+
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     for _ in range(_TIMED_CALLS):

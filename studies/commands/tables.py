@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from objective import Testbed
 from studies.commands.progress import clock
 from studies.facts import RUN_ERROR
 
@@ -133,6 +137,23 @@ def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
         if any(facts["state"] == "missing" and "surrogate" in facts for facts in members):
             lines.append("  Without a language model, a surrogate's run is stored when it ends.")
     return lines
+
+
+def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
+    """The search space as plain values; what a type doesn't have is ``None``."""
+    rows = []
+    for name, d in testbed.space.items():
+        row: dict[str, Any] = dict.fromkeys(
+            ("name", "type", "low", "high", "log", "step", "choices", "default")
+        )
+        row.update(name=name, default=testbed.baseline[name])
+        if isinstance(d, CategoricalDistribution):
+            row.update(type="categorical", choices=list(d.choices))
+        elif isinstance(d, (FloatDistribution, IntDistribution)):
+            kind = "int" if isinstance(d, IntDistribution) else "float"
+            row.update(type=kind, low=d.low, high=d.high, log=d.log, step=d.step)
+        rows.append(row)
+    return rows
 
 
 def space_table(rows: list[dict[str, Any]]) -> Table:

@@ -62,7 +62,7 @@ def check_data(package: Path) -> Iterator[str]:
     if package.parent.name == "benchmarks" and not (package / PUBLISHED_DATA).exists():
         yield (
             f"The benchmark must have a data set, but there is no {DATA} to make "
-            f"{PUBLISHED_DATA} of: write it by `python -m studies surrogate --out {DATA}`."
+            f"{PUBLISHED_DATA} of: write it by `optuna-autoresearch surrogate --out {DATA}`."
         )
 
 

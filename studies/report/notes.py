@@ -46,7 +46,7 @@ def _repetitions(runs: Sequence[Run]) -> Iterator[str]:
     if not any(run.repetitions for run in runs):
         yield (
             "No run is revalidated, so every best is the luckiest of its run's trials too: "
-            "`python -m studies revalidate` trains each best configuration again."
+            "`optuna-autoresearch revalidate` trains each best configuration again."
         )
         return
     for method, group in by_method(runs).items():

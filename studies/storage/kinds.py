@@ -184,7 +184,7 @@ def check_sharing(url: str, *, workers: int = 1, machines: bool = False) -> None
         raise StorageError(
             f"Workers on several machines must share a storage, but {kind.name} is for one"
             " machine; choose PostgreSQL, MySQL, a journal on NFS, or serve it by"
-            " `python -m studies serve-storage` and give them grpc://HOST:PORT."
+            " `optuna-autoresearch serve-storage` and give them grpc://HOST:PORT."
         )
 
 

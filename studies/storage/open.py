@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
+from studies.storage import PROXY_PORT
 from studies.storage.heartbeat import BeatingJournal
 from studies.storage.kinds import journal_path
 from studies.storage.kinds import parse
@@ -30,7 +31,6 @@ from studies.storage.patient import PATIENCE
 from studies.storage.patient import PatientStorage
 from studies.storage.proxy import bracketed
 from studies.storage.proxy import check_grpc
-from studies.storage.proxy import DEFAULT_PORT
 from studies.storage.proxy import PatientProxy
 from studies.storage.proxy import quietly
 from studies.storage.recovery import RetryKilled
@@ -137,7 +137,7 @@ def artifact_folder(url: str) -> Path:
         database = parsed.database or "optuna"
         path = Path(database.removeprefix("file:"))
         if parsed.get_backend_name() == "grpc":
-            return Path(f"{parsed.host}-{parsed.port or DEFAULT_PORT}-artifacts")
+            return Path(f"{parsed.host}-{parsed.port or PROXY_PORT}-artifacts")
         if parsed.get_backend_name() != "sqlite" or database == ":memory:":
             path = Path(path.name.strip(":"))
     return path.with_name(f"{path.stem}-artifacts")
@@ -183,7 +183,7 @@ def _open_proxy(
     check_grpc()
     if url.host is None:
         raise StorageError(f"A proxy must be grpc://HOST:PORT, but got {_shown(url)}.")
-    host, port = bracketed(url.host), url.port or DEFAULT_PORT
+    host, port = bracketed(url.host), url.port or PROXY_PORT
     proxy = quietly(PatientProxy, host=host, port=port, patience=wait, **beating)
     try:
         proxy.get_all_studies()

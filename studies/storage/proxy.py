@@ -1,7 +1,7 @@
 """A database behind a gRPC proxy: Optuna's server and client, made to outlast each other.
 
 Thousands of workers would be thousands of connections to the database; the proxy has a few, reads
-what has changed once for all, and speaks to workers over HTTP/2. `python -m studies serve-storage`
+what has changed once for all, and speaks to workers over HTTP/2. `optuna-autoresearch serve-storage`
 starts one.
 
 The client waits for a server that is away, as `studies.storage.patient` does for a database, and counts
@@ -36,7 +36,6 @@ from studies.storage.patient import repeating
 from studies.storage.patient import SHORTEST_PAUSE
 
 
-DEFAULT_PORT = 13000  # Optuna's
 _THREADS = 10  # calls that are served at the same time; Optuna's default
 
 _T = TypeVar("_T")

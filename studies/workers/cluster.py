@@ -161,7 +161,7 @@ def _with_llm_afar(spec: StudySpec) -> StudySpec:
     if not address.startswith(("http://", "https://")):
         raise Misuse(
             "--llm must be an address that the cluster's machines reach, but the embedded model"
-            " is served to this machine only; serve it to all by python -m studies serve-llm"
+            " is served to this machine only; serve it to all by optuna-autoresearch serve-llm"
             f" --host 0.0.0.0 and give --llm http://{socket.gethostname()}:8008/v1"
         )
     if is_loopback(address):

@@ -54,6 +54,13 @@ class Task:
     marker: Path
 
 
+# `python -c` looks for modules in its own folder first, where a studies.py of the user's may be.
+_PROGRAM = """
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+from studies.workers.dask_worker import serve
+serve(int(sys.argv[1]))
+"""
 # Of this Dask worker: (run, number) -> the process.
 _processes: dict[tuple[str, int], subprocess.Popen[bytes]] = {}
 _ended: set[str] = set()  # runs whose tasks shall not begin any more
@@ -112,7 +119,7 @@ def _start(
     # threads; ours has them all. A daemonic process, as they are, may not use multiprocessing.
     fd = connection.fileno()
     return subprocess.Popen(
-        [sys.executable, "-c", f"from studies.workers.dask_worker import serve; serve({fd})"],
+        [sys.executable, "-c", _PROGRAM, str(fd)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[fd],

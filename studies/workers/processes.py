@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 import logging
 import multiprocessing
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 import os
+from pathlib import Path
 import signal
 import subprocess
 import traceback
@@ -147,6 +149,14 @@ def _context(modules: Sequence[str]) -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["studies.study", *modules])
+    # It looks for modules in its own folder first, where a studies.py of the user's may be. The
+    # processes that it forks go to the folder of this one.
+    here = os.getcwd()
+    os.chdir(Path(__file__).parents[2])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(here)
     return context
 
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.surrogate_models FILE
 
-FILE is a data set that ``python -m studies surrogate`` wrote. Each model predicts the logarithm of
+FILE is a data set that ``optuna-autoresearch surrogate`` wrote. Each model predicts the logarithm of
 bits per byte from the same coordinates as the surrogate's own, and is given the same folds; the last
 column is the median time of a prediction for one configuration. Writes
 ``results/surrogate_models.md``.

@@ -150,7 +150,7 @@ while os.path.getsize({str(self._begun)!r}) > {through} and os.path.exists({str(
 
 
 class Cli:
-    """``python -m studies`` with a working directory of its own."""
+    """The command line, with a working directory of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

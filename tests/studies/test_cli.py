@@ -48,9 +48,13 @@ def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testb
     lines = [line.split("  |")[0].split()[:3] for line in done.stderr.splitlines()]
     assert [line[:2] for line in lines] == [["trial", str(n)] for n in range(4)]
     assert "done 4/4" in done.stderr.splitlines()[-1]
-    commands = [line.strip() for line in done.stdout.splitlines() if "-m studies" in line]
-    assert [shlex.split(command)[3] for command in commands] == ["status", "dashboard"]
-    again = cli(*shlex.split(commands[0])[3:])
+    commands = [
+        line.strip()
+        for line in done.stdout.splitlines()
+        if line.strip().startswith("optuna-autoresearch ")
+    ]
+    assert [shlex.split(command)[1] for command in commands] == ["status", "dashboard"]
+    again = cli(*shlex.split(commands[0])[1:])
     assert again.returncode == 0 and "3 ok" in again.stdout
 
 
@@ -155,7 +159,7 @@ def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
     waiting = [t.params for t in stopped if t.state == TrialState.WAITING]
     assert waiting
     command = shlex.split(err.splitlines()[-1])
-    assert command == ["python", "-m", "studies", *map(str, arguments)]
+    assert command == ["optuna-autoresearch", *map(str, arguments)]
     assert cli(*command[3:]).returncode == 0
     trials = cli.trials("s")
     assert len(evaluated(trials)) == 5

@@ -110,7 +110,7 @@ def test_a_failed_run_stops_no_other_and_the_same_command_tries_it_again(
     assert error.startswith("error: 1 of 2 runs failed (karpathy-hp-seed0-m: ")
     assert "The language model failed in 5 of its turns" in error
     assert "Traceback" not in done.stderr
-    assert shlex.join(["python", "-m", "studies", *map(str, command)]) in error
+    assert shlex.join(["optuna-autoresearch", *map(str, command)]) in error
     assert states(cli) == {"karpathy-hp-seed0-m": "failed", "random-seed0": "done"}
     said = " ".join(cli("status").stdout.split())
     assert "comparison main: 2 runs, 1 failed, 1 done" in said

@@ -47,7 +47,7 @@ def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
     assert "CentaurSampler (random steps)" in done.stdout
     report = (folder / "README.md").read_text()
     assert "### all: 2 problems, 4 runs of each sampler" in report
-    assert "python -m studies scoreboard --problems bbob/f1/2d," in report
+    assert "optuna-autoresearch scoreboard --problems bbob/f1/2d," in report
     assert "Mean ranks" in (folder / "page.html").read_text()
     assert all(
         (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("curves", "ranks")

@@ -61,7 +61,7 @@ def test_scores_are_printed_with_their_baselines_and_the_file_loads(
     assert facts["bytes"] == file.stat().st_size
     assert fitted.data.made["trials"] == "run twice"
     assert "scikit-learn" in fitted.data.made["versions"]
-    assert fitted.data.made["command"].startswith("python -m studies surrogate --testbed")
+    assert fitted.data.made["command"].startswith("optuna-autoresearch surrogate --testbed")
     assert fitted.data.made["machine"]
 
 
