@@ -1,55 +1,162 @@
-"""Data flows one way: studies -> samplers, objective; the two never import each other."""
+"""Who may import whom: commands at the top, objective and samplers on the ground, nothing upward.
+
+``python -m tests.test_layering`` prints the rooms, their lines and what they import of each other.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from dataclasses import dataclass
+from graphlib import CycleError
+from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 
 ROOT = Path(__file__).parent.parent
-FORBIDDEN = {
-    "samplers": {"objective", "studies"},
-    "objective": {"samplers", "studies"},
+# From the ground up: a room imports of the floors below its own only, so that rooms of one floor
+# don't know each other. A room is a package or a module.
+FLOORS = (
+    ("objective", "samplers", "studies.best_so_far"),
+    ("studies.storage", "studies.budget", "studies.stopping", "studies.random_steps"),
+    ("studies.errors", "studies.facts", "studies.methods"),
+    ("studies.spec", "studies.llm", "studies.loop"),
+    ("studies.study",),
+    ("studies.workers", "studies.code_agent"),
+    ("studies.comparison", "studies.revalidation", "studies.report", "studies.importing"),
+    ("studies.scoreboard", "studies.publish"),
+    ("studies.commands",),
+    ("studies.cli",),
+    ("studies.__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import of one module of this project by another; those for types only are imports too.
+
+    Attributes:
+        importer: The module that imports, by its full name.
+        imported: What it imports.
+        where: ``file:line``.
+    """
+
+    importer: str
+    imported: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.importer} imports {self.imported}"
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    _name(path): path
+    for folder in ("objective", "samplers", "studies")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 }
 
 
-def imported_modules(path: Path) -> list[tuple[int, str]]:
-    """The absolute name and line of everything that a file of this project imports."""
+def _imports(name: str, path: Path) -> list[Import]:
     package = path.relative_to(ROOT).parent.parts
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            found.append((node.lineno, ".".join([*base, *filter(None, [node.module])])))
+            module = ".".join([*base, *filter(None, [node.module])])
+            inner = [f"{module}.{alias.name}" for alias in node.names]
+            names = [each if each in MODULES else module for each in inner]
+        else:
+            continue
+        where = f"{path.relative_to(ROOT)}:{node.lineno}"
+        found += [Import(name, each, where) for each in names if each in MODULES]
     return found
 
 
-def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+IMPORTS = [each for name, path in MODULES.items() for each in _imports(name, path)]
 
 
-@pytest.mark.parametrize("folder", sorted(FORBIDDEN))
-def test_samplers_and_objective_meet_only_in_optuna_types(folder: str) -> None:
-    broken = [
-        f"{path.relative_to(ROOT)}:{line}: imports {name}"
-        for path in sources(folder)
-        for line, name in imported_modules(path)
-        if name.split(".")[0] in FORBIDDEN[folder]
+def room_of(module: str) -> str | None:
+    """The room of `FLOORS` that a module is in; ``studies`` itself is in none."""
+    parts = module.split(".")
+    names = (".".join(parts[: n + 1]) for n in range(len(parts)))
+    return next((name for name in names if name in FLOOR), None)
+
+
+def upward() -> list[Import]:
+    """Imports of a floor that is not below, but for those within a room."""
+    return [
+        each
+        for each in IMPORTS
+        if (above := room_of(each.importer)) is not None
+        and (below := room_of(each.imported)) is not None
+        and above != below
+        and FLOOR[above] <= FLOOR[below]
     ]
-    assert not broken, "\n".join(broken)
 
 
-def test_the_llm_core_knows_no_method_and_methods_do_not_know_each_other() -> None:
-    methods = {p.parent.name for p in (ROOT / "samplers").glob("*/sampler.py")}
-    broken = []
-    for path in sources("samplers"):
-        home = path.relative_to(ROOT / "samplers").parts[0]
-        for line, name in imported_modules(path):
-            parts = name.split(".")
-            if parts[0] == "samplers" and len(parts) > 1 and parts[1] in methods - {home}:
-                broken.append(f"{path.relative_to(ROOT)}:{line}: imports {name}")
-    assert not broken, "\n".join(broken)
+def circle() -> list[Import]:
+    """Imports that lead from a module back to itself; nothing if there is no such circle."""
+    graph: dict[str, set[str]] = {name: set() for name in MODULES}
+    for each in IMPORTS:
+        graph[each.importer].add(each.imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        steps = set(zip(error.args[1][1:], error.args[1]))
+        return [each for each in IMPORTS if (each.importer, each.imported) in steps]
+    return []
+
+
+def test_every_module_is_in_a_room_of_the_order() -> None:
+    homeless = {name for name in MODULES if room_of(name) is None} - {"studies"}
+    assert not homeless, "\n".join(sorted(homeless))
+
+
+def test_nothing_is_imported_upward() -> None:
+    broken = upward()
+    assert not broken, "\n".join(map(str, broken))
+
+
+def test_no_module_imports_itself_by_a_circle() -> None:
+    broken = circle()
+    assert not broken, "\n".join(map(str, broken))
+
+
+def test_methods_do_not_know_each_other_and_what_they_share_knows_none() -> None:
+    methods = {path.parent.name for path in (ROOT / "samplers").glob("*/sampler.py")}
+    broken = [
+        each
+        for each in IMPORTS
+        if each.importer.startswith("samplers.") and each.imported.startswith("samplers.")
+        if each.imported.split(".")[1] in methods - {each.importer.split(".")[1]}
+    ]
+    assert not broken, "\n".join(map(str, broken))
+
+
+def table() -> str:
+    """A line a room, from the top down: its lines, and how often it imports of which others."""
+    lines: Counter[str | None] = Counter()
+    for name, path in MODULES.items():
+        lines[room_of(name)] += len(path.read_text().splitlines())
+    rows = []
+    for number, rooms in reversed(list(enumerate(FLOORS))):
+        for room in rooms:
+            others = Counter(
+                room_of(each.imported) for each in IMPORTS if room_of(each.importer) == room
+            )
+            said = ", ".join(f"{name} {n}" for name, n in others.most_common() if name != room)
+            rows.append(f"{number:>2}  {room:<22} {lines[room]:>6}  {said or '-'}")
+    heading = f"{'':>2}  {'room':<22} {'lines':>6}  imports of"
+    return "\n".join([heading, *rows, f"circles {int(bool(circle()))}, upward {len(upward())}"])
+
+
+if __name__ == "__main__":
+    print(table())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import shlex
+import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -97,4 +99,8 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         )
     # One worker of the study a job, which has all the cores of the job.
     extra = [*configured["worker-extra-args"], "--resources", f"{RESOURCE}=1"]
-    return {**options, "processes": 1, "worker_extra_args": extra}
+    # A job is in the command's folder, which may hold a studies.py of the user's. Python 3.10 knows
+    # no -P, and takes that for ours.
+    ours = shlex.quote(sys.executable) + (" -P" if sys.version_info >= (3, 11) else "")
+    python = configured["python"] or ours
+    return {**options, "python": python, "processes": 1, "worker_extra_args": extra}

@@ -160,7 +160,7 @@ def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
     assert waiting
     command = shlex.split(err.splitlines()[-1])
     assert command == ["optuna-autoresearch", *map(str, arguments)]
-    assert cli(*command[3:]).returncode == 0
+    assert cli(*command[1:]).returncode == 0
     trials = cli.trials("s")
     assert len(evaluated(trials)) == 5
     assert {t.state for t in trials} == STATES

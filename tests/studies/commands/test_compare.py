@@ -159,7 +159,7 @@ def test_a_stopped_comparison_says_how_to_go_on_and_leaves_nothing_running(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert shlex.split(err.splitlines()[-1])[3:] == [str(word) for word in command]
+    assert shlex.split(err.splitlines()[-1])[1:] == [str(word) for word in command]
     found = states(cli)
     assert list(found) == ["random-seed0", "tpe-seed0", "random-seed1", "tpe-seed1"]
     assert "running" not in found.values() and "failed" not in found.values()
