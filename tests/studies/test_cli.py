@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
+from importlib.metadata import version
 import json
 import os
 from pathlib import Path
@@ -318,6 +320,28 @@ def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
     ]
 
 
+def test_help_waits_for_nothing_that_only_the_work_of_a_command_needs() -> None:
+    script = (
+        "import sys\n"
+        "from studies.cli import COMMANDS, main\n"
+        "sys.argv = ['optuna-autoresearch', '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert "typer" in imported, done.stderr
+    slow = {"numpy", "optuna", "pandas", "plotly", "scipy", "sklearn", "sqlalchemy", "torch"}
+    assert not imported & slow
+
+
+def test_the_bare_command_is_its_help_and_its_version_can_be_asked_for(cli: Cli) -> None:
+    assert cli().stdout == cli("--help").stdout != ""
+    assert cli("--version").stdout == f"{version('optuna-autoresearch')}\n"
+
+
 def test_every_command_has_a_help(cli: Cli) -> None:
     overview = cli("--help").stdout
     for command in ("run", "space", "status", "dashboard", "serve-llm", "serve-storage"):
@@ -332,7 +356,6 @@ def test_every_command_has_a_help(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("", "Missing command"),
         ("tune", "No such command"),
         ("run", "--method"),
         ("run --method grid", "random, tpe, cma-es"),

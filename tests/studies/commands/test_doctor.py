@@ -21,8 +21,8 @@ from objective import worker
 from objective.results import Results
 from objective.worker import claim
 from objective.worker import WORKER
-from studies.commands.watch import live_lines
-from studies.commands.watch import WATCH_SECONDS
+from studies.commands.work.status import live_lines
+from studies.commands.work.status import WATCH_SECONDS
 from studies.storage import recovery
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
@@ -180,7 +180,7 @@ def test_the_watch_shows_the_table_until_it_is_stopped(
             if len(looks) == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("studies.commands.watch.time", Clock())
+    monkeypatch.setattr("studies.commands.work.status.time", Clock())
     done = cli("status", "--watch")
     assert done.returncode == 0, done.stderr
     assert looks == [WATCH_SECONDS] * 3

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from studies.commands import scoreboard as command
-from studies.commands.scoreboard import share
+from studies.commands.work.scoreboard import share
 from studies.scoreboard.report import budgets
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results

@@ -1,0 +1,264 @@
+"""What ``compare`` does when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import statistics
+from typing import Any
+from typing import TypeVar
+
+import optuna
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+import typer
+
+from objective import Testbed
+from studies import random_steps
+from studies.budget import Budget
+from studies.commands import options
+from studies.commands.progress import clock
+from studies.commands.progress import ComparisonProgress
+from studies.comparison import Board
+from studies.comparison import Comparison
+from studies.comparison import has_ratio
+from studies.comparison import label
+from studies.comparison import run_comparison
+from studies.comparison import Spec
+from studies.comparison import Standing
+from studies.comparison import stored_standing
+from studies.comparison import uses_llm
+from studies.errors import Misuse
+from studies.methods import METHODS
+from studies.spec import EMBEDDED
+from studies.spec import METHOD as CODE_AGENT
+from studies.spec import trial_seconds
+from studies.stopping import stop_by_signal
+from studies.storage.open import open_storage
+from studies.storage.open import StorageError
+
+
+T = TypeVar("T")
+
+
+def default_workers(comparison: Comparison) -> int:
+    """Runs at the same time, if ``--workers`` doesn't say."""
+    cores = os.cpu_count() or 1
+    if comparison.surrogate is None:
+        return 1 if Path("/dev/nvidiactl").exists() else cores
+    # Runs then mostly wait for the model, which writes replies together in less time than in turn.
+    return max(cores, 4) if any(map(uses_llm, comparison.methods)) else cores
+
+
+def surrogate_named(embedded: bool, file: Path | None) -> str | None:
+    """The surrogate that ``--surrogate`` or ``--surrogate-file`` names, if any."""
+    if file is None:
+        return EMBEDDED if embedded else None
+    if not file.is_file():
+        raise Misuse(f"--surrogate-file must be a file, but there is no {file}.")
+    return str(file.resolve())
+
+
+def split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
+    """The values of an option, separated by commas, each once.
+
+    Raises:
+        Misuse: If one can't be read.
+    """
+    try:
+        return list(dict.fromkeys(read(word.strip()) for word in (text or "").split(",") if word))
+    except ValueError:
+        raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None
+
+
+def checked(
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    ratios: Sequence[float],
+    models: Sequence[str],
+    limits: tuple[int | None, float | None, float | None, bool],
+    surrogate: str | None,
+    wall_seconds: float | None,
+    memory_limit: int | None,
+    llm: str | None,
+    name: str,
+    storage: str,
+    testbed: Path | None,
+    artifacts: Path | None,
+) -> Comparison:
+    """The comparison, if its options go together.
+
+    Raises:
+        Misuse: If they don't.
+    """
+    known = [*METHODS, CODE_AGENT]
+    if wrong := [method for method in methods if method not in known] or not methods:
+        raise Misuse(f"--methods must be some of {', '.join(known)}, but got {wrong or None}.")
+    trials, budget, train_seconds, charge_llm = limits
+    if trials is None and budget is None:
+        raise Misuse("A comparison needs --trials or --budget, the share of each run.")
+    if charge_llm and budget is None:
+        raise Misuse("--charge-llm charges a --budget, but there is none.")
+    if bad := [ratio for ratio in ratios if not 0 <= ratio <= 1]:
+        raise Misuse(f"--llm-ratio must be from 0 to 1, but got {bad[0]:g}.")
+    if ratios and not any(map(has_ratio, methods)):
+        raise Misuse("--llm-ratio is centaur's, which is not among the --methods.")
+    if models and not any(map(uses_llm, methods)):
+        raise Misuse("--model needs a method that asks a language model among the --methods.")
+    if llm == random_steps.LLM:
+        if models:
+            raise Misuse(f"--llm {llm} has no --model to choose.")
+        if CODE_AGENT in methods:
+            raise Misuse(f"--llm {llm} can't write code: leave {CODE_AGENT} out.")
+        models = [llm]  # a variant, beside the runs of a language model
+    if surrogate:
+        given: dict[str, object] = {
+            "--train-seconds": train_seconds,
+            "--wall-seconds": wall_seconds,
+            "--memory-limit": memory_limit,
+            "--testbed": testbed,
+        }
+        if wrong := [option for option, value in given.items() if value is not None]:
+            raise Misuse(
+                f"A surrogate's trials are as those it was made of: leave out {wrong[0]}."
+            )
+        if CODE_AGENT in methods:
+            raise Misuse(
+                f"{CODE_AGENT} edits the script, which a surrogate can't run: leave it out."
+            )
+    else:
+        train_seconds = trial_seconds(Testbed.load(testbed), train_seconds, budget)
+    return Comparison(
+        methods=methods,
+        seeds=seeds,
+        budget=Budget(trials, budget, train_seconds, charge_llm),
+        storage=storage,
+        llm_ratios=ratios,
+        models=models,
+        name=name,
+        testbed=testbed,
+        wall_seconds=wall_seconds,
+        memory_limit_mb=memory_limit,
+        llm=llm,
+        artifacts=artifacts,
+        surrogate=surrogate,
+    )
+
+
+def run_runs(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
+    """Do the runs side by side, showing how far they are: how they stand at the end."""
+    stop_by_signal()
+    labels = {spec.name: label(spec, comparison.name) for spec in specs}
+    with ComparisonProgress(labels, workers) as progress:
+        try:
+            return run_comparison(specs, workers, progress.update)
+        except KeyboardInterrupt:
+            progress.console.print(f"stopped; to go on:\n  {options.this_command()}")
+            raise typer.Exit(1) from None
+
+
+def stored(specs: Sequence[Spec]) -> Board:
+    """How far the runs are, without making anything."""
+    board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
+    try:
+        storage = open_storage(specs[0].storage, must_exist=True)
+    except StorageError:
+        return board  # a file that is yet to be made; if it can't be, the run itself says so
+    there = set(optuna.get_all_study_names(storage))
+    for spec in specs:
+        if spec.name in there:
+            study = optuna.load_study(study_name=spec.name, storage=storage)
+            board[spec.name] = stored_standing(study, spec.budget)
+    return board
+
+
+def tell(
+    comparison: Comparison,
+    specs: Sequence[Spec],
+    board: Board,
+    planned_workers: int | None,
+    as_json: bool,
+) -> None:
+    """Print how the runs stand and what to do next."""
+    seconds = None if planned_workers is None else _planned_seconds(specs, board, planned_workers)
+    if as_json:
+        runs = [_run_facts(comparison, spec, board[spec.name]) for spec in specs]
+        facts: dict[str, Any] = {"comparison": comparison.name, "runs": runs}
+        if planned_workers is not None:
+            facts |= {"workers": planned_workers, "planned_seconds": seconds}
+        print(json.dumps(facts, indent=2))
+        return
+    Console(markup=False).print(_table(comparison, specs, board))
+    if planned_workers is not None:
+        left = sum(run.state != "done" for run in board.values())
+        took = "" if seconds is None else f": {clock(seconds)} of training, and start-up"
+        print(f"{left} of {len(specs)} runs to do, {planned_workers} at a time{took}")
+        return
+    print("\nto look at it:")
+    for command in ("status", "revalidate", "report"):
+        print(f"  {options.command(command, comparison.storage)}")
+
+
+def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, Any]:
+    return {
+        "study": spec.name,
+        "method": label(spec, comparison.name),
+        "seed": spec.seed,
+        "state": run.state,
+        "error": run.error or None,
+        "evaluated": run.evaluated,
+        "ok": run.ok,
+        "best": run.best,
+        "charged_seconds": run.seconds,
+    }
+
+
+def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table:
+    """One row per method and variant."""
+    table = Table(
+        "method", "runs", "trials", "failed", "best: mean", "sd", "lowest", box=SIMPLE_HEAD
+    )
+    for method in dict.fromkeys(label(spec, comparison.name) for spec in specs):
+        runs = [board[s.name] for s in specs if label(s, comparison.name) == method]
+        states = [run.state for run in runs]
+        best = [run.best for run in runs if run.best is not None]
+        evaluated = sum(run.evaluated for run in runs)
+        failed = evaluated - sum(run.ok for run in runs)
+        table.add_row(
+            method,
+            ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
+            str(evaluated),
+            f"{failed / evaluated:.0%}" if evaluated else "-",
+            f"{statistics.fmean(best):.4f}" if best else "-",
+            f"{statistics.stdev(best):.4f}" if len(best) > 1 else "-",
+            f"{min(best):.4f}" if best else "-",
+        )
+    return table
+
+
+def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float | None:
+    """Training time that is left, if it is known what a trial takes."""
+    total = 0.0
+    for spec in specs:
+        trial, left = spec.budget.train_seconds, board[spec.name].left
+        if trial is None or left is None:
+            return None
+        total += trial * left
+    return total / workers
+
+
+def advice(failed: Sequence[str], board: Board) -> str:
+    """What failed and why, a line; the same reason only once."""
+    reasons: dict[str, list[str]] = {}
+    for name in failed:
+        reasons.setdefault(board[name].error, []).append(name)
+    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return (
+        f"{len(failed)} of {len(board)} runs failed ({said}). The others are not affected; mend"
+        f" this and run the same command again: {options.this_command()}"
+    )

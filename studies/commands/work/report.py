@@ -1,0 +1,137 @@
+"""What ``report`` does when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import csv
+import json
+import math
+from pathlib import Path
+import re
+from typing import Any
+
+import optuna
+
+from studies.errors import Misuse
+from studies.report import series
+from studies.report import tables
+from studies.report.notes import notes
+from studies.report.page import build_page
+from studies.report.page import Report
+from studies.report.runs import Contents
+from studies.report.runs import load_contents
+from studies.report.runs import Run
+from studies.report.statistics import in_words
+from studies.storage.open import artifact_folder
+
+
+def comparisons(
+    storage: optuna.storages.BaseStorage, url: str, chosen: str | None
+) -> dict[str, Contents]:
+    """The storage's comparisons by name, or only the chosen one."""
+    found = {name: c for name, c in load_contents(storage).items() if c.runs}
+    if not found:
+        raise Misuse(f"{url} must hold a study with a finished trial, but holds none.")
+    if chosen is None:
+        return found
+    if chosen not in found:
+        names = ", ".join(name or "(unnamed)" for name in found)
+        raise Misuse(f"--comparison must be one of {names}, but got {chosen!r}.")
+    return {chosen: found[chosen]}
+
+
+def has_artifacts(storage: str, folder: Path | None) -> bool:
+    """Whether there are artifacts; a report makes no folder for them."""
+    return (folder or artifact_folder(storage)).is_dir()
+
+
+def reference_of(runs: Sequence[Run], asked: str | None) -> str:
+    """The method that the others are compared with."""
+    methods = sorted(tables.by_method(runs))
+    if asked is None:
+        return "random" if "random" in methods else methods[0]
+    if asked not in methods:
+        raise Misuse(f"--reference must be one of {', '.join(methods)}, but got {asked!r}.")
+    return asked
+
+
+def folder_name(comparison: str) -> str:
+    """A comparison's name as that of a folder."""
+    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-") or "unnamed"
+
+
+def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
+    """Write everything; the facts that ``--json`` prints."""
+    from studies.report.pictures import write_pictures  # matplotlib is slow to import
+
+    runs = content.runs
+    written = {
+        "methods": tables.method_rows(runs, content.prices),
+        "tests": tables.comparison_rows(runs, content.reference),
+        "runs": tables.run_rows(runs),
+    }
+    drawn = {
+        "time": series.best_so_far(runs, "seconds"),
+        "trials": series.best_so_far(runs, "trials"),
+        "final": series.final_values(runs),
+        "failures": series.failures(runs),
+        "failure-map": series.failure_map(runs),
+        "sources": series.sources(runs),
+        "ratios": series.ratios(runs),
+        "models": series.models(runs),
+        "llm": series.language_model(runs),
+    }
+    drawn = {name: records for name, records in drawn.items() if records}
+    for part in (folder, folder / "series", folder / "pictures"):
+        part.mkdir(parents=True, exist_ok=True)
+    for name, rows in {**written, "trials": tables.trial_rows(runs)}.items():
+        _write_csv(folder / f"{name}.csv", rows)
+    for name, records in drawn.items():
+        _write_csv(folder / "series" / f"{name}.csv", records)
+    facts: dict[str, Any] = {name: _plain(rows) for name, rows in written.items()}
+    facts["notes"] = notes(runs, content.reference, content.unstarted)
+    whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
+    (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_pictures(runs, folder / "pictures", picture_format)
+    (folder / "report.html").write_text(build_page(content), encoding="utf-8")
+    return facts
+
+
+def pin_plots(runs: Sequence[Run], study: optuna.Study, comparison: str) -> None:
+    """Show the plots on the study's page in optuna-dashboard."""
+    from optuna_dashboard import save_plotly_graph_object
+
+    from studies.report.plots import comparison_plots
+    from studies.report.plots import TITLES
+
+    prefix = f"report-{folder_name(comparison)}" if comparison else "report"
+    for name, figure in comparison_plots(runs).items():
+        figure.update_layout(title=TITLES[name], margin_t=60)
+        save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
+
+
+def say(content: Report, folder: Path) -> None:
+    """Print the findings, the notes and where the report is."""
+    for kind, rows in tables.all_comparisons(content.runs, content.reference).items():
+        for sentence in in_words(rows):
+            print(sentence if kind == "best" else f"Revalidated: {sentence}")
+    for sentence in notes(content.runs, content.reference, content.unstarted):
+        print(f"note: {sentence}")
+    trials = sum(len(run.rows) for run in content.runs)
+    print(f"{len(content.runs)} runs, {trials} trials: {folder / 'report.html'}")
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if rows:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(tables.flat, rows))
+
+
+def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without NaN, which JSON lacks."""
+    return [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        for row in rows
+    ]

@@ -1,0 +1,67 @@
+"""What ``revalidate`` does when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+import typer
+
+from studies.commands import options
+from studies.commands.progress import Bar
+from studies.revalidation import run_repetitions
+from studies.revalidation import Work
+from studies.stopping import stop_by_signal
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
+
+
+def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str, str]:
+    """Run what is queued, side by side; why it failed by the study's name."""
+    stop_by_signal()
+    errors: dict[str, str] = {}
+    # A few studies leave no worker idle: several processes take from the same one's queue.
+    copies = max(1, workers // max(1, len(share)))
+    jobs = [
+        Job(work.study, run_repetitions, work)
+        for work in share
+        for _ in range(min(copies, queued[work.study]))
+    ]
+    with Bar() as bar:
+        done, total = 0, sum(queued[work.study] for work in share)
+
+        def watch(events: Sequence[Event]) -> None:
+            nonlocal done
+            for event in events:
+                done += event.kind == "said"
+                if event.kind == "said":
+                    bar.console.print(f"{event.job}: {done} of {total} trainings")
+                elif event.kind == "failed":
+                    errors[event.job] = event.what
+            bar.show(done, total, f"trainings {done}/{total}")
+
+        try:
+            run_jobs(jobs, workers, watch)
+        except KeyboardInterrupt:
+            bar.console.print(f"stopped; to go on:\n  {options.this_command()}")
+            raise typer.Exit(1) from None
+    return errors
+
+
+def table_of(facts: Sequence[dict[str, Any]]) -> Table:
+    """One row per study."""
+    table = Table("study", "trial", "best", "again", "sd", "n", "failed", box=SIMPLE_HEAD)
+    for row in facts:
+        table.add_row(
+            row["study"],
+            str(row["trial"]),
+            f"{row['best']:.4f}",
+            "-" if row["mean"] is None else f"{row['mean']:.4f}",
+            "-" if row["sd"] is None else f"{row['sd']:.4f}",
+            str(len(row["values"])),
+            str(row["failed"]),
+        )
+    return table

