@@ -145,45 +145,6 @@ def test_what_other_machines_cannot_reach_is_refused_at_once(
     assert error in cli.fails(2, *command)
 
 
-def test_the_script_for_slurm_is_dask_jobqueues_own(cli: Cli, bed: Path, ledger: Path) -> None:
-    from dask_jobqueue.slurm import SLURMCluster
-
-    command = arguments(bed, "postgresql://db.example/x", 4, cluster="slurm")
-    for option in (
-        "queue=gpu",
-        "account=lab",
-        "walltime=02:00:00",
-        "cores=8",
-        "memory=16GB",
-        "job_extra_directives=--gres=gpu:1",
-        "job_script_prologue=module load cuda",
-    ):
-        command += ["--cluster-option", option]
-    printed = cli(*command, "--dry-run")
-    assert printed.returncode == 0, printed.stderr
-    with SLURMCluster(
-        queue="gpu",
-        account="lab",
-        walltime="02:00:00",
-        cores=8,
-        memory="16GB",
-        processes=1,
-        job_extra_directives=["--gres=gpu:1"],
-        job_script_prologue=["module load cuda"],
-        worker_extra_args=["--resources", "study=1"],
-        scheduler_options={"dashboard_address": None},
-    ) as cluster:
-        expected = re.sub(r"tcp://\S+", "SCHEDULER", cluster.job_script())
-    ours = printed.stdout.replace(" -P -m ", " -m ")  # see test_shadowed.py
-    assert re.sub(r"tcp://\S+", "SCHEDULER", ours) == expected
-    assert "#SBATCH -p gpu" in expected and "module load cuda" in expected
-
-
-def test_a_script_for_slurm_without_its_size_is_misuse(cli: Cli, bed: Path, ledger: Path) -> None:
-    command = arguments(bed, "postgresql://db.example/x", 4, cluster="slurm")
-    assert "--cluster-option cores=8" in cli.fails(2, *command, "--dry-run")
-
-
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.faults), 2])
 def test_what_runs_may_be_finished_before_a_command_ends(
     workers: int, cli: Cli, bed: Path, ledger: Path

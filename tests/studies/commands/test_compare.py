@@ -19,11 +19,9 @@ import pytest
 
 from studies.budget import Budget
 from studies.budget import is_evaluated
-from studies.commands.options import parse_seeds
 from studies.comparison import AGENT_TRIALS
 from studies.comparison import Comparison
 from studies.comparison import label
-from studies.errors import Misuse
 from studies.facts import run_state
 from studies.spec import StudySpec
 from studies.study import run_study
@@ -315,12 +313,6 @@ def test_runs_on_a_surrogate_that_wait_for_a_model_are_more_than_the_cores(
 )
 def test_misuse_is_one_line_before_anything_is_run(arguments: str, said: str, cli: Cli) -> None:
     assert said in cli.fails(2, "compare", *arguments.split())
-
-
-def test_seeds_are_ranges_and_lists_without_repetition() -> None:
-    assert parse_seeds("0-3,8, 2") == [0, 1, 2, 3, 8]
-    with pytest.raises(Misuse):
-        parse_seeds("")
 
 
 def trial(number: int, state: TrialState = TrialState.COMPLETE, **attrs: Any) -> FrozenTrial:

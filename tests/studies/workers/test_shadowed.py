@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 import shutil
 import subprocess
-import sys
 import sysconfig
 
 import pytest
 
-from studies.workers.slurm import slurm_script
 from tests.studies.conftest import Cli
 
 
@@ -61,8 +59,3 @@ def test_a_training_finds_its_own_file_of_such_a_name(
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["ok"] == 1
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no -P")
-def test_a_job_of_slurm_looks_for_no_module_in_its_folder() -> None:
-    assert f"{sys.executable} -P -m distributed" in slurm_script({"cores": 1, "memory": "1GB"})

@@ -1,0 +1,46 @@
+"""What ``run --dry-run`` shows and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.studies.commands.test_run import run
+from tests.studies.conftest import Cli
+
+
+def test_a_dry_run_trains_nothing_and_writes_nothing(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "tpe"), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert [row["name"] for row in facts["space"]] == ["DEPTH", "LR", "PATTERN"]
+    assert facts["llm"] is None
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_a_dry_run_says_when_a_trial_is_killed(cli: Cli, testbed: Path) -> None:
+    command = [*run(testbed, "tpe"), "--dry-run"]
+    assert json.loads(cli(*command, "--json").stdout)["wall_seconds"] == pytest.approx(60.1)
+    said = cli(*command, "--wall-seconds", "2m").stdout.splitlines()[-1]
+    assert said == "A trial is killed after 120 s (--wall-seconds)."
+
+
+def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
+    cli: Cli, testbed: Path
+) -> None:
+    # Nothing listens at this address: a dry run needs no model.
+    llm = {"llm": "http://127.0.0.1:9/v1", "model": "m", "price_in": 3, "price_out": 15}
+    done = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["llm"]
+    prompt = "".join(message["content"] for message in facts["first_prompt"])
+    assert "DEPTH" in prompt and "val_bpb" in prompt
+    assert 0 < facts["first_prompt_tokens"] < len(prompt)
+    assert facts["calls"] == 6  # 30 % of the 20 trials after start-up
+    tokens = facts["prompt_tokens"] * 3 + facts["completion_tokens"] * 15
+    assert facts["cost"] == pytest.approx(tokens / 1e6, abs=1e-4)
+    assert list(cli.folder.iterdir()) == []
+    text = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run").stdout
+    assert prompt.splitlines()[0] in text and "6 calls" in text

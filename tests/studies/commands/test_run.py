@@ -1,0 +1,305 @@
+"""``run`` on a testbed that only sleeps; in real processes where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import pickle
+import shlex
+import signal
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from studies.budget import charge
+from studies.budget import is_evaluated
+from tests.studies.conftest import Cli
+from tests.studies.conftest import Gate
+
+
+STATES = {TrialState.COMPLETE, TrialState.FAIL}
+
+
+def run(testbed: Path, method: str = "random", **others: object) -> list[object]:
+    """Arguments of a ``run`` of study ``s``; ``--testbed`` and ``--study`` are given."""
+    words: list[object] = ["run", "--testbed", testbed, "--study", "s", "--method", method]
+    for name, value in others.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    return words
+
+
+def evaluated(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if is_evaluated(t)]
+
+
+def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, trials=4))
+    assert done.returncode == 0, done.stderr
+    assert "val_bpb" in done.stdout and "LR" in done.stdout
+    lines = [line.split("  |")[0].split()[:3] for line in done.stderr.splitlines()]
+    assert [line[:2] for line in lines] == [["trial", str(n)] for n in range(4)]
+    assert "done 4/4" in done.stderr.splitlines()[-1]
+    commands = [
+        line.strip()
+        for line in done.stdout.splitlines()
+        if line.strip().startswith("optuna-autoresearch ")
+    ]
+    assert [shlex.split(command)[1] for command in commands] == ["status", "dashboard"]
+    again = cli(*shlex.split(commands[0])[1:])
+    assert again.returncode == 0 and "3 ok" in again.stdout
+
+
+def test_json_is_all_that_is_on_stdout(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "cma-es", trials=3, seed=5), "--json")
+    facts = json.loads(done.stdout)
+    assert facts["method"] == "cma-es" and facts["seed"] == 5
+    assert facts["evaluated"] == 3
+    assert facts["baseline"]["params"] == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
+    assert facts["baseline"]["val_bpb"] == pytest.approx(2.1)
+    best = min(t.value for t in cli.trials("s") if t.value is not None)
+    assert facts["best"]["val_bpb"] == pytest.approx(best)
+    assert json.loads(cli("status", "--json").stdout) == [facts]
+
+
+def test_failures_are_counted_by_class_and_never_the_best(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text().replace("if DEPTH == 8", 'if PATTERN == "ba"'))
+    facts = json.loads(cli(*run(testbed, trials=8), "--json").stdout)
+    failed = [t for t in cli.trials("s") if t.params["PATTERN"] == "ba"]
+    assert failed and facts["failures"] == {"oom": len(failed)}
+    assert facts["ok"] == 8 - len(failed)
+    assert facts["best"]["params"]["PATTERN"] == "ab"
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    fails = 'if PATTERN == "ba":\n    raise OSError("no room in [/data/x]")'
+    train.write_text(train.read_text().replace("if DEPTH == 8:\n    raise MemoryError", fails))
+    done = cli(*run(testbed, trials=8), "--study", "[/bed]")
+    assert done.returncode == 0, done.stderr
+    assert "OSError: no room in [/data/x]" in done.stderr and "study [/bed]" in done.stdout
+    assert " [/bed] " in cli("status").stdout
+
+
+def test_the_same_command_goes_on_and_adds_nothing_to_what_is_done(
+    cli: Cli, testbed: Path
+) -> None:
+    assert cli(*run(testbed, trials=2)).returncode == 0
+    more = cli(*run(testbed, trials=4))
+    assert "2 finished" in more.stderr
+    assert cli(*run(testbed, trials=4)).returncode == 0
+    trials = cli.trials("s")
+    assert len(trials) == 4
+    assert len({tuple(t.params.values()) for t in trials}) == 4
+
+
+def test_a_budget_of_training_time_is_used_up_and_not_overrun(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, budget="4s", train_seconds="0.5s"))
+    assert done.returncode == 0, done.stderr
+    charged = sum(map(charge, cli.trials("s")))
+    dearest = max(map(charge, cli.trials("s")))
+    assert 4 - dearest < charged <= 4
+
+
+def test_two_processes_on_one_file_share_the_trials(cli: Cli, testbed: Path) -> None:
+    both = [cli.start(*run(testbed, trials=12)) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    trials = cli.trials("s")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 12
+    assert len({tuple(t.params.values()) for t in trials}) == 12
+    assert trials[0].params == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
+    workers = {tuple(t.system_attrs["autoresearch:worker"][:2]) for t in trials}
+    assert len(workers) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
+    number: signal.Signals, workers: int, cli: Cli, testbed: Path
+) -> None:
+    gate = Gate(testbed, through=2)
+    arguments = run(testbed, trials=5, workers=workers)
+    process = cli.start(*arguments)
+    gate.wait(held=workers)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    gate.open()
+    stopped = cli.trials("s")
+    assert not [t for t in stopped if t.state == TrialState.RUNNING]
+    waiting = [t.params for t in stopped if t.state == TrialState.WAITING]
+    assert waiting
+    command = shlex.split(err.splitlines()[-1])
+    assert command == ["optuna-autoresearch", *map(str, arguments)]
+    assert cli(*command[1:]).returncode == 0
+    trials = cli.trials("s")
+    assert len(evaluated(trials)) == 5
+    assert {t.state for t in trials} == STATES
+    # One that was stopped while it got its parameters has only some of them.
+    for params in waiting:
+        assert any(params.items() <= t.params.items() for t in evaluated(trials)), (
+            stopped,
+            trials,
+        )
+
+
+def cma_es_states(trials: Sequence[FrozenTrial]) -> dict[int, Any]:
+    """Trial number -> the optimizer that CMA-ES stored on it after a generation."""
+    states = {}
+    for trial in trials:
+        parts = sorted(
+            (int(key.rpartition(":")[2]), value)
+            for key, value in trial.system_attrs.items()
+            if key.startswith("cma:optimizer:")
+        )
+        if parts:
+            states[trial.number] = pickle.loads(bytes.fromhex("".join(p for _, p in parts)))
+    return states
+
+
+def test_after_kill_9_the_killed_trial_is_repeated_and_cma_es_goes_on(
+    cli: Cli, testbed: Path
+) -> None:
+    gate = Gate(testbed, through=9)
+    arguments = run(testbed, "cma-es", trials=16)
+    process = cli.start(*arguments)
+    gate.wait(held=1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    gate.open()
+    killed = cli.trials("s")[9]
+    assert killed.state == TrialState.RUNNING
+    before = cma_es_states(cli.trials("s"))
+
+    assert cli(*arguments).returncode == 0
+    trials = cli.trials("s")
+    assert len(evaluated(trials)) == 16
+    assert {t.state for t in trials} == STATES
+    assert trials[9].state == TrialState.FAIL
+    assert trials[10].params == killed.params
+    assert trials[10].system_attrs["cma:generation"] == killed.system_attrs["cma:generation"]
+
+    # The optimizer after the kill is the one before it, told the generation in between.
+    states = cma_es_states(trials)
+    (last_before,), (first_after, *_) = sorted(before), sorted(states.keys() - before.keys())
+    expected, found = before[last_before], states[first_after]
+    generation = [
+        t
+        for t in trials[:first_after]
+        if t.state == TrialState.COMPLETE
+        and t.system_attrs.get("cma:generation") == expected.generation
+    ]
+    assert 10 in [t.number for t in generation]
+    space = {n: d for n, d in killed.distributions.items() if n != "PATTERN"}
+    transform = optuna._transform._SearchSpaceTransform(space, transform_0_1=True)
+    expected.tell(
+        [
+            (transform.transform({n: t.params[n] for n in space}), t.value)
+            for t in generation[: expected.population_size]
+        ]
+    )
+    assert found.generation == expected.generation
+    np.testing.assert_allclose(found.mean, expected.mean)
+    np.testing.assert_allclose(found._sigma, expected._sigma)
+
+
+def test_the_limit_of_a_trials_real_time_reaches_it_and_is_stored(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text().replace("if DEPTH == 8", "time.sleep(60)\nif DEPTH == 8"))
+    first = cli(*run(testbed, trials=2, wall_seconds="1s"))
+    assert first.returncode == 1 and "allow a trial more time" in first.stderr
+    trial, *_ = cli.trials("s")
+    assert trial.user_attrs["reason"] == "killed after 1 s of wall-clock time"
+    assert json.loads(cli("status", "--json").stdout)[0]["wall_seconds"] == 1
+    assert cli(*run(testbed, trials=4, wall_seconds="2s")).returncode == 1
+    assert json.loads(cli("status", "--json").stdout)[0]["wall_seconds"] == 2, "as it is now"
+
+
+def test_a_script_that_does_not_say_how_long_it_trains_has_a_limit_that_is_said(
+    cli: Cli, testbed: Path
+) -> None:
+    (testbed / "prepare.py").unlink()
+    (testbed / "train.py").write_text(
+        "DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\nprint('---\\nval_bpb: 1')\n"
+    )
+    refused = cli.fails(2, *run(testbed, trials=1, train_seconds="5s"))
+    assert "neither train.py nor prepare.py has one" in refused and "--wall-seconds" in refused
+    assert list(cli.folder.iterdir()) == []
+    said = cli(*run(testbed, trials=1)).stderr.splitlines()[0]
+    assert "killed after 660 s" in said and "--wall-seconds" in said
+    assert "killed after" not in cli(*run(testbed, trials=1, wall_seconds="9s")).stderr
+
+
+@pytest.mark.llm
+def test_a_study_with_the_embedded_model_says_who_decided_what(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, "centaur", trials=14, llm="local"), "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    turns = {k: n for k, n in facts["sources"].items() if k.startswith("llm")}
+    assert facts["llm"]["turns"] == sum(turns.values()) == 1
+    assert facts["llm"]["prompt_tokens"] > 0 and facts["llm"]["seconds"] > 0
+    assert "llm 1" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("train.py", "DEPTH = = 4\n", "train.py"),
+        ("train.py", "print('no constants')\n", "search_space.toml names DEPTH"),
+        ("train.py", "DEPTH = 4\nDEPTH = 5\nLR = 0.01\nPATTERN = 'ab'\n", "DEPTH"),
+        ("search_space.toml", "[DEPTH]\ntype = 'int'\nlow = 9\nhigh = 1\n", "low"),
+        ("search_space.toml", "[WIDTH]\ntype = 'int'\nlow = 1\nhigh = 2\n", "WIDTH"),
+        ("search_space.toml", "[DEPTH\n", "search_space.toml"),
+    ],
+)
+def test_a_testbed_that_cannot_work_is_refused_before_anything_runs(
+    file: str, text: str, says: str, cli: Cli, testbed: Path
+) -> None:
+    (testbed / file).write_text(text)
+    assert says in cli.fails(2, *run(testbed))
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_a_study_is_not_continued_with_other_parameters(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=1, seed=1, memory_limit="1G")).returncode == 0
+    stored = [t.params for t in cli.trials("s")]
+    for others, says in (
+        ({"method": "tpe", "seed": 1, "memory_limit": "1G"}, "method random, not tpe"),
+        ({"seed": 2, "memory_limit": "1G"}, "seed 1, not 2"),
+        ({"seed": 1, "memory_limit": "2G"}, "memory_limit_mb 1024, not 2048"),
+        ({"seed": 1, "memory_limit": "1G", "train_seconds": "1s"}, "train_seconds 0.05, not 1.0"),
+    ):
+        assert says in cli.fails(2, *run(testbed, trials=3, **others))  # type: ignore[arg-type]
+    toml = (testbed / "search_space.toml").read_text()
+    (testbed / "search_space.toml").write_text(toml.replace("low = 1\n", "low = 2\n"))
+    same = run(testbed, trials=3, seed=1, memory_limit="1G")
+    assert "another search space than the testbed (DEPTH)" in cli.fails(2, *same)
+    (testbed / "search_space.toml").write_text(toml)
+    (testbed / "train.py").write_text((testbed / "train.py").read_text() + "# edited\n")
+    assert "edited" in cli.fails(2, *same)
+    assert [t.params for t in cli.trials("s")] == stored
+
+
+def test_a_memory_limit_below_what_the_interpreter_needs_is_a_classified_failure(
+    cli: Cli, testbed: Path
+) -> None:
+    done = cli(*run(testbed, trials=2, memory_limit="1M"), "--json")
+    statuses = {t.user_attrs["status"] for t in cli.trials("s")}
+    assert statuses <= {"oom", "crash"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_never_works_stops_the_study(cli: Cli, testbed: Path) -> None:
+    (testbed / "train.py").write_text("DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\nimport mamba_x\n")
+    done = cli(*run(testbed, trials=9))
+    assert done.returncode == 1
+    assert "mamba_x" in done.stderr.splitlines()[-1]
+    assert len(cli.trials("s")) == 1

@@ -1,0 +1,207 @@
+"""What becomes of trials whose process was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import cmaes
+import optuna
+from optuna.trial import TrialState
+import pytest
+
+from objective import worker
+from objective.worker import claim
+from objective.worker import worker_mark
+from studies.storage.open import open_storage
+from studies.storage.recovery import MAX_RETRY
+from studies.storage.recovery import reclaim
+from studies.storage.recovery import take
+from studies.storage.recovery import unqueued
+
+
+TRAIN = """\
+import os, time
+X = 1.0
+Y = 1.0
+Z = 1.0
+runs = os.environ["AUTORESEARCH_TEST_RUNS"]
+with open(runs, "a") as file:
+    print(os.getpid(), file=file)
+if len(open(runs).readlines()) == 8:  # trial 7
+    time.sleep(60)
+print("---")
+print("val_bpb:", X**2 + Y**2 + Z**2)
+"""
+SPACE = "".join(f"[{name}]\ntype = 'float'\nlow = -3\nhigh = 5\n" for name in "XYZ")
+
+WORKER = """
+import sys
+import optuna
+from objective import TrainScriptObjective
+from studies.storage.open import open_storage
+from studies.storage.recovery import reclaim
+url, folder = sys.argv[1:]
+sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
+study = optuna.create_study(
+    storage=open_storage(url), sampler=sampler, study_name="s", load_if_exists=True
+)
+objective = TrainScriptObjective(folder)
+if not study.trials:
+    study.enqueue_trial(objective.testbed.baseline)
+reclaim(study)
+done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+study.optimize(objective, n_trials=12 - done)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
+    kind: str, tmp_path: Path, testbed_folder: Callable[..., Path]
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
+    folder = testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-c", WORKER, url, str(folder)]
+    environment = {**os.environ, "AUTORESEARCH_TEST_RUNS": str(runs)}
+    worker = subprocess.Popen(
+        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while not runs.exists() or len(runs.read_text().splitlines()) < 8:
+        assert worker.poll() is None
+        time.sleep(0.05)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    killed = study.trials[7]
+    assert killed.state == TrialState.RUNNING and len(study.trials) == 8
+    before = cma_state(study)
+
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    trials = study.get_trials()
+    assert [t.number for t in trials if t.state == TrialState.FAIL] == [7]
+    assert sum(t.state == TrialState.COMPLETE for t in trials) == 12
+    assert len(trials) == 13
+    assert trials[8].params == killed.params and trials[8].state == TrialState.COMPLETE
+    # CMA-ES goes on from its last state: each generation is built on the one before.
+    after = cma_state(study)
+    assert before.generation == 2 and after.generation > before.generation
+    assert after._sigma != 8 / 6, "the step size isn't the initial one"
+    generations = [t.system_attrs.get("cma:generation") for t in trials[1:]]
+    assert generations == sorted(generations, key=lambda g: (g is not None, g or 0))
+
+
+def cma_state(study: optuna.Study) -> cmaes.CMA:
+    """The optimizer that the last generation left in the storage."""
+    for trial in reversed(study.trials):
+        parts = sorted(
+            (int(key.rpartition(":")[2]), value)
+            for key, value in trial.system_attrs.items()
+            if key.startswith("cma:optimizer:")
+        )
+        if parts:
+            return pickle.loads(bytes.fromhex("".join(value for _, value in parts)))
+    raise AssertionError("no state")
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    ours, unclaimed, elsewhere, dead, reused, copy = (study.ask() for _ in range(6))
+    machine, pid = worker._machine(), os.getpid()
+    started = worker._started(pid)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+
+    def note(trial: optuna.Trial, *mark: object) -> None:
+        trial.suggest_float("x", 0, 1)
+        value = list(mark)
+        study._storage.set_trial_system_attr(
+            trial._trial_id,
+            worker.WORKER,
+            value,  # type: ignore[arg-type]
+        )
+
+    claim(ours)
+    note(elsewhere, "another", child.pid, 1.0, elsewhere.number)
+    note(dead, machine, child.pid, 1.0, dead.number)
+    note(reused, machine, pid, (started or 0) - 100, reused.number)
+    note(copy, machine, child.pid, 1.0, dead.number)  # a retried trial, not yet claimed
+    unclaimed.suggest_float("x", 0, 1)
+
+    assert reclaim(study) == [dead.number, reused.number]
+    assert reclaim(study) == []
+    states = [trial.state for trial in study.trials]
+    running, fail, waiting = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
+    assert states == [running, running, running, fail, fail, running, waiting, waiting]
+    assert study.trials[6].params == study.trials[3].params
+
+
+def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study(storage=open_storage(f"journal:{tmp_path}/s.log"))
+    study.enqueue_trial({"x": 0.5})
+    [waiting] = study.trials
+    assert take(study, waiting)
+    mark = worker_mark(waiting.number)
+    monkeypatch.setattr(worker, "_machine", lambda: "elsewhere")
+    assert not take(study, waiting)
+    [trial] = study.trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.system_attrs[worker.WORKER] == mark != worker_mark(trial.number)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_parameters_that_kill_their_process_are_given_up(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    for _ in range(MAX_RETRY + 1):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        kill(trial)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * (MAX_RETRY + 1)
+    assert len({trial.params["x"] for trial in study.trials}) == 1
+    assert unqueued(study.trials) == []
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_a_trial_killed_before_it_has_parameters_is_never_given_up(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    for _ in range(2 * MAX_RETRY):
+        kill(study.ask())
+    trial = study.ask()
+    assert study.trials[-1].system_attrs["failed_trial"] == 0
+    trial.suggest_float("x", 0, 1)
+    kill(trial)
+    assert study.trials[-1].state == TrialState.WAITING
+
+
+def test_what_a_living_process_puts_back_is_queued_by_nobody_else() -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    study.tell(trial, state=TrialState.FAIL)
+    [failed] = study.trials
+
+    def is_unqueued(pid: int, started: float | None) -> bool:
+        mark: Any = [worker._machine(), pid, started, 0]
+        failed.system_attrs = {worker.WORKER: mark}
+        return bool(unqueued([failed]))
+
+    other = os.getppid()
+    assert not is_unqueued(other, worker._started(other))
+    assert is_unqueued(other, 0.0)  # which has ended since
+    assert is_unqueued(os.getpid(), worker._started(os.getpid()))
+
+
+def kill(trial: optuna.Trial) -> None:
+    """Let a trial look like that of a process that is gone, and somebody find it."""
+    mark: Any = [worker._machine(), 2**22 + 1, 0.0, trial.number]
+    trial.storage.set_trial_system_attr(trial._trial_id, worker.WORKER, mark)
+    reclaim(trial.study)

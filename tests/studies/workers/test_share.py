@@ -1,0 +1,29 @@
+"""Workers of one command: what they share, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from tests.studies.commands.test_run import run
+from tests.studies.conftest import Cli
+
+
+def test_workers_share_the_trials_of_one_command(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, trials=10, workers=2), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["evaluated"] == 10
+    trials = cli.trials("s")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 10
+    assert len({t.system_attrs["autoresearch:worker"][1] for t in trials}) == 2
+    assert done.stderr.count("\ntrial ") == 9  # and the first line
+
+
+def test_an_error_of_a_worker_is_the_error_of_the_command(cli: Cli, testbed: Path) -> None:
+    (testbed / "train.py").write_text("DEPTH = 4\nLR = 0.01\nPATTERN = 'ab'\n1 / 0\n")
+    done = cli(*run(testbed, trials=4, workers=2))
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
