@@ -24,8 +24,8 @@ import warnings
 import optuna
 
 from studies.storage.open import open_storage
-from tests.studies.commands.test_import_ import lines_of
-from tests.studies.commands.test_import_ import nested
+from tests.studies.importing.conftest import lines_of
+from tests.studies.importing.conftest import nested
 
 
 METHODS, SEEDS, TRIALS = 4, 5, 500

@@ -13,7 +13,7 @@ import pytest
 from objective.testbed.search_space import PAPER_SPACE
 from studies.storage.bulk import add_trials
 from tests.conftest import StorageFactory
-from tests.studies.commands.test_import_ import config
+from tests.studies.importing.conftest import config
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,52 @@
+"""A code study as a table, patches and facts."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+import subprocess
+
+from studies.code_agent.export import agent_facts
+from studies.code_agent.export import write_patches
+from studies.code_agent.export import write_results
+from tests.studies.code_agent.conftest import Bench
+from tests.studies.code_agent.conftest import BEST_RATE
+from tests.studies.code_agent.conftest import BETTER_RATE
+from tests.studies.code_agent.conftest import BUG
+from tests.studies.scripted import ScriptedChat
+from tests.studies.scripted import TRAIN
+
+
+# Exports.
+
+
+def test_results_and_patches_tell_the_accepted_steps(bench: Bench, tmp_path: Path) -> None:
+    history = bench.run(ScriptedChat([BETTER_RATE, BUG, BEST_RATE]), trials=4)
+    write_results(history, tmp_path / "results.tsv")
+    with open(tmp_path / "results.tsv", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert rows[0] == ["commit", "val_bpb", "memory_gb", "status", "description"]
+    assert [row[3] for row in rows[1:]] == ["keep", "keep", "crash", "keep"]
+    assert [row[1] for row in rows[1:]][2:] == ["0.000000", "1.500000"]
+    assert all(len(row[0]) == 7 for row in rows[1:])
+
+    patches = write_patches(history, bench.sources(), tmp_path / "patches")
+    assert [p.name for p in patches] == [
+        "0001-lower-the-rate.patch",
+        "0002-lower-the-rate-more.patch",
+    ]
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "train.py").write_text(TRAIN)
+    for patch in patches:
+        subprocess.run(["git", "apply", str(patch)], cwd=work, check=True)
+    assert (work / "train.py").read_text() == TRAIN.replace("RATE = 0.5", "RATE = 0.1")
+
+
+def test_the_facts_count_what_applied_ran_and_improved(bench: Bench) -> None:
+    replies = [BETTER_RATE, BUG, "no", "no"]
+    facts = agent_facts(bench.run(ScriptedChat(replies), trials=4))
+    counts = {k: facts[k] for k in ("proposals", "rejected", "applied", "measured", "kept")}
+    assert counts == {"proposals": 3, "rejected": 1, "applied": 2, "measured": 1, "kept": 1}
+    assert facts["outcomes"] == {"kept": 1, "crash": 1, "rejected": 1}
+    assert facts["llm"]["completion_tokens"] > 0

@@ -1,0 +1,27 @@
+"""Which changes count as gains."""
+
+from __future__ import annotations
+
+import pytest
+
+from studies.code_agent.history import read_history
+from tests.studies.code_agent.conftest import Bench
+from tests.studies.code_agent.conftest import BETTER_RATE
+from tests.studies.code_agent.conftest import finished
+from tests.studies.code_agent.conftest import outcomes
+from tests.studies.scripted import ScriptedChat
+
+
+def test_a_gain_within_min_gain_is_reverted(bench: Bench) -> None:
+    history = bench.run(ScriptedChat([BETTER_RATE]), trials=2, min_gain=0.5)
+    assert read_history(bench.trials(), 0.5).steps[-1].outcome == "reverted"
+    assert history.steps[-1].outcome == "kept"
+
+
+def test_the_noise_of_repeated_baselines_sets_the_gain_that_counts() -> None:
+    trials = [finished(i, "startup", value) for i, value in enumerate((2.0, 2.1, 2.2))]
+    trials += [finished(3, "llm", 1.95), finished(4, "llm", 1.85)]
+    history = read_history(trials)
+    assert history.noise == pytest.approx(0.1)
+    assert history.min_gain == pytest.approx(0.2)
+    assert outcomes(history)[3:] == ["reverted", "kept"]
