@@ -174,7 +174,7 @@ class Judge:
 def _model_of_values(
     trials: Trials, X: np.ndarray, fit_: Callable[..., np.ndarray]
 ) -> tuple[GaussianProcess | None, float]:
-    """A model of the successes, and the best value that it predicts of what was run."""
+    """A model of the successes, and the best value that it predicts of what was run or runs."""
     good = np.flatnonzero(~np.isnan(trials.values))
     if not len(good):
         return None, 0.0
@@ -191,6 +191,7 @@ def _model_of_values(
         expected, _ = process.predict(X[running])
         seen = np.concatenate([seen, running])
         process = GaussianProcess(X[seen], np.concatenate([targets, expected]), theta)
+        best = min(best, float(expected.min()))
     return process, best
 
 

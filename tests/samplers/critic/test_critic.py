@@ -58,7 +58,7 @@ def run(
     critic = critic or Critic()
     while len(study.get_trials(deepcopy=False)) < n:
         number = len(study.get_trials(deepcopy=False))
-        judge = critic.judge(study, running(number), space)
+        judge = critic.judge(fresh(study), running(number), space)
         rng = np.random.default_rng(number)
         candidates = judge.random(20, rng) if number < n_random else judge.steps(100, rng)
         chosen = judge.choose(candidates)
@@ -96,7 +96,13 @@ def add(
 
 
 def judge_of(study: optuna.Study, space: Mapping[str, BaseDistribution] = SPACE) -> Judge:
-    return Critic().judge(study, running(len(study.get_trials(deepcopy=False))), space)
+    return Critic().judge(fresh(study), running(len(study.get_trials(deepcopy=False))), space)
+
+
+def fresh(study: optuna.Study) -> optuna.Study:
+    """The study without the trials that were read for its last trial."""
+    study._thread_local.cached_all_trials = None
+    return study
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -106,7 +112,7 @@ def test_it_finds_the_best_of_a_bowl(direction: str) -> None:
 
     run(lambda params: sign * bowl(params), 60, study=study)
 
-    assert abs(study.best_value) < 0.3
+    assert abs(study.best_value) < 0.1
 
 
 def test_the_direction_changes_nothing_but_the_sign() -> None:
@@ -144,7 +150,7 @@ def test_the_rule_says_what_was_run() -> None:
 
     critic = Critic(rule=lambda params: {"batch": 2 ** round(math.log2(params["batch"]))})
 
-    judge = critic.judge(study, running(1), space)
+    judge = critic.judge(fresh(study), running(1), space)
     assert judge.choose([{"batch": 30}, {"batch": 32}]) is None
     assert judge.choose([{"batch": 30}, {"batch": 60}]) == 1
 
@@ -174,7 +180,7 @@ def test_failures_are_avoided_and_their_values_are_no_target() -> None:
     study = run(evaluate, 60)
 
     # The best that does not fail lies at the border; at random 35 % would fail.
-    assert sum(t.state == TrialState.FAIL for t in study.trials) < 25
+    assert sum(t.state == TrialState.FAIL for t in study.trials) < 21
     assert study.best_value < 0.6
 
 
