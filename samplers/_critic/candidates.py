@@ -1,0 +1,69 @@
+"""Configurations near the best ones, for a model to choose from.
+
+Rows are those of `space`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from .space import Space
+
+# Of the best ones each is a base with this probability, if no better one was.
+_GREED = 0.35
+# Standard deviations of a step, as shares of the range.
+SIZES = (0.03, 0.08, 0.2)
+_MOST_CHANGES = 4
+
+
+def random_rows(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows anywhere, (n, p)."""
+    u = rng.random((n, len(space.names)))
+    return np.where(space.n_choices > 0, np.floor(u * np.maximum(space.n_choices, 1)), u)
+
+
+def step_rows(
+    space: Space,
+    bases: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
+    sizes: tuple[float, ...] = SIZES,
+    most: int = _MOST_CHANGES,
+    greed: float = _GREED,
+) -> np.ndarray:
+    """Rows some steps away from others.
+
+    Args:
+        space: The search space.
+        bases: Where steps begin, the best first, (b, p).
+        n: How many.
+        rng: Source of randomness.
+        sizes: Standard deviations of a step, as shares of the range; each row has one.
+        most: Parameters that are changed, at most.
+        greed: Probability of each base, if no better one is chosen.
+
+    Returns:
+        (n, p); some may be equal to their bases once they are rounded.
+    """
+    b, p = bases.shape
+    base = np.minimum(rng.geometric(greed, size=n) - 1, b - 1)
+    rows = bases[base]
+    present = ~np.isnan(rows)
+    n_changes = rng.integers(1, most + 1, size=(n, 1))
+    order = np.where(present, rng.random((n, p)), np.inf)
+    changed = (order.argsort(axis=1).argsort(axis=1) < n_changes) & present
+
+    size = rng.choice(np.array(sizes), size=(n, 1))
+    steps = size * rng.standard_normal((n, p))
+    # A step that is rounded away is none.
+    steps = np.where(np.abs(steps) < space.spacing, np.sign(steps) * space.spacing, steps)
+    numbers = np.clip(rows + steps, 0.0, 1.0)
+
+    n_choices = np.maximum(space.n_choices, 2)
+    others = (rows + rng.integers(1, n_choices, size=(n, p))) % n_choices
+    moved = np.where(space.n_choices > 0, others, numbers)
+    return np.where(changed, moved, rows)

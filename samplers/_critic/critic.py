@@ -1,0 +1,231 @@
+"""Judge candidates by what a study's trials came to.
+
+Of many candidates the one is run that promises most: the log expected improvement over the best
+predicted value of what was run, plus twice the log probability that it does not fail.
+
+A `Critic` keeps nothing but a cache: what it says is a function of the stored trials, so that one in
+another process, or of a resumed study, says the same. Hyperparameters are fitted to the first m
+successes, where m grows in steps, and always from the same start: fitted from one trial to the next
+they would depend on which process saw which trials.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .acquisition import log_expected_improvement
+from .candidates import random_rows
+from .candidates import step_rows
+from .encoding import Encoder
+from .failures import Failures
+from .failures import fit_failures
+from .gp import fit
+from .gp import GaussianProcess
+from .space import Space
+from .targets import to_targets
+from .trials import read_trials
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .encoding import Derived
+    from .encoding import Rule
+    from .trials import Trials
+
+# Trials that a model is made of, at most: the best and the latest. A suggestion then costs the
+# same after 300 and after 10,000.
+_MAX_TRIALS = 300
+# Successes from one fit of the hyperparameters to the next, per hundred there are.
+_FIT_EVERY = 5
+# How much a probable failure counts: what P(ok) is raised to.
+_CAUTION = 2.0
+# Best trials that steps begin at.
+_N_BASES = 8
+# Inputs that agree to so many decimals are the same configuration.
+_DECIMALS = 6
+
+
+class Critic:
+    """Makes judges of studies.
+
+    Args:
+        rule: The objective's own rule: parameters in, the values that are really run out.
+        derived: Parameters, as they are really run, in; further numbers out that the value may
+            depend on, such as a width that is a product.
+    """
+
+    def __init__(self, *, rule: Rule | None = None, derived: Derived | None = None) -> None:
+        self._rule, self._derived = rule, derived
+        self._fits: dict[str, tuple[tuple[bytes, bytes], np.ndarray]] = {}
+
+    def judge(
+        self, study: Study, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
+    ) -> Judge:
+        """A judge that knows the study's trials as they are now.
+
+        Args:
+            study: Single-objective.
+            trial: The running trial that candidates are for.
+            distributions: The search space; parameters of a single value are left out.
+        """
+        return Judge(
+            Space(distributions),
+            read_trials(study, trial),
+            rule=self._rule,
+            derived=self._derived,
+            fit=self._fit,
+        )
+
+    def _fit(
+        self,
+        what: str,
+        function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        X: np.ndarray,
+        y: np.ndarray,
+    ) -> np.ndarray:
+        """``function(X, y)``, from the cache if it is what it was asked last."""
+        key = X.tobytes(), y.tobytes()
+        last = self._fits.get(what)
+        if last is None or last[0] != key:
+            last = self._fits[what] = (key, function(X, y))
+        return last[1]
+
+
+class Judge:
+    """Chooses among candidates, by the trials that it was made of.
+
+    Args:
+        space: The search space.
+        trials: Those that were run, or are.
+        rule: See `Critic`.
+        derived: See `Critic`.
+        fit: Calls a function that fits hyperparameters, or remembers what it gave.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        trials: Trials,
+        *,
+        rule: Rule | None = None,
+        derived: Derived | None = None,
+        fit: Callable[..., np.ndarray] = lambda what, function, X, y: function(X, y),
+    ) -> None:
+        self._space = space
+        self._encoder = Encoder(space, trials.configurations, rule=rule, derived=derived)
+        X = self._encoder.inputs(trials.configurations)
+        self._known = set(_keys(X))
+        self._values, self._best = _model_of_values(trials, X, fit)
+        self._failures = _model_of_failures(trials, X, fit)
+        good = np.flatnonzero(~np.isnan(trials.values))
+        ranked = good[np.argsort(trials.values[good], kind="stable")]
+        best = [trials.configurations[i] for i in ranked[:_N_BASES]]
+        self._bases = space.rows(best)
+
+    def steps(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Candidates some steps from the best trials; random ones if no trial was good."""
+        if len(self._bases):
+            rows = step_rows(self._space, self._bases, n, rng)
+        else:
+            rows = random_rows(self._space, n, rng)
+        return self._space.configurations(rows)
+
+    def random(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Candidates from all of the search space."""
+        return self._space.configurations(random_rows(self._space, n, rng))
+
+    def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
+        """Which candidate promises most, of those that were not run and do not run already.
+
+        Args:
+            candidates: Configurations.
+
+        Returns:
+            Its index; None if all of them are known.
+        """
+        if not candidates:
+            return None
+        X = self._encoder.inputs(candidates)
+        new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
+        if not new:
+            return None
+        return new[int(np.argmax(self.score(X[new])))]
+
+    def score(self, X: np.ndarray) -> np.ndarray:
+        """What m inputs promise, (m, d) -> (m,)."""
+        score = np.zeros(len(X))
+        if self._values is not None:
+            score += log_expected_improvement(*self._values.predict(X), self._best)
+        if self._failures is not None:
+            score += _CAUTION * self._failures.log_p_ok(X)
+        return score
+
+
+def _model_of_values(
+    trials: Trials, X: np.ndarray, fit_: Callable[..., np.ndarray]
+) -> tuple[GaussianProcess | None, float]:
+    """A model of the successes, and the best value that it predicts of what was run or runs."""
+    good = np.flatnonzero(~np.isnan(trials.values))
+    if not len(good):
+        return None, 0.0
+    head = good[: _fitted(len(good))]
+    head = head[_subset(trials.values[head])]
+    theta = fit_("values", fit, X[head], to_targets(trials.values[head]))
+    seen = good[_subset(trials.values[good])]
+    targets = to_targets(trials.values[seen])
+    process = GaussianProcess(X[seen], targets, theta)
+    best = float(process.predict(X[seen])[0].min())
+    running = np.flatnonzero(trials.running)
+    if len(running):
+        # As if they had come to what is expected of them: nothing near them is new any more.
+        expected, _ = process.predict(X[running])
+        seen = np.concatenate([seen, running])
+        process = GaussianProcess(X[seen], np.concatenate([targets, expected]), theta)
+        best = min(best, float(expected.min()))
+    return process, best
+
+
+def _model_of_failures(
+    trials: Trials, X: np.ndarray, fit_: Callable[..., np.ndarray]
+) -> Failures | None:
+    """A model of which trials failed; None if none did."""
+    if not trials.failed.any():
+        return None
+    bad = np.flatnonzero(trials.failed)[-_MAX_TRIALS // 2 :]
+    good = np.flatnonzero(~np.isnan(trials.values))
+    good = good[_subset(trials.values[good], _MAX_TRIALS - len(bad))]
+    seen = np.sort(np.concatenate([bad, good]))
+    head = seen[: _fitted(len(seen))]
+    theta = fit_("failures", fit_failures, X[head], trials.failed[head])
+    return Failures(X[seen], trials.failed[seen], theta)
+
+
+def _fitted(n: int) -> int:
+    """How many of n successes, the first ones, hyperparameters are fitted to."""
+    every = _FIT_EVERY * max(1, n // 100)
+    return max(1, n - n % every)
+
+
+def _subset(values: np.ndarray, size: int = _MAX_TRIALS) -> np.ndarray:
+    """Indices of the best half and the latest half of a model, in order; of all if they fit."""
+    n = len(values)
+    if n <= size:
+        return np.arange(n)
+    best = np.argsort(values, kind="stable")[: size // 2]
+    others = np.setdiff1d(np.arange(n), best)
+    return np.sort(np.concatenate([best, others[-(size - len(best)) :]]))
+
+
+def _keys(X: np.ndarray) -> list[bytes]:
+    """What is equal for inputs that are the same configuration, one for each row."""
+    return [row.tobytes() for row in np.round(X, _DECIMALS) + 0.0]  # -0.0 is 0.0

@@ -1,0 +1,31 @@
+"""Values as targets of a regression: resolution near the best, and no outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def to_targets(values: np.ndarray) -> np.ndarray:
+    """log(value - best + c), standardized, (n,) -> (n,).
+
+    c is a quarter of the distance from the best value to the median: near the best the target is
+    as good as linear, and a training that diverged is a few standard deviations away and not a
+    thousand.
+
+    Args:
+        values: Finite, lower is better, (n,).
+
+    Returns:
+        Of mean 0 and standard deviation 1; zeros if the values are all equal.
+    """
+    if not len(values):
+        return np.zeros(0)
+    # Of halves, since two floats may be further apart than a float is large.
+    distance = values / 2 - values.min() / 2
+    c = np.median(distance) / 4
+    if c == 0:  # Half of them are equally good.
+        c = (distance / len(distance)).sum() / 4
+    if c == 0:
+        return np.zeros(len(values))
+    targets = np.log(distance + c)
+    return (targets - targets.mean()) / targets.std()

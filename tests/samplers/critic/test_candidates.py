@@ -1,0 +1,80 @@
+"""Candidates near the best."""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from samplers._critic.candidates import random_rows
+from samplers._critic.candidates import step_rows
+from samplers._critic.space import Space
+
+
+SPACE = Space(
+    {
+        **{f"x{i}": FloatDistribution(0, 1) for i in range(6)},
+        "k": IntDistribution(1, 3),
+        "c": CategoricalDistribution(("a", "b")),
+    }
+)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_one_to_four_parameters_change() -> None:
+    base = np.full((1, 8), 0.5)
+    base[0, 7] = 0
+
+    changed = (step_rows(SPACE, base, 500, rng()) != base).sum(axis=1)
+
+    assert set(changed) == {1, 2, 3, 4}
+
+
+def test_a_category_that_changes_is_another_one() -> None:
+    base = np.full((1, 8), 0.5)
+    base[0, 7] = 1
+
+    rows = step_rows(SPACE, base, 500, rng())
+
+    assert set(rows[:, 7]) == {0, 1}
+
+
+def test_an_integer_that_changes_is_another_one() -> None:
+    base = SPACE.rows([{**{f"x{i}": 0.5 for i in range(6)}, "k": 2, "c": "a"}])
+
+    rows = step_rows(SPACE, base, 500, rng())
+
+    changed = rows[:, 6] != base[0, 6]
+    values = [c["k"] for c in SPACE.configurations(rows[changed])]
+    assert set(values) == {1, 3}
+
+
+def test_the_best_is_the_base_most_often() -> None:
+    bases = np.tile(np.array([[0.1], [0.5], [0.9]]), 8)
+    bases[:, 7] = 0
+
+    medians = np.median(step_rows(SPACE, bases, 600, rng())[:, :6], axis=1)
+
+    counts = [np.sum(np.abs(medians - b) < 0.05) for b in (0.1, 0.5, 0.9)]
+    assert counts[0] > 180 and min(counts) > 60
+
+
+def test_what_a_base_lacks_is_not_changed() -> None:
+    base = np.full((1, 8), 0.5)
+    base[0, 7] = 0
+    base[0, 2] = np.nan
+
+    rows = step_rows(SPACE, base, 200, rng())
+
+    assert np.isnan(rows[:, 2]).all() and not np.isnan(np.delete(rows, 2, axis=1)).any()
+
+
+def test_random_rows_have_all_choices() -> None:
+    rows = random_rows(SPACE, 200, rng())
+
+    assert set(rows[:, 7]) == {0, 1}
+    assert rows[:, 0].min() < 0.1 and rows[:, 0].max() > 0.9

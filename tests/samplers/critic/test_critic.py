@@ -1,0 +1,263 @@
+"""The critic on studies: what it refuses, what it prefers, and that it is the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from samplers._critic.critic import Critic
+from samplers._critic.critic import Judge
+
+
+SPACE: dict[str, BaseDistribution] = {
+    "x": FloatDistribution(-5, 5),
+    "lr": FloatDistribution(1e-5, 1, log=True),
+    "share": FloatDistribution(0, 1, step=0.1),
+    "k": IntDistribution(1, 9),
+    "width": IntDistribution(1, 1000, log=True),
+    "c": CategoricalDistribution(("a", "b", None)),
+    "one": IntDistribution(3, 3),
+}
+
+
+def bowl(params: Mapping[str, Any]) -> float:
+    return (
+        (params["x"] - 2) ** 2
+        + math.log10(params["lr"] * 1e3) ** 2
+        + (params["share"] - 0.3) ** 2
+        + abs(params["k"] - 4)
+        + math.log10(params["width"] / 30) ** 2
+        + (params["c"] != "b")
+    )
+
+
+def run(
+    evaluate: Callable[[dict[str, Any]], float | None],
+    n: int,
+    *,
+    space: dict[str, BaseDistribution] = SPACE,
+    study: optuna.Study | None = None,
+    critic: Critic | None = None,
+    n_random: int = 6,
+) -> optuna.Study:
+    """A study of ``n`` trials whose configurations a critic chose; None is a failure."""
+    study = study or optuna.create_study()
+    critic = critic or Critic()
+    while len(study.get_trials(deepcopy=False)) < n:
+        number = len(study.get_trials(deepcopy=False))
+        judge = critic.judge(fresh(study), running(number), space)
+        rng = np.random.default_rng(number)
+        candidates = judge.random(20, rng) if number < n_random else judge.steps(100, rng)
+        chosen = judge.choose(candidates)
+        params = candidates[0 if chosen is None else chosen]
+        add(study, params, evaluate(params), space=space)
+    return study
+
+
+def running(number: int) -> FrozenTrial:
+    trial = create_trial(state=TrialState.RUNNING)
+    trial.number = number
+    return trial
+
+
+def add(
+    study: optuna.Study,
+    params: Mapping[str, Any],
+    value: float | None,
+    *,
+    space: Mapping[str, BaseDistribution] = SPACE,
+    **kwargs: Any,
+) -> None:
+    state = TrialState.FAIL if value is None else TrialState.COMPLETE
+    if value is not None and math.isnan(value):
+        state, value = TrialState.FAIL, None
+    study.add_trial(
+        create_trial(
+            state=state,
+            value=value,
+            params=dict(params),
+            distributions={name: space[name] for name in params},
+            **kwargs,
+        )
+    )
+
+
+def judge_of(study: optuna.Study, space: Mapping[str, BaseDistribution] = SPACE) -> Judge:
+    return Critic().judge(fresh(study), running(len(study.get_trials(deepcopy=False))), space)
+
+
+def fresh(study: optuna.Study) -> optuna.Study:
+    """The study without the trials that were read for its last trial."""
+    study._thread_local.cached_all_trials = None
+    return study
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_it_finds_the_best_of_a_bowl(direction: str) -> None:
+    sign = -1 if direction == "maximize" else 1
+    study = optuna.create_study(direction=direction)  # type: ignore[arg-type]
+
+    run(lambda params: sign * bowl(params), 60, study=study)
+
+    assert abs(study.best_value) < 0.1
+
+
+def test_the_direction_changes_nothing_but_the_sign() -> None:
+    low = run(bowl, 25)
+    high = run(lambda p: -bowl(p), 25, study=optuna.create_study(direction="maximize"))
+
+    assert [t.params for t in low.trials] == [t.params for t in high.trials]
+
+
+def test_one_of_another_process_says_the_same() -> None:
+    study = run(bowl, 40)
+    again = run(bowl, 17)
+
+    run(bowl, 40, study=again, critic=Critic())
+
+    assert [t.params for t in again.trials] == [t.params for t in study.trials]
+
+
+def test_what_was_run_or_runs_is_not_chosen() -> None:
+    study = run(bowl, 12)
+    running_one = study.ask(SPACE)
+    candidates = [study.trials[3].params, running_one.params, study.trials[7].params]
+
+    judge = judge_of(study)
+
+    assert judge.choose(candidates) is None
+    assert judge.choose([]) is None
+    assert judge.choose([*candidates, {**study.best_params, "x": 0.125}]) == 3
+
+
+def test_the_rule_says_what_was_run() -> None:
+    space: dict[str, BaseDistribution] = {"batch": IntDistribution(1, 64)}
+    study = optuna.create_study()
+    add(study, {"batch": 33}, 1.0, space=space)
+
+    critic = Critic(rule=lambda params: {"batch": 2 ** round(math.log2(params["batch"]))})
+
+    judge = critic.judge(fresh(study), running(1), space)
+    assert judge.choose([{"batch": 30}, {"batch": 32}]) is None
+    assert judge.choose([{"batch": 30}, {"batch": 60}]) == 1
+
+
+def test_running_trials_count_as_evaluated() -> None:
+    study = run(bowl, 30)
+    judge = judge_of(study)
+    candidates = judge.steps(200, np.random.default_rng(0))
+    first = judge.choose(candidates)
+    assert first is not None
+    trial = study.ask()
+    for name, distribution in SPACE.items():
+        if name in candidates[first]:
+            value = distribution.to_internal_repr(candidates[first][name])
+            study._storage.set_trial_param(trial._trial_id, name, value, distribution)
+
+    near = {**candidates[first], "x": candidates[first]["x"] + 1e-4}
+    second = judge_of(study).choose([near, *candidates])
+
+    assert second is not None and second not in (0, first + 1)
+
+
+def test_failures_are_avoided_and_their_values_are_no_target() -> None:
+    def evaluate(params: dict[str, Any]) -> float | None:
+        return None if params["x"] > 1.5 else bowl(params)
+
+    study = run(evaluate, 60)
+
+    # The best that does not fail lies at the border; at random 35 % would fail.
+    assert sum(t.state == TrialState.FAIL for t in study.trials) < 21
+    assert study.best_value < 0.6
+
+
+def test_a_failure_value_is_no_target() -> None:
+    study = optuna.create_study()
+    for x, value, status in ((1.0, 0.0, "oom"), (-1.0, 1.0, "ok"), (-2.0, 2.0, "ok")):
+        add(study, {"x": x}, value, space=SPACE, user_attrs={"status": status})
+    space = {"x": SPACE["x"]}
+
+    assert judge_of(study, space).choose([{"x": 1.05}, {"x": -0.9}]) == 1
+
+
+def test_what_violates_a_constraint_counts_as_failed() -> None:
+    study = optuna.create_study()
+    space = {"x": SPACE["x"]}
+    for x in (-2.0, -1.0, 1.0, 2.0):
+        trial = study.ask(space)
+        trial.set_constraint("c", x)
+        study._storage.set_trial_param(trial._trial_id, "y", x, SPACE["x"])
+        study.tell(trial, -x)
+    fixed = optuna.create_study()
+    for t in study.trials:
+        add(fixed, {"x": t.params["y"]}, t.value, system_attrs=t.system_attrs)
+
+    assert judge_of(fixed, space).choose([{"x": 1.5}, {"x": -0.9}]) == 1
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        lambda p: 1.0,
+        lambda p: None,
+        lambda p: 1e30 * bowl(p),
+        lambda p: 1e308 if p["k"] > 4 else -1e308,
+        lambda p: math.inf if p["k"] > 4 else bowl(p),
+        lambda p: None if p["k"] > 1 else bowl(p),
+    ],
+    ids=["equal", "failures only", "huge", "extreme", "infinite", "few successes"],
+)
+def test_it_goes_on_whatever_comes(evaluate: Callable[[dict[str, Any]], float | None]) -> None:
+    study = run(evaluate, 25)
+
+    assert len({tuple(t.params.items()) for t in study.trials}) == 25
+
+
+@pytest.mark.parametrize("n_parameters", [1, 100])
+def test_one_parameter_and_a_hundred(n_parameters: int) -> None:
+    space: dict[str, BaseDistribution] = {
+        f"x{i}": FloatDistribution(-1, 1) for i in range(n_parameters)
+    }
+
+    study = run(lambda p: sum((v - 0.3) ** 2 for v in p.values()), 30, space=space)
+
+    assert study.best_trial.number >= 6
+
+
+def test_a_used_up_space_is_said_to_be() -> None:
+    space: dict[str, BaseDistribution] = {"c": CategoricalDistribution((True, False))}
+    study = optuna.create_study()
+    for c in (True, False):
+        add(study, {"c": c}, float(c), space=space)
+
+    judge = judge_of(study, space)
+
+    assert judge.choose(judge.random(50, np.random.default_rng(0))) is None
+
+
+def test_what_a_trial_lacks_is_no_value() -> None:
+    space: dict[str, BaseDistribution] = {
+        "kind": CategoricalDistribution(("plain", "deep")),
+        "depth": FloatDistribution(0, 1),
+    }
+    study = optuna.create_study()
+    for i in range(6):
+        add(study, {"kind": "plain"}, 1.0 + 0.01 * i, space=space)
+        add(study, {"kind": "deep", "depth": i / 5}, i / 5, space=space)
+
+    judge = judge_of(study, space)
+
+    assert judge.choose([{"kind": "deep", "depth": 0.9}, {"kind": "deep", "depth": 0.02}]) == 1

@@ -1,0 +1,94 @@
+"""The Gaussian process against what it is by definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel
+from sklearn.gaussian_process.kernels import Matern
+
+from samplers._critic import gp
+from samplers._critic.gp import fit
+from samplers._critic.gp import GaussianProcess
+
+
+def data(n: int, d: int = 3, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.random((n, d))
+    y = np.sin(5 * X[:, 0]) + X[:, 1] ** 2 + noise * rng.standard_normal(n)
+    return X, (y - y.mean()) / y.std()
+
+
+def test_predictions_are_those_of_scikit_learn() -> None:
+    X, y = data(30)
+    theta = np.log([0.3, 1.5, 4.0, 2.0, 0.01])
+    kernel = ConstantKernel(2.0) * Matern([0.3, 1.5, 4.0], nu=2.5)
+    theirs = GaussianProcessRegressor(kernel, alpha=0.01, optimizer=None).fit(X, y)
+    points = np.random.default_rng(1).random((20, 3))
+
+    mean, deviation = GaussianProcess(X, y, theta).predict(points)
+
+    expected_mean, expected_deviation = theirs.predict(points, return_std=True)
+    assert mean == pytest.approx(expected_mean, abs=1e-8)
+    assert deviation == pytest.approx(expected_deviation, abs=1e-8)
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    X, y = data(25)
+    mean, deviation = gp._prior(3)
+    theta = mean + np.random.default_rng(1).normal(0, 0.3, 5)
+
+    gradient = gp._loss(theta, X, y, mean, deviation)[1]
+
+    numeric = approx_fprime(theta, lambda t: gp._loss(t, X, y, mean, deviation)[0], 1e-6)
+    assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+
+
+def test_an_input_that_does_not_matter_gets_a_long_length_scale() -> None:
+    length = np.exp(fit(*data(60))[:3])
+
+    assert length[2] > 2 * length[0]
+
+
+def test_noise_is_told_from_signal() -> None:
+    little = math.exp(fit(*data(60, noise=0.01))[-1])
+    much = math.exp(fit(*data(60, noise=0.5))[-1])
+
+    assert little < 0.01 < 0.1 < much
+
+
+def test_the_same_points_give_the_same_hyperparameters() -> None:
+    assert fit(*data(40)).tolist() == fit(*data(40)).tolist()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_few_points_leave_the_prior(n: int) -> None:
+    X, y = data(10)
+
+    theta = fit(X[:n], y[:n])
+    mean, deviation = GaussianProcess(X[:n], y[:n], theta).predict(X)
+
+    assert theta.tolist() == gp._prior(3)[0].tolist()
+    assert np.isfinite(mean).all() and (deviation > 0).all()
+
+
+@pytest.mark.parametrize("y", [np.zeros(8), np.repeat([1.0, -1.0], 4)])
+def test_equal_points_are_no_harm(y: np.ndarray) -> None:
+    X = np.full((8, 2), 0.5)
+
+    mean, deviation = GaussianProcess(X, y, fit(X, y)).predict(X)
+
+    assert mean == pytest.approx(np.zeros(8), abs=1e-6)
+    assert (deviation > 0).all()
+
+
+def test_a_hundred_inputs_are_fitted() -> None:
+    X, y = data(80, d=100)
+
+    mean, _ = GaussianProcess(X, y, fit(X, y)).predict(X)
+
+    assert np.corrcoef(mean, y)[0, 1] > 0.9
