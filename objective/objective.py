@@ -84,7 +84,7 @@ class ArtifactError(RunError):
     """The training was measured, but its files can't be kept.
 
     Attributes:
-        value: What the trial is worth; ``None`` is a failure without a value.
+        value: The trial's value; ``None`` is a failure without one.
     """
 
     def __init__(self, message: str, value: float | None) -> None:
@@ -102,8 +102,8 @@ class TrainScriptObjective:
 
     Every trial gets the user attributes ``status``, ``reason``, the metric by its name (such as
     ``val_bpb``), ``training_seconds``, ``total_seconds``, ``peak_memory_mb``, ``tokens_m``,
-    ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric only
-    if it was measured.
+    ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric
+    only if it was measured.
 
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
@@ -121,8 +121,8 @@ class TrainScriptObjective:
         train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
-        results: Keeps what a training came to until the storage has it; who tells the storage
-            drops it there.
+        results: Keeps the result of a training until the storage has it; whoever tells the storage
+            removes it here.
 
     Raises:
         TestbedError: If the testbed can't be used, or has no training time that could be set.
@@ -293,7 +293,7 @@ def default_wall_seconds(testbed: Testbed, train_seconds: float | None) -> float
 
 
 class Configurable(Protocol):
-    """What a configuration is suggested for: a :class:`Testbed`, or a surrogate of one."""
+    """A search space and its rule: a :class:`Testbed`, or a surrogate of one."""
 
     @property
     def space(self) -> Mapping[str, BaseDistribution]: ...
@@ -303,7 +303,10 @@ class Configurable(Protocol):
 
 
 def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, Any]:
-    """Suggest the search space in its order: the values to run, what the rule changed recorded."""
+    """Suggest the search space in its order, and apply the rule: the values to run.
+
+    Values that the rule changed are recorded as the trial's user attribute ``effective``.
+    """
     if isinstance(trial, optuna.Trial):
         claim(trial)  # before suggestions, which may take a language model a while
     params = {name: suggest(trial, name, d) for name, d in testbed.space.items()}
@@ -317,7 +320,7 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
 
 
 def score(status: str, reason: str, value: float | None, failure_value: float | None) -> float:
-    """What a trial is worth: its value if it is ok, else the failure value.
+    """The value of a trial: the measured one if it is ok, else the failure value.
 
     Raises:
         TrialFailed: If it failed and there is no failure value.
@@ -404,7 +407,7 @@ def _is_of_one_thread(trial: optuna.Trial) -> bool:
 
 
 def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
-    """The user attributes that describe a run. A pruned trial has no status: it isn't a failure."""
+    """The user attributes that describe a run; a pruned trial has no status, for it didn't fail."""
     reason = result.reason
     if result.mismatch:
         reason = reason or f"printed {metric} {result.printed}, measured {result.value}"
@@ -425,7 +428,7 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
 
 
 def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:
-    """Say so if all parameters were fixed by ``enqueue_trial``, unless somebody said more."""
+    """Set ``source`` to enqueued if ``enqueue_trial`` fixed all parameters and it isn't set."""
     frozen = trial.storage.get_trial(trial._trial_id)
     fixed = frozen.system_attrs.get("fixed_params", {})
     if params.keys() <= fixed.keys() and "source" not in frozen.user_attrs:
@@ -433,7 +436,7 @@ def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:
 
 
 def _copy_modules(testbed: Path, folder: Path) -> None:
-    """What ``train.py`` may import: Python files and packages. Data stays where it is.
+    """Copy what ``train.py`` may import: Python files and packages. Data stays where it is.
 
     Nothing can import a name that begins with a dot, such as an editor's lock file, which is a
     link to nowhere.

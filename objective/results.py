@@ -2,8 +2,8 @@
 
 A training may take hours, and the moment at which it ends may be the one at which the database is
 away or the worker dies. So its result is written to a small file before anything else is done with
-it, and the file is removed when the storage has it. What is left over, by this process or another
-one, is told later: :func:`tell_kept`.
+it, and the file is removed when the storage has it. A file that is left over, by this process or
+another one, is told to the storage later (`studies.storage.recovery.tell_kept`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from objective.worker import worker_mark
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one training.
+    """The result of one training, as the storage is to have it.
 
     Attributes:
         study: Name of the study.
@@ -84,7 +84,7 @@ class Results:
         self._path(study, trial).unlink(missing_ok=True)
 
     def of(self, study: str) -> list[Result]:
-        """What is kept of a study."""
+        """The kept results of a study."""
         found = []
         for path in sorted(self.folder.glob(f"{_key(study)}-*.json")):
             try:

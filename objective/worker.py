@@ -18,12 +18,12 @@ WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
 
 
 def claim(trial: optuna.Trial) -> None:
-    """Note on a running trial which process runs it."""
+    """Write the mark of this process on a running trial."""
     trial.storage.set_trial_system_attr(trial._trial_id, WORKER, worker_mark(trial.number))
 
 
 def worker_mark(number: int) -> list[Any]:
-    """What says that this process runs the trial of that number."""
+    """This process's mark on the trial of that number: machine, process, its start, number."""
     # With the number, since a queued copy of a killed trial inherits its attributes.
     return [_machine(), os.getpid(), _started(os.getpid()), number]
 

@@ -1,4 +1,4 @@
-"""When a study has had its share: a number of trials, a sum of training seconds, or both.
+"""The budget of a study: a number of trials, a sum of training seconds, or both.
 
 Everything is computed from the stored trials, so that a resumed run and several processes on one
 storage agree. Trials are claimed in the order of their numbers, hence whether trial ``n`` may
@@ -6,7 +6,7 @@ start depends on the trials before it and on nothing else:
 
 - *trials*: fewer than ``trials`` of them count. A trial that was killed or interrupted does not
   count; the one that repeats it does.
-- *training seconds*: what the finished ones were charged, what the running ones are expected to
+- *seconds*: what the finished ones were charged, what the running ones are expected to
   cost, and what ``n`` itself is expected to cost, together fit. Trials are never shortened to
   fill the rest of a budget: they would not be comparable.
 
@@ -56,17 +56,17 @@ def charge(trial: FrozenTrial, llm: bool = False) -> float:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a study may take; ``None`` is without limit.
+    """The limits of a study; ``None`` is without limit.
 
     Attributes:
         trials: Evaluated trials in total, failures and earlier runs included.
-        training_seconds: Sum of the charges of all trials.
-        train_seconds: What a single trial trains, as far as it is known beforehand.
+        seconds: Training time of all trials together, the sum of their charges.
+        train_seconds: Training time of a single trial, as far as it is known beforehand.
         charge_llm: Whether the language model's time is charged as well.
     """
 
     trials: int | None = None
-    training_seconds: float | None = None
+    seconds: float | None = None
     train_seconds: float | None = None
     charge_llm: bool = False
 
@@ -81,8 +81,8 @@ class Budget:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a study says of its budget; a later command may extend it."""
-        return {"budget_trials": self.trials, "budget_seconds": self.training_seconds}
+        """User attributes of the study that tell its budget; a later command may extend it."""
+        return {"budget_trials": self.trials, "budget_seconds": self.seconds}
 
     def charge(self, trial: FrozenTrial) -> float:
         """Seconds that a trial takes from this budget."""
@@ -93,7 +93,7 @@ class Budget:
         return sum(map(self.charge, trials))
 
     def expected_charge(self, trials: Sequence[FrozenTrial]) -> float:
-        """What one more trial will be charged: the dearest success, or the planned time.
+        """The charge to expect of one more trial: the dearest success, or the planned time.
 
         A training ends with the step in which its time runs out, so that charges are a little
         above the plan.
@@ -106,12 +106,12 @@ class Budget:
             before = sum(t.number < number and not is_interrupted(t) for t in trials)
             if before >= self.trials:
                 return False
-        if self.training_seconds is not None:
+        if self.seconds is not None:
             expected = self.expected_charge(trials)
             running = sum(t.number < number and t.state == TrialState.RUNNING for t in trials)
             planned = self.spent(trials) + (running + 1) * expected
             # Without any idea of a trial's length, the first one is the measurement.
-            return planned <= self.training_seconds
+            return planned <= self.seconds
         return True
 
     def is_used_up(self, trials: Sequence[FrozenTrial]) -> bool:
@@ -126,11 +126,11 @@ class Budget:
         left = []
         if self.trials is not None:
             left.append(self.trials - sum(map(is_evaluated, trials)))
-        if self.training_seconds is not None and (expected := self.expected_charge(trials)) > 0:
+        if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
             # Failures are cheaper than successes: the mean tells how many fit.
             charges = [self.charge(t) for t in trials if is_evaluated(t)]
             mean = sum(charges) / len(charges) if charges and sum(charges) > 0 else expected
-            rest = self.training_seconds - sum(charges)
+            rest = self.seconds - sum(charges)
             left.append(int(rest / mean) if rest >= expected else 0)
         return max(0, min(left)) if left else None
 

@@ -133,7 +133,7 @@ class Comparison:
             name=name,
             seed=seed,
             trials=trials,
-            training_seconds=self.budget.training_seconds,
+            training_seconds=self.budget.seconds,
             charge_llm=self.budget.charge_llm,
             train_seconds=self.budget.train_seconds,
             wall_seconds=self.wall_seconds,
@@ -148,14 +148,14 @@ class Comparison:
 
     def _fitting(self) -> int | None:
         """Trials that a budget of training time holds."""
-        if self.budget.training_seconds is None:
+        if self.budget.seconds is None:
             return None
         if self.budget.train_seconds is None:
             raise Misuse(
                 f"--budget for {CODE_AGENT} needs --train-seconds (or TIME_BUDGET in the testbed),"
                 " which tell how many trials fit into it"
             )
-        return int(self.budget.training_seconds / self.budget.train_seconds)
+        return int(self.budget.seconds / self.budget.train_seconds)
 
 
 def uses_llm(method: str) -> bool:

@@ -56,7 +56,7 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     if not trials:
         return "missing"
     budget = Budget.of(attrs)
-    limited = budget.trials is not None or budget.training_seconds is not None
+    limited = budget.trials is not None or budget.seconds is not None
     # Studies of other programs don't tell of a budget: what they have is all there is to have.
     return "done" if not limited or budget.is_used_up(trials) else "stopped"
 

@@ -1,4 +1,4 @@
-"""From the output of a script and its use of resources to the status, reason and value of a run."""
+"""From a script's output and its use of resources to the status, reason and value of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TAIL_LINES = 400  # kept for the classification
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use.
+    """The limits of one run.
 
     Attributes:
         wall_seconds: From start to end, set-up and evaluation included; killed when over.
@@ -120,6 +120,11 @@ class Output:
         """The printed value of the metric."""
         return self.summary.get(self.metric.name)
 
+    @property
+    def value(self) -> float | None:
+        """The value that counts: the evaluator's, or the printed one if there is no evaluator."""
+        return self.measured if self.has_evaluator else self.printed
+
     def feed(self, data: bytes) -> None:
         *lines, self._rest = _LINE_END.split(self._rest + data)
         self._rest = self._rest[-_LINE_BYTES:]
@@ -180,7 +185,7 @@ def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tupl
     if returncode != 0:
         return _classify_failure(output, returncode, limits)
     metric = output.metric
-    value = output.measured if output.has_evaluator else output.printed
+    value = output.value
     if value is None and output.printed is not None:
         reason = f"{metric.name} was printed, but prepare.{metric.evaluator} did not return"
         return "no-metric", reason

@@ -109,7 +109,7 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process and all below it use together."""
+    """The resources that a process and its descendants use together."""
 
     tasks: int
     memory_mb: float
@@ -348,9 +348,9 @@ def usage(pid: int) -> Usage:
     """
     tasks, memory = 0, 0.0
     for process in process_tree(pid):
-        facts = _kernel_facts(process.pid, "status")
-        tasks += facts.get("Threads", 0)
-        memory += facts.get("RssAnon", 0) + facts.get("RssShmem", 0)
+        fields = _kernel_fields(process.pid, "status")
+        tasks += fields.get("Threads", 0)
+        memory += fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
     return Usage(tasks, memory / 1024)
 
 
@@ -358,12 +358,12 @@ def proportional_memory_mb(pid: int) -> float:
     """Memory of a process and all below it, each shared page counted once."""
     memory = 0.0
     for process in process_tree(pid):
-        facts = _kernel_facts(process.pid, "smaps_rollup")
-        memory += facts.get("Pss_Anon", 0) + facts.get("Pss_Shmem", 0)
+        fields = _kernel_fields(process.pid, "smaps_rollup")
+        memory += fields.get("Pss_Anon", 0) + fields.get("Pss_Shmem", 0)
     return memory / 1024
 
 
-def _kernel_facts(pid: int, name: str) -> dict[str, int]:
+def _kernel_fields(pid: int, name: str) -> dict[str, int]:
     """Numbers of a file of /proc/PID; none if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/{name}").read_text(errors="replace")

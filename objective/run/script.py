@@ -1,4 +1,4 @@
-"""Run a training script in a process of its own, under limits, and say what came of it.
+"""Run a training script in a process of its own, under limits, and classify how it ended.
 
 :func:`run_script` starts ``launch.py`` (which see) in the folder of the script, reads what it
 prints and what its evaluator returned, and classifies the end:
@@ -171,14 +171,12 @@ def run_script(
     if "No space left on device" in reason:
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
             raise RunError(f"The disk of {folder} is full.")
-    printed = output.printed
-    measured = output.measured if output.has_evaluator else printed
     return RunResult(
         status=status,
         reason=one_line(reason),
-        value=measured,
-        printed=printed,
-        mismatch=output.has_evaluator and differ(measured, printed, output.decimals),
+        value=output.value,
+        printed=output.printed,
+        mismatch=output.has_evaluator and differ(output.value, output.printed, output.decimals),
         summary=output.summary,
         seconds=seconds,
         returncode=returncode,
@@ -283,7 +281,7 @@ class _Process:
         return not self._selector.get_map()
 
     def read(self, timeout: float) -> Iterator[tuple[str, bytes]]:
-        """What came on "metric" and "output" within a moment of at most ``timeout`` seconds."""
+        """New data of the channels "metric" and "output", after at most ``timeout`` seconds."""
         # Read before looking: what was written before its end is there after it.
         ended = self._process.poll() is not None
         for key, _ in self._selector.select(0 if ended else min(timeout, 0.5)):
@@ -298,7 +296,7 @@ class _Process:
                 self._close(key.fd)
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
-        """What is left to read after :meth:`kill`."""
+        """The data that is left to read after :meth:`kill`."""
         while not self.ended:
             yield from self.read(0)
 
@@ -314,7 +312,7 @@ class _Process:
             pass
 
     def excess(self, limits: Limits) -> str:
-        """What the processes of a sandbox use too much of together; "" if nothing."""
+        """The resource whose limit the processes of a sandbox exceed together; "" if none."""
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
         from objective.run import sandbox

@@ -21,8 +21,8 @@ text)::
     }
 
 ``study`` of a row is an index of ``studies`` (name, method, seed). The metric is null if the trial
-failed, and ``val_bpb`` where the file doesn't name one. Parameters are as they were suggested: the rule has not been applied. ``fit`` is what
-:mod:`objective.surrogate.surrogate` learned from the rows.
+failed; a file that names no metric has ``val_bpb``. Parameters are as they were suggested, before
+the rule. ``fit`` is what :mod:`objective.surrogate.surrogate` learned from the rows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from objective.testbed.testbed import Testbed
 
 
 # Studies that differ in one of these have values that don't compare.
-FACTS = ("testbed_hash", "train_seconds", "memory_limit_mb")
+METADATA = ("testbed_hash", "train_seconds", "memory_limit_mb")
 
 _FORMAT = 1
 _COLUMNS = ("study", "number", "status", "value", "training_seconds", "total_seconds")
@@ -96,17 +96,17 @@ class DataSet:
 
     Attributes:
         space, baseline, task, rule, metric: As in :class:`Testbed`.
-        facts: What all studies have in common, see ``FACTS``.
+        metadata: User attributes that all studies have in common, see ``METADATA``.
         made: Machine, versions and command, in words.
         rows: The trials, by study and number.
-        fit: What was learned from them; empty until it was.
+        fit: The fitted models' parameters; empty before the fit.
     """
 
     space: dict[str, BaseDistribution]
     baseline: dict[str, Any]
     task: str
     rule: Rule
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     made: dict[str, str]
     rows: tuple[Row, ...]
     fit: dict[str, Any] = field(default_factory=dict)
@@ -125,19 +125,19 @@ class DataSet:
             DataSetError: If there are none, or the studies' values don't compare.
         """
         rows: list[Row] = []
-        facts: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         for study in sorted(studies, key=lambda study: study.study_name):
             found = list(_rows(study, testbed.space))
             if not found or study.user_attrs.get("surrogate") is not None:
                 continue
             _check_values(study.study_name, found, testbed.space)
-            for name in FACTS:
+            for name in METADATA:
                 if name not in study.user_attrs and "revalidates" in study.user_attrs:
-                    continue  # it has the facts of the study that it repeats trials of
+                    continue  # it has the metadata of the study that it repeats trials of
                 own = study.user_attrs.get(name)
-                if own != facts.setdefault(name, own):
+                if own != metadata.setdefault(name, own):
                     raise DataSetError(
-                        f"The studies of a data set must have one {name}, but got {facts[name]}"
+                        f"The studies of a data set must have one {name}, but got {metadata[name]}"
                         f" and, of {study.study_name}, {own}."
                     )
             rows += found
@@ -150,7 +150,7 @@ class DataSet:
             baseline=dict(testbed.baseline),
             task=testbed.task,
             rule=replace(testbed.rule, constants=used),
-            facts=facts,
+            metadata=metadata,
             made=dict(made),
             rows=tuple(rows),
             metric=testbed.metric,
@@ -194,7 +194,7 @@ class DataSet:
         return {
             "format": _FORMAT,
             "made": self.made,
-            "facts": self.facts,
+            "facts": self.metadata,
             "task": self.task,
             "space": {n: json.loads(distribution_to_json(d)) for n, d in self.space.items()},
             "baseline": self.baseline,
@@ -229,7 +229,7 @@ class DataSet:
             baseline=document["baseline"],
             task=document["task"],
             rule=Rule.from_rows(document["rules"], document["constants"]),
-            facts=document["facts"],
+            metadata=document["facts"],
             made=document["made"],
             rows=tuple(rows),
             fit=document["fit"],

@@ -1,1 +1,1 @@
-"""A language model edits the training script; what it measures decides what is kept."""
+"""The code agent: a language model edits the training script, and measurements decide."""

@@ -404,7 +404,7 @@ class CodeAgent:
     def _reject(
         self, attributes: dict[str, Any], reason: str, exchanges: Sequence[Exchange]
     ) -> None:
-        """A trial that says why a proposal was not run."""
+        """Store a trial that says why a proposal was not run."""
         # The fingerprint of a rejected source must not make the same source a duplicate later.
         attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
         attributes |= {"status": "rejected", "reason": one_line(reason)}

@@ -1,6 +1,6 @@
-"""What became of each proposed script: kept or reverted, computed from the stored trials alone.
+"""The history of a code study: which scripts were kept, computed from the stored trials alone.
 
-The rule is hill climbing. Finished trials are looked at in the order in which they finished; one
+The rule is hill climbing. Finished trials are judged in the order in which they finished; one
 is *kept* if its value is lower than the best one's by more than ``min_gain``, and *reverted*
 otherwise. The best is at first the mean of the repeated baselines, whose standard deviation tells
 what a run's value is worth. Nothing of this is stored: a resumed run and every worker compute the

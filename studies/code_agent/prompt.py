@@ -1,4 +1,4 @@
-"""What the model is told before it proposes a change: a pure function of the stored trials.
+"""The prompt for the next change: a pure function of the stored trials.
 
 What stays the same comes first (rules, task, script), what grows comes after it (history), what
 changes comes last (best value, the ask), so that a server's prefix cache holds. A prompt never

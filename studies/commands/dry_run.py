@@ -176,6 +176,6 @@ def _play(spec: StudySpec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int
     ends = [len(per_trial)] if len(per_trial) < PLAYED_TRIALS else []
     if budget.trials is not None:
         ends.append(budget.trials)
-    if budget.training_seconds is not None and budget.train_seconds:
-        ends.append(int(budget.training_seconds / budget.train_seconds))
+    if budget.seconds is not None and budget.train_seconds:
+        ends.append(int(budget.seconds / budget.train_seconds))
     return per_trial, min(ends)

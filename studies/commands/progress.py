@@ -129,9 +129,9 @@ class Progress(Bar):
             parts.append(f"llm {llm_turns(trials)}")
         best = best_trial(trials)
         parts.append(f"best {best.value:.4f}" if best else "best -")
-        if self._budget.training_seconds is not None:
+        if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
-            parts.append(f"trained {spent:.0f} of {self._budget.training_seconds:.0f} s")
+            parts.append(f"trained {spent:.0f} of {self._budget.seconds:.0f} s")
         seconds = self._budget.seconds_left(trials, self._workers)
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")

@@ -1,4 +1,4 @@
-"""What each kind of storage can be used for, and a check before work begins.
+"""The kinds of storages, their uses, and a check of both before work begins.
 
 Two things lose trials if nobody looks: workers that don't see the same storage, and workers on
 several machines that share a file which only one machine can lock. Both are known from the URL.
@@ -32,16 +32,16 @@ class StorageError(ValueError):
 
 @dataclass(frozen=True)
 class StorageKind:
-    """What one kind of storage supports.
+    """Properties of one kind of storage.
 
     Attributes:
-        name: For people.
-        url: How one is written.
+        name: In words.
+        url: Form of its URL.
         processes: Whether several workers on one machine may share it.
-        machines: Whether workers on several machines may.
+        machines: Whether workers on several machines may share it.
         heartbeats: How a worker that died on another machine is noticed.
         outage: What happens to workers while it is away.
-        note: What else to know.
+        note: Anything else that its users should know.
     """
 
     name: str
@@ -147,7 +147,7 @@ def journal_path(url: str) -> str | None:
 
 
 def kind_of(url: str) -> StorageKind:
-    """What the storage of a URL supports.
+    """The kind of a URL's storage.
 
     Raises:
         StorageError: If it is no URL.

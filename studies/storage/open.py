@@ -1,4 +1,4 @@
-"""Where studies are kept: an Optuna storage that survives killed workers, artifacts beside it."""
+"""Opens storages: Optuna's, made to survive killed workers, with a folder of artifacts beside."""
 
 from __future__ import annotations
 

@@ -80,10 +80,10 @@ def _again(call: _Function) -> _Function:
 
 
 class Patient(BaseStorage):
-    """What is the same for every server; to be inherited before the storage.
+    """Base of storages on a server that may be away; must be inherited before the storage itself.
 
     Args:
-        args, kwargs: Of the storage.
+        args, kwargs: Those of the storage.
         patience: Seconds that the server may be away; may be changed.
     """
 
@@ -94,7 +94,7 @@ class Patient(BaseStorage):
         super().__init__(*args, **kwargs)
 
     def hurry(self) -> None:
-        """Wait no longer, from now on."""
+        """Stop waiting for the server, now and later."""
         self.patience = 0.0
 
     def _outlast(self, call: Callable[[], _T], look: Callable[[], _T | None] | None = None) -> _T:
@@ -105,11 +105,11 @@ class Patient(BaseStorage):
         raise NotImplementedError
 
     def forget_beats(self) -> None:
-        """Declare nobody dead by what was seen until now."""
+        """Forget the heartbeats seen until now, so that no worker is declared dead by them."""
         raise NotImplementedError
 
     def _wait(self, what: str, pause: float) -> bool:
-        """Wait for what is away; False if it has been for too long."""
+        """Wait for a server that is away; False if it has been away for longer than ``patience``."""
         with self._outage:
             now = time.monotonic()
             if self._away_since is None:

@@ -48,14 +48,14 @@ class PatientProxy(AttributeHeartbeat, Patient, GrpcStorageProxy):
     """The client; see the module.
 
     Args:
-        kwargs: Of `AttributeHeartbeat`, `Patient` and `optuna.storages.GrpcStorageProxy`.
+        kwargs: Those of `AttributeHeartbeat`, `Patient` and `optuna.storages.GrpcStorageProxy`.
     """
 
     def _outlast(self, call: Callable[[], _T], look: Callable[[], _T | None] | None = None) -> _T:
-        """As it is inherited.
+        """Repeat a call that the server's absence cut off; see :meth:`Patient._outlast`.
 
         Raises:
-            StorageInternalError: What the server or its absence leads to, as a database would.
+            StorageInternalError: If the server is away for too long or answers with an error.
         """
         import grpc
 
@@ -101,7 +101,7 @@ def check_served(url: str) -> None:
 
 
 def quietly(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-    """Call what Optuna calls experimental, without being told so."""
+    """Call something without Optuna's warning that it is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return call(*args, **kwargs)

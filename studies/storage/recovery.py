@@ -1,6 +1,6 @@
-"""Trials of processes that ended: found, told, put back, or given up.
+"""Finds the trials of killed processes, and queues them again, tells their results or gives up.
 
-How a killed trial comes back. While a trial runs, Optuna writes a heartbeat for it; when another
+While a trial runs, Optuna writes a heartbeat for it; when another
 trial of the study starts and finds a heartbeat older than the grace period, it marks that trial
 FAIL and queues its parameters again (:class:`RetryKilled`, which keeps CMA-ES's marks on it). That
 takes a minute, which is right for another machine behind a slow network and too long for somebody
@@ -208,7 +208,7 @@ def _is_anothers(mark: Sequence[Any]) -> bool:
 
 
 def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
-    """Queue again what is :func:`unqueued` of the study's trials, and return its numbers."""
+    """Queue the study's :func:`unqueued` trials again, and return their numbers."""
     again = unqueued(trials)
     for trial in again:
         retry(study, trial)
@@ -304,7 +304,7 @@ def alone(lock_file: str | None) -> Iterator[None]:
 
 
 def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenTrial]:
-    """Queue again what was killed: at once on this machine, by its heartbeat elsewhere.
+    """Queue killed trials again: at once on this machine, by its heartbeat elsewhere.
 
     What had been measured by then isn't repeated, but told.
 

@@ -57,7 +57,7 @@ def test_whether_a_trial_may_start_does_not_depend_on_later_ones() -> None:
 
 
 def test_running_trials_are_charged_what_they_are_planned_to_take() -> None:
-    budget = Budget(training_seconds=20, train_seconds=5)
+    budget = Budget(seconds=20, train_seconds=5)
     trials = [ok(0, 5.0), trial(TrialState.RUNNING, 1), trial(TrialState.RUNNING, 2)]
     assert budget.allows(trials, 3)
     assert not budget.allows([*trials, trial(TrialState.RUNNING, 3)], 4)
@@ -66,7 +66,7 @@ def test_running_trials_are_charged_what_they_are_planned_to_take() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_time_budget_is_used_up_but_never_overrun(seed: int) -> None:
     rng = random.Random(seed)
-    budget = Budget(training_seconds=60, train_seconds=5)
+    budget = Budget(seconds=60, train_seconds=5)
     trials: list[FrozenTrial] = []
     while budget.allows(trials, len(trials)):
         if rng.random() < 0.3:
@@ -79,7 +79,7 @@ def test_a_time_budget_is_used_up_but_never_overrun(seed: int) -> None:
 
 
 def test_twelve_trials_of_five_seconds_and_a_bit_are_eleven_in_a_minute() -> None:
-    budget = Budget(training_seconds=60, train_seconds=5)
+    budget = Budget(seconds=60, train_seconds=5)
     trials: list[FrozenTrial] = []
     while budget.allows(trials, len(trials)):
         trials.append(ok(len(trials), 5.05))
@@ -87,13 +87,13 @@ def test_twelve_trials_of_five_seconds_and_a_bit_are_eleven_in_a_minute() -> Non
 
 
 def test_a_trial_of_unknown_length_measures_it() -> None:
-    budget = Budget(training_seconds=60)
+    budget = Budget(seconds=60)
     assert budget.allows([], 0)
     assert not budget.allows([ok(0, 40.0)], 1)
 
 
 def test_what_is_left_is_the_scarcer_of_trials_and_time() -> None:
     trials = [ok(0, 5.0), ok(1, 5.0)]
-    assert Budget(trials=20, training_seconds=30, train_seconds=5).trials_left(trials) == 4
-    assert Budget(trials=3, training_seconds=30, train_seconds=5).trials_left(trials) == 1
+    assert Budget(trials=20, seconds=30, train_seconds=5).trials_left(trials) == 4
+    assert Budget(trials=3, seconds=30, train_seconds=5).trials_left(trials) == 1
     assert Budget(trials=2).trials_left(trials) == 0

@@ -236,7 +236,7 @@ def test_variants_are_runs_of_their_own_and_the_default_has_the_plain_name() -> 
 def test_the_code_agent_has_the_same_budget_and_ends_even_if_all_its_proposals_are_refused() -> (
     None
 ):
-    budget = Budget(training_seconds=100.0, train_seconds=5.0, charge_llm=True)
+    budget = Budget(seconds=100.0, train_seconds=5.0, charge_llm=True)
     [spec] = Comparison(["karpathy-code"], [3], budget, "sqlite:///a.db").runs(2)
     assert spec.name == "karpathy-code-seed3" and spec.seed == 3
     assert spec.budget == Budget(AGENT_TRIALS * 20, 100.0, 5.0, True)
@@ -325,8 +325,8 @@ def trial(number: int, state: TrialState = TrialState.COMPLETE, **attrs: Any) ->
 
 def test_charging_the_model_ends_a_budget_earlier_and_the_study_says_so() -> None:
     trials = [trial(n, llm_seconds=3.0) for n in range(3)]
-    free = Budget(training_seconds=24, train_seconds=5)
-    charged = Budget(training_seconds=24, train_seconds=5, charge_llm=True)
+    free = Budget(seconds=24, train_seconds=5)
+    charged = Budget(seconds=24, train_seconds=5, charge_llm=True)
     assert (free.spent(trials), charged.spent(trials)) == (15.0, 24.0)
     assert free.allows(trials, 3) and not charged.allows(trials, 3)
     failed = trial(3, status="nan", total_seconds=4.0, llm_seconds=2.0)
