@@ -17,6 +17,7 @@ from studies.publish.build import PublishError
 from studies.publish.build import ROOT
 from studies.publish.build import sources
 from studies.publish.checks import check_package
+from studies.publish.checks import HEADER_CONFIRM
 from studies.publish.environment import check_in_clean_environment
 
 
@@ -29,6 +30,14 @@ def publish(
         typer.Option(
             metavar="FOLDER",
             help="A checkout of optunahub-registry that packages which pass are copied into.",
+        ),
+    ] = None,
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A checkout of optunahub-registry, whose own settings and check of READMEs are "
+            "used. Without it, they are this project's.",
         ),
     ] = None,
     clean_environment: Annotated[
@@ -50,10 +59,16 @@ def publish(
         raise Misuse(
             f"--into must be a checkout of optunahub-registry, but {into} has no package/."
         )
+    if registry is not None and not (registry / HEADER_CONFIRM).is_file():
+        raise Misuse(
+            "--registry must be a checkout of optunahub-registry, but "
+            f"{registry} has no {HEADER_CONFIRM}."
+        )
     verdicts = {}
     for source in sources(ROOT):
         try:
-            verdicts[source.package] = check_package(build_package(source, out.resolve(), ROOT))
+            package = build_package(source, out.resolve(), ROOT)
+            verdicts[source.package] = check_package(package, registry)
         except PublishError as error:
             verdicts[source.package] = [str(error)]
     for name, problems in verdicts.items():

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 
 from studies.publish.build import DATA
 from studies.publish.build import PUBLISHED_DATA
@@ -178,46 +180,6 @@ def check_imports(package: Path) -> Iterator[str]:
                 )
 
 
-def _tool(package: Path, what: str, *argv: str, cwd: Path | None = None) -> Iterator[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", *argv],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=600,
-    )
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        shown = " ".join(lines[:3]).replace(f"{package}/", "")
-        yield f"{what}: {shown}"
-
-
-# The registry's pyproject.toml and ours share the sections of these tools word for word.
-_SETTINGS = str(ROOT / "pyproject.toml")
-
-
-def check_ruff(package: Path) -> Iterator[str]:
-    """ruff and ruff format with the registry's version and settings."""
-    options = ("-q", "--no-cache", "--config", _SETTINGS, str(package))
-    yield from _tool(package, "ruff", "ruff", "check", *options)
-    yield from _tool(package, "ruff format", "ruff", "format", "--check", *options)
-
-
-def check_mypy(package: Path) -> Iterator[str]:
-    """mypy, as the registry runs it: without Optuna, so that what a package imports is Any."""
-    yield from _tool(
-        package, "mypy", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages",
-        "--scripts-are-modules", "--config-file", _SETTINGS, "/".join(package.parts[-2:]),
-        cwd=package.parents[1],
-    )  # fmt: skip
-
-
-def check_mdformat(package: Path) -> Iterator[str]:
-    """mdformat with the registry's version."""
-    readmes = [str(p) for p in sorted(package.rglob("README.md"))]
-    yield from _tool(package, "mdformat", "mdformat", "--check", *readmes)
-
-
 CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_files,
     check_data,
@@ -226,12 +188,55 @@ CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_readme,
     check_arguments,
     check_imports,
-    check_ruff,
-    check_mypy,
-    check_mdformat,
 )
 
+# The registry's hooks and their arguments, which the package's folder or its .md files follow.
+_RUFF = ("--quiet", "--no-cache")
+_MYPY = ("--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages")
+_HOOKS: dict[str, tuple[str, ...]] = {
+    "ruff": ("ruff", "check", *_RUFF),
+    "ruff format": ("ruff", "format", "--check", *_RUFF),
+    # As a hook it has an environment without Optuna, so that what a package imports is Any.
+    "mypy": ("mypy", "--scripts-are-modules", *_MYPY),
+    "mdformat": ("mdformat", "--check"),
+}
+HEADER_CONFIRM = "optunahub-registry/header_confirm.py"
 
-def check_package(package: Path) -> list[str]:
+
+def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
+    """What the registry's hooks say of all files of the package, lying where it would lie there.
+
+    Args:
+        package: ``.../<category>/<name>``.
+        registry: A checkout of the registry, whose settings count and whose check of READMEs is
+            run. By default the settings are this project's, which says the same of ruff and mypy.
+    """
+    inside = Path("package", *package.parts[-2:])
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        shutil.copytree(package, folder / inside, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy((registry or ROOT) / "pyproject.toml", folder)
+        commands = {what: ("-m", *command, str(inside)) for what, command in _HOOKS.items()}
+        markdown = sorted(path.relative_to(folder) for path in folder.rglob("*.md"))
+        commands["mdformat"] = ("-m", *_HOOKS["mdformat"], *map(str, markdown))
+        if registry is not None:
+            for part in (Path(HEADER_CONFIRM).parent, "template"):
+                shutil.copytree(registry / part, folder / part)
+            commands["header_confirm"] = (HEADER_CONFIRM,)
+        for what, command in commands.items():
+            done = subprocess.run(
+                [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=600
+            )
+            if done.returncode:
+                lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+                shown = (
+                    lines[-1:] if lines[:1] == ["Traceback (most recent call last):"] else lines
+                )
+                text = " ".join(shown[:3]).replace(f"{folder}/", "").replace(f"{inside}/", "")
+                yield f"{what}: {text}"
+
+
+def check_package(package: Path, registry: Path | None = None) -> list[str]:
     """The problems that can be found without a new environment; none is a pass."""
-    return [problem for check in CHECKS for problem in check(package)]
+    found = [problem for check in CHECKS for problem in check(package)]
+    return [*found, *check_hooks(package, registry)]
