@@ -55,7 +55,7 @@ def surrogate(
     Every score is of trials whose study the model has not seen. Run it on the machine that the
     trials ran on: the file tells its processor and versions.
     """
-    from objective import Surrogate  # brings scikit-learn, which `--help` needn't wait for
+    from objective import fit_surrogate  # brings scikit-learn, which `--help` needn't wait for
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
@@ -67,7 +67,7 @@ def surrogate(
     data = DataSet.collect(studies, Testbed.load(testbed), _made(made_by))
     console = Console(stderr=True, highlight=False)
     with console.status(f"learning from {len(data.rows)} trials of {len(studies)} studies"):
-        fitted = Surrogate.fit(data)
+        fitted = fit_surrogate(data)
     fitted.data.write(out)
     facts = {
         "file": str(out),
