@@ -55,15 +55,14 @@ def publish(
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """
-    if into is not None and not (into / "package").is_dir():
-        raise Misuse(
-            f"--into must be a checkout of optunahub-registry, but {into} has no package/."
-        )
-    if registry is not None and not (registry / HEADER_CONFIRM).is_file():
-        raise Misuse(
-            "--registry must be a checkout of optunahub-registry, but "
-            f"{registry} has no {HEADER_CONFIRM}."
-        )
+    for option, folder, part in (
+        ("--into", into, "package"),
+        ("--registry", registry, HEADER_CONFIRM),
+    ):
+        if folder is not None and not (folder / part).exists():
+            raise Misuse(
+                f"{option} must be a checkout of optunahub-registry, but {folder} has no {part}."
+            )
     verdicts = {}
     for source in sources(ROOT):
         try:

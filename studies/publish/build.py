@@ -75,7 +75,8 @@ def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:
     """
     target, package = out / source.package, Path(source.folder)
     shutil.rmtree(target, ignore_errors=True)
-    todo = [path.relative_to(root) for path in _published(root / package)]
+    own = (root / package).rglob("*")
+    todo = [p.relative_to(root) for p in own if p.suffix in _SUFFIXES or p.name == "LICENSE"]
     copied: set[Path] = set()
     while todo:
         path = todo.pop()
@@ -83,38 +84,21 @@ def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:
             continue
         copied.add(path)
         content = (root / path).read_bytes()
+        copy = target / (_place(path, package) or path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".py":
-            is_shared = package not in path.parents
-            if is_shared and path.name == "__init__.py":
-                content = _first_line(content)
             text, reached = relative_imports(content.decode(), path, package, root)
             content = text.encode()
-            todo += [*reached, *(_beside(path, package, root) if is_shared else ())]
-        copy = target / (_place(path, package) or "")
-        copy.parent.mkdir(parents=True, exist_ok=True)
+            todo += reached
+            if package not in path.parents:  # shared
+                beside = (root / path.parent).glob(_BESIDE.get(path.as_posix(), _TEMPLATES))
+                todo += [each.relative_to(root) for each in beside]
+                if (root / path).with_name("__init__.py").exists():
+                    copy.with_name("__init__.py").touch()
         copy.write_bytes(content)
     if source.folder == BENCHMARK and (root / DATA).exists():
         (target / PUBLISHED_DATA).write_bytes(lzma.decompress((root / DATA).read_bytes()))
     return target
-
-
-def _published(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.suffix in _SUFFIXES or p.name == "LICENSE"]
-
-
-def _first_line(module: bytes) -> bytes:
-    """Of a shared folder's ``__init__``, whose public names are of no use to a package."""
-    docstring = ast.get_docstring(ast.parse(module))
-    return f'"""{docstring.splitlines()[0]}"""\n'.encode() if docstring else b""
-
-
-def _beside(path: Path, package: Path, root: Path) -> Iterator[Path]:
-    """What goes with a shared module: what it reads or starts, and ``__init__.py`` above it."""
-    for found in (root / path.parent).glob(_BESIDE.get(path.as_posix(), _TEMPLATES)):
-        yield found.relative_to(root)
-    for folder in path.parents:
-        if _place(folder, package) and (root / folder / "__init__.py").exists():
-            yield folder / "__init__.py"
 
 
 def _place(path: Path, package: Path) -> Path | None:
@@ -140,12 +124,11 @@ def relative_imports(
 
     Args:
         source: Of a Python file.
-        path: The file, from ``root``.
-        package: The folder that is published, from ``root``.
+        path, package: The file and the folder that is published, from ``root``.
         root: The project's folder.
 
     Returns:
-        The source, and the shared modules that it reaches.
+        The source, and the modules that it reaches outside of its folder.
 
     Raises:
         PublishError: Naming the file and line of an import that a published package can't make.
@@ -156,12 +139,10 @@ def relative_imports(
         level = node.level if isinstance(node, ast.ImportFrom) else 0
         if is_own and level and package in (module, *module.parents):
             continue  # stays in the folder
-        there, names = _place(module, package), []
-        if there is not None:
-            names = [module.with_suffix(".py")]
-            if not (root / names[0]).exists():
-                names = [module / f"{alias.name}.py" for alias in node.names]
-        at = node.lineno - 1
+        there, at = _place(module, package), node.lineno - 1
+        names = [module.parent / f"{module.name}.py"]
+        if not (root / names[0]).exists():
+            names = [module / f"{alias.name}.py" for alias in node.names]
         if there is None or not all((root / name).exists() for name in names):
             raise PublishError(
                 "A package imports only itself and what is copied into it, but "

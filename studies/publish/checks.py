@@ -168,18 +168,6 @@ def _without_types(arguments: ast.arguments) -> ast.arguments:
     return arguments
 
 
-def check_imports(package: Path) -> Iterator[str]:
-    """Nothing is imported from outside the package by a relative import."""
-    for path in sorted(package.rglob("*.py")):
-        depth = len(path.relative_to(package).parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level > depth:
-                yield (
-                    f"A package can't import from another, but {path.relative_to(package)}:"
-                    f"{node.lineno} has 'from {'.' * node.level}{node.module or ''}'."
-                )
-
-
 CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_files,
     check_data,
@@ -187,20 +175,13 @@ CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_front_matter,
     check_readme,
     check_arguments,
-    check_imports,
 )
 
-# The registry's hooks and their arguments, which the package's folder or its .md files follow.
-_RUFF = ("--quiet", "--no-cache")
-_MYPY = ("--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages")
-_HOOKS: dict[str, tuple[str, ...]] = {
-    "ruff": ("ruff", "check", *_RUFF),
-    "ruff format": ("ruff", "format", "--check", *_RUFF),
-    # As a hook it has an environment without Optuna, so that what a package imports is Any.
-    "mypy": ("mypy", "--scripts-are-modules", *_MYPY),
-    "mdformat": ("mdformat", "--check"),
-}
 HEADER_CONFIRM = "optunahub-registry/header_confirm.py"
+
+_RUFF = ("--quiet", "--no-cache")
+# As a hook, mypy has an environment without Optuna, so that what a package imports is Any.
+_MYPY = ("-m", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages")
 
 
 def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
@@ -211,14 +192,17 @@ def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
         registry: A checkout of the registry, whose settings count and whose check of READMEs is
             run. By default the settings are this project's, which says the same of ruff and mypy.
     """
-    inside = Path("package", *package.parts[-2:])
+    inside = f"package/{package.parent.name}/{package.name}"
     with TemporaryDirectory() as name:
         folder = Path(name).resolve()
         shutil.copytree(package, folder / inside, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy((registry or ROOT) / "pyproject.toml", folder)
-        commands = {what: ("-m", *command, str(inside)) for what, command in _HOOKS.items()}
-        markdown = sorted(path.relative_to(folder) for path in folder.rglob("*.md"))
-        commands["mdformat"] = ("-m", *_HOOKS["mdformat"], *map(str, markdown))
+        commands: dict[str, tuple[str, ...]] = {
+            "ruff": ("-m", "ruff", "check", *_RUFF, inside),
+            "ruff format": ("-m", "ruff", "format", "--check", *_RUFF, inside),
+            "mypy": (*_MYPY, "--scripts-are-modules", inside),
+            "mdformat": ("-m", "mdformat", "--check", *map(str, sorted(folder.rglob("*.md")))),
+        }
         if registry is not None:
             for part in (Path(HEADER_CONFIRM).parent, "template"):
                 shutil.copytree(registry / part, folder / part)
@@ -227,12 +211,10 @@ def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
             done = subprocess.run(
                 [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=600
             )
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             if done.returncode:
-                lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-                shown = (
-                    lines[-1:] if lines[:1] == ["Traceback (most recent call last):"] else lines
-                )
-                text = " ".join(shown[:3]).replace(f"{folder}/", "").replace(f"{inside}/", "")
+                shown = lines[-1:] if "Traceback" in "".join(lines[:1]) else lines[:3]
+                text = " ".join(shown).replace(f"{folder}/", "").replace(f"{inside}/", "")
                 yield f"{what}: {text}"
 
 
