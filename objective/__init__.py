@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from objective.run.script import RunError
     from objective.surrogate.data_set import DataSet
     from objective.surrogate.data_set import DataSetError
+    from objective.surrogate.learning import fit_surrogate
     from objective.surrogate.surrogate import Surrogate
     from objective.surrogate.surrogate import SurrogateObjective
     from objective.testbed.testbed import Testbed
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DataSet": "objective.surrogate.data_set",
     "DataSetError": "objective.surrogate.data_set",
+    "fit_surrogate": "objective.surrogate.learning",
     "RunError": "objective.run.script",
     "Surrogate": "objective.surrogate.surrogate",
     "SurrogateObjective": "objective.surrogate.surrogate",
@@ -45,6 +47,7 @@ __all__ = [
     "TestbedError",
     "TrainScriptObjective",
     "TrialFailed",
+    "fit_surrogate",
 ]
 
 

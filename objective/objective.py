@@ -27,6 +27,7 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from objective.run.outcome import Limits
 from objective.run.outcome import RunResult
+from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
 from objective.testbed.source import read_constants
@@ -42,8 +43,6 @@ from objective.worker import worker_mark
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-    from objective.results import Results
-    from objective.run.sandbox import Sandbox
     from objective.testbed.rule import Rule
 
 
@@ -92,6 +91,14 @@ class ArtifactError(RunError):
         self.value = value
 
 
+class Keeper(Protocol):
+    """Keeps a result at once, before the storage is told of it."""
+
+    def keep(
+        self, trial: optuna.Trial, attributes: Mapping[str, Any], value: float | None
+    ) -> None: ...
+
+
 class TrainScriptObjective:
     """Trains with the suggested constants and returns the value of the testbed's metric.
 
@@ -122,7 +129,7 @@ class TrainScriptObjective:
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
-            removes it here.
+            removes it there. Such as `objective.results.Results`.
 
     Raises:
         TestbedError: If the testbed can't be used, or has no training time that could be set.
@@ -139,8 +146,8 @@ class TrainScriptObjective:
         artifact_store: ArtifactStore | None = None,
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
-        sandbox: Sandbox | None = None,
-        results: Results | None = None,
+        sandbox: Isolation | None = None,
+        results: Keeper | None = None,
     ) -> None:
         for name, value in (
             ("train_seconds", train_seconds),
@@ -160,7 +167,7 @@ class TrainScriptObjective:
         self.failure_value = failure_value
         self._sandbox = sandbox
         self._artifact_store = artifact_store
-        self.results = results
+        self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
@@ -201,8 +208,8 @@ class TrainScriptObjective:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
             value = None if pruned else self._score(result)
-            if self.results is not None and not pruned:
-                self.results.keep(trial, attributes, value)
+            if self._results is not None and not pruned:
+                self._results.keep(trial, attributes, value)
             reporter.finish()  # nothing may be reported of a trial that has ended
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
+
 from graphlib import CycleError
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 
 ROOT = Path(__file__).parent.parent

@@ -58,6 +58,8 @@ CONFINE = Path(__file__).with_name("confine.py")
 MAX_TASKS = 64 + 16 * (os.cpu_count() or 1)
 MAX_OPEN_FILES = 1024
 DISK_MB = 512
+# What the processes of a sandbox that hold the limit may use besides: launcher, watcher, stacks.
+_OVERHEAD_MB = 100
 # User ids that Debian's policy and systemd leave alone; one per run, since the limit on processes
 # counts those of a user.
 _UIDS = range(64_000, 65_000)
@@ -183,6 +185,25 @@ class Sandbox:
         # The working folder is the child's, who sets it by the folder that it was started in.
         start = ["unshare", *options, f"--wd={folder}", "--"]
         return [*start, *confine, json.dumps(spec), *argv]
+
+    def excess(self, pid: int, memory_mb: int | None) -> str:
+        """What all processes of a sandbox use too much of together: ``processes`` or ``memory``.
+
+        Args:
+            pid: Of the process that :meth:`command` became.
+            memory_mb: The limit of their memory; None is none.
+
+        Returns:
+            An empty text if it is neither.
+        """
+        used = usage(pid)
+        if used.tasks > 0.9 * MAX_TASKS:  # about to meet the limit, where they can still spin
+            return "processes"
+        if memory_mb is not None and used.memory_mb > memory_mb + _OVERHEAD_MB:
+            # Only now: telling shared pages apart takes the kernel a while.
+            if proportional_memory_mb(pid) > memory_mb + _OVERHEAD_MB:
+                return "memory"
+        return ""
 
 
 def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple[str, str, str]]:

@@ -24,8 +24,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import ExitStack
 import errno
 import json
 import os
@@ -38,6 +41,7 @@ import subprocess
 import sys
 import time
 from typing import Any
+from typing import Protocol
 from typing import TYPE_CHECKING
 
 from objective.run.outcome import classify
@@ -51,7 +55,6 @@ from objective.testbed.metric import Metric
 
 if TYPE_CHECKING:
     from objective.run.outcome import Limits
-    from objective.run.sandbox import Sandbox
 
 
 # What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
@@ -87,8 +90,6 @@ _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
-# What the processes of a sandbox that hold the limit may use besides: launcher, watcher, stacks.
-_OVERHEAD_MB = 100
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 
@@ -96,6 +97,28 @@ _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 class RunError(RuntimeError):
     """The run could not be made or recorded, so that there is nothing to measure: a full disk, no
     process. Not for what the script itself does wrong."""
+
+
+class Isolation(Protocol):
+    """A way to isolate a script, such as `objective.run.sandbox.Sandbox`, which documents these.
+
+    Nothing here imports that one: who runs scripts that are trusted does without.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def command(
+        self,
+        argv: Sequence[str],
+        *,
+        folder: Path,
+        read_only: Iterable[Path],
+        wall_seconds: float,
+        lifeline: int,
+    ) -> list[str]: ...
+
+    def excess(self, pid: int, memory_mb: int | None) -> str: ...
 
 
 def run_script(
@@ -106,7 +129,7 @@ def run_script(
     on_progress: Callable[[float, float], bool] | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
-    sandbox: Sandbox | None = None,
+    sandbox: Isolation | None = None,
 ) -> RunResult:
     """Run ``train.py`` of a folder to its end, or to the first limit.
 
@@ -131,10 +154,11 @@ def run_script(
     output = Output(metric, on_progress)
     start = time.monotonic()
     stop = ""
-    with (
-        _Log(log, limits.log_bytes) as file,
-        _Process(folder, limits, metric.evaluator, environment, sandbox) as process,
-    ):
+    with ExitStack() as opened:
+        file = opened.enter_context(_Log(log, limits.log_bytes))
+        process = opened.enter_context(
+            _Process(folder, limits, metric.evaluator, environment, sandbox)
+        )
 
         def handle(channel: str, data: bytes) -> None:
             if channel == "metric":
@@ -209,7 +233,7 @@ class _Process:
         limits: Limits,
         evaluator: str,
         environment: Mapping[str, str] | None,
-        sandbox: Sandbox | None,
+        sandbox: Isolation | None,
     ) -> None:
         self._sandbox = sandbox
         self._next_look = 0.0
@@ -315,19 +339,8 @@ class _Process:
         """The resource whose limit the processes of a sandbox exceed together; "" if none."""
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
-        from objective.run import sandbox
-
         self._next_look = time.monotonic() + _WATCH_SECONDS
-        used = sandbox.usage(self._process.pid)
-        if (
-            used.tasks > 0.9 * sandbox.MAX_TASKS
-        ):  # about to meet the limit, where they can still spin
-            return "processes"
-        if limits.memory_mb is not None and used.memory_mb > limits.memory_mb + _OVERHEAD_MB:
-            # Only now: telling shared pages apart takes the kernel a while.
-            proportional = sandbox.proportional_memory_mb(self._process.pid)
-            return "memory" if proportional > limits.memory_mb + _OVERHEAD_MB else ""
-        return ""
+        return self._sandbox.excess(self._process.pid, limits.memory_mb)
 
     def kill(self) -> int:
         """Cut the lifeline: the watcher kills everything and ends. The return code."""

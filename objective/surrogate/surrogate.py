@@ -36,9 +36,7 @@ from objective.objective import score
 from objective.objective import suggest_effective
 from objective.surrogate.data_set import DataSet
 from objective.surrogate.data_set import DataSetError
-from objective.surrogate.models import learn
 from objective.surrogate.models import Logistic
-from objective.surrogate.models import MIN_SUCCESSES
 from objective.surrogate.models import QuadraticRidge
 from objective.surrogate.models import Score
 from objective.surrogate.models import Table
@@ -71,7 +69,7 @@ class Surrogate:
     """A model of a testbed's trials; immutable.
 
     Args:
-        data: Trials with what was learned from them: of :meth:`fit` or :meth:`load`.
+        data: Trials with what was learned from them: of `fit_surrogate` or :meth:`load`.
 
     Attributes:
         data: The same.
@@ -83,7 +81,7 @@ class Surrogate:
 
     def __init__(self, data: DataSet) -> None:
         if not data.fit:
-            raise DataSetError("A surrogate needs a data set with a fit: use Surrogate.fit.")
+            raise DataSetError("A surrogate needs a data set with a fit: use fit_surrogate.")
         self.data = data
         self.space: dict[str, BaseDistribution] = data.space
         self.baseline: dict[str, Any] = data.baseline
@@ -103,26 +101,6 @@ class Surrogate:
         ]
         self._status = Logistic(table.x, table.status, data.fit["status"])
         self._failure_seconds: dict[str, float] = data.fit["failure_seconds"]
-
-    @classmethod
-    def fit(cls, data: DataSet, *, seed: int = 0) -> Surrogate:
-        """Choose models by cross-validation, learn their hyperparameters, and fit them.
-
-        Args:
-            data: Of :meth:`DataSet.collect`.
-            seed: Decides which successes length scales are learned from, if there are many.
-
-        Raises:
-            DataSetError: If the trials are too few, or of a single study.
-        """
-        successes = [row for row in data.rows if row.status == "ok"]
-        studies = {row.study.removesuffix("-revalidated") for row in successes}
-        if len(successes) < MIN_SUCCESSES or len(studies) < 2:
-            raise DataSetError(
-                f"A surrogate needs {MIN_SUCCESSES} successful trials of 2 studies (it is judged"
-                f" by one that it hasn't seen), but got {len(successes)} of {len(studies)}."
-            )
-        return cls(data.with_fit(learn(table_of(data), seed)))
 
     @classmethod
     def load(cls, path: Path | None = None) -> Surrogate:

@@ -93,7 +93,7 @@ def briefing(
         missing = extent.best + extent.recent + extent.step - 1 - len(rows)
         rows += [sorted(rows, key=len)[len(rows) // 2]] * missing
     text = fill(
-        template("prompt.md"),
+        template("prompt.txt"),
         task=shorten(task, extent.task_characters) or _DEFAULT_TASK,
         direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
         noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
@@ -124,8 +124,8 @@ def question(
         "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
     }
     if form == "full":
-        return fill(template("ask_full.md"), **values)
-    return fill(template("ask_changes.md"), base=base, **values)
+        return fill(template("ask_full.txt"), **values)
+    return fill(template("ask_changes.txt"), base=base, **values)
 
 
 def describe_state(

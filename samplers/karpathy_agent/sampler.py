@@ -177,7 +177,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         """The request. What stays the same from turn to turn comes first, for prefix caches."""
         history = describe_history(study, space, extent, rule=self._rule)
         text = fill(
-            _template("prompt.md"),
+            _template("prompt.txt"),
             task=shorten(self._task, extent.task_characters) or "Known by its parameters' names.",
             direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
             noise=(
@@ -209,10 +209,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
             ),
         }
         if self._reply == "full":
-            return fill(_template("ask_full.md"), **values)
+            return fill(_template("ask_full.txt"), **values)
         start = {name: origin.params[name] for name in space} | fixed
         return fill(
-            _template("ask_changes.md"),
+            _template("ask_changes.txt"),
             base=format_params(start, space),
             origin=(
                 f"trial {origin.number}, which failed, as all did so far"

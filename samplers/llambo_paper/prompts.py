@@ -158,7 +158,7 @@ class Prompts:
         """
         for characters in _TASK_CHARACTERS:
             text = _fill(
-                "warm_start.md",
+                "warm_start.txt",
                 failures=self._failures(SIZES[-2]),
                 **(self._head(characters) | self._candidates_tail(n, clashes)),
             )
@@ -271,7 +271,7 @@ class Prompts:
     def _candidates_question(self, clashes: str) -> str:
         target = target_loss(self._facts.losses, self._settings.alpha)
         return _fill(
-            "candidates.md",
+            "candidates.txt",
             best=self._score(self._facts.losses[0]),
             target=self._score(target),
             **self._candidates_tail(self._share, clashes),
@@ -282,14 +282,14 @@ class Prompts:
         losses = self._facts.losses
         if not self._settings.generative:
             median = self._score(float(np.median(losses)))
-            return _fill("predictions.md", candidates=candidates, example=median)
+            return _fill("predictions.txt", candidates=candidates, example=median)
         if self._settings.binary:
             meaning = "it has the label 1"
         else:
             threshold = float(np.quantile(losses, self._settings.good_fraction))
             direction = "or lower" if self._facts.sign > 0 else "or higher"
             meaning = f"its score is {self._score(threshold)} {direction}"
-        return _fill("probabilities.md", candidates=candidates, meaning=meaning)
+        return _fill("probabilities.txt", candidates=candidates, meaning=meaning)
 
     def _head(self, task_characters: int) -> dict[str, object]:
         better = "lower" if self._facts.sign > 0 else "higher"
@@ -357,7 +357,7 @@ class Prompts:
         left_out = len(facts.successes) - len(shown)
         more = [f"{left_out} more are not listed."] if left_out else []
         return _fill(
-            "context.md",
+            "context.txt",
             **self._head(task_characters),
             columns=",".join([*facts.space, "label" if binary else "score"]),
             meaning=meaning if binary else "",

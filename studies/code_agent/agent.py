@@ -141,6 +141,7 @@ def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -
     sandbox = None if spec.unsafe else require_sandbox()
     study = open_code_study(spec, testbed, open_storage(spec.storage))
     artifacts = open_artifacts(spec.storage, spec.artifacts)
+    results = Results((spec.artifacts or artifact_folder(spec.storage)) / "results")
     objective = TrainScriptObjective(
         testbed,
         train_seconds=spec.train_seconds,
@@ -149,9 +150,9 @@ def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -
         failure_value=None,
         artifact_store=artifacts,
         sandbox=sandbox,
-        results=Results((spec.artifacts or artifact_folder(spec.storage)) / "results"),
+        results=results,
     )
-    CodeAgent(spec, study, objective, chat, artifacts).run(watch)
+    CodeAgent(spec, study, objective, chat, artifacts, results).run(watch)
     return study
 
 
@@ -165,10 +166,12 @@ class CodeAgent:
         objective: TrainScriptObjective,
         chat: Chat,
         artifacts: FileSystemArtifactStore,
+        results: Results,
     ) -> None:
         self._spec = spec
         self._study = study
         self._objective = objective
+        self._results = results
         self._testbed = objective.testbed
         self._chat = chat
         self._artifacts = artifacts
@@ -181,13 +184,13 @@ class CodeAgent:
         self._prepare()
         while True:
             with alone(self._lock_file):
-                recover(study, self._objective.results)
+                recover(study, self._results)
                 self._enqueue_baselines()
                 claimed = self._claim()
             trials = study.get_trials(deepcopy=False)
             watch(trials)
             if claimed is not None:
-                evaluate(study, claimed, self._run, self._objective.results)
+                evaluate(study, claimed, self._run, self._results)
             elif self._baselines_left(trials) == 0 and self._room(trials):
                 self._propose(trials)
             elif any(t.state == TrialState.RUNNING for t in trials):

@@ -17,6 +17,7 @@ from studies.publish.build import PublishError
 from studies.publish.build import ROOT
 from studies.publish.build import sources
 from studies.publish.checks import check_package
+from studies.publish.checks import HEADER_CONFIRM
 from studies.publish.environment import check_in_clean_environment
 
 
@@ -29,6 +30,14 @@ def publish(
         typer.Option(
             metavar="FOLDER",
             help="A checkout of optunahub-registry that packages which pass are copied into.",
+        ),
+    ] = None,
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A checkout of optunahub-registry, whose own settings and check of READMEs are "
+            "used. Without it, they are this project's.",
         ),
     ] = None,
     clean_environment: Annotated[
@@ -46,14 +55,19 @@ def publish(
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """
-    if into is not None and not (into / "package").is_dir():
-        raise Misuse(
-            f"--into must be a checkout of optunahub-registry, but {into} has no package/."
-        )
+    for option, folder, part in (
+        ("--into", into, "package"),
+        ("--registry", registry, HEADER_CONFIRM),
+    ):
+        if folder is not None and not (folder / part).exists():
+            raise Misuse(
+                f"{option} must be a checkout of optunahub-registry, but {folder} has no {part}."
+            )
     verdicts = {}
     for source in sources(ROOT):
         try:
-            verdicts[source.package] = check_package(build_package(source, out.resolve(), ROOT))
+            package = build_package(source, out.resolve(), ROOT)
+            verdicts[source.package] = check_package(package, registry)
         except PublishError as error:
             verdicts[source.package] = [str(error)]
     for name, problems in verdicts.items():

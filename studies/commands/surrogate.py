@@ -51,7 +51,7 @@ def surrogate(
     import optuna
 
     from objective import DataSet
-    from objective import Surrogate
+    from objective import fit_surrogate
     from objective import Testbed
     from studies.storage.open import open_storage
 
@@ -65,7 +65,7 @@ def surrogate(
     data = DataSet.collect(studies, Testbed.load(testbed), _made(made_by))
     console = Console(stderr=True, highlight=False)
     with console.status(f"learning from {len(data.rows)} trials of {len(studies)} studies"):
-        fitted = Surrogate.fit(data)
+        fitted = fit_surrogate(data)
     fitted.data.write(out)
     facts = {
         "file": str(out),

@@ -1,9 +1,11 @@
 """From sources to packages that OptunaHub's registry can take.
 
-A sampler's folder shares ``samplers/_llm`` and ``samplers/_trials`` with its neighbours, and the
-benchmark asks ``objective``; a package in the registry stands alone. So publishing copies the
-shared modules into the package, and rewrites the imports of them to relative ones. The plot's folder, which the report
-draws with, stands alone as it is. The same sources give the same bytes.
+A package in the registry stands alone, but a sampler's folder shares ``samplers/_*`` with its
+neighbours, and the benchmark asks ``objective``. So publishing copies the shared modules that a
+folder reaches by imports into its package, with the files that those read or start, and makes the
+imports relative. An absolute import in a ``try`` with ``except ImportError`` is optional: it is
+left as it is, and finds its module where this project is installed. The same sources give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +27,15 @@ VISUALIZATION = "studies/best_so_far"
 DATA = "objective/surrogate/data/embedded.json.xz"
 PUBLISHED_DATA = "surrogate.json"
 
-_SHARED = ("_llm", "_trials")
-_OBJECTIVE = "_objective"
-_OUTSIDE = {"samplers", "objective", "studies"}
+# Files that no import leads to, by the module that starts or reads them.
+_BESIDE = {
+    "objective/run/sandbox.py": "confine.py",
+    "objective/run/script.py": "launch.py",
+    "objective/testbed/testbed.py": "embedded/*.*",
+}
+_TEMPLATES = "*.txt"  # beside any other
+
+_PROJECT = ("samplers", "objective", "studies")
 _SUFFIXES = {".py", ".md", ".txt", ".toml", ".png", ".jpg", ".ipynb"}
 
 
@@ -65,125 +73,116 @@ def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:
     Raises:
         PublishError: It imports what can't be published with it.
     """
-    folder, target = root / source.folder, out / source.package
+    target, package = out / source.package, Path(source.folder)
     shutil.rmtree(target, ignore_errors=True)
-    is_benchmark = source.folder == BENCHMARK
-    for path in _published(folder):
-        inside = path.relative_to(folder)
-        dots = "." * len(inside.parts)
-        _copy(path, target / inside, root, dots, f"{dots}{_OBJECTIVE}" if is_benchmark else "")
-    if is_benchmark:
-        _vendor_objective(target, root)
-    else:
-        _vendor_shared(target, root)
+    own = (root / package).rglob("*")
+    todo = [p.relative_to(root) for p in own if p.suffix in _SUFFIXES or p.name == "LICENSE"]
+    copied: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path in copied:
+            continue
+        copied.add(path)
+        content = (root / path).read_bytes()
+        copy = target / (_place(path, package) or path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".py":
+            text, reached = relative_imports(content.decode(), path, package, root)
+            content = text.encode()
+            todo += reached
+            if package not in path.parents:  # shared
+                beside = (root / path.parent).glob(_BESIDE.get(path.as_posix(), _TEMPLATES))
+                todo += [each.relative_to(root) for each in beside]
+                if (root / path).with_name("__init__.py").exists():
+                    copy.with_name("__init__.py").touch()
+        copy.write_bytes(content)
+    if source.folder == BENCHMARK and (root / DATA).exists():
+        (target / PUBLISHED_DATA).write_bytes(lzma.decompress((root / DATA).read_bytes()))
     return target
 
 
-def _vendor_shared(package: Path, root: Path) -> None:
-    """The shared modules that the package reaches, directly or through another."""
-    samplers = root / "samplers"
-    todo = {module for path in package.rglob("*.py") for module in _shared_imports(path, "")}
-    reached: set[Path] = set()
-    while todo:
-        module = samplers / todo.pop()
-        if module.exists() and module not in reached:
-            reached.add(module)
-            todo |= _shared_imports(module, module.parent.name)
-    for module in reached | {module.with_name("__init__.py") for module in reached}:
-        _copy(module, package / module.relative_to(samplers), root, "..", "")
+def _place(path: Path, package: Path) -> Path | None:
+    """Where a file or folder of the project goes in a package; None if it can't be in it."""
+    if package in (path, *path.parents):
+        return path.relative_to(package)
+    top, shared = path.parts[:1], path.parts[1:]
+    if top != package.parts[:1]:
+        return None
+    if top == ("objective",):
+        return Path("_objective", *shared)
+    return Path(*shared) if shared and shared[0].startswith("_") else None
 
 
-def _vendor_objective(package: Path, root: Path) -> None:
-    """All of ``objective`` but the benchmark, and the project's data set if there is one.
+def relative_imports(
+    source: str, path: Path, package: Path, root: Path = ROOT
+) -> tuple[str, list[Path]]:
+    """Make imports of shared modules lead to their copies in the package.
 
-    All of it, since what runs a training is started by its file's path and not imported. Of
-    ``__init__``, which imports by absolute names, the docstring's first line is kept.
-    """
-    objective = root / "objective"
-    for path in _published(objective):
-        if root / BENCHMARK in path.parents:
-            continue
-        inside = path.relative_to(objective)
-        dots = "." * len(inside.parts)
-        _copy(path, package / _OBJECTIVE / inside, root, dots, dots)
-    (package / _OBJECTIVE / "__init__.py").write_bytes(_first_line(objective / "__init__.py"))
-    if (root / DATA).exists():
-        (package / PUBLISHED_DATA).write_bytes(lzma.decompress((root / DATA).read_bytes()))
-
-
-def _first_line(module: Path) -> bytes:
-    docstring = ast.get_docstring(ast.parse(module.read_bytes())) or ""
-    return f'"""{docstring.partition(chr(10))[0]}"""\n'.encode()
-
-
-def _published(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES or p.name == "LICENSE")
-
-
-def _copy(source: Path, target: Path, root: Path, dots: str, objective: str) -> None:
-    """Copy a file; the imports of a Python file are rewritten, see :func:`rewrite_imports`."""
-    content = source.read_bytes()
-    if source.suffix == ".py":
-        where = str(source.relative_to(root))
-        content = rewrite_imports(content.decode(), where, dots, objective).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-
-
-def _shared_imports(path: Path, room: str) -> set[str]:
-    """The shared modules that a file imports, from ``samplers`` on; "" is a package's room."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        parts = (node.module or "").split(".")
-        if room and node.level == 1:
-            parts.insert(0, room)
-        if parts[0] in _SHARED:
-            names = parts[1:2] or [alias.name for alias in node.names]
-            found |= {f"{parts[0]}/{name}.py" for name in names if name}
-    return found
-
-
-def rewrite_imports(source: str, where: str, dots: str = ".", objective: str = "") -> str:
-    """Make the imports of shared modules relative; refuse any other from outside the package.
-
-    ``from .._llm.chat import x`` becomes ``from ._llm.chat import x``, and ``from objective.run.script
-    import x`` gets ``objective`` for its first word.
+    In ``samplers/one/sampler.py``, ``from .._llm.chat import x`` becomes ``from ._llm.chat import
+    x``; in the benchmark, ``from objective.run.script import x`` becomes ``from
+    ._objective.run.script import x``.
 
     Args:
         source: Of a Python file.
-        where: Its name in an error.
-        dots: What leads from the file to its package, or to the folder that it is shared in.
-        objective: What leads from it to the vendored ``objective``: ``._objective``, or dots
-            inside of it. Empty if the package has none.
+        path, package: The file and the folder that is published, from ``root``.
+        root: The project's folder.
+
+    Returns:
+        The source, and the modules that it reaches outside of its folder.
 
     Raises:
         PublishError: Naming the file and line of an import that a published package can't make.
     """
-    rewritten = source
-    if len(dots) == 1:
-        shared = rf"^(\s*from )\.\.(({'|'.join(_SHARED)})\b)"
-        rewritten = re.sub(shared, r"\1.\2", source, flags=re.MULTILINE)
-    if objective:
-        prefix = objective if objective.endswith(".") else f"{objective}."
-        for old, new in ((r"objective\.", prefix), (r"objective(?= import\b)", objective)):
-            rewritten = re.sub(rf"^(\s*from ){old}", rf"\g<1>{new}", rewritten, flags=re.MULTILINE)
-    for line in _imports_from_outside(rewritten, len(dots)):
-        raise PublishError(
-            f"A package imports only itself and what is copied into it, but {where}:{line} says "
-            f"{rewritten.splitlines()[line - 1].strip()!r}."
-        )
-    return rewritten
+    here, is_own = _place(path, package) or path, package in path.parents
+    lines, reached = source.splitlines(keepends=True), []
+    for node, module in _imports(ast.parse(source), path):
+        level = node.level if isinstance(node, ast.ImportFrom) else 0
+        if is_own and level and package in (module, *module.parents):
+            continue  # stays in the folder
+        there, at = _place(module, package), node.lineno - 1
+        names = [module.parent / f"{module.name}.py"]
+        if not (root / names[0]).exists():
+            names = [module / f"{alias.name}.py" for alias in node.names]
+        if there is None or not all((root / name).exists() for name in names):
+            raise PublishError(
+                "A package imports only itself and what is copied into it, but "
+                f"{path.as_posix()}:{node.lineno} says {lines[at].strip()!r}."
+            )
+        if is_own or not level:
+            lines[at] = re.sub(r"from \S+", f"from {_dotted(here, there)}", lines[at], count=1)
+        reached += names
+    return "".join(lines), reached
 
 
-def _imports_from_outside(source: str, depth: int) -> Iterator[int]:
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            if node.level > depth or (
-                not node.level and (node.module or "").split(".")[0] in _OUTSIDE
-            ):
-                yield node.lineno
-        elif isinstance(node, ast.Import):
-            if any(alias.name.split(".")[0] in _OUTSIDE for alias in node.names):
-                yield node.lineno
+def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[ast.ImportFrom | ast.Import, Path]]:
+    """The imports of this project's modules, but optional ones, with what they import from.
+
+    That is a module's path without ``.py`` or a folder's, from the project's root; it is the root
+    of a statement ``import objective.x``, which can't be made relative.
+    """
+    optional = {
+        id(inside)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try)
+        and any(isinstance(h.type, ast.Name) and h.type.id == "ImportError" for h in node.handlers)
+        for statement in node.body
+        for inside in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            if any(alias.name.split(".")[0] in _PROJECT for alias in node.names):
+                yield node, Path()
+        elif isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".")
+            if node.level:
+                yield node, Path(*path.parts[: -node.level], *parts)
+            elif parts[0] in _PROJECT and id(node) not in optional:
+                yield node, Path(*parts)
+
+
+def _dotted(here: Path, there: Path) -> str:
+    """How the file ``here`` of a package names a module of a shared folder, seen from its top."""
+    dots, inside = len(here.parts), there.parts
+    if dots > 1 and here.parts[0] == inside[0]:
+        dots, inside = dots - 1, inside[1:]
+    return "." * dots + ".".join(inside)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 
 from studies.publish.build import DATA
 from studies.publish.build import PUBLISHED_DATA
@@ -166,58 +168,6 @@ def _without_types(arguments: ast.arguments) -> ast.arguments:
     return arguments
 
 
-def check_imports(package: Path) -> Iterator[str]:
-    """Nothing is imported from outside the package by a relative import."""
-    for path in sorted(package.rglob("*.py")):
-        depth = len(path.relative_to(package).parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level > depth:
-                yield (
-                    f"A package can't import from another, but {path.relative_to(package)}:"
-                    f"{node.lineno} has 'from {'.' * node.level}{node.module or ''}'."
-                )
-
-
-def _tool(package: Path, what: str, *argv: str, cwd: Path | None = None) -> Iterator[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", *argv],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=600,
-    )
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        shown = " ".join(lines[:3]).replace(f"{package}/", "")
-        yield f"{what}: {shown}"
-
-
-# The registry's pyproject.toml and ours share the sections of these tools word for word.
-_SETTINGS = str(ROOT / "pyproject.toml")
-
-
-def check_ruff(package: Path) -> Iterator[str]:
-    """ruff and ruff format with the registry's version and settings."""
-    options = ("-q", "--no-cache", "--config", _SETTINGS, str(package))
-    yield from _tool(package, "ruff", "ruff", "check", *options)
-    yield from _tool(package, "ruff format", "ruff", "format", "--check", *options)
-
-
-def check_mypy(package: Path) -> Iterator[str]:
-    """mypy, as the registry runs it: without Optuna, so that what a package imports is Any."""
-    yield from _tool(
-        package, "mypy", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages",
-        "--scripts-are-modules", "--config-file", _SETTINGS, "/".join(package.parts[-2:]),
-        cwd=package.parents[1],
-    )  # fmt: skip
-
-
-def check_mdformat(package: Path) -> Iterator[str]:
-    """mdformat with the registry's version."""
-    readmes = [str(p) for p in sorted(package.rglob("README.md"))]
-    yield from _tool(package, "mdformat", "mdformat", "--check", *readmes)
-
-
 CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_files,
     check_data,
@@ -225,13 +175,50 @@ CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_front_matter,
     check_readme,
     check_arguments,
-    check_imports,
-    check_ruff,
-    check_mypy,
-    check_mdformat,
 )
 
+HEADER_CONFIRM = "optunahub-registry/header_confirm.py"
 
-def check_package(package: Path) -> list[str]:
+_RUFF = ("--quiet", "--no-cache")
+# As a hook, mypy has an environment without Optuna, so that what a package imports is Any.
+_MYPY = ("-m", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages")
+
+
+def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
+    """What the registry's hooks say of all files of the package, lying where it would lie there.
+
+    Args:
+        package: ``.../<category>/<name>``.
+        registry: A checkout of the registry, whose settings count and whose check of READMEs is
+            run. By default the settings are this project's, which says the same of ruff and mypy.
+    """
+    inside = f"package/{package.parent.name}/{package.name}"
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        shutil.copytree(package, folder / inside, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy((registry or ROOT) / "pyproject.toml", folder)
+        commands: dict[str, tuple[str, ...]] = {
+            "ruff": ("-m", "ruff", "check", *_RUFF, inside),
+            "ruff format": ("-m", "ruff", "format", "--check", *_RUFF, inside),
+            "mypy": (*_MYPY, "--scripts-are-modules", inside),
+            "mdformat": ("-m", "mdformat", "--check", *map(str, sorted(folder.rglob("*.md")))),
+        }
+        if registry is not None:
+            for part in (Path(HEADER_CONFIRM).parent, "template"):
+                shutil.copytree(registry / part, folder / part)
+            commands["header_confirm"] = (HEADER_CONFIRM,)
+        for what, command in commands.items():
+            done = subprocess.run(
+                [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=600
+            )
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            if done.returncode:
+                shown = lines[-1:] if "Traceback" in "".join(lines[:1]) else lines[:3]
+                text = " ".join(shown).replace(f"{folder}/", "").replace(f"{inside}/", "")
+                yield f"{what}: {text}"
+
+
+def check_package(package: Path, registry: Path | None = None) -> list[str]:
     """The problems that can be found without a new environment; none is a pass."""
-    return [problem for check in CHECKS for problem in check(package)]
+    found = [problem for check in CHECKS for problem in check(package)]
+    return [*found, *check_hooks(package, registry)]

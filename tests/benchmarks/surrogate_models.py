@@ -32,8 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from objective.surrogate.data_set import DataSet
+from objective.surrogate.learning import out_of_fold
 from objective.surrogate.models import GaussianProcess
-from objective.surrogate.models import out_of_fold
 from objective.surrogate.models import QuadraticRidge
 from objective.surrogate.surrogate import table_of
 

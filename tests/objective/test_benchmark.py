@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import pytest
 
 from objective import DataSet
+from objective import fit_surrogate
 from objective import Surrogate
 from objective import Testbed
 from objective.benchmark import Problem
@@ -78,7 +79,7 @@ def fit(bed: Path, *, memory_fails: bool = True) -> DataSet:
                 trial.set_user_attr(name, value)
             study.tell(trial, attrs.get("val_bpb", 100.0))
         studies.append(study)
-    return Surrogate.fit(DataSet.collect(studies, testbed, {"machine": "a test"})).data
+    return fit_surrogate(DataSet.collect(studies, testbed, {"machine": "a test"})).data
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 import pytest
 
 from objective import DataSet
-from objective import Surrogate
+from objective import fit_surrogate
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
 from studies.cli import main
@@ -101,7 +101,7 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
             study.tell(trial, value if ok else 100.0)
         studies.append(study)
     file = folder / "surrogate.json.xz"
-    Surrogate.fit(DataSet.collect(studies, testbed, {})).data.write(file)
+    fit_surrogate(DataSet.collect(studies, testbed, {})).data.write(file)
     return file
 
 

@@ -20,12 +20,13 @@ import pytest
 
 from objective import DataSet
 from objective import DataSetError
+from objective import fit_surrogate
 from objective import Surrogate
 from objective import SurrogateObjective
 from objective import Testbed
 from objective import TrialFailed
-from objective.surrogate.models import _noise_sd
-from objective.surrogate.models import out_of_fold
+from objective.surrogate.learning import _noise_sd
+from objective.surrogate.learning import out_of_fold
 import objective.surrogate.surrogate as surrogate_module
 from objective.testbed.search_space import PAPER_SPACE
 from tests.toy_testbed import DEPTH
@@ -109,7 +110,7 @@ def data(testbed: Testbed) -> DataSet:
 
 @pytest.fixture(scope="module")
 def surrogate(data: DataSet) -> Surrogate:
-    return Surrogate.fit(data)
+    return fit_surrogate(data)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_a_score_is_not_flattered_by_the_studys_own_trials(testbed: Testbed) -> 
         )
         for row in data.rows
     ]
-    fitted = Surrogate.fit(replace(data, rows=tuple(rows)))
+    fitted = fit_surrogate(replace(data, rows=tuple(rows)))
     assert all((row.metrics["r2"] or 0) < 0.1 for row in fitted.scores if row.target == "value")
 
 
@@ -348,7 +349,7 @@ def test_without_failures_nothing_fails(testbed: Testbed) -> None:
     studies = [make_study(testbed, seed) for seed in range(2)]
     whole = DataSet.collect(studies, testbed, {})
     only = replace(whole, rows=tuple(row for row in whole.rows if row.status == "ok"))
-    fitted = Surrogate.fit(only)
+    fitted = fit_surrogate(only)
     assert fitted.probabilities(fitted.baseline) == {"ok": 1.0}
     assert all(row.target != "failure" for row in fitted.scores)
     assert fitted(fitted.baseline, np.random.default_rng(0)).status == "ok"
@@ -356,7 +357,7 @@ def test_without_failures_nothing_fails(testbed: Testbed) -> None:
 
 def test_trials_without_a_time_can_be_learned_from(data: DataSet) -> None:
     timeless = [replace(row, training_seconds=0.0, total_seconds=0.0) for row in data.rows]
-    fitted = Surrogate.fit(replace(data, rows=tuple(timeless)))
+    fitted = fit_surrogate(replace(data, rows=tuple(timeless)))
     assert fitted(fitted.baseline).training_seconds == pytest.approx(0, abs=0.01)
     assert fitted(fitted.baseline).value == pytest.approx(truth(fitted.baseline), abs=0.05)
 
@@ -421,7 +422,7 @@ def test_a_revalidation_has_the_facts_of_its_study_and_is_left_out_with_it(
         copies.append(optuna.create_study(study_name=f"{study.study_name}-revalidated"))
         copies[-1].set_user_attr("revalidates", study.study_name)
         copies[-1].add_trials(study.trials)
-    with_it = Surrogate.fit(DataSet.collect([*studies, *copies], testbed, {}))
+    with_it = fit_surrogate(DataSet.collect([*studies, *copies], testbed, {}))
     (row,) = (r for r in with_it.scores if r.target == "value" and r.model == "5 neighbours")
     # Its copies would be perfect neighbours of the trials that they repeat.
     assert (row.metrics["r2"] or 0) < 0.9
@@ -432,10 +433,10 @@ def test_too_little_to_judge_by_is_refused(testbed: Testbed) -> None:
         DataSet.collect([optuna.create_study()], testbed, {})
     alone = DataSet.collect([make_study(testbed, 0)], testbed, {})
     with pytest.raises(DataSetError, match="20 successful trials of 2 studies .* of 1"):
-        Surrogate.fit(alone)
+        fit_surrogate(alone)
     few = DataSet.collect([make_study(testbed, seed, 6) for seed in range(2)], testbed, {})
     with pytest.raises(DataSetError, match="20 successful trials of 2 studies"):
-        Surrogate.fit(few)
+        fit_surrogate(few)
 
 
 def test_a_file_of_something_else_is_one_clear_line(

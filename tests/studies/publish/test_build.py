@@ -2,115 +2,95 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 from pathlib import Path
-import shutil
 
 import pytest
 
-from studies.commands import publish as publish_command
+from studies.publish.build import BENCHMARK
 from studies.publish.build import build_package
-from studies.publish.build import DATA
 from studies.publish.build import PublishError
-from studies.publish.build import rewrite_imports
-from studies.publish.build import ROOT
+from studies.publish.build import relative_imports
 from studies.publish.build import sources
-from studies.publish.build import VISUALIZATION
-from tests.studies.conftest import Cli
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_command_says_pass_of_every_package_and_again_changes_no_byte(
-    cli: Cli, surrogate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = cli.folder / "root"
-    for folder in ("samplers", "objective", VISUALIZATION):
-        shutil.copytree(ROOT / folder, root / folder)
-    (root / DATA).parent.mkdir(exist_ok=True)
-    shutil.copy(surrogate, root / DATA)
-    monkeypatch.setattr(publish_command, "ROOT", root)
-    (cli.folder / "registry" / "package").mkdir(parents=True)
-
-    done = cli("publish", "--into", "registry")
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.splitlines() == [f"{source.package}: pass" for source in sources()]
-    out = cli.folder / "dist" / "package"
-    built = tree(out)
-    assert tree(cli.folder / "registry" / "package") == built
-    assert built["benchmarks/autoresearch/surrogate.json"] == lzma.decompress(
-        surrogate.read_bytes()
-    )
-
-    for source in sources(root):
-        build_package(source, out, root)
-    assert tree(out) == built
-
-    shutil.rmtree(root / DATA.rpartition("/")[0])
-    (root / "samplers" / "smac" / "extra.py").write_text("from ..centaur import state\n")
-    monkeypatch.setattr(publish_command, "sources", lambda root: sources(root)[3:5])
-    done = cli("publish", "--json")
-    assert done.returncode == 1
-    smac, benchmark = json.loads(done.stdout).values()
-    assert "smac/extra.py:1 says 'from ..centaur import state'" in smac[0]
-    assert "must have a data set" in benchmark[0]
-
-
 def test_only_the_shared_modules_that_are_reached_are_vendored(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    (root / "samplers" / "_llm").mkdir(parents=True)
-    (root / "samplers" / "one").mkdir()
     for name, text in {
-        "_llm/__init__.py": "",
-        "_llm/a.py": "from .b import B\n",
+        "_llm/__init__.py": '"""Asking.\n\nMore."""\n\nfrom .c import C\n',
+        "_llm/a.py": "from .b import B\nfrom .._trials import history\n",
         "_llm/b.py": "B = 1\n",
         "_llm/c.py": "",
+        "_trials/history.py": "try:\n    from samplers._llm.c import C\nexcept ImportError:\n    C = 0\n",
+        "_trials/table.txt": "$rows",
+        "_other/__init__.py": "",
+        "_other/d.py": "",
+        "_other/d.txt": "",
         "one/c.py": "",
         "one/sampler.py": "from .._llm.a import A\nfrom .c import C\n",
     }.items():
-        (root / "samplers" / name).write_text(text)
+        path = root / "samplers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     (source,) = (each for each in sources(root) if each.package == "samplers/one")
     package = build_package(source, tmp_path / "dist", root)
     assert sorted(tree(package)) == [
         "_llm/__init__.py",
         "_llm/a.py",
         "_llm/b.py",
+        "_trials/history.py",
+        "_trials/table.txt",
         "c.py",
         "sampler.py",
     ]
     assert (package / "sampler.py").read_text() == "from ._llm.a import A\nfrom .c import C\n"
+    assert (package / "_llm" / "__init__.py").read_bytes() == b""
+    for name in ("_llm/a.py", "_trials/history.py"):
+        assert (package / name).read_bytes() == (root / "samplers" / name).read_bytes()
+
+
+def test_the_benchmark_has_what_it_starts_and_reads_but_no_sandbox(tmp_path: Path) -> None:
+    (source,) = (each for each in sources() if each.folder == BENCHMARK)
+    files = tree(build_package(source, tmp_path))
+    own = "_objective/testbed/embedded"
+    assert {f"{own}/train.py", f"{own}/prepare.py", f"{own}/search_space.toml"} <= files.keys()
+    assert "_objective/run/launch.py" in files
+    assert not [name for name in files if "sandbox" in name or "confine" in name]
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "from ..other import x",
+        "from ....other import x",
+        "from .._llm.nowhere import x",
         "from samplers.other import x",
         "from objective import y",
+        "from objective.run.script import y",
         "import objective.run.script",
     ],
 )
 def test_an_import_that_cannot_be_published_is_named_by_file_and_line(line: str) -> None:
-    with pytest.raises(PublishError, match=r"one/sampler\.py:2"):
-        rewrite_imports(f"import os\n{line}\n", "one/sampler.py")
+    one = Path("samplers/one")
+    with pytest.raises(PublishError, match=r"samplers/one/sampler\.py:2"):
+        relative_imports(f"import os\n{line}\n", one / "sampler.py", one)
 
 
 @pytest.mark.parametrize(
-    ("dots", "objective", "run", "package"),
+    ("path", "run", "package"),
     [
-        (".", "._objective", "._objective.run", "._objective"),
-        (".", ".", ".run", "."),
-        ("..", "..", "..run", ".."),
+        ("objective/benchmark/problem.py", "._objective.run.script", "._objective.run"),
+        ("objective/benchmark/tests/problem.py", ".._objective.run.script", ".._objective.run"),
+        ("objective/objective.py", ".run.script", ".run"),
+        ("objective/testbed/testbed.py", "..run.script", "..run"),
     ],
-    ids=["of a package", "inside", "inside a folder"],
+    ids=["of a package", "in a folder of a package", "shared", "shared, in a folder"],
 )
-def test_imports_of_the_objective_lead_to_its_copy(
-    dots: str, objective: str, run: str, package: str
-) -> None:
-    source = "from objective.run.script import x\nfrom objective import y\n"
-    assert rewrite_imports(source, "here.py", dots, objective) == (
-        f"from {run}.script import x\nfrom {package} import y\n"
-    )
+def test_imports_of_the_objective_lead_to_its_copy(path: str, run: str, package: str) -> None:
+    source = "from objective.run.script import x\nfrom objective.run import outcome\n"
+    rewritten, reached = relative_imports(source, Path(path), Path(BENCHMARK))
+    assert rewritten == f"from {run} import x\nfrom {package} import outcome\n"
+    assert reached == [Path("objective/run/script.py"), Path("objective/run/outcome.py")]

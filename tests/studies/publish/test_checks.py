@@ -16,13 +16,11 @@ from studies.publish.build import VISUALIZATION
 from studies.publish.checks import check_arguments
 from studies.publish.checks import check_files
 from studies.publish.checks import check_front_matter
-from studies.publish.checks import check_imports
+from studies.publish.checks import check_hooks
 from studies.publish.checks import check_licence
-from studies.publish.checks import check_mdformat
-from studies.publish.checks import check_mypy
 from studies.publish.checks import check_package
 from studies.publish.checks import check_readme
-from studies.publish.checks import check_ruff
+from studies.publish.checks import HEADER_CONFIRM
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +111,6 @@ Check = Callable[[Path], Iterator[str]]
                 _replace("README.md", "n_challengers=10_000", "n_challengers=5_000"),
                 "The README must show `SMACSampler(",
             ),
-            "other package": (
-                check_imports,
-                _replace("__init__.py", "from .", "from ..other import x\nfrom ."),
-                "A package can't import from another, but __init__.py:5 has 'from ..other'.",
-            ),
             "other licence": (
                 check_licence,
                 _replace("LICENSE", "MIT License", "Apache License"),
@@ -140,20 +133,25 @@ Check = Callable[[Path], Iterator[str]]
             ),
             "missing file": (check_files, _remove("README.md"), "README.md is missing."),
             "unformatted": (
-                check_ruff,
+                check_hooks,
                 _add("extra.py", b"x = [1,2]\n"),
                 "ruff format: Would reformat: extra.py",
             ),
-            "unused import": (check_ruff, _add("extra.py", b"import os\n"), "ruff: F401"),
+            "unused import": (check_hooks, _add("extra.py", b"import os\n"), "ruff: F401"),
             "untyped": (
-                check_mypy,
+                check_hooks,
                 _add("extra.py", b"def f(x):\n    return x\n"),
-                "mypy: samplers/smac/extra.py:1: error: Function is missing a type annotation",
+                "mypy: extra.py:1: error: Function is missing a type annotation",
             ),
             "unformatted Markdown": (
-                check_mdformat,
+                check_hooks,
                 _replace("README.md", "## Example", "## Example\n\n\n"),
                 'mdformat: Error: File "README.md" is not formatted.',
+            ),
+            "unformatted notes": (
+                check_hooks,
+                _add("notes.md", b"# Notes\ntext\n"),
+                'mdformat: Error: File "notes.md" is not formatted.',
             ),
         }.items()
     ],
@@ -164,6 +162,12 @@ def test_a_broken_package_fails_with_the_right_sentence(
     breaking(package)
     (problem,) = check(package)
     assert problem.startswith(sentence)
+
+
+def test_syntax_that_python_3_8_lacks_is_refused(package: Path) -> None:
+    _add("extra.py", b"with (\n    open('a') as a,\n    open('b') as b,\n):\n    pass\n")(package)
+    problems = list(check_hooks(package))
+    assert problems[0].startswith("ruff: invalid-syntax: Cannot use parentheses within a `with`")
 
 
 def test_a_functions_arguments_are_shown_like_those_of_a_class(tmp_path: Path) -> None:
@@ -178,13 +182,38 @@ def test_a_functions_arguments_are_shown_like_those_of_a_class(tmp_path: Path) -
     )
 
 
+def test_the_settings_and_the_script_of_a_checkout_of_the_registry_count(
+    package: Path, tmp_path: Path
+) -> None:
+    registry = tmp_path / "registry"
+    for name, text in {
+        "pyproject.toml": "[tool.ruff]\nline-length = 20\n[tool.ruff.lint.isort]\n"
+        "force-single-line = true\nlines-after-imports = 2\nno-sections = true\n",
+        "template/README.md": "",
+        HEADER_CONFIRM: "import pathlib\nreadme = 'package/samplers/smac/README.md'\n"
+        "assert 'license:' in pathlib.Path(readme).read_text(), f'no license in {readme}'\n"
+        "assert pathlib.Path('template/README.md').exists()\n",
+    }.items():
+        (registry / name).parent.mkdir(parents=True, exist_ok=True)
+        (registry / name).write_text(text)
+    _replace("README.md", "license:", "licence:")(package)
+    for path in package.rglob("*.py"):
+        path.unlink()
+    _add("long.py", b"numbers = [1, 2, 3, 4]\n")(package)
+    assert list(check_hooks(package, registry)) == [
+        "ruff format: Would reformat: long.py",
+        "header_confirm: AssertionError: no license in README.md",
+    ]
+    assert not list(check_hooks(package))
+
+
 def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
     _add("model.bin", b"\xff\xfe\x00")(package)
     _remove("LICENSE")(package)
     _replace("README.md", "license:", "licence:")(package)
     _replace("README.md", "## APIs", "<b>Classes</b>")(package)
     _replace("README.md", "n_challengers=10_000", "n=10_000")(package)
-    _add("extra.py", b"from ...other import x\nimport os\ndef f(x): return x\n")(package)
+    _add("extra.py", b"import os\ndef f(x): return x\n")(package)
     problems = "\n".join(check_package(package))
     for part in (
         "model.bin",
@@ -193,7 +222,6 @@ def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
         "'## APIs'",
         "'<b>'",
         "must show `SMACSampler(",
-        "from ...other",
         "ruff: ",
         "ruff format: ",
         "mypy: ",
