@@ -17,8 +17,8 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from .._llm.history import finished_trials
-from .._llm.history import is_failure
+from .._trials.history import finished_trials
+from .._trials.history import is_failure
 from .._llm.record import announced
 
 
