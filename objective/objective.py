@@ -414,7 +414,7 @@ def _is_of_one_thread(trial: optuna.Trial) -> bool:
 
 
 def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
-    """The user attributes that describe a run; a pruned trial has no status, for it didn't fail."""
+    """The user attributes that describe a run. A pruned one has no status: it didn't fail."""
     reason = result.reason
     if result.mismatch:
         reason = reason or f"printed {metric} {result.printed}, measured {result.value}"

@@ -4,14 +4,14 @@ Each proposal is a trial of a study of its own (code trials have no parameters, 
 would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
-2. A prompt is made of the stored trials (`studies.code_agent.prompt`), the model's edit is applied to
-   the best script so far and checked by the validator (`studies.code_agent.edit_blocks`, `studies.code_agent.validator`). A
-   reply that won't do goes back to the model once, with the reason (and, if there was no block in
-   it, with the offer to change one constant instead: `studies.code_agent.constant_choice`). If the next
-   won't do either, the proposal is a trial of status ``rejected``, which cost no training.
+2. A prompt is made of the stored trials (`prompt`), the model's edit is applied to the best script
+   so far (`edit_blocks`) and checked by the validator (`validator`). A reply that can't be used goes
+   back to the model once, with the reason (and, if there was no block in it, with the offer to
+   change one constant instead: `constant_choice`). If the next can't be used either, the proposal
+   is a trial of status ``rejected``, which cost no training.
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
-4. Whether it is kept or reverted follows from the stored trials (`studies.code_agent.history`).
+4. Whether it is kept or reverted follows from the stored trials (`history`).
 
 Several processes may do this on one study: each proposes from what is the best when it asks.
 

@@ -1,6 +1,6 @@
 """Storages that outlast an outage of their server.
 
-Two things are done to Optuna's storages, so that a restarted server costs waiting and nothing else:
+Two things are done to Optuna's storages, so that a restarted server costs waiting and no more:
 
 - *Connecting is patient.* Whoever needs a connection while the server is away waits for it, with
   longer and longer pauses. How long the server may be away is counted from the first failure and
@@ -109,7 +109,7 @@ class Patient(BaseStorage):
         raise NotImplementedError
 
     def _wait(self, what: str, pause: float) -> bool:
-        """Wait for a server that is away; False if it has been away for longer than ``patience``."""
+        """Wait for a server that is away; False if ``patience`` is exceeded."""
         with self._outage:
             now = time.monotonic()
             if self._away_since is None:

@@ -4,9 +4,9 @@ Thousands of workers would be thousands of connections to the database; the prox
 what has changed once for all, and speaks to workers over HTTP/2. `optuna-autoresearch serve-storage`
 starts one.
 
-The client waits for a server that is away, as `studies.storage.patient` does for a database, and counts
-heartbeats by `studies.storage.heartbeat`, since the protocol has none. An outage of the database behind
-the server is the server's to wait for: its clients only see a slow answer.
+The client waits for a server that is away, as `studies.storage.patient` does for a database, and
+counts heartbeats by `studies.storage.heartbeat`, since the protocol has none. An outage of the
+database behind the server is the server's to wait for: its clients only see a slow answer.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def tell_kept(study: optuna.Study, results: Results, only: int | None = None) ->
     repeat it can. If that already runs, or is done, the training was made twice, and the second
     one counts.
 
-    Call it in turns (see `studies.storage.recovery.reclaim`), with no trial of this process unfinished.
+    Call it in turns (see :func:`reclaim`), with no trial of this process unfinished.
 
     Args:
         study: The study.
