@@ -21,9 +21,11 @@ FLOORS = (
     ("objective", "samplers", "studies.best_so_far"),
     ("studies.storage", "studies.budget", "studies.stopping", "studies.random_steps"),
     ("studies.errors", "studies.facts", "studies.methods"),
-    ("studies.spec", "studies.llm", "studies.loop"),
+    ("studies.spec", "studies.loop"),
+    ("studies.llm",),
     ("studies.study",),
-    ("studies.workers", "studies.code_agent"),
+    ("studies.code_agent",),
+    ("studies.workers",),
     ("studies.comparison", "studies.revalidation", "studies.report", "studies.importing"),
     ("studies.scoreboard", "studies.publish"),
     ("studies.commands",),
@@ -56,10 +58,9 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+PACKAGES = ("objective", "samplers", "studies")
 MODULES = {
-    _name(path): path
-    for folder in ("objective", "samplers", "studies")
-    for path in sorted((ROOT / folder).rglob("*.py"))
+    _name(path): path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))
 }
 
 
@@ -77,7 +78,7 @@ def _imports(name: str, path: Path) -> list[Import]:
         else:
             continue
         where = f"{path.relative_to(ROOT)}:{node.lineno}"
-        found += [Import(name, each, where) for each in names if each in MODULES]
+        found += [Import(name, each, where) for each in names if each.split(".")[0] in PACKAGES]
     return found
 
 
@@ -105,9 +106,9 @@ def upward() -> list[Import]:
 
 def circle() -> list[Import]:
     """Imports that lead from a module back to itself; nothing if there is no such circle."""
-    graph: dict[str, set[str]] = {name: set() for name in MODULES}
+    graph: dict[str, set[str]] = {}
     for each in IMPORTS:
-        graph[each.importer].add(each.imported)
+        graph.setdefault(each.importer, set()).add(each.imported)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -119,6 +120,12 @@ def circle() -> list[Import]:
 def test_every_module_is_in_a_room_of_the_order() -> None:
     homeless = {name for name in MODULES if room_of(name) is None} - {"studies"}
     assert not homeless, "\n".join(sorted(homeless))
+
+
+def test_what_is_imported_is_there() -> None:
+    """mypy ignores what it can't find, and an import in a function fails only when it is called."""
+    broken = [each for each in IMPORTS if each.imported not in MODULES]
+    assert not broken, "\n".join(map(str, broken))
 
 
 def test_nothing_is_imported_upward() -> None:

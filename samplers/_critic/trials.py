@@ -17,9 +17,9 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from .._llm.record import announced
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
-from .._llm.record import announced
 
 
 if TYPE_CHECKING:
