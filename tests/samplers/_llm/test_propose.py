@@ -61,8 +61,9 @@ def turn(study: optuna.Study, chat: ScriptedChat, **options: Any) -> Proposal:
     """One turn as a sampler takes it: ask, then record."""
     trial = start(study)
 
-    def build(extent: Extent) -> list[Message]:
-        return [{"role": "user", "content": describe_history(study, SPACE, extent).trials}]
+    def build(extent: Extent, fullest: bool) -> list[Message]:
+        history = describe_history(study, SPACE, extent, fullest=fullest)
+        return [{"role": "user", "content": history.trials}]
 
     options = {"base": BASE, "seed": 7, **options}
     proposal = propose(study, trial, SPACE, chat=chat, build=build, **options)
@@ -97,7 +98,7 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
             start(study),
             space,
             chat=chat,
-            build=lambda extent: message,
+            build=lambda extent, fullest: message,
             base=base,
             form="menu",
             seed=seed,
