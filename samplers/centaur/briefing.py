@@ -52,7 +52,7 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
 
 def template(name: str) -> str:
-    """Text of a Markdown file that lies beside this module."""
+    """Text of a template file that lies beside this module."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 

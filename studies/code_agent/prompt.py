@@ -35,7 +35,7 @@ from studies.code_agent.sources import Sources
 
 
 if TYPE_CHECKING:
-    from samplers._llm.chat import Chat
+    from samplers import Chat
     from samplers._llm.chat import Message
 
 
@@ -110,7 +110,7 @@ def build_prompt(
     budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
     system = fill(
-        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.md").read_text(),
+        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.txt").read_text(),
         metric=metric.name,
         better=metric.better,
         evaluator=metric.evaluator,
@@ -126,7 +126,7 @@ def build_prompt(
                 f" gains more than {history.min_gain:.4f}."
             )
         user = fill(
-            (_PROMPTS / "code_agent.md").read_text(),
+            (_PROMPTS / "code_agent.txt").read_text(),
             task=task.strip(),
             extent=extent,
             source=fenced(shown),
@@ -179,9 +179,7 @@ def format_history(
     start = window_start(len(steps), window)
     lines = [f"{start} older ones are left out."] if start else []
     metric = history.metric.name
-    told = [
-        "\n".join(_format_step(step, metric, sources, tail, detail)) for step in steps[start:]
-    ]
+    told = ["\n".join(_format_step(step, metric, sources, tail, detail)) for step in steps[start:]]
     if fullest:
         told = grown(told, window.most_rows)
     return "\n".join([*lines, *told, *pending])

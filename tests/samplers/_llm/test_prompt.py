@@ -15,8 +15,9 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
+from samplers import ScriptedChat
 from samplers._llm.chat import Message
-from samplers._llm.embedded import open_embedded
+from samplers._llm.connect import open_embedded
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
@@ -32,8 +33,6 @@ from samplers._llm.prompt import shorten
 from samplers._llm.prompt import TemplateError
 from samplers._llm.prompt import window_start
 from samplers._llm.tokens import estimate_tokens
-
-from ..scripted import ScriptedChat
 
 
 # The paper's 14 hyperparameters.

@@ -16,6 +16,7 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 import pytest
 
+from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
@@ -31,8 +32,6 @@ from samplers._llm.propose import Proposal
 from samplers._llm.propose import propose
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.record import record
-
-from ..scripted import ScriptedChat
 
 
 SPACE: dict[str, BaseDistribution] = {
