@@ -29,7 +29,7 @@ def explain(error: Exception) -> tuple[str, int]:
     from objective import DataSetError
     from objective import RunError
     from objective import TestbedError
-    from samplers._llm.chat import ChatError
+    from samplers import ChatError
     from samplers._llm.chat import NoChatFound
     from studies.storage.open import StorageError
 

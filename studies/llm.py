@@ -10,7 +10,7 @@ from studies.errors import Misuse
 
 
 if TYPE_CHECKING:
-    from samplers._llm.chat import Chat
+    from samplers import Chat
 
 
 def open_llm(llm: str | None, model: str | None) -> Chat:

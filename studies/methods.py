@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
     from optuna.samplers import BaseSampler
 
-    from samplers._llm.chat import Chat
+    from samplers import Chat
 
 
 LLM_RATIO = 0.3  # the paper's

@@ -17,13 +17,13 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
-from samplers._llm.chat import Completion
+from samplers import Completion
 from samplers._llm.chat import Message
 from samplers._llm.tokens import estimate_tokens
 
 
 if TYPE_CHECKING:
-    from samplers._llm.chat import Chat
+    from samplers import Chat
 
 NAME = "random steps"
 LLM = NAME.replace(" ", "-")  # what ``--llm`` calls it

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
 
     from objective.surrogate.surrogate import Surrogate
-    from samplers._llm.chat import Chat
+    from samplers import Chat
     from studies.spec import AgentSpec
     from studies.spec import StudySpec
 

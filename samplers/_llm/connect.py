@@ -1,7 +1,13 @@
-"""Which language model is asked, if none was named."""
+"""Which language model is asked, if none was named.
+
+The embedded model belongs to the project ``optuna-autoresearch``. A published copy of this module
+uses it where the project is installed.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
 import os
 from pathlib import Path
 from typing import Any
@@ -17,31 +23,31 @@ if TYPE_CHECKING:
     from .openai_chat import Prices
 
 
-def default_chat() -> Chat:
+def default_chat(**caps: Any) -> Chat:
     """The model to ask if none was named.
 
     The server that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY`` and ``OPENAI_MODEL`` tell of if one of
     the first two is set, else the embedded model if it is installed.
 
+    Args:
+        **caps: ``prices``, ``max_total_tokens`` and ``max_cost``, see ``OpenAIChat``.
+
     Raises:
         NoChatFound: If there is neither.
     """
-    from .embedded import embedded_model
-    from .embedded import INSTALL
-    from .embedded import open_embedded
-
     if os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"):
         return OpenAIChat(
             os.environ.get("OPENAI_MODEL") or None,
             base_url=os.environ.get("OPENAI_BASE_URL") or PRESETS["openai"].base_url,
+            **caps,
         )
-    if embedded_model() is not None:
-        return open_embedded()
-    raise NoChatFound(
-        "There is no language model to ask. Give one as chat=, or set OPENAI_BASE_URL, "
-        "OPENAI_API_KEY and OPENAI_MODEL, or install the embedded one: "
-        f"{INSTALL}."
-    )
+    try:
+        return open_embedded(**caps)
+    except NoChatFound as error:
+        raise NoChatFound(
+            "There is no language model to ask. Give one as chat=, or set OPENAI_BASE_URL, "
+            f"OPENAI_API_KEY and OPENAI_MODEL. {error}"
+        ) from None
 
 
 def open_chat(
@@ -65,8 +71,6 @@ def open_chat(
     Raises:
         NoChatFound: If the spec is none of these, or the embedded model is not installed.
     """
-    from .embedded import open_embedded
-
     caps: dict[str, Any] = {
         "prices": prices,
         "max_total_tokens": max_total_tokens,
@@ -91,3 +95,27 @@ def open_chat(
         f"A language model must be local, {', '.join(PRESETS)}, a base URL that begins with "
         f"http:// or https://, or the path of a .gguf file, but got {spec!r}."
     )
+
+
+def open_embedded(model: Path | None = None, **caps: Any) -> OpenAIChat:
+    """A chat with a model of this machine, whose server starts with the first request.
+
+    Args:
+        model: A GGUF file; by default the embedded model.
+        **caps: See ``OpenAIChat``.
+
+    Raises:
+        NoChatFound: If there is no such file, or no engine for it.
+    """
+    try:
+        # By its name in the project, which publishing leaves alone: no package carries a server.
+        embedded = import_module("samplers._llm.embedded")
+    except ImportError:
+        raise NoChatFound(
+            "The embedded model comes with the project optuna-autoresearch, which is not installed."
+        ) from None
+    try:
+        path = embedded.model_path(model)
+    except ValueError as error:
+        raise NoChatFound(str(error)) from None
+    return OpenAIChat(path.stem, base_url=partial(embedded.embedded_server, path), **caps)

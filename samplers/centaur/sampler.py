@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from functools import partial
 from itertools import islice
 import math
@@ -18,8 +17,6 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from .._llm.connect import default_chat
-from .._llm.prompt import count_tokens
-from .._llm.prompt import Extent
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
@@ -74,14 +71,6 @@ _N_PROBES = 4
 
 # Generations whose step size the model is told.
 _N_STEPS = 5
-
-# How much of the history is told, ever less; the first that fits. A table that is cut in larger
-# steps stays the same for longer: in 2,600 tokens with 14 parameters a server reads 850 of a prompt
-# anew, and with steps of three trials, which would leave room for more rows, 1,380.
-_EXTENTS = (
-    Extent(recent=20, step=20),
-    *(Extent(recent=step // 2, step=step) for step in range(20, 5, -1)),
-)
 
 
 class CentaurSampler(CmaEsSampler):
@@ -444,35 +433,24 @@ class CentaurSampler(CmaEsSampler):
             base=named,
             fixed=fixed,
         )
-        build = partial(
-            briefing,
-            study,
-            space,
-            task=self._task,
-            noise=self._noise,
-            rule=self._rule,
-            state=state,
-            ask=ask,
-        )
-        chat = self._resolve_chat()
-
-        def fits(extent: Extent) -> bool:
-            messages = build(extent=extent, fullest=True)
-            return count_tokens(chat, messages) <= self._max_prompt_tokens
-
-        # Each count is a request, which waits while the server computes for others.
-        first = bisect_left(_EXTENTS, True, key=fits)
-        extent = _EXTENTS[min(first, len(_EXTENTS) - 1)]
         proposal = propose(
             study,
             trial,
             space,
-            chat=chat,
-            build=lambda extent: build(extent=extent),
+            chat=self._resolve_chat(),
+            build=partial(
+                briefing,
+                study,
+                space,
+                task=self._task,
+                noise=self._noise,
+                rule=self._rule,
+                state=state,
+                ask=ask,
+            ),
             base=start,
             form=form,
             rule=self._rule,
-            extent=extent,
             max_prompt_tokens=self._max_prompt_tokens,
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
             on_error=self._on_error,

@@ -7,6 +7,7 @@ Hyperparameter Optimization Algorithms?" (Ferreira et al., 2026), https://arxiv.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 from typing import Literal
@@ -139,7 +140,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             trial,
             search_space,
             chat=self._language_model(),
-            build=lambda extent: self._messages(study, trial, search_space, extent, origin),
+            build=partial(self._messages, study, trial, search_space, origin),
             base=start,
             form=self._form(),
             rule=self._rule,
@@ -171,11 +172,12 @@ class KarpathyAgentSampler(RandomBaseSampler):
         study: Study,
         trial: FrozenTrial,
         space: dict[str, BaseDistribution],
-        extent: Extent,
         origin: FrozenTrial,
+        extent: Extent,
+        fullest: bool,
     ) -> list[Message]:
         """The request. What stays the same from turn to turn comes first, for prefix caches."""
-        history = describe_history(study, space, extent, rule=self._rule)
+        history = describe_history(study, space, extent, rule=self._rule, fullest=fullest)
         text = fill(
             _template("prompt.txt"),
             task=shorten(self._task, extent.task_characters) or "Known by its parameters' names.",

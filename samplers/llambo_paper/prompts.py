@@ -20,6 +20,8 @@ import numpy as np
 from .._llm.prompt import count_tokens
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
+from .._llm.prompt import grown
+from .._llm.prompt import largest_fitting
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
 from .._llm.reply import json_values
@@ -156,15 +158,21 @@ class Prompts:
         Raises:
             PromptTooLong: If the search space leaves no room.
         """
-        for characters in _TASK_CHARACTERS:
-            text = _fill(
+
+        def text(task_characters: int) -> str:
+            return _fill(
                 "warm_start.txt",
                 failures=self._failures(SIZES[-2]),
-                **(self._head(characters) | self._candidates_tail(n, clashes)),
+                **(self._head(task_characters) | self._candidates_tail(n, clashes)),
             )
-            if self._fits(text, self._reply_tokens(n)):
-                return [self._candidates_request(0, text, n, "warm start", clashes)]
-        raise self._too_long(text)
+
+        characters = largest_fitting(
+            _TASK_CHARACTERS,
+            lambda characters: self._fits(text(characters), self._reply_tokens(n)),
+        )
+        if characters is None:
+            raise self._too_long(text(_TASK_CHARACTERS[-1]))
+        return [self._candidates_request(0, text(characters), n, "warm start", clashes)]
 
     def candidates(self, clashes: str) -> list[Request]:
         """A request of each template for its share of the candidates.
@@ -318,25 +326,23 @@ class Prompts:
         questions = [self._candidates_question(_CLASHES), self._predictions_question(rows)]
         shapes = [(size, _TASK_CHARACTERS[0]) for size in SIZES]
         shapes += [(SIZES[-1], characters) for characters in _TASK_CHARACTERS[1:]]
-        for size, characters in shapes:
-            contexts = [
-                self._context(size, characters, i, binary, outcomes)
-                for i in range(self._settings.n_templates)
-            ]
-            # As if the table had grown to where it is cut: a size that fits now fits for the rest
-            # of the study, and the table's beginning stays in the server's cache.
-            n_rows = len(shown_successes(facts.successes, size))
-            n_rows += len(shown_failures(facts.failures, size))
-            growth = f"{likely},{outcomes[facts.successes[0].number]}\n" * (
-                size.most_rows - n_rows
-            )
-            longest = max(contexts, key=len) + growth
-            if all(
-                self._fits(f"{longest}\n\n{question}", self._reply_tokens(self._share))
-                for question in questions
-            ):
-                return contexts
-        raise self._too_long(f"{longest}\n\n{max(questions, key=len)}")
+
+        def contexts(shape: tuple[Size, int], fullest: bool) -> list[str]:
+            templates = range(self._settings.n_templates)
+            return [self._context(*shape, i, binary, outcomes, fullest) for i in templates]
+
+        def longest(shape: tuple[Size, int]) -> list[str]:
+            context = max(contexts(shape, fullest=True), key=len)
+            return [f"{context}\n\n{question}" for question in questions]
+
+        def fits(shape: tuple[Size, int]) -> bool:
+            reply_tokens = self._reply_tokens(self._share)
+            return all(self._fits(text, reply_tokens) for text in longest(shape))
+
+        shape = largest_fitting(shapes, fits)
+        if shape is None:
+            raise self._too_long(max(longest(shapes[-1]), key=len))
+        return contexts(shape, fullest=False)
 
     def _context(
         self,
@@ -345,6 +351,7 @@ class Prompts:
         template: int,
         binary: bool,
         outcomes: Mapping[int, str],  # trial's number -> its score or label as text
+        fullest: bool,  # with as many rows as there will be before the table is cut
     ) -> str:
         facts = self._facts
         percent = f"{100 * self._settings.good_fraction:g}"
@@ -354,6 +361,8 @@ class Prompts:
             trial_row(t, facts.space, self._settings.rule, outcomes[t.number])
             for t in shuffled(shown, self._settings.seed, template)
         ]
+        if fullest:
+            rows = grown(rows, size.most_rows - len(shown_failures(facts.failures, size)))
         left_out = len(facts.successes) - len(shown)
         more = [f"{left_out} more are not listed."] if left_out else []
         return _fill(

@@ -100,8 +100,8 @@ from studies.study import open_code_study
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
 
-    from samplers._llm.chat import Chat
-    from samplers._llm.chat import Completion
+    from samplers import Chat
+    from samplers import Completion
     from samplers._llm.chat import Message
     from studies.spec import AgentSpec
 

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
+from samplers._llm.prompt import grown
+from samplers._llm.prompt import largest_fitting
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
@@ -33,7 +35,7 @@ from studies.code_agent.sources import Sources
 
 
 if TYPE_CHECKING:
-    from samplers._llm.chat import Chat
+    from samplers import Chat
     from samplers._llm.chat import Message
 
 
@@ -108,13 +110,15 @@ def build_prompt(
     budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
     system = fill(
-        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.md").read_text(),
+        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.txt").read_text(),
         metric=metric.name,
         better=metric.better,
         evaluator=metric.evaluator,
     )
 
-    def messages(shown: str, detail: Detail, extent: str = "") -> list[Message]:
+    def messages(
+        shown: str, detail: Detail, extent: str = "", *, fullest: bool = False
+    ) -> list[Message]:
         noise = ""
         if history.noise is not None:
             noise = (
@@ -122,11 +126,11 @@ def build_prompt(
                 f" gains more than {history.min_gain:.4f}."
             )
         user = fill(
-            (_PROMPTS / "code_agent.md").read_text(),
+            (_PROMPTS / "code_agent.txt").read_text(),
             task=task.strip(),
             extent=extent,
             source=fenced(shown),
-            history=format_history(history, sources, tail, detail),
+            history=format_history(history, sources, tail, detail, fullest),
             metric=metric.name,
             better=metric.better,
             best=f"{history.best_value:.4f}",
@@ -138,28 +142,32 @@ def build_prompt(
             {"role": "user", "content": user.strip()},
         ]
 
-    def fits(candidate: list[Message]) -> bool:
-        return count_tokens(chat, candidate) <= budget
+    def fits(shown: str, detail: Detail, extent: str = "") -> bool:
+        return count_tokens(chat, messages(shown, detail, extent, fullest=True)) <= budget
 
-    for detail in DETAILS:
-        if fits(candidate := messages(source, detail)):
-            return candidate
-    extent = ", in part"
-    if not whole_files:
-        for detail in DETAILS[2:]:
-            outline = _outline(source)
-            if fits(messages(outline.text(set()), detail, extent)):
-                turn = len(history.proposals) // _ROTATE_EVERY
-                shown = outline.fill(turn, lambda text: fits(messages(text, detail, extent)))
-                return messages(shown, detail, extent)
+    detail = largest_fitting(DETAILS, lambda detail: fits(source, detail))
+    if detail is not None:
+        return messages(source, detail)
+    outline = _outline(source)
+    least, part = outline.text(set()), ", in part"
+    detail = largest_fitting(DETAILS[2:], lambda detail: fits(least, detail, part))
+    if detail is not None and not whole_files:
+        turn = len(history.proposals) // _ROTATE_EVERY
+        shown = outline.fill(turn, lambda text: fits(text, detail, part))
+        return messages(shown, detail, part)
     raise PromptTooLong(
         f"The context must hold the script's outline and a reply of {reply_tokens} tokens, but it"
         f" has {chat.context_tokens} tokens: choose a model with a longer one."
     )
 
 
-def format_history(history: CodeHistory, sources: Sources, tail: Tail, detail: Detail) -> str:
-    """The proposals so far, the oldest first: what, what became of it, and how it failed."""
+def format_history(
+    history: CodeHistory, sources: Sources, tail: Tail, detail: Detail, fullest: bool = False
+) -> str:
+    """The proposals so far, the oldest first: what, what became of it, and how it failed.
+
+    With ``fullest`` as long as it will become before it is cut back the next time.
+    """
     steps = history.proposals
     pending = [
         f"#{first_number(t)}: {clean(t.user_attrs.get('description', ''))} -> is being tried now"
@@ -170,9 +178,11 @@ def format_history(history: CodeHistory, sources: Sources, tail: Tail, detail: D
     window = Extent(recent=detail.recent, step=max(detail.recent // 2, 1))
     start = window_start(len(steps), window)
     lines = [f"{start} older ones are left out."] if start else []
-    for step in steps[start:]:
-        lines += _format_step(step, history.metric.name, sources, tail, detail)
-    return "\n".join([*lines, *pending])
+    metric = history.metric.name
+    told = ["\n".join(_format_step(step, metric, sources, tail, detail)) for step in steps[start:]]
+    if fullest:
+        told = grown(told, window.most_rows)
+    return "\n".join([*lines, *told, *pending])
 
 
 def _format_step(

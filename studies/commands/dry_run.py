@@ -18,7 +18,7 @@ import optuna
 
 from objective import Testbed
 from objective.objective import suggest
-from samplers._llm.chat import Completion
+from samplers import Completion
 from samplers._llm.chat import NoChatFound
 from samplers._llm.tokens import estimate_tokens
 from studies.commands.tables import space_rows
@@ -30,7 +30,7 @@ from studies.study import setup
 
 
 if TYPE_CHECKING:
-    from samplers._llm.chat import Chat
+    from samplers import Chat
     from samplers._llm.chat import Message
 
 # A long study is not played to its end: later turns cost what the last of these did.

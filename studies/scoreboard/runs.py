@@ -34,7 +34,7 @@ from studies.workers.processes import Tell
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from samplers._llm.chat import Chat
+    from samplers import Chat
 
 Key = tuple[str, str, str, int]
 

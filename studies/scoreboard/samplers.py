@@ -17,7 +17,7 @@ from studies.random_steps import reply_form
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from samplers._llm.chat import Chat
+    from samplers import Chat
     from studies.scoreboard.problems import Problem
 
 REGISTRY = "registry:"

@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
 
-from samplers._llm.embedded import open_embedded
+from samplers._llm.connect import open_embedded
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import UnitCube
 

@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
 
-from samplers._llm.chat import Completion
+from samplers import Completion
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
 from samplers.centaur import CentaurSampler

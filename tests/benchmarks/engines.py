@@ -19,9 +19,9 @@ import random
 import statistics
 import time
 
+from samplers import Completion
+from samplers import OpenAIChat
 from samplers._llm import embedded
-from samplers._llm.chat import Completion
-from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.reply import params_schema
 
 from .keep import keep

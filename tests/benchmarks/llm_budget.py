@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from samplers._llm.chat import Chat
-    from samplers._llm.chat import Completion
+    from samplers import Chat
+    from samplers import Completion
     from samplers._llm.chat import Message
 
 MEASURED = 5  # trials of each method after the stored ones

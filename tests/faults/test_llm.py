@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from samplers._llm.chat import Chat
-from samplers._llm.openai_chat import OpenAIChat
+from samplers import Chat
+from samplers import OpenAIChat
 from studies import llm
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load

@@ -1,115 +1,24 @@
-"""Language models for tests: one that says what it is told to, one that obeys any schema."""
+"""A language model for tests that obeys any schema."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-import json
 import random
-import threading
 from typing import Any
 
-from samplers._llm.chat import Completion
-from samplers._llm.chat import Message
+from samplers import ScriptedChat
+from samplers._llm.scripted import Request
 
 
-@dataclass(frozen=True)
-class Request:
-    """The arguments of one ``complete``."""
-
-    messages: list[dict[str, str]]
-    schema: Mapping[str, Any] | None
-    max_tokens: int
-    temperature: float
-    seed: int | None
-
-    @property
-    def text(self) -> str:
-        """All messages' contents, for ``in``."""
-        return "\n".join(message["content"] for message in self.messages)
-
-
-class _RecordingChat:
-    """Keeps every request; a subclass says what the reply is. Four characters are a token."""
-
-    model = "scripted"
-
-    def __init__(self, context_tokens: int | None = None) -> None:
-        self.context_tokens = context_tokens
-        self.requests: list[Request] = []
-        self._lock = threading.Lock()
-
-    def count_tokens(self, text: str) -> int:
-        return (len(text) + 3) // 4
-
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        max_tokens: int = 1024,
-        temperature: float = 0.7,
-        seed: int | None = None,
-    ) -> Completion:
-        request = Request([dict(m) for m in messages], schema, max_tokens, temperature, seed)
-        with self._lock:
-            self.requests.append(request)
-            reply = self._reply(request)
-        if callable(reply):
-            reply = reply(request)
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(reply, Completion):
-            return reply
-        text = reply if isinstance(reply, str) else json.dumps(reply)
-        return Completion(
-            text,
-            model=self.model,
-            prompt_tokens=self.count_tokens(request.text),
-            completion_tokens=self.count_tokens(text),
-            seconds=0.01,
-        )
-
-    def _reply(self, request: Request) -> Any:
-        raise NotImplementedError
-
-
-class ScriptedChat(_RecordingChat):
-    """Gives the replies in turn.
-
-    Args:
-        replies: A reply is a text, something that JSON can hold, a whole ``Completion``, an
-            exception to raise, or a function of the ``Request`` that returns one of these. One
-            request more than there are replies is an error; ``itertools.cycle`` has no end.
-    """
-
-    def __init__(self, replies: Iterable[Any] = (), context_tokens: int | None = None) -> None:
-        super().__init__(context_tokens)
-        self._replies = iter(replies)
-
-    def _reply(self, request: Request) -> Any:
-        try:
-            return next(self._replies)
-        except StopIteration:
-            raise AssertionError(
-                f"No reply is left for request {len(self.requests)}:\n{request.text}"
-            ) from None
-
-
-class SchemaChat(_RecordingChat):
+class SchemaChat(ScriptedChat):
     """Answers any JSON schema with random valid values; the same request gets the same reply."""
 
-    model = "schema"
-
     def __init__(self, seed: int = 0, context_tokens: int | None = None) -> None:
-        super().__init__(context_tokens)
-        self._seed = seed
+        def reply(request: Request) -> Any:
+            rng = random.Random(repr((seed, request.seed, request.messages)))
+            return random_value(request.schema or {"type": "string"}, rng)
 
-    def _reply(self, request: Request) -> Any:
-        rng = random.Random(repr((self._seed, request.seed, request.messages)))
-        return random_value(request.schema or {"type": "string"}, rng)
+        super().__init__(reply, context_tokens=context_tokens, model="schema")
 
 
 def random_value(schema: Mapping[str, Any], rng: random.Random) -> Any:

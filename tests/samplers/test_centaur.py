@@ -26,10 +26,12 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
-from samplers._llm import embedded
+from samplers import OpenAIChat
+from samplers import ScriptedChat
 from samplers._llm.chat import ChatUnavailable
-from samplers._llm.openai_chat import OpenAIChat
+from samplers._llm.connect import open_embedded
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.scripted import Request
 from samplers._trials.internals import StudyView
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import clip_steps
@@ -39,9 +41,7 @@ from samplers.centaur.state import UnitCube
 
 from ..conftest import StorageFactory
 from ._llm.test_embedded import only_llama_cpp
-from .scripted import Request
 from .scripted import SchemaChat
-from .scripted import ScriptedChat
 
 
 SPACE = {
@@ -891,7 +891,7 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> No
         return sum(math.log10(v / 0.01) ** 2 if "log" in n else len(str(v)) for n, v in p.items())
 
     sampler = CentaurSampler(
-        chat=embedded.open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
+        chat=open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
     )
     study = optuna.create_study(sampler=sampler)
     with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't

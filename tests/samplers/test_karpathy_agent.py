@@ -22,15 +22,15 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
-from samplers._llm.chat import ChatError
+from samplers import ChatError
+from samplers import ScriptedChat
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.prompt import format_row
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.scripted import Request
 from samplers.karpathy_agent import KarpathyAgentSampler
 from tests.conftest import StorageFactory
-from tests.samplers.scripted import Request
 from tests.samplers.scripted import SchemaChat
-from tests.samplers.scripted import ScriptedChat
 
 
 ROOT = Path(__file__).parent.parent.parent

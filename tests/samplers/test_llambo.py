@@ -24,10 +24,12 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
+from samplers import ChatError
+from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
-from samplers._llm.chat import ChatError
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.scripted import Request
 from samplers.llambo_paper import LLAMBOSampler
 from samplers.llambo_paper.candidates import candidates_schema
 from samplers.llambo_paper.candidates import parse_candidates
@@ -44,9 +46,7 @@ from samplers.llambo_paper.surrogate import plausible
 from samplers.llambo_paper.surrogate import rank_by_improvement
 from samplers.llambo_paper.surrogate import rank_by_probability
 from tests.conftest import StorageFactory
-from tests.samplers.scripted import Request
 from tests.samplers.scripted import SchemaChat
-from tests.samplers.scripted import ScriptedChat
 
 
 ROOT = Path(__file__).parent.parent.parent
@@ -593,7 +593,7 @@ INTERRUPTED = """
 import os, signal, threading
 import optuna
 from samplers.llambo_paper import LLAMBOSampler
-from tests.samplers.scripted import ScriptedChat
+from samplers import ScriptedChat
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from pathlib import Path
 from typing import Any
 
-from samplers._llm.chat import Completion
+import samplers
+from samplers import Completion
 from samplers._llm.chat import Message
 from tests.toy_testbed import write_testbed
 
@@ -78,55 +78,27 @@ def insert(description: str, code: str) -> str:
     return edit(description, "def train():", f"def train():\n{body.rstrip()}")
 
 
-class ScriptedChat:
-    """Gives the replies of a list in order; keeps what it was asked.
+class ScriptedChat(samplers.ScriptedChat):
+    """One whose requests can be written to a file, for a process to tell of them.
 
     Args:
         replies: One a request.
-        context: Tokens that it says its context holds; 4 characters are a token.
+        context_tokens: Tokens that it says its context holds.
         log: A file for the requests, a JSON line each.
     """
 
     def __init__(
-        self, replies: Sequence[str], context: int | None = None, log: Path | None = None
+        self, replies: Sequence[str], context_tokens: int | None = None, log: Path | None = None
     ) -> None:
-        self.replies = list(replies)
-        self.requests: list[list[Message]] = []
-        self.schemas: list[Any] = []
-        self._context = context
+        super().__init__(replies, context_tokens=context_tokens)
         self._log = log
 
-    @property
-    def model(self) -> str:
-        return "scripted"
-
-    @property
-    def context_tokens(self) -> int | None:
-        return self._context
-
-    def count_tokens(self, text: str) -> int:
-        return len(text) // 4 + 1
-
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        max_tokens: int = 1024,
-        temperature: float = 0.7,
-        seed: int | None = None,
-    ) -> Completion:
-        self.requests.append(list(messages))
-        self.schemas.append(schema)
+    def complete(self, messages: Sequence[Message], **options: Any) -> Completion:
         if self._log is not None:
             with open(self._log, "a") as file:
                 file.write(json.dumps(list(messages)) + "\n")
-        text = self.replies.pop(0)
-        tokens = sum(self.count_tokens(m["content"]) for m in messages)
-        return Completion(
-            text, model=self.model, prompt_tokens=tokens, completion_tokens=self.count_tokens(text)
-        )
+        return super().complete(messages, **options)
 
     @property
     def last_prompt(self) -> str:
-        return self.requests[-1][-1]["content"]
+        return self.requests[-1].messages[-1]["content"]

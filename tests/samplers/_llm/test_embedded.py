@@ -19,6 +19,7 @@ from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import NoChatFound
 from samplers._llm.connect import default_chat
+from samplers._llm.connect import open_embedded
 from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
@@ -116,7 +117,7 @@ def test_an_unchanged_beginning_comes_from_llama_cpps_cache(chat: Chat) -> None:
 def test_without_llama_cpps_cache_a_seed_decides_the_reply() -> None:
     replies = set()
     for _ in range(2):
-        exact = embedded.open_embedded(extra={"cache_prompt": False})
+        exact = open_embedded(extra={"cache_prompt": False})
         replies.add(exact.complete(ASK, max_tokens=20, seed=5).text)
     assert len(replies) == 1
 
@@ -167,7 +168,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatRejected, match="Can't serve broken.gguf.*llama.cpp"):
         embedded.embedded_server(path)
     with pytest.raises(NoChatFound, match="there is no"):
-        embedded.open_embedded(tmp_path / "missing.gguf")
+        open_embedded(tmp_path / "missing.gguf")
 
 
 def test_serve_answers_other_processes(tmp_path: Path) -> None:

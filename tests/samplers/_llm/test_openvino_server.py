@@ -21,6 +21,7 @@ from samplers._llm import openvino_server
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import Completion
+from samplers._llm.connect import open_embedded
 from samplers._llm.openai_chat import OpenAIChat
 from samplers._llm.openvino_server import OpenVINOServer
 from samplers._llm.reply import changes_schema
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.llm
 @pytest.fixture(scope="module")
 def chat() -> Iterator[Chat]:
     embedded.close_embedded_servers()
-    yield embedded.open_embedded()
+    yield open_embedded()
     embedded.close_embedded_servers()
 
 

@@ -15,12 +15,14 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
+from samplers import ScriptedChat
 from samplers._llm.chat import Message
-from samplers._llm.embedded import open_embedded
+from samplers._llm.connect import open_embedded
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
 from samplers._llm.prompt import Extent
+from samplers._llm.prompt import EXTENTS
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import fit
 from samplers._llm.prompt import format_failures
@@ -31,8 +33,6 @@ from samplers._llm.prompt import shorten
 from samplers._llm.prompt import TemplateError
 from samplers._llm.prompt import window_start
 from samplers._llm.tokens import estimate_tokens
-
-from ..scripted import ScriptedChat
 
 
 # The paper's 14 hyperparameters.
@@ -94,8 +94,8 @@ def wide(n_params: int) -> dict[str, BaseDistribution]:
 def builder(
     study: optuna.Study, space: dict[str, BaseDistribution], task: str = "Tune it."
 ) -> Any:
-    def build(extent: Extent) -> list[Message]:
-        history = describe_history(study, space, extent)
+    def build(extent: Extent, fullest: bool) -> list[Message]:
+        history = describe_history(study, space, extent, fullest=fullest)
         text = fill(
             "# Task\n$task\n# Space\n$space\n# Trials\n$trials\n$failures\n# Best\n$best\nAnswer.",
             task=shorten(task, extent.task_characters),
@@ -183,7 +183,7 @@ def test_between_cuts_a_prompt_begins_with_the_one_before() -> None:
     study = optuna.create_study()
     grow(study, SPACE, 40)
     kept = 0
-    extent = Extent()
+    extent = Extent(recent=20, step=10)
     for _ in range(20):
         before = describe_history(anew(study), SPACE, extent).trials
         grow(study, SPACE, 1)
@@ -209,16 +209,34 @@ def test_rows_go_first_then_best_then_the_task() -> None:
     grow(study, SPACE, 100)
     chat = ScriptedChat()
     build = builder(study, SPACE, task="Please. " * 500)
-    least = count_tokens(chat, build(Extent(recent=0, step=1, best=1, task_characters=400)))
-    seen = []
-    for budget in range(least, 4000, 100):
-        messages, extent = fit(build, chat, budget)
-        assert count_tokens(chat, messages) <= budget
-        seen.append((extent.task_characters is None, extent.best, extent.recent))
-    assert seen == sorted(seen) and len(set(seen)) > 6
-    assert seen[0] == (False, 1, 0) and seen[-1] == (True, 5, 20)
+    least = count_tokens(chat, build(EXTENTS[-1], True))
+    seen: list[Extent] = []
+
+    def noted(extent: Extent, fullest: bool) -> list[Message]:
+        seen.extend([] if fullest else [extent])
+        return build(extent, fullest)
+
+    for budget in range(least, 5000, 100):
+        assert count_tokens(chat, fit(noted, chat, budget)) <= budget
+    order = [EXTENTS.index(extent) for extent in seen]
+    assert order == sorted(order, reverse=True) and len(set(order)) > 6
+    assert (seen[0], seen[-1]) == (EXTENTS[-1], EXTENTS[0])
     with pytest.raises(PromptTooLong, match=f"into {least - 1} tokens, .* takes {least}"):
         fit(build, chat, least - 1)
+
+
+def test_an_extent_that_fits_fits_until_the_table_is_cut() -> None:
+    """With rows of one length the table's beginning stays where it is, for a prefix cache."""
+    study = optuna.create_study()
+    grow(study, SMALL, 40)
+    chat = ScriptedChat()
+    fitted = []
+    for _ in range(12):
+        build = builder(anew(study), SMALL)
+        tables = {build(e, False)[0]["content"]: e for e in EXTENTS}
+        fitted.append(tables[fit(build, chat, 250)[0]["content"]])
+        grow(study, SMALL, 1)
+    assert len(set(fitted)) == 1 and 0 < fitted[0].recent < 20
 
 
 @pytest.mark.llm
@@ -231,10 +249,11 @@ def test_a_prompt_keeps_its_budget_by_the_real_tokenizer(
     space = wide(n_params)
     grow(study, space, n_trials)
     chat = open_embedded()
-    messages, extent = fit(builder(study, space), chat, budget)
+    messages = fit(builder(study, space), chat, budget)
     text = messages[0]["content"]
     exact = chat.count_tokens(text)
     assert exact <= budget
-    assert extent.recent >= 4, "the budget has room for some trials"
+    rows = text[text.index("# Trials") : text.index("# Best")].splitlines()
+    assert len(rows) >= min(n_trials, 4), "the budget has room for some trials"
     # The estimate that stands in for a tokenizer is on the safe side, and not by far.
     assert exact <= estimate_tokens(text) <= 1.2 * exact

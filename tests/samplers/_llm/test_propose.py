@@ -16,6 +16,7 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 import pytest
 
+from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
@@ -31,8 +32,6 @@ from samplers._llm.propose import Proposal
 from samplers._llm.propose import propose
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.record import record
-
-from ..scripted import ScriptedChat
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -61,8 +60,9 @@ def turn(study: optuna.Study, chat: ScriptedChat, **options: Any) -> Proposal:
     """One turn as a sampler takes it: ask, then record."""
     trial = start(study)
 
-    def build(extent: Extent) -> list[Message]:
-        return [{"role": "user", "content": describe_history(study, SPACE, extent).trials}]
+    def build(extent: Extent, fullest: bool) -> list[Message]:
+        history = describe_history(study, SPACE, extent, fullest=fullest)
+        return [{"role": "user", "content": history.trials}]
 
     options = {"base": BASE, "seed": 7, **options}
     proposal = propose(study, trial, SPACE, chat=chat, build=build, **options)
@@ -97,7 +97,7 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
             start(study),
             space,
             chat=chat,
-            build=lambda extent: message,
+            build=lambda extent, fullest: message,
             base=base,
             form="menu",
             seed=seed,

@@ -106,7 +106,7 @@ def test_a_block_that_matches_nothing_goes_back_once_with_the_nearest_lines(benc
     chat = ScriptedChat([edit("lower", "RATE = 0.51", "RATE = 0.3"), BETTER_RATE])
     history = bench.run(chat, trials=2)
     assert outcomes(history)[1:] == ["kept"]
-    complaint = chat.requests[1]
+    complaint = chat.requests[1].messages
     assert [m["role"] for m in complaint] == ["system", "user", "assistant", "user"]
     assert "matches no lines" in complaint[-1]["content"]
     assert "RATE = 0.5" in complaint[-1]["content"]
@@ -119,8 +119,10 @@ def test_a_model_that_writes_no_block_may_choose_a_constant_instead(bench: Bench
     history = bench.run(chat, trials=2)
     assert outcomes(history)[1:] == ["kept"]
     assert history.steps[-1].trial.user_attrs["description"] == "RATE = 0.3: a lower rate"
-    assert chat.schemas[0] is None
-    assert [b["properties"]["name"]["const"] for b in chat.schemas[1]["anyOf"]] == [
+    assert chat.requests[0].schema is None
+    assert [
+        b["properties"]["name"]["const"] for b in (chat.requests[1].schema or {})["anyOf"]
+    ] == [
         "RATE",
         "STEPS",
     ]
@@ -136,8 +138,8 @@ def test_a_model_that_never_writes_blocks_is_not_asked_for_them_again(bench: Ben
     chat = ScriptedChat([*replies, choose(0.12), blocks])
     history = bench.run(chat, trials=6)
     assert [s.trial.user_attrs["form"] for s in history.proposals] == ["choice"] * 4 + ["blocks"]
-    assert [schema is not None for schema in chat.schemas] == [False, True] * 3 + [True] * 2
-    asked = chat.requests[6][-1]["content"]
+    assert [r.schema is not None for r in chat.requests] == [False, True] * 3 + [True] * 2
+    asked = chat.requests[6].messages[-1]["content"]
     assert "Reply with one JSON object instead" in asked and "RATE = 0.15:" in asked
 
 
@@ -191,7 +193,7 @@ def test_a_script_that_was_tried_before_is_rejected_and_the_model_told_why(bench
     chat = ScriptedChat([WORSE_RATE, again, BETTER_RATE])
     history = bench.run(chat, trials=3)
     assert outcomes(history)[1:] == ["reverted", "kept"]
-    assert "tried before" in chat.requests[2][-1]["content"]
+    assert "tried before" in chat.requests[2].messages[-1]["content"]
 
 
 def test_whole_files_are_taken_if_they_were_asked_for(bench: Bench) -> None:
@@ -199,7 +201,7 @@ def test_whole_files_are_taken_if_they_were_asked_for(bench: Bench) -> None:
     chat = ScriptedChat([whole])
     history = bench.run(chat, trials=2, whole_files=True)
     assert outcomes(history)[1:] == ["kept"]
-    assert "SEARCH" not in chat.requests[0][0]["content"]
+    assert "SEARCH" not in chat.requests[0].messages[0]["content"]
 
 
 def test_the_first_line_of_prose_describes_a_reply_without_a_description() -> None:
@@ -491,7 +493,7 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
         process.kill()
         process.wait()
     asked = [json.loads(line) for line in (tmp_path / "requests").read_text().splitlines()]
-    assert asked == chat.requests[:3]
+    assert asked == [r.messages for r in chat.requests[:3]]
     speed.write_text("fast")
     resumed = ScriptedChat(replies[3:])
     bench.run(resumed, trials=5, wall_seconds=60.0)

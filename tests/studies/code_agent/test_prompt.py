@@ -50,7 +50,7 @@ def test_what_a_run_printed_cannot_leave_its_fence_or_reach_the_chat_template() 
 def test_a_prompt_fits_the_context_however_long_the_history(tmp_path: Path, context: int) -> None:
     testbed = Testbed.load()
     history, sources = _long_history(tmp_path, testbed.source)
-    chat = ScriptedChat([], context=context)
+    chat = ScriptedChat([], context_tokens=context)
     messages = build_prompt(
         chat, history, sources, lambda step: "line\n" * 50, task=testbed.task, reply_tokens=1024
     )
@@ -67,7 +67,7 @@ def test_a_prompt_fits_the_context_however_long_the_history(tmp_path: Path, cont
 
 def test_the_shown_part_of_a_long_script_changes_with_the_turns(tmp_path: Path) -> None:
     testbed = Testbed.load()
-    chat = ScriptedChat([], context=5000)
+    chat = ScriptedChat([], context_tokens=5000)
     shown = set()
     for proposals in (0, 4, 8, 12):
         history, sources = _long_history(tmp_path, testbed.source, proposals)
