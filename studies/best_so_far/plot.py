@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +19,6 @@ from optuna.trial import TrialState
 
 from .curves import bootstrap_interval
 from .curves import mean_curve
-from .curves import MeanCurve
 from .curves import Steps
 from .curves import t_interval
 
@@ -80,7 +80,9 @@ def plot_best_so_far(
         if curve is not None:
             add_mean_curve(
                 figure,
-                curve,
+                curve.x,
+                curve.mean,
+                (curve.low, curve.high),
                 name=f"{name} (n={curve.n})".strip(),
                 color=_COLORS[i % len(_COLORS)],
                 dash=_DASHES[i % len(_DASHES)],
@@ -94,34 +96,43 @@ def plot_best_so_far(
 
 
 def add_mean_curve(
-    figure: go.Figure, curve: MeanCurve, *, name: str, color: str, dash: str, **options: Any
+    figure: go.Figure,
+    x: Iterable[float],
+    mean: Iterable[float],
+    interval: tuple[Iterable[float], Iterable[float]],
+    *,
+    name: str,
+    color: str,
+    dash: str,
+    **options: Any,
 ) -> None:
     """Draw a mean as steps, and the interval behind it.
 
     Args:
         figure: What is drawn on.
-        curve: The mean.
+        x: Where the mean changes, (m,).
+        mean: From there on, (m,).
+        interval: Lower and upper ends, (m,) each; NaN is none.
         name: In the legend.
         color: As ``#0072B2``.
         dash: plotly's name of a line style.
         options: For every trace.
     """
-    options = {"x": curve.x.tolist(), "mode": "lines", "legendgroup": name, **options}
-    if curve.n > 1:
+    low, high = map(list, interval)
+    options = {"x": list(x), "mode": "lines", "legendgroup": name, **options}
+    if not math.isnan(low[0]):
         # Two edges and not one outline: the way back along an outline would be steps that show
         # a bound before it was reached.
         edge = {"width": 0, "shape": "hv", "color": color}
         hidden = {**options, "line": edge, "hoverinfo": "skip", "showlegend": False}
-        figure.add_scatter(**hidden, y=curve.high.tolist())
-        figure.add_scatter(
-            **hidden, y=curve.low.tolist(), fill="tonexty", fillcolor=_translucent(color)
-        )
+        figure.add_scatter(**hidden, y=high)
+        figure.add_scatter(**hidden, y=low, fill="tonexty", fillcolor=_translucent(color))
     figure.add_scatter(
         **options,
-        y=curve.mean.tolist(),
+        y=list(mean),
         name=name,
         line={"color": color, "dash": dash, "width": 2.5, "shape": "hv"},
-        customdata=[[_number(low), _number(high)] for low, high in zip(curve.low, curve.high)],
+        customdata=[[_number(a), _number(b)] for a, b in zip(low, high)],
         hovertemplate="%{y:.5~g} (%{customdata[0]} to %{customdata[1]})",
     )
 

@@ -89,7 +89,7 @@ def report(
     from studies.commands.work.report import say
     from studies.commands.work.report import write
     from studies.report import tables
-    from studies.report.page import Report
+    from studies.report.content import Report
     from studies.report.transcripts import load_transcripts
     from studies.storage.open import open_artifacts
     from studies.storage.open import open_storage
@@ -117,7 +117,7 @@ def report(
         folder = out / folder_name(name) if len(found) > 1 else out
         results[name] = write(content, folder, pictures.value)
         if pin is not None:
-            pin_plots(runs, optuna.load_study(study_name=pin, storage=opened), name)
+            pin_plots(content, optuna.load_study(study_name=pin, storage=opened), name)
         if not as_json:
             say(content, folder)
     if as_json:

@@ -101,8 +101,8 @@ def scoreboard(
     The suites need `pip install 'optuna-autoresearch[scoreboard]'`. The same command again goes on
     with what is not done, and another one adds runs: with more samplers, seeds or trials.
 
-    In the folder: runs.csv (a row a run), README.md (tables), page.html (tables and plots, in one
-    file), pictures, and commands.csv (what was run, when, with which versions on which machine).
+    In the folder: runs.csv (a row a run), README.md (tables) with its pictures, and commands.csv
+    (what was run, when, with which versions on which machine).
 
     A small one: --problems bbob/f8/10d,hpolib/protein_structure --samplers random,tpe,centaur
     --seeds 0-2 --trials 30
@@ -161,4 +161,4 @@ def scoreboard(
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    say(results.all, out)
+    say(facts, out)

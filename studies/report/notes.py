@@ -9,10 +9,10 @@ import math
 
 from studies.facts import RUN_ERROR
 from studies.report.runs import Run
+from studies.report.statistics import Comparison
 from studies.report.statistics import LEVEL
 from studies.report.statistics import seeds_needed
 from studies.report.tables import by_method
-from studies.report.tables import comparisons
 from studies.report.tables import failed_repetitions
 
 
@@ -25,19 +25,21 @@ _CONDITIONS = {
 _UNEQUAL = 1.1  # a run that had this many times another's training time was favoured
 
 
-def notes(runs: Sequence[Run], reference: str, unstarted: Sequence[str] = ()) -> list[str]:
+def notes(
+    runs: Sequence[Run], tests: Sequence[Comparison], unstarted: Sequence[str] = ()
+) -> list[str]:
     """Missing runs, unequal conditions and budgets, failed repetitions, what the seeds allow.
 
     Args:
         runs: The runs of one comparison.
-        reference: The method that the others are compared with.
+        tests: Of their best values.
         unstarted: Studies in which no trial has ended.
     """
     return [
         *_missing(runs, unstarted),
         *_conditions(runs),
         *_budgets(runs),
-        *_power(runs, reference),
+        *_power(tests),
         *_repetitions(runs),
     ]
 
@@ -129,8 +131,8 @@ def _budgets(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
-def _power(runs: Sequence[Run], reference: str) -> Iterator[str]:
-    rows = [row for row in comparisons(runs, reference) if row.n]
+def _power(tests: Sequence[Comparison]) -> Iterator[str]:
+    rows = [row for row in tests if row.n]
     corrected = [row for row in rows if row.in_family]
     # The others do not count for the correction, but would with as many seeds as they need.
     for group, methods in (
@@ -144,7 +146,7 @@ def _power(runs: Sequence[Run], reference: str) -> Iterator[str]:
             yield (
                 f"{_listed([row.method for row in few])} share{'s' * (len(few) == 1)} "
                 f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} "
-                f"seed{'s' * (counts[-1] != 1)} with {reference}: {needed} are the fewest with "
+                f"seed{'s' * (counts[-1] != 1)} with {few[0].reference}: {needed} are the fewest with "
                 f"which a clean sweep would be significant (p <= {LEVEL}) for {methods} compared "
                 f"method{'s' * (methods != 1)}."
             )

@@ -34,27 +34,20 @@ const isShown = method => boxes.every(box => box.value !== method || box.checked
 
 /** A trace without the points of hidden methods; null if none are left. */
 function filtered(trace) {
-  const {method, methods} = trace.meta ?? {};
-  if (method !== undefined) return isShown(method) ? trace : null;
-  if (!methods) return trace;
+  const methods = trace.meta?.methods ?? [];
+  if (methods.length < 2) return methods.every(isShown) ? trace : null;
   const keep = values => values?.filter((_, i) => isShown(methods[i]));
-  const copy = {...trace, y: keep(trace.y), text: keep(trace.text), customdata: keep(trace.customdata)};
+  const copy = {...trace, y: keep(trace.y), hovertext: keep(trace.hovertext)};
   copy.x = Array.isArray(trace.x[0]) ? trace.x.map(keep) : keep(trace.x);
-  if (trace.error_y) copy.error_y = {...trace.error_y, array: keep(trace.error_y.array)};
+  const {error_y} = trace;
+  if (error_y) copy.error_y = {...error_y, array: keep(error_y.array), arrayminus: keep(error_y.arrayminus)};
   return copy.y.length ? copy : null;
 }
 
 function comparison(div) {
-  const controls = div.parentElement.querySelector("select");
-  const key = controls?.dataset.chooses === "figure" ? controls.value : div.dataset.figure;
-  const {data: traces, layout} = data("figures")[key];
-  const measure = controls?.dataset.chooses === "measure" ? controls.value : null;
-  if (measure) layout.yaxis.title.text = `${measure.replace("_", " ")} (mean of a trial that asked)`;
-  return [
-    traces.map(filtered).filter(Boolean)
-      .map(t => measure ? {...t, visible: t.meta.measure === measure} : t),
-    layout,
-  ];
+  const menu = div.parentElement.querySelector("select[data-chooses]");
+  const {data: traces, layout} = data("figures")[menu?.value ?? div.dataset.figure];
+  return [traces.map(filtered).filter(Boolean), layout];
 }
 
 // --- single runs: figures made here from the trials -------------------------------------------

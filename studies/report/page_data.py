@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 import math
 from typing import Any
 
@@ -46,12 +45,6 @@ def page_transcripts(
         result = f"{row.value:.4f}" if row.ok else row.status
         entries.append({**entry, "about": f"{row.source}, {result}"})
     return entries
-
-
-def script_json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
 
 
 def _parameter(name: str, distribution: BaseDistribution) -> dict[str, Any]:

@@ -32,7 +32,23 @@ from studies.report.tables import parameters
 
 Record = dict[str, Any]
 
+LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")
 _BINS = 8  # of a parameter's range in the failure map
+
+
+def all_series(runs: Sequence[Run], methods: Sequence[Record]) -> dict[str, list[Record]]:
+    """Name to records of everything that is drawn; ``methods`` are the runs' `method_rows`."""
+    return {
+        "time": best_so_far(runs, "seconds"),
+        "trials": best_so_far(runs, "trials"),
+        "final": final_values(runs),
+        "failures": failures(methods),
+        "failure-map": failure_map(runs),
+        "sources": sources(runs),
+        "ratios": ratios(runs),
+        "models": models(runs),
+        "llm": language_model(runs),
+    }
 
 
 def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
@@ -88,22 +104,22 @@ def final_values(runs: Sequence[Run]) -> list[Record]:
     ]
 
 
-def failures(runs: Sequence[Run]) -> list[Record]:
-    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``."""
-    classes = sorted({row.status for run in runs for row in run.rows if not row.ok})
-    records = []
-    for method, group in by_method(runs).items():
-        counts = Counter(row.status for run in group for row in run.rows)
-        records += [
-            {
-                "method": method,
-                "status": status,
-                "count": counts[status],
-                "share": counts[status] / counts.total(),
-            }
-            for status in classes
-        ]
-    return records
+def failures(methods: Sequence[Record]) -> list[Record]:
+    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``.
+
+    Args:
+        methods: From `tables.method_rows`.
+    """
+    return [
+        {
+            "method": row["method"],
+            "status": status,
+            "count": row["failures"].get(status, 0),
+            "share": row["failures"].get(status, 0) / row["trials"],
+        }
+        for row in methods
+        for status in sorted({status for each in methods for status in each["failures"]})
+    ]
 
 
 def sources(runs: Sequence[Run]) -> list[Record]:
@@ -189,7 +205,7 @@ def language_model(runs: Sequence[Run]) -> list[Record]:
                     turns.setdefault(row.number, []).append(row)
         for number, rows in sorted(turns.items()):
             record = {"method": method, "trial": number, "n": len(rows)}
-            for key in ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
+            for key in LLM_MEASURES:
                 record[key] = sum(row.attrs.get(f"llm_{key}", 0) for row in rows) / len(rows)
             records.append(record)
     return records

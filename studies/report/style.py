@@ -1,8 +1,8 @@
-"""Colours, lines and markers of the methods, the same in every plot.
+"""Colours, lines, markers and hatches, the same in every plot.
 
-Colours are Okabe and Ito's, which people with any colour vision can tell apart; line styles and
-markers repeat what the colours say. As the lists' lengths have no common factor, 315 methods
-still differ in something.
+Colours are Okabe and Ito's, which people with any colour vision can tell apart; line styles,
+markers and hatches repeat what the colours say. As the lists' lengths have no common factor, 315
+methods still differ in something.
 """
 
 from __future__ import annotations
@@ -18,19 +18,26 @@ COLORS = (
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
 PATTERNS = ("", "/", "x", "-", ".", "\\", "|", "+")
-FAILURE = "#B00000"
+MEAN = "mean"  # symbol of a mean: a short line across
+FAILED = "failed"  # symbol of what failed: an x
 
 
 @dataclass(frozen=True)
 class Style:
     color: str
-    dash: str
-    symbol: str
+    dash: str = "solid"
+    symbol: str = "circle"
+    pattern: str = ""
 
 
-def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style for each method, by its place among all of them."""
+TRIAL = Style("#999999")
+FAILURE = Style("#B00000", symbol=FAILED)
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each method, or failure class, or source, by its place among all of them."""
+    lists = COLORS, DASHES, SYMBOLS, PATTERNS
     return {
-        method: Style(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)], SYMBOLS[i % len(SYMBOLS)])
-        for i, method in enumerate(sorted(methods))
+        name: Style(*(values[i % len(values)] for values in lists))
+        for i, name in enumerate(sorted(names))
     }

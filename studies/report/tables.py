@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -101,11 +102,11 @@ def all_comparisons(runs: Sequence[Run], reference: str) -> dict[str, list[Compa
     return {k: comparisons(runs, reference, revalidated=k == "revalidated") for k in kinds}
 
 
-def comparison_rows(runs: Sequence[Run], reference: str) -> list[dict[str, Any]]:
+def comparison_rows(tests: Mapping[str, Sequence[Comparison]]) -> list[dict[str, Any]]:
     """Those comparisons, one row each with what it compares (``value``) and its sentence."""
     return [
         {"value": kind, **asdict(row), "sentence": row.sentence}
-        for kind, rows in all_comparisons(runs, reference).items()
+        for kind, rows in tests.items()
         for row in rows
     ]
 

@@ -143,20 +143,6 @@ class Board:
         ]
         return sorted(rows, key=lambda row: (row.rank, row.sampler))
 
-    def wins(self, problems: Sequence[str], trials: int) -> tuple[list[str], np.ndarray]:
-        """How often each sampler's regret is lower than each other's, as a share; ties are half.
-
-        Returns:
-            The samplers, and the shares, (n_samplers, n_samplers): row against column.
-        """
-        samplers, blocks = self.ranked(problems, trials)
-        regrets = np.array(
-            [[self.results[s][b].regret(trials) for s in samplers] for b in blocks]
-        ).reshape(len(blocks), len(samplers))
-        first, second = regrets[:, :, None], regrets[:, None, :]
-        shares = (first < second) + 0.5 * (first == second)
-        return samplers, shares.mean(axis=0) if len(blocks) else shares.sum(axis=0)
-
     def curve(
         self, sampler: str, problems: Sequence[str], blocks: Sequence[Block], trials: int
     ) -> list[float]:

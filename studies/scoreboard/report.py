@@ -1,4 +1,4 @@
-"""What the results say, as Markdown, as one page and as pictures."""
+"""What the results say, as Markdown and as pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
-from html import escape
 import math
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,12 @@ from typing import Any
 import numpy as np
 
 from studies.random_steps import NAME as RANDOM_STEPS
-from studies.report.page import figure_menu
-from studies.report.page import method_boxes
-from studies.report.page import plot
-from studies.report.page import render
-from studies.report.page import Section
-from studies.report.page_tables import cell
-from studies.report.page_tables import interval
-from studies.report.page_tables import number
-from studies.report.page_tables import table
-from studies.report.page_tables import text
-from studies.scoreboard import plots
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.analysis import Board
 from studies.scoreboard.analysis import label
+from studies.scoreboard.analysis import Standing
+from studies.scoreboard.plots import curves
+from studies.scoreboard.plots import ranks
 from studies.scoreboard.runs import Result
 from studies.scoreboard.suites import suite_of
 from studies.scoreboard.suites import SURROGATE
@@ -35,7 +26,7 @@ from studies.scoreboard.suites import SURROGATE
 
 BUDGETS = (50, 200)
 
-READING = (
+_READING = (
     "A regret is a run's lowest value minus the problem's optimum: the suite's own for COCO "
     "functions, the least entry of a table, the least value that any run or stored trial has for "
     "the surrogate. Normalized, it is divided by the median regret of 1,000 random points (of those "
@@ -64,42 +55,56 @@ def budgets(results: Sequence[Result]) -> list[int]:
 def write_report(
     results: Sequence[Result], commands: Sequence[Mapping[str, str]], folder: Path
 ) -> dict[str, Any]:
-    """Write README.md, page.html and the pictures; the facts that ``--json`` prints."""
-    from studies.report.pictures import save  # matplotlib is slow to import
-    from studies.scoreboard.pictures import pictures
+    """Write README.md and the pictures; the facts that ``--json`` prints."""
+    from studies.report.static import save  # matplotlib is slow to import
 
-    board, compared = Board(results), budgets(results)
-    (folder / "README.md").write_text(markdown(board, compared, commands), encoding="utf-8")
-    (folder / "page.html").write_text(page(board, compared, commands), encoding="utf-8")
-    save(pictures(board, compared), folder, "png")
+    board = Board(results)
+    standings = {
+        n: {
+            suite: board.standings(board.in_suite(suite), n)
+            for suite in dict.fromkeys([ALL, *board.shown])
+        }
+        for n in budgets(results)
+    }
+    (folder / "README.md").write_text(markdown(board, standings, commands), encoding="utf-8")
+    overall = {n: of[ALL] for n, of in standings.items()}
+    drawn = {"curves": curves(board, list(standings)), "ranks": ranks(board, overall)}
+    save(drawn, folder, "png")
     return {
         "runs": len(results),
         "standings": {
-            str(n): {
-                suite: [asdict(row) for row in board.standings(board.in_suite(suite), n)]
-                for suite in [ALL, *board.suites]
-            }
-            for n in compared
+            str(n): {suite: [asdict(row) for row in rows] for suite, rows in of.items()}
+            for n, of in standings.items()
         },
         "samplers": [_cost(board, sampler) for sampler in board.samplers],
     }
 
 
-def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, str]]) -> str:
-    """The tables, and how they were made."""
-    lines = ["# Scoreboard", "", READING]
-    if _asks_random_steps(board):
+def markdown(
+    board: Board,
+    standings: Mapping[int, Mapping[str, Sequence[Standing]]],
+    commands: Sequence[Mapping[str, str]],
+) -> str:
+    """The tables, and how they were made.
+
+    Args:
+        board: The results.
+        standings: By the number of trials and the suite.
+        commands: That the results come from, with their date, machine and versions.
+    """
+    lines = ["# Scoreboard", "", _READING]
+    if any(sampler.endswith(f"({RANDOM_STEPS})") for sampler in board.samplers):
         lines += ["", _STEPS]
     lines += ["", "![Mean normalized regret against trials](curves.png)", ""]
     lines += ["![Mean ranks](ranks.png)", ""]
-    for n in compared:
+    for n, of in standings.items():
         lines += [f"## After {n} trials", ""]
         for suite in board.shown:
-            problems = board.in_suite(suite)
-            rows = board.standings(problems, n)
+            rows = of[suite]
             if not rows:
                 continue
-            counted = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+            n_problems = len(board.in_suite(suite))
+            counted = f"{n_problems} problem{'s' * (n_problems != 1)}"
             lines += [f"### {suite}: {counted}, {rows[0].blocks} runs of each sampler", ""]
             lines += _table(
                 ("sampler", "mean rank", "mean normalized regret"),
@@ -117,13 +122,14 @@ def markdown(board: Board, compared: Sequence[int], commands: Sequence[Mapping[s
     lines += _table(
         list(_COST_COLUMNS.values()), [_cost_row(_cost(board, s)) for s in board.samplers]
     )
-    for n in compared:
+    for n in standings:
         lines += ["", f"## Problems, after {n} trials", "", _PROBLEMS, ""]
         lines += _table(
             ("problem", *_heading(board, n)),
             [(name, *_regrets(board, name, n)) for name in board.problems],
         )
-    lines += ["", "## How this was made", "", _HOW, ""]
+    lines += ["", "## How this was made", ""]
+    lines += ["Each command added the runs that were not there yet.", ""]
     for command in commands:
         lines += [
             f"{command['date']}, {command['machine']}; {command['versions']}:",
@@ -141,7 +147,6 @@ _COSTS = (
     "be used, and the base method's proposal was run."
 )
 _PROBLEMS = "Median normalized regret of the seeds; the lowest of each line is bold."
-_HOW = "Each command added the runs that were not there yet."
 _COST_COLUMNS = {
     "sampler": "sampler",
     "runs": "runs",
@@ -153,10 +158,6 @@ _COST_COLUMNS = {
     "unanswered": "not decided",
     "broke": "runs that broke",
 }
-
-
-def _results(board: Board) -> list[Result]:
-    return [result for blocks in board.results.values() for result in blocks.values()]
 
 
 def _cost(board: Board, sampler: str) -> dict[str, Any]:
@@ -214,103 +215,3 @@ def _regrets(board: Board, problem: str, trials: int) -> list[str]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     marks = ["---", *["---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]
-
-
-def page(board: Board, compared: Sequence[int], commands: Sequence[Mapping[str, str]]) -> str:
-    """Everything in one file that needs no network."""
-    figures = {f"ranks-{n}": plots.ranks(board, n) for n in compared}
-    figures |= {f"wins-{n}": plots.wins(board, n) for n in compared}
-    drawn = [(suite, n) for suite in board.shown for n in compared]
-    figures |= {f"curve-{i}": plots.curves(board, s, n) for i, (s, n) in enumerate(drawn)}
-    after = [f"after {n} trials" for n in compared]
-    sections = [
-        Section(
-            "Ranks",
-            "Mean ranks",
-            READING + (" " + _STEPS if _asks_random_steps(board) else ""),
-            method_boxes("Samplers shown", board.samplers)
-            + plot(
-                "Mean ranks",
-                f'data-figure="ranks-{compared[0]}"',
-                figure_menu("After", [(f"ranks-{n}", name) for n, name in zip(compared, after)]),
-            )
-            + "".join(_standings(board, suite, n) for n in compared for suite in board.shown),
-        ),
-        Section(
-            "Curves",
-            "Regret against trials",
-            "Only samplers that ran all of the problems so far; choose fewer trials or a suite to "
-            "see others.",
-            plot(
-                "Regret against trials",
-                'data-figure="curve-0"',
-                figure_menu(
-                    "Of", [(f"curve-{i}", f"{s}, {n} trials") for i, (s, n) in enumerate(drawn)]
-                ),
-            ),
-        ),
-        Section(
-            "Pairs",
-            "Against each other",
-            "How often the sampler of a row reaches a lower regret than that of a column; equal "
-            "ones count half. Over all problems.",
-            plot(
-                "Against each other",
-                f'data-figure="wins-{compared[0]}"',
-                figure_menu("After", [(f"wins-{n}", name) for n, name in zip(compared, after)]),
-            ),
-        ),
-        Section("Costs", "What the samplers take", _COSTS, _cost_table(board)),
-        Section(
-            "How",
-            "How this was made",
-            _HOW,
-            "".join(
-                f"<p>{escape(c['date'])}, {escape(c['machine'])}; {escape(c['versions'])}:</p>"
-                f"<pre>{escape(c['command'])}</pre>"
-                for c in commands
-            ),
-        ),
-    ]
-    results = _results(board)
-    subtitle = (
-        f"{len(results):,} runs of {len(board.samplers)} samplers on {len(board.problems)} "
-        f"problems, {sum(r.trials for r in results):,} trials. Lower is better."
-    )
-    return render("Scoreboard", subtitle, sections, figures)
-
-
-def _asks_random_steps(board: Board) -> bool:
-    return any(result.asks == RANDOM_STEPS for result in _results(board))
-
-
-def _standings(board: Board, suite: str, trials: int) -> str:
-    rows = board.standings(board.in_suite(suite), trials)
-    if not rows:
-        return ""
-    return table(
-        f"{suite}, after {trials} trials, {rows[0].blocks} runs of each sampler",
-        {
-            "sampler": lambda r: text(r["method"]),
-            "mean rank": lambda r: number(r["rank"], ".2f"),
-            "95 % interval": lambda r: interval(r["rank_low"], r["rank_high"], ".2f"),
-            "mean normalized regret": lambda r: number(r["regret"], ".3g"),
-            "its 95 % interval": lambda r: interval(r["regret_low"], r["regret_high"], ".3g"),
-        },
-        [{**asdict(row), "method": row.sampler} for row in rows],
-    )
-
-
-def _cost_table(board: Board) -> str:
-    rows = []
-    for sampler in board.samplers:
-        cost = _cost(board, sampler)
-        shown = dict(zip(_COST_COLUMNS, _cost_row(cost)))
-        rows.append({"method": sampler, "shown": shown, "cost": cost})
-
-    def column(key: str) -> Callable[[Mapping[str, Any]], str]:
-        if key == "sampler":
-            return lambda row: text(row["method"])
-        return lambda row: cell(row["shown"][key], row["cost"][key])
-
-    return table("Costs", {heading: column(key) for key, heading in _COST_COLUMNS.items()}, rows)

@@ -13,11 +13,13 @@ from typing import Any
 import optuna
 
 from studies.errors import Misuse
-from studies.report import series
 from studies.report import tables
-from studies.report.notes import notes
+from studies.report.content import Report
+from studies.report.drawing import HeatMap
+from studies.report.interactive import draw
 from studies.report.page import build_page
-from studies.report.page import Report
+from studies.report.plots import pictures
+from studies.report.plots import TITLES
 from studies.report.runs import Contents
 from studies.report.runs import load_contents
 from studies.report.runs import Run
@@ -62,26 +64,15 @@ def folder_name(comparison: str) -> str:
 
 def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     """Write everything; the facts that ``--json`` prints."""
-    from studies.report.pictures import write_pictures  # matplotlib is slow to import
+    from studies.report.static import save  # matplotlib is slow to import
 
     runs = content.runs
     written = {
-        "methods": tables.method_rows(runs, content.prices),
-        "tests": tables.comparison_rows(runs, content.reference),
+        "methods": content.methods,
+        "tests": tables.comparison_rows(content.tests),
         "runs": tables.run_rows(runs),
     }
-    drawn = {
-        "time": series.best_so_far(runs, "seconds"),
-        "trials": series.best_so_far(runs, "trials"),
-        "final": series.final_values(runs),
-        "failures": series.failures(runs),
-        "failure-map": series.failure_map(runs),
-        "sources": series.sources(runs),
-        "ratios": series.ratios(runs),
-        "models": series.models(runs),
-        "llm": series.language_model(runs),
-    }
-    drawn = {name: records for name, records in drawn.items() if records}
+    drawn = {name: records for name, records in content.series.items() if records}
     for part in (folder, folder / "series", folder / "pictures"):
         part.mkdir(parents=True, exist_ok=True)
     for name, rows in {**written, "trials": tables.trial_rows(runs)}.items():
@@ -89,33 +80,32 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     for name, records in drawn.items():
         _write_csv(folder / "series" / f"{name}.csv", records)
     facts: dict[str, Any] = {name: _plain(rows) for name, rows in written.items()}
-    facts["notes"] = notes(runs, content.reference, content.unstarted)
+    facts["notes"] = content.notes
     whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
     (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    write_pictures(runs, folder / "pictures", picture_format)
+    save(pictures(runs, content.plots), folder / "pictures", picture_format)
     (folder / "report.html").write_text(build_page(content), encoding="utf-8")
     return facts
 
 
-def pin_plots(runs: Sequence[Run], study: optuna.Study, comparison: str) -> None:
+def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
     """Show the plots on the study's page in optuna-dashboard."""
     from optuna_dashboard import save_plotly_graph_object
 
-    from studies.report.plots import comparison_plots
-    from studies.report.plots import TITLES
-
     prefix = f"report-{folder_name(comparison)}" if comparison else "report"
-    for name, figure in comparison_plots(runs).items():
-        figure.update_layout(title=TITLES[name], margin_t=60)
+    for name, (first, *_) in content.plots.items():
+        if isinstance(first, HeatMap):
+            continue  # which shows one method of many
+        figure = draw(first).update_layout(title=TITLES[name], margin_t=60)
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 
 def say(content: Report, folder: Path) -> None:
     """Print the findings, the notes and where the report is."""
-    for kind, rows in tables.all_comparisons(content.runs, content.reference).items():
+    for kind, rows in content.tests.items():
         for sentence in in_words(rows):
             print(sentence if kind == "best" else f"Revalidated: {sentence}")
-    for sentence in notes(content.runs, content.reference, content.unstarted):
+    for sentence in content.notes:
         print(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)
     print(f"{len(content.runs)} runs, {trials} trials: {folder / 'report.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
 from importlib.metadata import PackageNotFoundError
@@ -10,6 +11,7 @@ import os
 from pathlib import Path
 import platform
 import time
+from typing import Any
 
 from studies.commands import options
 from studies.commands.progress import Bar
@@ -18,8 +20,6 @@ from studies.commands.surrogate import processor
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.scoreboard.analysis import ALL
-from studies.scoreboard.analysis import Board
-from studies.scoreboard.report import budgets
 from studies.scoreboard.runs import Result
 from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import Spec
@@ -147,14 +147,13 @@ def commands(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def say(results: Sequence[Result], folder: Path) -> None:
-    """Print the standings and where the tables are."""
-    board = Board(results)
-    for n in budgets(results):
-        print(f"after {n} trials")
-        for row in board.standings(board.in_suite(ALL), n):
+def say(facts: Mapping[str, Any], folder: Path) -> None:
+    """Print the standings over all problems, and where the tables are."""
+    for trials, standings in facts["standings"].items():
+        print(f"after {trials} trials")
+        for row in standings[ALL]:
             print(
-                f"  {row.sampler:<36} rank {row.rank:4.2f} ({row.rank_low:.2f} to "
-                f"{row.rank_high:.2f})  regret {row.regret:.3f}"
+                f"  {row['sampler']:<36} rank {row['rank']:4.2f} ({row['rank_low']:.2f} to "
+                f"{row['rank_high']:.2f})  regret {row['regret']:.3f}"
             )
-    print(f"{len(results)} runs: {folder / 'page.html'}, {folder / 'README.md'}")
+    print(f"{facts['runs']} runs: {folder / 'README.md'}")

@@ -8,8 +8,8 @@ import re
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 
+from studies.report.content import Report
 from studies.report.page import build_page
-from studies.report.page import Report
 from studies.report.runs import load_contents
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study

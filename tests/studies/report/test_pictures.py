@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.storages import InMemoryStorage
 import pytest
 
-from studies.report.pictures import pictures
-from studies.report.pictures import write_pictures
+from studies.report import interactive
+from studies.report.content import Report
+from studies.report.drawing import Drawing
+from studies.report.drawing import Marks
+from studies.report.drawing import Plot
+from studies.report.plots import pictures
+from studies.report.static import draw
+from studies.report.static import save
+from studies.report.style import styles
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
+
+
+def drawings_of(storage: InMemoryStorage) -> dict[str, Sequence[Drawing]]:
+    runs = runs_of(storage)
+    return pictures(runs, Report(runs, "random").plots)
 
 
 def test_every_plot_has_a_picture(memory: InMemoryStorage) -> None:
@@ -21,7 +34,7 @@ def test_every_plot_has_a_picture(memory: InMemoryStorage) -> None:
             study = add_study(memory, "centaur", 0, name=name, llm_ratio=ratio, model=model)
             add_repetitions(memory, study, [1.0, 1.1])
     add_study(memory, "random", 0)
-    drawn = pictures(runs_of(memory))
+    drawn = {name: draw(drawings) for name, drawings in drawings_of(memory).items()}
     assert set(drawn) == {
         "time", "trials", "runs", "traces", "failures", "failure-map", "sources", "ratios",
         "models", "llm",
@@ -37,7 +50,7 @@ def test_a_storage_without_success_has_only_pictures_of_its_failures(
     memory: InMemoryStorage,
 ) -> None:
     add_study(memory, "random", 0, failed_share=1.0)
-    assert set(pictures(runs_of(memory))) == {"failures", "failure-map"}
+    assert set(drawings_of(memory)) == {"failures", "failure-map"}
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
@@ -45,9 +58,39 @@ def test_the_same_runs_give_the_same_file(
     memory: InMemoryStorage, tmp_path: Path, kind: str
 ) -> None:
     add_study(memory, "random", 0, failed_share=1.0)
-    runs = runs_of(memory)
+    drawings = drawings_of(memory)
     files = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
-        files.append({p.name: p.read_bytes() for p in write_pictures(runs, folder, kind)})
+        files.append({p.name: p.read_bytes() for p in save(drawings, folder, kind)})
     assert files[0] == files[1] and f"failures.{kind}" in files[0]
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_both_ways_of_drawing_show_what_a_description_says(across: bool) -> None:
+    looks = styles(["a", "b"])
+    marks = [
+        Marks("points", name, [name], [value], looks[name], [value / 2], [value * 2])
+        for name, value in (("a", 1.0), ("b", 10.0))
+    ]
+    plot = Plot(marks, "place", "value", "note", "", ["a", "b"], across, True, (0.1, 100.0))
+    (axes,) = draw([plot]).axes
+    values, places = ("x", "y") if across else ("y", "x")
+    static = {
+        "places": [text.get_text() for text in getattr(axes, f"get_{places}ticklabels")()],
+        "limits": list(getattr(axes, f"get_{values}lim")()),
+        "scale": getattr(axes, f"get_{values}scale")(),
+        "title": getattr(axes, f"get_{values}label")().replace("\n", " "),
+    }
+    figure = interactive.draw(plot).to_dict()
+    layout = {key: figure["layout"][f"{key}axis"] for key in "xy"}
+    assert static == {
+        "places": list(layout[places]["categoryarray"]),
+        "limits": [10**end for end in layout[values]["range"]],
+        "scale": layout[values]["type"],
+        "title": layout[values]["title"]["text"],
+    }
+    for trace, mark in zip(figure["data"], marks):
+        assert (list(trace[values]), list(trace[places])) == (mark.y, mark.x)
+        error = trace[f"error_{values}"]
+        assert (error["arrayminus"], error["array"]) == ([mark.y[0] / 2], mark.y)

@@ -96,18 +96,6 @@ def test_without_a_known_optimum_regrets_count_from_the_least_that_was_reached()
     assert board.normalized(tpe, 10) == 0.0
 
 
-def test_wins_of_two_samplers_add_up_to_one() -> None:
-    rows = [
-        result(ONE, sampler, seed, at(regret))
-        for seed, regrets in enumerate([(1.0, 2.0), (1.0, 1.0), (1.0, 3.0), (2.0, 1.0)])
-        for sampler, regret in zip(("random", "tpe"), regrets)
-    ]
-    samplers, shares = Board(rows).wins([ONE], 10)
-    assert samplers == ["RandomSampler", "TPESampler"]
-    assert shares[0, 1] == 2.5 / 4
-    assert shares[0, 1] + shares[1, 0] == 1.0
-
-
 def test_a_curve_ends_at_the_mean_regret() -> None:
     rows = [
         result(name, sampler, seed, at(regret + seed))

@@ -1,0 +1,112 @@
+"""A page's frame: sections, menus and places of plots in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+import json
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what it shows and how to read it.
+
+    Attributes:
+        name: Short, for the link at the top.
+        title: The heading.
+        text: Plain text under it.
+        body: HTML of tables, controls and plots.
+    """
+
+    name: str
+    title: str
+    text: str
+    body: str
+
+    def html(self, i: int) -> str:
+        text = f"<p>{escape(self.text)}</p>" if self.text else ""
+        return (
+            f'<section id="s{i}" aria-label="{escape(self.title)}"><h2>{escape(self.title)}</h2>'
+            f"{text}{self.body}</section>"
+        )
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[str, Any]) -> str:
+    """A page with everything in it that it needs.
+
+    Args:
+        title: Its heading.
+        subtitle: What stands under it.
+        sections: In their order.
+        data: What its script draws from: ``figures`` (plotly's, by the key that ``data-figure``
+            refers to), ``trials`` (see `page_data.page_trials`) and ``transcripts`` (see
+            `page_data.page_transcripts`).
+    """
+    resources = files("studies.report")
+    return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        nav="".join(f'<a href="#s{i}">{escape(s.name)}</a>' for i, s in enumerate(sections)),
+        sections="\n".join(section.html(i) for i, section in enumerate(sections)),
+        plotly=get_plotlyjs(),
+        script=resources.joinpath("page.js").read_text("utf-8"),
+        **{name: _script_json(value) for name, value in data.items()},
+    )
+
+
+def menu(label: str, options: Sequence[tuple[Any, str]], attributes: str = "") -> str:
+    """A menu of values with their names."""
+    items = "".join(f'<option value="{escape(str(v))}">{escape(t)}</option>' for v, t in options)
+    return f'<label>{label} <select aria-label="{label}" {attributes}>{items}</select></label>'
+
+
+def setting(name: str) -> str:
+    """The attribute of a control that sets what ``data-view`` draws."""
+    return f'data-setting="{name}"'
+
+
+def figure(title: str, keys: Mapping[str, str], label: str = "") -> str:
+    """The place of one of several figures, which a menu chooses.
+
+    Args:
+        title: What it is called to screen readers.
+        keys: Of the figures, to their names in the menu.
+        label: Of the menu.
+    """
+    controls = menu(label, list(keys.items()), "data-chooses") if len(keys) > 1 else ""
+    return plot(title, f'data-figure="{next(iter(keys))}"', controls)
+
+
+def plot(title: str, source: str, controls: str = "", *, steps: bool = True) -> str:
+    """The place of a plot.
+
+    Args:
+        title: What it is called to screen readers.
+        source: Says which plot by ``data-figure`` or ``data-view``.
+        controls: HTML of what stands above it.
+        steps: Whether arrow keys step through its points; its label says so.
+    """
+    above = f'<div class="controls">{controls}</div>' if controls else ""
+    keys = " Arrow keys step through its points." if steps else ""
+    return (
+        f'{above}<div class="figure" {source} tabindex="0" role="group" '
+        f'aria-label="Plot: {escape(title)}.{keys}"></div>'
+    )
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """A list of sentences."""
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _script_json(value: Any) -> str:
+    """JSON that can stand in a script element: no text in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

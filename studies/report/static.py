@@ -1,0 +1,243 @@
+"""Drawings as static pictures for papers, by matplotlib.
+
+Not by plotly: its kaleido drives a whole browser. matplotlib is what Optuna's own optional
+extras install, needs no display, and writes SVG, PDF and PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+import numpy as np
+
+from studies.report.drawing import Drawing
+from studies.report.drawing import HeatMap
+from studies.report.drawing import Marks
+from studies.report.drawing import Plot
+from studies.report.style import FAILED
+from studies.report.style import MEAN
+
+
+_DASHES: Mapping[str, Any] = {
+    "solid": "-",
+    "dash": "--",
+    "dot": ":",
+    "dashdot": "-.",
+    "longdash": (0, (8, 3)),
+}
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "cross": "P",
+    "star": "*",
+    "hexagon": "h",
+    MEAN: "_",
+    FAILED: "x",
+}
+# The same input gives the same bytes, so that pictures can be committed; fonts that a paper's
+# publisher accepts (not Type 3).
+_SETTINGS: Any = {
+    "svg.hashsalt": "autoresearch",
+    "pdf.fonttype": 42,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "savefig.dpi": 200,
+}
+_FAINT = 0.5  # opacity
+_BREADTH = {"bars": 0.8, "points": 0.5}  # of all parts of a category
+_MOST_INSIDE = 7  # entries of a legend that finds room in a plot
+_PANEL = 3.4, 2.6  # inches
+_METADATA: Mapping[str, Any] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+
+
+def save(pictures: Mapping[str, Sequence[Drawing]], folder: Path, format_: str) -> list[Path]:
+    """Write pictures, the same bytes every time.
+
+    Args:
+        pictures: Name to drawings.
+        folder: Exists.
+        format_: ``svg``, ``pdf`` or ``png``.
+    """
+    written = []
+    with matplotlib.rc_context(_SETTINGS):
+        for name, drawings in pictures.items():
+            path = folder / f"{name}.{format_}"
+            draw(drawings).savefig(path, format=format_, metadata=_METADATA[format_])
+            written.append(path)
+    return written
+
+
+def draw(drawings: Sequence[Drawing]) -> Figure:
+    """A drawing, or several as panels with one legend."""
+    if len(drawings) > 1:
+        return _draw_panels(drawings)
+    (drawing,) = drawings
+    figure = Figure(_size(drawing))
+    axes = figure.add_subplot()
+    _draw(axes, drawing)
+    labels = axes.get_legend_handles_labels()[1]
+    has_bars = isinstance(drawing, Plot) and any(m.kind == "bars" for m in drawing.marks)
+    if has_bars or len(labels) > _MOST_INSIDE:
+        axes.legend(bbox_to_anchor=(1, 1), loc="upper left")
+    elif labels:
+        axes.legend()
+    return figure
+
+
+def _draw_panels(drawings: Sequence[Drawing]) -> Figure:
+    columns = math.ceil(math.sqrt(len(drawings)))
+    lines = math.ceil(len(drawings) / columns)
+    first = drawings[0]
+    width, height = _size(first) if isinstance(first, Plot) and first.across else _PANEL
+    figure = Figure((columns * width, lines * height), layout="constrained")
+    alike = all(isinstance(drawing, Plot) and drawing.limits for drawing in drawings)
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharey=alike).flat)
+    while len(panels) > len(drawings):
+        panels.pop().set_visible(False)
+    entries: dict[str, Any] = {}
+    for axes, drawing in zip(panels, drawings):
+        _draw(axes, drawing)
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels())}
+    titles = {axes.get_ylabel() for axes in panels}
+    if len(titles) == 1 and any(titles):
+        figure.supylabel(titles.pop())
+        for axes in panels:
+            axes.set_ylabel("")
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3)
+        figure.set_figheight(lines * height + 0.2 * (1 + math.ceil(len(entries) / 3)))
+    return figure
+
+
+def _size(drawing: Drawing) -> tuple[float, float]:
+    """Width and height in inches of a drawing that stands alone."""
+    if isinstance(drawing, HeatMap):
+        return 5.5, 1.0 + 0.25 * len(drawing.rows)
+    if drawing.across:
+        return 4.2, 0.6 + 0.32 * len(drawing.categories)
+    return max(4.0, 0.8 * len(drawing.categories)) if drawing.categories else 6.0, 3.6
+
+
+def _draw(axes: Axes, drawing: Drawing) -> None:
+    axes.set_title(drawing.title)
+    if isinstance(drawing, HeatMap):
+        _draw_map(axes, drawing)
+        return
+    parts = list(dict.fromkeys(marks.part for marks in drawing.marks))
+    places = {category: i for i, category in enumerate(drawing.categories)}
+    tops: dict[float, float] = {}  # of the bars so far
+    for marks in drawing.marks:
+        breadth = _BREADTH.get(marks.kind, 0.0)
+        shift = breadth * ((parts.index(marks.part) + 0.5) / len(parts) - 0.5)
+        x = [places.get(place, place) + shift for place in marks.x]
+        if marks.kind == "steps":
+            _draw_steps(axes, marks, x)
+        elif marks.kind == "bars":
+            _draw_bars(axes, marks, x, breadth / len(parts), tops)
+        else:
+            _draw_points(axes, marks, x, across=drawing.across)
+    if drawing.across:
+        axis, title = "x", drawing.values
+        axes.set_ylabel(drawing.x)
+        axes.set_yticks(range(len(places)), drawing.categories)
+        axes.invert_yaxis()
+    else:
+        axis, title = "y", drawing.values.replace(f" ({drawing.note})", f"\n({drawing.note})")
+        axes.set_xlabel(drawing.x)
+        if places:
+            axes.set_xticks(range(len(places)), drawing.categories, rotation=30, ha="right")
+    axes.set(**{f"{axis}label": title, f"{axis}scale": "log" if drawing.log else "linear"})
+    if drawing.limits:
+        axes.set(**{f"{axis}lim": drawing.limits})
+
+
+def _draw_steps(axes: Axes, marks: Marks, x: Sequence[float]) -> None:
+    style = marks.style
+    axes.step(
+        x,
+        marks.y,
+        where="post",
+        color=style.color,
+        linestyle=_DASHES[style.dash],
+        label=_label(marks),
+    )
+    if marks.low and not math.isnan(marks.low[0]):
+        axes.fill_between(
+            x, marks.low, marks.high, step="post", color=style.color, alpha=0.15, lw=0
+        )
+
+
+def _draw_bars(
+    axes: Axes, marks: Marks, x: Sequence[float], width: float, tops: dict[float, float]
+) -> None:
+    axes.bar(
+        x,
+        marks.y,
+        width,
+        [tops.get(place, 0.0) for place in x],
+        label=_label(marks),
+        color=marks.style.color,
+        hatch=marks.style.pattern * 2,
+        edgecolor="white",
+        alpha=_FAINT if marks.faint else 1,
+    )
+    axes.grid(axis="x", visible=False)
+    for place, height in zip(x, marks.y):
+        tops[place] = tops.get(place, 0.0) + height
+
+
+def _draw_points(axes: Axes, marks: Marks, x: Sequence[float], *, across: bool) -> None:
+    style = marks.style
+    errors: dict[str, Any] = {}
+    if marks.low:
+        y, low, high = map(np.asarray, (marks.y, marks.low, marks.high))
+        errors["xerr" if across else "yerr"] = np.nan_to_num([y - low, high - y])
+    axes.errorbar(
+        *((marks.y, x) if across else (x, marks.y)),
+        **errors,
+        color=style.color,
+        marker=_MARKERS[style.symbol],
+        markersize=12 if style.symbol == MEAN else 5 if marks.low else 4,
+        linestyle=_DASHES[style.dash] if marks.kind == "line" else "none",
+        linewidth=1.5 if marks.low else 0.8,
+        capsize=4,
+        label=_label(marks),
+        alpha=_FAINT if marks.faint else 1,
+    )
+
+
+def _label(marks: Marks) -> str:
+    return marks.label if marks.in_legend else "_nolegend_"
+
+
+def _draw_map(axes: Axes, drawing: HeatMap) -> None:
+    shares = np.array(drawing.shares, dtype=float)
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (i, j), share in np.ndenumerate(shares):
+        color = "black" if share > 50 else "white"
+        axes.text(j, i, drawing.texts[i][j], color=color, ha="center", va="center", fontsize=7)
+    axes.set_yticks(range(len(drawing.rows)), drawing.rows)
+    axes.set(xticks=[], xlabel=drawing.x)
+    axes.grid(visible=False)
+    axes.figure.colorbar(image, label=drawing.y)
