@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import os
 from pathlib import Path
 import pickle
@@ -25,6 +24,7 @@ from studies.storage.recovery import MAX_RETRY
 from studies.storage.recovery import reclaim
 from studies.storage.recovery import take
 from studies.storage.recovery import unqueued
+from tests.toy_testbed import write_testbed
 
 
 TRAIN = """\
@@ -64,10 +64,10 @@ study.optimize(objective, n_trials=12 - done)
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
-    kind: str, tmp_path: Path, testbed_folder: Callable[..., Path]
+    kind: str, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
-    folder = testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+    folder = write_testbed(tmp_path / "bed", TRAIN, **{"search_space.toml": SPACE})
     runs = tmp_path / "runs"
     command = [sys.executable, "-c", WORKER, url, str(folder)]
     environment = {**os.environ, "AUTORESEARCH_TEST_RUNS": str(runs)}
