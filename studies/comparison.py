@@ -11,17 +11,14 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from pathlib import Path
 import time
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from objective import Testbed
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
-from studies.code_agent.agent import run_agent
 from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import best_trial
@@ -32,27 +29,21 @@ from studies.llm import share_embedded_model
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.spec import AgentSpec
+from studies.spec import Limits
 from studies.spec import load_testbed
-from studies.spec import memory_share
-from studies.spec import METHOD as CODE_AGENT
-from studies.spec import StudySpec
+from studies.spec import Model
+from studies.spec import Spec
+from studies.spec import Where
 from studies.storage.kinds import check_sharing
 from studies.storage.open import open_storage
-from studies.study import open_code_study
 from studies.study import open_study
-from studies.study import run_study
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from studies.workers.processes import run_jobs
 from studies.workers.processes import Tell
+from studies.workers.share import work_on
 
 
-Spec = StudySpec | AgentSpec
-
-# Proposals that are refused cost the code agent no training. For a model whose replies are all
-# refused, a budget of training time is limited to this many times the trials that fit into it.
-AGENT_TRIALS = 3
 _TELL_SECONDS = 0.5
 
 
@@ -61,111 +52,45 @@ class Comparison:
     """What is compared, on what, for how long.
 
     Attributes:
-        methods: Keys of `METHODS`, or ``karpathy-code``.
+        methods: Keys of `METHODS`.
         seeds: One run of each method for each.
-        budget: Of each run.
-        llm_ratios: Variants of methods that have a share of LLM trials; empty is the default.
-        models: Variants of methods that ask a language model; empty is the server's own choice.
+        where, budget, limits, model: Of each run, see `studies.spec.Spec`.
+        llm_ratios: Variants of methods that have a share of LLM trials; empty is the model's.
+        models: Variants of methods that ask a language model, by its name; empty is the model's.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
-        storage, testbed, wall_seconds, memory_limit_mb, llm, artifacts, surrogate: As in
-            `StudySpec`.
     """
 
     methods: Sequence[str]
     seeds: Sequence[int]
+    where: Where
     budget: Budget
-    storage: str
+    limits: Limits = Limits()
+    model: Model = Model()
     llm_ratios: Sequence[float] = ()
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
-    testbed: Path | None = None
-    wall_seconds: float | None = None
-    memory_limit_mb: int | None = None
-    llm: str | None = None
-    artifacts: Path | None = None
-    surrogate: str | None = None
 
     def runs(self, workers: int) -> list[Spec]:
         """One spec per method, seed and variant: all of a seed before the next one's."""
         return [
-            self._spec(method, seed, ratio, model, workers)
+            self._spec(method, seed, replace(self.model, llm_ratio=ratio, name=model), workers)
             for seed in self.seeds
             for method in self.methods
-            for ratio in (self.llm_ratios if has_ratio(method) else ()) or (None,)
-            for model in (self.models if uses_llm(method) else ()) or (None,)
+            for ratio in (self.llm_ratios if METHODS[method].has_ratio else ())
+            or (self.model.llm_ratio,)
+            for model in (self.models if METHODS[method].uses_llm else ()) or (self.model.name,)
         ]
 
-    def _spec(
-        self, method: str, seed: int, ratio: float | None, model: str | None, workers: int
-    ) -> Spec:
+    def _spec(self, method: str, seed: int, model: Model, workers: int) -> Spec:
         name = f"{method}-seed{seed}"
         if self.name != DEFAULT_NAME:
             name = f"{self.name}-{name}"
-        if ratio not in (None, LLM_RATIO):
-            name += f"-r{ratio:g}"
-        if model is not None:
-            name += f"-{model}"
-        if method != CODE_AGENT:
-            return StudySpec(
-                storage=self.storage,
-                name=name,
-                method=method,
-                seed=seed,
-                budget=self.budget,
-                testbed=self.testbed,
-                wall_seconds=self.wall_seconds,
-                memory_limit_mb=self.memory_limit_mb,
-                llm=self.llm,
-                model=model,
-                llm_ratio=LLM_RATIO if ratio is None else ratio,
-                artifacts=self.artifacts,
-                comparison=self.name,
-                surrogate=self.surrogate,
-            )
-        trials, baselines = self.budget.trials, AgentSpec.baselines
-        fit = self._fitting()
-        if fit is not None:
-            trials = trials or AGENT_TRIALS * fit
-            baselines = min(baselines, fit)
-        assert trials is not None
-        return AgentSpec(
-            storage=self.storage,
-            name=name,
-            seed=seed,
-            trials=trials,
-            training_seconds=self.budget.seconds,
-            charge_llm=self.budget.charge_llm,
-            train_seconds=self.budget.train_seconds,
-            wall_seconds=self.wall_seconds,
-            testbed=self.testbed,
-            memory_limit_mb=self.memory_limit_mb or memory_share(workers),
-            baselines=baselines,
-            llm=self.llm,
-            model=model,
-            artifacts=self.artifacts,
-            comparison=self.name,
-        )
-
-    def _fitting(self) -> int | None:
-        """Trials that a budget of training time holds."""
-        if self.budget.seconds is None:
-            return None
-        if self.budget.train_seconds is None:
-            raise Misuse(
-                f"--budget for {CODE_AGENT} needs --train-seconds (or TIME_BUDGET in the testbed),"
-                " which tell how many trials fit into it"
-            )
-        return int(self.budget.seconds / self.budget.train_seconds)
-
-
-def uses_llm(method: str) -> bool:
-    """Whether runs of a method ask a language model."""
-    return method == CODE_AGENT or METHODS[method].uses_llm
-
-
-def has_ratio(method: str) -> bool:
-    """Whether a method has a share of trials that the language model decides."""
-    return method == "centaur"
+        if model.llm_ratio != LLM_RATIO:
+            name += f"-r{model.llm_ratio:g}"
+        if model.name is not None:
+            name += f"-{model.name}"
+        spec = Spec(self.where, name, method, seed, self.budget, self.limits, model)
+        return replace(spec, comparison=self.name).completed(workers)
 
 
 def label(spec: Spec, comparison: str) -> str:
@@ -268,7 +193,7 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
                     board[name] = replace(board[name], state="done")
         show(board, ended)
 
-    trainings = any(isinstance(spec, AgentSpec) or spec.surrogate is None for spec in left)
+    trainings = any(spec.where.surrogate is None for spec in left)
     ready, without = share_models(left, workers if trainings else 0)
     for name, error in without.items():
         fail(name, error)
@@ -276,26 +201,16 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
     modules = (
         [] if trainings else ["objective.surrogate.surrogate"]
     )  # whose import takes longer than a run
-    run_jobs([Job(spec.name, work_on, spec) for spec in ready], workers, watch, modules=modules)
+    run_jobs([Job(spec.name, _run, spec) for spec in ready], workers, watch, modules=modules)
     return board
 
 
 def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     """The study of each run by its name, made if it isn't there."""
-    # A testbed that can't be used leaves no empty file behind.
-    script = next((Testbed.load(s.testbed) for s in specs if isinstance(s, AgentSpec)), None)
-    testbed = next((load_testbed(s) for s in specs if isinstance(s, StudySpec)), None)
-    check_sharing(specs[0].storage, workers=2)  # who runs a study, and this process
-    storage = open_storage(specs[0].storage)
-    studies = {}
-    for spec in specs:
-        if isinstance(spec, AgentSpec):
-            assert script is not None
-            studies[spec.name] = open_code_study(spec, script, storage)
-        else:
-            assert testbed is not None
-            studies[spec.name] = open_study(spec, testbed, storage)
-    return studies
+    testbed = load_testbed(specs[0])  # one that can't be used leaves no empty file behind
+    check_sharing(specs[0].where.storage, workers=2)  # who runs a study, and this process
+    storage = open_storage(specs[0].where.storage)
+    return {spec.name: open_study(spec, testbed, storage) for spec in specs}
 
 
 def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[str, str]]:
@@ -311,17 +226,17 @@ def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[s
     """
     ready: list[Spec] = []
     without: dict[str, str] = {}
-    known: dict[tuple[str | None, str | None], str | None] = {}
+    known: dict[Model, Model] = {}
     for spec in specs:
-        if isinstance(spec, StudySpec) and not uses_llm(spec.method):
+        if not spec.row.uses_llm:
             ready.append(spec)
             continue
-        key = spec.llm, spec.model
+        model = spec.model
         try:
-            if key not in known:
-                open_llm(*key)
-                known[key] = share_embedded_model(*key, n_busy)
-            ready.append(replace(spec, llm=known[key]))
+            if model not in known:
+                open_llm(model)
+                known[model] = share_embedded_model(model, n_busy)
+            ready.append(replace(spec, model=known[model]))
         except Misuse:
             raise
         except Exception as error:  # only what `explain` foresees; the rest it raises
@@ -329,7 +244,7 @@ def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[s
     return ready, without
 
 
-def work_on(spec: Spec, tell: Tell) -> None:
+def _run(spec: Spec, tell: Tell) -> None:
     """Do one run, telling its `Standing` now and then."""
     seen: Sequence[FrozenTrial] = []
     told = 0.0
@@ -344,8 +259,5 @@ def work_on(spec: Spec, tell: Tell) -> None:
             say()
             told = time.monotonic()
 
-    if isinstance(spec, AgentSpec):
-        run_agent(spec, open_llm(spec.llm, spec.model), watch)
-    else:
-        run_study(spec, watch)
+    work_on(spec, watch)
     say()

@@ -30,6 +30,7 @@ def explain(error: Exception) -> tuple[str, int]:
     from objective import RunError
     from objective import TestbedError
     from samplers import ChatError
+    from samplers._llm.chat import BudgetExhausted
     from samplers._llm.chat import NoChatFound
     from studies.storage.open import StorageError
 
@@ -38,6 +39,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return text, 2
     if isinstance(error, (Failed, RunError)):
         return text, 1
+    if isinstance(error, BudgetExhausted):
+        return f"{text} To go on, run the same command with a higher --max-tokens or --max-cost", 1
     if isinstance(error, ChatError):
         return f"the language model: {text}; run the same command again to go on", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -42,6 +42,13 @@ def llm_turns(trials: Sequence[FrozenTrial]) -> int:
     return sum(is_evaluated(t) and t.user_attrs.get("source") in LLM_SOURCES for t in trials)
 
 
+def llm_total(trials: Sequence[FrozenTrial], key: str) -> float:
+    """Sum of what a study's trials noted under a key; of one that was repeated, only once."""
+    # What repeats a trial has all that was noted on it, too.
+    repeated = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    return sum(t.user_attrs.get(key, 0) for t in trials if t.number not in repeated)
+
+
 def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     """How far a study is with its budget.
 
@@ -95,11 +102,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
 
-    # What repeats a trial has all that was noted on it, too.
-    repeated = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
-
     def total(key: str) -> float:
-        return sum(t.user_attrs.get(key, 0) for t in trials if t.number not in repeated)
+        return llm_total(trials, key)
 
     return {
         "study": study.study_name,

@@ -1,19 +1,27 @@
-"""The language model that a command names, and its sharing among processes."""
+"""The language model that a command names, its caps, and its sharing among processes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 import os
+from typing import Any
 from typing import TYPE_CHECKING
 
 from studies import random_steps
 from studies.errors import Misuse
+from studies.facts import llm_total
 
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from samplers import Chat
+    from studies.loop import Watch
+    from studies.spec import Model
 
 
-def open_llm(llm: str | None, model: str | None) -> Chat:
+def open_llm(model: Model) -> Chat:
     """The language model that ``--llm`` and ``--model`` name, else the one that can be found.
 
     Raises:
@@ -22,43 +30,71 @@ def open_llm(llm: str | None, model: str | None) -> Chat:
     """
     from samplers._llm.connect import default_chat
     from samplers._llm.connect import open_chat
+    from samplers._llm.openai_chat import Prices
 
-    if llm == random_steps.LLM:
+    if model.llm == random_steps.LLM:
         return random_steps.RandomSteps()
-    if llm is None and model is None:
-        return default_chat()
-    return open_chat(llm_named(llm, model), model=model)
+    priced = model.price_in is not None or model.price_out is not None
+    caps: dict[str, Any] = {
+        "prices": Prices(model.price_in or 0.0, model.price_out or 0.0) if priced else None,
+        "max_total_tokens": model.max_tokens,
+        "max_cost": model.max_cost,
+    }
+    if model.llm is None and model.name is None:
+        return default_chat(**caps)
+    return open_chat(llm_named(model), model=model.name, **caps)
 
 
-def llm_named(llm: str | None, model: str | None) -> str:
+def within_caps(chat: Chat | None, watch: Watch) -> Watch:
+    """A watch that also counts against a model's caps what all processes of a study have asked.
+
+    Only requests of turns that others are at just now are not counted yet.
+    """
+    from samplers import OpenAIChat
+
+    if not isinstance(chat, OpenAIChat):
+        return watch
+
+    def look(trials: Sequence[FrozenTrial]) -> None:
+        tokens = (
+            int(llm_total(trials, f"llm_{kind}_tokens")) for kind in ("prompt", "completion")
+        )
+        chat.charge(*tokens)
+        watch(trials)
+
+    return look
+
+
+def llm_named(model: Model) -> str:
     """What ``--llm`` names, else what the environment does, else ``local``, the embedded model.
 
     Raises:
         Misuse: If it is the embedded model and ``--model`` names another.
     """
+    llm = model.llm
     if llm is None:
         key = os.environ.get("OPENAI_API_KEY")
         llm = os.environ.get("OPENAI_BASE_URL") or ("openai" if key else "local")
-    if llm == "local" and model is not None:
+    if llm == "local" and model.name is not None:
         raise Misuse(
-            f"--model {model} must be a model of a server that --llm or OPENAI_BASE_URL names;"
+            f"--model {model.name} must be a model of a server that --llm or OPENAI_BASE_URL names;"
             " the embedded one has none to choose from, but --llm takes the path of a .gguf file"
         )
     return llm
 
 
-def share_embedded_model(llm: str | None, model: str | None, n_busy: int) -> str | None:
-    """Let one process serve the model to all, instead of each loading its own: `llm` to use.
+def share_embedded_model(model: Model, n_busy: int) -> Model:
+    """Let one process serve the model to all, instead of each loading its own: the one to ask.
 
     Args:
-        llm, model: As in `StudySpec`.
+        model: As a command names it.
         n_busy: CPUs that train meanwhile.
     """
     from samplers._llm.embedded import embedded_server
 
-    named = llm_named(llm, model)
+    named = llm_named(model)
     if named == "local":
-        return embedded_server(n_busy=n_busy)
+        return replace(model, llm=embedded_server(n_busy=n_busy))
     if named.endswith(".gguf"):
-        return embedded_server(named, n_busy=n_busy)
-    return llm
+        return replace(model, llm=embedded_server(named, n_busy=n_busy))
+    return model

@@ -1,4 +1,4 @@
-"""The methods of the comparison: name -> how to build its sampler, a row each.
+"""The methods: name -> how to build its sampler, a row each, which all commands read.
 
 The help of commands names them, so that each imports its sampler when it is built.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from studies.random_steps import reply_form
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
     from samplers import Chat
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 LLM_RATIO = 0.3  # the paper's
 DEFAULT_NAME = "main"  # of a comparison
+CODE_AGENT = "karpathy-code"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Setup:
 
     Attributes:
         seed: The study's seed; 0 is a seed.
+        space: The search space.
         n_trials: Trials of the whole study; ``None`` if only a time budget ends it.
         task: What is tuned, in words for a language model.
         rule: The objective's own rule: parameters to the values that are really run.
@@ -41,6 +45,7 @@ class Setup:
     """
 
     seed: int
+    space: Mapping[str, BaseDistribution] = field(default_factory=dict)
     n_trials: int | None = None
     task: str = ""
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
@@ -54,18 +59,31 @@ class Method:
     """A row.
 
     Attributes:
-        summary: One line for ``--help`` and the report.
-        build: A fresh sampler; Optuna refuses to share one among studies.
+        summary: One line for ``--help``.
+        label: Its name in the scoreboard's tables and plots.
+        build: A fresh sampler, since Optuna refuses to share one among studies; ``None`` for the
+            code agent, which has no parameters to sample but edits the script.
+        milliseconds: Of a trial, measured over 50 trials of 10 parameters on one busy core; only
+            for the scoreboard's estimates of its time.
         uses_llm: Whether it needs ``Setup.chat``.
+        has_ratio: Whether it heeds ``Setup.llm_ratio``.
         seeded_by_trial: Whether a sampler is built for each trial, with a seed made of the study's
             and the trial's number. Optuna's own samplers draw one sequence per object, which a
             resumed run would replay and two processes would share.
     """
 
     summary: str
-    build: Callable[[Setup], BaseSampler]
+    label: str
+    build: Callable[[Setup], BaseSampler] | None
+    milliseconds: float = 100.0
     uses_llm: bool = False
+    has_ratio: bool = False
     seeded_by_trial: bool = False
+
+    @property
+    def edits_code(self) -> bool:
+        """Whether it is the code agent."""
+        return self.build is None
 
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
         """The sampler for the trial with this number, as a pure function of both."""
@@ -74,6 +92,7 @@ class Method:
 
             sequence = np.random.SeedSequence([setup.seed, number])
             setup = replace(setup, seed=int(sequence.generate_state(1)[0]))
+        assert self.build is not None, "the code agent has no sampler"
         return self.build(setup)
 
 
@@ -96,6 +115,12 @@ def _cma_es(setup: Setup) -> BaseSampler:
     return CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
 
 
+def _gp(setup: Setup) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=setup.seed)
+
+
 def _smac(setup: Setup) -> BaseSampler:
     from samplers import SMACSampler
 
@@ -114,6 +139,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
         seed=setup.seed,
+        warn_independent_sampling=False,
     )
 
 
@@ -153,39 +179,74 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
 METHODS: dict[str, Method] = {
     "random": Method(
         "uniform random search",
+        "RandomSampler",
         _random,
+        milliseconds=1,
         seeded_by_trial=True,
     ),
     "tpe": Method(
         "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
+        "TPESampler",
         _tpe,
+        milliseconds=5,
         seeded_by_trial=True,
     ),
     "cma-es": Method(
         "Optuna's CmaEsSampler with its defaults; categories at random",
+        "CmaEsSampler",
         _cma_es,
+        milliseconds=2,
         seeded_by_trial=True,
     ),
-    "smac": Method("SMAC3's random forest and expected improvement", _smac),
+    "gp": Method(
+        "Optuna's GPSampler with its defaults: a Gaussian process and expected improvement",
+        "GPSampler",
+        _gp,
+        seeded_by_trial=True,
+    ),
+    "smac": Method(
+        "SMAC3's random forest and expected improvement", "SMACSampler", _smac, milliseconds=40
+    ),
     "llambo-paper": Method(
         "LLAMBO: a language model proposes candidates and predicts their scores",
+        "LLAMBOSampler",
         _llambo,
+        milliseconds=10,
         uses_llm=True,
     ),
     "llambo-optunahub": Method(
         "LLAMBO in its form on OptunaHub: binary labels, random categories, failures hidden",
+        "LLAMBOSampler as on OptunaHub",
         _llambo_optunahub,
+        milliseconds=10,
         uses_llm=True,
     ),
     "karpathy-hp": Method(
         "a language model reads the trials and proposes the next one, from the best",
+        "KarpathyAgentSampler",
         _karpathy_agent,
+        milliseconds=5,
         uses_llm=True,
     ),
     "centaur": Method(
         "CMA-ES, with a language model deciding a share of the trials",
+        "CentaurSampler",
         _centaur,
+        milliseconds=3,
         uses_llm=True,
+        has_ratio=True,
         seeded_by_trial=True,
     ),
+    CODE_AGENT: Method(
+        "a language model edits the script, which runs in a sandbox and is kept or reverted",
+        "code agent",
+        None,
+        uses_llm=True,
+    ),
 }
+
+
+def edits_code(method: object) -> bool:
+    """Whether a study that says it is of this method is one of the code agent's."""
+    row = METHODS.get(str(method))
+    return row is not None and row.edits_code

@@ -35,6 +35,7 @@ _CHANGE = 0.3
 
 # From this ratio of its ends on a range is taken for logarithmic, which no schema says.
 _LOG_RATIO = 50.0
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 class RandomSteps:
@@ -48,7 +49,7 @@ class RandomSteps:
     LLAMBO's            the best configuration of the prompt's table, with Gaussian steps in some
     candidates          of its values; random ones if there is no table yet
     LLAMBO's            for each candidate a score of the table, at random: so the candidate is
-    predictions         chosen blindly
+    predictions         chosen blindly; or a probability, at random, if that is asked for
     ==================  =========================================================================
     """
 
@@ -93,6 +94,8 @@ def _reply(prompt: str, schema: Mapping[str, Any], rng: random.Random) -> Any:
     if all(value == {"type": "number"} for value in properties.values()):
         scores = [score for _, score in _scored_rows(prompt)] or [0.0]
         return {name: rng.choice(scores) for name in properties}
+    if all(value == _PROBABILITY for value in properties.values()):
+        return {name: rng.random() for name in properties}
     if not all("enum" in value for value in properties.values()):
         raise ValueError(
             "Random steps answer a menu of changes, candidates or predictions of scores, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 import statistics
 from typing import Any
 from typing import TYPE_CHECKING
@@ -24,12 +23,10 @@ from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.loop import evaluate
+from studies.methods import edits_code
 from studies.spec import file_hash
-from studies.spec import METHOD as CODE_AGENT
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
-from studies.storage.open import claim_lock
-from studies.storage.open import open_artifacts
 from studies.storage.open import open_storage
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
@@ -37,6 +34,7 @@ from studies.storage.recovery import take
 
 
 if TYPE_CHECKING:
+    from studies.spec import Where
     from studies.workers.processes import Tell
 
 
@@ -51,13 +49,8 @@ Evaluate = Callable[[optuna.Trial], float]
 class Work:
     """One process's share, in plain values: repetitions of a study that wait to be run."""
 
-    storage: str
+    where: Where
     study: str
-    artifacts: Path | None
-
-    @property
-    def lock_file(self) -> str:
-        return str(claim_lock(self.storage, self.artifacts))
 
 
 def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats: int) -> int:
@@ -71,7 +64,7 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
     """
     studies = optuna.get_all_study_names(storage)
     if work.study not in studies:
-        raise Misuse(f"there is no study {work.study!r} in {work.storage}: see `status`")
+        raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     original = optuna.load_study(study_name=work.study, storage=storage)
     best = best_trial(original.get_trials(deepcopy=False))
     if "testbed_hash" not in original.user_attrs:
@@ -79,7 +72,7 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
     if best is None:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
     name = work.study + SUFFIX
-    with alone(work.lock_file):
+    with alone(work.where.lock_file):
         if name in studies:
             again = optuna.load_study(study_name=name, storage=storage)
             if again.user_attrs.get("revalidates_trial") != best.number:
@@ -105,7 +98,7 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
 
 def run_repetitions(work: Work, tell: Tell) -> None:
     """Run the repetitions of a study that wait, telling after each."""
-    storage = open_storage(work.storage)
+    storage = open_storage(work.where.storage)
     original = optuna.load_study(study_name=work.study, storage=storage)
     again = optuna.load_study(
         study_name=work.study + SUFFIX,
@@ -115,7 +108,7 @@ def run_repetitions(work: Work, tell: Tell) -> None:
     )
     objective = _objective(original, work)
     while True:
-        with alone(work.lock_file):
+        with alone(work.where.lock_file):
             waiting = again.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             claimed = next((trial for trial in waiting if take(again, trial)), None)
         if claimed is None:
@@ -142,8 +135,9 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
         )
     testbed = Testbed.load(None if attrs["testbed"] == "embedded" else attrs["testbed"])
     _check_hash(attrs, testbed_hash(testbed))
-    artifacts = open_artifacts(work.storage, work.artifacts)
-    sandbox = require_sandbox() if attrs.get("method") == CODE_AGENT else None
+    artifacts = work.where.open_artifacts()
+    is_code = edits_code(attrs.get("method"))
+    sandbox = require_sandbox() if is_code else None
     sources = Sources(artifacts, testbed.source)
 
     def objective(repetition: FrozenTrial) -> Evaluate:
@@ -157,7 +151,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
             train_seed=repetition.user_attrs["train_seed"],
             sandbox=sandbox,
         )
-        if attrs.get("method") != CODE_AGENT:
+        if not is_code:
             return train
         source = sources.load(repetition.user_attrs["source_sha256"])
         return lambda trial: train.run(trial, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 import hashlib
 from importlib.metadata import version
 import json
@@ -15,17 +16,29 @@ from optuna.distributions import distribution_to_json
 import psutil
 
 from objective import Testbed
-from studies.budget import Budget
+from objective.results import Results
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
+from studies.methods import Method
 from studies.methods import METHODS
+from studies.storage.open import artifact_folder
+from studies.storage.open import claim_lock
+from studies.storage.open import open_artifacts
 
 
 if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
     from objective.surrogate.surrogate import Surrogate
+    from studies.budget import Budget
 
 
 EMBEDDED = "embedded"
+# Code that a model wrote never gets all memory: by default, this share of it for all workers.
+MEMORY_SHARE = 0.5
+# Proposals that are refused cost the code agent no training. For a model whose replies are all
+# refused, a budget of training time is limited to this many times the trials that fit into it.
+AGENT_TRIALS = 3
 
 
 class StudyConflict(Misuse):
@@ -33,43 +46,134 @@ class StudyConflict(Misuse):
 
 
 @dataclass(frozen=True)
-class StudySpec:
-    """What makes a study, in plain values that can be sent to another process.
+class Where:
+    """Where a study is kept, and what it tunes.
 
     Attributes:
-        storage: URL, see `objective.open_storage`.
-        name: Name of the study in the storage.
-        method: A key of `METHODS`.
-        seed: The study's seed.
-        budget: When it is done, and how long one trial trains.
-        testbed: Folder of the script; ``None`` is the embedded one.
-        wall_seconds: A trial is killed after this time; ``None`` is
-            `objective.objective.default_wall_seconds`.
-        memory_limit_mb: Of one training; ``None`` is without limit.
-        llm: ``local``, a preset's name, an address, a GGUF file or ``random-steps``; ``None`` looks
-            for one.
-        model: Name of the model; ``None`` is the server's own choice.
-        llm_ratio: See `Setup`.
+        storage: URL, see `studies.storage.open.open_storage`.
         artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
-        comparison: Name of the comparison that the study is a run of.
+        testbed: Folder of the script; ``None`` is the embedded one.
         surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
             the embedded testbed that comes with the project.
     """
 
     storage: str
+    artifacts: Path | None = None
+    testbed: Path | None = None
+    surrogate: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the artifacts."""
+        return self.artifacts or artifact_folder(self.storage)
+
+    @property
+    def lock_file(self) -> str:
+        """The file that processes lock while they claim a trial."""
+        return str(claim_lock(self.storage, self.artifacts))
+
+    @property
+    def results(self) -> Results:
+        """Where the objective keeps results until the storage has them."""
+        return Results(self.folder / "results")
+
+    def open_artifacts(self) -> FileSystemArtifactStore:
+        """The store of the artifacts, whose folder is made if it isn't there."""
+        return open_artifacts(self.storage, self.artifacts)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one training may take; ``None`` is without limit.
+
+    Attributes:
+        memory_mb: Memory in megabytes.
+        wall_seconds: It is killed after this time; ``None`` is
+            `objective.objective.default_wall_seconds`.
+    """
+
+    memory_mb: int | None = None
+    wall_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The language model that a study asks, if its method asks one, and how much of it.
+
+    Attributes:
+        llm: ``local``, a preset's name, an address, a GGUF file or ``random-steps``; ``None`` looks
+            for one.
+        name: Name of the model; ``None`` is the server's own choice.
+        max_tokens: Tokens of prompts and replies that the whole study may take.
+        max_cost: What they may cost, by the prices; needs one of these.
+        price_in, price_out: Of a million tokens of prompts and of replies.
+        llm_ratio: Share of the trials after start-up that it decides (Centaur).
+    """
+
+    llm: str | None = None
+    name: str | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+    llm_ratio: float = LLM_RATIO
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and self.price_in is None and self.price_out is None:
+            raise Misuse("--max-cost must be with --price-in and --price-out, the model's prices")
+
+    def facts(self) -> dict[str, Any]:
+        """What a study says of its caps; a later command may extend them."""
+        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost}
+
+
+@dataclass(frozen=True)
+class Editing:
+    """How the code agent works; other methods don't look at it.
+
+    Attributes:
+        baselines: Runs of the unedited script at the beginning, at least 1.
+        min_gain: See `studies.code_agent.history.read_history`.
+        whole_files: Ask for whole files instead of search / replace blocks.
+        unsafe: Run without a sandbox.
+    """
+
+    baselines: int = 3
+    min_gain: float | None = None
+    whole_files: bool = False
+    unsafe: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What makes a study, in plain values that can be sent to another process.
+
+    Attributes:
+        where: Where it is kept, and what it tunes.
+        name: Name of the study in the storage.
+        method: A key of `METHODS`.
+        seed: The study's seed.
+        budget: When it is done, and how long one trial trains.
+        limits: Of one training.
+        model: The language model.
+        editing: How the code agent works.
+        comparison: Name of the comparison that the study is a run of.
+    """
+
+    where: Where
     name: str
     method: str
     seed: int
     budget: Budget
-    testbed: Path | None = None
-    wall_seconds: float | None = None
-    memory_limit_mb: int | None = None
-    llm: str | None = None
-    model: str | None = None
-    llm_ratio: float = LLM_RATIO
-    artifacts: Path | None = None
+    limits: Limits = Limits()
+    model: Model = Model()
+    editing: Editing = Editing()
     comparison: str | None = None
-    surrogate: str | None = None
+
+    @property
+    def row(self) -> Method:
+        """The method's row."""
+        return METHODS[self.method]
 
     def identity(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """What two runs must have in common for their trials to compare."""
@@ -79,29 +183,64 @@ class StudySpec:
             "testbed_hash": (
                 testbed_hash(testbed)
                 if isinstance(testbed, Testbed)
-                else file_hash(surrogate_file(self.surrogate))
+                else file_hash(surrogate_file(self.where.surrogate))
             ),
             "train_seconds": self.budget.train_seconds,
-            "memory_limit_mb": self.memory_limit_mb,
             "charge_llm": self.budget.charge_llm,
         }
-        if METHODS[self.method].uses_llm:
-            facts["llm_ratio"] = self.llm_ratio
+        if self.row.edits_code:
+            return facts | {
+                "baselines": self.editing.baselines,
+                "min_gain": self.editing.min_gain,
+            }
+        facts["memory_limit_mb"] = self.limits.memory_mb
+        if self.row.uses_llm:
+            facts["llm_ratio"] = self.model.llm_ratio
         return facts
 
     def facts(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """All that the study's user attributes say of how it was made."""
-        where = "embedded" if self.testbed is None else str(self.testbed.resolve())
+        where = self.where
+        folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
         others = {
-            "space_hash": space_hash(testbed),
-            "testbed": where if self.surrogate is None else f"surrogate {self.surrogate}",
+            "space_hash": None if self.row.edits_code else space_hash(testbed),
+            "testbed": folder if where.surrogate is None else f"surrogate {where.surrogate}",
             "version": version("optuna-autoresearch"),
-            "wall_seconds": self.wall_seconds,
+            "memory_limit_mb": self.limits.memory_mb,
+            "wall_seconds": self.limits.wall_seconds,
             "comparison": self.comparison,
-            "surrogate": self.surrogate,
-            "model": self.model if METHODS[self.method].uses_llm else None,
+            "surrogate": where.surrogate,
+            "model": self.model.name if self.row.uses_llm else None,
         }
         return {**self.identity(testbed), **drop_none(others)}
+
+    def completed(self, workers: int) -> Spec:
+        """With what the code agent must have and wasn't given: memory, and an end.
+
+        Args:
+            workers: Processes that share the machine's memory.
+
+        Raises:
+            Misuse: If it can't be told how many trials fit into a budget of training time.
+        """
+        if not self.row.edits_code:
+            return self
+        limits = replace(self.limits, memory_mb=self.limits.memory_mb or memory_share(workers))
+        spec, budget = replace(self, limits=limits), self.budget
+        if budget.seconds is None:
+            return spec
+        if budget.train_seconds is None:
+            raise Misuse(
+                f"--budget for {self.method} needs --train-seconds (or TIME_BUDGET in the testbed),"
+                " which tell how many trials fit into it"
+            )
+        fit = int(budget.seconds / budget.train_seconds)
+        baselines = min(self.editing.baselines, fit)
+        return replace(
+            spec,
+            budget=replace(budget, trials=budget.trials or AGENT_TRIALS * fit),
+            editing=replace(self.editing, baselines=baselines),
+        )
 
 
 def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:
@@ -142,7 +281,7 @@ def space_hash(testbed: Testbed | Surrogate) -> str:
 
 
 def surrogate_file(surrogate: str | None) -> Path:
-    """The file that ``--surrogate-file`` or ``StudySpec.surrogate`` names."""
+    """The file that ``--surrogate-file`` or ``Where.surrogate`` names."""
     from objective.surrogate.surrogate import SHIPPED
 
     return SHIPPED if surrogate in (None, EMBEDDED) else Path(str(surrogate))
@@ -153,101 +292,22 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def load_testbed(spec: StudySpec) -> Testbed | Surrogate:
+def load_testbed(spec: Spec) -> Testbed | Surrogate:
     """What the study tunes: a testbed, or a surrogate of one.
 
     Raises:
         TestbedError: If the testbed can't be used.
         Misuse: If the surrogate can't.
     """
-    if spec.surrogate is None:
-        testbed = Testbed.load(spec.testbed)
+    surrogate = spec.where.surrogate
+    if surrogate is None:
+        testbed = Testbed.load(spec.where.testbed)
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed
     from objective.surrogate.surrogate import Surrogate
 
-    return Surrogate.load(None if spec.surrogate == EMBEDDED else Path(spec.surrogate))
-
-
-METHOD = "karpathy-code"
-# Code that a model wrote never gets all memory: by default, this share of it for all workers.
-MEMORY_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """What makes a code study, in plain values that can be sent to another process.
-
-    Attributes:
-        storage: URL, see `objective.open_storage`.
-        name: Name of the study in the storage.
-        seed: Of the model's replies.
-        trials: Trials in total: baselines, proposals that ran and those that were rejected.
-        training_seconds: Training time of all trials together; ``None`` is without limit.
-        charge_llm: Whether the language model's time is charged to it as well.
-        train_seconds: Training time of one trial; ``None`` is the testbed's own.
-        wall_seconds: A trial is killed after this time; ``None`` is twice the training time and a
-            minute.
-        testbed: Folder of the script; ``None`` is the embedded one.
-        memory_limit_mb: Of one training; ``None`` is without limit.
-        baselines: Runs of the unedited script at the beginning, at least 1.
-        min_gain: See `studies.code_agent.history.read_history`.
-        whole_files: Ask for whole files instead of search / replace blocks.
-        unsafe: Run without a sandbox.
-        llm: ``local``, a preset's name, an address or a GGUF file; ``None`` looks for one.
-        model: Name of the model; ``None`` is the server's own choice.
-        artifacts: Folder for scripts, logs, prompts and replies; ``None`` is beside the database.
-        comparison: Name of the comparison that the study is a run of.
-    """
-
-    storage: str
-    name: str
-    seed: int = 0
-    trials: int = 20
-    training_seconds: float | None = None
-    charge_llm: bool = False
-    train_seconds: float | None = None
-    wall_seconds: float | None = None
-    testbed: Path | None = None
-    memory_limit_mb: int | None = None
-    baselines: int = 3
-    min_gain: float | None = None
-    whole_files: bool = False
-    unsafe: bool = False
-    llm: str | None = None
-    model: str | None = None
-    artifacts: Path | None = None
-    comparison: str | None = None
-
-    @property
-    def budget(self) -> Budget:
-        """When the study is done."""
-        return Budget(self.trials, self.training_seconds, self.train_seconds, self.charge_llm)
-
-    def identity(self, testbed: Testbed) -> dict[str, Any]:
-        """What two runs must have in common for their trials to compare."""
-        return {
-            "method": METHOD,
-            "seed": self.seed,
-            "testbed_hash": testbed_hash(testbed),
-            "train_seconds": self.train_seconds,
-            "baselines": self.baselines,
-            "min_gain": self.min_gain,
-            "charge_llm": self.charge_llm,
-        }
-
-    def facts(self, testbed: Testbed) -> dict[str, Any]:
-        """All that the study's user attributes say of how it was made."""
-        others = {
-            "testbed": "embedded" if self.testbed is None else str(self.testbed.resolve()),
-            "version": version("optuna-autoresearch"),
-            "memory_limit_mb": self.memory_limit_mb,
-            "wall_seconds": self.wall_seconds,
-            "comparison": self.comparison,
-            "model": self.model,
-        }
-        return {**self.identity(testbed), **drop_none(others)}
+    return Surrogate.load(None if surrogate == EMBEDDED else Path(surrogate))
 
 
 def memory_share(workers: int) -> int | None:

@@ -194,8 +194,8 @@ class OpenAIChat:
         context_tokens: Tokens of the model's context; by default what the server says, if it
             does.
         prices: For ``Completion.cost``, ``usage.cost`` and ``max_cost``.
-        max_total_tokens: Cap on the tokens of all requests of this object. A request that might
-            exceed it is not sent.
+        max_total_tokens: Cap on the tokens of all requests of this object, and of others that
+            ``charge`` tells of. A request that might exceed it is not sent.
         max_cost: Cap on their cost; needs ``prices``.
         extra: Further fields of the request's body, for example ``{"cache_prompt": False}``,
             without which llama.cpp's replies for a seed depend on what it has cached.
@@ -232,6 +232,7 @@ class OpenAIChat:
         self._max_cost = max_cost
         self._extra = dict(extra or {})
         self._usage = Usage()
+        self._elsewhere = 0, 0.0  # tokens and cost
         self._set_up()
 
     def _set_up(self) -> None:
@@ -280,6 +281,14 @@ class OpenAIChat:
         """Sums over all requests so far; those of other processes are not in it."""
         with self._lock:
             return self._usage
+
+    def charge(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count so many tokens in all against the caps: with those that others have used."""
+        prices, tokens = self._prices, prompt_tokens + completion_tokens
+        cost = 0.0 if prices is None else prices.cost(prompt_tokens, 0, completion_tokens)
+        with self._lock:
+            own = self._usage
+            self._elsewhere = max(0, tokens - own.tokens), max(0.0, cost - own.cost)
 
     @property
     def context_tokens(self) -> int | None:
@@ -456,14 +465,14 @@ class OpenAIChat:
         cost = self._prices.cost(prompt, 0, max_tokens) if self._prices is not None else 0.0
         with self._lock:
             if self._max_total_tokens is not None:
-                spent = self._usage.tokens + self._reserved_tokens
+                spent = self._usage.tokens + self._elsewhere[0] + self._reserved_tokens
                 if spent + tokens > self._max_total_tokens:
                     raise BudgetExhausted(
                         f"The language model may use {self._max_total_tokens} tokens; {spent} are "
                         f"used, and the next request may take {tokens}."
                     )
             if self._max_cost is not None:
-                paid = self._usage.cost + self._reserved_cost
+                paid = self._usage.cost + self._elsewhere[1] + self._reserved_cost
                 if paid + cost > self._max_cost:
                     raise BudgetExhausted(
                         f"The language model may cost {self._max_cost:g}; {paid:.6g} is spent, "

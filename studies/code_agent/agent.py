@@ -46,7 +46,6 @@ from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
-from objective.results import Results
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
@@ -85,25 +84,24 @@ from studies.code_agent.sources import Sources
 from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
+from studies.llm import open_llm
+from studies.llm import within_caps
 from studies.loop import evaluate
 from studies.loop import Watch
-from studies.storage.open import artifact_folder
-from studies.storage.open import claim_lock
-from studies.storage.open import open_artifacts
+from studies.stopping import finishing
 from studies.storage.open import open_storage
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
 from studies.storage.recovery import take
-from studies.study import open_code_study
+from studies.study import open_study
+from studies.study import train_objective
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts import FileSystemArtifactStore
-
     from samplers import Chat
     from samplers import Completion
     from samplers._llm.chat import Message
-    from studies.spec import AgentSpec
+    from studies.spec import Spec
 
 
 # A reply with blocks takes some hundred tokens, but models that reason first take thousands; of a
@@ -124,35 +122,27 @@ _DESCRIPTION_CHARS = 120
 _TEXT = "text/plain; charset=utf-8"
 
 
-def run_agent(spec: AgentSpec, chat: Chat, watch: Watch = lambda trials: None) -> optuna.Study:
-    """Do a code study's trials in this process until there are ``spec.trials``.
+def run_agent(
+    spec: Spec, watch: Watch = lambda trials: None, *, chat: Chat | None = None
+) -> optuna.Study:
+    """Do a code study's trials in this process until its budget is used up.
 
     Args:
         spec: The study.
-        chat: The language model.
         watch: Is given the study's trials whenever that may be news.
+        chat: The language model; by default the one that the spec names.
 
     Raises:
-        SandboxError: Nothing isolates a process here, and ``spec.unsafe`` isn't set.
+        SandboxError: Nothing isolates a process here, and the spec doesn't allow that.
         Failed: No baseline could be measured, or the best script is lost.
         ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
     """
-    testbed = Testbed.load(spec.testbed)
-    sandbox = None if spec.unsafe else require_sandbox()
-    study = open_code_study(spec, testbed, open_storage(spec.storage))
-    artifacts = open_artifacts(spec.storage, spec.artifacts)
-    results = Results((spec.artifacts or artifact_folder(spec.storage)) / "results")
-    objective = TrainScriptObjective(
-        testbed,
-        train_seconds=spec.train_seconds,
-        wall_seconds=spec.wall_seconds,
-        memory_limit_mb=spec.memory_limit_mb,
-        failure_value=None,
-        artifact_store=artifacts,
-        sandbox=sandbox,
-        results=results,
-    )
-    CodeAgent(spec, study, objective, chat, artifacts, results).run(watch)
+    testbed = Testbed.load(spec.where.testbed)
+    sandbox = None if spec.editing.unsafe else require_sandbox()
+    chat = open_llm(spec.model) if chat is None else chat
+    study = open_study(spec, testbed, open_storage(spec.where.storage))
+    objective = train_objective(spec, testbed, failure_value=None, sandbox=sandbox)
+    CodeAgent(spec, study, objective, chat).run(within_caps(chat, watch))
     return study
 
 
@@ -161,28 +151,30 @@ class CodeAgent:
 
     def __init__(
         self,
-        spec: AgentSpec,
+        spec: Spec,
         study: optuna.Study,
         objective: TrainScriptObjective,
         chat: Chat,
-        artifacts: FileSystemArtifactStore,
-        results: Results,
     ) -> None:
-        self._spec = spec
+        self._seed = spec.seed
+        self._budget = spec.budget
+        self._editing = spec.editing
         self._study = study
         self._objective = objective
-        self._results = results
+        self._results = spec.where.results
         self._testbed = objective.testbed
         self._chat = chat
-        self._artifacts = artifacts
-        self._sources = Sources(artifacts, self._testbed.source)
-        self._lock_file = str(claim_lock(spec.storage, spec.artifacts))
+        self._artifacts = spec.where.open_artifacts()
+        self._sources = Sources(self._artifacts, self._testbed.source)
+        self._lock_file = spec.where.lock_file
+        trials = spec.budget.trials
+        self._n_baselines = min(spec.editing.baselines, trials or spec.editing.baselines)
 
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the study has its trials and no other process is at one."""
         study = self._study
         self._prepare()
-        while True:
+        while not finishing():
             with alone(self._lock_file):
                 recover(study, self._results)
                 self._enqueue_baselines()
@@ -200,17 +192,17 @@ class CodeAgent:
 
     def _room(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the study may have one more trial."""
-        return self._spec.budget.allows(trials, len(trials))
+        return self._budget.allows(trials, len(trials))
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
         """Baselines that are still to be measured: the noise must be known before a change is."""
         done = sum(is_baseline(t) and is_evaluated(t) for t in trials)
-        return max(0, min(self._spec.baselines, self._spec.trials) - done)
+        return max(0, self._n_baselines - done)
 
     def _enqueue_baselines(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         there = sum(is_baseline(t) and not is_interrupted(t) for t in trials)
-        for _ in range(min(self._spec.baselines, self._spec.trials) - there):
+        for _ in range(self._n_baselines - there):
             self._enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
     def _claim(self) -> FrozenTrial | None:
@@ -220,7 +212,7 @@ class CodeAgent:
         return None
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
-        history = read_history(trials, self._spec.min_gain, self._testbed.metric)
+        history = read_history(trials, self._editing.min_gain, self._testbed.metric)
         if history.best is None:
             reasons = {t.user_attrs.get("reason", "?") for t in trials if is_baseline(t)}
             raise Failed(
@@ -247,7 +239,7 @@ class CodeAgent:
                 self._log_tail,
                 task=self._testbed.task,
                 reply_tokens=reply_tokens,
-                whole_files=self._spec.whole_files,
+                whole_files=self._editing.whole_files,
             )
         except PromptTooLong as error:
             raise Failed(str(error)) from None
@@ -267,7 +259,7 @@ class CodeAgent:
         }
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
         # processes that ask at the same moment must not get the same reply.
-        seed = self._spec.seed * 1_000_003 + 2 * len(trials)
+        seed = self._seed * 1_000_003 + 2 * len(trials)
         if any(t.state == TrialState.RUNNING for t in trials):
             seed += 1009 * os.getpid()
         exchanges: list[Exchange] = []
@@ -345,7 +337,7 @@ class CodeAgent:
         tokens = MAX_REPLY_TOKENS
         if self._chat.context_tokens is not None:
             tokens = min(tokens, int(self._chat.context_tokens * REPLY_SHARE))
-        if self._spec.whole_files:
+        if self._editing.whole_files:
             tokens += int(1.2 * self._chat.count_tokens(self._testbed.source))
         return tokens
 
@@ -363,7 +355,7 @@ class CodeAgent:
         return longer
 
     def _edited(self, parent: str, reply: str) -> str:
-        if self._spec.whole_files:
+        if self._editing.whole_files:
             return parse_whole_file(reply)
         return apply_edits(parent, parse_edits(reply))
 
@@ -432,7 +424,7 @@ class CodeAgent:
         attrs = trial.user_attrs
         if attrs.get("status") == "rejected":  # whose worker was killed before it could say so
             raise TrialFailed("rejected", attrs.get("reason", ""))
-        if self._spec.unsafe:
+        if self._editing.unsafe:
             trial.set_user_attr("isolation", NONE)
         try:
             source = self._sources.load(attrs["source_sha256"])

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from studies import random_steps
 from studies.commands import options
-from studies.errors import Misuse
+from studies.methods import CODE_AGENT
+from studies.stopping import stop_by_signal
 
 
 def agent(
@@ -54,9 +54,11 @@ def agent(
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
     ] = False,
     llm: options.Llm = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which of the server's models.")
-    ] = None,
+    model: options.ModelName = None,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that propose and train at the same time.")
     ] = 1,
@@ -79,37 +81,34 @@ def agent(
     reverted otherwise. The same command again goes on where it was stopped.
     """
     from objective import Testbed
-    from studies.commands.work.agent import run
-    from studies.commands.work.agent import say_isolation
+    from studies.budget import Budget
     from studies.commands.work.agent import tell
-    from studies.spec import AgentSpec
-    from studies.spec import memory_share
+    from studies.commands.work.run import run_here
+    from studies.commands.work.run import say_isolation
+    from studies.commands.work.run import stopped
+    from studies.spec import Editing
+    from studies.spec import Limits
+    from studies.spec import Model
+    from studies.spec import Spec
+    from studies.spec import Where
 
-    if llm == random_steps.LLM:
-        raise Misuse(f"--llm must be a language model here, for {llm} can't write code.")
     script = Testbed.load(testbed)
     if train_seconds is not None:
         script.require_time_budget()
-    name = f"code-seed{seed}"
-    if memory_limit is None:
-        memory_limit = memory_share(workers)
-    spec = AgentSpec(
-        storage=storage,
-        name=study or (name if testbed is None else f"{script.path.name}-{name}"),
-        seed=seed,
-        trials=trials,
-        train_seconds=train_seconds,
-        wall_seconds=wall_seconds,
-        testbed=testbed,
-        memory_limit_mb=memory_limit,
-        baselines=baselines,
-        min_gain=min_gain,
-        whole_files=whole_files,
-        unsafe=unsafe,
-        llm=llm,
-        model=model,
-        artifacts=artifacts,
-    )
-    say_isolation(unsafe)
-    run(spec, script, workers)
-    tell(spec, script, export, patches, as_json)
+    spec = Spec(
+        Where(storage, artifacts, testbed),
+        study or options.study_name("code", seed, testbed),
+        CODE_AGENT,
+        seed,
+        Budget(trials, None, train_seconds),
+        Limits(memory_limit, wall_seconds),
+        Model(llm, model, max_tokens, max_cost, price_in, price_out),
+        Editing(baselines, min_gain, whole_files, unsafe),
+    ).completed(workers)
+    say_isolation(spec)
+    stop_by_signal()
+    try:
+        done = run_here(spec, workers)
+    except KeyboardInterrupt:
+        stopped()
+    tell(spec, done, script, export, patches, as_json)

@@ -20,7 +20,7 @@ def compare(
         str,
         typer.Option(
             metavar="A,B,...",
-            help=f"Of {', '.join(METHODS)} and karpathy-code, separated by commas.",
+            help=f"Of {', '.join(METHODS)}, separated by commas.",
         ),
     ],
     seeds: Annotated[
@@ -57,6 +57,10 @@ def compare(
             help="(methods that ask a language model) A variant for each of the server's models.",
         ),
     ] = None,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     surrogate: Annotated[
         bool,
         typer.Option(
@@ -98,6 +102,7 @@ def compare(
     Trial 0 of each run is the script as it is. The same command again goes on with what is not
     done and tries again what failed; with more seeds, methods or trials it adds them.
     """
+    from studies.budget import Budget
     from studies.commands.work.compare import advice
     from studies.commands.work.compare import checked
     from studies.commands.work.compare import default_workers
@@ -106,21 +111,23 @@ def compare(
     from studies.commands.work.compare import stored
     from studies.commands.work.compare import surrogate_named
     from studies.commands.work.compare import tell
+    from studies.comparison import Comparison
+    from studies.spec import Limits
+    from studies.spec import Model
+    from studies.spec import Where
 
     comparison = checked(
-        methods=split("--methods", methods, str),
-        seeds=parse_seeds(seeds),
-        ratios=split("--llm-ratio", llm_ratio, float),
-        models=split("--model", model, str),
-        limits=(trials, budget, train_seconds, charge_llm),
-        surrogate=surrogate_named(surrogate, surrogate_file),
-        wall_seconds=wall_seconds,
-        memory_limit=memory_limit,
-        llm=llm,
-        name=name,
-        storage=storage,
-        testbed=testbed,
-        artifacts=artifacts,
+        Comparison(
+            split("--methods", methods, str),
+            parse_seeds(seeds),
+            Where(storage, artifacts, testbed, surrogate_named(surrogate, surrogate_file)),
+            Budget(trials, budget, train_seconds, charge_llm),
+            Limits(memory_limit, wall_seconds),
+            Model(llm, None, max_tokens, max_cost, price_in, price_out),
+            split("--llm-ratio", llm_ratio, float),
+            split("--model", model, str),
+            name,
+        )
     )
     if workers is None:
         workers = default_workers(comparison)

@@ -22,10 +22,10 @@ from samplers import Completion
 from samplers._llm.chat import NoChatFound
 from samplers._llm.tokens import estimate_tokens
 from studies.commands.tables import space_rows
+from studies.errors import Misuse
 from studies.llm import open_llm
 from studies.loop import StudyLoop
-from studies.methods import METHODS
-from studies.spec import StudySpec
+from studies.spec import Spec
 from studies.study import setup
 
 
@@ -98,22 +98,22 @@ class _Enough(Exception):
     """As many trials were played as are worth it."""
 
 
-def dry_run(spec: StudySpec, price_in: float | None, price_out: float | None) -> dict[str, Any]:
+def dry_run(spec: Spec) -> dict[str, Any]:
     """The facts of a study that is not run.
 
-    Args:
-        spec: The study.
-        price_in: Of a million prompt tokens.
-        price_out: Of a million completion tokens.
+    Raises:
+        Misuse: If its method is the code agent, whose prompts show what was measured.
     """
-    testbed = Testbed.load(spec.testbed)
+    if spec.row.edits_code:
+        raise Misuse(f"--dry-run must be of a method with a sampler, but got {spec.method}")
+    testbed = Testbed.load(spec.where.testbed)
     facts: dict[str, Any] = {"method": spec.method, "space": space_rows(testbed), "llm": None}
-    if not METHODS[spec.method].uses_llm:
+    if not spec.row.uses_llm:
         return facts
     try:
-        real = open_llm(spec.llm, spec.model)
+        real = open_llm(spec.model)
     except NoChatFound:
-        if spec.llm is not None:
+        if spec.model.llm is not None:
             raise
         real = None
     chat = PlayedChat(real)
@@ -134,13 +134,14 @@ def dry_run(spec: StudySpec, price_in: float | None, price_out: float | None) ->
         "completion_tokens": round(completions * scale),
         "cost": None,
     }
+    price_in, price_out = spec.model.price_in, spec.model.price_out
     if price_in is not None or price_out is not None:
         cost = llm["prompt_tokens"] * (price_in or 0) + llm["completion_tokens"] * (price_out or 0)
         llm["cost"] = round(cost / 1e6, 4)
     return {**facts, "llm": llm}
 
 
-def _play(spec: StudySpec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], int]:
+def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], int]:
     """Requests of each played trial, and how many trials the whole study has."""
     per_trial: list[int] = []
 
@@ -164,7 +165,7 @@ def _play(spec: StudySpec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int
         optuna.create_study(direction="minimize"),
         objective,
         testbed.baseline,
-        METHODS[spec.method],
+        spec.row,
         setup(spec, testbed, chat),
         spec.budget,
     )

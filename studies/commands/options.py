@@ -120,6 +120,29 @@ Llm = Annotated[
         "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="(methods that ask a language model) Which of the server's models.",
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens that the language model may read and write for a study in total, earlier "
+        "runs included. A request that might exceed it isn't sent, and the study stops there.",
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(min=0, help="The same for its cost, by --price-in and --price-out."),
+]
+PriceIn = Annotated[float | None, typer.Option(min=0, help="Price of a million prompt tokens.")]
+PriceOut = Annotated[
+    float | None, typer.Option(min=0, help="Price of a million completion tokens.")
+]
 Artifacts = Annotated[
     Path | None,
     typer.Option(
@@ -128,6 +151,12 @@ Artifacts = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]
+
+
+def study_name(stem: str, seed: int, testbed: Path | None) -> str:
+    """Name of a study for which none is given."""
+    name = f"{stem}-seed{seed}"
+    return name if testbed is None else f"{testbed.expanduser().resolve().name}-{name}"
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -54,16 +54,17 @@ def revalidate(
     from studies.revalidation import repetition_facts
     from studies.revalidation import SUFFIX
     from studies.revalidation import Work
-    from studies.storage.open import open_artifacts
+    from studies.spec import Where
     from studies.storage.open import open_storage
 
     opened = open_storage(storage, must_exist=True)
     names = study or [n for n in optuna.get_all_study_names(opened) if not n.endswith(SUFFIX)]
-    open_artifacts(storage, artifacts)
+    where = Where(storage, artifacts)
+    where.open_artifacts()
     skipped: dict[str, str] = {}
     queued: dict[str, int] = {}
     for name in names:
-        work = Work(storage, name, artifacts)
+        work = Work(where, name)
         try:
             queued[name] = queue_repetitions(work, opened, repeats)
         except Misuse as error:
@@ -72,7 +73,7 @@ def revalidate(
             skipped[name] = str(error)
     if workers is None:
         workers = 1 if Path("/dev/nvidiactl").exists() else os.cpu_count() or 1
-    errors = run([Work(storage, n, artifacts) for n, k in queued.items() if k], queued, workers)
+    errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
     facts = [{**repetition_facts(opened, name), "error": errors.get(name)} for name in queued]
     if as_json:
         print(json.dumps({"studies": facts, "skipped": skipped}, indent=2))

@@ -46,13 +46,7 @@ def run(
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     llm: options.Llm = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="(methods that ask a language model) Which of the server's models.",
-        ),
-    ] = None,
+    model: options.ModelName = None,
     llm_ratio: Annotated[
         float,
         typer.Option(
@@ -61,6 +55,10 @@ def run(
             help="(centaur) Share of the trials after start-up that the language model decides.",
         ),
     ] = LLM_RATIO,
+    max_tokens: options.MaxTokens = None,
+    max_cost: options.MaxCost = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -114,13 +112,6 @@ def run(
             "a language model, the first prompt, its tokens, the number of calls and their cost.",
         ),
     ] = False,
-    price_in: Annotated[
-        float | None, typer.Option(min=0, help="Price of a million prompt tokens, for --dry-run.")
-    ] = None,
-    price_out: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a million completion tokens, for --dry-run."),
-    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Tune a training script by one method.
@@ -138,12 +129,16 @@ def run(
     from studies.commands.work.run import next_command
     from studies.commands.work.run import run_here
     from studies.commands.work.run import run_on_cluster
+    from studies.commands.work.run import say_isolation
     from studies.commands.work.run import show_dry_run
     from studies.commands.work.run import stopped
     from studies.commands.work.run import work
     from studies.facts import study_facts
-    from studies.spec import StudySpec
+    from studies.spec import Limits
+    from studies.spec import Model
+    from studies.spec import Spec
     from studies.spec import trial_seconds
+    from studies.spec import Where
     from studies.workers.cluster import SLURM
     from studies.workers.slurm import slurm_options
     from studies.workers.slurm import slurm_script
@@ -164,25 +159,20 @@ def run(
         trials = DEFAULT_TRIALS
     script = Testbed.load(testbed)
     train_seconds = trial_seconds(script, train_seconds, budget)
-    name = f"{method}-seed{seed}"
-    spec = StudySpec(
-        storage=storage,
-        name=study or (name if testbed is None else f"{script.path.name}-{name}"),
-        method=method,
-        seed=seed,
-        budget=Budget(trials, budget, train_seconds),
-        testbed=testbed,
-        wall_seconds=wall_seconds,
-        memory_limit_mb=memory_limit,
-        llm=llm,
-        model=model,
-        llm_ratio=llm_ratio,
-        artifacts=artifacts,
-    )
+    spec = Spec(
+        Where(storage, artifacts, testbed),
+        study or options.study_name(method, seed, testbed),
+        method,
+        seed,
+        Budget(trials, budget, train_seconds),
+        Limits(memory_limit, wall_seconds),
+        Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+    ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
-        show_dry_run(spec, limit, price_in, price_out, as_json)
+        show_dry_run(spec, limit, as_json)
         return
+    say_isolation(spec)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"

@@ -15,8 +15,9 @@ from studies.commands.options import parse_seeds
 from studies.errors import Misuse
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.datasets import DATASETS
-from studies.scoreboard.samplers import ENTRIES
+from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
+from studies.scoreboard.samplers import sampler_names
 
 
 PROBLEMS = (
@@ -47,10 +48,10 @@ def scoreboard(
         str,
         typer.Option(
             metavar="S,S,...",
-            help=f"Of {', '.join(ENTRIES)}, and registry:NAME for the package samplers/NAME of "
+            help=f"Of {', '.join(sampler_names())}, and registry:NAME for the package samplers/NAME of "
             "--registry.",
         ),
-    ] = ",".join(ENTRIES),
+    ] = ",".join(sampler_names()),
     seeds: Annotated[
         str,
         typer.Option(
@@ -68,7 +69,7 @@ def scoreboard(
         str | None,
         typer.Option(
             metavar="LLM",
-            help="What centaur, karpathy and llambo ask: local (the embedded model), the base URL "
+            help="What methods that ask a language model ask: local (the embedded model), the base URL "
             "of an OpenAI-compatible server, or another one as in `run`. [default: no model but "
             "random steps from the best configuration, so that only their machinery is measured]",
         ),
@@ -118,10 +119,12 @@ def scoreboard(
     from studies.scoreboard.runs import Results
     from studies.scoreboard.runs import Spec
     from studies.scoreboard.suites import missing
+    from studies.spec import Model
 
     names = options_list("--problems", problems)
-    chosen = options_list("--samplers", samplers)
+    chosen = map(canonical, options_list("--samplers", samplers))
     rows = {name: entry(name, registry) for name in chosen}
+    asked = Model(llm, model)
     wanted_seeds = parse_seeds(seeds)
     absent = {name: why for name in names if (why := missing(name))}
     bar = Bar()
@@ -134,7 +137,7 @@ def scoreboard(
             raise Misuse("None of --problems can be run.")
         asks = RANDOM_STEPS
         if (llm or model) and any(row.uses_llm for row in rows.values()):
-            asks = open_llm(llm, model).model
+            asks = open_llm(asked).model
         specs = [
             Spec(
                 name,
@@ -142,8 +145,7 @@ def scoreboard(
                 seed,
                 trials,
                 asks if row.uses_llm else "",
-                llm,
-                model,
+                asked,
                 registry and registry.resolve(),
             )
             for seed in wanted_seeds
@@ -152,8 +154,8 @@ def scoreboard(
         ]
         left = [spec for spec in specs if results.lacks(spec)]
         if any(spec.asks_model for spec in left):
-            address = share_embedded_model(llm, model, n_busy=0)  # nothing trains beside it
-            left = [replace(spec, llm=address) for spec in left]
+            shared = share_embedded_model(asked, n_busy=0)  # nothing trains beside it
+            left = [replace(spec, model=shared) for spec in left]
         carry_out(left, workers or os.cpu_count() or 1, results, bar)
     if not results.all:
         raise Misuse(f"{out} must hold results, but holds none: leave out --report.")

@@ -22,12 +22,16 @@ from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from studies.errors import Misuse
 from studies.llm import open_llm
+from studies.methods import Method
+from studies.methods import Setup
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.random_steps import RandomSteps
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
+from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
+from studies.spec import Model
 from studies.workers.processes import Tell
 
 
@@ -48,7 +52,7 @@ class Spec:
         seed: Of the problem's instance and of the sampler.
         trials: How many.
         asks: What the sampler asks: a model's name, ``random steps``, or ``""``.
-        llm, model: Where that model is, as in ``--llm`` and ``--model``.
+        model: Where that model is.
         registry: Where samplers of a registry are.
     """
 
@@ -57,8 +61,7 @@ class Spec:
     seed: int
     trials: int
     asks: str = ""
-    llm: str | None = None
-    model: str | None = None
+    model: Model = Model()
     registry: Path | None = None
 
     @property
@@ -134,13 +137,19 @@ def run(spec: Spec) -> Result:
     row = entry(spec.sampler, spec.registry)
     chat: Chat | None = None
     if row.uses_llm:
-        chat = _open(spec.llm, spec.model) if spec.asks_model else RandomSteps()
-    return carry_out(spec, problem, row.build(problem, spec.seed, chat))
+        chat = _open(spec.model) if spec.asks_model else RandomSteps()
+    return carry_out(spec, problem, sampler_of(row, problem, spec.seed, chat))
 
 
 @lru_cache(maxsize=1)
-def _open(llm: str | None, model: str | None) -> Chat:
-    return open_llm(llm, model)
+def _open(model: Model) -> Chat:
+    return open_llm(model)
+
+
+def sampler_of(row: Method, problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
+    """A method's sampler as a user would make it who knows nothing of the problem."""
+    assert row.build is not None
+    return row.build(Setup(seed, problem.space, task=problem.task, chat=chat))
 
 
 def carry_out(spec: Spec, problem: Problem, sampler: BaseSampler) -> Result:
@@ -302,4 +311,4 @@ def _result(row: dict[str, str]) -> Result:
             values["curve"] = tuple((int(n), float(regret)) for n, regret in pairs)
         else:
             values[f.name] = {"int": int, "float": float, "str": str}[str(f.type)](text)
-    return Result(**values)
+    return Result(**{**values, "sampler": canonical(values["sampler"])})

@@ -48,19 +48,17 @@ from studies.errors import Misuse
 from studies.llm import llm_named
 from studies.llm import share_embedded_model
 from studies.loop import Watch
-from studies.methods import METHODS
 from studies.spec import load_testbed
-from studies.spec import StudySpec
+from studies.spec import Model
+from studies.spec import Spec
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
 from studies.stopping import on_stop
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import journal_path
 from studies.storage.kinds import parse
-from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
 from studies.study import open_study
-from studies.study import run_study
 from studies.workers.dask_worker import RESOURCE
 from studies.workers.dask_worker import supervise
 from studies.workers.dask_worker import Task
@@ -70,6 +68,7 @@ from studies.workers.processes import Event
 from studies.workers.processes import Job
 from studies.workers.processes import POLL_SECONDS
 from studies.workers.share import share_work
+from studies.workers.share import work_on
 from studies.workers.slurm import slurm_cluster
 
 
@@ -90,7 +89,7 @@ _LOOK_SECONDS = 2.0  # between two looks which workers are there, and two remind
 
 
 def run_cluster(
-    spec: StudySpec,
+    spec: Spec,
     cluster: str,
     options: Mapping[str, Any],
     workers: int,
@@ -112,14 +111,14 @@ def run_cluster(
         Misuse, Failed: What the first worker that failed said.
     """
     afar = spans_machines(cluster)
-    check_sharing(spec.storage, workers=workers, machines=afar)
+    check_sharing(spec.where.storage, workers=workers, machines=afar)
     spec = within_reach(spec, afar, workers)
-    assert spec.artifacts is not None
-    study = open_study(spec, load_testbed(spec), open_storage(spec.storage, patience=0))
-    spec.artifacts.mkdir(parents=True, exist_ok=True)
-    (spec.artifacts / MARKER).write_text(f"{socket.gethostname()}\n")
-    with open_site(cluster, options, workers, spec.artifacts, say) as site:
-        share_work(study, run_study, spec, workers, watch, say, site.run_jobs)
+    study = open_study(spec, load_testbed(spec), open_storage(spec.where.storage, patience=0))
+    folder = spec.where.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text(f"{socket.gethostname()}\n")
+    with open_site(cluster, options, workers, folder, say) as site:
+        share_work(study, work_on, spec, workers, watch, say, site.run_jobs)
     return study
 
 
@@ -128,35 +127,34 @@ def spans_machines(cluster: str) -> bool:
     return cluster == SLURM or (cluster != LOCAL and not is_loopback(cluster))
 
 
-def within_reach(spec: StudySpec, afar: bool, workers: int) -> StudySpec:
+def within_reach(spec: Spec, afar: bool, workers: int) -> Spec:
     """The spec as workers with other folders and environments can use it.
 
     Raises:
         Misuse: If they could not.
     """
-    if afar and journal_path(spec.storage) is None and is_loopback(spec.storage):
+    where = spec.where
+    if afar and journal_path(where.storage) is None and is_loopback(where.storage):
         raise Misuse(
             "--storage must be an address that the cluster's machines reach, but"
-            f" {urlsplit(spec.storage).hostname} is each machine's own"
+            f" {urlsplit(where.storage).hostname} is each machine's own"
         )
-    folder = spec.artifacts or artifact_folder(spec.storage)
-    spec = replace(
-        spec,
-        storage=_absolute(spec.storage),
-        testbed=None if spec.testbed is None else spec.testbed.resolve(),
-        artifacts=folder.resolve(),
+    where = replace(
+        where,
+        storage=_absolute(where.storage),
+        testbed=None if where.testbed is None else where.testbed.resolve(),
+        artifacts=where.folder.resolve(),
     )
-    if not METHODS[spec.method].uses_llm:
-        return spec
-    if not afar:
-        return replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
-    return _with_llm_afar(spec)
+    model = spec.model
+    if spec.row.uses_llm:
+        model = _model_afar(model) if afar else share_embedded_model(model, workers)
+    return replace(spec, where=where, model=model)
 
 
-def _with_llm_afar(spec: StudySpec) -> StudySpec:
-    llm = llm_named(spec.llm, spec.model)
+def _model_afar(model: Model) -> Model:
+    llm = llm_named(model)
     if llm == random_steps.LLM:
-        return spec
+        return model
     address = PRESETS[llm].base_url if llm in PRESETS else llm
     if not address.startswith(("http://", "https://")):
         raise Misuse(
@@ -169,7 +167,7 @@ def _with_llm_afar(spec: StudySpec) -> StudySpec:
             f"--llm must be an address that the cluster's machines reach, but {address} is each"
             " machine's own; give the name of the machine that serves it"
         )
-    return replace(spec, llm=llm, model=spec.model or os.environ.get("OPENAI_MODEL") or None)
+    return replace(model, llm=llm, name=model.name or os.environ.get("OPENAI_MODEL") or None)
 
 
 def _absolute(storage: str) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
 
 from studies.budget import is_evaluated
+from studies.code_agent.agent import run_agent
 from studies.errors import explain
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.llm import share_embedded_model
-from studies.methods import METHODS
 from studies.spec import load_testbed
 from studies.storage.open import open_storage
 from studies.storage.patient import PATIENCE
@@ -28,7 +27,7 @@ from studies.workers.processes import run_jobs
 
 if TYPE_CHECKING:
     from studies.loop import Watch
-    from studies.spec import StudySpec
+    from studies.spec import Spec
     from studies.workers.processes import Tell
 
 
@@ -41,13 +40,23 @@ RunJobs = Callable[
 ]
 
 
+def work_on(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
+    """Do a study's trials in this process, whatever its method is, until its budget is used up.
+
+    Args:
+        spec: The study.
+        watch: Is given the study's trials whenever that may be news.
+    """
+    return (run_agent if spec.row.edits_code else run_study)(spec, watch)
+
+
 def run_workers(
-    spec: StudySpec,
+    spec: Spec,
     workers: int,
     watch: Watch = lambda trials: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> optuna.Study:
-    """Do a study's trials in several processes, each of them running `run_study`.
+    """Do a study's trials in several processes, each of them calling `work_on`.
 
     Args:
         spec: The study.
@@ -59,17 +68,17 @@ def run_workers(
         Misuse, Failed: What the first worker that failed said.
     """
     # Who only watches needn't wait for a database that is away: workers do.
-    study = open_study(spec, load_testbed(spec), open_storage(spec.storage, patience=0))
-    if METHODS[spec.method].uses_llm:
-        spec = replace(spec, llm=share_embedded_model(spec.llm, spec.model, workers))
-    share_work(study, run_study, spec, workers, watch, say)
+    study = open_study(spec, load_testbed(spec), open_storage(spec.where.storage, patience=0))
+    if spec.row.uses_llm:
+        spec = replace(spec, model=share_embedded_model(spec.model, workers))
+    share_work(study, work_on, spec, workers, watch, say)
     return study
 
 
 def share_work(
     study: optuna.Study,
-    work: Callable[[Any, Watch], object],
-    spec: object,
+    work: Callable[[Spec, Watch], object],
+    spec: Spec,
     workers: int,
     watch: Watch,
     say: Callable[[str], None] = lambda line: None,
@@ -83,8 +92,8 @@ def share_work(
 
     Args:
         study: What to watch.
-        work: A function of a module.
-        spec: Its first argument, in plain values.
+        work: A function of a module, such as `work_on`.
+        spec: Its first argument.
         workers: Processes.
         watch: Is given the study's trials whenever that may be news.
         say: Is given a line for people when a worker was replaced or the database was away.
@@ -130,7 +139,7 @@ def share_work(
         raise (Misuse if first.status == 2 else Failed)(first.what)
 
 
-def _share(work_and_spec: tuple[Callable[[Any, Watch], object], Any], tell: Tell) -> None:
+def _share(work_and_spec: tuple[Callable[[Spec, Watch], object], Spec], tell: Tell) -> None:
     work, spec = work_and_spec
-    open_storage(spec.storage, wait=PATIENCE)  # it was there, but may be away just now
+    open_storage(spec.where.storage, wait=PATIENCE)  # it was there, but may be away just now
     work(spec, lambda trials: tell(None))

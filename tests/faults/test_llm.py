@@ -11,7 +11,8 @@ import pytest
 
 from samplers import Chat
 from samplers import OpenAIChat
-from studies import llm
+from studies import study as studies_study
+from studies.spec import Model
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
@@ -80,11 +81,11 @@ def test_a_model_that_hangs_costs_its_turns(
         answer.hang = 6.0 if hanging and hanging.pop() else 0.0
         return answer
 
-    def impatient(llm: str | None, name: str | None) -> Chat:
-        return OpenAIChat(name, base_url=str(llm), timeout=4.0)
+    def impatient(asked: Model) -> Chat:
+        return OpenAIChat(asked.name, base_url=str(asked.llm), timeout=4.0)
 
     model.answers = answer
-    monkeypatch.setattr(llm, "open_llm", impatient)
+    monkeypatch.setattr(studies_study, "open_llm", impatient)
     command = arguments(bed, cli.storage, 18, method="centaur", llm=model.url, model="m")
     done = cli(*command, "--llm-ratio", 0.9, "--train-seconds", "0.05s")
     assert done.returncode == 0, done.stderr

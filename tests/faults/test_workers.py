@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 import fcntl
 from pathlib import Path
 import random
@@ -25,6 +24,8 @@ from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.spec import Spec
+from studies.spec import Where
 from studies.storage import recovery
 from studies.storage.open import claim_lock
 from studies.storage.open import open_storage
@@ -145,12 +146,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_repeated(
     assert len({t.system_attrs[worker.WORKER][1] for t in study.trials}) == 3
 
 
-@dataclass(frozen=True)
-class _Spec:
-    storage: str
-
-
-def _die_at_work(spec: _Spec, watch: Watch) -> None:
+def _die_at_work(spec: Spec, watch: Watch) -> None:
     die()
 
 
@@ -158,7 +154,8 @@ def test_workers_that_are_always_killed_are_not_replaced_for_ever(tmp_path: Path
     url = f"sqlite:///{tmp_path}/s.db"
     lines: list[str] = []
     with pytest.raises(Failed, match="its process was killed by SIGKILL"):
-        share_work(_open(url), _die_at_work, _Spec(url), 1, lambda trials: None, lines.append)
+        spec = Spec(Where(url), "s", "random", 0, Budget(4))
+        share_work(_open(url), _die_at_work, spec, 1, lambda trials: None, lines.append)
     assert [line.rpartition("(")[2] for line in lines] == [f"{n} of 3)" for n in (1, 2, 3)]
 
 

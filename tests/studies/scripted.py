@@ -10,6 +10,11 @@ from typing import Any
 import samplers
 from samplers import Completion
 from samplers._llm.chat import Message
+from studies.budget import Budget
+from studies.spec import Editing
+from studies.spec import Limits
+from studies.spec import Spec
+from studies.spec import Where
 from tests.toy_testbed import write_testbed
 
 
@@ -66,6 +71,27 @@ def evaluate_bpb(model):
 def make_testbed(folder: Path) -> Path:
     task = {"task.md": "A script that trains nothing.\n"}
     return write_testbed(folder, TRAIN, PREPARE, **task)
+
+
+def code_spec(
+    storage: str,
+    testbed: str | Path,
+    trials: int,
+    train_seconds: float | None = None,
+    wall_seconds: float | None = None,
+    memory_mb: int | None = None,
+    **editing: Any,
+) -> Spec:
+    """A study of the code agent."""
+    return Spec(
+        Where(storage, testbed=Path(testbed)),
+        "code-test",
+        "karpathy-code",
+        0,
+        Budget(trials, None, train_seconds),
+        Limits(memory_mb, wall_seconds),
+        editing=Editing(**editing),
+    )
 
 
 def edit(description: str, old: str, new: str) -> str:

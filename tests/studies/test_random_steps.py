@@ -70,6 +70,12 @@ def test_predictions_are_scores_of_the_table() -> None:
     assert replies[0].keys() == {"c1", "c2", "c3"}
 
 
+def test_probabilities_are_any() -> None:
+    value = {"type": "number", "minimum": 0, "maximum": 1}
+    reply = ask(TABLE, {"properties": {name: value for name in ("c1", "c2", "c3")}})
+    assert len(set(reply.values())) == 3 and all(0 <= p <= 1 for p in reply.values())
+
+
 def test_the_same_request_gets_the_same_reply() -> None:
     schema = candidates_schema(SPACE, 4)
     assert ask(TABLE, schema) == ask(TABLE, schema) != ask(TABLE, schema, seed=1)

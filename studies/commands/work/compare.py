@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 import os
 from pathlib import Path
@@ -19,23 +20,19 @@ import typer
 
 from objective import Testbed
 from studies import random_steps
-from studies.budget import Budget
 from studies.commands import options
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
 from studies.comparison import Board
 from studies.comparison import Comparison
-from studies.comparison import has_ratio
 from studies.comparison import label
 from studies.comparison import run_comparison
-from studies.comparison import Spec
 from studies.comparison import Standing
 from studies.comparison import stored_standing
-from studies.comparison import uses_llm
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.spec import EMBEDDED
-from studies.spec import METHOD as CODE_AGENT
+from studies.spec import Spec
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
 from studies.storage.open import open_storage
@@ -48,10 +45,10 @@ T = TypeVar("T")
 def default_workers(comparison: Comparison) -> int:
     """Runs at the same time, if ``--workers`` doesn't say."""
     cores = os.cpu_count() or 1
-    if comparison.surrogate is None:
+    if comparison.where.surrogate is None:
         return 1 if Path("/dev/nvidiactl").exists() else cores
     # Runs then mostly wait for the model, which writes replies together in less time than in turn.
-    return max(cores, 4) if any(map(uses_llm, comparison.methods)) else cores
+    return max(cores, 4) if any(METHODS[m].uses_llm for m in comparison.methods) else cores
 
 
 def surrogate_named(embedded: bool, file: Path | None) -> str | None:
@@ -75,79 +72,49 @@ def split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
         raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None
 
 
-def checked(
-    *,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    ratios: Sequence[float],
-    models: Sequence[str],
-    limits: tuple[int | None, float | None, float | None, bool],
-    surrogate: str | None,
-    wall_seconds: float | None,
-    memory_limit: int | None,
-    llm: str | None,
-    name: str,
-    storage: str,
-    testbed: Path | None,
-    artifacts: Path | None,
-) -> Comparison:
-    """The comparison, if its options go together.
+def checked(comparison: Comparison) -> Comparison:
+    """The comparison, if its options go together, with the training time of a trial.
 
     Raises:
         Misuse: If they don't.
     """
-    known = [*METHODS, CODE_AGENT]
-    if wrong := [method for method in methods if method not in known] or not methods:
-        raise Misuse(f"--methods must be some of {', '.join(known)}, but got {wrong or None}.")
-    trials, budget, train_seconds, charge_llm = limits
-    if trials is None and budget is None:
+    methods, budget, llm = comparison.methods, comparison.budget, comparison.model.llm
+    if wrong := [method for method in methods if method not in METHODS] or not methods:
+        raise Misuse(f"--methods must be some of {', '.join(METHODS)}, but got {wrong or None}.")
+    rows = [METHODS[method] for method in methods]
+    code = [method for method in methods if METHODS[method].edits_code]
+    if budget.trials is None and budget.seconds is None:
         raise Misuse("A comparison needs --trials or --budget, the share of each run.")
-    if charge_llm and budget is None:
+    if budget.charge_llm and budget.seconds is None:
         raise Misuse("--charge-llm charges a --budget, but there is none.")
-    if bad := [ratio for ratio in ratios if not 0 <= ratio <= 1]:
+    if bad := [ratio for ratio in comparison.llm_ratios if not 0 <= ratio <= 1]:
         raise Misuse(f"--llm-ratio must be from 0 to 1, but got {bad[0]:g}.")
-    if ratios and not any(map(has_ratio, methods)):
+    if comparison.llm_ratios and not any(row.has_ratio for row in rows):
         raise Misuse("--llm-ratio is centaur's, which is not among the --methods.")
-    if models and not any(map(uses_llm, methods)):
+    if comparison.models and not any(row.uses_llm for row in rows):
         raise Misuse("--model needs a method that asks a language model among the --methods.")
     if llm == random_steps.LLM:
-        if models:
+        if comparison.models:
             raise Misuse(f"--llm {llm} has no --model to choose.")
-        if CODE_AGENT in methods:
-            raise Misuse(f"--llm {llm} can't write code: leave {CODE_AGENT} out.")
-        models = [llm]  # a variant, beside the runs of a language model
-    if surrogate:
-        given: dict[str, object] = {
-            "--train-seconds": train_seconds,
-            "--wall-seconds": wall_seconds,
-            "--memory-limit": memory_limit,
-            "--testbed": testbed,
-        }
-        if wrong := [option for option, value in given.items() if value is not None]:
-            raise Misuse(
-                f"A surrogate's trials are as those it was made of: leave out {wrong[0]}."
-            )
-        if CODE_AGENT in methods:
-            raise Misuse(
-                f"{CODE_AGENT} edits the script, which a surrogate can't run: leave it out."
-            )
-    else:
-        train_seconds = trial_seconds(Testbed.load(testbed), train_seconds, budget)
-    return Comparison(
-        methods=methods,
-        seeds=seeds,
-        budget=Budget(trials, budget, train_seconds, charge_llm),
-        storage=storage,
-        llm_ratios=ratios,
-        models=models,
-        name=name,
-        testbed=testbed,
-        wall_seconds=wall_seconds,
-        memory_limit_mb=memory_limit,
-        llm=llm,
-        artifacts=artifacts,
-        surrogate=surrogate,
-    )
+        if code:
+            raise Misuse(f"--llm {llm} can't write code: leave {code[0]} out.")
+        # A variant, beside the runs of a language model.
+        comparison = replace(comparison, models=[llm])
+    if comparison.where.surrogate is None:
+        script = Testbed.load(comparison.where.testbed)
+        seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
+        return replace(comparison, budget=replace(budget, train_seconds=seconds))
+    given: dict[str, object] = {
+        "--train-seconds": budget.train_seconds,
+        "--wall-seconds": comparison.limits.wall_seconds,
+        "--memory-limit": comparison.limits.memory_mb,
+        "--testbed": comparison.where.testbed,
+    }
+    if wrong := [option for option, value in given.items() if value is not None]:
+        raise Misuse(f"A surrogate's trials are as those it was made of: leave out {wrong[0]}.")
+    if code:
+        raise Misuse(f"{code[0]} edits the script, which a surrogate can't run: leave it out.")
+    return comparison
 
 
 def run_runs(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
@@ -166,7 +133,7 @@ def stored(specs: Sequence[Spec]) -> Board:
     """How far the runs are, without making anything."""
     board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
     try:
-        storage = open_storage(specs[0].storage, must_exist=True)
+        storage = open_storage(specs[0].where.storage, must_exist=True)
     except StorageError:
         return board  # a file that is yet to be made; if it can't be, the run itself says so
     there = set(optuna.get_all_study_names(storage))
@@ -201,7 +168,7 @@ def tell(
         return
     print("\nto look at it:")
     for command in ("status", "revalidate", "report"):
-        print(f"  {options.command(command, comparison.storage)}")
+        print(f"  {options.command(command, comparison.where.storage)}")
 
 
 def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, Any]:

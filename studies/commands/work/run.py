@@ -14,22 +14,23 @@ from rich.console import Console
 import typer
 
 from objective import Testbed
+from objective.run.sandbox import find_sandbox
+from studies import random_steps
 from studies.commands import options
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
 from studies.errors import Misuse
-from studies.methods import METHODS
-from studies.spec import StudySpec
+from studies.spec import Spec
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
 from studies.storage.open import open_storage
-from studies.study import run_study
 from studies.workers.cluster import count_workers
 from studies.workers.cluster import LOCAL
 from studies.workers.cluster import run_cluster
 from studies.workers.cluster import SLURM
 from studies.workers.share import run_workers
+from studies.workers.share import work_on
 
 
 _WAIT_SECONDS = 60.0  # for a database, or its connections, when a worker starts
@@ -41,17 +42,36 @@ def stopped() -> NoReturn:
     raise typer.Exit(1)
 
 
-def show_dry_run(
-    spec: StudySpec,
-    wall_seconds: float,
-    price_in: float | None,
-    price_out: float | None,
-    as_json: bool,
-) -> None:
+def say_isolation(spec: Spec) -> None:
+    """Say on stderr how code that a model writes is isolated, if the method is the code agent.
+
+    Raises:
+        Misuse: If it can't be, or there is no model that could write it.
+    """
+    if not spec.row.edits_code:
+        return
+    if spec.model.llm == random_steps.LLM:
+        raise Misuse(
+            f"--llm must be a language model here, for {spec.model.llm} can't write code."
+        )
+    if spec.editing.unsafe:
+        text = "isolation: none. What the model writes can do all that you can."
+    elif (sandbox := find_sandbox()) is not None:
+        text = f"isolation: {sandbox.name} (no network, no files but its own, limits)"
+    else:
+        raise Misuse(
+            "code written by a model must be isolated, but neither bubblewrap nor unshare works"
+            " here: install bubblewrap (and allow user namespaces), or take the risk with"
+            " `agent --unsafe`"
+        )
+    print(text, file=sys.stderr)
+
+
+def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
     """Print what the study would ask of a language model, and its limits."""
     from studies.commands.dry_run import dry_run
 
-    facts = {**dry_run(spec, price_in, price_out), "wall_seconds": wall_seconds}
+    facts = {**dry_run(spec), "wall_seconds": wall_seconds}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -59,22 +79,25 @@ def show_dry_run(
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
 
 
-def _progress(spec: StudySpec, workers: int) -> Progress:
-    metric = Testbed.load(spec.testbed).metric.name
-    return Progress(spec.budget, metric, workers=workers, uses_llm=METHODS[spec.method].uses_llm)
+def _progress(spec: Spec, workers: int) -> Progress:
+    return Progress(spec.budget, _metric(spec), workers=workers, uses_llm=spec.row.uses_llm)
 
 
-def run_here(spec: StudySpec, workers: int) -> optuna.Study:
+def _metric(spec: Spec) -> str:
+    return Testbed.load(spec.where.testbed).metric.name
+
+
+def run_here(spec: Spec, workers: int) -> optuna.Study:
     """Do the study's trials on this machine."""
-    check_sharing(spec.storage, workers=workers)
+    check_sharing(spec.where.storage, workers=workers)
     with _progress(spec, workers) as progress:
         if workers == 1:
-            return run_study(spec, progress.update)
+            return work_on(spec, progress.update)
         return run_workers(spec, workers, progress.update, progress.say)
 
 
 def run_on_cluster(
-    spec: StudySpec, cluster: str, job_options: Mapping[str, Any], workers: int | None
+    spec: Spec, cluster: str, job_options: Mapping[str, Any], workers: int | None
 ) -> optuna.Study:
     """Do the study's trials by the workers of a Dask cluster."""
 
@@ -87,24 +110,24 @@ def run_on_cluster(
         return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
 
 
-def work(spec: StudySpec) -> optuna.Study:
+def work(spec: Spec) -> optuna.Study:
     """As one worker among others."""
-    kind = kind_of(spec.storage)
+    kind = kind_of(spec.where.storage)
     if not kind.processes:
         raise Misuse(
             f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
             " its own process only; choose sqlite:///FILE"
         )
-    log = WorkerLog(spec.name, Testbed.load(spec.testbed).metric.name)
-    open_storage(spec.storage, wait=_WAIT_SECONDS)  # many may come at once
-    study = run_study(spec, log.update)
+    log = WorkerLog(spec.name, _metric(spec))
+    open_storage(spec.where.storage, wait=_WAIT_SECONDS)  # many may come at once
+    study = work_on(spec, log.update)
     log.end(study.get_trials(deepcopy=False))
     return study
 
 
-def next_command(name: str, spec: StudySpec) -> str:
+def next_command(name: str, spec: Spec) -> str:
     """A command to type next, on the same storage and artifacts."""
-    command = options.command(name, spec.storage)
-    if name == "dashboard" and spec.artifacts is not None:
-        command += f" --artifacts {shlex.quote(str(spec.artifacts))}"
+    command = options.command(name, spec.where.storage)
+    if name == "dashboard" and spec.where.artifacts is not None:
+        command += f" --artifacts {shlex.quote(str(spec.where.artifacts))}"
     return command

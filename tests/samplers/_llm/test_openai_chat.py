@@ -373,6 +373,18 @@ def test_nothing_is_sent_that_might_exceed_the_cap_on_cost(server: LoopbackServe
         connect(server, max_cost=1.0)
 
 
+def test_what_others_have_asked_counts_beside_what_this_chat_asks(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 50}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = connect(server, max_total_tokens=550)
+    chat.complete(ASK, max_tokens=60)
+    chat.charge(200, 100)  # its own 100, and 200 of others
+    chat.complete(ASK, max_tokens=60)
+    with pytest.raises(BudgetExhausted, match="550 tokens; 400 are used"):
+        chat.complete(ASK, max_tokens=160)
+    assert chat.usage.tokens == 200
+
+
 def test_threads_together_keep_the_cap(server: LoopbackServer) -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 90}
     server.answers = lambda body: Answer(reply("x", usage=usage).body, hang=0.05)

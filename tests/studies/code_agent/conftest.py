@@ -14,10 +14,11 @@ from studies.code_agent.agent import run_agent
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
 from studies.code_agent.sources import Sources
-from studies.spec import AgentSpec
+from studies.spec import Spec
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_artifacts
 from studies.storage.open import open_storage
+from tests.studies.scripted import code_spec
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert
 from tests.studies.scripted import make_testbed
@@ -41,21 +42,20 @@ class Bench:
         self.testbed = make_testbed(folder / "bed")
         self.options: dict[str, Any] = {
             "storage": f"sqlite:///{folder}/study.db",
-            "name": "code-test",
             "testbed": self.testbed,
             "train_seconds": 0.05,
             "wall_seconds": WALL_SECONDS,
-            "memory_limit_mb": 300,
+            "memory_mb": 300,
             "baselines": 1,
             "unsafe": True,
             **options,
         }
 
-    def spec(self, **options: Any) -> AgentSpec:
-        return AgentSpec(**{**self.options, **options})
+    def spec(self, **options: Any) -> Spec:
+        return code_spec(**{**self.options, **options})
 
     def run(self, chat: ScriptedChat, trials: int, **options: Any) -> CodeHistory:
-        run_agent(self.spec(trials=trials, **options), chat)
+        run_agent(self.spec(trials=trials, **options), chat=chat)
         return self.history()
 
     def trials(self) -> list[FrozenTrial]:

@@ -33,7 +33,6 @@ from studies.code_agent.agent import run_agent
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
 from studies.errors import Failed
-from studies.spec import AgentSpec
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
@@ -45,6 +44,7 @@ from tests.studies.code_agent.conftest import outcomes
 from tests.studies.code_agent.conftest import WALL_SECONDS
 from tests.studies.code_agent.conftest import WORSE_RATE
 from tests.studies.conftest import needs_sandbox
+from tests.studies.scripted import code_spec
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert
 from tests.studies.scripted import ScriptedChat
@@ -243,26 +243,26 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
             edit("a bug", down, down.replace("self.down", "self.down[:, :3]")),
         ]
     )
-    spec = AgentSpec(
-        storage=f"sqlite:///{tmp_path}/study.db",
-        name="code-test",
-        testbed=folder,
+    min_gain = 0.4  # the rates gain 0.7, and two runs of 1.5 s differ by 0.1
+    spec = code_spec(
+        f"sqlite:///{tmp_path}/study.db",
+        folder,
         trials=5,
         train_seconds=1.5,
-        memory_limit_mb=2000,
+        memory_mb=2000,
         baselines=1,
-        min_gain=0.4,  # the rates gain 0.7, and two runs of 1.5 s differ by 0.1
+        min_gain=min_gain,
     )
-    study = run_agent(spec, chat)
-    history = read_history(study.trials, spec.min_gain)
+    study = run_agent(spec, chat=chat)
+    history = read_history(study.trials, min_gain)
     rates, activation, schedule, bug = history.proposals
     assert rates.outcome == "kept"
     assert None not in (activation.value, schedule.value)
     assert bug.outcome == "crash"
     assert "RuntimeError" in bug.trial.user_attrs["reason"]
     baseline = history.steps[0].value
-    assert baseline is not None and history.best_value is not None and spec.min_gain
-    assert history.best_value < baseline - spec.min_gain
+    assert baseline is not None and history.best_value is not None
+    assert history.best_value < baseline - min_gain
 
 
 # Hostile scripts, in the sandbox.
@@ -453,12 +453,11 @@ RUN_IN_A_PROCESS = """
 import sys, json
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from studies.spec import AgentSpec
 from studies.code_agent.agent import run_agent
+from tests.studies.scripted import code_spec
 from tests.studies.scripted import ScriptedChat
-spec = json.loads({spec!r})
-spec["testbed"] = Path(spec["testbed"])
-run_agent(AgentSpec(**spec), ScriptedChat(json.loads({replies!r}), log=Path({log!r})))
+spec = code_spec(**json.loads({spec!r}))
+run_agent(spec, chat=ScriptedChat(json.loads({replies!r}), log=Path({log!r})))
 """
 
 
@@ -555,16 +554,16 @@ def test_a_proposal_that_was_enqueued_but_not_run_is_run_without_asking_again(
         original = CodeAgent._run
         patch.setattr(CodeAgent, "_run", die)
         with pytest.raises(SystemExit):
-            run_agent(spec, ScriptedChat([BETTER_RATE]))
+            run_agent(spec, chat=ScriptedChat([BETTER_RATE]))
     trial = bench.trials()[1]
     assert trial.state == TrialState.RUNNING
     # Only a process that is gone gives its trials up.
-    storage = open_storage(spec.storage)
+    storage = open_storage(spec.where.storage)
     worker = list(trial.system_attrs["autoresearch:worker"])
     storage.set_trial_system_attr(
         trial._trial_id, "autoresearch:worker", [worker[0], 2**22 + 1, 0.0, trial.number]
     )
-    run_agent(spec, ScriptedChat([]))
+    run_agent(spec, chat=ScriptedChat([]))
     assert outcomes(bench.history()) == ["baseline", "kept"]
 
 

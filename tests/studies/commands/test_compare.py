@@ -19,11 +19,12 @@ import pytest
 
 from studies.budget import Budget
 from studies.budget import is_evaluated
-from studies.comparison import AGENT_TRIALS
 from studies.comparison import Comparison
 from studies.comparison import label
 from studies.facts import run_state
-from studies.spec import StudySpec
+from studies.spec import AGENT_TRIALS
+from studies.spec import Spec
+from studies.spec import Where
 from studies.study import run_study
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
@@ -178,7 +179,7 @@ def test_on_a_surrogate_more_trials_of_a_run_continue_it_as_if_it_had_never_ende
     whole = {}
     for method in ("cma-es", "random"):
         url = f"sqlite:///{tmp_path}/whole.db"
-        spec = StudySpec(url, method, method, 1, Budget(trials=45), surrogate=str(surrogate))
+        spec = Spec(Where(url, surrogate=str(surrogate)), method, method, 1, Budget(trials=45))
         whole[method] = run_study(spec).trials
     parts = cli.trials("cma-es-seed1")
     assert [t.number for t in parts] == list(range(45))
@@ -211,8 +212,8 @@ def test_variants_are_runs_of_their_own_and_the_default_has_the_plain_name() -> 
     comparison = Comparison(
         ["tpe", "centaur", "karpathy-hp"],
         [0, 1],
+        Where("sqlite:///a.db"),
         Budget(trials=9),
-        "sqlite:///a.db",
         llm_ratios=[0.3, 0.5],
         models=["small", "big"],
     )
@@ -237,7 +238,7 @@ def test_the_code_agent_has_the_same_budget_and_ends_even_if_all_its_proposals_a
     None
 ):
     budget = Budget(seconds=100.0, train_seconds=5.0, charge_llm=True)
-    [spec] = Comparison(["karpathy-code"], [3], budget, "sqlite:///a.db").runs(2)
+    [spec] = Comparison(["karpathy-code"], [3], Where("sqlite:///a.db"), budget).runs(2)
     assert spec.name == "karpathy-code-seed3" and spec.seed == 3
     assert spec.budget == Budget(AGENT_TRIALS * 20, 100.0, 5.0, True)
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 import signal
 import statistics
-from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
@@ -22,8 +21,10 @@ from studies.revalidation import FIRST_SEED
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
-from studies.spec import AgentSpec
-from studies.spec import StudySpec
+from studies.spec import Editing
+from studies.spec import Limits
+from studies.spec import Spec
+from studies.spec import Where
 from studies.storage.open import open_storage
 from studies.study import run_study
 from tests.studies.conftest import Cli
@@ -46,23 +47,30 @@ def noisy(testbed: Path) -> Path:
     return testbed
 
 
-def make_study(folder: Path, testbed: Path | None, trials: int = 4, **others: Any) -> Work:
+def make_study(
+    folder: Path,
+    testbed: Path | None,
+    trials: int = 4,
+    limits: Limits = Limits(),
+    surrogate: str | None = None,
+) -> Work:
     """A study of random search, stored, and the work of repeating its best."""
     url = f"sqlite:///{folder}/autoresearch.db"
     budget = Budget(trials=trials, train_seconds=None if testbed is None else 0.05)
-    run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed, **others))
-    return Work(url, "s", None)
+    where = Where(url, testbed=testbed, surrogate=surrogate)
+    run_study(Spec(where, "s", "random", 0, budget, limits))
+    return Work(where, "s")
 
 
 def repeat(work: Work, repeats: int) -> optuna.Study:
     """What the command does for one study, in this process."""
-    queue_repetitions(work, open_storage(work.storage), repeats)
+    queue_repetitions(work, open_storage(work.where.storage), repeats)
     run_repetitions(work, lambda message: None)
-    return optuna.load_study(study_name="s-revalidated", storage=work.storage)
+    return optuna.load_study(study_name="s-revalidated", storage=work.where.storage)
 
 
 def load(work: Work) -> optuna.Study:
-    return optuna.load_study(study_name="s", storage=work.storage)
+    return optuna.load_study(study_name="s", storage=work.where.storage)
 
 
 def test_the_best_of_each_study_is_trained_again_with_seeds_that_no_trial_had(
@@ -110,9 +118,9 @@ def test_limits_are_those_that_the_study_recorded(testbed: Path, tmp_path: Path)
     train = testbed / "train.py"
     limit = "import resource\nprint('limit', resource.getrlimit(resource.RLIMIT_AS))\n"
     train.write_text(limit + train.read_text() + "print('budget', prepare.TIME_BUDGET)\n")
-    work = make_study(tmp_path, testbed, memory_limit_mb=777)
+    work = make_study(tmp_path, testbed, limits=Limits(memory_mb=777))
     logs = []
-    storage = open_storage(work.storage)
+    storage = open_storage(work.where.storage)
     store = optuna.artifacts.FileSystemArtifactStore(tmp_path / "autoresearch-artifacts")
     for trial in (load(work).trials[0], repeat(work, 1).trials[0]):
         metas = get_all_artifact_meta(trial, storage=storage)
@@ -151,7 +159,7 @@ def test_a_study_without_a_success_is_left_out_unless_it_is_asked_for(
     make_study(cli.folder, testbed)
     optuna.create_study(storage=cli.storage, study_name="other")
     with pytest.raises(Misuse, match="other"):
-        queue_repetitions(Work(cli.storage, "other", None), open_storage(cli.storage), 1)
+        queue_repetitions(Work(Where(cli.storage), "other"), open_storage(cli.storage), 1)
     assert "nothing" in cli.fails(2, "revalidate", "--study", "nothing")
 
 
@@ -182,12 +190,11 @@ def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: 
 @needs_sandbox
 def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/code.db"
-    spec = AgentSpec(
-        url, "s", trials=3, train_seconds=0.05, baselines=1, testbed=make_testbed(tmp_path / "bed")
-    )
+    where, budget = Where(url, testbed=make_testbed(tmp_path / "bed")), Budget(3, None, 0.05)
+    spec = Spec(where, "s", "karpathy-code", 0, budget, editing=Editing(baselines=1))
     replies = [edit("better", "RATE = 0.5", "RATE = 0.2"), edit("worse", "RATE = 0.2", "RATE = 2")]
-    original = run_agent(spec, ScriptedChat(replies))
-    work = Work(url, "s", None)
+    original = run_agent(spec, chat=ScriptedChat(replies))
+    work = Work(where, "s")
     again = repeat(work, 2)
     best = original.trials[1]
     assert best.user_attrs["description"] == "better"
@@ -200,15 +207,15 @@ def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: P
 
 def test_after_kill_9_the_killed_repetition_is_run_again(cli: Cli, testbed: Path) -> None:
     gate = Gate(testbed, through=3)  # two trials and a repetition
-    url = cli.storage
     budget = Budget(trials=2, train_seconds=0.05)
-    run_study(StudySpec(url, "s", "random", 0, budget, testbed=testbed))
+    where = Where(cli.storage, testbed=testbed)
+    run_study(Spec(where, "s", "random", 0, budget))
     process = cli.start("revalidate", "--repeats", 2, "--workers", 1)
     gate.wait(held=1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     gate.open()
-    work = Work(url, "s", None)
+    work = Work(where, "s")
     trials = repeat(work, 2).trials
     ended = [t for t in trials if is_evaluated(t)]
     assert [t.user_attrs["train_seed"] for t in ended] == [FIRST_SEED, FIRST_SEED + 1]

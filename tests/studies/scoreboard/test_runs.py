@@ -18,8 +18,11 @@ from studies.scoreboard.runs import carry_out
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import run
+from studies.scoreboard.runs import sampler_of
 from studies.scoreboard.runs import Spec
-from studies.scoreboard.samplers import ENTRIES
+from studies.scoreboard.samplers import entry
+from studies.scoreboard.samplers import sampler_names
+from studies.spec import Model
 from tests.studies.scoreboard.made import bowl
 from tests.studies.scoreboard.made import result
 
@@ -58,20 +61,21 @@ def test_a_curve_tells_the_regret_after_any_number_of_trials() -> None:
         assert found.regret(n) == pytest.approx(min(seen[:n]), rel=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "gp"])
+@pytest.mark.parametrize("name", [name for name in sampler_names() if name != "gp"])
 def test_a_short_run_is_the_beginning_of_a_long_one(name: str) -> None:
     def run(trials: int) -> tuple[tuple[int, float], ...]:
-        sampler = ENTRIES[name].build(bowl(), 1, RandomSteps())
+        sampler = sampler_of(entry(name), bowl(), 1, RandomSteps())
         return carry_out(spec(name, trials), bowl(), sampler).curve
 
     assert run(14) == tuple((n, regret) for n, regret in run(22) if n <= 14)
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "gp"])
+@pytest.mark.parametrize("name", [name for name in sampler_names() if name != "gp"])
 @pytest.mark.parametrize("kind", ["fail", "oom"])
 def test_no_sampler_of_ours_or_optunas_breaks_by_failures(name: str, kind: Any) -> None:
     problem = with_failures(bowl(), kind, 0)
-    found = carry_out(spec(name, 16), problem, ENTRIES[name].build(problem, 0, RandomSteps()))
+    sampler = sampler_of(entry(name), problem, 0, RandomSteps())
+    found = carry_out(spec(name, 16), problem, sampler)
     assert found.error == ""
     assert found.trials == 16
     assert 0 < found.failed < 16
@@ -108,13 +112,13 @@ def test_a_model_that_is_away_is_no_result() -> None:
 def test_a_model_that_only_the_environment_names_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
 
-    def open_llm(llm: str | None, model: str | None) -> RandomSteps:
-        opened.append((llm, model))
+    def open_llm(model: Model) -> RandomSteps:
+        opened.append(model)
         return RandomSteps()
 
     monkeypatch.setattr(runs, "open_llm", open_llm)
-    assert run(replace(spec("centaur", 14), asks="m", model="m")).asked > 0
-    assert opened == [(None, "m")]
+    assert run(replace(spec("centaur", 14), asks="m", model=Model(name="m"))).asked > 0
+    assert opened == [Model(name="m")]
     assert run(replace(spec("centaur", 14), asks=NAME)).asked > 0
     assert len(opened) == 1
 

@@ -6,13 +6,19 @@ import optuna
 import pytest
 
 from studies.errors import Misuse
+from studies.methods import METHODS
 from studies.random_steps import NAME
 from studies.random_steps import RandomSteps
 from studies.scoreboard.runs import carry_out
+from studies.scoreboard.runs import Results
+from studies.scoreboard.runs import sampler_of
 from studies.scoreboard.runs import Spec
-from studies.scoreboard.samplers import ENTRIES
+from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
+from studies.scoreboard.samplers import label_of
+from studies.scoreboard.samplers import sampler_names
 from tests.studies.scoreboard.made import bowl
+from tests.studies.scoreboard.made import result
 
 
 PACKAGE = """\
@@ -34,9 +40,9 @@ def write_package(registry: Path, name: str, text: str) -> None:
     (folder / "__init__.py").write_text(text)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ENTRIES.items() if row.uses_llm])
+@pytest.mark.parametrize("name", [name for name in sampler_names() if METHODS[name].uses_llm])
 def test_methods_that_ask_a_model_run_on_random_steps(name: str) -> None:
-    sampler = entry(name).build(bowl(), 0, RandomSteps())
+    sampler = sampler_of(entry(name), bowl(), 0, RandomSteps())
     result = carry_out(Spec("bowl", name, 0, 25, NAME), bowl(), sampler)
     assert result.error == ""
     assert result.asked >= 4
@@ -47,7 +53,7 @@ def test_methods_that_ask_a_model_run_on_random_steps(name: str) -> None:
 def test_a_registrys_sampler_gets_the_search_space_and_the_seed(tmp_path: Path) -> None:
     write_package(tmp_path, "given", PACKAGE)
     problem = bowl()
-    sampler = entry("registry:given", tmp_path).build(problem, 3, None)
+    sampler = sampler_of(entry("registry:given", tmp_path), problem, 3, None)
     assert isinstance(sampler, optuna.samplers.RandomSampler)
     assert getattr(sampler, "given") == (problem.space, 3)
     assert entry("registry:given", tmp_path).label == "given (registry)"
@@ -56,7 +62,15 @@ def test_a_registrys_sampler_gets_the_search_space_and_the_seed(tmp_path: Path) 
 def test_a_package_without_one_sampler_is_refused(tmp_path: Path) -> None:
     write_package(tmp_path, "none", "__all__ = []\n")
     with pytest.raises(Misuse, match="must export one sampler, but exports none"):
-        entry("registry:none", tmp_path).build(bowl(), 0, None)
+        sampler_of(entry("registry:none", tmp_path), bowl(), 0, None)
+
+
+def test_names_of_earlier_scoreboards_are_those_of_methods(tmp_path: Path) -> None:
+    assert canonical("karpathy") == "karpathy-hp" and canonical("gp") == "gp"
+    results = Results(tmp_path)
+    results.add(result(sampler="llambo", asks=NAME))
+    assert [r.sampler for r in Results(tmp_path).all] == ["llambo-paper"]
+    assert label_of("llambo-paper") == "LLAMBOSampler"
 
 
 def test_samplers_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""A method is a row of METHODS, which all commands read, and a spec says what is stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from studies import comparison
+from studies.commands.work import scoreboard
+from studies.methods import Method
+from studies.methods import METHODS
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import reply
+from tests.studies.conftest import Cli
+from tests.studies.conftest import needs_sandbox
+from tests.studies.scripted import edit
+from tests.studies.scripted import make_testbed
+
+
+CHANGE = '{"changes": [{"name": "DEPTH", "value": 5}]}'
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    server = LoopbackServer()
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    server.answers = lambda body: reply(CHANGE, usage=usage)
+    yield server
+    server.close()
+
+
+def here(
+    jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]], None], **others: Any
+) -> None:
+    """`run_jobs` in this process, where a test's row of METHODS is."""
+    for job in jobs:
+
+        def tell(said: Any, name: str = job.name) -> None:
+            watch([Event(name, "said", said)])
+
+        job.work(job.spec, tell)
+        watch([Event(job.name, "done")])
+
+
+def test_a_new_method_is_one_row(cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Method(
+        "points of a Sobol sequence",
+        "QMCSampler",
+        lambda setup: optuna.samplers.QMCSampler(seed=setup.seed),
+    )
+    monkeypatch.setitem(METHODS, "qmc", row)
+    monkeypatch.setattr(comparison, "run_jobs", here)
+    monkeypatch.setattr(scoreboard, "run_jobs", here)
+
+    done = cli("run", "--method", "qmc", "--testbed", testbed, "--trials", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["method"] == "qmc"
+    done = cli("compare", "--methods", "random,qmc", "--testbed", testbed, "--trials", 3)
+    assert done.returncode == 0, done.stderr
+    assert len(cli.trials("qmc-seed2")) == 3
+    done = cli("report", "--out", "report")
+    assert done.returncode == 0, done.stderr
+    assert "qmc" in (cli.folder / "report" / "main" / "methods.csv").read_text()
+    words = ("--problems", "bbob/f1/2d", "--samplers", "random,qmc", "--seeds", 0)
+    done = cli("scoreboard", *words, "--trials", 5, "--workers", 1, "--out", "board")
+    assert done.returncode == 0, done.stderr
+    assert "QMCSampler" in (cli.folder / "board" / "README.md").read_text()
+
+
+@needs_sandbox
+def test_the_code_agent_is_a_method_of_run(
+    cli: Cli, server: LoopbackServer, tmp_path: Path
+) -> None:
+    bed = make_testbed(tmp_path / "bed")
+    server.answers = [reply(edit("lower the rate", "RATE = 0.5", "RATE = 0.4"))]
+    words: list[object] = ["run", "--method", "karpathy-code", "--testbed", bed, "--study", "s"]
+    words += ["--llm", server.url, "--model", "m", "--trials", 4, "--train-seconds", "0.05s"]
+    assert "with a sampler, but got karpathy-code" in cli.fails(2, *words, "--dry-run")
+    done = cli(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "isolation: " in done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["evaluated"], facts["state"]) == (4, "done")
+    assert facts["best"]["val_bpb"] == pytest.approx(1.59)
+
+
+def test_what_a_study_says_of_itself_keeps_its_names(
+    cli: Cli, testbed: Path, server: LoopbackServer
+) -> None:
+    common = {
+        "method", "seed", "testbed_hash", "train_seconds", "charge_llm", "testbed", "version",
+        "memory_limit_mb", "budget_trials",
+    }  # fmt: skip
+    llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
+    for method, others in (
+        ("random", {"space_hash"}),
+        ("centaur", {"space_hash", "llm_ratio", "model", "max_tokens"}),
+        ("karpathy-code", {"baselines", "min_gain", "model", "max_tokens"}),
+    ):
+        words = ["run", "--method", method, "--testbed", testbed, "--study", method, "--trials", 1]
+        done = cli(*words, *(llm if "model" in others else []))
+        assert done.returncode == 0, done.stderr
+        attrs = optuna.load_study(study_name=method, storage=cli.storage).user_attrs
+        assert attrs.keys() == common | others
+
+
+def capped(cli: Cli, testbed: Path, server: LoopbackServer, *more: object) -> Any:
+    words: list[object] = ["run", "--method", "karpathy-hp", "--testbed", testbed, "--study", "s"]
+    words += ["--llm", server.url, "--model", "m", "--trials", 6]
+    return cli(*words, *more)
+
+
+def used(cli: Cli) -> int:
+    """Tokens that the study's trials say the model took."""
+    keys = ("llm_prompt_tokens", "llm_completion_tokens")
+    return sum(t.user_attrs.get(key, 0) for t in cli.trials("s") for key in keys)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cap_on_tokens_holds_for_the_whole_study(
+    workers: int, cli: Cli, testbed: Path, server: LoopbackServer
+) -> None:
+    more = ("--workers", workers)
+    assert capped(cli, testbed, server, *more, "--trials", 4).returncode == 0
+    before, asked = used(cli), len(server.requests)
+    assert before > 0
+    # Another command counts what was asked for before.
+    done = capped(cli, testbed, server, *more, "--max-tokens", before + 10)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert f"may use {before + 10} tokens; {before} are used" in said
+    assert "a higher --max-tokens or --max-cost" in said and "Traceback" not in done.stderr
+    assert len(server.requests) == asked and used(cli) == before
+    done = capped(cli, testbed, server, *more, "--max-tokens", 10**6, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["state"], facts["max_tokens"]) == ("done", 10**6)
+
+
+def test_a_cap_on_cost_needs_prices_and_ends_the_study(
+    cli: Cli, testbed: Path, server: LoopbackServer
+) -> None:
+    done = capped(cli, testbed, server, "--max-cost", 0.0001)
+    assert done.returncode == 2 and "--price-in" in done.stderr
+    done = capped(cli, testbed, server, "--max-cost", 0.0001, "--price-in", 3, "--price-out", 15)
+    assert done.returncode == 1
+    assert "may cost 0.0001" in done.stderr.splitlines()[-1]
+    assert server.requests == []
