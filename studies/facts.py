@@ -68,18 +68,27 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     return "done" if not limited or budget.is_used_up(trials) else "stopped"
 
 
+def trial_status(trial: FrozenTrial) -> str:
+    """``ok``, the class of a failure, or Optuna's state if nobody said."""
+    return str(trial.user_attrs.get("status", trial.state.name.lower()))
+
+
+def trial_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that were really run."""
+    return {**trial.params, **json.loads(trial.user_attrs.get("effective", "{}"))}
+
+
 def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None:
     """What stands for a trial in JSON; its value under the metric's name, None if it failed."""
     if trial is None:
         return None
     attrs = trial.user_attrs
-    effective = json.loads(attrs.get("effective", "{}"))
     return {
         "trial": trial.number,
         "status": attrs.get("status"),
         metric: trial.value if is_ok(trial) else None,
         "source": attrs.get("source"),
-        "params": {**trial.params, **effective},
+        "params": trial_params(trial),
     }
 
 
@@ -96,9 +105,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     metric = Metric.of(study).name
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
-    failures = Counter(
-        str(t.user_attrs.get("status", t.state.name.lower())) for t in evaluated if not is_ok(t)
-    )
+    failures = Counter(trial_status(t) for t in evaluated if not is_ok(t))
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
 

@@ -34,6 +34,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.facts import best_trial
 from studies.facts import llm_turns
+from studies.facts import trial_status
 
 
 if TYPE_CHECKING:
@@ -269,8 +270,7 @@ def describe(trial: FrozenTrial, metric: str) -> str:
     name = f"trial {trial.number:>3}  {attrs.get('source', ''):<9}"
     if is_ok(trial):
         return f"{name} ok        {metric} {trial.value:.4f}  {charge(trial):5.1f} s"
-    status = str(attrs.get("status", trial.state.name.lower()))
-    return f"{name} {status:<9} {str(attrs.get('reason', ''))[:60]}"
+    return f"{name} {trial_status(trial):<9} {str(attrs.get('reason', ''))[:60]}"
 
 
 def clock(seconds: float) -> str:

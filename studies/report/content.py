@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from studies.report import tables
-from studies.report.drawing import Drawing
 from studies.report.notes import notes
 from studies.report.plots import comparison_plots
 from studies.report.runs import Run
 from studies.report.series import all_series
-from studies.report.series import Record
-from studies.report.statistics import Comparison
 
 
-@dataclass(frozen=True)
 class Report:
-    """The report of a comparison.
+    """The report of a comparison: its ``methods``, ``tests``, ``notes``, ``series`` and ``plots``.
 
-    Attributes:
+    Args:
         runs: At least one.
         reference: The method that the others are compared with.
         title: Heading of the page.
@@ -31,34 +25,19 @@ class Report:
         said: Transcripts, see `transcripts.load_transcripts`.
     """
 
-    runs: Sequence[Run]
-    reference: str
-    title: str = "Comparison of methods"
-    unstarted: Sequence[str] = ()
-    prices: tables.Prices = tables.Prices()
-    said: Sequence[Mapping[str, Any]] = ()
-
-    @cached_property
-    def methods(self) -> list[Record]:
-        """See `tables.method_rows`."""
-        return tables.method_rows(self.runs, self.prices)
-
-    @cached_property
-    def tests(self) -> dict[str, list[Comparison]]:
-        """See `tables.all_comparisons`."""
-        return tables.all_comparisons(self.runs, self.reference)
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """See `notes.notes`."""
-        return notes(self.runs, self.tests["best"], self.unstarted)
-
-    @cached_property
-    def series(self) -> dict[str, list[Record]]:
-        """See `series.all_series`."""
-        return all_series(self.runs, self.methods)
-
-    @cached_property
-    def plots(self) -> dict[str, Sequence[Drawing]]:
-        """See `plots.comparison_plots`."""
-        return comparison_plots(self.runs, self.series)
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        reference: str,
+        title: str = "Comparison of methods",
+        unstarted: Sequence[str] = (),
+        prices: tables.Prices = tables.Prices(),
+        said: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.runs, self.reference, self.title, self.said = runs, reference, title, said
+        self.methods = tables.method_rows(runs, prices)
+        self.run_rows = tables.run_rows(runs)
+        self.tests = tables.all_comparisons(runs, reference)
+        self.notes = notes(runs, self.tests["best"], unstarted)
+        self.series = all_series(runs, self.methods, self.run_rows)
+        self.plots = comparison_plots(runs, self.series)

@@ -10,6 +10,9 @@ from typing import Literal
 from studies.report.style import Style
 
 
+Kind = Literal["points", "line", "steps", "bars"]
+
+
 @dataclass(frozen=True)
 class Marks:
     """Marks of one look: n of them.
@@ -30,7 +33,7 @@ class Marks:
         in_legend: Whether these are what the legend shows of their label.
     """
 
-    kind: Literal["points", "line", "steps", "bars"]
+    kind: Kind
     label: str
     x: Sequence[Any]
     y: Sequence[float]

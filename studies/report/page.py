@@ -24,10 +24,42 @@ from studies.report.page_data import page_trials
 from studies.report.page_tables import cost_table
 from studies.report.page_tables import tests_table
 from studies.report.page_tables import values_table
-from studies.report.plots import TITLES
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
+
+
+# Name in the report's plots to the name, title and text of its section, in their order.
+PLOTS = {
+    "time": (
+        "Time",
+        "Best so far against training time",
+        "Steps: a value counts from the moment when its trial ended. A curve begins when all "
+        "runs of its method have a value and ends where the first of them ends.",
+    ),
+    "trials": ("Trials", "Best so far against trials", "Failed trials count."),
+    "runs": ("Runs", "Every run's best", "A point is a run; the bar is the mean."),
+    "ratios": ("Ratio", "LLM ratio", "Share of the trials that the language model decides."),
+    "models": ("Models", "Model against model", "The same method with several models."),
+    "sources": (
+        "Sources",
+        "Who found the incumbents",
+        "Share of the trials that each source proposed, beside its share of the improvements "
+        "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
+    ),
+    "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
+    "llm": (
+        "Tokens",
+        "Tokens and seconds of the language model",
+        "Means over the runs that asked in that trial.",
+    ),
+    "failure-map": (
+        "Failure map",
+        "Where trials failed",
+        "Share of the trials that failed in each part of each parameter's range (of its "
+        "logarithm where the range is logarithmic). Empty: no trial was there.",
+    ),
+}
 
 
 def build_page(report: Report) -> str:
@@ -89,34 +121,11 @@ def _result_sections(report: Report) -> Iterator[Section]:
 
 
 def _comparison_sections(report: Report) -> Iterator[Section]:
-    texts = {
-        "time": (
-            "Time",
-            "Steps: a value counts from the moment when its trial ended. A curve begins when all "
-            "runs of its method have a value and ends where the first of them ends.",
-        ),
-        "trials": ("Trials", "Failed trials count."),
-        "runs": ("Runs", "A point is a run; the bar is the mean."),
-        "ratios": ("Ratio", "Share of the trials that the language model decides."),
-        "models": ("Models", "The same method with several models."),
-        "sources": (
-            "Sources",
-            "Share of the trials that each source proposed, beside its share of the improvements "
-            "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
-        ),
-        "failures": ("Failures", "Share of all trials of a method."),
-        "llm": ("Tokens", "Means over the runs that asked in that trial."),
-        "failure-map": (
-            "Failure map",
-            "Share of the trials that failed in each part of each parameter's range (of its "
-            "logarithm where the range is logarithmic). Empty: no trial was there.",
-        ),
-    }
     menus = {"llm": "Measure", "failure-map": "Method"}
-    for key, (name, text) in texts.items():
+    for key, (name, title, text) in PLOTS.items():
         if key in report.plots:
             keys = {f"{key}-{i}": d.title or d.y for i, d in enumerate(report.plots[key])}
-            yield Section(name, TITLES[key], text, figure(TITLES[key], keys, menus.get(key, "")))
+            yield Section(name, title, text, figure(title, keys, menus.get(key, "")))
 
 
 def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 import math
 from typing import Any
 
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
+from studies.report.drawing import Kind
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
 from studies.report.runs import metric_of
@@ -27,25 +29,14 @@ from studies.report.style import TRIAL
 from studies.report.tables import by_method
 
 
-TITLES = {
-    "time": "Best so far against training time",
-    "trials": "Best so far against trials",
-    "runs": "Every run's best",
-    "ratios": "LLM ratio",
-    "models": "Model against model",
-    "sources": "Who found the incumbents",
-    "failures": "Failures by class",
-    "llm": "Tokens and seconds of the language model",
-    "failure-map": "Where trials failed",
-}
 _INTERVAL = "mean, 95 % interval"
 
 
 def comparison_plots(
     runs: Sequence[Run], series: Mapping[str, Sequence[Record]]
 ) -> dict[str, Sequence[Drawing]]:
-    """Key of `TITLES` to drawings: of each measure for ``llm``, of all methods and then of each
-    for ``failure-map``, and else one. A plot that would be empty is left out.
+    """Name to drawings: of each measure for ``llm``, of all methods and then of each for
+    ``failure-map``, and else one. A plot that would be empty is left out.
 
     Args:
         runs: The runs.
@@ -59,7 +50,7 @@ def comparison_plots(
         "trials": [_best_so_far(series["trials"], looks, best, "trials that ended")],
         "runs": [_final_values(series["final"], methods, best)],
         "failures": [
-            Plot(_shares(series["failures"], "status", "count"), y="failed trials (%)",
+            Plot(_shares(series["failures"], "status", "count", "share"), "", "failed trials (%)",
                  categories=methods)
         ],
         "sources": [_sources(series["sources"])],
@@ -100,7 +91,7 @@ def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
     return ("minutes", 60.0) if longest >= 120 else ("seconds", 1.0)
 
 
-def traces(runs: Sequence[Run]) -> list[Drawing]:
+def traces(runs: Sequence[Run]) -> list[Plot]:
     """Every trial of each method's best run, with its incumbents.
 
     Of any run the page draws them itself, by the choices of its menus.
@@ -119,54 +110,39 @@ def traces(runs: Sequence[Run]) -> list[Drawing]:
     def at(rows: Sequence[Row]) -> list[float]:
         return [row.seconds / seconds for row in rows]
 
-    def trace(run: Run) -> Plot:
-        ok, failed = ([row for row in run.rows if row.ok is ok] for ok in (True, False))
-        found = [row.value for row in run.incumbents]
-        best = Style(COLORS[0])
-        return Plot(
-            [
-                Marks("points", "trial", at(ok), [row.value for row in ok], TRIAL),
-                Marks("points", "failed trial", at(failed), [high] * len(failed), FAILURE),
-                Marks("points", "", at(run.incumbents), found, best, in_legend=False),
-                Marks(
-                    "steps",
-                    "best so far",
-                    at([*run.incumbents, run.rows[-1]]),
-                    [*found, run.best],
-                    best,
-                ),
-            ],
-            x=f"training time ({unit})",
-            y=metric_of(runs).name,
-            title=f"{run.method}, seed {run.seed}",
-            limits=(low - room, high + room),
+    plots = []
+    for run in shown:
+        ok, failed = ([row for row in run.rows if row.ok is kind] for kind in (True, False))
+        found, best = run.incumbents, Style(COLORS[0])
+        ends, values = at([*found, run.rows[-1]]), [*(row.value for row in found), run.best]
+        marks = [
+            Marks("points", "trial", at(ok), [row.value for row in ok], TRIAL),
+            Marks("points", "failed trial", at(failed), [high] * len(failed), FAILURE),
+            Marks("points", "", ends[:-1], values[:-1], best, in_legend=False),
+            Marks("steps", "best so far", ends, values, best),
+        ]
+        plots.append(
+            Plot(
+                marks,
+                x=f"training time ({unit})",
+                y=metric_of(runs).name,
+                title=f"{run.method}, seed {run.seed}",
+                limits=(low - room, high + room),
+            )
         )
-
-    return [trace(run) for run in shown]
+    return plots
 
 
 def _best_so_far(
     records: Sequence[Record], looks: Mapping[str, Style], best: str, x: str, unit: float = 1.0
 ) -> Plot:
     """Mean best value with its interval, see `series.best_so_far`."""
-    return Plot(
-        [
-            Marks(
-                "steps",
-                f"{method} (n={points[0]['n']})",
-                [point["x"] / unit for point in points],
-                _column(points, "mean"),
-                looks[method],
-                _column(points, "low"),
-                _column(points, "high"),
-                methods=[method],
-            )
-            for method, points in _grouped(records, "method")
-        ],
-        x=x,
-        y=f"{best} so far",
-        note=_INTERVAL,
-    )
+    marks = []
+    for method, points in _grouped(records, "method"):
+        label = f"{method} (n={points[0]['n']})"
+        scaled = [{**point, "x": point["x"] / unit} for point in points]
+        marks.append(_marks("steps", label, scaled, "x", "mean", looks[method], methods=[method]))
+    return Plot(marks, x, f"{best} so far", _INTERVAL)
 
 
 def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) -> Plot:
@@ -176,18 +152,17 @@ def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) 
     for kind, style in kinds.items():
         shown = [{**record, "best": record[kind]} for record in records]
         marks += _values(shown, "method", kind, style, part=kind)
-    return Plot(marks, y=f"{best} of a run", note=_INTERVAL, categories=methods)
+    return Plot(marks, "", f"{best} of a run", _INTERVAL, categories=methods)
 
 
 def _varied(records: Sequence[Record], key: str, best: str) -> Plot:
     """Best value against what was varied, an LLM ratio or a model: runs, and a line of means."""
     marks: list[Marks] = []
-    looks = styles(list(dict.fromkeys(_column(records, "method"))))
+    looks = styles(_names(records, "method"))
     for method, shown in _grouped(records, "method"):
         marks += _values(shown, key, method, looks[method])
-    if key == "model":
-        return Plot(marks, y=f"{best} of a run", note=_INTERVAL, categories=_names(records, key))
-    return Plot(marks, x="LLM ratio", y=f"{best} of a run", note=_INTERVAL)
+    title, places = ("", _names(records, key)) if key == "model" else ("LLM ratio", ())
+    return Plot(marks, title, f"{best} of a run", _INTERVAL, categories=places)
 
 
 def _values(
@@ -198,77 +173,56 @@ def _values(
     Parts are kinds of values of one method, and their means aren't joined.
     """
     shown = [record for record in records if math.isfinite(record["best"])]
-    if not shown:
-        return []
-    means = summaries(shown, key)
-    by_key = key == "method"
+    means = [
+        {**m, "range": "-" if math.isnan(m["low"]) else f"{m['low']:.4f} to {m['high']:.4f}"}
+        for m in summaries(shown, key)
+    ]
+    runs = _marks("points", label, shown, key, "best", style, "{method}, seed {seed}: {best:.4f}")
+    mean = _marks(
+        "points" if part else "line",
+        label,
+        means,
+        key,
+        "mean",
+        replace(style, symbol=MEAN),
+        "mean of {n}: {mean:.4f} ({range})",
+    )
+    pair = [replace(runs, faint=True), mean] if shown else []
     return [
-        Marks(
-            "points",
-            label,
-            _column(shown, key),
-            _column(shown, "best"),
-            style,
-            said=[f"{r['method']}, seed {r['seed']}: {r['best']:.4f}" for r in shown],
-            methods=_column(shown, "method") if by_key else (),
+        replace(
+            marks,
             part=part,
-            faint=True,
-            in_legend=bool(part),
-        ),
-        Marks(
-            "points" if part else "line",
-            label,
-            _column(means, key),
-            _column(means, "mean"),
-            Style(style.color, style.dash, MEAN),
-            _column(means, "low"),
-            _column(means, "high"),
-            said=[
-                f"mean of {m['n']}: {m['mean']:.4f} ({_number(m['low'])} to {_number(m['high'])})"
-                for m in means
-            ],
-            methods=_column(means, "method") if by_key else (),
-            part=part,
-            in_legend=not part,
-        ),
+            methods=marks.x if key == "method" else (),
+            in_legend=(marks is mean) == (not part),
+        )
+        for marks in pair
     ]
 
 
 def _sources(records: Sequence[Record]) -> Plot:
     """Who proposed the improvements, beside who proposed the trials."""
-    marks = [
-        mark
-        for what in ("trials", "incumbents")
-        for mark in _shares(records, "source", what, f"{what}_share", what)
-    ]
-    return Plot(
-        marks,
-        y="share (%)",
-        note="pale: trials, full: incumbents",
-        categories=_names(records, "method"),
-    )
+    marks: list[Marks] = []
+    for part, faint in (("trials", True), ("incumbents", False)):
+        bars = _shares(records, "source", part, f"{part}_share")
+        marks += [replace(bar, part=part, faint=faint, in_legend=not faint) for bar in bars]
+    note = "pale: trials, full: incumbents"
+    return Plot(marks, "", "share (%)", note, categories=_names(records, "method"))
 
 
-def _shares(
-    records: Sequence[Record], key: str, count: str, share: str = "share", part: str = ""
-) -> list[Marks]:
-    """Bars of the kinds of trials, one upon the other; the pale part is that of the trials."""
+def _shares(records: Sequence[Record], key: str, count: str, share: str) -> list[Marks]:
+    """Bars of the kinds of trials, one upon the other."""
     looks = styles(_names(records, key))
+    word = "incumbents" if count == "incumbents" else "trials"
+    said = f"{{method}}, {{{key}}}: {{{count}}} {word}, {{percent:.1f}} %"
     return [
-        Marks(
+        _marks(
             "bars",
             kind,
-            _column(shown, "method"),
-            [100 * record[share] for record in shown],
+            [{**record, "percent": 100 * record[share]} for record in shown],
+            "method",
+            "percent",
             looks[kind],
-            said=[
-                f"{r['method']}, {kind}: {r[count]} {part or 'trials'}, {100 * r[share]:.1f} %"
-                for r in shown
-            ],
-            methods=_column(shown, "method"),
-            part=part,
-            faint=part == "trials",
-            in_legend=part != "trials",
+            said,
         )
         for kind, shown in _grouped(records, key)
     ]
@@ -276,26 +230,32 @@ def _shares(
 
 def _language_model(records: Sequence[Record], looks: Mapping[str, Style], measure: str) -> Plot:
     """A measure of the trials that asked the model against their numbers; no marks if it's 0."""
-    return Plot(
-        [
-            Marks(
-                "line",
-                method,
-                _column(points, "trial"),
-                _column(points, measure),
-                looks[method],
-                said=[
-                    f"{method}, trial {p['trial']}: {p[measure]:.5g} (mean of {p['n']} runs)"
-                    for p in points
-                ],
-                methods=[method],
-            )
-            for method, points in _grouped(records, "method")
-            if any(_column(points, measure))
-        ],
-        x="trial",
-        y=measure.replace("_", " "),
-        note="mean of a trial that asked",
+    said = f"{{method}}, trial {{trial}}: {{{measure}:.5g}} (mean of {{n}} runs)"
+    marks = [
+        _marks("line", method, points, "trial", measure, looks[method], said)
+        for method, points in _grouped(records, "method")
+        if any(_column(points, measure))
+    ]
+    return Plot(marks, "trial", measure.replace("_", " "), "mean of a trial that asked")
+
+
+def _marks(
+    kind: Kind,
+    label: str,
+    records: Sequence[Record],
+    x: str,
+    y: str,
+    style: Style,
+    said: str = "",
+    methods: Sequence[str] | None = None,
+) -> Marks:
+    """Marks of records by their keys; ``said`` is a format of a record."""
+    low, high = (_column(records, key) if y == "mean" else [] for key in ("low", "high"))
+    texts = [said.format_map(record) for record in records] if said else []
+    if methods is None:
+        methods = [record.get("method", "") for record in records]
+    return Marks(
+        kind, label, _column(records, x), _column(records, y), style, low, high, texts, methods
     )
 
 
@@ -330,7 +290,3 @@ def _names(records: Sequence[Record], key: str) -> list[Any]:
 
 def _column(records: Sequence[Record], key: str) -> list[Any]:
     return [record[key] for record in records]
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"

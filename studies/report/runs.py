@@ -26,6 +26,8 @@ from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.facts import run_state
+from studies.facts import trial_params
+from studies.facts import trial_status
 from studies.methods import LLM_RATIO
 
 
@@ -258,9 +260,9 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
                 position=position,
                 seconds=seconds,
                 value=trial.value if is_ok(trial) and trial.value is not None else math.nan,
-                status=str(attrs.get("status", trial.state.name.lower())),
+                status=trial_status(trial),
                 source=str(attrs.get("source", "")),
-                params={**trial.params, **json.loads(attrs.get("effective", "{}"))},
+                params=trial_params(trial),
                 attrs=attrs,
             )
         )

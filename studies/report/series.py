@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import asdict
 import math
 from typing import Any
 
@@ -36,12 +37,15 @@ LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens"
 _BINS = 8  # of a parameter's range in the failure map
 
 
-def all_series(runs: Sequence[Run], methods: Sequence[Record]) -> dict[str, list[Record]]:
-    """Name to records of everything that is drawn; ``methods`` are the runs' `method_rows`."""
+def all_series(
+    runs: Sequence[Run], methods: Sequence[Record], run_rows: Sequence[Record]
+) -> dict[str, list[Record]]:
+    """Name to records of all that is drawn, also from `tables.method_rows` and `run_rows`."""
+    final = ("method", "seed", "best", "revalidated", "revalidated_n")
     return {
         "time": best_so_far(runs, "seconds"),
         "trials": best_so_far(runs, "trials"),
-        "final": final_values(runs),
+        "final": [{key: row[key] for key in final} for row in run_rows],
         "failures": failures(methods),
         "failure-map": failure_map(runs),
         "sources": sources(runs),
@@ -89,37 +93,17 @@ def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
     return records
 
 
-def final_values(runs: Sequence[Run]) -> list[Record]:
-    """Every run's best: ``seed``, ``best``, ``revalidated`` and the mean of how many it is (``n``)."""
-    return [
-        {
-            "method": method,
-            "seed": run.seed,
-            "best": run.best,
-            "revalidated": run.revalidated_best,
-            "n": len(run.revalidated),
-        }
-        for method, group in by_method(runs).items()
-        for run in group
-    ]
-
-
 def failures(methods: Sequence[Record]) -> list[Record]:
-    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``.
-
-    Args:
-        methods: From `tables.method_rows`.
-    """
-    return [
-        {
-            "method": row["method"],
-            "status": status,
-            "count": row["failures"].get(status, 0),
-            "share": row["failures"].get(status, 0) / row["trials"],
-        }
-        for row in methods
-        for status in sorted({status for each in methods for status in each["failures"]})
-    ]
+    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``."""
+    records = []
+    for row in methods:
+        for status in sorted({status for each in methods for status in each["failures"]}):
+            count = row["failures"].get(status, 0)
+            share = count / row["trials"]
+            records.append(
+                {"method": row["method"], "status": status, "count": count, "share": share}
+            )
+    return records
 
 
 def sources(runs: Sequence[Run]) -> list[Record]:
@@ -265,16 +249,7 @@ def summaries(records: Sequence[Record], *keys: str) -> list[Record]:
     groups: dict[tuple[Any, ...], list[float]] = {}
     for record in records:
         groups.setdefault(tuple(record[key] for key in keys), []).append(record["best"])
-    drawn = []
-    for values, best in groups.items():
-        summary = summarize(finite(best))
-        drawn.append(
-            {
-                **dict(zip(keys, values)),
-                "mean": summary.mean,
-                "low": summary.low,
-                "high": summary.high,
-                "n": summary.n,
-            }
-        )
-    return drawn
+    return [
+        {**dict(zip(keys, values)), **asdict(summarize(finite(best)))}
+        for values, best in groups.items()
+    ]

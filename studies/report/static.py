@@ -21,28 +21,14 @@ from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
+from studies.report.style import DASHES
 from studies.report.style import FAILED
 from studies.report.style import MEAN
+from studies.report.style import SYMBOLS
 
 
-_DASHES: Mapping[str, Any] = {
-    "solid": "-",
-    "dash": "--",
-    "dot": ":",
-    "dashdot": "-.",
-    "longdash": (0, (8, 3)),
-}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "triangle-up": "^",
-    "cross": "P",
-    "star": "*",
-    "hexagon": "h",
-    MEAN: "_",
-    FAILED: "x",
-}
+_DASHES: Mapping[str, Any] = dict(zip(DASHES, ("-", "--", ":", "-.", (0, (8, 3)))))
+_MARKERS = {**dict(zip(SYMBOLS, "osD^P*h")), MEAN: "_", FAILED: "x"}
 # The same input gives the same bytes, so that pictures can be committed; fonts that a paper's
 # publisher accepts (not Type 3).
 _SETTINGS: Any = {

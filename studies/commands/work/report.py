@@ -18,8 +18,8 @@ from studies.report.content import Report
 from studies.report.drawing import HeatMap
 from studies.report.interactive import draw
 from studies.report.page import build_page
+from studies.report.page import PLOTS
 from studies.report.plots import pictures
-from studies.report.plots import TITLES
 from studies.report.runs import Contents
 from studies.report.runs import load_contents
 from studies.report.runs import Run
@@ -70,7 +70,7 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     written = {
         "methods": content.methods,
         "tests": tables.comparison_rows(content.tests),
-        "runs": tables.run_rows(runs),
+        "runs": content.run_rows,
     }
     drawn = {name: records for name, records in content.series.items() if records}
     for part in (folder, folder / "series", folder / "pictures"):
@@ -96,7 +96,7 @@ def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
     for name, (first, *_) in content.plots.items():
         if isinstance(first, HeatMap):
             continue  # which shows one method of many
-        figure = draw(first).update_layout(title=TITLES[name], margin_t=60)
+        figure = draw(first).update_layout(title=PLOTS[name][1], margin_t=60)
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 

@@ -9,8 +9,8 @@ import signal
 
 import pytest
 
-from studies.commands import scoreboard as command
 from studies.commands.work.scoreboard import share
+from studies.scoreboard import suites
 from studies.scoreboard.report import budgets
 from studies.scoreboard.runs import read
 from studies.scoreboard.runs import Results
@@ -112,7 +112,7 @@ def test_a_suite_that_is_not_installed_is_left_out(
     def missing(name: str) -> str:
         return "it is not installed" if name.startswith("hpobench") else ""
 
-    monkeypatch.setattr(command, "missing", missing)
+    monkeypatch.setattr(suites, "missing", missing)
     with_tables = ("--problems", "hpobench/car,bbob/f1/2d", "--samplers", "random")
     small = ("--seeds", "0", "--trials", "5", "--workers", "1")
     done = cli("scoreboard", *with_tables, *small)
