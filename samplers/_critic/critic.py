@@ -24,6 +24,7 @@ from .failures import Failures
 from .failures import fit_failures
 from .gp import fit
 from .gp import GaussianProcess
+from .shapes import Shapes
 from .space import Space
 from .targets import to_targets
 from .trials import read_trials
@@ -129,8 +130,10 @@ class Judge:
         self._failures = _model_of_failures(trials, X, fit)
         good = np.flatnonzero(~np.isnan(trials.values))
         ranked = good[np.argsort(trials.values[good], kind="stable")]
-        best = [trials.configurations[i] for i in ranked[:_N_BASES]]
-        self._bases = space.rows(best)
+        seen = [trials.configurations[i] for i in ranked[:_MAX_TRIALS]]
+        rows = space.rows(seen)
+        self._bases = rows[:_N_BASES]
+        self._shapes = Shapes(rows, space.is_discrete)
 
     def steps(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Candidates some steps from the best trials; random ones if no trial was good."""
@@ -138,11 +141,19 @@ class Judge:
             rows = step_rows(self._space, self._bases, n, rng)
         else:
             rows = random_rows(self._space, n, rng)
-        return self._space.configurations(rows)
+        return self._shaped(rows)
 
     def random(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Candidates from all of the search space."""
-        return self._space.configurations(random_rows(self._space, n, rng))
+        return self._shaped(random_rows(self._space, n, rng))
+
+    def _shaped(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Rows as configurations, each with the parameters that it is going to have."""
+        configurations = self._space.configurations(rows)
+        if not self._shapes.vary:
+            return configurations
+        rows = self._shapes.fit(self._space.rows(configurations))
+        return self._space.configurations(rows)
 
     def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
         """Which candidate promises most, of those that were not run and do not run already.

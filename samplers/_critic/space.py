@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
+# Values from which on a parameter counts as continuous.
+_MANY = 33
+
+
 class Space:
     """The parameters that can be chosen, in the order of their columns.
 
@@ -41,6 +45,8 @@ class Space:
         self.n_choices = np.array([column.n_choices for column in self._columns], dtype=int)
         # Distance of two neighbouring values in a row, 0 where there are none, (p,).
         self.spacing = np.array([column.spacing for column in self._columns])
+        # Which have so few values that one may be a condition for other parameters, (p,).
+        self.is_discrete = (self.n_choices > 0) | (self.spacing > 1 / _MANY)
 
     def rows(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Configurations as rows, (n, p); values may lie outside the range and between steps."""
@@ -118,7 +124,13 @@ class _Choices:
         self.n_choices = len(distribution.choices)
 
     def numbers(self, values: Sequence[Any]) -> np.ndarray:
-        return np.array([self._distribution.to_internal_repr(value) for value in values])
+        return np.array([self._index(value) for value in values], dtype=float)
+
+    def _index(self, value: Any) -> float:
+        try:
+            return self._distribution.to_internal_repr(value)
+        except ValueError:  # What other workers announce is text, which a choice may not survive.
+            return math.nan
 
     def values(self, numbers: np.ndarray) -> list[Any]:
         return [self._distribution.choices[int(i)] for i in numbers]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from .._trials.announced import announce
 from .._trials.internals import fixed_params
 from .._trials.internals import interrupted_trials
 from .chat import BudgetExhausted
@@ -20,7 +21,6 @@ from .prompt import count_tokens
 from .prompt import fit
 from .prompt import format_params
 from .prompt import PromptTooLong
-from .record import announce
 from .record import Exchange
 from .record import LLM
 from .record import LLM_DUPLICATE

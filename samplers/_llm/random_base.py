@@ -15,11 +15,11 @@ from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
 
+from .._trials.announced import announce
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 from .._trials.seeds import derive_seed
 from .connect import default_chat
-from .record import announce
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP

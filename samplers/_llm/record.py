@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-import json
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.artifacts import upload_artifact
 
-from .._trials.internals import set_system_attr
 from .._trials.internals import set_user_attr
 from .._trials.internals import storage_of
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from collections.abc import Sequence
 
     from optuna.study import Study
@@ -41,8 +38,6 @@ ENQUEUED = "enqueued"
 
 # The dashboard ships attributes with every poll, so texts stay short; prompts are artifacts.
 _MAX_TEXT = 200
-
-_ANNOUNCED_KEY = "llm:relative_params"
 
 
 @dataclass(frozen=True)
@@ -163,14 +158,3 @@ def _transcript(exchanges: Sequence[Exchange]) -> str:
             + (f". {exchange.error}" if exchange.error else ".")
         )
     return "\n\n".join(parts) + "\n"
-
-
-def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
-    """Let other workers know a running trial's values before they are suggested."""
-    set_system_attr(study, trial, _ANNOUNCED_KEY, json.dumps(dict(params), default=str))
-
-
-def announced(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that a worker announced for its running trial, ``{}`` if none."""
-    params: dict[str, Any] = json.loads(trial.system_attrs.get(_ANNOUNCED_KEY, "{}"))
-    return params

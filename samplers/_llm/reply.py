@@ -17,9 +17,9 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
+from .._trials.announced import announced
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
-from .record import announced
 from .values import choice_labels
 from .values import fit_value
 from .values import format_value

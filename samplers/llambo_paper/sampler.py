@@ -36,7 +36,6 @@ from .._llm.chat import ChatError
 from .._llm.propose import failed_turn
 from .._llm.propose import Proposal
 from .._llm.random_base import RandomBaseSampler
-from .._llm.record import announce
 from .._llm.record import BASE
 from .._llm.record import Exchange
 from .._llm.record import LLM
@@ -47,6 +46,7 @@ from .._llm.record import STARTUP
 from .._llm.reply import known_configurations
 from .._llm.values import fit_value
 from .._llm.values import ValueRefused
+from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked

@@ -14,13 +14,13 @@ from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
 import pytest
 
-from samplers._llm.record import announce
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import configuration_key
 from samplers._llm.reply import known_configurations
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
 from samplers._llm.reply import ReplyError
+from samplers._trials.announced import announce
 
 from ..scripted import random_value
 

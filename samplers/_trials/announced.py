@@ -1,0 +1,33 @@
+"""A running trial's values, before the objective asks for them.
+
+Optuna stores a value when the objective suggests it. Until then other workers would not know what
+this one is about to run.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from typing import TYPE_CHECKING
+
+from .internals import set_system_attr
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+_KEY = "llm:relative_params"
+
+
+def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+    """Let other workers know a running trial's values before they are suggested."""
+    set_system_attr(study, trial, _KEY, json.dumps(dict(params), default=str))
+
+
+def announced(trial: FrozenTrial) -> dict[str, Any]:
+    """The values that a worker announced for its running trial, ``{}`` if none."""
+    params: dict[str, Any] = json.loads(trial.system_attrs.get(_KEY, "{}"))
+    return params
