@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
 
+from samplers._trials.seeds import derive_seed
 from studies.random_steps import reply_form
 
 
@@ -70,10 +71,7 @@ class Method:
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
         """The sampler for the trial with this number, as a pure function of both."""
         if self.seeded_by_trial:
-            import numpy as np
-
-            sequence = np.random.SeedSequence([setup.seed, number])
-            setup = replace(setup, seed=int(sequence.generate_state(1)[0]))
+            setup = replace(setup, seed=derive_seed(setup.seed, number))
         return self.build(setup)
 
 
