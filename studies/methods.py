@@ -88,10 +88,7 @@ class Method:
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
         """The sampler for the trial with this number, as a pure function of both."""
         if self.seeded_by_trial:
-            import numpy as np
-
-            sequence = np.random.SeedSequence([setup.seed, number])
-            setup = replace(setup, seed=int(sequence.generate_state(1)[0]))
+            setup = replace(setup, seed=derive_seed(setup.seed, number))
         assert self.build is not None, "the code agent has no sampler"
         return self.build(setup)
 

@@ -17,19 +17,23 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from .._llm.record import announced
+from .._trials.announced import announced
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
+from .._trials.internals import cached_trials
+from .._trials.internals import fixed_params
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Trials, in the order of their numbers.
+    """Trials: those that finished, by number, and then those that run or are queued.
 
     Attributes:
         configurations: Parameters of each trial.
@@ -37,38 +41,70 @@ class Trials:
             was pruned before it reported anything, or is running.
         failed: Whether they failed or violate a constraint, (n,).
         running: Whether they have not finished, (n,).
-        violations: Sum of the constraints that were violated, (n,); 0 where none was.
     """
 
     configurations: list[dict[str, Any]]
     values: np.ndarray
     failed: np.ndarray
     running: np.ndarray
-    violations: np.ndarray
 
 
 def read_trials(study: Study, trial: FrozenTrial) -> Trials:
-    """The finished and the running trials of a study but ``trial``, the one that is sampled."""
+    """The trials of a study without ``trial``, the one that is sampled.
+
+    A trial that was pruned is at least as bad as the median of those that were not: it was stopped
+    because it was worse than others at the same step, and may still have been about to improve.
+
+    As long as no trial satisfies the constraints, the value is by how much they are violated, and
+    what violates them has not failed.
+    """
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
     finished = finished_trials(study)
-    others = [
-        t
-        for t in study._get_trials(deepcopy=False, use_cache=True)
-        if t.state == TrialState.RUNNING and t.number != trial.number
+    values = np.array([_value(t, sign) for t in finished])
+    failed = np.array([is_failure(t) for t in finished], dtype=bool)
+    violations = np.array([_violation(t) for t in finished])
+    if (np.isfinite(values) & (violations > 0)).any():
+        if (np.isfinite(values) & (violations == 0)).any():
+            failed |= violations > 0
+        else:
+            values = np.where(np.isfinite(values), violations, math.nan)
+    values[failed] = math.nan
+    pruned = np.array([t.state == TrialState.PRUNED for t in finished], dtype=bool)
+    completed = values[~pruned & ~np.isnan(values)]
+    if len(completed):
+        values[pruned] = np.maximum(values[pruned], np.median(completed))
+
+    others = [c for c in _unfinished(cached_trials(study), trial) if c]
+    return Trials(
+        configurations=[t.params for t in finished] + others,
+        values=np.concatenate([values, np.full(len(others), math.nan)]),
+        failed=np.concatenate([failed, np.zeros(len(others), dtype=bool)]),
+        running=np.arange(len(finished) + len(others)) >= len(finished),
+    )
+
+
+def _value(trial: FrozenTrial, sign: float) -> float:
+    """Lower is better; NaN if there is none."""
+    if trial.state == TrialState.COMPLETE:
+        value = sign * trial.values[0]
+    elif trial.state == TrialState.PRUNED and trial.last_step is not None:
+        value = sign * trial.intermediate_values[trial.last_step]
+    else:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _violation(trial: FrozenTrial) -> float:
+    """By how much a trial's constraints are violated, 0 if none is."""
+    constraints = trial.constraints.values()
+    # What can't be computed is not satisfied.
+    return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
+
+
+def _unfinished(trials: Sequence[FrozenTrial], sampled: FrozenTrial) -> list[dict[str, Any]]:
+    """What is known of the parameters of trials that run or are queued."""
+    return [
+        {**announced(t), **fixed_params(t), **t.params}
+        for t in trials
+        if not t.state.is_finished() and t.number != sampled.number
     ]
-    configurations = [t.params for t in finished]
-    for other in others:
-        fixed = other.system_attrs.get("fixed_params", {})
-        configurations.append({**announced(other), **fixed, **other.params})
-    n, m = len(finished), len(others)
-    values = np.full(n + m, math.nan)
-    failed = np.zeros(n + m, dtype=bool)
-    violations = np.zeros(n + m)
-    for i, t in enumerate(finished):
-        constraints = t.constraints.values()
-        violations[i] = sum(max(c, 0.0) if math.isfinite(c) else 1e300 for c in constraints)
-        failed[i] = is_failure(t) or violations[i] > 0
-        if t.state == TrialState.COMPLETE and not failed[i]:
-            values[i] = sign * t.values[0]
-    running = np.arange(n + m) >= n
-    return Trials(configurations, values, failed, running, violations)

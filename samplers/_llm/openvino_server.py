@@ -5,6 +5,9 @@ are built without: on two cores of AVX-512 it reads SmolLM2's prompts four times
 times as fast it writes replies side by side (``python -m tests.benchmarks.engines``). It reads
 fewer kinds of GGUF files.
 
+OpenVINO GenAI has no server. OpenVINO's own, Model Server, is a program of its own that no package
+index has, and llama.cpp's, which ``embedded`` uses where this one can't be, is the slower engine.
+
 A process of its own, since OpenVINO holds Python's lock while it computes. It ends when its
 standard input does, so with the process that started it, however that ends.
 """

@@ -62,6 +62,16 @@ def set_system_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> N
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
+def study_system_attrs(study: Study) -> dict[str, Any]:
+    """The system attributes of a study, as the storage has them now."""
+    return study._storage.get_study_system_attrs(study._study_id)
+
+
+def set_study_system_attr(study: Study, key: str, value: Any) -> None:
+    """Write a system attribute of a study; ``value`` must be JSON."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
     return dict(trial.system_attrs.get(_FIXED_PARAMS, {}))

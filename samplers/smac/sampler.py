@@ -27,11 +27,11 @@ from contextlib import contextmanager
 import logging
 import math
 from pathlib import Path
+import secrets
 from tempfile import TemporaryDirectory
 import threading
 from typing import Any
 from typing import TYPE_CHECKING
-import zlib
 
 import numpy as np
 from optuna.logging import get_logger
@@ -50,6 +50,12 @@ from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
 from .._trials.history import is_failure
+from .._trials.internals import cached_trials
+from .._trials.internals import fixed_params
+from .._trials.internals import set_study_system_attr
+from .._trials.internals import set_system_attr
+from .._trials.internals import study_system_attrs
+from .._trials.seeds import derive_seed
 from .maximizer import VectorizedLocalSearch
 from .space import enumerate_configurations
 from .space import from_configuration
@@ -193,9 +199,9 @@ class SMACSampler(BaseSampler):
             )
             params = from_configuration(configuration, search_space)
             proposal = _internal(params, search_space)
-            _write(study, trial, _PROPOSAL_KEY, proposal)
+            set_system_attr(study, trial, _PROPOSAL_KEY, proposal)
             if design_index is not None or attempt:
-                _write(study, trial, _DESIGN_KEY, design_index)
+                set_system_attr(study, trial, _DESIGN_KEY, design_index)
             # Of two workers that propose the same at the same moment, at least one reads the
             # storage after both have written, and it moves on.
             if not any(
@@ -213,7 +219,7 @@ class SMACSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         self._raise_error_if_multi_objective(study)
-        seed = _derive(self._study_seed(study), trial.number, zlib.crc32(param_name.encode()))
+        seed = derive_seed(self._study_seed(study), trial.number, param_name)
         sampler = RandomSampler(seed=seed)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -221,11 +227,9 @@ class SMACSampler(BaseSampler):
         """Return the seed that all workers of the study share."""
         if self._seed is not None:
             return self._seed
-        storage, study_id = study._storage, study._study_id
-        if _SEED_KEY not in storage.get_study_system_attrs(study_id):
-            drawn = int(np.random.SeedSequence().generate_state(1)[0])
-            storage.set_study_system_attr(study_id, _SEED_KEY, drawn)
-        return int(storage.get_study_system_attrs(study_id)[_SEED_KEY])
+        if _SEED_KEY not in study_system_attrs(study):
+            set_study_system_attr(study, _SEED_KEY, secrets.randbits(31))
+        return int(study_system_attrs(study)[_SEED_KEY])
 
     def _propose(
         self,
@@ -273,7 +277,7 @@ class SMACSampler(BaseSampler):
                 history,
                 pending,
                 n_challengers=self._n_challengers,
-                seed=_derive(study_seed, number, attempt),
+                seed=derive_seed(study_seed, number, attempt),
             ),
             None,
         )
@@ -449,7 +453,7 @@ def _design_point(configspace: ConfigurationSpace, seed: int, index: int) -> Con
     n_configs = 1 << max(4, index.bit_length())
     while n_configs <= 64 * (index + 1):
         with _quiet_smac():
-            scenario = Scenario(configspace, seed=_derive(seed), n_trials=n_configs)
+            scenario = Scenario(configspace, seed=derive_seed(seed, "design"), n_trials=n_configs)
             design = SobolInitialDesign(scenario, n_configs=n_configs, max_ratio=1.0)
             points = design.select_configurations()
         if index < len(points):
@@ -471,11 +475,6 @@ def _quiet_smac() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _derive(*words: int) -> int:
-    """Return a seed below 2**31 that is a function of the words."""
-    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
-
-
 def _other_trials(
     study: Study, trial: FrozenTrial, *, use_cache: bool = False
 ) -> list[FrozenTrial]:
@@ -483,7 +482,7 @@ def _other_trials(
 
     With ``use_cache``: as Optuna first read them for this trial.
     """
-    trials = study._get_trials(deepcopy=False, use_cache=use_cache)
+    trials = cached_trials(study) if use_cache else study.get_trials(deepcopy=False)
     return sorted((t for t in trials if t.number != trial.number), key=lambda t: t.number)
 
 
@@ -496,7 +495,7 @@ def _params(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) ->
         for name, internal in trial.system_attrs.get(_PROPOSAL_KEY, {}).items()
         if name in search_space and search_space[name]._contains(internal)
     }
-    return {**proposed, **trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return {**proposed, **fixed_params(trial), **trial.params}
 
 
 def _internal(
@@ -518,7 +517,3 @@ def _known(
         return _internal(_params(trial, search_space), search_space)
     except ValueError:
         return None
-
-
-def _write(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
-    study._storage.set_trial_system_attr(trial._trial_id, key, value)

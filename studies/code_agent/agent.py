@@ -56,6 +56,7 @@ from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
+from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_agent.constant_choice import apply_choice
@@ -259,9 +260,8 @@ class CodeAgent:
         }
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
         # processes that ask at the same moment must not get the same reply.
-        seed = self._seed * 1_000_003 + 2 * len(trials)
-        if any(t.state == TrialState.RUNNING for t in trials):
-            seed += 1009 * os.getpid()
+        others = any(t.state == TrialState.RUNNING for t in trials)
+        seed = derive_seed(self._seed, len(trials), os.getpid() if others else 0)
         exchanges: list[Exchange] = []
         source = reason = ""
         candidates: Candidates = {}

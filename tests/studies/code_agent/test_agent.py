@@ -492,11 +492,12 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
         process.kill()
         process.wait()
     asked = [json.loads(line) for line in (tmp_path / "requests").read_text().splitlines()]
-    assert asked == [r.messages for r in chat.requests[:3]]
+    prompts = [request.messages for request in chat.requests]
+    assert asked == prompts[:3]
     speed.write_text("fast")
     resumed = ScriptedChat(replies[3:])
     bench.run(resumed, trials=5, wall_seconds=60.0)
-    assert resumed.requests == chat.requests[3:]
+    assert [request.messages for request in resumed.requests] == prompts[3:]
     assert outcomes(bench.history()) == outcomes(uninterrupted.history())
 
 
