@@ -88,6 +88,8 @@ class Method:
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
         """The sampler for the trial with this number, as a pure function of both."""
         if self.seeded_by_trial:
+            from samplers._trials.seeds import derive_seed
+
             setup = replace(setup, seed=derive_seed(setup.seed, number))
         assert self.build is not None, "the code agent has no sampler"
         return self.build(setup)
