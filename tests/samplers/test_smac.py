@@ -304,7 +304,7 @@ def test_the_model_finds_a_better_region_than_the_initial_design() -> None:
 
 
 def test_maximizing_climbs() -> None:
-    study = optuna.create_study(sampler=sampler(n_startup_trials=10), direction="maximize")
+    study = optuna.create_study(sampler=sampler(seed=1, n_startup_trials=10), direction="maximize")
     study.optimize(lambda trial: -bowl(trial), n_trials=25)
     values = [t.values[0] for t in study.trials]
     assert max(values[10:]) > 0.2 * max(values[:10])
@@ -370,7 +370,7 @@ def test_every_configuration_of_a_small_space_is_tried_once_before_one_is_repeat
 
 
 def test_running_and_waiting_trials_are_not_proposed_again() -> None:
-    study = optuna.create_study(sampler=sampler(search_space=TINY, n_startup_trials=0))
+    study = optuna.create_study(sampler=sampler(seed=1, search_space=TINY, n_startup_trials=0))
     run(study, 1, TINY)
     running = [study.ask(TINY).params for _ in range(3)]
     study.enqueue_trial({"a": 1, "b": "p"})
