@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.testbed.metric import Metric
+from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -45,7 +46,7 @@ def llm_turns(trials: Sequence[FrozenTrial]) -> int:
 def llm_total(trials: Sequence[FrozenTrial], key: str) -> float:
     """Sum of what a study's trials noted under a key; of one that was repeated, only once."""
     # What repeats a trial has all that was noted on it, too.
-    repeated = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    repeated = interrupted_trials(trials)
     return sum(t.user_attrs.get(key, 0) for t in trials if t.number not in repeated)
 
 

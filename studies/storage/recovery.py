@@ -40,6 +40,8 @@ from optuna.trial import TrialState
 from objective.worker import WORKER
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
+from samplers._trials.internals import interrupted_before
+from samplers._trials.internals import interrupted_trials
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
 from studies.storage.patient import Patient
@@ -189,7 +191,7 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     To fail a killed trial and to queue its parameters again are two steps on any storage, and who
     does it may be killed in between. As long as the trial's own process lives, it is left to that.
     """
-    again = {number for t in trials for number in t.system_attrs.get("retry_history", ())}
+    again = interrupted_trials(trials)
     return [
         t
         for t in trials
@@ -257,7 +259,7 @@ def tell_kept(study: optuna.Study, results: Results, only: int | None = None) ->
             copies = [
                 t
                 for t in trials
-                if trial.number in t.system_attrs.get("retry_history", ())
+                if trial.number in interrupted_before(t)
                 and t.state == TrialState.WAITING
                 and t.params == result.params
             ]
