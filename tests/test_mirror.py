@@ -52,9 +52,7 @@ ELSEWHERE = {
     "studies/report/page_data.py": "studies/report/test_page.py",
     "studies/report/page_tables.py": "studies/report/test_page.py",
     "studies/report/plots.py": "studies/report/test_page.py",
-    "studies/scoreboard/pictures.py": "studies/commands/test_scoreboard.py",
     "studies/scoreboard/plots.py": "studies/commands/test_scoreboard.py",
-    "studies/scoreboard/report.py": "studies/commands/test_scoreboard.py",
     "studies/storage/examine.py": "studies/commands/test_doctor.py",
     # Clusters are started and killed.
     "studies/workers/cluster.py": "faults/test_clusters.py",

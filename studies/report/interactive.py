@@ -41,7 +41,8 @@ def draw(drawing: Drawing) -> go.Figure:
             _add_points(figure, marks, "x" if drawing.across else "y")
     places: dict[str, Any] = {"title_text": drawing.x}
     values: dict[str, Any] = {"title_text": drawing.values, "showgrid": True}
-    if drawing.categories and not any(marks.part for marks in drawing.marks):
+    # Bars of parts have two categories each, which plotly can't be given the order of.
+    if drawing.categories and not any(m.part and m.kind == "bars" for m in drawing.marks):
         places |= {"categoryorder": "array", "categoryarray": list(drawing.categories)}
     if drawing.log:
         values["type"] = "log"

@@ -70,7 +70,7 @@ def test_the_same_runs_give_the_same_file(
 def test_both_ways_of_drawing_show_what_a_description_says(across: bool) -> None:
     looks = styles(["a", "b"])
     marks = [
-        Marks("points", name, [name], [value], looks[name], [value / 2], [value * 2])
+        Marks("points", name, [name], [value], looks[name], [value / 2], [value * 2], part=name)
         for name, value in (("a", 1.0), ("b", 10.0))
     ]
     plot = Plot(marks, "place", "value", "note", "", ["a", "b"], across, True, (0.1, 100.0))
