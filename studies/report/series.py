@@ -244,12 +244,9 @@ def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[R
     return bounds, [int(place) for place in places]
 
 
-def summaries(records: Sequence[Record], *keys: str) -> list[Record]:
-    """Mean and 95 % interval of ``best`` over the records that agree in ``keys``."""
-    groups: dict[tuple[Any, ...], list[float]] = {}
+def summaries(records: Sequence[Record], key: str) -> list[Record]:
+    """Mean and 95 % interval of ``best`` over the records that agree in ``key``."""
+    groups: dict[Any, list[float]] = {}
     for record in records:
-        groups.setdefault(tuple(record[key] for key in keys), []).append(record["best"])
-    return [
-        {**dict(zip(keys, values)), **asdict(summarize(finite(best)))}
-        for values, best in groups.items()
-    ]
+        groups.setdefault(record[key], []).append(record["best"])
+    return [{key: at, **asdict(summarize(finite(best)))} for at, best in groups.items()]

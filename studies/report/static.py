@@ -134,13 +134,21 @@ def _draw(axes: Axes, drawing: Drawing) -> None:
     places = {category: i for i, category in enumerate(drawing.categories)}
     tops: dict[float, float] = {}  # of the bars so far
     for marks in drawing.marks:
-        breadth = _BREADTH.get(marks.kind, 0.0)
-        shift = breadth * ((parts.index(marks.part) + 0.5) / len(parts) - 0.5)
+        breadth = _BREADTH.get(marks.kind, 0.0) / len(parts)
+        shift = breadth * (parts.index(marks.part) - (len(parts) - 1) / 2)
         x = [places.get(place, place) + shift for place in marks.x]
-        if marks.kind == "steps":
-            _draw_steps(axes, marks, x)
-        elif marks.kind == "bars":
-            _draw_bars(axes, marks, x, breadth / len(parts), tops)
+        if marks.kind == "bars":
+            axes.grid(axis="x", visible=False)
+            bottom = [tops.get(place, 0.0) for place in x]
+            tops |= {place: low + y for place, low, y in zip(x, bottom, marks.y)}
+            more: dict[str, Any] = {"width": breadth, "bottom": bottom, "edgecolor": "white"}
+            axes.bar(x, marks.y, hatch=marks.style.pattern * 2, **more, **_look(marks))
+        elif marks.kind == "steps":
+            line, color = _DASHES[marks.style.dash], marks.style.color
+            axes.step(x, marks.y, where="post", linestyle=line, **_look(marks))
+            if marks.low and not math.isnan(marks.low[0]):
+                band: dict[str, Any] = {"step": "post", "color": color, "alpha": 0.15, "lw": 0}
+                axes.fill_between(x, marks.low, marks.high, **band)
         else:
             _draw_points(axes, marks, x, across=drawing.across)
     if drawing.across:
@@ -158,63 +166,29 @@ def _draw(axes: Axes, drawing: Drawing) -> None:
         axes.set(**{f"{axis}lim": drawing.limits})
 
 
-def _draw_steps(axes: Axes, marks: Marks, x: Sequence[float]) -> None:
-    style = marks.style
-    axes.step(
-        x,
-        marks.y,
-        where="post",
-        color=style.color,
-        linestyle=_DASHES[style.dash],
-        label=_label(marks),
-    )
-    if marks.low and not math.isnan(marks.low[0]):
-        axes.fill_between(
-            x, marks.low, marks.high, step="post", color=style.color, alpha=0.15, lw=0
-        )
-
-
-def _draw_bars(
-    axes: Axes, marks: Marks, x: Sequence[float], width: float, tops: dict[float, float]
-) -> None:
-    axes.bar(
-        x,
-        marks.y,
-        width,
-        [tops.get(place, 0.0) for place in x],
-        label=_label(marks),
-        color=marks.style.color,
-        hatch=marks.style.pattern * 2,
-        edgecolor="white",
-        alpha=_FAINT if marks.faint else 1,
-    )
-    axes.grid(axis="x", visible=False)
-    for place, height in zip(x, marks.y):
-        tops[place] = tops.get(place, 0.0) + height
-
-
 def _draw_points(axes: Axes, marks: Marks, x: Sequence[float], *, across: bool) -> None:
     style = marks.style
     errors: dict[str, Any] = {}
     if marks.low:
         y, low, high = map(np.asarray, (marks.y, marks.low, marks.high))
         errors["xerr" if across else "yerr"] = np.nan_to_num([y - low, high - y])
+    first, second = (marks.y, x) if across else (x, marks.y)
     axes.errorbar(
-        *((marks.y, x) if across else (x, marks.y)),
+        first,
+        second,
         **errors,
-        color=style.color,
+        **_look(marks),
         marker=_MARKERS[style.symbol],
         markersize=12 if style.symbol == MEAN else 5 if marks.low else 4,
         linestyle=_DASHES[style.dash] if marks.kind == "line" else "none",
         linewidth=1.5 if marks.low else 0.8,
         capsize=4,
-        label=_label(marks),
-        alpha=_FAINT if marks.faint else 1,
     )
 
 
-def _label(marks: Marks) -> str:
-    return marks.label if marks.in_legend else "_nolegend_"
+def _look(marks: Marks) -> dict[str, Any]:
+    label = marks.label if marks.in_legend else "_nolegend_"
+    return {"color": marks.style.color, "label": label, "alpha": _FAINT if marks.faint else 1}
 
 
 def _draw_map(axes: Axes, drawing: HeatMap) -> None:
