@@ -34,6 +34,7 @@ BASE = "base"
 LLM = "llm"
 LLM_ERROR = "llm-error"
 LLM_DUPLICATE = "llm-duplicate"
+LLM_SCREENED = "llm-screened"
 ENQUEUED = "enqueued"
 
 # The dashboard ships attributes with every poll, so texts stay short; prompts are artifacts.
@@ -67,6 +68,8 @@ def record(
     trial: FrozenTrial,
     *,
     source: str,
+    proposer: str = "",
+    chosen_by: str = "",
     reason: str = "",
     exchanges: Sequence[Exchange] = (),
     artifact_store: ArtifactStore | None = None,
@@ -77,12 +80,16 @@ def record(
         study: The study.
         trial: The running trial.
         source: One of the constants of this module.
+        proposer: Who proposed what is run, where several make proposals.
+        chosen_by: Who chose it.
         reason: Why the source is what it is, or what had to be repaired; cut at 200 characters.
         exchanges: The trial's LLM requests in order.
         artifact_store: Where prompts and replies go, one Markdown file a trial; ``None``: nowhere.
             A store that fails is warned of, and loses no trial.
     """
     attributes: dict[str, Any] = {"source": source}
+    if proposer:
+        attributes |= {"proposer": proposer, "chosen_by": chosen_by}
     completions = [e.completion for e in exchanges if e.completion is not None]
     ends = [e.completion or e.failure for e in exchanges]
     if exchanges:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 # The map between numerical parameters and the cube that CmaEsSampler works in.
 from optuna._transform import _SearchSpaceTransform as _SearchSpaceTransform
+from optuna.samplers._base import _process_constraints_after_trial
 from optuna.trial import TrialState
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterable
     from collections.abc import Sequence
 
@@ -80,6 +82,16 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
 def is_enqueued(trial: FrozenTrial) -> bool:
     """Whether ``enqueue_trial`` made a trial, with or without values."""
     return _FIXED_PARAMS in trial.system_attrs
+
+
+def store_constraints(
+    function: Callable[[FrozenTrial], Sequence[float]],
+    study: Study,
+    trial: FrozenTrial,
+    state: TrialState,
+) -> None:
+    """Compute a finished trial's constraints as Optuna's samplers do, and store them."""
+    _process_constraints_after_trial(function, study, trial, state)
 
 
 def interrupted_before(trial: FrozenTrial) -> list[int]:

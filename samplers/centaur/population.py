@@ -9,9 +9,9 @@ mean by many standard deviations. So here:
   a parent: while fewer than mu trials of a generation succeeded, it is not closed, up to
   ``PATIENCE`` populations; then the missing parents are told as the mean itself, a step of zero.
   A recombination of fewer parents with their own weights makes a shorter step, as it should.
-- A failed trial of the language model is left out. It says where the model went wrong, not
-  where CMA-ES's own distribution does.
-- Foreign points (the model's, and those that somebody enqueued in part) are clipped.
+- A failed trial that another proposed is left out. It says where that one went wrong, not where
+  CMA-ES's own distribution does.
+- Foreign points (the model's, steps, and those that somebody enqueued in part) are clipped.
 - Of several workers most still evaluate a trial when a generation is closed. CmaEsSampler drops
   what comes of those; here they count for the next generation, as foreign points. A new optimizer
   is used as soon as it is stored, and not only when the trial that it is stored on has finished.
@@ -37,6 +37,7 @@ from .._trials.internals import interrupted_before
 from .._trials.internals import interrupted_trials
 from .._trials.internals import is_enqueued
 from .._trials.internals import POINT_TO_TELL
+from .screening import CMA_ES
 from .state import clip_steps
 from .state import limit_mean_step
 
@@ -142,7 +143,13 @@ def turn_of(study: Study, trial: FrozenTrial) -> int:
 def is_foreign(trial: FrozenTrial) -> bool:
     """Whether a trial of a generation is something else than a sample of CMA-ES's."""
     # A trial that was enqueued with some of its values has CMA-ES's only in the others.
-    return trial.user_attrs.get("source") == LLM or is_enqueued(trial)
+    return is_proposed_by_others(trial) or is_enqueued(trial)
+
+
+def is_proposed_by_others(trial: FrozenTrial) -> bool:
+    """Whether the language model, or whoever else makes proposals, proposed a trial."""
+    proposer = trial.user_attrs.get("proposer", CMA_ES)
+    return trial.user_attrs.get("source") == LLM or proposer != CMA_ES
 
 
 def population(
@@ -153,6 +160,7 @@ def population(
     direction: StudyDirection,
     cube: UnitCube,
     state: Callable[[], CmaState],
+    failed: Callable[[FrozenTrial], bool] = is_failure,
 ) -> list[FrozenTrial]:
     """The trials to tell as one generation, ``[]`` if it is not due.
 
@@ -163,6 +171,7 @@ def population(
         direction: The study's.
         cube: The numerical search space.
         state: Gives CMA-ES's state; called only if it is needed.
+        failed: Whether a trial failed.
 
     Returns:
         ``size`` trials; where something else is told than what is stored, they are copies.
@@ -171,8 +180,8 @@ def population(
     failures = [
         t
         for t in generation.members
-        if is_failure(t)
-        and t.user_attrs.get("source") != LLM
+        if failed(t)
+        and not is_proposed_by_others(t)
         and all(name in t.params for name in cube.space)
     ]
     good = list(successes[:size])

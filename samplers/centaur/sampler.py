@@ -1,21 +1,26 @@
-"""CMA-ES with a language model on a share of its suggestions."""
+"""CMA-ES, steps from the best trials and a language model, with a model of the trials to choose."""
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import islice
 import math
+import secrets
 import threading
 from typing import Any
 from typing import cast
 from typing import Literal
 from typing import TYPE_CHECKING
 
+import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import CmaEsSampler
+from optuna.samplers import RandomSampler
 from optuna.search_space import IntersectionSearchSpace
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from .._critic.critic import Critic
 from .._llm.connect import default_chat
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
@@ -23,16 +28,20 @@ from .._llm.propose import propose
 from .._llm.record import BASE
 from .._llm.record import ENQUEUED
 from .._llm.record import LLM
+from .._llm.record import LLM_SCREENED
 from .._llm.record import record
 from .._llm.record import STARTUP
+from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
 from .._trials.internals import cached_trials
 from .._trials.internals import CmaStore
 from .._trials.internals import fixed_params
+from .._trials.internals import is_enqueued
 from .._trials.internals import POINT_TO_TELL
 from .._trials.internals import set_system_attr
+from .._trials.internals import store_constraints
 from .._trials.internals import stored_trial
 from .._trials.internals import StudyView
 from .._trials.seeds import derive_seed
@@ -41,15 +50,32 @@ from .briefing import describe_state
 from .briefing import question
 from .population import carriers
 from .population import current_generation
+from .population import Generation
 from .population import LATE_KEY
 from .population import population
 from .population import turn_of
+from .screening import Candidates
+from .screening import Choice
+from .screening import choose
+from .screening import CMA_ES
+from .screening import cma_samples
+from .screening import is_ahead
+from .screening import is_step_turn
+from .screening import MODEL
+from .screening import N_NEW
+from .screening import N_RANDOM
+from .screening import N_SAMPLES
+from .screening import N_STEPS
+from .screening import RANDOM
+from .screening import Screen
+from .screening import STEPS
 from .state import default_population_size
 from .state import read_state
 from .state import UnitCube
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -58,6 +84,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._critic.critic import Judge
+    from .._critic.encoding import Derived
     from .._llm.chat import Chat
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
@@ -74,13 +102,15 @@ _N_STEPS = 5
 
 
 class CentaurSampler(CmaEsSampler):
-    """CMA-ES in which a language model makes a share of the suggestions.
+    """CMA-ES, steps from the best trials and a language model, with a critic that chooses.
 
-    The model is shown CMA-ES's state and the trials so far, and CMA-ES learns from what the model
-    proposes. Either may be bad at the task without spoiling the other: the steps that CMA-ES takes
-    towards foreign points are bounded, failures are never its parents, and whatever the model does
-    not decide, or gets wrong, is CMA-ES's own proposal. Each trial says in the user attribute
-    ``source`` who decided it.
+    The critic is a model of the trials: what value a configuration will have, and whether it will
+    fail. Of many candidates, samples of CMA-ES or steps from the best trials, it has the most
+    promising one run. On its turns a large language model's proposal is run as it is, since it may
+    know what trials don't tell yet; a small one's is one of the candidates. CMA-ES learns from all
+    that is run: its steps towards points that others proposed are bounded, and failures are never
+    its parents. Each trial says in user attributes whose turn it was (``source``), who proposed
+    what was run (``proposer``) and who chose it (``chosen_by``).
 
     Example:
 
@@ -99,10 +129,12 @@ class CentaurSampler(CmaEsSampler):
             study = optuna.create_study(sampler=CentaurSampler())
             study.optimize(objective, n_trials=40)
 
-    Categorical parameters are set by the model on its turns and by ``independent_sampler`` on
-    CMA-ES's. With ``llm_ratio=0`` the sampler is CmaEsSampler to the last digit, except that
-    failed trials are ranked last, and that of several workers' trials none is lost: one that
-    finishes after its generation counts for the next.
+    With ``critic=None`` it is CMA-ES with a language model on a share of its suggestions, and
+    categorical parameters are set by ``independent_sampler`` on CMA-ES's turns; with
+    ``learn_from_llm="all"`` besides it is the published method. With ``critic=None`` and
+    ``llm_ratio=0`` it is CmaEsSampler to the last digit, except that failed trials are ranked
+    last, and that of several workers' trials none is lost: one that finishes after its generation
+    counts for the next.
 
     References:
 
@@ -121,6 +153,9 @@ class CentaurSampler(CmaEsSampler):
             trial aren't counted in it: they have that one's turn.
         n_startup_trials:
             Trials before the model's turns begin. CMA-ES starts after the first.
+        critic:
+            ``"gp"``: a Gaussian process of the trials chooses among candidates. ``None``: what is
+            proposed is run.
         task:
             What is tuned, for the model: the program, the metric, what is known about it.
         reply:
@@ -141,6 +176,13 @@ class CentaurSampler(CmaEsSampler):
         rule:
             The objective's own rule: a function from parameters to the values that are really
             run. Configurations equal under it are duplicates, which the model may not propose.
+        derived:
+            Further numbers for the critic that the value may depend on, such as a width that is a
+            product: a function from the parameters, as they are really run, to numbers by name.
+        constraints_func:
+            As in Optuna's samplers: constraints of a trial, above 0 where they are violated. Those
+            of ``Trial.set_constraint`` count as well. The critic learns where they are violated;
+            without it they are ignored.
         n_trials:
             Total number of trials planned, for telling the model how many are left.
         noise:
@@ -150,11 +192,13 @@ class CentaurSampler(CmaEsSampler):
         show_covariance:
             Whether the model is shown the whole correlation matrix, not only the strongest.
         seed:
-            Seed of CMA-ES, of the independent sampler and of the model's replies.
+            Seed of CMA-ES, of the candidates, of the independent sampler and of the model's
+            replies.
         independent_sampler:
-            As in CmaEsSampler; also draws the categorical parameters.
+            As in CmaEsSampler. With the critic it draws only what is not known yet: the first
+            trial, and parameters that no trial had; without it also the categorical parameters.
         warn_independent_sampling:
-            As in CmaEsSampler, for numerical parameters.
+            As in CmaEsSampler, for numerical parameters; nothing is warned of with the critic.
         popsize:
             As in CmaEsSampler.
         consider_pruned_trials:
@@ -175,12 +219,15 @@ class CentaurSampler(CmaEsSampler):
         chat: Chat | None = None,
         llm_ratio: float = 0.3,
         n_startup_trials: int = 10,
+        critic: Literal["gp"] | None = "gp",
         task: str = "",
         reply: Literal["auto", "full", "changes", "menu"] = "auto",
         learn_from_llm: Literal["clipped", "all"] = "clipped",
         on_error: Literal["base", "raise"] = "base",
         max_prompt_tokens: int = 2600,
         rule: Rule | None = None,
+        derived: Derived | None = None,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         n_trials: int | None = None,
         noise: float | None = None,
         artifact_store: ArtifactStore | None = None,
@@ -198,6 +245,7 @@ class CentaurSampler(CmaEsSampler):
         if not 0 <= llm_ratio <= 1:
             raise ValueError(f"`llm_ratio` must be between 0 and 1, but got {llm_ratio}.")
         for name, value, choices in (
+            ("critic", critic, ("gp", None)),
             ("reply", reply, ("auto", "full", "changes", "menu")),
             ("learn_from_llm", learn_from_llm, ("clipped", "all")),
             ("on_error", on_error, ("base", "raise")),
@@ -208,7 +256,7 @@ class CentaurSampler(CmaEsSampler):
         super().__init__(
             seed=seed,
             independent_sampler=independent_sampler,
-            warn_independent_sampling=warn_independent_sampling,
+            warn_independent_sampling=warn_independent_sampling and critic is None,
             popsize=popsize,
             consider_pruned_trials=consider_pruned_trials,
             use_separable_cma=use_separable_cma,
@@ -216,6 +264,11 @@ class CentaurSampler(CmaEsSampler):
             lr_adapt=lr_adapt,
             source_trials=source_trials,
         )
+        self._critic = None if critic is None else Critic(rule=rule, derived=derived)
+        self._draws_independently = independent_sampler is None
+        self._starts_anywhere = source_trials is None
+        self._candidate_seed = secrets.randbits(31) if seed is None else seed
+        self._constraints_func = constraints_func
         self._chat = chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
@@ -239,31 +292,42 @@ class CentaurSampler(CmaEsSampler):
         if fixed_params(trial):
             record(study, trial, source=ENQUEUED)
 
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        if self._constraints_func is not None:
+            store_constraints(self._constraints_func, study, trial, state)
+        super().after_trial(study, trial, state, values)
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        space = self._joint_space.calculate(study, use_cache=True)
+        if self._critic is not None:
+            return _all_distributions(finished_trials(study))
+        space = self._common_space(study)
         if not space and self.is_llm_turn(turn_of(study, trial)):
             # Nothing succeeded so far. The model can do better than chance at what failed.
-            space = _common_distributions([t for t in finished_trials(study) if t.params])
+            space = _common_distributions(finished_trials(study))
+        return space
+
+    def _common_space(self, study: Study) -> dict[str, BaseDistribution]:
+        """The parameters that all completed trials share, without those of a single value."""
+        space = self._joint_space.calculate(study, use_cache=True)
         return {name: d for name, d in space.items() if not d.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._raise_error_if_multi_objective(study)
-        numerical = _numerical(search_space)
-        base: dict[str, Any] = {}
-        if numerical:
-            cube = UnitCube(numerical, with_margin=self._with_margin)
-            seen, late = self._trials_to_learn(study, trial, cube)
-            if late:
-                # Before the optimizer, so that whoever finds that one finds this too.
-                set_system_attr(study, trial, LATE_KEY, late)
-            view = cast("Study", StudyView(study, seen))
-            base = super().sample_relative(view, trial, numerical)
+        if self._critic is not None:
+            return self._sample_with_critic(self._critic, study, trial, search_space)
+        base = self._sample_cma(study, trial, _numerical(search_space))
         fixed = fixed_params(trial)
-        if base or not numerical:
+        if base or not _numerical(search_space):
             base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
 
         asked = {name: d for name, d in search_space.items() if name not in fixed}
@@ -275,6 +339,110 @@ class CentaurSampler(CmaEsSampler):
                 record(study, trial, source=STARTUP if startup else BASE)
             return base
         return self._ask(study, trial, search_space, base)
+
+    def _sample_cma(
+        self, study: Study, trial: FrozenTrial, numerical: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """CMA-ES's own sample, after it has learned what there is to learn."""
+        if not numerical:
+            return {}
+        cube = UnitCube(numerical, with_margin=self._with_margin)
+        seen, late = self._trials_to_learn(study, trial, cube)
+        if late:
+            # Before the optimizer, so that whoever finds that one finds this too.
+            set_system_attr(study, trial, LATE_KEY, late)
+        view = cast("Study", StudyView(study, seen))
+        return super().sample_relative(view, trial, numerical)
+
+    def _sample_with_critic(
+        self,
+        critic: Critic,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """The critic's choice or, on its turn, a large language model's proposal."""
+        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
+        turn = turn_of(study, trial)
+        common = {n: d for n, d in self._common_space(study).items() if n in space}
+        base = self._sample_cma(study, trial, _numerical(common))
+        asked = {name: d for name, d in space.items() if name not in fixed}
+        if not asked:
+            if not is_enqueued(trial):
+                # Without a finished trial there is nothing to know or to ask.
+                source = STARTUP if turn < self._first_llm_trial or not space else BASE
+                record(study, trial, source=source, proposer=RANDOM, chosen_by=RANDOM)
+            return {}
+        judge = critic.judge(study, trial, space)
+        rng = np.random.default_rng([self._candidate_seed, turn])
+        choice = self._choose(study, trial, judge, space, fixed, turn, rng)
+        if self.is_llm_turn(turn):
+            if not common:  # nothing succeeded so far
+                common = _common_distributions(finished_trials(study))
+                common = {n: d for n, d in common.items() if n in space}
+            if any(name not in fixed for name in common):
+                return self._ask(study, trial, common, base, Screen(judge, choice, fixed, rng))
+        if fixed_params(trial):
+            source = ENQUEUED
+        else:
+            source = STARTUP if turn < self._first_llm_trial else BASE
+        record(study, trial, source=source, proposer=choice.proposer, chosen_by=choice.chosen_by)
+        announce(study, trial, choice.params)
+        self._tell_point(study, trial, space, choice.params)
+        return choice.params
+
+    def _choose(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        judge: Judge,
+        space: Mapping[str, BaseDistribution],
+        fixed: Mapping[str, Any],
+        turn: int,
+        rng: np.random.Generator,
+    ) -> Choice:
+        """What is run on a turn that no language model has."""
+        best = ranked(study)
+        if not self._knows_enough(study, best):
+            pools = [Candidates(judge.random(N_NEW, rng), RANDOM)]
+            if not self._starts_anywhere:
+                pools = self._cma_candidates(study, trial, best, space, rng) or pools
+            return choose(judge, pools, fixed, rng)
+        of_model = sum(self.is_llm_turn(number) for number in range(turn))
+        pools = []
+        if not is_step_turn(turn - of_model):
+            pools = self._cma_candidates(study, trial, best, space, rng)
+        if not pools:
+            pools = [
+                Candidates(judge.steps(N_STEPS, rng), STEPS),
+                Candidates(judge.random(N_STEPS // 5, rng), RANDOM),
+            ]
+        return choose(judge, pools, fixed, rng)
+
+    def _knows_enough(self, study: Study, best: Sequence[FrozenTrial]) -> bool:
+        """Whether the trials tell more than chance: there are some, or a given one is ahead."""
+        if len(best) >= N_RANDOM:
+            return True
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        given = [sign * t.values[0] for t in best if is_enqueued(t)]
+        return is_ahead(given, [sign * t.values[0] for t in best if not is_enqueued(t)])
+
+    def _cma_candidates(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        best: Sequence[FrozenTrial],
+        space: Mapping[str, BaseDistribution],
+        rng: np.random.Generator,
+    ) -> list[Candidates]:
+        """Samples of CMA-ES's present distribution; none if it has not started."""
+        stored = self._stored_states(study, trial, space)
+        if stored is None or not best:
+            return []
+        cube, states, _ = stored
+        known = [{n: v for n, v in t.params.items() if n in space} for t in best]
+        samples = cma_samples(states[-1], cube, known, space, N_SAMPLES, rng)
+        return [Candidates(samples, CMA_ES)]
 
     def _draw_categories(
         self,
@@ -309,6 +477,13 @@ class CentaurSampler(CmaEsSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        if self._critic is not None and self._draws_independently:
+            self._raise_error_if_multi_objective(study)
+            # By the trial's number, so that a resumed study goes on as it would have.
+            seed = derive_seed(self._candidate_seed, turn_of(study, trial), param_name)
+            return RandomSampler(seed=seed).sample_independent(
+                study, trial, param_name, param_distribution
+            )
         if isinstance(param_distribution, CategoricalDistribution):
             # As documented, so not worth CmaEsSampler's warning.
             self._raise_error_if_multi_objective(study)
@@ -380,7 +555,7 @@ class CentaurSampler(CmaEsSampler):
         successes = [
             t
             for t in self._get_trials(cast("Study", StudyView(study, generation.members)))
-            if not is_failure(t) and all(name in t.params for name in cube.space)
+            if not self._failed(t) and all(name in t.params for name in cube.space)
         ]
         told = population(
             successes,
@@ -389,6 +564,7 @@ class CentaurSampler(CmaEsSampler):
             direction=study.direction,
             cube=cube,
             state=lambda: self._state(study, carrier, cube),
+            failed=self._failed,
         )
         if not told:
             return [seen], []
@@ -397,6 +573,12 @@ class CentaurSampler(CmaEsSampler):
         late = [number for number in left if number not in used]
         # The newest comes last, where CmaEsSampler looks for the optimizer.
         return [*told, seen], late
+
+    def _failed(self, trial: FrozenTrial) -> bool:
+        """Whether CMA-ES ranks a trial last; without the critic constraints are ignored."""
+        if self._critic is None:
+            return is_failure(trial)
+        return is_failure(trial) or any(not c <= 0 for c in trial.constraints.values())
 
     def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
         """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
@@ -408,11 +590,21 @@ class CentaurSampler(CmaEsSampler):
         trial: FrozenTrial,
         space: dict[str, BaseDistribution],
         base: dict[str, Any],
+        screen: Screen | None = None,
     ) -> dict[str, Any]:
-        """The model's turn: its values for every parameter, or CMA-ES's if it has none."""
+        """The model's turn: its values for every parameter, or others if it has none.
+
+        Args:
+            study: The study.
+            trial: The running trial.
+            space: What the model is asked for.
+            base: CMA-ES's sample, ``{}`` if it has none.
+            screen: The critic, and what it would have run; ``None``: CMA-ES's sample would be.
+        """
+        known = base if screen is None else screen.choice.params
         own = {
-            name: base[name]
-            if name in base
+            name: known[name]
+            if name in known
             else self._independent_sampler.sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }
@@ -423,9 +615,9 @@ class CentaurSampler(CmaEsSampler):
         if form != "full" and best:
             start = {name: best[0].params[name] for name in space}
             named = f"trial {best[0].number}, the best so far"
-        elif not base:
+        elif screen is not None or not base:
             named = f"this configuration: {format_params({**own, **fixed}, space)}"
-        state, stored = self._describe_state(study, trial, space, base)
+        state = self._describe_state(study, trial, space, base)
         ask = question(
             form=form,
             number=trial.number,
@@ -455,24 +647,81 @@ class CentaurSampler(CmaEsSampler):
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
             on_error=self._on_error,
         )
+        params = proposal.params
+        source, reason = proposal.source, proposal.reason
+        choice = None if screen is None else screen.choice
+        if params is not None and screen is not None:
+            params = screen.with_rest(params, space)
+            choice = Choice(params, MODEL, MODEL)
+            if form != "full":
+                choice = screen.decide(params)
+                if choice.proposer != MODEL:
+                    source, reason = LLM_SCREENED, "the critic preferred another candidate"
         record(
             study,
             trial,
-            source=proposal.source,
-            reason=proposal.reason,
+            source=source,
+            proposer="" if choice is None else choice.proposer,
+            chosen_by="" if choice is None else choice.chosen_by,
+            reason=reason,
             exchanges=proposal.exchanges,
             artifact_store=self._artifact_store,
         )
         if proposal.error is not None:
             raise proposal.error
-        if proposal.params is None:
+        if choice is not None:
+            params = choice.params
+            announce(study, trial, params)
+        elif params is None:
             return own
-        if self._with_margin and stored is not None:
-            # CMA-ES with margin learns this point and not the trial's parameters.
-            cube, now = stored
-            x = now.mean + (cube.points([proposal.params])[0] - now.mean) / now.margin_scale
-            set_system_attr(study, trial, POINT_TO_TELL, x.tolist())
-        return proposal.params
+        self._tell_point(study, trial, space, params)
+        return params
+
+    def _tell_point(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        params: Mapping[str, Any],
+    ) -> None:
+        """Have CMA-ES with margin learn what is run, and not the sample that it drew itself."""
+        stored = self._stored_states(study, trial, space) if self._with_margin else None
+        if stored is None:
+            return
+        cube, states, _ = stored
+        now = states[-1]
+        x = now.mean + (cube.points([params])[0] - now.mean) / now.margin_scale
+        set_system_attr(study, trial, POINT_TO_TELL, x.tolist())
+
+    def _stored_states(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        n: int = 1,
+    ) -> tuple[UnitCube, list[CmaState], Generation] | None:
+        """CMA-ES's last ``n`` states and the present generation; read after its own sample.
+
+        The generation that this trial belongs to may have been begun by this very trial, so its
+        optimizer may be stored on it.
+
+        Returns:
+            ``None`` if CMA-ES has not started: no trial succeeded, or the search space changed.
+        """
+        running = stored_trial(study, trial)
+        generation = self._store.generation(running)
+        if generation is None:
+            return None
+        numerical = {n: d for n, d in _numerical(self._common_space(study)).items() if n in space}
+        cube = UnitCube(numerical, with_margin=self._with_margin)
+        trials = [running if t.number == trial.number else t for t in cached_trials(study)]
+        until_now = range(generation + 1)
+        trials = [t for t in trials if self._store.generation(t) in until_now]
+        optimizers = list(carriers(trials, self._store).values())
+        states = [self._state(study, carrier, cube) for carrier in optimizers[-n:]]
+        if len(states) < n:
+            states.insert(0, self._state(study, None, cube))
+        return cube, states, current_generation(trials, self._store)
 
     def _describe_state(
         self,
@@ -480,34 +729,20 @@ class CentaurSampler(CmaEsSampler):
         trial: FrozenTrial,
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
-    ) -> tuple[str, tuple[UnitCube, CmaState] | None]:
-        """CMA-ES's state as text and, if it has one, as it is; read after its own proposal.
-
-        The generation that this trial belongs to may have been begun by this very trial, so its
-        optimizer may be stored on it.
-        """
-        running = stored_trial(study, trial)
-        generation = self._store.generation(running)
-        if generation is None:
-            return "It has not started: no trial succeeded, or the search space changed.", None
-        numerical = _numerical(space)
-        cube = UnitCube(numerical, with_margin=self._with_margin)
-        trials = [running if t.number == trial.number else t for t in cached_trials(study)]
-        until_now = range(generation + 1)
-        trials = [t for t in trials if self._store.generation(t) in until_now]
-        optimizers = list(carriers(trials, self._store).values())
-        states = [self._state(study, carrier, cube) for carrier in optimizers[-_N_STEPS:]]
-        if len(states) < _N_STEPS:
-            states.insert(0, self._state(study, None, cube))
-        text = describe_state(
+    ) -> str:
+        """CMA-ES's state as text."""
+        stored = self._stored_states(study, trial, space, _N_STEPS)
+        if stored is None:
+            return "It has not started: no trial succeeded, or the search space changed."
+        cube, states, generation = stored
+        return describe_state(
             states,
             cube,
             space,
-            evaluated=len(current_generation(trials, self._store).members),
+            evaluated=len(generation.members),
             proposal=base,
             show_covariance=self._show_covariance,
         )
-        return text, (cube, states[-1])
 
 
 def _first_complete(study: Study) -> FrozenTrial | None:
@@ -518,9 +753,19 @@ def _numerical(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribut
     return {n: d for n, d in space.items() if not isinstance(d, CategoricalDistribution)}
 
 
+def _all_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Parameters that any of the trials has, by name, with the latest distribution."""
+    latest: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        latest.update(trial.distributions)
+    return {name: d for name, d in sorted(latest.items()) if not d.single()}
+
+
 def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """Parameters that all the trials have, by name, with the latest distribution."""
+    trials = [t for t in trials if t.params]
     if not trials:
         return {}
     common = set.intersection(*(set(t.distributions) for t in trials))
-    return {name: d for name, d in sorted(trials[-1].distributions.items()) if name in common}
+    latest = sorted(trials[-1].distributions.items())
+    return {name: d for name, d in latest if name in common and not d.single()}

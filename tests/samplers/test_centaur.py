@@ -104,7 +104,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 def test_the_models_share_is_exact_and_evenly_spread(ratio: float) -> None:
-    sampler = CentaurSampler(llm_ratio=ratio, n_startup_trials=10)
+    sampler = CentaurSampler(critic=None, llm_ratio=ratio, n_startup_trials=10)
     turns = [sampler.is_llm_turn(number) for number in range(210)]
     assert sum(turns[:10]) == 0
     assert sum(turns) == round(200 * ratio)
@@ -115,7 +115,9 @@ def test_the_models_share_is_exact_and_evenly_spread(ratio: float) -> None:
 def test_a_killed_turn_of_the_model_is_the_models_again() -> None:
     """However often; and those of the others are not shifted."""
     killed = {3: 2, 5: 1, 12: 3, 13: 1}  # turn -> times
-    sampler = CentaurSampler(chat=SchemaChat(), seed=0, n_startup_trials=10, llm_ratio=0.5)
+    sampler = CentaurSampler(
+        critic=None, chat=SchemaChat(), seed=0, n_startup_trials=10, llm_ratio=0.5
+    )
     study = optuna.create_study(sampler=sampler)
     finished = 0
     while finished < 30:
@@ -157,16 +159,18 @@ def test_the_share_stays_exact_whatever_the_model_and_the_objective_do() -> None
             raise ValueError("out of memory")
         return value
 
-    study = optuna.create_study(sampler=CentaurSampler(chat=ScriptedChat(replies()), seed=0))
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, chat=ScriptedChat(replies()), seed=0)
+    )
     study.optimize(fails, n_trials=60, catch=ValueError)
     of_the_model = [n for n, source in enumerate(sources(study)) if source.startswith("llm")]
-    assert of_the_model == [n for n in range(60) if CentaurSampler().is_llm_turn(n)]
+    assert of_the_model == [n for n in range(60) if CentaurSampler(critic=None).is_llm_turn(n)]
     assert len(of_the_model) == 15
     assert {"llm", "llm-error", "llm-duplicate"} <= set(sources(study))
 
 
 def test_threads_share_one_sampler_and_keep_the_ratio() -> None:
-    study = optuna.create_study(sampler=CentaurSampler(chat=SchemaChat(), seed=0))
+    study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=SchemaChat(), seed=0))
     study.optimize(objective, n_trials=60, n_jobs=4)
     # Two threads that choose the same configuration at once may both refuse it as a duplicate.
     turns = Counter("llm" if source.startswith("llm") else source for source in sources(study))
@@ -182,7 +186,7 @@ def test_without_llm_turns_it_is_cmaes_to_the_last_digit(storage: StorageFactory
         study.optimize(objective, n_trials=30)
         return study
 
-    ours = run(CentaurSampler(llm_ratio=0, seed=1), "ours")
+    ours = run(CentaurSampler(critic=None, llm_ratio=0, seed=1), "ours")
     theirs = run(CmaEsSampler(seed=1, warn_independent_sampling=False), "theirs")
     assert [t.params for t in ours.trials] == [t.params for t in theirs.trials]
     assert _tags(ours) == _tags(theirs)
@@ -212,7 +216,7 @@ def test_without_llm_turns_cmaes_options_do_what_they_do(options: dict[str, Any]
         return [t.params for t in study.trials]
 
     theirs = run(CmaEsSampler(seed=0, warn_independent_sampling=False, **options))
-    assert run(CentaurSampler(llm_ratio=0, seed=0, **options)) == theirs
+    assert run(CentaurSampler(critic=None, llm_ratio=0, seed=0, **options)) == theirs
 
 
 def test_a_trial_that_was_pruned_for_a_nan_is_no_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +232,7 @@ def test_a_trial_that_was_pruned_for_a_nan_is_no_parent(monkeypatch: pytest.Monk
             raise optuna.TrialPruned
         return value
 
-    sampler = CentaurSampler(llm_ratio=0, seed=0, consider_pruned_trials=True)
+    sampler = CentaurSampler(critic=None, llm_ratio=0, seed=0, consider_pruned_trials=True)
     optuna.create_study(sampler=sampler).optimize(pruning, n_trials=40)
     assert told and all(map(math.isfinite, told))
 
@@ -244,7 +248,9 @@ def test_source_trials_start_cmaes_where_they_were_good() -> None:
     ]
     chat = SchemaChat()
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, source_trials=sources_, seed=0, n_startup_trials=2)
+        sampler=CentaurSampler(
+            critic=None, chat=chat, source_trials=sources_, seed=0, n_startup_trials=2
+        )
     )
     study.optimize(
         lambda t: float(sum(t._suggest(n, d) for n, d in numerical.items())), n_trials=14
@@ -270,7 +276,9 @@ def _tags(study: optuna.Study) -> list[Any]:
 
 def test_what_the_model_says_is_run_and_told_to_cmaes(storage: StorageFactory, told: Told) -> None:
     chat = ScriptedChat(distinct_replies())
-    study = optuna.create_study(storage=storage(), sampler=CentaurSampler(chat=chat, seed=0))
+    study = optuna.create_study(
+        storage=storage(), sampler=CentaurSampler(critic=None, chat=chat, seed=0)
+    )
     study.optimize(objective, n_trials=30)
     llm = [t for t in study.trials if t.user_attrs["source"] == "llm"]
     assert [t.params for t in llm] == list(itertools.islice(distinct_replies(), len(llm)))
@@ -289,7 +297,9 @@ def test_what_the_model_says_is_run_and_told_to_cmaes(storage: StorageFactory, t
 
 def test_with_margin_cmaes_is_told_the_models_point_and_not_its_own() -> None:
     chat = ScriptedChat(distinct_replies())
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0, with_margin=True))
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, chat=chat, seed=0, with_margin=True)
+    )
     study.optimize(objective, n_trials=30)
     cube = UnitCube(NUMERICAL, with_margin=True)
     optimizer = None
@@ -334,7 +344,9 @@ def test_a_faulty_reply_is_repaired_and_what_is_stored_is_what_was_run(
 
     chat = ScriptedChat([json.dumps(reply)])
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, n_startup_trials=3, llm_ratio=1, seed=0, reply="full")
+        sampler=CentaurSampler(
+            critic=None, chat=chat, n_startup_trials=3, llm_ratio=1, seed=0, reply="full"
+        )
     )
     study.optimize(spy, n_trials=4)
     assert study.trials[3].user_attrs["source"] == "llm"
@@ -346,7 +358,9 @@ def test_a_faulty_reply_is_repaired_and_what_is_stored_is_what_was_run(
 def test_a_parameter_that_the_model_leaves_out_keeps_the_base_value() -> None:
     chat = ScriptedChat([{"momentum": 0.5}, {"depth": 3}])
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, n_startup_trials=3, llm_ratio=1, reply="changes", seed=0)
+        sampler=CentaurSampler(
+            critic=None, chat=chat, n_startup_trials=3, llm_ratio=1, reply="changes", seed=0
+        )
     )
     study.optimize(objective, n_trials=5)
     for trial in study.trials[3:]:
@@ -361,7 +375,7 @@ def test_a_parameter_that_the_model_leaves_out_keeps_the_base_value() -> None:
 
 def test_an_error_runs_cmaes_own_proposal_says_so_and_does_not_move_the_next_turn() -> None:
     chat = ScriptedChat([ChatUnavailable("the server is down"), REPLY])
-    with_llm = CentaurSampler(chat=chat, seed=0, n_startup_trials=4, llm_ratio=0.25)
+    with_llm = CentaurSampler(critic=None, chat=chat, seed=0, n_startup_trials=4, llm_ratio=0.25)
     study = optuna.create_study(sampler=with_llm)
     study.optimize(objective, n_trials=12)
     assert sources(study)[7] == "llm-error"
@@ -378,7 +392,7 @@ def test_a_server_that_is_away_before_its_models_name_is_known_is_an_error_like_
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     chat = OpenAIChat(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
-    sampler = CentaurSampler(chat=chat, seed=0, n_startup_trials=2, llm_ratio=0.5)
+    sampler = CentaurSampler(critic=None, chat=chat, seed=0, n_startup_trials=2, llm_ratio=0.5)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=8)
     assert sources(study)[2:] == ["base", "llm-error"] * 3
@@ -387,7 +401,9 @@ def test_a_server_that_is_away_before_its_models_name_is_known_is_an_error_like_
 
 def test_on_error_raise_fails_the_trial_at_once() -> None:
     chat = ScriptedChat([ChatUnavailable("the server is down")])
-    sampler = CentaurSampler(chat=chat, seed=0, n_startup_trials=2, llm_ratio=1, on_error="raise")
+    sampler = CentaurSampler(
+        critic=None, chat=chat, seed=0, n_startup_trials=2, llm_ratio=1, on_error="raise"
+    )
     study = optuna.create_study(sampler=sampler)
     with pytest.raises(ChatUnavailable, match="the server is down"):
         study.optimize(objective, n_trials=5)
@@ -398,7 +414,7 @@ def test_on_error_raise_fails_the_trial_at_once() -> None:
 def test_five_errors_in_a_row_stop_the_study_and_it_can_go_on_later() -> None:
     errors = [ChatUnavailable("the server is down")] * 5
     chat = ScriptedChat([*errors, REPLY])
-    sampler = CentaurSampler(chat=chat, seed=0, n_startup_trials=2, llm_ratio=1)
+    sampler = CentaurSampler(critic=None, chat=chat, seed=0, n_startup_trials=2, llm_ratio=1)
     study = optuna.create_study(sampler=sampler)
     with pytest.raises(TooManyLLMErrors, match="the server is down"):
         study.optimize(objective, n_trials=10)
@@ -410,7 +426,7 @@ def test_five_errors_in_a_row_stop_the_study_and_it_can_go_on_later() -> None:
 def test_the_same_configuration_is_never_run_twice_on_the_models_behalf() -> None:
     chat = ScriptedChat(itertools.repeat(REPLY))
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, seed=0, n_startup_trials=2, llm_ratio=1)
+        sampler=CentaurSampler(critic=None, chat=chat, seed=0, n_startup_trials=2, llm_ratio=1)
     )
     study.optimize(objective, n_trials=6)
     assert sources(study)[2:] == ["llm"] + ["llm-duplicate"] * 3
@@ -443,7 +459,7 @@ def test_failures_rank_last_and_are_never_parents(fail: Any, direction: str, tol
 
     study = optuna.create_study(
         direction=direction,  # type: ignore[arg-type]
-        sampler=CentaurSampler(llm_ratio=0, seed=0, popsize=6),
+        sampler=CentaurSampler(critic=None, llm_ratio=0, seed=0, popsize=6),
     )
     study.optimize(often_fails, n_trials=60, catch=ValueError)
     cube = UnitCube(NUMERICAL, with_margin=False)
@@ -464,7 +480,9 @@ def test_with_too_few_successes_the_missing_parents_take_no_step(told: Told) -> 
         value = objective(trial)
         return value if trial.number % 16 == 5 else _status(trial)
 
-    study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0, popsize=8))
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, llm_ratio=0, seed=0, popsize=8)
+    )
     study.optimize(rarely_succeeds, n_trials=60)
     assert len(told.generations) >= 2
     for state, solutions in told.generations:
@@ -479,7 +497,9 @@ def test_failed_trials_of_the_model_do_not_touch_cmaes(told: Told) -> None:
         value = objective(trial)
         return _status(trial) if sampler.is_llm_turn(trial.number) else value
 
-    sampler = CentaurSampler(chat=ScriptedChat(distinct_replies()), seed=0, llm_ratio=0.5)
+    sampler = CentaurSampler(
+        critic=None, chat=ScriptedChat(distinct_replies()), seed=0, llm_ratio=0.5
+    )
     study = optuna.create_study(sampler=sampler)
     study.optimize(model_fails, n_trials=60)
     own = [t for t in study.trials[1:] if t.user_attrs["source"] != "llm"]
@@ -565,7 +585,7 @@ def test_a_far_but_good_proposal_is_clipped_unless_all_is_to_be_learned(told: To
         told.generations.clear()
         chat = ScriptedChat({**corner, "x0": 0.99 - i / 1000} for i in itertools.count())
         study = optuna.create_study(
-            sampler=CentaurSampler(chat=chat, seed=0, learn_from_llm=rule)  # type: ignore[arg-type]
+            sampler=CentaurSampler(critic=None, chat=chat, seed=0, learn_from_llm=rule)  # type: ignore[arg-type]
         )
         study.optimize(corner_is_best, n_trials=24)
         state, solutions = told.generations[1]
@@ -576,7 +596,7 @@ def test_a_far_but_good_proposal_is_clipped_unless_all_is_to_be_learned(told: To
 
 def test_the_stored_optimizer_is_cmaes_own_so_any_process_can_read_it() -> None:
     chat = ScriptedChat(distinct_replies())
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0))
+    study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=chat, seed=0))
     study.optimize(objective, n_trials=30)
     stored = [t for t in study.trials if "cma:optimizer:0" in t.system_attrs]
     assert stored
@@ -609,7 +629,7 @@ def test_cmaessampler_sees_the_trials_of_a_view_and_no_others() -> None:
 @pytest.mark.parametrize("form", ["full", "changes", "menu"])
 def test_each_form_of_reply_has_its_schema(form: Any) -> None:
     chat = SchemaChat()
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, reply=form, seed=0))
+    study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=chat, reply=form, seed=0))
     study.optimize(objective, n_trials=14)
     schema = chat.requests[0].schema or {}
     assert ("required" in schema) is (form == "full")
@@ -622,7 +642,9 @@ def test_each_form_of_reply_has_its_schema(form: Any) -> None:
 
 def test_an_enqueued_configuration_is_run_without_asking_the_model() -> None:
     chat = ScriptedChat([])
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, n_startup_trials=0, llm_ratio=1))
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, chat=chat, n_startup_trials=0, llm_ratio=1)
+    )
     study.enqueue_trial(REPLY)
     study.optimize(objective, n_trials=1)
     assert study.trials[0].params == REPLY
@@ -632,7 +654,7 @@ def test_an_enqueued_configuration_is_run_without_asking_the_model() -> None:
 def test_of_a_partly_enqueued_configuration_the_model_sets_the_rest() -> None:
     chat = ScriptedChat([REPLY])
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, n_startup_trials=1, llm_ratio=1, seed=0)
+        sampler=CentaurSampler(critic=None, chat=chat, n_startup_trials=1, llm_ratio=1, seed=0)
     )
     study.optimize(objective, n_trials=1)
     study.enqueue_trial({"depth": 3})
@@ -649,7 +671,7 @@ def test_the_model_is_asked_even_when_every_trial_so_far_raised() -> None:
 
     chat = ScriptedChat([REPLY])
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, n_startup_trials=3, llm_ratio=1, seed=0)
+        sampler=CentaurSampler(critic=None, chat=chat, n_startup_trials=3, llm_ratio=1, seed=0)
     )
     study.optimize(fails, n_trials=4, catch=ValueError)
     assert study.trials[3].params == REPLY
@@ -665,7 +687,7 @@ def test_a_search_space_that_changes_goes_on_with_what_stays_the_same() -> None:
 
     chat = SchemaChat()
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, seed=0, warn_independent_sampling=False)
+        sampler=CentaurSampler(critic=None, chat=chat, seed=0, warn_independent_sampling=False)
     )
     study.optimize(changes, n_trials=40)
     assert "the search space changed" in chat.requests[-1].text
@@ -675,7 +697,7 @@ def test_a_search_space_that_changes_goes_on_with_what_stays_the_same() -> None:
 
 def test_several_objectives_are_refused() -> None:
     study = optuna.create_study(
-        directions=["minimize", "minimize"], sampler=CentaurSampler(chat=SchemaChat())
+        directions=["minimize", "minimize"], sampler=CentaurSampler(critic=None, chat=SchemaChat())
     )
     with pytest.raises(ValueError, match="multi-objective"):
         study.optimize(lambda t: (t.suggest_float("x", 0, 1), 0.0), n_trials=1)
@@ -692,7 +714,7 @@ def test_several_objectives_are_refused() -> None:
 )
 def test_a_wrong_argument_is_named(option: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CentaurSampler(**option)
+        CentaurSampler(critic=None, **option)
 
 
 # --- Several workers, and a new process -----------------------------------------------------------
@@ -708,7 +730,9 @@ def test_two_workers_see_each_others_trials_and_never_propose_the_same(
         optuna.load_study(
             storage=storage(),  # type: ignore[arg-type]
             study_name=name,
-            sampler=CentaurSampler(chat=chat, n_startup_trials=2, llm_ratio=1, seed=0),
+            sampler=CentaurSampler(
+                critic=None, chat=chat, n_startup_trials=2, llm_ratio=1, seed=0
+            ),
         )
         for chat in chats
     ]
@@ -736,7 +760,7 @@ from tests.samplers.test_centaur import objective
 url, name, n_trials, killed_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 study = optuna.create_study(
     storage=url, study_name=name, load_if_exists=True,
-    sampler=CentaurSampler(chat=SchemaChat(), seed=0),
+    sampler=CentaurSampler(critic=None, chat=SchemaChat(), seed=0),
 )
 
 def run(trial):
@@ -786,7 +810,7 @@ def test_a_killed_study_goes_on_where_it_was(
     assert generations == sorted(generations)
     assert generations[-1] > at_kill.generation
     assert [s == "llm" for s in sources(killed)] == [
-        CentaurSampler().is_llm_turn(number) for number in range(50)
+        CentaurSampler(critic=None).is_llm_turn(number) for number in range(50)
     ]
 
 
@@ -803,7 +827,13 @@ def test_the_prompt_tells_the_trials_cmaes_state_and_the_rest() -> None:
 
     chat = SchemaChat()
     sampler = CentaurSampler(
-        chat=chat, seed=0, task="Tune the network.", n_trials=40, noise=0.01, reply="full"
+        critic=None,
+        chat=chat,
+        seed=0,
+        task="Tune the network.",
+        n_trials=40,
+        noise=0.01,
+        reply="full",
     )
     study = optuna.create_study(sampler=sampler)
     study.optimize(with_failures, n_trials=40)
@@ -846,7 +876,7 @@ def test_the_whole_correlation_matrix_is_an_option() -> None:
     for shown in (False, True):
         chat = SchemaChat()
         study = optuna.create_study(
-            sampler=CentaurSampler(chat=chat, seed=0, show_covariance=shown)
+            sampler=CentaurSampler(critic=None, chat=chat, seed=0, show_covariance=shown)
         )
         study.optimize(objective, n_trials=14)
         assert ("Correlations, in this order: batch,depth" in chat.requests[-1].text) is shown
@@ -855,7 +885,9 @@ def test_the_whole_correlation_matrix_is_an_option() -> None:
 def test_from_turn_to_turn_the_prompt_is_the_same_up_to_new_rows() -> None:
     """What a prefix cache can serve, but for the few turns after which the table is cut back."""
     chat = SchemaChat()
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0, task="Tune it."))
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, chat=chat, seed=0, task="Tune it.")
+    )
     study.optimize(objective, n_trials=130)
     parts = [request.text.partition("\n\n# Best first") for request in chat.requests]
     tables = [before for before, _, _ in parts]
@@ -871,7 +903,7 @@ def test_from_turn_to_turn_the_prompt_is_the_same_up_to_new_rows() -> None:
 
 def test_the_best_trials_are_in_the_table_however_old() -> None:
     chat = SchemaChat()
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, seed=0))
+    study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=chat, seed=0))
     study.optimize(objective, n_trials=130)
     for request in chat.requests:
         table = request.text.partition("# Trials")[2].partition("\n\n")[0]
@@ -891,7 +923,11 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> No
         return sum(math.log10(v / 0.01) ** 2 if "log" in n else len(str(v)) for n, v in p.items())
 
     sampler = CentaurSampler(
-        chat=open_embedded(), n_startup_trials=30, task="Tune a network.", seed=0
+        critic=None,
+        chat=open_embedded(),
+        n_startup_trials=30,
+        task="Tune a network.",
+        seed=0,
     )
     study = optuna.create_study(sampler=sampler)
     with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't
@@ -920,7 +956,9 @@ def test_two_thousand_trials_fit_into_the_budget() -> None:
         return float(sum(trial._suggest(name, d) for name, d in space.items()))
 
     chat = SchemaChat()
-    sampler = CentaurSampler(chat=chat, llm_ratio=1, task="A long text. " * 500, seed=0)
+    sampler = CentaurSampler(
+        critic=None, chat=chat, llm_ratio=1, task="A long text. " * 500, seed=0
+    )
     study = optuna.create_study(sampler=sampler)
     study.add_trials(trials)
     study.optimize(many, n_trials=3)
@@ -942,7 +980,7 @@ def test_two_thousand_trials_fit_into_the_budget() -> None:
 def test_a_models_size_decides_what_it_is_asked_for(model: str, form: str) -> None:
     chat = SchemaChat()
     chat.model = model
-    sampler = CentaurSampler(chat=chat)
+    sampler = CentaurSampler(critic=None, chat=chat)
     assert sampler.reply_form(optuna.create_study(sampler=sampler)) == form
 
 
@@ -955,7 +993,7 @@ def test_a_model_of_unknown_size_is_judged_by_its_first_answers(good: bool, form
         return {**(best if good else bad), "momentum": 0.3 + 0.01 * len(chat.requests)}
 
     chat = ScriptedChat(itertools.repeat(reply))
-    sampler = CentaurSampler(chat=chat, seed=0)
+    sampler = CentaurSampler(critic=None, chat=chat, seed=0)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=30)
     asked = ["a value for every parameter" in request.text for request in chat.requests]
@@ -967,7 +1005,7 @@ def test_a_model_of_unknown_size_is_judged_by_its_first_answers(good: bool, form
 def test_prompts_and_replies_are_kept_as_artifacts(tmp_path: Path) -> None:
     store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
     chat = SchemaChat()
-    sampler = CentaurSampler(chat=chat, seed=0, artifact_store=store)
+    sampler = CentaurSampler(critic=None, chat=chat, seed=0, artifact_store=store)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=14)
     kept = [path.read_text() for path in tmp_path.iterdir()]
@@ -977,7 +1015,9 @@ def test_prompts_and_replies_are_kept_as_artifacts(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_study_and_seed_0_is_a_seed() -> None:
     def run(seed: int) -> list[dict[str, Any]]:
-        study = optuna.create_study(sampler=CentaurSampler(chat=SchemaChat(), seed=seed))
+        study = optuna.create_study(
+            sampler=CentaurSampler(critic=None, chat=SchemaChat(), seed=seed)
+        )
         study.optimize(objective, n_trials=20)
         return [t.params for t in study.trials]
 
@@ -985,6 +1025,6 @@ def test_the_same_seed_gives_the_same_study_and_seed_0_is_a_seed() -> None:
 
 
 def test_a_sampler_can_be_pickled() -> None:
-    sampler = pickle.loads(pickle.dumps(CentaurSampler(llm_ratio=0, seed=0)))
+    sampler = pickle.loads(pickle.dumps(CentaurSampler(critic=None, llm_ratio=0, seed=0)))
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=5)

@@ -32,3 +32,9 @@ class TestDefaults(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamp
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: CentaurSampler(chat=SchemaChat())
+
+
+class TestWithoutCritic(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: CentaurSampler(chat=SchemaChat(), critic=None)

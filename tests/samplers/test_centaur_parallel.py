@@ -48,7 +48,7 @@ def durations(n: int) -> list[float]:
 
 
 def sampler(**options: Any) -> CentaurSampler:
-    return CentaurSampler(llm_ratio=0, seed=0, popsize=SIZE, **options)
+    return CentaurSampler(critic=None, llm_ratio=0, seed=0, popsize=SIZE, **options)
 
 
 @pytest.fixture(autouse=True)

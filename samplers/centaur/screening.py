@@ -1,0 +1,199 @@
+"""Which candidates there are on a turn, and whose the one is that is run.
+
+The turns that no language model has follow a schedule that depends on nothing but their number:
+
+======================  =========================================================================
+turn                    candidates
+======================  =========================================================================
+the first ones          random ones
+until ``STEPS_ALONE``   steps from the best trials: CMA-ES in a dozen dimensions knows too little
+                        of them to be worth a trial
+later                   steps on ``STEP_SHARE`` of the turns, samples of CMA-ES on the others
+======================  =========================================================================
+
+A pool of steps and samples in every turn is worse than turns of their own: the model of the trials
+prefers what is near the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+
+    from .._critic.critic import Judge
+    from .state import CmaState
+    from .state import UnitCube
+
+# Who proposed what is run, and who chose it: values of user attributes.
+STEPS = "steps"
+CMA_ES = "cma-es"
+RANDOM = "random"
+MODEL = "llm"
+CRITIC = "critic"
+
+# Successes from which on the trials tell what is better than chance.
+N_RANDOM = 8
+# The same where the first trials were given, and are far ahead.
+N_RANDOM_IF_AHEAD = 3
+STEPS_ALONE = 100
+STEP_SHARE = 0.3
+
+N_STEPS = 500
+N_SAMPLES = 60
+N_NEW = 20
+
+# Of CMA-ES's samples so many get categories at random, the others those of one of the best trials.
+_RANDOM_CATEGORIES = 0.2
+_N_BEST = 4
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Configurations and whose they are."""
+
+    configurations: list[dict[str, Any]]
+    proposer: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is run.
+
+    Attributes:
+        params: Its parameters.
+        proposer: Who proposed it.
+        chosen_by: Who chose it: ``CRITIC``, or its proposer if it is run as it was proposed.
+    """
+
+    params: dict[str, Any]
+    proposer: str
+    chosen_by: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The critic on a language model's turn.
+
+    Attributes:
+        judge: The critic, for this trial.
+        choice: What it would have run without the model.
+        fixed: Values that somebody enqueued; they stay.
+        rng: For what is random.
+    """
+
+    judge: Judge
+    choice: Choice
+    fixed: Mapping[str, Any]
+    rng: np.random.Generator
+
+    def with_rest(
+        self, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A proposal for ``space``, with the parameters that only some trials have."""
+        rest = {n: value for n, value in self.choice.params.items() if n not in space}
+        return {**rest, **params}
+
+    def decide(self, proposed: Mapping[str, Any]) -> Choice:
+        """The better of a small model's proposal and as many steps as on other turns."""
+        pools = [
+            Candidates([dict(proposed)], MODEL),
+            Candidates(self.judge.steps(N_STEPS, self.rng), STEPS),
+        ]
+        return choose(self.judge, pools, self.fixed, self.rng)
+
+
+def is_step_turn(number: int) -> bool:
+    """Whether candidates are steps on this turn, counting those that no language model has."""
+    if number < STEPS_ALONE:
+        return True
+    k = number - STEPS_ALONE
+    epsilon = 1e-9
+    return math.floor((k + 1) * STEP_SHARE + epsilon) > math.floor(k * STEP_SHARE + epsilon)
+
+
+def is_ahead(given: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether the best of the configurations that were given beats chance by far.
+
+    It does if it is further ahead of the best of the others than that one is of their median: then
+    random trials would be wasted.
+
+    Args:
+        given: Values of what was enqueued, lower is better.
+        others: Values of the other trials.
+    """
+    if not given or len(others) < N_RANDOM_IF_AHEAD:
+        return False
+    best = min(others)
+    return best - min(given) > float(np.median(others)) - best
+
+
+def choose(
+    judge: Judge, pools: Sequence[Candidates], fixed: Mapping[str, Any], rng: np.random.Generator
+) -> Choice:
+    """The candidate that the critic thinks most of; a random one if all are known.
+
+    Args:
+        judge: The critic, for this trial.
+        pools: Candidates of everybody who has some.
+        fixed: Values that somebody enqueued; they stay.
+        rng: For what is random.
+    """
+    for candidates in (pools, [Candidates(judge.random(N_STEPS, rng), RANDOM)]):
+        offered = [
+            ({**configuration, **fixed}, pool.proposer)
+            for pool in candidates
+            for configuration in pool.configurations
+        ]
+        chosen = judge.choose([configuration for configuration, _ in offered])
+        if chosen is not None:
+            return Choice(*offered[chosen], chosen_by=CRITIC)
+    # All of the search space was run, or as good as all. `offered` are the random ones.
+    return Choice(*offered[0], chosen_by=RANDOM)
+
+
+def cma_samples(
+    state: CmaState,
+    cube: UnitCube,
+    best: Sequence[Mapping[str, Any]],
+    space: Mapping[str, BaseDistribution],
+    n: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Samples of CMA-ES's present distribution, with what CMA-ES doesn't sample from the best.
+
+    Args:
+        state: CMA-ES's.
+        cube: The numerical parameters that it knows.
+        best: The best configurations, the best first; one at least.
+        space: The whole search space.
+        n: How many.
+        rng: Source of randomness.
+    """
+    eigenvalues, B = np.linalg.eigh((state.covariance + state.covariance.T) / 2)
+    D = np.sqrt(np.maximum(eigenvalues, 0.0))
+    z = rng.standard_normal((n, len(state.mean)))
+    x = state.mean + state.sigma * state.margin_scale * (z * D @ B.T)  # ~ N(m, sigma^2 C)
+    samples = []
+    for x_i in np.clip(x, 0.0, 1.0):
+        others = dict(best[int(rng.integers(min(_N_BEST, len(best))))])
+        for name in others:
+            distribution = space[name]
+            if isinstance(distribution, CategoricalDistribution):
+                if rng.random() < _RANDOM_CATEGORIES:
+                    others[name] = distribution.choices[
+                        int(rng.integers(len(distribution.choices)))
+                    ]
+        samples.append({**others, **cube.transform.untransform(x_i)})
+    return samples
