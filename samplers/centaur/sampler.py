@@ -710,9 +710,9 @@ class CentaurSampler(CmaEsSampler):
         """
         running = stored_trial(study, trial)
         generation = self._store.generation(running)
-        if generation is None:
-            return None
         numerical = {n: d for n, d in _numerical(self._common_space(study)).items() if n in space}
+        if generation is None or not numerical:
+            return None
         cube = UnitCube(numerical, with_margin=self._with_margin)
         trials = [running if t.number == trial.number else t for t in cached_trials(study)]
         until_now = range(generation + 1)
