@@ -1,7 +1,8 @@
 """Optuna samplers that ask a classical optimizer, a language model, or both for the next trial.
 
 The samplers, and what their argument ``chat`` takes: ``Chat`` is what a language model has to do,
-``OpenAIChat`` is any OpenAI-compatible server, ``ScriptedChat`` is for tests.
+``OpenAIChat`` is any OpenAI-compatible server, ``CappedChat`` one with a cap on tokens or cost,
+``ScriptedChat`` is for tests.
 
 Names are imported when they are first used (PEP 562), so that ``from samplers import
 CentaurSampler`` costs neither smac nor torch nor openai.
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from ._llm.capped import CappedChat as CappedChat
+    from ._llm.capped import Prices as Prices
     from ._llm.chat import Chat as Chat
     from ._llm.chat import ChatError as ChatError
     from ._llm.chat import Completion as Completion
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .smac import SMACSampler as SMACSampler
 
 _HOMES = {
+    "CappedChat": "samplers._llm.capped",
     "CentaurSampler": "samplers.centaur",
     "Chat": "samplers._llm.chat",
     "ChatError": "samplers._llm.chat",
@@ -33,6 +37,7 @@ _HOMES = {
     "KarpathyAgentSampler": "samplers.karpathy_agent",
     "LLAMBOSampler": "samplers.llambo_paper",
     "OpenAIChat": "samplers._llm.openai_chat",
+    "Prices": "samplers._llm.capped",
     "ScriptedChat": "samplers._llm.scripted",
     "SMACSampler": "samplers.smac",
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 import os
-from typing import Any
 from typing import TYPE_CHECKING
 
 from studies import random_steps
@@ -28,21 +28,23 @@ def open_llm(model: Model) -> Chat:
         NoChatFound: If there is none.
         Misuse: If the two don't go together.
     """
+    from samplers import CappedChat
+    from samplers import Prices
     from samplers._llm.connect import default_chat
-    from samplers._llm.connect import open_chat
-    from samplers._llm.openai_chat import Prices
+    from samplers._llm.presets import open_chat
 
     if model.llm == random_steps.LLM:
         return random_steps.RandomSteps()
     priced = model.price_in is not None or model.price_out is not None
-    caps: dict[str, Any] = {
-        "prices": Prices(model.price_in or 0.0, model.price_out or 0.0) if priced else None,
-        "max_total_tokens": model.max_tokens,
-        "max_cost": model.max_cost,
-    }
+    make = partial(
+        CappedChat,
+        prices=Prices(model.price_in or 0.0, model.price_out or 0.0) if priced else None,
+        max_total_tokens=model.max_tokens,
+        max_cost=model.max_cost,
+    )
     if model.llm is None and model.name is None:
-        return default_chat(**caps)
-    return open_chat(llm_named(model), model=model.name, **caps)
+        return default_chat(make)
+    return open_chat(llm_named(model), model=model.name, make=make)
 
 
 def within_caps(chat: Chat | None, watch: Watch) -> Watch:
@@ -50,9 +52,9 @@ def within_caps(chat: Chat | None, watch: Watch) -> Watch:
 
     Only requests of turns that others are at just now are not counted yet.
     """
-    from samplers import OpenAIChat
+    from samplers import CappedChat
 
-    if not isinstance(chat, OpenAIChat):
+    if not isinstance(chat, CappedChat):
         return watch
 
     def look(trials: Sequence[FrozenTrial]) -> None:

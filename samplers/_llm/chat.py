@@ -95,7 +95,6 @@ class Completion:
         seconds: From the call to its return, retries included.
         attempts: HTTP requests that it took, the successful one included.
         truncated: Whether the reply was cut off at ``max_tokens``.
-        cost: In the currency of the given prices; ``None`` without prices.
     """
 
     text: str
@@ -108,7 +107,6 @@ class Completion:
     seconds: float = 0.0
     attempts: int = 1
     truncated: bool = False
-    cost: float | None = None
 
 
 class Chat(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +22,6 @@ from urllib.parse import urlsplit
 
 import optuna
 
-from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ChatRejected
 from .chat import ChatUnavailable
@@ -34,7 +32,6 @@ from .tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Iterator
     from collections.abc import Sequence
 
     import openai
@@ -44,64 +41,7 @@ if TYPE_CHECKING:
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A server that people name rather than spell out.
-
-    Attributes:
-        base_url: Its OpenAI-compatible address.
-        key_variable: Environment variable that holds its key; servers of one's own need none.
-    """
-
-    base_url: str
-    key_variable: str
-
-
-PRESETS = {
-    "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
-    "gemini": Preset("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    "vllm": Preset("http://127.0.0.1:8000/v1", "VLLM_API_KEY"),
-    "ollama": Preset("http://127.0.0.1:11434/v1", "OLLAMA_API_KEY"),
-}
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What a million tokens cost, in any currency.
-
-    Attributes:
-        prompt: Of the prompt.
-        completion: Of the reply, reasoning included.
-        cached: Of prompt tokens from the cache; by default as the others.
-    """
-
-    prompt: float
-    completion: float
-    cached: float | None = None
-
-    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
-        """Cost of one request."""
-        cached = self.prompt if self.cached is None else self.cached
-        total = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
-        return (total + completion_tokens * self.completion) / 1e6
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Sums over a chat's successful requests."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Of prompts and replies."""
-        return self.prompt_tokens + self.completion_tokens
-
+OPENAI_URL = "https://api.openai.com/v1"
 
 # How a reply's form is asked for, from the strictest on; a server that refuses one gets the next.
 _FORMATS = ("json_schema", "json_object", "text")
@@ -193,10 +133,6 @@ class OpenAIChat:
             ``timeout``.
         context_tokens: Tokens of the model's context; by default what the server says, if it
             does.
-        prices: For ``Completion.cost``, ``usage.cost`` and ``max_cost``.
-        max_total_tokens: Cap on the tokens of all requests of this object, and of others that
-            ``charge`` tells of. A request that might exceed it is not sent.
-        max_cost: Cap on their cost; needs ``prices``.
         extra: Further fields of the request's body, for example ``{"cache_prompt": False}``,
             without which llama.cpp's replies for a seed depend on what it has cached.
     """
@@ -205,19 +141,14 @@ class OpenAIChat:
         self,
         model: str | None = None,
         *,
-        base_url: str | Callable[[], str] = PRESETS["openai"].base_url,
+        base_url: str | Callable[[], str] = OPENAI_URL,
         api_key: str | None = None,
         key_variable: str = "OPENAI_API_KEY",
         timeout: float = 600.0,
         max_retries: int = 5,
         context_tokens: int | None = None,
-        prices: Prices | None = None,
-        max_total_tokens: int | None = None,
-        max_cost: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        if max_cost is not None and prices is None:
-            raise ValueError("`max_cost` needs `prices`, but got none.")
         if isinstance(base_url, str):
             base_url = _checked_url(base_url)
         self._base_url = base_url
@@ -227,12 +158,7 @@ class OpenAIChat:
         self._timeout = timeout
         self._max_retries = max_retries
         self._context_tokens = context_tokens
-        self._prices = prices
-        self._max_total_tokens = max_total_tokens
-        self._max_cost = max_cost
         self._extra = dict(extra or {})
-        self._usage = Usage()
-        self._elsewhere = 0, 0.0  # tokens and cost
         self._set_up()
 
     def _set_up(self) -> None:
@@ -240,8 +166,6 @@ class OpenAIChat:
         self._lock = threading.RLock()
         # By process, since connections must not be shared after a fork, and by address.
         self._clients: dict[tuple[int, str], openai.OpenAI] = {}
-        self._reserved_tokens = 0
-        self._reserved_cost = 0.0
         # When to ask the server for its context and for a count, by ``time.monotonic()``.
         self._context_from = 0.0
         self._tokenizer_from = 0.0
@@ -275,20 +199,6 @@ class OpenAIChat:
                     )
                 self._model = names[0]
             return self._model
-
-    @property
-    def usage(self) -> Usage:
-        """Sums over all requests so far; those of other processes are not in it."""
-        with self._lock:
-            return self._usage
-
-    def charge(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count so many tokens in all against the caps: with those that others have used."""
-        prices, tokens = self._prices, prompt_tokens + completion_tokens
-        cost = 0.0 if prices is None else prices.cost(prompt_tokens, 0, completion_tokens)
-        with self._lock:
-            own = self._usage
-            self._elsewhere = max(0, tokens - own.tokens), max(0.0, cost - own.cost)
 
     @property
     def context_tokens(self) -> int | None:
@@ -416,10 +326,7 @@ class OpenAIChat:
             body = dialect.body(schema, room, temperature, seed)
             body |= {"model": self.model, "messages": [dict(m) for m in messages], **self._extra}
             try:
-                with self._within_caps(messages, room):
-                    answer = self._call("POST", "chat/completions", deadline, body, attempts)
-                    completions.append(self._read(answer))
-                    self._add(completions[-1])
+                completions.append(self._ask(body, room, deadline, attempts))
             except ContextTooLong as error:
                 if thinking <= _LEAST_THINKING_TOKENS:
                     raise
@@ -451,51 +358,13 @@ class OpenAIChat:
             cached_tokens=sum(c.cached_tokens for c in completions),
             completion_tokens=sum(c.completion_tokens for c in completions),
             reasoning_tokens=sum(c.reasoning_tokens for c in completions),
-            cost=None if self._prices is None else sum(c.cost or 0.0 for c in completions),
         )
 
-    @contextmanager
-    def _within_caps(self, messages: Sequence[Message], max_tokens: int) -> Iterator[None]:
-        """Set aside what a request takes at most, so that threads together keep the caps."""
-        if self._max_total_tokens is None and self._max_cost is None:
-            yield
-            return
-        prompt = sum(self.count_tokens(m["content"]) for m in messages)
-        tokens = prompt + max_tokens
-        cost = self._prices.cost(prompt, 0, max_tokens) if self._prices is not None else 0.0
-        with self._lock:
-            if self._max_total_tokens is not None:
-                spent = self._usage.tokens + self._elsewhere[0] + self._reserved_tokens
-                if spent + tokens > self._max_total_tokens:
-                    raise BudgetExhausted(
-                        f"The language model may use {self._max_total_tokens} tokens; {spent} are "
-                        f"used, and the next request may take {tokens}."
-                    )
-            if self._max_cost is not None:
-                paid = self._usage.cost + self._elsewhere[1] + self._reserved_cost
-                if paid + cost > self._max_cost:
-                    raise BudgetExhausted(
-                        f"The language model may cost {self._max_cost:g}; {paid:.6g} is spent, "
-                        f"and the next request may cost {cost:.6g}."
-                    )
-            self._reserved_tokens += tokens
-            self._reserved_cost += cost
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reserved_tokens -= tokens
-                self._reserved_cost -= cost
-
-    def _add(self, completion: Completion) -> None:
-        with self._lock:
-            self._usage = Usage(
-                self._usage.requests + 1,
-                self._usage.prompt_tokens + completion.prompt_tokens,
-                self._usage.cached_tokens + completion.cached_tokens,
-                self._usage.completion_tokens + completion.completion_tokens,
-                self._usage.cost + (completion.cost or 0.0),
-            )
+    def _ask(
+        self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
+    ) -> Completion:
+        """Send a request whose reply has at most ``max_tokens``, as its ``body`` says."""
+        return self._read(self._call("POST", "chat/completions", deadline, body, attempts))
 
     def _read(self, answer: Mapping[str, Any]) -> Completion:
         choice = (_records(answer, "choices") or [{}])[0]
@@ -511,9 +380,6 @@ class OpenAIChat:
             or 0
         )
         details = usage.get("completion_tokens_details") or {}
-        cost = None
-        if self._prices is not None:
-            cost = self._prices.cost(prompt_tokens, cached_tokens, completion_tokens)
         return Completion(
             text,
             reasoning,
@@ -524,7 +390,6 @@ class OpenAIChat:
             completion_tokens=completion_tokens,
             reasoning_tokens=int(details.get("reasoning_tokens") or 0),
             truncated=choice.get("finish_reason") == "length",
-            cost=cost,
         )
 
     def _address(self) -> str:

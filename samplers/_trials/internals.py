@@ -1,4 +1,6 @@
-"""The one place where the samplers read and write what Optuna keeps private.
+"""The one place where samplers use what Optuna keeps private.
+
+What only CMA-ES needs of it is in ``centaur/internals.py``.
 
 A release of Optuna may change any of it, so the requirements allow no next major version, and the
 tests of this module run on the installed one.
@@ -6,30 +8,17 @@ tests of this module run on the installed one.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 from typing import TYPE_CHECKING
 
-# The map between numerical parameters and the cube that CmaEsSampler works in.
-from optuna._transform import _SearchSpaceTransform as _SearchSpaceTransform
-from optuna.samplers._base import _process_constraints_after_trial
-from optuna.trial import TrialState
-
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Iterable
-    from collections.abc import Sequence
 
     from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
-    from optuna.samplers import CmaEsSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
-    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
-
-# System attribute: the point that CMA-ES with margin learns for a trial, and not its parameters.
-POINT_TO_TELL = "x_for_tell"
 
 _FIXED_PARAMS = "fixed_params"
 # Optuna's own function to read it warns that it is experimental.
@@ -84,16 +73,6 @@ def is_enqueued(trial: FrozenTrial) -> bool:
     return _FIXED_PARAMS in trial.system_attrs
 
 
-def store_constraints(
-    function: Callable[[FrozenTrial], Sequence[float]],
-    study: Study,
-    trial: FrozenTrial,
-    state: TrialState,
-) -> None:
-    """Compute a finished trial's constraints as Optuna's samplers do, and store them."""
-    _process_constraints_after_trial(function, study, trial, state)
-
-
 def interrupted_before(trial: FrozenTrial) -> list[int]:
     """Numbers of the interrupted trials that this one repeats, the first one first, if any."""
     return list(trial.system_attrs.get(_RETRY_HISTORY, ()))
@@ -102,68 +81,3 @@ def interrupted_before(trial: FrozenTrial) -> list[int]:
 def interrupted_trials(trials: Iterable[FrozenTrial]) -> set[int]:
     """Numbers of the trials that others among ``trials`` repeat."""
     return {number for trial in trials for number in interrupted_before(trial)}
-
-
-class StudyView:
-    """A study in which a sampler sees the trials that it is given.
-
-    Like the ``_BracketStudy`` that Optuna's HyperbandPruner passes to samplers. CmaEsSampler reads
-    trials through ``_get_trials`` alone, which a test checks on the installed Optuna.
-    """
-
-    def __init__(self, study: Study, trials: Sequence[FrozenTrial]) -> None:
-        self._study = study
-        self._trials = list(trials)
-
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return self._trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-
-class CmaStore:
-    """What a CmaEsSampler stores on trials: its optimizer and each trial's generation.
-
-    Args:
-        sampler: The sampler, whose options the names of the attributes depend on.
-    """
-
-    def __init__(self, sampler: CmaEsSampler) -> None:
-        self._sampler = sampler
-
-    def generation(self, trial: FrozenTrial) -> int | None:
-        """The generation that a trial was sampled in, ``None`` if it has none."""
-        number: int | None = trial.system_attrs.get(self._sampler._attr_key_generation)
-        return number
-
-    def has_optimizer(self, trial: FrozenTrial) -> bool:
-        """Whether an optimizer is stored on a trial; its pickle comes in pieces from 0 on."""
-        return f"{self._sampler._attr_key_optimizer}:0" in trial.system_attrs
-
-    def with_generation(self, trial: FrozenTrial, number: int) -> FrozenTrial:
-        """A copy of a trial that was sampled in the generation of this number."""
-        moved = copy.copy(trial)
-        moved.system_attrs = {**trial.system_attrs, self._sampler._attr_key_generation: number}
-        return moved
-
-    def optimizer_alone(self, trial: FrozenTrial) -> FrozenTrial:
-        """A COMPLETE copy that has the trial's optimizer, if any, and is of no generation."""
-        carried = copy.copy(trial)
-        carried.state = TrialState.COMPLETE
-        carried.system_attrs = {
-            key: value
-            for key, value in trial.system_attrs.items()
-            if key.startswith(self._sampler._attr_key_optimizer)
-        }
-        return carried
-
-    def optimizer(
-        self,
-        trial: FrozenTrial | None,
-        transform: _SearchSpaceTransform,
-        direction: StudyDirection,
-    ) -> Any:
-        """The ``cmaes`` optimizer stored on a trial, else one that has learned nothing."""
-        stored = None if trial is None else self._sampler._restore_optimizer([trial])
-        return self._sampler._init_optimizer(transform, direction) if stored is None else stored

@@ -36,7 +36,7 @@ from .._trials.internals import cached_trials
 from .._trials.internals import interrupted_before
 from .._trials.internals import interrupted_trials
 from .._trials.internals import is_enqueued
-from .._trials.internals import POINT_TO_TELL
+from .internals import POINT_TO_TELL
 from .screening import CMA_ES
 from .state import clip_steps
 from .state import limit_mean_step
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from .._trials.internals import CmaStore
+    from .internals import CmaStore
     from .state import CmaState
     from .state import UnitCube
 

@@ -26,7 +26,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from .._trials.internals import _SearchSpaceTransform
+from .internals import _SearchSpaceTransform
 
 
 if TYPE_CHECKING:

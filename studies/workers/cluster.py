@@ -41,7 +41,7 @@ import uuid
 import optuna
 
 from samplers._llm.openai_chat import is_loopback
-from samplers._llm.openai_chat import PRESETS
+from samplers._llm.presets import PRESETS
 from studies import random_steps
 from studies.errors import Failed
 from studies.errors import Misuse

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from objective import Testbed
-from samplers._llm.connect import open_chat
+from samplers._llm.presets import open_chat
 from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditBlock
 from studies.code_agent.edit_blocks import parse_edits

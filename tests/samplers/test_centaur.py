@@ -32,8 +32,8 @@ from samplers._llm.chat import ChatUnavailable
 from samplers._llm.connect import open_embedded
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.scripted import Request
-from samplers._trials.internals import StudyView
 from samplers.centaur import CentaurSampler
+from samplers.centaur.internals import StudyView
 from samplers.centaur.state import clip_steps
 from samplers.centaur.state import limit_mean_step
 from samplers.centaur.state import read_state

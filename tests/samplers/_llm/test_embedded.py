@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import nullcontext
+from functools import partial
 import json
 from pathlib import Path
 import pickle
@@ -117,7 +118,7 @@ def test_an_unchanged_beginning_comes_from_llama_cpps_cache(chat: Chat) -> None:
 def test_without_llama_cpps_cache_a_seed_decides_the_reply() -> None:
     replies = set()
     for _ in range(2):
-        exact = open_embedded(extra={"cache_prompt": False})
+        exact = open_embedded(make=partial(OpenAIChat, extra={"cache_prompt": False}))
         replies.add(exact.complete(ASK, max_tokens=20, seed=5).text)
     assert len(replies) == 1
 
@@ -153,7 +154,7 @@ def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path:
 
 def test_it_prints_nothing_and_ends_with_the_process() -> None:
     code = (
-        "from samplers._llm.connect import open_chat\n"
+        "from samplers._llm.presets import open_chat\n"
         "open_chat('local').complete([{'role': 'user', 'content': 'Hi'}], max_tokens=2)"
     )
     done = subprocess.run(

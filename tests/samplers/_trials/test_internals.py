@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import optuna
-from optuna.distributions import FloatDistribution
-from optuna.samplers import CmaEsSampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
-import pytest
 
-from samplers._trials.internals import _SearchSpaceTransform
 from samplers._trials.internals import cached_trials
-from samplers._trials.internals import CmaStore
 from samplers._trials.internals import fixed_params
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
@@ -53,23 +46,3 @@ def test_attributes_are_written_to_the_storage() -> None:
     stored = stored_trial(study, running)
     assert stored.user_attrs == {"source": "llm"} and stored.system_attrs["key"] == [1]
     assert storage_of(study).get_n_trials(study._study_id) == 1
-
-
-@pytest.mark.parametrize("options", [{}, {"with_margin": True}, {"use_separable_cma": True}])
-def test_what_cmaessampler_stores_is_found(options: dict[str, Any]) -> None:
-    sampler = CmaEsSampler(seed=0, popsize=4, **options)
-    study = optuna.create_study(sampler=sampler)
-    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=12)
-    store = CmaStore(sampler)
-    generations = [store.generation(t) for t in study.trials]
-    assert generations[0] is None and generations[-1] == 2
-    carrier = next(t for t in reversed(study.trials) if store.has_optimizer(t))
-    transform = _SearchSpaceTransform(
-        {name: FloatDistribution(0, 1) for name in "xy"}, transform_0_1=True
-    )
-    direction = study.direction
-    assert store.optimizer(carrier, transform, direction).generation == 2
-    assert store.optimizer(store.optimizer_alone(carrier), transform, direction).generation == 2
-    assert store.optimizer(None, transform, direction).generation == 0
-    assert store.generation(store.optimizer_alone(carrier)) is None
-    assert store.generation(store.with_generation(carrier, 7)) == 7

@@ -1,0 +1,68 @@
+"""Language models by the short names that the command line takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .chat import NoChatFound
+from .connect import open_embedded
+from .openai_chat import OPENAI_URL
+from .openai_chat import OpenAIChat
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A server that people name rather than spell out.
+
+    Attributes:
+        base_url: Its OpenAI-compatible address.
+        key_variable: Environment variable that holds its key; servers of one's own need none.
+    """
+
+    base_url: str
+    key_variable: str
+
+
+PRESETS = {
+    "openai": Preset(OPENAI_URL, "OPENAI_API_KEY"),
+    "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": Preset("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "vllm": Preset("http://127.0.0.1:8000/v1", "VLLM_API_KEY"),
+    "ollama": Preset("http://127.0.0.1:11434/v1", "OLLAMA_API_KEY"),
+}
+
+
+def open_chat(
+    spec: str, *, model: str | None = None, make: Callable[..., OpenAIChat] = OpenAIChat
+) -> OpenAIChat:
+    """Open a model by a short name.
+
+    Args:
+        spec: ``"local"`` (the embedded model), ``openai``, ``anthropic``, ``gemini``, ``vllm``,
+            ``ollama``, a base URL, or the path of a GGUF file. The key is read from the preset's
+            environment variable, else from ``OPENAI_API_KEY``.
+        model: Name of the model; by default the only one that the server lists.
+        make: Makes the connection, see ``default_chat``.
+
+    Raises:
+        NoChatFound: If the spec is none of these, or the embedded model is not installed.
+    """
+    if spec == "local":
+        return open_embedded(make=make)
+    if spec in PRESETS:
+        preset = PRESETS[spec]
+        return make(model, base_url=preset.base_url, key_variable=preset.key_variable)
+    if spec.startswith(("http://", "https://")):
+        return make(model, base_url=spec)
+    if spec.endswith(".gguf"):
+        return open_embedded(Path(spec), make=make)
+    raise NoChatFound(
+        f"A language model must be local, {', '.join(PRESETS)}, a base URL that begins with "
+        f"http:// or https://, or the path of a .gguf file, but got {spec!r}."
+    )

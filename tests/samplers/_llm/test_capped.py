@@ -1,0 +1,106 @@
+"""A language model that may take or cost no more, against a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+import pickle
+from typing import Any
+
+import pytest
+
+from samplers._llm.capped import CappedChat
+from samplers._llm.capped import Prices
+from samplers._llm.chat import BudgetExhausted
+
+from .conftest import Answer
+from .conftest import LoopbackServer
+from .conftest import reply
+
+
+ASK = [{"role": "user", "content": "Which values?"}]
+
+
+def capped(server: LoopbackServer, **options: Any) -> CappedChat:
+    return CappedChat("m", base_url=server.url, **{"timeout": 20.0, **options})
+
+
+def test_tokens_from_the_cache_have_a_price_of_their_own(server: LoopbackServer) -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 60},
+    }
+    server.answers = [reply("hello", usage=usage)]
+    chat = capped(server, prices=Prices(prompt=2.0, completion=10.0, cached=0.5))
+    chat.complete(ASK)
+    assert chat.usage.tokens == 107
+    assert chat.usage.cost == pytest.approx((40 * 2.0 + 60 * 0.5 + 7 * 10.0) / 1e6)
+    assert pickle.loads(pickle.dumps(chat)).usage == chat.usage
+
+
+def test_a_request_that_was_repeated_with_more_room_counts_twice(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        usage = {"prompt_tokens": 10, "completion_tokens": body["max_tokens"]}
+        if body["max_tokens"] < 1000:
+            return reply("<think>let me see", finish_reason="length", usage=usage)
+        return reply("<think>let me see</think>42", usage=usage)
+
+    server.answers = answer
+    chat = capped(server)
+    chat.complete(ASK, max_tokens=100)
+    assert (chat.usage.requests, chat.usage.prompt_tokens) == (2, 20)
+    tight = capped(server, max_total_tokens=1000)
+    with pytest.raises(BudgetExhausted):  # the room to think counts
+        tight.complete(ASK, max_tokens=100)
+
+
+def test_nothing_is_sent_that_might_exceed_the_cap_on_tokens(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 50}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = capped(server, max_total_tokens=250)
+    chat.complete(ASK, max_tokens=60)
+    chat.complete(ASK, max_tokens=40)
+    with pytest.raises(BudgetExhausted, match="250 tokens; 200 are used"):
+        chat.complete(ASK, max_tokens=60)
+    assert len(server.requests) == 2
+
+
+def test_nothing_is_sent_that_might_exceed_the_cap_on_cost(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 500_000}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = capped(server, prices=Prices(0.0, 10.0), max_cost=8.0)
+    chat.complete(ASK, max_tokens=700_000)
+    with pytest.raises(BudgetExhausted, match="may cost 8; 5 is spent"):
+        chat.complete(ASK, max_tokens=400_000)
+    with pytest.raises(ValueError, match="needs `prices`"):
+        capped(server, max_cost=1.0)
+
+
+def test_what_others_have_asked_counts_beside_what_this_chat_asks(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 50}
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = capped(server, max_total_tokens=550)
+    chat.complete(ASK, max_tokens=60)
+    chat.charge(200, 100)  # its own 100, and 200 of others
+    chat.complete(ASK, max_tokens=60)
+    with pytest.raises(BudgetExhausted, match="550 tokens; 400 are used"):
+        chat.complete(ASK, max_tokens=160)
+    assert chat.usage.tokens == 200
+
+
+def test_threads_together_keep_the_cap(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 90}
+    server.answers = lambda body: Answer(reply("x", usage=usage).body, hang=0.05)
+    chat = capped(server, max_total_tokens=400)
+
+    def ask(_: int) -> bool:
+        try:
+            chat.complete(ASK, max_tokens=90)
+        except BudgetExhausted:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = sum(pool.map(ask, range(16)))
+    assert 1 <= answered <= 4
+    assert chat.usage.tokens == 100 * answered <= 400

@@ -1,0 +1,33 @@
+"""What CmaEsSampler keeps private and Centaur relies on, checked on the installed Optuna."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import CmaEsSampler
+import pytest
+
+from samplers.centaur.internals import _SearchSpaceTransform
+from samplers.centaur.internals import CmaStore
+
+
+@pytest.mark.parametrize("options", [{}, {"with_margin": True}, {"use_separable_cma": True}])
+def test_what_cmaessampler_stores_is_found(options: dict[str, Any]) -> None:
+    sampler = CmaEsSampler(seed=0, popsize=4, **options)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=12)
+    store = CmaStore(sampler)
+    generations = [store.generation(t) for t in study.trials]
+    assert generations[0] is None and generations[-1] == 2
+    carrier = next(t for t in reversed(study.trials) if store.has_optimizer(t))
+    transform = _SearchSpaceTransform(
+        {name: FloatDistribution(0, 1) for name in "xy"}, transform_0_1=True
+    )
+    direction = study.direction
+    assert store.optimizer(carrier, transform, direction).generation == 2
+    assert store.optimizer(store.optimizer_alone(carrier), transform, direction).generation == 2
+    assert store.optimizer(None, transform, direction).generation == 0
+    assert store.generation(store.optimizer_alone(carrier)) is None
+    assert store.generation(store.with_generation(carrier, 7)) == 7
