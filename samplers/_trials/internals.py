@@ -1,7 +1,5 @@
 """The one place where samplers use what Optuna keeps private.
 
-What only CMA-ES needs of it is in ``centaur/internals.py``.
-
 A release of Optuna may change any of it, so the requirements allow no next major version, and the
 tests of this module run on the installed one.
 """
