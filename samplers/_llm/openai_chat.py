@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -43,13 +44,13 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-# How a reply's form is asked for, from the strictest on; a server that refuses one gets the next.
+# Reply formats, the strictest first; a server that refuses one is asked for the next.
 _FORMATS = ("json_schema", "json_object", "text")
 
 
 @dataclass(frozen=True)
 class _Dialect:
-    """What a server was found to understand.
+    """The parameters that a server was found to understand.
 
     Attributes:
         format: Index into ``_FORMATS``.
@@ -70,22 +71,22 @@ class _Dialect:
         temperature: float,
         seed: int | None,
     ) -> dict[str, Any]:
-        """The part of a request that servers differ in."""
+        """Return the part of a request that servers differ in."""
         body: dict[str, Any] = {self.length: max_tokens, "temperature": temperature}
         if seed is not None:
             body["seed"] = seed
-        form = _FORMATS[self.format]
-        if schema is not None and form == "json_schema":
+        kind = _FORMATS[self.format]
+        if schema is not None and kind == "json_schema":
             # OpenAI's strict mode takes no schema with optional properties.
             strict = schema.get("required") == list(schema.get("properties", ()))
             named = {"name": "reply", "schema": schema, "strict": strict}
-            body["response_format"] = {"type": form, "json_schema": named}
-        elif schema is not None and form == "json_object":
-            body["response_format"] = {"type": form}
+            body["response_format"] = {"type": kind, "json_schema": named}
+        elif schema is not None and kind == "json_object":
+            body["response_format"] = {"type": kind}
         return {name: value for name, value in body.items() if name not in self.dropped}
 
     def without(self, error: ChatRejected, body: Mapping[str, Any]) -> _Dialect | None:
-        """What to try after a refusal, ``None`` if the refusal is about something else."""
+        """Return what to try after a refusal, ``None`` if that is about something else."""
         if error.status not in (400, 422):
             return None
         text = str(error).lower()
@@ -162,7 +163,7 @@ class OpenAIChat:
         self._set_up()
 
     def _set_up(self) -> None:
-        """Make what does not survive pickling."""
+        """Create the attributes that are not pickled."""
         self._lock = threading.RLock()
         # By process, since connections must not be shared after a fork, and by address.
         self._clients: dict[tuple[int, str], openai.OpenAI] = {}
@@ -210,58 +211,51 @@ class OpenAIChat:
                     self._context_tokens = self._ask_context()
                 except ChatUnavailable:
                     self._context_from = time.monotonic() + _ASK_AGAIN_SECONDS
+                except ChatError:
+                    pass
             return self._context_tokens
 
     def _ask_context(self) -> int | None:
-        """llama.cpp tells it among its properties, vLLM in its list of models.
+        """Ask llama.cpp for it among its properties, vLLM in its list of models.
 
         Raises:
-            ChatUnavailable: If the server is away.
+            ChatError: If the server is away, or refuses both.
         """
-        deadline = self._deadline(_CONNECT_SECONDS)
-        try:
-            address = self._address()
-            if not _is_own(address):
-                return None
+        address, deadline = self._address(), self._deadline(_CONNECT_SECONDS)
+        if not _is_own(address):
+            return None
+        with suppress(ChatError):  # if it is not llama.cpp
             properties = self._call("GET", f"{_root(address)}/props", deadline, max_retries=0)
             settings = properties.get("default_generation_settings")
             if isinstance(settings, dict) and isinstance(settings.get("n_ctx"), int):
                 return int(settings["n_ctx"])
-        except ChatError:
-            pass  # Not llama.cpp.
-        try:
-            listed = self._call("GET", "models", deadline, max_retries=0)
-            for entry in _records(listed, "data"):
-                length = entry.get("max_model_len")
-                if entry.get("id") == self.model and isinstance(length, int):
-                    return length
-        except ChatUnavailable:
-            raise
-        except ChatError:
-            pass
+        listed = self._call("GET", "models", deadline, max_retries=0)
+        for entry in _records(listed, "data"):
+            length = entry.get("max_model_len")
+            if entry.get("id") == self.model and isinstance(length, int):
+                return length
         return None
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text: the server's own count where it has one, else ``estimate_tokens``.
+        """Count the tokens of a text, by the server's tokenizer or else by ``estimate_tokens``.
 
-        llama.cpp and vLLM have one, beside the OpenAI-compatible address.
+        llama.cpp and vLLM offer theirs beside the OpenAI-compatible address.
         """
         with self._lock:
             if text in self._token_counts:
                 return self._token_counts[text]
             if time.monotonic() < self._tokenizer_from:
                 return estimate_tokens(text)
+        count, ask_again = None, math.inf
         try:
             count = self._ask_count(text)
         except ChatUnavailable:
-            count, missing_for = None, _ASK_AGAIN_SECONDS
+            ask_again = time.monotonic() + _ASK_AGAIN_SECONDS
         except ChatError:
-            count, missing_for = None, math.inf
-        else:
-            missing_for = math.inf
+            pass
         with self._lock:
             if count is None:
-                self._tokenizer_from = time.monotonic() + missing_for
+                self._tokenizer_from = ask_again
                 return estimate_tokens(text)
             if len(self._token_counts) >= 512:
                 self._token_counts.clear()
@@ -313,7 +307,7 @@ class OpenAIChat:
         seed: int | None,
         attempts: list[float],
     ) -> Completion:
-        """Ask until the server takes the request's form, and let a model think to its end."""
+        """Ask until the server takes the request's parameters, and let a model think to its end."""
         deadline = self._deadline()
         completions: list[Completion] = []
         most_thinking = _THINKING_TOKENS
@@ -427,16 +421,20 @@ class OpenAIChat:
         *,
         max_retries: int | None = None,
     ) -> dict[str, Any]:
-        """One HTTP request and its retries: the only place that sends, and the border that
-        everything which ``openai`` raises is mapped at.
+        """Send one HTTP request, with retries, and return the JSON object of the answer.
+
+        Nothing else sends, and whatever ``openai`` raises is mapped to a ``ChatError`` here.
 
         Args:
             method: GET or POST.
             path: Relative to the base URL, or a whole URL.
-            deadline: By ``time.monotonic()``.
+            deadline: Time of ``time.monotonic()`` at which to give up.
             body: JSON to send.
-            attempts: Gets the time of each attempt.
+            attempts: The time of each attempt is appended to it.
             max_retries: By default this object's.
+
+        Raises:
+            ChatError: If there is no such answer.
         """
         import openai
 
@@ -490,7 +488,7 @@ class OpenAIChat:
         )
 
     def _failure(self, error: openai.APIStatusError) -> ChatError:
-        """What an HTTP status of 4xx or 5xx means."""
+        """Map an HTTP status of 4xx or 5xx to one of this package's errors."""
         status = error.status_code
         body = error.body if isinstance(error.body, dict) else {}
         said = body.get("message") or body.get("error") or body.get("detail") or error.message
@@ -514,7 +512,7 @@ class OpenAIChat:
         )
 
     def _clean(self, text: str) -> str:
-        """A server's words in one line, at most 300 characters, without keys."""
+        """Put a server's words into one line of at most 300 characters, without keys."""
         key = self._key()
         if key:
             text = text.replace(key, "***")
@@ -572,7 +570,7 @@ def _records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
+    """Read how many seconds a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
     text = headers.get("retry-after", "")
     try:
         return max(float(text), 0.0)
@@ -588,10 +586,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _split_reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
-    """A message's text and the reasoning before it, which servers deliver in three ways.
+    """Split a message into its text and the reasoning before it.
 
-    They have a field for it, leave it in the text within tags, or do so with the opening tag left
-    out because it was part of the prompt. A model that was held to a schema while it was thinking
+    Servers have a field for the reasoning, leave it in the text within tags, or do so with the
+    opening tag left out because it was part of the prompt. A model that was held to a schema while it was thinking
     has its reply in the field of the reasoning, and no text.
     """
     text = message.get("content")

@@ -210,16 +210,6 @@ def _outcome(trial: FrozenTrial) -> str:
     return f"{trial.values[0]:.{_VALUE_DIGITS}g}"
 
 
-def format_trials(
-    trials: Sequence[FrozenTrial],
-    space: Mapping[str, BaseDistribution],
-    *,
-    rule: Rule | None = None,
-) -> str:
-    """A CSV table: the trials' numbers, effective values, and their value or how they failed."""
-    return "\n".join([format_header(space), *(format_row(t, space, rule) for t in trials)])
-
-
 def format_failures(trials: Sequence[FrozenTrial]) -> str:
     """Failures by class: how many of how many trials, and the latest one's number and reason."""
     classes: dict[str, list[FrozenTrial]] = {}

@@ -54,9 +54,9 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 # LLM turns of a study in a row that may fail before it stops.
 MAX_ERRORS_IN_A_ROW = 5
 
-# Parameters that a menu offers to change; which ones is drawn for each trial. Each value makes a
-# difference: of four a model of 0.135 billion parameters changed so many that it went too far.
-_MENU_SIZE = 3
+# Parameters for which candidate values are offered; which ones is drawn for each trial. With four
+# instead of three, a model of 0.135 billion parameters changed so many that it went too far.
+_N_OFFERED = 3
 
 # Billions of parameters from which a model is trusted to propose values of its own. One of 0.135
 # never came near the best so far; 8 to 27 do.
@@ -74,7 +74,7 @@ class TooManyLLMErrors(ChatError):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What came of asking.
+    """The result of one LLM turn.
 
     Attributes:
         params: A value for every parameter; ``None`` if the caller has to use its own.
@@ -99,7 +99,7 @@ def propose(
     chat: Chat,
     build: Callable[[Extent, bool], Sequence[Message]],
     base: Mapping[str, Any],
-    form: Literal["full", "changes", "menu"] = "full",
+    reply_format: Literal["full", "changes", "menu"] = "full",
     rule: Rule | None = None,
     max_prompt_tokens: int = 2600,
     max_reply_tokens: int | None = None,
@@ -107,7 +107,7 @@ def propose(
     seed: int | None = None,
     on_error: Literal["base", "raise"] = "base",
 ) -> Proposal:
-    """One LLM turn.
+    """Ask the language model for one trial's configuration.
 
     Nothing is raised for a language model that fails: the caller first records the turn, so that
     the trial tells the truth, and then raises ``Proposal.error`` if there is one.
@@ -121,16 +121,16 @@ def propose(
         build: Makes the request's messages, see ``fit``.
         base: A value for every parameter, used where the reply has none. With ``"changes"`` and
             ``"menu"`` it is the configuration that the model was told to change.
-        form: ``"full"`` asks for a whole configuration, ``"changes"`` for changes to ``base``
-            with any values. ``"menu"`` offers three parameters, drawn by ``seed``, and for each a
-            few values near ``base`` that make another configuration than those that are known
-            (``changes_schema``): what a weak model can handle.
+        reply_format: ``"full"`` asks for a whole configuration, ``"changes"`` for changes to
+            ``base`` with any values. ``"menu"`` offers three parameters, drawn by ``seed``, and
+            for each a few candidate values near ``base`` that make another configuration than
+            those that are known (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
         max_prompt_tokens: Longest prompt, in the model's tokens.
         max_reply_tokens: Longest reply; by default made from the size of the space.
-        temperature: How random the reply is.
-        seed: Of the trial, not of the study: the same seed with the same messages may repeat the
-            same reply. The re-ask adds 1.
+        temperature: Sampling temperature of the reply, 0 for the likeliest one.
+        seed: Seed of the trial, not of the study: the same seed with the same messages may repeat
+            the same reply. The second request adds 1.
         on_error: What to do about a failed turn, which is a ``ChatError`` or two replies that no
             configuration can be made of. ``"base"``: a proposal without parameters, and with an
             ``error`` only if it is the fifth failed LLM turn of the study in a row; these are
@@ -141,7 +141,7 @@ def propose(
         PromptTooLong: If even the search space does not fit.
     """
     turn = _Turn(study, trial, space, base, rule)
-    schema = _schema(form, turn, trial.number if seed is None else seed)
+    schema = _schema(reply_format, turn, trial.number if seed is None else seed)
     if max_reply_tokens is None:
         max_reply_tokens = reply_tokens(chat, turn.open_space, turn.base)
     exchanges: list[Exchange] = []
@@ -180,7 +180,7 @@ def propose(
             return failed_turn(study, trial, error, exchanges, on_error)
         asked += 1
         try:
-            params, repairs = turn.read(completion, form)
+            params, repairs = turn.read(completion, reply_format)
         except ReplyError as error:
             problem, source = str(error), LLM_ERROR
         else:
@@ -207,7 +207,7 @@ def propose(
 
 
 class _Turn:
-    """What one turn knows of its trial: the fixed values, and who else has what values."""
+    """A trial's fixed values and open parameters, and the configurations that others have."""
 
     def __init__(
         self,
@@ -222,8 +222,8 @@ class _Turn:
         self.base = {**base, **self._fixed}
         self.open_space = {n: d for n, d in space.items() if n not in self._fixed}
 
-    def read(self, completion: Completion, form: str) -> tuple[dict[str, Any], list[str]]:
-        """Values of a reply, and what had to be repaired.
+    def read(self, completion: Completion, reply_format: str) -> tuple[dict[str, Any], list[str]]:
+        """Read the values of a reply, and list what had to be repaired.
 
         Raises:
             ReplyError: If there are none.
@@ -236,19 +236,19 @@ class _Turn:
             raise
         repairs = list(parsed.repairs)
         left_out = [name for name in self.open_space if name not in parsed.named]
-        if form == "full" and left_out:
+        if reply_format == "full" and left_out:
             repairs.append(f"filled in: {', '.join(left_out)}")
         return {**parsed.params, **self._fixed}, repairs
 
     def knowledge(self) -> Callable[[Mapping[str, Any]], bool]:
-        """Whether a configuration was known when the turn began."""
+        """Return a test of whether a configuration was known when the turn began."""
         known = known_configurations(
             self._study, self._space, self._rule, besides=self._trial, fresh=False
         )
         return lambda params: configuration_key(params, self._space, self._rule) in known
 
     def clash(self, params: Mapping[str, Any]) -> int | None:
-        """Number of the trial that has the same configuration, ``None`` if there is none.
+        """Return the number of the trial with the same configuration, ``None`` if there is none.
 
         The values are announced before the others' are read: of two workers that choose the same
         at the same time at least one then sees the other.
@@ -258,26 +258,29 @@ class _Turn:
         return known.get(configuration_key(params, self._space, self._rule))
 
 
-def _schema(form: str, turn: _Turn, seed: int) -> dict[str, Any]:
-    if form == "full":
+def _schema(reply_format: str, turn: _Turn, seed: int) -> dict[str, Any]:
+    if reply_format == "full":
         return params_schema(turn.open_space)
-    if form == "changes":
+    if reply_format == "changes":
         return changes_schema(turn.open_space)
-    menu = changes_schema(turn.open_space, turn.base, turn.knowledge())
-    if not menu["properties"]:
-        menu = changes_schema(turn.open_space, turn.base)
+    schema = changes_schema(turn.open_space, turn.base, turn.knowledge())
+    if not schema["properties"]:
+        schema = changes_schema(turn.open_space, turn.base)
     # A weak model doesn't stop before it has changed all that it may, so that its proposal is
     # far away and takes three times as long to write.
-    offered = menu["properties"]
-    names = random.Random(seed).sample(sorted(offered), min(_MENU_SIZE, len(offered)))
-    return {**menu, "properties": {n: values for n, values in offered.items() if n in names}}
+    offered = schema["properties"]
+    names = random.Random(seed).sample(sorted(offered), min(_N_OFFERED, len(offered)))
+    return {**schema, "properties": {n: values for n, values in offered.items() if n in names}}
 
 
 def reply_tokens(
     chat: Chat, space: Mapping[str, BaseDistribution], params: Mapping[str, Any]
 ) -> int:
-    """Room for a whole configuration: twice what ``params`` takes, since a model may lay its JSON
-    out over lines and write all 17 digits, and something for a sentence before."""
+    """Return how many tokens a reply with a whole configuration may take.
+
+    Twice those of ``params``, since a model may lay its JSON out over lines and write all 17
+    digits, and some for a sentence before.
+    """
     return 2 * chat.count_tokens(format_params(params, space)) + 12 * len(space) + 100
 
 
@@ -303,10 +306,10 @@ def _clash_message(
 
 
 def is_large(chat: Chat) -> bool | None:
-    """Whether a model can propose values of its own, by the size that its name tells.
+    """Tell from a model's name whether it can propose values of its own.
 
-    As in ``SmolLM2-135M-Instruct``, which is small. None if the name doesn't say. A model whose
-    server has to be asked for the name, and is away, counts as large.
+    ``SmolLM2-135M-Instruct`` is too small. ``None`` if the name tells no size. A model whose server
+    has to be asked for the name, and is away, counts as large.
     """
     try:
         model = chat.model
@@ -325,7 +328,7 @@ def failed_turn(
     exchanges: Sequence[Exchange],
     on_error: str,
 ) -> Proposal:
-    """What a turn that ``error`` ended comes to, see ``on_error`` of ``propose``."""
+    """Return the proposal of a turn that ``error`` ended, see ``on_error`` of ``propose``."""
     raised: ChatError | None = None
     if on_error == "raise" or isinstance(error, BudgetExhausted):
         raised = error
@@ -342,7 +345,7 @@ def failed_turn(
 
 
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
-    """LLM turns that failed since the last one that did not, in the order of trial numbers."""
+    """Count the LLM turns that failed since the last one that did not, by trial number."""
     count = 0
     trials = study.get_trials(deepcopy=False)
     repeated = interrupted_trials(trials)

@@ -90,10 +90,8 @@ def fit_value(raw: Any, distribution: BaseDistribution) -> tuple[Any, str]:
     """
     if isinstance(distribution, CategoricalDistribution):
         return _fit_choice(raw, distribution), ""
-    if isinstance(distribution, IntDistribution):
-        return _fit_int(raw, distribution)
-    if isinstance(distribution, FloatDistribution):
-        return _fit_float(raw, distribution)
+    if isinstance(distribution, (FloatDistribution, IntDistribution)):
+        return _fit_number(raw, distribution)
     raise ValueRefused(f"{type(distribution).__name__} is not supported")
 
 
@@ -122,27 +120,14 @@ def _clip(value: Any, low: Any, high: Any) -> tuple[Any, str]:
     return value, ""
 
 
-def _fit_int(raw: Any, distribution: IntDistribution) -> tuple[int, str]:
+def _fit_number(raw: Any, distribution: FloatDistribution | IntDistribution) -> tuple[Any, str]:
     number = _number(raw)
     value, repair = _clip(number, distribution.low, distribution.high)
     low, step = distribution.low, distribution.step
-    value = low + round((value - low) / step) * step
-    value = int(min(value, distribution.high))
-    if not repair and value != number:
-        repair = f"{_quote(number)} rounded to {value}"
-    return value, repair
-
-
-def _fit_float(raw: Any, distribution: FloatDistribution) -> tuple[float, str]:
-    number = _number(raw)
-    value, repair = _clip(number, distribution.low, distribution.high)
-    value = float(value)
-    if not distribution._contains(value):  # off its step
-        assert distribution.step is not None
-        low, step = distribution.low, distribution.step
-        value = float(min(low + round((value - low) / step) * step, distribution.high))
-        repair = repair or f"{_quote(number)} rounded to {value:.12g}"
-    return value, repair
+    if step is not None and not distribution._contains(value):
+        value = min(low + round((value - low) / step) * step, distribution.high)
+        repair = repair or f"{_quote(number)} rounded to {format_value(value, distribution)}"
+    return (int if isinstance(distribution, IntDistribution) else float)(value), repair
 
 
 def _fit_choice(raw: Any, distribution: CategoricalDistribution) -> Any:
@@ -163,19 +148,16 @@ def _fit_choice(raw: Any, distribution: CategoricalDistribution) -> Any:
     raise ValueRefused(f"{_quote(raw)} is not one of {', '.join(labels)}")
 
 
-def _json(choice: Any) -> str:
+def _json(value: Any) -> str:
     try:
-        return json.dumps(choice)
-    except (TypeError, ValueError):
-        return str(choice)
+        return json.dumps(value)
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
 
 
 def _quote(raw: Any) -> str:
-    """What the model wrote, as JSON, at most 40 characters."""
-    try:
-        text = json.dumps(raw)
-    except (TypeError, ValueError, OverflowError):
-        text = repr(raw)
+    """A value that the model wrote, as JSON of at most 40 characters."""
+    text = _json(raw)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

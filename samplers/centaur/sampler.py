@@ -41,9 +41,6 @@ from .._trials.internals import is_enqueued
 from .._trials.internals import set_system_attr
 from .._trials.internals import stored_trial
 from .._trials.seeds import derive_seed
-from .briefing import briefing
-from .briefing import describe_state
-from .briefing import question
 from .internals import CmaStore
 from .internals import POINT_TO_TELL
 from .internals import store_constraints
@@ -54,6 +51,9 @@ from .population import Generation
 from .population import LATE_KEY
 from .population import population
 from .population import turn_of
+from .prompt import build_messages
+from .prompt import describe_state
+from .prompt import question
 from .screening import Candidates
 from .screening import Choice
 from .screening import choose
@@ -163,7 +163,7 @@ class CentaurSampler(CmaEsSampler):
             with any values; ``"menu"`` for changes with values to choose from, near the present
             ones, which even the smallest models manage. ``"auto"`` is ``"menu"`` for models whose
             name tells that they have less than 3 billion parameters and ``"full"`` for larger
-            ones; a model of unknown size is asked in full and goes on with the menu if of its
+            ones; a model of unknown size is asked in full and goes on with ``"menu"`` if of its
             first four answers less than two are among the better half of the trials.
         learn_from_llm:
             ``"clipped"`` bounds what CMA-ES learns from the model's trials and leaves out those
@@ -502,8 +502,8 @@ class CentaurSampler(CmaEsSampler):
         before = math.floor(k * self._llm_ratio + epsilon)
         return k >= 0 and math.floor((k + 1) * self._llm_ratio + epsilon) > before
 
-    def reply_form(self, study: Study) -> Literal["full", "changes", "menu"]:
-        """What ``reply`` comes to for this model and study.
+    def reply_format(self, study: Study) -> Literal["full", "changes", "menu"]:
+        """The reply format that ``reply`` means for this model and study.
 
         A function of the model's name and of stored trials, so that every process agrees.
         """
@@ -608,18 +608,18 @@ class CentaurSampler(CmaEsSampler):
             else self._independent_sampler.sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }
-        form = self.reply_form(study)
+        reply_format = self.reply_format(study)
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
         fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
         start, named = own, "CMA-ES's proposal"
-        if form != "full" and best:
+        if reply_format != "full" and best:
             start = {name: best[0].params[name] for name in space}
             named = f"trial {best[0].number}, the best so far"
         elif screen is not None or not base:
             named = f"this configuration: {format_params({**own, **fixed}, space)}"
         state = self._describe_state(study, trial, space, base)
         ask = question(
-            form=form,
+            reply_format=reply_format,
             number=trial.number,
             trials_left=None if self._n_trials is None else self._n_trials - trial.number,
             base=named,
@@ -631,7 +631,7 @@ class CentaurSampler(CmaEsSampler):
             space,
             chat=self._resolve_chat(),
             build=partial(
-                briefing,
+                build_messages,
                 study,
                 space,
                 task=self._task,
@@ -641,7 +641,7 @@ class CentaurSampler(CmaEsSampler):
                 ask=ask,
             ),
             base=start,
-            form=form,
+            reply_format=reply_format,
             rule=self._rule,
             max_prompt_tokens=self._max_prompt_tokens,
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
@@ -653,7 +653,7 @@ class CentaurSampler(CmaEsSampler):
         if params is not None and screen is not None:
             params = screen.with_rest(params, space)
             choice = Choice(params, MODEL, MODEL)
-            if form != "full":
+            if reply_format != "full":
                 choice = screen.decide(params)
                 if choice.proposer != MODEL:
                     source, reason = LLM_SCREENED, "the critic preferred another candidate"

@@ -64,7 +64,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             What is tuned, in words for the model.
         reply:
             ``"changes"`` asks for changes to the best configuration, with any values. ``"menu"``
-            offers values near the best configuration's to choose from, which small models need.
+            offers candidate values near the best configuration's, which small models need.
             ``"auto"`` is ``"menu"`` if the model's name tells of less than three billion
             parameters, else ``"changes"``. ``"full"`` asks for a whole configuration, as in the
             paper.
@@ -86,7 +86,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             When the model gives nothing usable, ``"base"`` runs a random configuration and raises
             only after five such turns in a row; ``"raise"`` raises at once.
         seed:
-            Of all randomness, the seeds sent to the model included; ``None`` draws one.
+            Seed of all randomness, the seeds sent to the model included; ``None`` draws one.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             chat=self._language_model(),
             build=partial(self._messages, study, trial, search_space, origin),
             base=start,
-            form=self._form(),
+            reply_format=self._reply_format(),
             rule=self._rule,
             max_prompt_tokens=self._max_prompt_tokens,
             seed=derive_seed(self._seed, trial.number, "proposal"),
@@ -162,7 +162,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             return self._base_proposal(study, trial, search_space)
         return proposal.params
 
-    def _form(self) -> Literal["changes", "menu", "full"]:
+    def _reply_format(self) -> Literal["changes", "menu", "full"]:
         if self._reply != "auto":
             return self._reply
         return "menu" if is_large(self._language_model()) is False else "changes"
@@ -176,7 +176,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         extent: Extent,
         fullest: bool,
     ) -> list[Message]:
-        """The request. What stays the same from turn to turn comes first, for prefix caches."""
+        """Build the request. Its unchanging parts come first, for the server's prefix cache."""
         history = describe_history(study, space, extent, rule=self._rule, fullest=fullest)
         text = fill(
             _template("prompt.txt"),

@@ -1,4 +1,4 @@
-"""Candidates for the next trial: the loss to ask for, the reply's form, and which may be run.
+"""Candidates for the next trial: the loss to ask for, the reply's schema, and which may be run.
 
 A reply is a list of configurations, each an array of values in the order of the parameters:
 names would be most of the tokens that a configuration costs. As in ``surrogate``, losses are
@@ -102,7 +102,7 @@ def parse_candidates(
 
 
 def _rows(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[Any]:
-    """What a JSON value may mean as configurations: one, a list, or an object around a list."""
+    """Yield the configurations in a JSON value: it is one, a list, or an object around a list."""
     if isinstance(value, dict):
         if value.keys() & space.keys():
             yield value

@@ -981,7 +981,7 @@ def test_a_models_size_decides_what_it_is_asked_for(model: str, form: str) -> No
     chat = SchemaChat()
     chat.model = model
     sampler = CentaurSampler(critic=None, chat=chat)
-    assert sampler.reply_form(optuna.create_study(sampler=sampler)) == form
+    assert sampler.reply_format(optuna.create_study(sampler=sampler)) == form
 
 
 @pytest.mark.parametrize(("good", "form"), [(True, "full"), (False, "menu")])
@@ -998,7 +998,7 @@ def test_a_model_of_unknown_size_is_judged_by_its_first_answers(good: bool, form
     study.optimize(objective, n_trials=30)
     asked = ["a value for every parameter" in request.text for request in chat.requests]
     assert all(asked[:4])
-    assert sampler.reply_form(study) == form
+    assert sampler.reply_format(study) == form
     assert all(asked[4:]) is good
 
 

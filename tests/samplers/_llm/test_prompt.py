@@ -26,8 +26,9 @@ from samplers._llm.prompt import EXTENTS
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import fit
 from samplers._llm.prompt import format_failures
+from samplers._llm.prompt import format_header
 from samplers._llm.prompt import format_params
-from samplers._llm.prompt import format_trials
+from samplers._llm.prompt import format_row
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import shorten
 from samplers._llm.prompt import TemplateError
@@ -149,8 +150,8 @@ def test_rows_are_csv_with_failures_by_class() -> None:
     study.add_trial(
         create_trial(state=TrialState.FAIL, params={"x": 0.5}, distributions={"x": SMALL["x"]})
     )
-    assert format_trials(study.trials, SMALL).splitlines() == [
-        "trial,x,k,c,value",
+    assert format_header(SMALL) == "trial,x,k,c,value"
+    assert [format_row(t, SMALL) for t in study.trials] == [
         '0,0.123,3,"b,c",0.98765',
         '1,0.123,3,"b,c",oom',
         '2,0.123,3,"b,c",nan',
@@ -166,7 +167,7 @@ def test_rows_are_csv_with_failures_by_class() -> None:
 def test_rows_show_the_values_that_were_run() -> None:
     study = optuna.create_study()
     grow(study, SMALL, 1)
-    row = format_trials(study.trials, SMALL, rule=lambda params: {"k": 7}).splitlines()[1]
+    row = format_row(study.trials[0], SMALL, rule=lambda params: {"k": 7})
     assert row.split(",")[2] == "7"
 
 

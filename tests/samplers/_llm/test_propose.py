@@ -82,7 +82,7 @@ def test_what_a_reply_leaves_out_comes_from_the_base(study: optuna.Study) -> Non
     assert proposal.params == {**BASE, "k": 8}
     assert proposal.reason == "not in the search space: z; filled in: x, c"
     # Of changes that is the point, and no repair.
-    assert turn(study, ScriptedChat([{"k": 7}]), form="changes").reason == ""
+    assert turn(study, ScriptedChat([{"k": 7}]), reply_format="changes").reason == ""
 
 
 def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.Study) -> None:
@@ -99,7 +99,7 @@ def test_a_menu_offers_a_few_parameters_that_vary_with_the_seed(study: optuna.St
             chat=chat,
             build=lambda extent, fullest: message,
             base=base,
-            form="menu",
+            reply_format="menu",
             seed=seed,
         )
         assert chat.requests[0].schema is not None
@@ -117,7 +117,7 @@ def test_a_menu_offers_no_value_that_alone_makes_a_known_configuration(
         return {"k": 5} if params["k"] == 6 else {}
 
     chat = ScriptedChat([NEW])
-    turn(study, chat, form="menu", rule=rule)
+    turn(study, chat, reply_format="menu", rule=rule)
     assert chat.requests[0].schema is not None
     assert chat.requests[0].schema["properties"]["k"]["enum"] == [3, 7]
 
@@ -154,7 +154,7 @@ def test_a_value_beyond_a_bound_is_told_if_it_makes_a_known_configuration(
     best = {**BASE, "k": 9}
     study.add_trial(create_trial(value=0.5, params=best, distributions=SPACE))
     chat = ScriptedChat([{"k": 12}, {"k": 8}])
-    assert turn(study, chat, base=best, form="changes").source == "llm"
+    assert turn(study, chat, base=best, reply_format="changes").source == "llm"
     complaint = chat.requests[1].messages[-1]["content"]
     assert "configuration of trial 1" in complaint and "(k: 12 is above 9, clipped)" in complaint
 

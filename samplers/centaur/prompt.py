@@ -1,4 +1,4 @@
-"""What the model is told on its turn: the trials, CMA-ES's state, and what is asked of it.
+"""The prompt of the model's turn: the trials, CMA-ES's state, and the question.
 
 What stays the same from turn to turn comes first, so that a server's prefix cache serves most of
 the prompt: task and parameters never change, the table of trials grows at its end, and CMA-ES's
@@ -52,11 +52,11 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
 
 def template(name: str) -> str:
-    """Text of a template file that lies beside this module."""
+    """Read a template file that lies beside this module."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 
-def briefing(
+def build_messages(
     study: Study,
     space: Mapping[str, BaseDistribution],
     extent: Extent,
@@ -68,7 +68,7 @@ def briefing(
     state: str,
     ask: str,
 ) -> list[Message]:
-    """The request's messages, for ``propose``.
+    """Build the messages of a request, as the argument ``build`` of ``propose``.
 
     Args:
         study: The study.
@@ -108,20 +108,20 @@ def briefing(
 
 def question(
     *,
-    form: str,
+    reply_format: str,
     number: int,
     trials_left: int | None,
     base: str,
     fixed: Mapping[str, Any],
 ) -> str:
-    """What is asked: a whole configuration, or changes to ``base``."""
+    """The prompt's last part: it asks for a whole configuration, or for changes to ``base``."""
     values = {
         "number": number,
         # None is left of the plan if trials were killed and repeated.
         "left": f" ({trials_left} are left)" if trials_left and trials_left > 0 else "",
         "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
     }
-    if form == "full":
+    if reply_format == "full":
         return fill(template("ask_full.txt"), **values)
     return fill(template("ask_changes.txt"), base=base, **values)
 
@@ -135,7 +135,7 @@ def describe_state(
     proposal: Mapping[str, Any],
     show_covariance: bool,
 ) -> str:
-    """CMA-ES's state, its mean in the parameters' own units.
+    """Describe CMA-ES's state in a few lines, its mean in the parameters' own units.
 
     Args:
         states: CMA-ES's states, the latest last; earlier ones tell the trend of the step size.
