@@ -1,7 +1,7 @@
 """A connection to a language model, whichever server it runs on.
 
-What can go wrong is one small tree, and everything that ``openai`` or a socket raises is mapped
-into it in one place:
+All errors are in one small tree. Whatever ``openai`` or a socket raises is mapped into it in one
+place:
 
     ChatError
     ├── ChatUnavailable    no answer within the deadline: connection, time-out, 429, 5xx
@@ -31,7 +31,7 @@ class ChatError(Exception):
     """A request to the language model gave no usable answer.
 
     Attributes:
-        seconds: From the call of ``complete`` to its end, retries included.
+        seconds: Time from the call of ``complete`` to its end, retries included.
         attempts: HTTP requests that were sent.
     """
 
@@ -81,18 +81,18 @@ class NoChatFound(ValueError):
 
 @dataclass(frozen=True)
 class Completion:
-    """A model's reply and what it took.
+    """A model's reply, with the tokens and the time that it took.
 
     Attributes:
         text: The reply, without reasoning.
-        reasoning: What a reasoning model thought before, ``""`` if it does not say.
+        reasoning: The thoughts of a reasoning model, ``""`` if it doesn't tell them.
         model: Name of the model that answered.
         prompt_tokens: Length of the prompt, cached tokens included.
         cached_tokens: Prompt tokens that the server took from its prefix cache; 0 if it doesn't
             tell, as OpenVINO.
         completion_tokens: Tokens that were generated, reasoning included.
         reasoning_tokens: Those of the reasoning, if the server says it; also of one that it hides.
-        seconds: From the call to its return, retries included.
+        seconds: Time from the call to its return, retries included.
         attempts: HTTP requests that it took, the successful one included.
         truncated: Whether the reply was cut off at ``max_tokens``.
     """
@@ -110,7 +110,7 @@ class Completion:
 
 
 class Chat(Protocol):
-    """What a sampler needs of a language model. Must be safe to share among threads."""
+    """Protocol of a language model. Threads may share an object, and call it at the same time."""
 
     @property
     def model(self) -> str:
@@ -121,7 +121,7 @@ class Chat(Protocol):
         """Tokens that prompt and reply may have together; ``None`` if not known."""
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text: exact where the server can tell, else an estimate from above."""
+        """Count the tokens of a text: exactly where the server can tell, else rather too many."""
 
     def complete(
         self,
@@ -138,7 +138,7 @@ class Chat(Protocol):
             messages: The conversation so far; each has a ``role`` and a ``content``.
             schema: JSON schema that the reply should follow. A server may ignore it, so check.
             max_tokens: Longest reply, reasoning included.
-            temperature: 0 for the likeliest reply.
+            temperature: Sampling temperature, 0 for the likeliest reply.
             seed: Makes the reply repeatable where the server supports it.
 
         Raises:

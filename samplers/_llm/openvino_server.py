@@ -179,7 +179,7 @@ class _Model:
 
     @property
     def n_requests(self) -> int:
-        """Requests that wait for their replies."""
+        """Number of requests that wait for their replies."""
         return len(self._requests)
 
     def tokens(self, text: str) -> list[int]:
@@ -204,7 +204,7 @@ class _Model:
         return request, n_tokens
 
     def reply(self, request: _Request) -> tuple[str, int, bool]:
-        """A finished request's text, its tokens, and whether they were all that it might have."""
+        """Return a finished request's text, its tokens, and whether it was cut off."""
         from openvino_genai import GenerationFinishReason
 
         [output] = request.handle.read_all()
@@ -244,7 +244,7 @@ class _Model:
                 request.done.set()
 
     def _start_anew(self, failure: str) -> None:
-        """After an error, as of a schema that can't be followed, each further step fails too."""
+        """Start anew: after an error, as of an impossible schema, each further step fails too."""
         with self._changed:
             failed, self._requests = self._requests, []
             self._load()
@@ -380,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: what was asked is in the study."""
+        """Log nothing: the requests are recorded in the study."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -391,7 +391,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone is no error of the server's."""
+        """Ignore clients that are gone: it is no error of the server's."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -402,7 +402,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def main(options: dict[str, Any]) -> None:
-    """The process: serves until its standard input ends."""
+    """Run the process, which serves until its standard input ends."""
     # Ctrl-C reaches the whole group of processes; this one's end is its starter's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -62,7 +62,7 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class Extent:
-    """How much a prompt tells.
+    """The amount of detail in a prompt.
 
     Attributes:
         recent: Trials that the table is cut back to.
@@ -130,7 +130,7 @@ def fill(template: str, **values: object) -> str:
 def describe_search_space(
     space: Mapping[str, BaseDistribution], *, default: Mapping[str, Any] | None = None
 ) -> str:
-    """A line a parameter: name, type, range, log or step, choices, and the default if given."""
+    """Write a line a parameter: name, type, range, log or step, choices, and any default."""
     lines = []
     for name, distribution in space.items():
         line = f"{name}: {_describe(distribution)}"
@@ -156,7 +156,7 @@ def _describe(distribution: BaseDistribution) -> str:
 
 
 def format_params(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> str:
-    """One configuration as JSON with 3 significant digits, as a reply would give it."""
+    """Write a configuration as JSON with 3 significant digits, as a reply would give it."""
     pairs = (f"{json.dumps(n)}: {_as_json(params[n], d)}" for n, d in space.items())
     return "{" + ", ".join(pairs) + "}"
 
@@ -167,7 +167,7 @@ def _as_json(value: Any, distribution: BaseDistribution) -> str:
 
 
 def window_start(n_trials: int, extent: Extent) -> int:
-    """Index of the first of ``n_trials`` trials that the table shows.
+    """Return the index of the first of ``n_trials`` trials that the table shows.
 
     A pure function of the number of trials, so that every process shows the same rows: the table
     grows from ``recent`` to ``recent + step - 1`` rows and is then cut back to ``recent``.
@@ -178,14 +178,14 @@ def window_start(n_trials: int, extent: Extent) -> int:
 
 
 def format_header(space: Mapping[str, BaseDistribution]) -> str:
-    """The table's first line."""
+    """Write the first line of the table of trials."""
     return ",".join(["trial", *space, "value"])
 
 
 def format_row(
     trial: FrozenTrial, space: Mapping[str, BaseDistribution], rule: Rule | None = None
 ) -> str:
-    """One CSV row: the trial's number, its effective values, its value or how it failed.
+    """Write a CSV row: the trial's number, its effective values, its value or how it failed.
 
     A parameter that the trial does not have is an empty field.
     """
@@ -211,7 +211,7 @@ def _outcome(trial: FrozenTrial) -> str:
 
 
 def format_failures(trials: Sequence[FrozenTrial]) -> str:
-    """Failures by class: how many of how many trials, and the latest one's number and reason."""
+    """Write the failures by class: how many, and the latest one's number and reason."""
     classes: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if is_failure(trial):
@@ -235,7 +235,10 @@ def describe_history(
     rule: Rule | None = None,
     fullest: bool = False,
 ) -> History:
-    """The history parts of a prompt at a given extent; ``fullest`` as for ``fit``."""
+    """Write the history parts of a prompt at a given extent.
+
+    With ``fullest`` the table is as long as it will become, see ``fit``.
+    """
     trials = finished_trials(study)
     shown = trials[window_start(len(trials), extent) :]
     numbers = {t.number for t in shown}
@@ -253,7 +256,7 @@ def describe_history(
 
 
 def grown(rows: Sequence[str], n: int) -> list[str]:
-    """A table as long as it will become: with rows of the median length added, up to ``n``."""
+    """Lengthen a table to ``n`` rows, as it will become, by rows of the median length."""
     if not rows:
         return []
     median = sorted(rows, key=len)[len(rows) // 2]
@@ -261,7 +264,7 @@ def grown(rows: Sequence[str], n: int) -> list[str]:
 
 
 def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
-    """Tokens of a whole request, with what a chat template adds."""
+    """Count the tokens of a whole request, with what a chat template adds."""
     has_system = any(m["role"] == "system" for m in messages)
     told = sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
     return told if has_system else told + _SYSTEM_TOKENS
@@ -297,7 +300,7 @@ def fit(
 
 
 def largest_fitting(sizes: Sequence[_Size], fits: Callable[[_Size], bool]) -> _Size | None:
-    """The first of ever smaller sizes that fits; ``None`` if none does.
+    """Return the first of ever smaller sizes that fits; ``None`` if none does.
 
     ``fits`` is asked of few of them: it counts tokens, each count may be a request to the server,
     and that waits while the server computes for others.
@@ -307,7 +310,7 @@ def largest_fitting(sizes: Sequence[_Size], fits: Callable[[_Size], bool]) -> _S
 
 
 def shorten(text: str, characters: int | None) -> str:
-    """A text cut at a number of characters, with an ellipsis if something was cut."""
+    """Cut a text at a number of characters, with an ellipsis if something is cut."""
     if characters is None or len(text) <= characters:
         return text
     return text[: characters - 1].rstrip() + "…"

@@ -1,7 +1,7 @@
 """A sampler that proposes at random where the language model does not decide.
 
-What a trial draws depends on the seed, the trial's number and the parameter's name only, so that a
-resumed study, threads and other processes draw what an uninterrupted run would.
+A trial's values depend on the seed, the trial's number and the parameter's name only, so that a
+resumed study, threads and other processes draw the same as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _MAX_DRAWS = 50
 
 
 class RandomBaseSampler(BaseSampler):
-    """What the LLM samplers share whose base method is random sampling.
+    """Base class of the LLM samplers that fall back on random sampling.
 
     A subclass implements ``sample_relative``.
 
     Args:
         chat: The language model; ``None``: ``default_chat()``, when it is first needed.
-        task: What the language model is told of the task.
+        task: Description of the task, for the language model.
         rule: The objective's own rule, for duplicates and for showing effective values.
-        artifact_store: Where prompts and replies are kept.
+        artifact_store: Store that prompts and replies are written to; ``None``: nowhere.
         on_error: What to do when the language model fails, see ``propose``.
-        seed: ``None`` draws one from the operating system.
+        seed: Seed of all randomness; ``None`` draws one from the operating system.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class RandomBaseSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all completed trials share, without those of a single value."""
+        """Return the parameters that all completed trials share, but those of a single value."""
         self._raise_error_if_multi_objective(study)
         space = intersection_search_space(cached_trials(study))
         return {name: d for name, d in space.items() if not d.single()}
@@ -92,7 +92,7 @@ class RandomBaseSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A random value, for a parameter that is not in the relative search space."""
+        """Draw a random value for a parameter that is not in the relative search space."""
         self._raise_error_if_multi_objective(study)
         return self._draw(study, trial, {param_name: param_distribution}, 0)[param_name]
 
@@ -117,7 +117,7 @@ class RandomBaseSampler(BaseSampler):
     def _base_proposal(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The trial's fixed values and random others: new, unless nothing new is left."""
+        """Draw a new configuration, or a known one if nothing new is left; fixed values stay."""
         known = known_configurations(study, space, self._rule, besides=trial)
         fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
         for attempt in range(_MAX_DRAWS):

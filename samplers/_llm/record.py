@@ -1,4 +1,4 @@
-"""What an LLM sampler writes about a trial: who decided it, what that took, what was said."""
+"""The record that an LLM sampler writes of a trial: its source, the tokens and the transcript."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _MAX_TEXT = 200
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what came back.
+    """One request and its reply or error.
 
     Attributes:
         messages: The request.
         completion: The reply, if there was one.
-        failure: Why there was none.
-        problem: What was wrong with the reply, in the words that the model was told it in.
+        failure: The error because of which there was none.
+        problem: The fault of the reply, in the words that the model was told it in; ``""`` if none.
     """
 
     messages: Sequence[Message]
@@ -59,7 +59,7 @@ class Exchange:
 
     @property
     def error(self) -> str:
-        """What went wrong, ``""`` if nothing did."""
+        """The failure or the problem as text, ``""`` if there was neither."""
         return self.problem if self.failure is None else str(self.failure)
 
 
@@ -82,10 +82,10 @@ def record(
         source: One of the constants of this module.
         proposer: Who proposed what is run, where several make proposals.
         chosen_by: Who chose it.
-        reason: Why the source is what it is, or what had to be repaired; cut at 200 characters.
+        reason: Reason for the source, or the repairs of the reply; cut at 200 characters.
         exchanges: The trial's LLM requests in order.
-        artifact_store: Where prompts and replies go, one Markdown file a trial; ``None``: nowhere.
-            A store that fails is warned of, and loses no trial.
+        artifact_store: Store for prompts and replies, one Markdown file a trial; ``None``: nowhere.
+            If it fails, a warning is logged and the trial goes on.
     """
     attributes: dict[str, Any] = {"source": source}
     if proposer:
@@ -111,7 +111,7 @@ def record(
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks, at most 200 characters."""
+    """Put a text into one line of at most 200 characters."""
     text = " ".join(text.split())
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
@@ -140,7 +140,7 @@ def _upload(
 
 
 def _transcript(exchanges: Sequence[Exchange]) -> str:
-    """All that was said, as Markdown; what a request repeats of the one before is left out."""
+    """Write the conversation as Markdown, without what a request repeats of the one before."""
     parts: list[str] = []
     said: list[Message] = []
     for number, exchange in enumerate(exchanges, 1):

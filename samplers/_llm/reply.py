@@ -1,4 +1,4 @@
-"""From a model's reply to values that a study can use.
+"""Schemas for a model's reply, and its conversion to values that a study can use.
 
 A JSON schema made from the search space goes with the request, and the reply is checked against
 the distributions all the same: servers ignore numeric bounds and some ignore schemas.
@@ -49,7 +49,7 @@ class ReplyError(ValueError):
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """Values made of a reply.
+    """The values of a reply.
 
     Attributes:
         params: A value for every parameter of the search space, each inside its distribution.
@@ -63,7 +63,7 @@ class ParsedReply:
 
 
 def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """JSON schema of a whole configuration: an object with every parameter."""
+    """Return the JSON schema of a whole configuration: an object with every parameter."""
     return {
         "type": "object",
         "properties": {name: _value_schema(d) for name, d in space.items()},
@@ -77,15 +77,15 @@ def changes_schema(
     base: Mapping[str, Any] | None = None,
     is_known: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
-    """JSON schema of changes to a configuration: an object with any of the parameters.
+    """Return the JSON schema of changes to a configuration: an object with any parameters.
 
     An object rather than a list of names and values, so that no name can come twice.
 
     Args:
         space: The search space.
-        base: The configuration that is to be changed. If given, each parameter offers a few
-            values near its present one to choose from (``neighbours``), which holds a weak model
-            to a neighbourhood and inside the bounds; without it, its whole range.
+        base: The configuration that is to be changed. If given, each parameter has a few
+            candidate values near its present one (``neighbours``), which holds a weak model to a
+            neighbourhood and inside the bounds; without it, its whole range.
         is_known: Whether a configuration needs no other run. A value is not offered if ``base``
             with it alone is such a one.
     """
@@ -128,8 +128,7 @@ def _value_schema(distribution: BaseDistribution) -> dict[str, Any]:
 
 
 def json_values(text: str) -> Iterator[Any]:
-    """Every JSON object and list in a text, outermost ones only, in order: prose and code fences
-    around them are passed over."""
+    """Yield the outermost JSON objects and lists in a text, past prose and code fences."""
     decoder = json.JSONDecoder()
     position = 0
     while True:
@@ -181,7 +180,7 @@ def parse_params(
 def to_params(
     values: Mapping[str, Any], space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
 ) -> ParsedReply:
-    """As ``parse_params``, for values that were already read from JSON."""
+    """Do as ``parse_params`` does, for values that were already read from JSON."""
     params, repairs = {}, []
     named = set()
     for name, distribution in space.items():
@@ -209,9 +208,9 @@ def _join(repairs: list[str]) -> str:
 
 
 def _assignments(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    """What a JSON value may mean as names and values.
+    """Yield the assignments of values to names that a JSON value may mean.
 
-    Besides the object itself: an object one level down (``{"parameters": {...}}``), and a list of
+    Besides the object itself they are an object one level down (``{"parameters": {...}}``), and a list of
     ``{"name": ..., "value": ...}``, which some models prefer whatever they are told.
     """
     if isinstance(value, dict):
@@ -230,7 +229,7 @@ def _assignments(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[
 
 
 def _loose_pairs(text: str, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """Parameters that a text assigns in some way: ``"LR": 0.1,`` or ``LR = 0.1``.
+    """Find the parameters that a text assigns in some way: ``"LR": 0.1,`` or ``LR = 0.1``.
 
     A value counts only if something ends it, so that a number which was cut off does not.
     """
@@ -254,7 +253,7 @@ def configuration_key(
     space: Mapping[str, BaseDistribution],
     rule: Rule | None = None,
 ) -> tuple[str, ...]:
-    """Equal for configurations that are run alike as far as a prompt shows.
+    """Return a key that is equal for configurations which a prompt shows alike.
 
     Args:
         params: A value for each name in ``space``; further names are only shown to ``rule``.
@@ -273,7 +272,7 @@ def known_configurations(
     besides: FrozenTrial | None = None,
     fresh: bool = True,
 ) -> dict[tuple[str, ...], int]:
-    """Key of every configuration that is finished, running or queued -> the trial's number.
+    """Map the key of every finished, running or queued configuration to the trial's number.
 
     Of a running trial the values count that were suggested, enqueued or announced so far; trials
     that lack a parameter of ``space``, or have another one that varies, are never equal.

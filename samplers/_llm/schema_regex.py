@@ -82,7 +82,7 @@ def _whole_part(low: float, high: float, least: int) -> str:
 
 
 def _lengths(low: int, high: int) -> list[str]:
-    """One for each number of digits."""
+    """Return a pattern for each number of digits."""
     return [
         _digits(str(max(low, 10 ** (n - 1) if n > 1 else 0)), str(min(high, 10**n - 1)))
         for n in range(len(str(low)), len(str(high)) + 1)
@@ -90,7 +90,7 @@ def _lengths(low: int, high: int) -> list[str]:
 
 
 def _digits(low: str, high: str) -> str:
-    """From one number to another one of the same length."""
+    """Return patterns of the numbers from one to another one of the same length."""
     n = len(low)
     if not n:
         return ""
@@ -123,7 +123,7 @@ def _items(schema: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _any_of(pairs: Sequence[str]) -> str:
-    """One of the pairs, and any of those after it."""
+    """Return a pattern of one of the pairs and any of those after it."""
     return _either(
         first + "".join(f"({_COMMA}{later})?" for later in pairs[i + 1 :])
         for i, first in enumerate(pairs)

@@ -12,7 +12,7 @@ _PIECE = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Za-z][a-z]*|[0-9]|[^\sA-Za-z0-9]|\n+
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of a text for models whose tokenizer is out of reach, rather too many than too few.
+    """Estimate the tokens of a text for a tokenizer out of reach, rather too many than too few.
 
     Digits and signs count one each, as in Llama's, Qwen's and SmolLM's tokenizers (OpenAI's join
     up to three digits); capitals one for every two, since names are split small, other letters

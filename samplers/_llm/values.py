@@ -1,7 +1,7 @@
-"""One parameter's value as text and back.
+"""Conversion of one parameter's value to text and back.
 
-What a language model reads and writes is rounded text, so two configurations whose texts are the
-same are the same to it. The rounding here is therefore also what tells duplicates.
+A language model reads and writes rounded text, so two configurations with the same text are the
+same to it. The rounding here therefore also decides which configurations are duplicates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ValueRefused(ValueError):
 
 
 def choice_labels(distribution: CategoricalDistribution) -> list[str]:
-    """A distinct text for every choice, in the choices' order.
+    """Return a distinct text for every choice, in the choices' order.
 
     A string is its own label and anything else Python's text for it; of two equal texts that
     come from different types (``1`` and ``"1"``) the one that is no string gets its type added.
@@ -43,7 +43,7 @@ def choice_labels(distribution: CategoricalDistribution) -> list[str]:
 
 
 def format_value(value: Any, distribution: BaseDistribution) -> str:
-    """A value as short text: 3 significant digits, integers exact, choices by their label.
+    """Write a value as short text: 3 significant digits, integers exact, choices by their label.
 
     A float gets more digits where its range needs them to tell 1,000 values apart, and fewer
     where they are below a millionth of the range. Those with a step are exact.
@@ -71,13 +71,13 @@ def format_value(value: Any, distribution: BaseDistribution) -> str:
 
 
 def _plain(value: float, digits: int) -> str:
-    """As ``%g``, without padding of the exponent."""
+    """Format as ``%g`` does, without padding of the exponent."""
     mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def fit_value(raw: Any, distribution: BaseDistribution) -> tuple[Any, str]:
-    """Make a value of a distribution from what a model wrote.
+    """Find the value of a distribution that a model meant.
 
     A number that is already inside is kept to the last digit.
 
@@ -162,9 +162,9 @@ def _quote(raw: Any) -> str:
 
 
 def neighbours(value: Any, distribution: BaseDistribution) -> list[Any]:
-    """Other values to choose from: some near ``value``, to either side, or the other choices.
+    """Return candidate values: some near ``value``, to either side, or the other choices.
 
-    For numbers they are 4, 10 and 25 % of the range away (of the logarithmic range if it is
+    Numbers are 4, 10 and 25 % of the range away (of the logarithmic range if it is
     one), but a step at least, rounded as ``format_value`` does and in ascending order.
     """
     if isinstance(distribution, CategoricalDistribution):

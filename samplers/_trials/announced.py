@@ -28,6 +28,6 @@ def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> Non
 
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that a worker announced for its running trial, ``{}`` if none."""
+    """Return the values that a worker announced for its running trial, ``{}`` if none."""
     params: dict[str, Any] = json.loads(trial.system_attrs.get(_KEY, "{}"))
     return params

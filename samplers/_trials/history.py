@@ -1,4 +1,4 @@
-"""What a study's stored trials say: which failed and how, which are the best.
+"""Reading of a study's stored trials: which failed and how, which are the best.
 
 One place decides what a failed trial is, so that every sampler treats failures alike whether the
 objective returns a failure value (the trial is COMPLETE) or raises (it is FAIL).
@@ -50,7 +50,7 @@ def is_failure(trial: FrozenTrial) -> bool:
 
 
 def failure_class(trial: FrozenTrial) -> str:
-    """One word for how a failed trial failed: its ``status``, else ``nan`` or ``failed``.
+    """Return a failed trial's class of failure: its ``status``, else ``nan`` or ``failed``.
 
     Raises:
         ValueError: If the trial did not fail.
@@ -66,7 +66,7 @@ def failure_class(trial: FrozenTrial) -> str:
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:
-    """The evaluated trials in the order of their numbers: COMPLETE, PRUNED and FAIL.
+    """Return the evaluated trials by number: COMPLETE, PRUNED and FAIL.
 
     Left out are FAIL trials that say nothing of their parameters: those without any broke before
     anything was evaluated, and those that the storage has queued again were interrupted.
@@ -84,7 +84,7 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 
 
 def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
-    """The COMPLETE trials that did not fail, the best first; of equal ones the older first.
+    """Return the COMPLETE trials that did not fail, the best first, of equal ones the older.
 
     Args:
         study: The study.
@@ -97,7 +97,7 @@ def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[Fr
 
 
 def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, Any]:
-    """The values that a trial was run with, in the order of its parameters.
+    """Return the values that a trial was run with, in the order of its parameters.
 
     They are what ``rule`` makes of the suggested ones, or, without a rule, the suggested ones
     overlaid with the JSON object that the objective stored as ``effective``. Names that are not

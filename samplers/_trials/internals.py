@@ -24,7 +24,7 @@ _RETRY_HISTORY = "retry_history"
 
 
 def cached_trials(study: Study) -> list[FrozenTrial]:
-    """All trials by number, as Optuna first read them for the trial that is being sampled.
+    """Return all trials by number, as Optuna first read them for the trial being sampled.
 
     Each reading takes a database seven statements. ``Study.get_trials`` reads them anew.
     """
@@ -32,12 +32,12 @@ def cached_trials(study: Study) -> list[FrozenTrial]:
 
 
 def storage_of(study: Study) -> BaseStorage:
-    """The storage of a study, as Optuna's artifact functions want it."""
+    """Return the storage of a study, as Optuna's artifact functions want it."""
     return study._storage
 
 
 def stored_trial(study: Study, trial: FrozenTrial) -> FrozenTrial:
-    """A trial as the storage has it now."""
+    """Return a trial as the storage has it now."""
     return study._storage.get_trial(trial._trial_id)
 
 
@@ -52,7 +52,7 @@ def set_system_attr(study: Study, trial: FrozenTrial, key: str, value: Any) -> N
 
 
 def study_system_attrs(study: Study) -> dict[str, Any]:
-    """The system attributes of a study, as the storage has them now."""
+    """Return the system attributes of a study, as the storage has them now."""
     return study._storage.get_study_system_attrs(study._study_id)
 
 
@@ -62,7 +62,7 @@ def set_study_system_attr(study: Study, key: str, value: Any) -> None:
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that ``enqueue_trial`` decided for a trial; whatever is sampled, they win."""
+    """Return the values that ``enqueue_trial`` gave a trial; whatever is sampled, they win."""
     return dict(trial.system_attrs.get(_FIXED_PARAMS, {}))
 
 
@@ -72,10 +72,10 @@ def is_enqueued(trial: FrozenTrial) -> bool:
 
 
 def interrupted_before(trial: FrozenTrial) -> list[int]:
-    """Numbers of the interrupted trials that this one repeats, the first one first, if any."""
+    """Return the numbers of the interrupted trials that this one repeats, the first one first."""
     return list(trial.system_attrs.get(_RETRY_HISTORY, ()))
 
 
 def interrupted_trials(trials: Iterable[FrozenTrial]) -> set[int]:
-    """Numbers of the trials that others among ``trials`` repeat."""
+    """Return the numbers of the trials that others among ``trials`` repeat."""
     return {number for trial in trials for number in interrupted_before(trial)}

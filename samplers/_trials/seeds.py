@@ -1,4 +1,4 @@
-"""Seeds from a seed and a path of numbers and words."""
+"""Derivation of seeds from a seed and a path of numbers and words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
-    """A seed of 31 bits for one use of randomness, named by ``path``.
+    """Return a seed of 31 bits for one use of randomness, named by ``path``.
 
     Every server's seed holds 31 bits; hashing makes neighbouring trials' seeds unrelated.
     """

@@ -58,7 +58,7 @@ class StudyView:
 
 
 class CmaStore:
-    """Reads what a CmaEsSampler stores on trials: its optimizer and each trial's generation.
+    """The attributes that a CmaEsSampler stores on trials: its optimizer and their generation.
 
     Args:
         sampler: The sampler, whose options the names of the attributes depend on.
@@ -68,7 +68,7 @@ class CmaStore:
         self._sampler = sampler
 
     def generation(self, trial: FrozenTrial) -> int | None:
-        """The generation that a trial was sampled in, ``None`` if it has none."""
+        """Return the generation that a trial was sampled in, ``None`` if it has none."""
         number: int | None = trial.system_attrs.get(self._sampler._attr_key_generation)
         return number
 
@@ -77,13 +77,13 @@ class CmaStore:
         return f"{self._sampler._attr_key_optimizer}:0" in trial.system_attrs
 
     def with_generation(self, trial: FrozenTrial, number: int) -> FrozenTrial:
-        """A copy of a trial that was sampled in the generation of this number."""
+        """Return a copy of a trial, as one that was sampled in the generation of this number."""
         moved = copy.copy(trial)
         moved.system_attrs = {**trial.system_attrs, self._sampler._attr_key_generation: number}
         return moved
 
     def optimizer_alone(self, trial: FrozenTrial) -> FrozenTrial:
-        """A COMPLETE copy that has the trial's optimizer, if any, and is of no generation."""
+        """Return a COMPLETE copy with the trial's optimizer, if any, and of no generation."""
         carried = copy.copy(trial)
         carried.state = TrialState.COMPLETE
         carried.system_attrs = {
@@ -99,6 +99,6 @@ class CmaStore:
         transform: _SearchSpaceTransform,
         direction: StudyDirection,
     ) -> Any:
-        """The ``cmaes`` optimizer stored on a trial, else one that has learned nothing."""
+        """Return the ``cmaes`` optimizer stored on a trial, else one that has learned nothing."""
         stored = None if trial is None else self._sampler._restore_optimizer([trial])
         return self._sampler._init_optimizer(transform, direction) if stored is None else stored

@@ -73,7 +73,7 @@ def build_messages(
     Args:
         study: The study.
         space: The parameters.
-        extent: How much is told.
+        extent: Amount of detail.
         fullest: Make the table as long as it will become, see ``fit``.
         task: The task's text.
         noise: Standard deviation of the value on repetition, if known.

@@ -1,4 +1,4 @@
-"""What CMA-ES knows: the only module that reads the internals of ``cmaes``.
+"""The state of CMA-ES. No other module reads the internals of ``cmaes``.
 
 Notation, that of Hansen's tutorial (arXiv:1604.00772) and of ``cmaes``:
 
@@ -69,17 +69,17 @@ class CmaState:
 
     @property
     def standard_deviations(self) -> np.ndarray:
-        """Of the samples, per coordinate of the unit cube, (n,)."""
+        """Standard deviations of the samples along the axes of the unit cube, (n,)."""
         return self.sigma * self.margin_scale * np.sqrt(np.diag(self.covariance))
 
     @property
     def correlations(self) -> np.ndarray:
-        """Between the coordinates, (n, n)."""
+        """Correlations between the coordinates, (n, n)."""
         scale = np.sqrt(np.diag(self.covariance))
         return self.covariance / np.outer(scale, scale)
 
     def whiten(self, steps: np.ndarray) -> np.ndarray:
-        """C^(-1/2) y for each row y, (k, n) -> (k, n)."""
+        """Compute C^(-1/2) y for each row y, (k, n) -> (k, n)."""
         eigenvalues, B = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
         D = np.sqrt(np.maximum(eigenvalues, 1e-16))
         return steps @ B @ np.diag(1 / D) @ B.T
@@ -108,7 +108,7 @@ def read_state(optimizer: Any) -> CmaState:
 
 @lru_cache(maxsize=64)
 def default_population_size(n: int) -> int:
-    """Population size that ``cmaes`` chooses for n parameters."""
+    """Return the population size that ``cmaes`` chooses for n parameters."""
     import cmaes
 
     return int(cmaes.CMA(mean=np.zeros(n), sigma=1.0).population_size)
@@ -186,11 +186,11 @@ class UnitCube:
         return _SearchSpaceTransform(self.space, transform_step=self._step).bounds
 
     def points(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Coordinates of k configurations, (k, n)."""
+        """Return the coordinates of k configurations, (k, n)."""
         return np.array([self.transform.transform(dict(c)) for c in configurations])
 
     def values(self, x: np.ndarray) -> dict[str, float]:
-        """Values at a point, (n,), in the parameters' own units and not rounded."""
+        """Return the values at a point, (n,), in the parameters' own units and not rounded."""
         low, high = self._bounds[:, 0], self._bounds[:, 1]
         raw = low + x * (high - low)
         return {

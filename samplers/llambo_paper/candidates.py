@@ -36,7 +36,7 @@ _RANGE_QUANTILE = 0.75
 
 
 def target_loss(losses: Sequence[float], alpha: float) -> float:
-    """The loss that candidates are asked to reach: best - alpha * (q - best).
+    """Return the loss that candidates are asked to reach: best - alpha * (q - best).
 
     ``q`` is the 75 % quantile of the successful trials' losses. LLAMBO takes their maximum, which
     a single bad trial moves arbitrarily far. If all are equal, the range is a tenth of the best
@@ -54,7 +54,7 @@ def target_loss(losses: Sequence[float], alpha: float) -> float:
 
 
 def candidates_schema(space: Mapping[str, BaseDistribution], n: int) -> dict[str, Any]:
-    """JSON schema of ``n`` configurations: an object with a list of arrays in the space's order."""
+    """Return the JSON schema of an object with ``n`` configurations, each an array of values."""
     values = list(params_schema(space)["properties"].values())
     row = {
         "type": "array",
@@ -77,7 +77,7 @@ def parse_candidates(
     space: Mapping[str, BaseDistribution],
     fixed: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The usable configurations of a reply, and what is wrong with the others.
+    """Read the usable configurations of a reply, and what is wrong with the others.
 
     A configuration is an array with a value for each parameter, or an object that names them all.
     Values are rounded and clipped to their distributions. A configuration that lacks a usable
@@ -132,7 +132,7 @@ def _configuration(
 
 
 def _any_values(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """Something of the right type for each parameter; a candidate that would keep it is dropped."""
+    """Return any value for each parameter; a candidate that would keep one is dropped."""
     return {
         name: distribution.to_external_repr(getattr(distribution, "low", 0))
         for name, distribution in space.items()

@@ -44,7 +44,7 @@ _BLOCK = 5  # rows that are shuffled together, and that the table grows by befor
 
 @dataclass(frozen=True)
 class Size:
-    """How many trials a prompt shows: the ``recent`` ones, the ``best``, and ``failures``."""
+    """Numbers of trials that a prompt shows: ``recent`` ones, the ``best``, and ``failures``."""
 
     recent: int
     best: int
@@ -76,7 +76,7 @@ def shown_successes(successes: Sequence[FrozenTrial], size: Size) -> list[Frozen
 
     Args:
         successes: The successful trials, the best first.
-        size: How many to show.
+        size: Numbers of trials to show.
     """
     by_number = sorted(successes, key=lambda t: t.number)
     extent = Extent(recent=size.recent, step=_BLOCK, best=size.best)
@@ -90,7 +90,7 @@ def shown_failures(failures: Sequence[FrozenTrial], size: Size) -> list[FrozenTr
 
     Args:
         failures: The failed and the pruned trials in the order of their numbers.
-        size: How many to show.
+        size: Numbers of trials to show.
     """
     latest = {outcome(t): t.number for t in failures}  # a later trial of a class replaces it
     ordered = sorted(failures, key=lambda t: (t.number != latest[outcome(t)], -t.number))
@@ -98,12 +98,12 @@ def shown_failures(failures: Sequence[FrozenTrial], size: Size) -> list[FrozenTr
 
 
 def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[FrozenTrial]:
-    """The trials with each block of five in another order.
+    """Shuffle the trials within each block of five.
 
     Args:
         trials: In the order that new ones are appended in.
         seed: The sampler's seed.
-        template: Which of the templates.
+        template: Number of the template.
     """
     keys = [
         (i // _BLOCK, derive_seed(seed, "order", template, t.number)) for i, t in enumerate(trials)
@@ -112,12 +112,12 @@ def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[Fr
 
 
 def outcome(trial: FrozenTrial) -> str:
-    """One word for a finished trial without a score."""
+    """Return one word for a finished trial without a score."""
     return failure_class(trial) if is_failure(trial) else "pruned"
 
 
 def count_outcomes(failures: Sequence[FrozenTrial]) -> str:
-    """Such as ``9 oom, 2 pruned``."""
+    """Count trials without a score by outcome, as in ``9 oom, 2 pruned``."""
     counts = Counter(outcome(t) for t in failures)
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items(), key=lambda c: -c[1]))
 
@@ -125,25 +125,25 @@ def count_outcomes(failures: Sequence[FrozenTrial]) -> str:
 def row(
     params: Mapping[str, Any], space: Mapping[str, BaseDistribution], outcome: str | None = None
 ) -> str:
-    """A configuration as comma-separated values in the order of the space, and what came of it."""
+    """Write a configuration as comma-separated values in the space's order, and its outcome."""
     cells = [_cell(format_value(params[name], d)) for name, d in space.items()]
     return ",".join(cells if outcome is None else [*cells, outcome])
 
 
 def _cell(text: str) -> str:
-    """Only a choice's label can hold a comma or a line break, and only that is quoted."""
+    """Quote a field with a comma or a line break, which only a choice's label can have."""
     return json.dumps(text) if "," in text or "\n" in text else text
 
 
 def trial_row(
     trial: FrozenTrial, space: Mapping[str, BaseDistribution], rule: Rule | None, outcome: str
 ) -> str:
-    """The row of a trial that has all parameters, with the values that it was run with."""
+    """Write the row of a trial that has all parameters, with the values that it was run with."""
     return row(effective_params(trial, rule), space, outcome)
 
 
 def widest_row(space: Mapping[str, BaseDistribution]) -> str:
-    """The row of a configuration whose values take about as many characters as there can be."""
+    """Write the row of a configuration whose values take about as many characters as any."""
     return ",".join(max(_samples(d), key=len) for d in space.values())
 
 
@@ -159,7 +159,7 @@ def _samples(distribution: BaseDistribution) -> list[str]:
 
 
 def score_digits(scores: Sequence[float]) -> int:
-    """Significant digits that tell scores apart: 6, or what a hundredth of their range takes."""
+    """Return the digits that tell scores apart: 6, or what a hundredth of their range takes."""
     low, high = np.quantile(scores, (0.25, 0.75))
     if high == low:
         return 6
@@ -168,5 +168,5 @@ def score_digits(scores: Sequence[float]) -> int:
 
 
 def format_score(score: float, digits: int) -> str:
-    """A score or a target; the same digits for all that one prompt shows."""
+    """Write a score or a target; the same digits for all that one prompt shows."""
     return f"{score:.{digits}g}"

@@ -71,14 +71,14 @@ _SLACK_TOKENS = 64
 
 @dataclass(frozen=True)
 class Request:
-    """What one request asks for.
+    """One request to the language model.
 
     Attributes:
-        template: In which order it shows the trials. Requests of one template are sent in turn.
+        template: Number of its order of the trials. Requests of one template are sent in turn.
         messages: The conversation.
         schema: JSON schema of the reply.
         max_tokens: Longest reply.
-        temperature: How random the reply is.
+        temperature: Sampling temperature of the reply.
         seed: Differs between all requests of a study.
     """
 
@@ -109,7 +109,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known when a trial begins.
+    """The state of the study when a trial begins.
 
     Attributes:
         number: The trial's number.
@@ -117,7 +117,7 @@ class Facts:
         fixed: Values of some of them that were decided before.
         sign: -1 if the scores are maximised, else 1; a loss is the sign times the score.
         successes: The trials with a score, the best first.
-        losses: Theirs, in the same order.
+        losses: Their losses, in the same order.
         failures: The failed and the pruned trials that may be shown, in the order of their numbers.
     """
 
@@ -135,7 +135,7 @@ class Prompts:
 
     Args:
         settings: The sampler's arguments.
-        facts: What is known.
+        facts: The state of the study.
         chat: The language model that is asked, for the size of its context.
     """
 
@@ -149,7 +149,7 @@ class Prompts:
         self._built: dict[bool, list[str]] = {}
 
     def warm_start(self, n: int, clashes: str) -> list[Request]:
-        """One request for ``n`` configurations without any results.
+        """Build a request for ``n`` configurations without any results.
 
         Args:
             n: How many.
@@ -175,7 +175,7 @@ class Prompts:
         return [self._candidates_request(0, text(characters), n, "warm start", clashes)]
 
     def candidates(self, clashes: str) -> list[Request]:
-        """A request of each template for its share of the candidates.
+        """Build a request of each template for its share of the candidates.
 
         Args:
             clashes: Why the configurations of the last replies can't be run; ``""`` for none.
@@ -190,7 +190,7 @@ class Prompts:
         ]
 
     def predictions(self, candidates: Sequence[Mapping[str, Any]], n: int) -> list[Request]:
-        """Requests for the scores of all candidates, or their probabilities of being good.
+        """Build requests for all candidates' scores, or their probabilities of being good.
 
         Args:
             candidates: The configurations.
@@ -241,7 +241,7 @@ class Prompts:
         return requests
 
     def read_predictions(self, text: str, n: int) -> list[float]:
-        """What a reply predicts of ``n`` candidates: scores, or probabilities; NaN for nothing."""
+        """Read scores or probabilities of ``n`` candidates from a reply, (n,); NaN where none is."""
         found: dict[str, Any] = {}
         for value in json_values(text):
             if isinstance(value, dict):
@@ -309,7 +309,7 @@ class Prompts:
         }
 
     def _contexts(self, *, binary: bool) -> list[str]:
-        """For each template, what its requests begin with: as many trials as leave them room."""
+        """Write each template's beginning of its requests, with as many trials as leave them room."""
         if binary not in self._built:
             self._built[binary] = self._build_contexts(binary)
         return self._built[binary]
@@ -400,7 +400,7 @@ class Prompts:
         return n * (_VALUE_TOKENS + 5) + _SLACK_TOKENS
 
     def _fits(self, text: str, reply_tokens: int) -> bool:
-        """Whether a prompt is within the limits and leaves the context room for the reply."""
+        """Tell whether a prompt is within the limits and leaves the context room for the reply."""
         messages = _messages(text)
         if sum(len(message["content"]) for message in messages) > self._settings.max_characters:
             return False
@@ -421,7 +421,7 @@ class Prompts:
 
 
 def _fill(template: str, **values: object) -> str:
-    """The filled template file, without the gaps that empty values leave."""
+    """Fill a template file, without the gaps that empty values leave."""
     text = fill((_FOLDER / template).read_text(encoding="utf-8"), **values)
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", text))
     return text.strip("\n")
@@ -436,7 +436,7 @@ def _names(n: int) -> list[str]:
 
 
 def _number(value: Any) -> float:
-    """A finite number or a text that is one; NaN for anything else."""
+    """Read a finite number or a text that is one; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return math.nan
     try:

@@ -103,7 +103,7 @@ class LLAMBOSampler(RandomBaseSampler):
         task:
             What is tuned, in words for the model.
         labels:
-            What the surrogate is shown of the trials: ``"continuous"`` for their scores,
+            Labels of the trials that the surrogate is shown: ``"continuous"`` for their scores,
             ``"binary"`` for whether they are among the best ``good_fraction``.
         surrogate:
             ``"discriminative"``: the model predicts scores, and the expected improvement chooses.
@@ -325,7 +325,7 @@ class _Turn:
         )
 
     def _warm_start(self) -> dict[str, Any]:
-        """A configuration recommended without results: one asked for before, or of a new list."""
+        """Return a configuration recommended without results, from a stored list or a new one."""
         stored = self._stored_recommendations()
         if stored:
             # Workers that start together begin at different places of the list.
@@ -341,7 +341,7 @@ class _Turn:
         return self._claim_one_of(new)
 
     def _stored_recommendations(self) -> list[dict[str, Any]]:
-        """What the model recommended when other trials asked, as far as it is still of use."""
+        """Return the model's recommendations to other trials that can still be run."""
         found = []
         for trial in self._study.get_trials(deepcopy=False):
             for stored in json.loads(trial.system_attrs.get(_WARM_START_KEY, "[]")):
@@ -355,7 +355,7 @@ class _Turn:
         return self._screen(found).new
 
     def _bayesian_step(self) -> dict[str, Any]:
-        """The candidate with the best acquisition value that nobody else runs."""
+        """Return the candidate with the best acquisition value that nobody else runs."""
         sampler = self._sampler
         candidates = self._propose(self._prompts.candidates)[: sampler._n_candidates]
         if len(candidates) > 1:
@@ -364,7 +364,7 @@ class _Turn:
         return self._claim_one_of(candidates)
 
     def _propose(self, requests: Callable[[str], list[Request]]) -> list[dict[str, Any]]:
-        """New configurations; if there are none, the model is told why and asked once more.
+        """Ask for new configurations; if there are none, tell the model why and ask once more.
 
         Raises:
             _Undecided: If there are none the second time either.
@@ -391,7 +391,7 @@ class _Turn:
         )
 
     def _rank(self, candidates: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
-        """The candidates that have a prediction, the most promising first.
+        """Return the candidates that have a prediction, the most promising first.
 
         Raises:
             _Undecided: If none has.
@@ -422,7 +422,7 @@ class _Turn:
         return claimed
 
     def _claim(self, params: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """The first configuration that nobody else runs; ``None`` if there is none.
+        """Return the first configuration that nobody else runs; ``None`` if there is none.
 
         It is announced before the others' are read: of two workers that choose the same at the
         same time, at least one then sees the other.
@@ -442,14 +442,14 @@ class _Turn:
         )
 
     def _whole(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """With values for the parameters that the model does not see, the same for all."""
+        """Add values for the parameters that the model does not see, the same for all."""
         hidden = {name: d for name, d in self._space.items() if name not in self.facts.space}
         drawn = self._sampler._draw(self._study, self._trial, hidden, 0)
         both = {**drawn, **fixed_params(self._trial), **params}
         return {name: both[name] for name in self._space}
 
     def _ask(self, requests: Sequence[Request]) -> list[str]:
-        """The replies. Those of one template are asked for in turn, the templates side by side.
+        """Return the replies. Requests of one template are sent in turn, the templates side by side.
 
         Raises:
             ChatError: If no request was answered, or one was not and that can't be made do with:

@@ -4,9 +4,9 @@ The sampler keeps no state between suggestions. Each one builds SMAC's own facad
 storage holds, with a seed made of ``(seed, trial.number)``, so that a resumed study, several threads
 and several machines continue one and the same optimization.
 
-What is SMAC's: the surrogate model, the acquisition function, the random interleaving, the encoding
+Taken from SMAC: the surrogate model, the acquisition function, the random interleaving, the encoding
 of costs and the initial design are those of ``smac.HyperparameterOptimizationFacade`` with its
-default settings. Two things are not:
+default settings. Two things are different:
 
 - The acquisition function's maximizer is SMAC's local and random search on arrays (``maximizer.py``).
 - Racing is left out. With deterministic evaluations every configuration is run once, which leaves
