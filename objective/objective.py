@@ -370,7 +370,7 @@ class _Reporter:
         self._error: Exception | None = None
 
     def __call__(self, share: float, loss: float) -> bool:
-        """Whether the training is to be ended, as far as it is known."""
+        """Return whether the training should be pruned, by the reports judged so far."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or self._error is not None:
             return self._prune
@@ -407,7 +407,7 @@ class _Reporter:
 
 
 def _is_of_one_thread(trial: optuna.Trial) -> bool:
-    """Whether the storage is SQLite in memory, which is another database in each thread."""
+    """Return whether the storage is SQLite in memory, which is another database in each thread."""
     storage = getattr(trial, "storage", None)
     engine = getattr(getattr(storage, "_backend", storage), "engine", None)
     return engine is not None and isinstance(engine.pool, SingletonThreadPool)

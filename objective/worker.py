@@ -29,13 +29,13 @@ def worker_mark(number: int) -> list[Any]:
 
 
 def worker_is_here(mark: Sequence[Any]) -> bool | None:
-    """Whether the process of a mark lives; ``None`` if it is another machine's."""
+    """Return whether the process of a mark lives; ``None`` if it is another machine's."""
     machine, pid, started, _ = mark
     return _started(pid) == started if machine == _machine() else None
 
 
 def _machine() -> str:
-    """Something that two processes share only if one can see the other's process id."""
+    """Identify the set of processes that can see each other's process ids."""
     if sys.platform != "linux":
         return f"{socket.gethostname()}/{uuid.getnode()}"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -28,12 +28,12 @@ from optuna.trial import TrialState
 
 
 def is_evaluated(trial: FrozenTrial) -> bool:
-    """Whether the objective came to a verdict: a value, or a failure that it classified."""
+    """Return whether the objective came to a verdict: a value, or a failure that it classified."""
     return trial.state.is_finished() and not is_interrupted(trial)
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial was stopped from outside: killed, or interrupted by the user.
+    """Return whether the trial was stopped from outside: killed, or interrupted by the user.
 
     A moment before its end a trial may have been recorded as ok and yet not be COMPLETE.
     """
@@ -41,7 +41,7 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 
 
 def is_ok(trial: FrozenTrial) -> bool:
-    """Whether the trial ended with a measured value."""
+    """Return whether the trial ended with a measured value."""
     return is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
 
 
@@ -101,7 +101,7 @@ class Budget:
         return max([self.train_seconds or 0.0, *(self.charge(t) for t in trials if is_ok(t))])
 
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
-        """Whether the trial with this number may start, given all trials of the study."""
+        """Return whether the trial with this number may start, given all trials of the study."""
         if self.trials is not None:
             before = sum(t.number < number and not is_interrupted(t) for t in trials)
             if before >= self.trials:
@@ -115,14 +115,14 @@ class Budget:
         return True
 
     def is_used_up(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether nothing runs and no trial, new or waiting to be tried again, may start."""
+        """Return whether nothing runs and no trial, new or waiting for a retry, may start."""
         if any(t.state == TrialState.RUNNING for t in trials):
             return False
         numbers = [t.number for t in trials if t.state == TrialState.WAITING] or [len(trials)]
         return not self.allows(trials, numbers[0])
 
     def trials_left(self, trials: Sequence[FrozenTrial]) -> int | None:
-        """How many trials are still to be finished; ``None`` if that can't be said."""
+        """Estimate how many trials are still to be finished; ``None`` without a basis for it."""
         left = []
         if self.trials is not None:
             left.append(self.trials - sum(map(is_evaluated, trials)))

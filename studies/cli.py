@@ -67,7 +67,7 @@ def make_app(names: list[str]) -> typer.Typer:
 
 
 def _quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, in which Optuna leaves the terminal to it."""
+    """Wrap a command so that Optuna leaves the terminal to it."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""A comparison: its runs, a study each, and what carries them out side by side.
+"""A comparison: its runs, a study each, and their execution side by side.
 
 Nothing but the studies is stored. All of them are made before the first trial of any, each with
 the comparison's name and the budget among its user attributes, so that `studies.commands.status` can tell
@@ -49,7 +49,7 @@ _TELL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, on what, for how long.
+    """A comparison: its methods and seeds, and the conditions that they share.
 
     Attributes:
         methods: Keys of `METHODS`.
@@ -100,7 +100,7 @@ def label(spec: Spec, comparison: str) -> str:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         state: See `studies.facts.run_state`.
@@ -121,7 +121,7 @@ class Standing:
 
     @property
     def share(self) -> float:
-        """Of the run that is done, as far as it can be said."""
+        """The part of the run that is done, from 0 to 1; 0 if that can't be said."""
         if self.state == "done":
             return 1.0
         return self.evaluated / (self.evaluated + self.left) if self.left else 0.0
@@ -141,7 +141,7 @@ def standing(state: str, error: str, budget: Budget, trials: Sequence[FrozenTria
 
 
 def stored_standing(study: optuna.Study, budget: Budget) -> Standing:
-    """How far a run is by what is stored of it."""
+    """Read a run's progress from its study."""
     trials = study.get_trials(deepcopy=False)
     attrs = {**study.user_attrs, **budget.facts()}
     return standing(run_state(attrs, trials), attrs.get(RUN_ERROR) or "", budget, trials)
@@ -198,9 +198,8 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
     for name, error in without.items():
         fail(name, error)
     show(board, list(without))
-    modules = (
-        [] if trainings else ["objective.surrogate.surrogate"]
-    )  # whose import takes longer than a run
+    # The import of a surrogate takes longer than a run.
+    modules = [] if trainings else ["objective.surrogate.surrogate"]
     run_jobs([Job(spec.name, _run, spec) for spec in ready], workers, watch, modules=modules)
     return board
 

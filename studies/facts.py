@@ -1,4 +1,4 @@
-"""What a study's stored trials say, as plain numbers: for the final table, ``status`` and JSON."""
+"""Facts of a study, computed from its stored trials: for the final table, ``status`` and JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
 
 
 def llm_turns(trials: Sequence[FrozenTrial]) -> int:
-    """How many evaluated trials were the language model's to decide."""
+    """Count the evaluated trials that the language model was to decide."""
     return sum(is_evaluated(t) and t.user_attrs.get("source") in LLM_SOURCES for t in trials)
 
 
@@ -51,7 +51,7 @@ def llm_total(trials: Sequence[FrozenTrial], key: str) -> float:
 
 
 def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
-    """How far a study is with its budget.
+    """Return the state of a study with respect to its budget.
 
     ``missing`` before its first trial, ``running``, ``failed`` (and ``RUN_ERROR`` says why),
     ``done``, or ``stopped`` in between. A run that was killed looks as if it were running until
@@ -80,7 +80,7 @@ def trial_params(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None:
-    """What stands for a trial in JSON; its value under the metric's name, None if it failed."""
+    """Describe a trial for JSON: its value is under the metric's name, None if it failed."""
     if trial is None:
         return None
     attrs = trial.user_attrs
@@ -110,9 +110,6 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
 
-    def total(key: str) -> float:
-        return llm_total(trials, key)
-
     return {
         "study": study.study_name,
         **study.user_attrs,
@@ -130,10 +127,10 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "llm": {
             "turns": turns,
             "share": round(turns / len(evaluated), 4) if evaluated else 0.0,
-            "requests": total("llm_attempts"),
-            "prompt_tokens": total("llm_prompt_tokens"),
-            "cached_tokens": total("llm_cached_tokens"),
-            "completion_tokens": total("llm_completion_tokens"),
-            "seconds": round(total("llm_seconds"), 3),
+            "requests": llm_total(trials, "llm_attempts"),
+            "prompt_tokens": llm_total(trials, "llm_prompt_tokens"),
+            "cached_tokens": llm_total(trials, "llm_cached_tokens"),
+            "completion_tokens": llm_total(trials, "llm_completion_tokens"),
+            "seconds": round(llm_total(trials, "llm_seconds"), 3),
         },
     }

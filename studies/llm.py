@@ -68,7 +68,7 @@ def within_caps(chat: Chat | None, watch: Watch) -> Watch:
 
 
 def llm_named(model: Model) -> str:
-    """What ``--llm`` names, else what the environment does, else ``local``, the embedded model.
+    """Return the name by ``--llm``, else by the environment, else ``local``, the embedded model.
 
     Raises:
         Misuse: If it is the embedded model and ``--model`` names another.
@@ -86,7 +86,7 @@ def llm_named(model: Model) -> str:
 
 
 def share_embedded_model(model: Model, n_busy: int) -> Model:
-    """Let one process serve the model to all, instead of each loading its own: the one to ask.
+    """Serve an embedded model once for all processes, and return the model that they should ask.
 
     Args:
         model: As a command names it.
@@ -95,8 +95,7 @@ def share_embedded_model(model: Model, n_busy: int) -> Model:
     from samplers._llm.embedded import embedded_server
 
     named = llm_named(model)
-    if named == "local":
-        return replace(model, llm=embedded_server(n_busy=n_busy))
-    if named.endswith(".gguf"):
-        return replace(model, llm=embedded_server(named, n_busy=n_busy))
-    return model
+    if named != "local" and not named.endswith(".gguf"):
+        return model
+    path = None if named == "local" else named
+    return replace(model, llm=embedded_server(path, n_busy=n_busy))

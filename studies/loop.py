@@ -73,7 +73,9 @@ POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
 
 Objective = Callable[[optuna.Trial], float]
-Watch = Callable[[Sequence[FrozenTrial]], None]
+Watch = Callable[
+    [Sequence[FrozenTrial]], None
+]  # takes a study's trials when they may have changed
 
 
 class StudyStopped(Failed):
@@ -112,9 +114,6 @@ class StudyLoop:
 
         A signal may end it earlier, with the running trial: `studies.stopping.stop_by_signal`.
 
-        Args:
-            watch: Is given all trials of the study whenever that may be news.
-
         Raises:
             StudyStopped: If the script itself is broken.
             KeyboardInterrupt: After the running trial was put back to be tried again.
@@ -147,11 +146,8 @@ class StudyLoop:
     def _claim(self, trials: list[FrozenTrial]) -> tuple[FrozenTrial | None, list[FrozenTrial]]:
         """The next trial, now RUNNING and ours; ``None`` if the budget allows no other.
 
-        Args:
-            trials: All of the study as they are.
-
         Returns:
-            It, and all trials as they are now.
+            It, and all trials of the study as they are now.
         """
         study = self.study
         while True:

@@ -31,7 +31,7 @@ CODE_AGENT = "karpathy-code"
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may know of the study that it samples for.
+    """The part of a study that its method's sampler is given.
 
     Attributes:
         seed: The study's seed; 0 is a seed.
@@ -56,7 +56,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Method:
-    """A row.
+    """A row of `METHODS`.
 
     Attributes:
         summary: One line for ``--help``.
@@ -82,7 +82,7 @@ class Method:
 
     @property
     def edits_code(self) -> bool:
-        """Whether it is the code agent."""
+        """True for the code agent alone, which has no sampler."""
         return self.build is None
 
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
@@ -95,29 +95,16 @@ class Method:
         return self.build(setup)
 
 
-def _random(setup: Setup) -> BaseSampler:
-    from optuna.samplers import RandomSampler
+def _of_optuna(name: str, summary: str, milliseconds: float = 100.0, **options: Any) -> Method:
+    """Make the row of Optuna's sampler of this name, with its defaults but for ``options``."""
 
-    return RandomSampler(seed=setup.seed)
+    def build(setup: Setup) -> BaseSampler:
+        from optuna import samplers
 
+        sampler: BaseSampler = getattr(samplers, name)(seed=setup.seed, **options)
+        return sampler
 
-def _tpe(setup: Setup) -> BaseSampler:
-    from optuna.samplers import TPESampler
-
-    return TPESampler(seed=setup.seed)
-
-
-def _cma_es(setup: Setup) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
-
-    # Categorical parameters are sampled at random, which Optuna would mention in every trial.
-    return CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
-
-
-def _gp(setup: Setup) -> BaseSampler:
-    from optuna.samplers import GPSampler
-
-    return GPSampler(seed=setup.seed)
+    return Method(summary, name, build, milliseconds, seeded_by_trial=True)
 
 
 def _smac(setup: Setup) -> BaseSampler:
@@ -155,12 +142,6 @@ def _llambo(setup: Setup, **flags: Any) -> BaseSampler:
     )
 
 
-def _llambo_optunahub(setup: Setup) -> BaseSampler:
-    return _llambo(
-        setup, labels="binary", warm_start="random", categoricals="random", failures="hidden"
-    )
-
-
 def _karpathy_agent(setup: Setup) -> BaseSampler:
     from samplers import KarpathyAgentSampler
 
@@ -176,32 +157,22 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
 
 
 METHODS: dict[str, Method] = {
-    "random": Method(
-        "uniform random search",
-        "RandomSampler",
-        _random,
-        milliseconds=1,
-        seeded_by_trial=True,
-    ),
-    "tpe": Method(
-        "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
+    "random": _of_optuna("RandomSampler", "uniform random search", milliseconds=1),
+    "tpe": _of_optuna(
         "TPESampler",
-        _tpe,
+        "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
         milliseconds=5,
-        seeded_by_trial=True,
     ),
-    "cma-es": Method(
-        "Optuna's CmaEsSampler with its defaults; categories at random",
+    # Categorical parameters are sampled at random, which Optuna would mention in every trial.
+    "cma-es": _of_optuna(
         "CmaEsSampler",
-        _cma_es,
+        "Optuna's CmaEsSampler with its defaults; categories at random",
         milliseconds=2,
-        seeded_by_trial=True,
+        warn_independent_sampling=False,
     ),
-    "gp": Method(
-        "Optuna's GPSampler with its defaults: a Gaussian process and expected improvement",
+    "gp": _of_optuna(
         "GPSampler",
-        _gp,
-        seeded_by_trial=True,
+        "Optuna's GPSampler with its defaults: a Gaussian process and expected improvement",
     ),
     "smac": Method(
         "SMAC3's random forest and expected improvement", "SMACSampler", _smac, milliseconds=40
@@ -216,7 +187,9 @@ METHODS: dict[str, Method] = {
     "llambo-optunahub": Method(
         "LLAMBO in its form on OptunaHub: binary labels, random categories, failures hidden",
         "LLAMBOSampler as on OptunaHub",
-        _llambo_optunahub,
+        lambda setup: _llambo(
+            setup, labels="binary", warm_start="random", categoricals="random", failures="hidden"
+        ),
         milliseconds=10,
         uses_llm=True,
     ),
@@ -246,6 +219,6 @@ METHODS: dict[str, Method] = {
 
 
 def edits_code(method: object) -> bool:
-    """Whether a study that says it is of this method is one of the code agent's."""
+    """Return whether the method that a study names is the code agent."""
     row = METHODS.get(str(method))
     return row is not None and row.edits_code

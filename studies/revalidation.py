@@ -54,7 +54,7 @@ class Work:
 
 
 def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats: int) -> int:
-    """Enqueue what is missing of a study's repetitions: how many are to be run.
+    """Enqueue a study's missing repetitions, and return how many are to be run.
 
     Repetitions of a trial that is no longer the best are deleted, so that their mean is never
     taken for the best one's.
@@ -118,7 +118,7 @@ def run_repetitions(work: Work, tell: Tell) -> None:
 
 
 def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Evaluate]:
-    """From a repetition to what evaluates it, as the study's own trials were evaluated.
+    """Return a function from a repetition to an objective like that of the study's own trials.
 
     Raises:
         Misuse: If the testbed isn't what it was.

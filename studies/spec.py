@@ -1,8 +1,7 @@
-"""What makes a study: where it is, what it tunes, by which method, within which limits."""
+"""Description of a study: where it is, what it tunes, by which method, within which limits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
@@ -47,7 +46,7 @@ class StudyConflict(Misuse):
 
 @dataclass(frozen=True)
 class Where:
-    """Where a study is kept, and what it tunes.
+    """The storage of a study, and the testbed that it tunes.
 
     Attributes:
         storage: URL, see `studies.storage.open.open_storage`.
@@ -74,7 +73,7 @@ class Where:
 
     @property
     def results(self) -> Results:
-        """Where the objective keeps results until the storage has them."""
+        """The folder in which the objective keeps results until the storage has them."""
         return Results(self.folder / "results")
 
     def open_artifacts(self) -> FileSystemArtifactStore:
@@ -84,7 +83,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one training may take; ``None`` is without limit.
+    """The limits of one training; ``None`` is without limit.
 
     Attributes:
         memory_mb: Memory in megabytes.
@@ -123,13 +122,13 @@ class Model:
             raise Misuse("--max-cost must be with --price-in and --price-out, the model's prices")
 
     def facts(self) -> dict[str, Any]:
-        """What a study says of its caps; a later command may extend them."""
+        """Return the caps as user attributes of the study; a later command may extend them."""
         return {"max_tokens": self.max_tokens, "max_cost": self.max_cost}
 
 
 @dataclass(frozen=True)
 class Editing:
-    """How the code agent works; other methods don't look at it.
+    """Options of the code agent, which other methods ignore.
 
     Attributes:
         baselines: Runs of the unedited script at the beginning, at least 1.
@@ -146,7 +145,7 @@ class Editing:
 
 @dataclass(frozen=True)
 class Spec:
-    """What makes a study, in plain values that can be sent to another process.
+    """The description of a study, in plain values that can be sent to another process.
 
     Attributes:
         where: Where it is kept, and what it tunes.
@@ -176,7 +175,7 @@ class Spec:
         return METHODS[self.method]
 
     def identity(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
-        """What two runs must have in common for their trials to compare."""
+        """Return the user attributes that two runs must share for their trials to compare."""
         facts = {
             "method": self.method,
             "seed": self.seed,
@@ -189,17 +188,14 @@ class Spec:
             "charge_llm": self.budget.charge_llm,
         }
         if self.row.edits_code:
-            return facts | {
-                "baselines": self.editing.baselines,
-                "min_gain": self.editing.min_gain,
-            }
+            return facts | {"baselines": self.editing.baselines, "min_gain": self.editing.min_gain}
         facts["memory_limit_mb"] = self.limits.memory_mb
         if self.row.uses_llm:
             facts["llm_ratio"] = self.model.llm_ratio
         return facts
 
     def facts(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
-        """All that the study's user attributes say of how it was made."""
+        """Return the study's metadata, as its user attributes hold them."""
         where = self.where
         folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
         others = {
@@ -212,10 +208,11 @@ class Spec:
             "surrogate": where.surrogate,
             "model": self.model.name if self.row.uses_llm else None,
         }
-        return {**self.identity(testbed), **drop_none(others)}
+        known = {key: value for key, value in others.items() if value is not None}
+        return {**self.identity(testbed), **known}
 
     def completed(self, workers: int) -> Spec:
-        """With what the code agent must have and wasn't given: memory, and an end.
+        """Add what the code agent needs and wasn't given: a memory limit and a number of trials.
 
         Args:
             workers: Processes that share the machine's memory.
@@ -244,7 +241,7 @@ class Spec:
 
 
 def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:
-    """What a trial trains: the seconds that were asked for, else the script's own, if it has any.
+    """Return the seconds that a trial trains: those asked for, else the script's own, if any.
 
     Raises:
         TestbedError: If nothing would heed those that were asked for.
@@ -258,11 +255,6 @@ def trial_seconds(script: Testbed, asked: float | None, budget: float | None) ->
             f"--budget must hold at least one trial of {seconds:g} s, but got {budget:g} s."
         )
     return seconds
-
-
-def drop_none(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what there is nothing to say of."""
-    return {key: value for key, value in facts.items() if value is not None}
 
 
 def testbed_hash(testbed: Testbed) -> str:
@@ -293,7 +285,7 @@ def file_hash(path: Path) -> str:
 
 
 def load_testbed(spec: Spec) -> Testbed | Surrogate:
-    """What the study tunes: a testbed, or a surrogate of one.
+    """Load what the study tunes: a testbed, or a surrogate of one.
 
     Raises:
         TestbedError: If the testbed can't be used.
@@ -307,11 +299,16 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
         return testbed
     from objective.surrogate.surrogate import Surrogate
 
-    return Surrogate.load(None if surrogate == EMBEDDED else Path(surrogate))
+    return Surrogate.load(surrogate_file(surrogate))
+
+
+def has_gpu() -> bool:
+    """Tell whether this machine has a GPU of NVIDIA's, without loading torch."""
+    return Path("/dev/nvidiactl").exists()
 
 
 def memory_share(workers: int) -> int | None:
     """Default limit in megabytes of one training; None with a GPU, whose memory it would be."""
-    if Path("/dev/nvidiactl").exists():
+    if has_gpu():
         return None
     return int(psutil.virtual_memory().total * MEMORY_SHARE / workers / 2**20)

@@ -1,4 +1,4 @@
-"""How signals end a process that trains: at once, or after the running trials."""
+"""Signals that end a process that trains: at once, or after the running trials."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ _FINISHING = "the running trials are finished first; once more (Ctrl-C) stops th
 
 
 def on_stop() -> str | None:
-    """What `stop_by_signal` was told."""
+    """Return the ``on_stop`` that `stop_by_signal` was given."""
     return _on_stop
 
 
 def finishing() -> bool:
-    """Whether a signal said that what runs is to be finished, and nothing else begun."""
+    """Return whether a signal asked to finish the running trials and begin no others."""
     return _told_to_finish.is_set()
 
 

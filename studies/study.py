@@ -1,4 +1,4 @@
-"""From a description of a study to its trials, in this process or in several."""
+"""Opens a study from its description, and runs it in this process."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
 
 
 def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
-    """What the method of a spec may know."""
+    """Build the `Setup` of a spec's method."""
     limits = []
     if spec.budget.train_seconds is not None:
         limits.append(f"Every trial trains for {spec.budget.train_seconds:g} seconds.")
@@ -119,9 +119,7 @@ def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
 def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
     """Do a study's trials in this process until its budget is used up.
 
-    Args:
-        spec: The study; not one of the code agent, which is `studies.code_agent.agent.run_agent`.
-        watch: Is given the study's trials whenever that may be news.
+    A study of the code agent needs `studies.code_agent.agent.run_agent` instead.
     """
     testbed = load_testbed(spec)
     where, method = spec.where, spec.row
@@ -159,7 +157,7 @@ def train_objective(spec: Spec, testbed: Testbed, **options: Any) -> TrainScript
 
 
 def make_objective(spec: Spec, testbed: Testbed | Surrogate) -> Objective:
-    """What evaluates the trials of a spec."""
+    """Build the objective that evaluates a spec's trials."""
     if isinstance(testbed, Testbed):
         return train_objective(spec, testbed)
     from objective.surrogate.surrogate import SurrogateObjective

@@ -1,4 +1,4 @@
-"""Who may import whom: commands at the top, objective and samplers on the ground, nothing upward.
+"""The order of imports: commands at the top, objective and samplers at the ground, none upward.
 
 ``python -m tests.test_layering`` prints the rooms, their lines and what they import of each other.
 """

@@ -72,7 +72,7 @@ class _MemoryLimited(optunahub.benchmarks.BaseProblem):
     def _constraints(
         self, params: Mapping[str, Any], attrs: Mapping[str, Any]
     ) -> dict[str, float]:
-        """Of an evaluated trial: zero or less where the memory suffices."""
+        """Return an evaluated trial's memory constraint: zero or less where the memory suffices."""
         raise NotImplementedError
 
 

@@ -60,7 +60,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
         status: See the module's table.
@@ -164,7 +164,7 @@ class Output:
 
 
 def differ(measured: float | None, printed: float | None, decimals: int) -> bool:
-    """Whether the printed metric isn't the measured one, rounded."""
+    """Return whether the printed metric isn't the measured one, rounded."""
     if measured is None or printed is None:
         return printed is not None
     if math.isnan(measured) or math.isnan(printed):

@@ -187,7 +187,7 @@ class Sandbox:
         return [*start, *confine, json.dumps(spec), *argv]
 
     def excess(self, pid: int, memory_mb: int | None) -> str:
-        """What all processes of a sandbox use too much of together: ``processes`` or ``memory``.
+        """Name the resource that all processes together exceed: ``processes`` or ``memory``.
 
         Args:
             pid: Of the process that :meth:`command` became.
@@ -260,7 +260,7 @@ def _with_parents(mounts: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str,
 
 
 def _python_folders() -> list[Path]:
-    """Where this Python and its packages lie."""
+    """List the folders of this Python and its packages."""
     folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
@@ -318,7 +318,7 @@ def find_sandbox() -> Sandbox | None:
 
 
 def require_sandbox() -> Sandbox:
-    """As :func:`find_sandbox`, but raise if there is none.
+    """Return what :func:`find_sandbox` finds, and raise if it finds none.
 
     Raises:
         SandboxError: nothing on this system isolates a process.

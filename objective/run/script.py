@@ -301,7 +301,7 @@ class _Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended and everything that it wrote was read."""
+        """Return whether it has ended and everything that it wrote was read."""
         return not self._selector.get_map()
 
     def read(self, timeout: float) -> Iterator[tuple[str, bytes]]:

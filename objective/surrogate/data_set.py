@@ -237,7 +237,7 @@ class DataSet:
         )
 
     def with_fit(self, fit: Mapping[str, Any]) -> DataSet:
-        """The same trials with what was learned from them."""
+        """Return the same trials with what was learned from them."""
         return replace(self, fit=dict(fit))
 
 
@@ -280,7 +280,7 @@ def _check_values(study: str, rows: Iterable[Row], space: Mapping[str, BaseDistr
 
 
 def _has_verdict(trial: FrozenTrial) -> bool:
-    """Whether the objective said how the trial went: a killed one has no status, or isn't over."""
+    """Return whether the objective gave the trial a status, which a killed one lacks."""
     status = trial.user_attrs.get("status")
     if status == "ok":
         return trial.state == TrialState.COMPLETE

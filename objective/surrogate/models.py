@@ -33,7 +33,7 @@ _ALPHAS = np.logspace(-3, 4, 15)
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts the trials of studies that it has not seen.
+    """Scores of a model on the trials of studies that it has not seen.
 
     Attributes:
         target: ``value``, ``failure``, ``training seconds`` or ``total seconds``.
@@ -83,7 +83,7 @@ class Table:
 
 
 class GaussianProcess:
-    """With a length scale for each coordinate of x (Matern 5/2)."""
+    """Gaussian process with a Matern 5/2 kernel and a length scale for each coordinate of x."""
 
     name = "gaussian process"
 

@@ -104,7 +104,7 @@ class Surrogate:
 
     @classmethod
     def load(cls, path: Path | None = None) -> Surrogate:
-        """Of a file that ``optuna-autoresearch surrogate`` wrote; None is the project's own.
+        """Load a file that ``optuna-autoresearch surrogate`` wrote; None is the project's own.
 
         Raises:
             DataSetError: If there is no such file or it is something else.

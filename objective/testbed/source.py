@@ -201,7 +201,7 @@ def _number(node: ast.expr) -> int | float | None:
 
 
 def _line_starts(source: str) -> list[int]:
-    """Where each line starts; line numbers count from 1, so the first entry is unused."""
+    """Index each line's start; line numbers count from 1, so the first entry is unused."""
     return [0] + [match.start() for match in _LINE.finditer(source)]
 
 

@@ -127,7 +127,7 @@ def _constants(path: Path) -> dict[str, Value]:
 
 
 def _binds(source: str, name: str) -> bool:
-    """Whether a script gives a name a value, a computed or imported one too."""
+    """Return whether a script gives a name a value, a computed or imported one too."""
     for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
         if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
             return True

@@ -35,8 +35,6 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.artifacts import download_artifact
-from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts import upload_artifact
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
@@ -91,6 +89,7 @@ from studies.loop import evaluate
 from studies.loop import Watch
 from studies.stopping import finishing
 from studies.storage.open import open_storage
+from studies.storage.open import read_artifact
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
 from studies.storage.recovery import take
@@ -130,7 +129,7 @@ def run_agent(
 
     Args:
         spec: The study.
-        watch: Is given the study's trials whenever that may be news.
+        watch: See `studies.loop.Watch`.
         chat: The language model; by default the one that the spec names.
 
     Raises:
@@ -192,7 +191,7 @@ class CodeAgent:
                 return
 
     def _room(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether the study may have one more trial."""
+        """Return whether the study may have one more trial."""
         return self._budget.allows(trials, len(trials))
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
@@ -279,7 +278,10 @@ class CodeAgent:
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
                 else:
                     attributes["description"] = describe(text)
-                    source = self._edited(parent, text)
+                    if self._editing.whole_files:
+                        source = parse_whole_file(text)
+                    else:
+                        source = apply_edits(parent, parse_edits(text))
                 attributes["fingerprint"] = self._check(source, trials)
             except (EditError, ValidationError) as error:
                 source, reason = "", str(error)
@@ -353,11 +355,6 @@ class CodeAgent:
                 short = f"{last['content']}\n\nAn earlier reply couldn't be used. {reason[:1500]}"
                 return [*messages[:-1], {"role": last["role"], "content": short}]
         return longer
-
-    def _edited(self, parent: str, reply: str) -> str:
-        if self._editing.whole_files:
-            return parse_whole_file(reply)
-        return apply_edits(parent, parse_edits(reply))
 
     def _candidates(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Candidates:
         def is_usable(source: str) -> bool:
@@ -471,21 +468,8 @@ class CodeAgent:
             raise Failed(f"prepare.py of the testbed failed: {one_line(said[-1])}")
 
     def _log_tail(self, step: Step) -> str:
-        storage = self._study._storage
-        for meta in get_all_artifact_meta(step.trial, storage=storage):
-            if meta.filename == "train.log":
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / "log"
-                    try:
-                        download_artifact(
-                            artifact_store=self._artifacts,
-                            file_path=str(path),
-                            artifact_id=meta.artifact_id,
-                        )
-                    except Exception:  # whatever a store raises for what isn't there
-                        return ""
-                    return log_tail(path.read_text(errors="replace"))
-        return ""
+        log = read_artifact(self._study, step.trial, self._artifacts, "train.log")
+        return log_tail(log or "")
 
 
 def _writes_no_blocks(history: CodeHistory) -> bool:

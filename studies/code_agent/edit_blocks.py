@@ -165,7 +165,7 @@ def _apply(text: str, block: EditBlock, name: str) -> str:
 
 
 def _occurrences(lines: Sequence[str], search: Sequence[str]) -> list[int]:
-    """Where whole lines match; blanks at their ends don't count, blanks at their beginnings do."""
+    """Find where whole lines match; trailing blanks don't count, leading ones do."""
     wanted = [line.rstrip() for line in search]
     bare = [line.rstrip() for line in lines]
     return [

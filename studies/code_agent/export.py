@@ -44,7 +44,7 @@ def write_results(history: CodeHistory, path: Path) -> None:
                     f"{step.value or 0.0:.6f}",
                     f"{attrs.get('peak_memory_mb', 0.0) / 1024:.1f}",
                     _KARPATHY.get(step.outcome, "crash"),
-                    _field(_description(step)),
+                    re.sub(r"[\t\r\n\\]+", " ", _description(step)),
                 )
             )
 
@@ -162,7 +162,3 @@ def _description(step: Step) -> str:
     if is_baseline(step.trial):
         return "baseline"
     return str(step.trial.user_attrs.get("description", ""))
-
-
-def _field(text: str) -> str:
-    return re.sub(r"[\t\r\n\\]+", " ", text)

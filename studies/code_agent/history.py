@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 import statistics
 
 from optuna.trial import FrozenTrial
@@ -89,7 +90,7 @@ class CodeHistory:
 
 
 def is_baseline(trial: FrozenTrial) -> bool:
-    """Whether the trial runs the unedited script."""
+    """Return whether the trial runs the unedited script."""
     return trial.user_attrs.get("source") == BASELINE
 
 
@@ -102,7 +103,7 @@ def first_number(trial: FrozenTrial) -> int:
 def read_history(
     trials: Sequence[FrozenTrial], min_gain: float | None = None, metric: Metric = METRIC
 ) -> CodeHistory:
-    """The history that the trials of a code study amount to.
+    """Read the history of a code study from its trials.
 
     Args:
         trials: All of them, in any state.
@@ -110,7 +111,9 @@ def read_history(
             (0 if there is only one).
         metric: Names the values.
     """
-    finished = sorted(filter(is_evaluated, trials), key=_end)
+    finished = sorted(
+        filter(is_evaluated, trials), key=lambda t: (t.datetime_complete or datetime.max, t.number)
+    )
     baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
     values = [t.value for t in baselines if t.value is not None]
     noise = statistics.stdev(values) if len(values) > 1 else None
@@ -121,23 +124,14 @@ def read_history(
     steps = []
     for trial in finished:
         before = best_value
-        if is_baseline(trial):
-            steps.append(Step(trial, "baseline" if is_ok(trial) else _status(trial), None))
-            continue
         if not is_ok(trial):
-            outcome = _status(trial)
+            outcome = str(trial.user_attrs.get("status", "crash"))
+        elif is_baseline(trial):
+            outcome = "baseline"
         elif before is not None and trial.value is not None and trial.value < before - min_gain:
             outcome, best, best_value = KEPT, trial, trial.value
         else:
             outcome = REVERTED
-        steps.append(Step(trial, outcome, before))
+        steps.append(Step(trial, outcome, None if is_baseline(trial) else before))
     pending = tuple(t for t in trials if not t.state.is_finished() and not is_baseline(t))
     return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain, metric)
-
-
-def _end(trial: FrozenTrial) -> tuple[object, int]:
-    return trial.datetime_complete, trial.number
-
-
-def _status(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("status", "crash"))

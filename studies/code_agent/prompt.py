@@ -55,7 +55,7 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u20
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of the history a prompt tells.
+    """The amount of history in a prompt.
 
     Attributes:
         recent: Proposals, at least; the list grows by half of that before it is cut back.

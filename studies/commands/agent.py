@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
@@ -14,12 +16,7 @@ from studies.stopping import stop_by_signal
 
 def agent(
     storage: options.Storage = options.DEFAULT_STORAGE,
-    study: Annotated[
-        str | None,
-        typer.Option(
-            "--study", metavar="NAME", help="Name of the study. [default: code-seedSEED]"
-        ),
-    ] = None,
+    study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
@@ -80,12 +77,15 @@ def agent(
     Each change is run in a sandbox, kept if it improves the value by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
+    from rich.console import Console
+
     from objective import Testbed
+    from objective.testbed.metric import Metric
     from studies.budget import Budget
-    from studies.commands.work.agent import tell
-    from studies.commands.work.run import run_here
-    from studies.commands.work.run import say_isolation
-    from studies.commands.work.run import stopped
+    from studies.code_agent import export as exports
+    from studies.code_agent.history import read_history
+    from studies.code_agent.sources import Sources
+    from studies.commands.work import run as work
     from studies.spec import Editing
     from studies.spec import Limits
     from studies.spec import Model
@@ -105,10 +105,22 @@ def agent(
         Model(llm, model, max_tokens, max_cost, price_in, price_out),
         Editing(baselines, min_gain, whole_files, unsafe),
     ).completed(workers)
-    say_isolation(spec)
+    work.say_isolation(spec)
     stop_by_signal()
     try:
-        done = run_here(spec, workers)
+        done = work.run_here(spec, workers)
     except KeyboardInterrupt:
-        stopped()
-    tell(spec, done, script, export, patches, as_json)
+        options.stopped()
+    history = read_history(done.get_trials(deepcopy=False), min_gain, Metric.of(done))
+    facts = exports.agent_facts(history)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        Console(markup=False).print(exports.agent_table(facts))
+    if export is not None:
+        exports.write_results(history, export)
+        print(f"wrote {export}", file=sys.stderr)
+    if patches is not None:
+        sources = Sources(spec.where.open_artifacts(), script.source)
+        written = exports.write_patches(history, sources, patches)
+        print(f"wrote {len(written)} patches to {patches}", file=sys.stderr)

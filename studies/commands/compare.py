@@ -9,6 +9,7 @@ import typer
 
 from studies.commands import options
 from studies.commands.options import parse_seeds
+from studies.commands.options import split
 from studies.errors import Failed
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
@@ -103,24 +104,17 @@ def compare(
     done and tries again what failed; with more seeds, methods or trials it adds them.
     """
     from studies.budget import Budget
-    from studies.commands.work.compare import advice
-    from studies.commands.work.compare import checked
-    from studies.commands.work.compare import default_workers
-    from studies.commands.work.compare import run_runs
-    from studies.commands.work.compare import split
-    from studies.commands.work.compare import stored
-    from studies.commands.work.compare import surrogate_named
-    from studies.commands.work.compare import tell
+    from studies.commands.work import compare as work
     from studies.comparison import Comparison
     from studies.spec import Limits
     from studies.spec import Model
     from studies.spec import Where
 
-    comparison = checked(
+    comparison = work.checked(
         Comparison(
             split("--methods", methods, str),
             parse_seeds(seeds),
-            Where(storage, artifacts, testbed, surrogate_named(surrogate, surrogate_file)),
+            Where(storage, artifacts, testbed, work.surrogate_named(surrogate, surrogate_file)),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
             Model(llm, None, max_tokens, max_cost, price_in, price_out),
@@ -130,12 +124,12 @@ def compare(
         )
     )
     if workers is None:
-        workers = default_workers(comparison)
+        workers = work.default_workers(comparison)
     specs = comparison.runs(workers)
     if dry_run:
-        board = stored(specs)
+        board = work.stored(specs)
     else:
-        board = run_runs(comparison, specs, workers)
-    tell(comparison, specs, board, workers if dry_run else None, as_json)
+        board = work.run_runs(comparison, specs, workers)
+    work.tell(comparison, specs, board, workers if dry_run else None, as_json)
     if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
-        raise Failed(advice(failed, board))
+        raise Failed(work.advice(failed, board))

@@ -1,4 +1,4 @@
-"""``doctor``: what kills, crashes and full disks left in a storage, and what can be done about it.
+"""``doctor``: find and mend what kills, crashes and full disks left in a storage.
 
 The next ``run`` of a study mends most of it anyway. The doctor is for studies that nobody means to
 go on with, for trials of other programs, and for those who want to know before they pay for a
@@ -8,6 +8,7 @@ training.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,15 +30,14 @@ def doctor(
     Running trials that nobody runs, interrupted ones that nobody queued again, results that were
     never told, artifacts without a trial, and trials whose artifact is missing.
     """
+    from studies.spec import Where
     from studies.storage.examine import examine
-    from studies.storage.open import artifact_folder
-    from studies.storage.open import claim_lock
     from studies.storage.open import open_storage
     from studies.storage.recovery import alone
 
     opened = open_storage(storage, must_exist=True)
-    folder = artifacts or artifact_folder(storage)
-    findings = examine(opened, folder)
+    where = Where(storage, artifacts)
+    findings = examine(opened, where.folder)
     mendable = [finding for finding in findings if finding.mend is not None]
     if as_json:
         print(json.dumps([finding.facts() for finding in findings], indent=2))
@@ -45,12 +45,11 @@ def doctor(
         for finding in findings:
             print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")
         if not findings:
-            print(f"Nothing is wrong with {storage} and {folder}.")
+            print(f"Nothing is wrong with {storage} and {where.folder}.")
         if mendable and not yes:
             yes = typer.confirm(f"Mend {len(mendable)} of {len(findings)} findings?")
     if mendable and yes:
-        lock_file = claim_lock(storage, artifacts)
-        with alone(str(lock_file) if lock_file.parent.is_dir() else None):
+        with alone(where.lock_file if Path(where.lock_file).parent.is_dir() else None):
             for finding in mendable:
                 assert finding.mend is not None
                 finding.mend()

@@ -1,4 +1,4 @@
-"""What a study would ask of a language model, found out without a training and without a model.
+"""Plays a study to find out what it would ask of a language model, without training or asking.
 
 The study's own loop runs on a storage in memory. Trainings are replaced by placeholder values and
 the model by one that answers every request as its schema asks, so that turns, requests and prompts
@@ -8,7 +8,6 @@ are those of the real study; only the numbers in them are not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 import json
 import random
 from typing import Any
@@ -19,7 +18,9 @@ import optuna
 from objective import Testbed
 from objective.objective import suggest
 from samplers import Completion
+from samplers import ScriptedChat
 from samplers._llm.chat import NoChatFound
+from samplers._llm.scripted import Request
 from samplers._llm.tokens import estimate_tokens
 from studies.commands.tables import space_rows
 from studies.errors import Misuse
@@ -31,44 +32,39 @@ from studies.study import setup
 
 if TYPE_CHECKING:
     from samplers import Chat
-    from samplers._llm.chat import Message
 
 # A long study is not played to its end: later turns cost what the last of these did.
 PLAYED_TRIALS = 60
 
 
-class PlayedChat:
-    """Answers any request with a valid reply to its schema and keeps the books.
+class PlayedChat(ScriptedChat):
+    """Answers any request with a valid reply to its schema.
 
     Args:
-        real: Whose tokens are counted, if its server can; ``None`` estimates them from above.
+        real: The model that counts tokens; ``None`` estimates them from above.
+
+    Attributes:
+        tokens: Prompt and completion tokens of each request.
     """
 
     def __init__(self, real: Chat | None) -> None:
+        context = None if real is None else real.context_tokens
+        super().__init__(
+            self._play, context_tokens=context, model="none" if real is None else real.model
+        )
         self._real = real
         self._random = random.Random(0)
-        self.model = "none" if real is None else real.model
-        self.context_tokens = None if real is None else real.context_tokens
-        self.requests: list[tuple[int, int]] = []  # tokens of prompt and completion
-        self.first: list[Message] = []
+        self.tokens: list[tuple[int, int]] = []
 
     def count_tokens(self, text: str) -> int:
         return estimate_tokens(text) if self._real is None else self._real.count_tokens(text)
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        max_tokens: int = 1024,
-        temperature: float = 0.7,
-        seed: int | None = None,
-    ) -> Completion:
-        self.first = self.first or list(messages)
-        reply = json.dumps(self._answer(schema)) if schema else "{}"
-        prompt = sum(self.count_tokens(message["content"]) for message in messages)
-        self.requests.append((prompt, self.count_tokens(reply)))
-        return Completion(reply, prompt_tokens=prompt, completion_tokens=self.requests[-1][1])
+    def _play(self, request: Request) -> Completion:
+        reply = json.dumps(self._answer(request.schema)) if request.schema else "{}"
+        prompt = sum(self.count_tokens(message["content"]) for message in request.messages)
+        completion = self.count_tokens(reply)
+        self.tokens.append((prompt, completion))
+        return Completion(reply, prompt_tokens=prompt, completion_tokens=completion)
 
     def _answer(self, schema: Mapping[str, Any]) -> Any:
         if "const" in schema:
@@ -95,11 +91,11 @@ class PlayedChat:
 
 
 class _Enough(Exception):
-    """As many trials were played as are worth it."""
+    """Ends the study's loop once `PLAYED_TRIALS` trials were played."""
 
 
 def dry_run(spec: Spec) -> dict[str, Any]:
-    """The facts of a study that is not run.
+    """Say what a study would tune and ask, without running it.
 
     Raises:
         Misuse: If its method is the code agent, whose prompts show what was measured.
@@ -118,7 +114,7 @@ def dry_run(spec: Spec) -> dict[str, Any]:
         real = None
     chat = PlayedChat(real)
     per_trial, n_trials = _play(spec, testbed, chat)
-    prompts, completions = (sum(column) for column in zip(*chat.requests, (0, 0)))
+    prompts, completions = (sum(column) for column in zip(*chat.tokens, (0, 0)))
     # Turns may come at intervals, so the later half of what was played tells the rate.
     later = per_trial[len(per_trial) // 2 :]
     rate = sum(later) / len(later)
@@ -127,8 +123,8 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     llm = {
         "model": chat.model,
         "trials": n_trials,
-        "first_prompt": [dict(message) for message in chat.first],
-        "first_prompt_tokens": chat.requests[0][0] if chat.requests else 0,
+        "first_prompt": chat.requests[0].messages if chat.requests else [],
+        "first_prompt_tokens": chat.tokens[0][0] if chat.requests else 0,
         "calls": calls,
         "prompt_tokens": round(prompts * scale),
         "completion_tokens": round(completions * scale),

@@ -71,7 +71,8 @@ def import_(
 
     foreign = read_file(file)
     if not foreign.trials:
-        raise Failed(f"no trial of {file} can be imported: {_counts(foreign.skipped)}")
+        counts = ", ".join(f"{count} x {reason}" for reason, count in foreign.skipped.items())
+        raise Failed(f"no trial of {file} can be imported: {counts or 'it has none'}")
     opened = open_storage(storage)
     known = Testbed.load(testbed).space if testbed is not None else PAPER_SPACE
     runs: dict[tuple[str, int], list[ForeignTrial]] = {}
@@ -126,7 +127,3 @@ def _print(facts: Mapping[str, Any]) -> None:
             print(f"{heading}:")
             for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
                 print(f"  {count:>6}  {reason}")
-
-
-def _counts(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "it has none"

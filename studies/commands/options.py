@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 import re
 import shlex
 import sys
 from typing import Annotated
+from typing import NoReturn
+from typing import TypeVar
 
 import typer
 
 from studies.errors import Misuse
 
+
+T = TypeVar("T")
 
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
@@ -21,7 +26,7 @@ _MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of ``90s``, ``30m``, ``24h``, ``2d`` or a plain number of seconds."""
+    """Read seconds from ``90s``, ``30m``, ``24h``, ``2d`` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if match is None or float(match[1]) == 0:
         raise typer.BadParameter(
@@ -31,7 +36,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_memory(text: str) -> int:
-    """Megabytes of ``1500M``, ``2G`` or a plain number of megabytes."""
+    """Read megabytes from ``1500M``, ``2G`` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]B?|)", text.strip().upper())
     if match is None or (megabytes := int(float(match[1]) * _MEGABYTES[match[2]])) == 0:
         raise typer.BadParameter(
@@ -41,12 +46,18 @@ def parse_memory(text: str) -> int:
 
 
 def this_command() -> str:
-    """The command as it was given, to be given again."""
+    """Return the command line that was given, to be given again."""
     return shlex.join([PROGRAM, *sys.argv[1:]])
 
 
+def stopped() -> NoReturn:
+    """End a command that was stopped, and say how to go on."""
+    print(f"stopped; to go on:\n  {this_command()}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
 def command(name: str, storage: str) -> str:
-    """Another command on the same storage."""
+    """Write another command on the same storage."""
     words = [PROGRAM, name]
     if storage != DEFAULT_STORAGE:
         words += ["--storage", storage]
@@ -63,7 +74,11 @@ Storage = Annotated[
 ]
 StudyName = Annotated[
     str | None,
-    typer.Option("--study", metavar="NAME", help="Name of the study. [default: METHOD-seedSEED]"),
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="Name of the study. [default: METHOD-seedSEED; of `agent`, code-seedSEED]",
+    ),
 ]
 TestbedFolder = Annotated[
     Path | None,
@@ -160,7 +175,7 @@ def study_name(stem: str, seed: int, testbed: Path | None) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds of ``0-7``, ``0,3,5`` or both: ``0-3,8``.
+    """Read seeds from ``0-7``, ``0,3,5`` or both: ``0-3,8``.
 
     Raises:
         Misuse: If it is anything else.
@@ -173,3 +188,16 @@ def parse_seeds(text: str) -> list[int]:
             raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
+
+
+def split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
+    """Read the values of an option, separated by commas, each once.
+
+    Raises:
+        Misuse: If one can't be read.
+    """
+    try:
+        words = (word.strip() for word in (text or "").split(","))
+        return list(dict.fromkeys(read(word) for word in words if word))
+    except ValueError:
+        raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None

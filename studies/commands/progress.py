@@ -1,4 +1,4 @@
-"""What is shown while studies run: a line per finished trial, and on a terminal a bar below.
+"""Progress of running studies: a line per finished trial, and on a terminal a bar below.
 
 Of a comparison, a line per finished run.
 """
@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
@@ -64,12 +63,7 @@ class Bar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def say(self, line: str) -> None:
@@ -77,7 +71,7 @@ class Bar:
         self.console.print(line)
 
     def show(self, done: float, total: float | None, text: str) -> None:
-        """Draw the bar: so much of the total, and what is to be read beside it."""
+        """Draw the bar with ``text`` beside it."""
         self._bar.update(self._task, completed=done, total=total, description=text)
 
 
@@ -140,7 +134,7 @@ class Progress(Bar):
 
 
 class WorkerLog:
-    """What one worker among others writes on stderr: a line for each of its own trials.
+    """Writes a line on stderr for each trial of this worker, one among others.
 
     Args:
         study: Name of the study.
@@ -223,7 +217,7 @@ class ComparisonProgress(Bar):
         return "  ".join(parts)
 
     def _seconds_left(self, board: Mapping[str, Standing]) -> float | None:
-        """If what is left of each method goes as fast as what was done of it since the start.
+        """Estimate the seconds that are left, from each method's speed since the start.
 
         Methods differ a hundredfold in what a trial takes. One of which nothing was done yet is
         taken for a mean one.

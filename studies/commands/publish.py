@@ -55,6 +55,8 @@ def publish(
 
     Needs a checkout of this project and its extra `dev` (ruff, mypy and mdformat).
     """
+    from samplers._llm.embedded import embedded_server
+
     for option, folder, part in (
         ("--into", into, "package"),
         ("--registry", registry, HEADER_CONFIRM),
@@ -73,7 +75,8 @@ def publish(
     for name, problems in verdicts.items():
         package = out.resolve() / name
         if clean_environment and not problems:
-            problems += check_in_clean_environment(package, _embedded_llm())
+            llm = {"OPENAI_BASE_URL": embedded_server(), "OPENAI_API_KEY": "none"}
+            problems += check_in_clean_environment(package, llm)
         if not as_json:
             print(f"{name}: {'pass' if not problems else 'fail'}", flush=True)
             for problem in problems:
@@ -86,10 +89,3 @@ def publish(
         print(json.dumps(verdicts, indent=2))
     if any(verdicts.values()):
         raise Failed("not every package passes; mend what is listed and publish again")
-
-
-def _embedded_llm() -> dict[str, str]:
-    """Environment variables of the embedded language model, which this process serves."""
-    from samplers._llm.embedded import embedded_server
-
-    return {"OPENAI_BASE_URL": embedded_server(), "OPENAI_API_KEY": "none"}

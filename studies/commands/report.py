@@ -54,12 +54,8 @@ def report(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Leave out what runs did after this many trials.")
     ] = None,
-    price_in: Annotated[
-        float | None, typer.Option(min=0, help="Price of a million prompt tokens, for the cost.")
-    ] = None,
-    price_out: Annotated[
-        float | None, typer.Option(min=0, help="Price of a million completion tokens.")
-    ] = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
     pictures: Annotated[
         PictureFormat, typer.Option(help="Format of the static pictures.")
     ] = PictureFormat.svg,
@@ -81,24 +77,19 @@ def report(
     """
     import optuna
 
-    from studies.commands.work.report import comparisons
-    from studies.commands.work.report import folder_name
-    from studies.commands.work.report import has_artifacts
-    from studies.commands.work.report import pin_plots
-    from studies.commands.work.report import reference_of
-    from studies.commands.work.report import say
-    from studies.commands.work.report import write
+    from studies.commands.work import report as work
     from studies.report import tables
     from studies.report.content import Report
     from studies.report.transcripts import load_transcripts
-    from studies.storage.open import open_artifacts
+    from studies.spec import Where
     from studies.storage.open import open_storage
 
     opened = open_storage(storage, must_exist=True)
-    found = comparisons(opened, storage, comparison)
+    found = work.comparisons(opened, storage, comparison)
     if pin is not None and pin not in optuna.get_all_study_names(opened):
         raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
-    store = open_artifacts(storage, artifacts) if has_artifacts(storage, artifacts) else None
+    where = Where(storage, artifacts)
+    store = where.open_artifacts() if where.folder.is_dir() else None  # a report makes no folder
     results = {}
     for name, contents in found.items():
         runs = [run.until(budget or math.inf, trials or math.inf) for run in contents.runs]
@@ -108,18 +99,18 @@ def report(
             raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
         content = Report(
             runs,
-            reference_of(runs, reference),
+            work.reference_of(runs, reference),
             f"{title}: {name}" if name else title,
             [*contents.unstarted, *empty],
             tables.Prices(price_in, price_out),
             load_transcripts(runs, opened, store) if store else (),
         )
-        folder = out / folder_name(name) if len(found) > 1 else out
-        results[name] = write(content, folder, pictures.value)
+        folder = out / work.folder_name(name) if len(found) > 1 else out
+        results[name] = work.write(content, folder, pictures.value)
         if pin is not None:
-            pin_plots(content, optuna.load_study(study_name=pin, storage=opened), name)
+            work.pin_plots(content, optuna.load_study(study_name=pin, storage=opened), name)
         if not as_json:
-            say(content, folder)
+            work.say(content, folder)
     if as_json:
         several = len(results) > 1
         print(json.dumps(results if several else next(iter(results.values())), indent=2))

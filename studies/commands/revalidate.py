@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,6 +53,7 @@ def revalidate(
     from studies.revalidation import repetition_facts
     from studies.revalidation import SUFFIX
     from studies.revalidation import Work
+    from studies.spec import has_gpu
     from studies.spec import Where
     from studies.storage.open import open_storage
 
@@ -72,7 +72,7 @@ def revalidate(
                 raise
             skipped[name] = str(error)
     if workers is None:
-        workers = 1 if Path("/dev/nvidiactl").exists() else os.cpu_count() or 1
+        workers = 1 if has_gpu() else os.cpu_count() or 1
     errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
     facts = [{**repetition_facts(opened, name), "error": errors.get(name)} for name in queued]
     if as_json:

@@ -126,13 +126,7 @@ def run(
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.tables import final_table
-    from studies.commands.work.run import next_command
-    from studies.commands.work.run import run_here
-    from studies.commands.work.run import run_on_cluster
-    from studies.commands.work.run import say_isolation
-    from studies.commands.work.run import show_dry_run
-    from studies.commands.work.run import stopped
-    from studies.commands.work.run import work
+    from studies.commands.work import run as work
     from studies.facts import study_facts
     from studies.spec import Limits
     from studies.spec import Model
@@ -170,9 +164,9 @@ def run(
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
-        show_dry_run(spec, limit, as_json)
+        work.show_dry_run(spec, limit, as_json)
         return
-    say_isolation(spec)
+    work.say_isolation(spec)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"
@@ -182,20 +176,20 @@ def run(
     stop_by_signal(on_stop)
     try:
         if worker:
-            done = work(spec)
+            done = work.be_worker(spec)
         elif cluster is not None:
-            done = run_on_cluster(spec, cluster, job_options, workers)
+            done = work.run_on_cluster(spec, cluster, job_options, workers)
         else:
-            done = run_here(spec, workers or 1)
+            done = work.run_here(spec, workers or 1)
     except KeyboardInterrupt:
-        stopped()
+        options.stopped()
     facts = study_facts(done)
     if finishing() and facts["state"] != "done":
-        stopped()
+        options.stopped()
     if as_json:
         print(json.dumps(facts, indent=2))
     elif not worker:
         Console(markup=False).print(final_table(facts))
         print(
-            f"\nto look at it:\n  {next_command('status', spec)}\n  {next_command('dashboard', spec)}"
+            f"\nto look at it:\n  {work.next_command('status', spec)}\n  {work.next_command('dashboard', spec)}"
         )

@@ -1,4 +1,4 @@
-"""``scoreboard``: samplers against each other on public benchmarks, and what came of it."""
+"""``scoreboard``: compare samplers on public benchmarks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from studies.commands import options
 from studies.commands.options import parse_seeds
+from studies.commands.options import split
 from studies.errors import Misuse
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.datasets import DATASETS
@@ -109,10 +110,7 @@ def scoreboard(
     --seeds 0-2 --trials 30
     """
     from studies.commands.progress import Bar
-    from studies.commands.work.scoreboard import carry_out
-    from studies.commands.work.scoreboard import commands
-    from studies.commands.work.scoreboard import options_list
-    from studies.commands.work.scoreboard import say
+    from studies.commands.work import scoreboard as work
     from studies.llm import open_llm
     from studies.llm import share_embedded_model
     from studies.scoreboard.report import write_report
@@ -121,9 +119,10 @@ def scoreboard(
     from studies.scoreboard.suites import missing
     from studies.spec import Model
 
-    names = options_list("--problems", problems)
-    chosen = map(canonical, options_list("--samplers", samplers))
-    rows = {name: entry(name, registry) for name in chosen}
+    names = split("--problems", problems, str)
+    rows = {name: entry(name, registry) for name in split("--samplers", samplers, canonical)}
+    if not names or not rows:
+        raise Misuse("--problems must name at least one, and so must --samplers.")
     asked = Model(llm, model)
     wanted_seeds = parse_seeds(seeds)
     absent = {name: why for name in names if (why := missing(name))}
@@ -138,16 +137,9 @@ def scoreboard(
         asks = RANDOM_STEPS
         if (llm or model) and any(row.uses_llm for row in rows.values()):
             asks = open_llm(asked).model
+        folder = registry and registry.resolve()
         specs = [
-            Spec(
-                name,
-                sampler,
-                seed,
-                trials,
-                asks if row.uses_llm else "",
-                asked,
-                registry and registry.resolve(),
-            )
+            Spec(name, sampler, seed, trials, asks if row.uses_llm else "", asked, folder)
             for seed in wanted_seeds
             for name in names
             for sampler, row in rows.items()
@@ -156,11 +148,11 @@ def scoreboard(
         if any(spec.asks_model for spec in left):
             shared = share_embedded_model(asked, n_busy=0)  # nothing trains beside it
             left = [replace(spec, model=shared) for spec in left]
-        carry_out(left, workers or os.cpu_count() or 1, results, bar)
+        work.carry_out(left, workers or os.cpu_count() or 1, results, bar)
     if not results.all:
         raise Misuse(f"{out} must hold results, but holds none: leave out --report.")
-    facts = write_report(results.all, commands(out), out)
+    facts = write_report(results.all, work.commands(out), out)
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    say(facts, out)
+    work.say(facts, out)

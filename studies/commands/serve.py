@@ -11,6 +11,10 @@ from studies.stopping import stop_by_signal
 from studies.storage import PROXY_PORT
 
 
+Host = Annotated[str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+
+
 def serve_storage(
     url: Annotated[
         str,
@@ -18,10 +22,8 @@ def serve_storage(
             metavar="URL", help="The database: postgresql://..., mysql://... or sqlite:///FILE."
         ),
     ],
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = PROXY_PORT,
+    host: Host = "127.0.0.1",
+    port: Port = PROXY_PORT,
 ) -> None:
     """Serve a database to many workers over gRPC, until Ctrl-C.
 
@@ -51,10 +53,8 @@ def serve_llm(
         str | None,
         typer.Option(metavar="GGUF", help="Path of a model. [default: the embedded SmolLM2-135M]"),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8008,
+    host: Host = "127.0.0.1",
+    port: Port = 8008,
 ) -> None:
     """Serve the embedded language model at an OpenAI-compatible address, until Ctrl-C.
 

@@ -1,4 +1,4 @@
-"""``space``: what may be tuned in a training script."""
+"""``space``: show the search space of a training script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``status``: how the studies of a storage stand."""
+"""``status``: show the state of each study of a storage."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def status(
 
     from studies.commands.tables import comparison_lines
     from studies.commands.tables import status_table
-    from studies.commands.work.status import stored_studies
-    from studies.commands.work.status import watch as watch_studies
+    from studies.commands.work import status as work
     from studies.facts import study_facts
     from studies.storage.open import open_storage
+    from studies.storage.open import stored_studies
 
     if watch and as_json:
         raise Misuse("--watch must be without --json, but got both.")
     opened = open_storage(storage, must_exist=True, patience=0)
     if watch:
-        watch_studies(opened)
+        work.watch(opened)
         return
     facts = [study_facts(study) for study in stored_studies(opened)]
     if as_json:

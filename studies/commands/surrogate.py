@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 import json
 import os
@@ -24,7 +27,7 @@ from studies.errors import Misuse
 if TYPE_CHECKING:
     from objective import Surrogate
 
-_VERSIONS = ("optuna-autoresearch", "optuna", "torch", "numpy", "scikit-learn")
+_PACKAGES = ("optuna-autoresearch", "optuna", "torch", "numpy", "scikit-learn")
 _TIMED_CALLS = 200
 
 
@@ -48,23 +51,19 @@ def surrogate(
     Every score is of trials whose study the model has not seen. Run it on the machine that the
     trials ran on: the file tells its processor and versions.
     """
-    import optuna
-
     from objective import DataSet
     from objective import fit_surrogate
     from objective import Testbed
     from studies.storage.open import open_storage
+    from studies.storage.open import stored_studies
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
     opened = open_storage(storage, must_exist=True)
-    studies = [
-        optuna.load_study(study_name=name, storage=opened)
-        for name in optuna.get_all_study_names(opened)
-    ]
-    data = DataSet.collect(studies, Testbed.load(testbed), _made(made_by))
+    made = provenance(_PACKAGES) | ({} if made_by is None else {"trials": made_by})
+    data = DataSet.collect(stored_studies(opened), Testbed.load(testbed), made)
     console = Console(stderr=True, highlight=False)
-    with console.status(f"learning from {len(data.rows)} trials of {len(studies)} studies"):
+    with console.status(f"learning from {len(data.rows)} trials"):
         fitted = fit_surrogate(data)
     fitted.data.write(out)
     facts = {
@@ -90,19 +89,21 @@ def surrogate(
     )
 
 
-def _made(by: str | None) -> dict[str, str]:
+def provenance(packages: Sequence[str]) -> dict[str, str]:
+    """Tell date, command, versions (of those packages that are installed) and machine."""
     versions = [f"Python {platform.python_version()}"]
-    versions += [f"{name} {version(name)}" for name in _VERSIONS]
-    made = {
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": ", ".join(versions),
-        "command": options.this_command(),
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return {
         "date": time.strftime("%Y-%m-%d"),
+        "command": options.this_command(),
+        "versions": ", ".join(versions),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
     }
-    return made if by is None else {**made, "trials": by}
 
 
-def processor() -> str:
+def _processor() -> str:
     """The processor's name; Python's own answer is empty or the architecture on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

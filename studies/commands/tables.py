@@ -19,7 +19,7 @@ from studies.facts import RUN_ERROR
 
 
 def final_table(facts: dict[str, Any]) -> Group:
-    """What came of one study: best and baseline side by side, then the counts."""
+    """Show a study's result: best and baseline side by side, then the counts."""
     best, baseline, metric = facts["best"] or {}, facts["baseline"] or {}, facts["metric"]
     params = Table("", "baseline", "best", box=SIMPLE_HEAD)
     params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
@@ -34,7 +34,8 @@ def final_table(facts: dict[str, Any]) -> Group:
         old, new = baseline.get("params", {}).get(name), best.get("params", {}).get(name)
         style = "bold" if old != new and new is not None else ""
         params.add_row(name, _cell(old), Text(_cell(new), style=style))
-    lines = [f"{facts['ok']} trials ok, {facts['failed']} failed{_by_class(facts['failures'])}"]
+    classes = ", ".join(f"{name} {n}" for name, n in sorted(facts["failures"].items()))
+    lines = [f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}"]
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
@@ -48,7 +49,7 @@ def final_table(facts: dict[str, Any]) -> Group:
 
 
 def _llm_table(llm: dict[str, Any]) -> Table:
-    """What the language model cost, in all and a turn."""
+    """Show requests, tokens and seconds of the language model, in all and a turn."""
     table = Table("language model", "in all", "a turn", box=SIMPLE_HEAD)
     for label, key in (
         ("requests", "requests"),
@@ -66,7 +67,7 @@ def _llm_table(llm: dict[str, Any]) -> Table:
 
 
 def dry_run_report(facts: dict[str, Any]) -> Group:
-    """What `studies.commands.dry_run` found out."""
+    """Show the facts that `studies.commands.dry_run` returns."""
     parts: list[Any] = [space_table(facts["space"])]
     llm = facts["llm"]
     if llm is None:
@@ -117,7 +118,7 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
 
 
 def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
-    """How far each comparison is, and why runs of it failed."""
+    """Summarize the states of each comparison's runs, and say why some failed."""
     lines = []
     runs: dict[str, list[dict[str, Any]]] = {}
     for facts in studies:
@@ -173,7 +174,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _by_class(failures: dict[str, int]) -> str:
-    return f" ({', '.join(f'{k} {n}' for k, n in sorted(failures.items()))})" if failures else ""

@@ -1,1 +1,1 @@
-"""Other people's trials: reading their files, and the search space behind them."""
+"""Import of other programs' trials: their files, and the search space behind them."""

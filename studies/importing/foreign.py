@@ -140,7 +140,7 @@ def read_file(path: Path) -> Foreign:
 
 
 def is_finite(value: float) -> bool:
-    """Whether a number is a finite float, or an integer that can be made one."""
+    """Return whether a number is a finite float, or an integer that can be made one."""
     try:
         return math.isfinite(value)
     except OverflowError:

@@ -103,7 +103,7 @@ def fits(value: Any, distribution: BaseDistribution) -> bool:
 
 
 def stored_space(studies: Iterable[Sequence[FrozenTrial]]) -> Space:
-    """What earlier imports into these studies have made of their values."""
+    """Return the search space that earlier imports gave to these studies."""
     space: Space = {}
     for trials in studies:
         for trial in trials:

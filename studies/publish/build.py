@@ -57,7 +57,7 @@ class Source:
 
 
 def sources(root: Path = ROOT) -> list[Source]:
-    """What is published: each sampler, the benchmark, and the plot."""
+    """List the folders to publish: each sampler, the benchmark, and the plot."""
     names = sorted(path.parent.name for path in (root / "samplers").glob("*/sampler.py"))
     found = [Source(f"samplers/{name}", f"samplers/{name}") for name in names]
     return [
@@ -102,7 +102,7 @@ def build_package(source: Source, out: Path, root: Path = ROOT) -> Path:
 
 
 def _place(path: Path, package: Path) -> Path | None:
-    """Where a file or folder of the project goes in a package; None if it can't be in it."""
+    """Return the path in a package of a file or folder of the project; None if it has none."""
     if package in (path, *path.parents):
         return path.relative_to(package)
     top, shared = path.parts[:1], path.parts[1:]
@@ -181,7 +181,7 @@ def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[ast.ImportFrom | as
 
 
 def _dotted(here: Path, there: Path) -> str:
-    """How the file ``here`` of a package names a module of a shared folder, seen from its top."""
+    """Write the relative import of the module ``there`` from the file ``here`` of a package."""
     dots, inside = len(here.parts), there.parts
     if dots > 1 and here.parts[0] == inside[0]:
         dots, inside = dots - 1, inside[1:]

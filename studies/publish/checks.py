@@ -1,4 +1,4 @@
-"""What the registry's CI asks of a package, and what its rules say beyond that.
+"""The checks of the registry's CI, and of its rules that its CI doesn't check.
 
 Each check yields a sentence per problem. ``package`` is ``.../<category>/<name>``.
 """
@@ -124,7 +124,7 @@ def check_arguments(package: Path) -> Iterator[str]:
 
 
 def _same(arguments: str, written: str) -> bool:
-    """Whether the two are the same Python, however numbers and quotes are written."""
+    """Return whether the two are the same Python, however numbers and quotes are written."""
     try:
         return ast.dump(ast.parse(f"lambda {written}: 0")) == ast.dump(
             ast.parse(f"lambda {arguments}: 0")
@@ -154,7 +154,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _constructor_arguments(node: ast.ClassDef) -> ast.arguments:
-    """Those of ``__init__`` after ``self``, without types."""
+    """Return the arguments of ``__init__`` after ``self``, without types."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             del each.args.args[0]
@@ -185,7 +185,7 @@ _MYPY = ("-m", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site
 
 
 def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
-    """What the registry's hooks say of all files of the package, lying where it would lie there.
+    """Run the registry's hooks on all files of the package, at the place it would have there.
 
     Args:
         package: ``.../<category>/<name>``.

@@ -1,4 +1,4 @@
-"""What a report says, each thing computed once for the page, the pictures, the files and the terminal."""
+"""The contents of a report, computed once for page, pictures, files and terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader must know before believing a comparison, in plain sentences."""
+"""Caveats of a comparison, in plain sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page's script draws single runs from: the trials as columns, and the transcripts."""
+"""The data of the page's script on single runs: trials as columns, and transcripts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
 def page_transcripts(
     said: Sequence[Mapping[str, Any]], runs: Sequence[Run]
 ) -> list[dict[str, Any]]:
-    """Transcripts with what became of their trials, in words."""
+    """Add the outcome of its trial, in words, to each transcript."""
     entries = []
     for entry in said:
         row = next(r for r in runs[entry["run"]].rows if r.number == entry["trial"])

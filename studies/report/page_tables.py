@@ -13,7 +13,7 @@ from studies.report.statistics import Comparison
 
 
 def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the methods came to, from `tables.method_rows`."""
+    """Show the methods' best values, from `tables.method_rows`."""
     repeated = {
         "revalidated (mean)": lambda r: number(r["revalidated_mean"]),
         "SD of it": lambda r: number(r["revalidated_sd"]),
@@ -36,7 +36,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What failed, what was repeated, and what the language model took."""
+    """Show failures, duplicates, and the language model's answers, tokens and seconds."""
 
     def llm(key: str, spec: str = ",.0f") -> Any:
         return lambda r: number(r[key], spec) if r["llm_asked"] else cell("")

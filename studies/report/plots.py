@@ -35,12 +35,10 @@ _INTERVAL = "mean, 95 % interval"
 def comparison_plots(
     runs: Sequence[Run], series: Mapping[str, Sequence[Record]]
 ) -> dict[str, Sequence[Drawing]]:
-    """Name to drawings: of each measure for ``llm``, of all methods and then of each for
-    ``failure-map``, and else one. A plot that would be empty is left out.
+    """Describe each plot of the runs and of what `series.all_series` computed of them, by name.
 
-    Args:
-        runs: The runs.
-        series: From `series.all_series`, of these runs.
+    ``llm`` has a drawing for each measure, ``failure-map`` one of all methods and then one of each,
+    and every other name a single one. A plot that would be empty is left out.
     """
     methods, best = list(by_method(runs)), f"best {metric_of(runs).name}"
     looks = styles(methods)
@@ -200,7 +198,7 @@ def _values(
 
 
 def _sources(records: Sequence[Record]) -> Plot:
-    """Who proposed the improvements, beside who proposed the trials."""
+    """Show the sources of the improvements beside those of the trials."""
     marks: list[Marks] = []
     for part, faint in (("trials", True), ("incumbents", False)):
         bars = _shares(records, "source", part, f"{part}_share")

@@ -29,6 +29,7 @@ from studies.facts import run_state
 from studies.facts import trial_params
 from studies.facts import trial_status
 from studies.methods import LLM_RATIO
+from studies.storage.open import stored_studies
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Row:
 
     @property
     def configuration(self) -> str:
-        """What was run, for comparison: parameters, or the source that a code agent wrote."""
+        """Identifies the configuration: its parameters, or the source that a code agent wrote."""
         return str(self.attrs.get("source_sha256") or json.dumps(self.params, sort_keys=True))
 
 
@@ -129,17 +130,17 @@ class Run:
 
     @property
     def revalidated_failed(self) -> int:
-        """How many repetitions failed."""
+        """Number of repetitions that failed."""
         return self.repetitions - len(self.revalidated)
 
     @property
     def seconds(self) -> float:
-        """Charged training time."""
+        """Charged training time in seconds."""
         return self.rows[-1].seconds if self.rows else 0.0
 
     @cached_property
     def distinct(self) -> int:
-        """How many different configurations, or sources of a code agent, were run."""
+        """Number of different configurations, or sources of a code agent, that were run."""
         return len({row.configuration for row in self.rows})
 
     def until(self, seconds: float = math.inf, trials: float = math.inf) -> Run:
@@ -156,7 +157,7 @@ class Run:
 
 @dataclass
 class Contents:
-    """What a storage holds for a report.
+    """The runs of a comparison in a storage.
 
     Attributes:
         runs: By method and seed.
@@ -181,9 +182,8 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     runs: dict[str, list[Run]] = defaultdict(list)
     comparisons: dict[str, Contents] = defaultdict(Contents)
     again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        facts = study.user_attrs
+    for study in stored_studies(storage):
+        name, facts = study.study_name, study.user_attrs
         comparison = str(facts.get("comparison", ""))
         if "revalidates" in facts:
             trials = study.get_trials(deepcopy=False)

@@ -1,4 +1,4 @@
-"""What the comparison's plots draw, as numbers: for the page, for pictures, for CSV and JSON.
+"""The numbers behind a comparison's plots: for the page, for pictures, for CSV and JSON.
 
 Every function returns records, one a drawn point (or bar), as flat dictionaries that begin with
 ``method``. Lower values are better.
@@ -94,7 +94,7 @@ def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
 
 
 def failures(methods: Sequence[Record]) -> list[Record]:
-    """How many of a method's trials failed, by class: ``status``, ``count``, ``share``."""
+    """Count each method's failed trials by class: ``status``, ``count``, ``share``."""
     records = []
     for row in methods:
         for status in sorted({status for each in methods for status in each["failures"]}):
@@ -107,7 +107,7 @@ def failures(methods: Sequence[Record]) -> list[Record]:
 
 
 def sources(runs: Sequence[Run]) -> list[Record]:
-    """Who proposed, where an LLM was asked: ``source``, ``trials``, ``incumbents``, their shares.
+    """Count trials and incumbents by source, where an LLM was asked, with their shares.
 
     Incumbents are the improvements over a run's first measured value, so that the baseline, which
     nobody proposed, is none. Trials count from there too.
@@ -162,17 +162,14 @@ def _varied(runs: Sequence[Run], name: str, value_of: Callable[[Run], Any]) -> l
         if len({value_of(run) for run in group}) < 2:
             continue
         several = sum(key[0] == method for key in groups) > 1
-        label = f"{method} [{_variant(name, rest)}]" if several else method
+        variant = rest if name == "ratio" else f"r={rest}"
+        label = f"{method} [{variant}]" if several else method
         group = sorted(group, key=lambda run: (value_of(run), run.seed))
         records += [
             {"method": label, name: value_of(run), "seed": run.seed, "best": run.best}
             for run in group
         ]
     return records
-
-
-def _variant(name: str, rest: Any) -> str:
-    return str(rest) if name == "ratio" else f"r={rest}"
 
 
 def language_model(runs: Sequence[Run]) -> list[Record]:
@@ -196,7 +193,7 @@ def language_model(runs: Sequence[Run]) -> list[Record]:
 
 
 def failure_map(runs: Sequence[Run]) -> list[Record]:
-    """Where in each parameter's range trials failed: ``parameter``, ``bin``, ``low``, ``high``
+    """Count failures by part of each parameter's range: ``parameter``, ``bin``, ``low``, ``high``
     (or ``choice``), ``trials``, ``failed``, ``share``; ``method`` ``""`` is all of them.
 
     A range is cut into equal parts, on its logarithm if the distribution has that.

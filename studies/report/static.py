@@ -58,13 +58,7 @@ _METADATA: Mapping[str, Any] = {
 
 
 def save(pictures: Mapping[str, Sequence[Drawing]], folder: Path, format_: str) -> list[Path]:
-    """Write pictures, the same bytes every time.
-
-    Args:
-        pictures: Name to drawings.
-        folder: Exists.
-        format_: ``svg``, ``pdf`` or ``png``.
-    """
+    """Write pictures of drawings by name as ``svg``, ``pdf`` or ``png``, the same bytes every time."""
     written = []
     with matplotlib.rc_context(_SETTINGS):
         for name, drawings in pictures.items():

@@ -1,4 +1,4 @@
-"""What may be said of methods that were run on the same seeds; knows no study and no storage.
+"""Tests of methods that were run on the same seeds; knows no study and no storage.
 
 Lower is better throughout: ``values`` are the best objective values of runs, one a seed.
 
@@ -76,17 +76,17 @@ class Comparison:
 
     @property
     def in_family(self) -> bool:
-        """Whether n pairs could be significant before any correction, hence count for it."""
+        """True if n pairs could be significant before correction, and so count for it."""
         return smallest_p(self.n) <= LEVEL
 
     @property
     def could_be_significant(self) -> bool:
-        """Whether so many untied pairs and methods allow a claim at all."""
+        """True if so many untied pairs and methods allow a claim at all."""
         return self.p_possible <= LEVEL
 
     @property
     def sentence(self) -> str:
-        """What n and p allow to be said, in plain words."""
+        """The conclusion that n and p allow, in plain words."""
         if self.n == 0:
             return f"{self.method} and {self.reference} share no seed with a value."
         pairs = f"{self.n} paired seed{'s' * (self.n != 1)}"

@@ -22,13 +22,13 @@ from studies.report.statistics import summarize
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a million tokens, in any currency; ``None`` is unknown."""
+    """Prices of a million tokens, in any currency; ``None`` is unknown."""
 
     prompt: float | None = None
     completion: float | None = None
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What the tokens cost; NaN without any price."""
+        """Return the cost of the tokens; NaN without any price."""
         if self.prompt is None and self.completion is None:
             return math.nan
         total = prompt_tokens * (self.prompt or 0) + completion_tokens * (self.completion or 0)
@@ -88,7 +88,7 @@ def comparisons(
 
 
 def failed_repetitions(method: str, runs: Sequence[Run]) -> str:
-    """How many repetitions of a method's runs failed, as a clause; empty if none did."""
+    """Say how many repetitions of a method's runs failed, as a clause; empty if none did."""
     failed = sum(run.revalidated_failed for run in runs)
     if not failed:
         return ""
@@ -103,7 +103,7 @@ def all_comparisons(runs: Sequence[Run], reference: str) -> dict[str, list[Compa
 
 
 def comparison_rows(tests: Mapping[str, Sequence[Comparison]]) -> list[dict[str, Any]]:
-    """Those comparisons, one row each with what it compares (``value``) and its sentence."""
+    """Return the tests of `all_comparisons` as rows, with the value compared and the sentence."""
     return [
         {"value": kind, **asdict(row), "sentence": row.sentence}
         for kind, rows in tests.items()

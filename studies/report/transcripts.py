@@ -11,13 +11,12 @@ import math
 from typing import Any
 
 import optuna
-from optuna.artifacts import get_all_artifact_meta
-from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import FrozenTrial
+from optuna.artifacts import FileSystemArtifactStore
 
 from studies.report.runs import Row
 from studies.report.runs import Run
 from studies.report.tables import by_method
+from studies.storage.open import read_artifact
 
 
 PER_RUN = 12
@@ -28,17 +27,14 @@ _BEGINNING = 0.6  # of a cut transcript; the rest is its end, where the reply is
 
 
 def load_transcripts(
-    runs: Sequence[Run], storage: optuna.storages.BaseStorage, artifacts: Any
+    runs: Sequence[Run],
+    storage: optuna.storages.BaseStorage,
+    artifacts: FileSystemArtifactStore,
 ) -> list[dict[str, Any]]:
-    """What was said in some trials of each run: ``run`` (index), ``trial``, ``text``.
+    """Load prompts and replies of some trials of each run: ``run`` (index), ``trial``, ``text``.
 
     Improvements first, then trials evenly spread over the run; the best run of each method first,
     until the page has `MOST_IN_ALL` characters.
-
-    Args:
-        runs: The runs.
-        storage: Where they are.
-        artifacts: The store of their artifacts.
     """
     found: list[dict[str, Any]] = []
     total = 0
@@ -49,7 +45,7 @@ def load_transcripts(
         study = optuna.load_study(study_name=run.study, storage=storage)
         trials = study.get_trials(deepcopy=False)  # at once, and kept by the study's own storage
         for row in chosen:
-            text = _transcript(study, trials[row.number], artifacts)
+            text = read_artifact(study, trials[row.number], artifacts, "llm-")
             if text is None:
                 continue
             text = shorten(text)
@@ -93,18 +89,7 @@ def _chosen(run: Run) -> list[Row]:
     return sorted([*first, *spread], key=lambda row: row.number)
 
 
-def _transcript(study: optuna.Study, trial: FrozenTrial, artifacts: Any) -> str | None:
-    for artifact in get_all_artifact_meta(trial, storage=study._storage):
-        if artifact.filename.startswith("llm-"):
-            try:
-                with artifacts.open_reader(artifact.artifact_id) as reader:
-                    return str(reader.read().decode("utf-8", errors="replace"))
-            except ArtifactNotFound:
-                return None  # the folder was moved or cleaned; the page says how many it has
-    return None
-
-
 def counts(runs: Sequence[Run], transcripts: Sequence[Mapping[str, Any]]) -> str:
-    """How many of all there are, in words."""
+    """Say how many of all the turns have a transcript here."""
     total = sum(len(asked(run)) for run in runs)
     return f"{len(transcripts)} of {total} trials that asked a language model"

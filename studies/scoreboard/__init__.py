@@ -1,1 +1,1 @@
-"""Samplers against each other on benchmarks that anybody can install."""
+"""Comparison of samplers on benchmarks that anybody can install."""

@@ -1,4 +1,4 @@
-"""What may be said of samplers that were run on the same problems with the same seeds.
+"""Ranks and regrets of samplers that were run on the same problems with the same seeds.
 
 A *block* is a problem with a seed. Within a block samplers are ranked by the regret that they
 reached in so many trials, equal ones by the mean of their ranks; 1 is the best. Only blocks that
@@ -57,11 +57,7 @@ def label(result: Result) -> str:
 
 
 class Board:
-    """Results by sampler and block.
-
-    Args:
-        results: Of any runs.
-    """
+    """The results of any runs by sampler and block."""
 
     def __init__(self, results: Sequence[Result]) -> None:
         self.results: dict[str, dict[Block, Result]] = {}
@@ -83,7 +79,7 @@ class Board:
         return normalize(result.regret(trials), self._least[result.problem], result.scale)
 
     def in_suite(self, suite: str) -> list[str]:
-        """Its problems; all for `ALL`."""
+        """Return the problems of a suite; all for `ALL`."""
         return [name for name in self.problems if suite in (ALL, suite_of(name))]
 
     def ranked(self, problems: Sequence[str], trials: int) -> tuple[list[str], list[Block]]:

@@ -1,4 +1,4 @@
-"""What is minimized: a search space, a function, and the numbers that make regrets comparable.
+"""Problems to minimize: a search space, a function, and numbers that make regrets comparable.
 
 ==============  ==================================================================================
 regret          value - optimum. The optimum is the suite's own where it has one, the least entry
@@ -40,7 +40,7 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation came to.
+    """The outcome of an evaluation.
 
     Attributes:
         value: To be minimized. Of a failure the value that stands for it, None if the trial is to
@@ -55,7 +55,7 @@ class Outcome:
 
     @property
     def counts(self) -> bool:
-        """Whether the value may be a run's best."""
+        """True if the value may be a run's best: no failure, no violated constraint."""
         return self.status == "ok" and all(value <= 0 for value in self.constraints.values())
 
 
@@ -84,7 +84,7 @@ class Problem:
 
     @cached_property
     def scale(self) -> float:
-        """What a regret is divided by."""
+        """The divisor of normalized regrets."""
         return self.reference - self.optimum
 
     @cached_property
@@ -105,14 +105,14 @@ class Problem:
 
 
 def draw(space: Mapping[str, BaseDistribution], n: int) -> list[dict[str, Any]]:
-    """The same ``n`` random points of a search space whoever asks."""
+    """Draw ``n`` random points of a search space, the same ones every time."""
     cube = _cube(space)
     rng = np.random.default_rng(0)
     return [cube.untransform(rng.random(len(cube.bounds))) for _ in range(n)]
 
 
 def with_failures(problem: Problem, kind: Literal["fail", "oom"], seed: int) -> Problem:
-    """The same problem, where evaluations fail in 0.3 of the search space.
+    """Make evaluations fail in a share of 0.3 of the problem's search space.
 
     The region lies on one side of a plane through the unit cube of the search space. Of 64 planes
     (32 random normals, both ways) it is the one that the optimum is closest to on the other side:

@@ -1,4 +1,4 @@
-"""What the results say, as Markdown and as pictures."""
+"""The results as Markdown tables and pictures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def budgets(results: Sequence[Result]) -> list[int]:
 def write_report(
     results: Sequence[Result], commands: Sequence[Mapping[str, str]], folder: Path
 ) -> dict[str, Any]:
-    """Write README.md and the pictures; the facts that ``--json`` prints."""
+    """Write README.md and the pictures, and return the facts that ``--json`` prints."""
     from studies.report.static import save  # matplotlib is slow to import
 
     board = Board(results)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from samplers import Chat
 
 Key = tuple[str, str, str, int]
+_opened = lru_cache(maxsize=1)(open_llm)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Spec:
 
     @property
     def asks_model(self) -> bool:
-        """Whether the sampler asks a language model, and not random steps."""
+        """True if the sampler asks a language model, and not random steps."""
         return self.asks not in ("", RANDOM_STEPS)
 
     @property
@@ -76,7 +77,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run; a row of ``runs.csv``.
+    """The result of a run; a row of ``runs.csv``.
 
     Attributes:
         problem, sampler, asks, seed: As in `Spec`.
@@ -121,7 +122,7 @@ class Result:
         return min((regret for n, regret in self.curve if n <= trials), default=math.inf)
 
     def has(self, trials: int) -> bool:
-        """Whether the run tells what is reached in so many trials: also one that broke does."""
+        """Return whether the run counts for so many trials: it had them, or it broke before."""
         return self.trials >= trials or bool(self.error)
 
 
@@ -137,13 +138,8 @@ def run(spec: Spec) -> Result:
     row = entry(spec.sampler, spec.registry)
     chat: Chat | None = None
     if row.uses_llm:
-        chat = _open(spec.model) if spec.asks_model else RandomSteps()
+        chat = _opened(spec.model) if spec.asks_model else RandomSteps()
     return carry_out(spec, problem, sampler_of(row, problem, spec.seed, chat))
-
-
-@lru_cache(maxsize=1)
-def _open(model: Model) -> Chat:
-    return open_llm(model)
 
 
 def sampler_of(row: Method, problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
@@ -217,7 +213,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
 
 
 def _round(value: float, digits: int = 4) -> float:
-    """What a file keeps of a number."""
+    """Round to the significant digits that files keep."""
     return float(f"{value:.{digits}g}")
 
 
@@ -245,11 +241,11 @@ class Results:
 
     @property
     def all(self) -> list[Result]:
-        """In the order of their keys."""
+        """The results in the order of their keys."""
         return [self._rows[key] for key in sorted(self._rows)]
 
     def lacks(self, spec: Spec) -> bool:
-        """Whether a run is still to be carried out."""
+        """Return whether a run is still to be carried out."""
         found = self._rows.get(spec.key)
         return found is None or not found.has(spec.trials)
 

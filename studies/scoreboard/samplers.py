@@ -33,7 +33,7 @@ def canonical(name: str) -> str:
 
 
 def label_of(name: str) -> str:
-    """What a sampler is called in tables and plots."""
+    """Return a sampler's name in tables and plots."""
     if name in METHODS:
         return METHODS[name].label
     return f"{name.removeprefix(REGISTRY)} (registry)"

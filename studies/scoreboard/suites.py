@@ -68,7 +68,7 @@ def suite_of(name: str) -> str:
 
 
 def missing(name: str) -> str:
-    """What has to be there for a problem and isn't, in words; ``""`` if nothing.
+    """Say what a problem needs that isn't installed; ``""`` if nothing.
 
     Raises:
         Misuse: If there is no problem of that name.
@@ -152,7 +152,7 @@ def _coco(suite: str, number: int, dimension: int, seed: int) -> Problem:
 
 
 def _coco_optimum(suite: str, options: str, seed: int) -> np.ndarray:
-    """Where a function is least; the suite says it only in a file in the current folder."""
+    """Return a function's minimizer, which COCO only writes to a file in the current folder."""
     import cocoex
 
     functions = cocoex.Suite(suite, f"instances:{seed + 1}", options)
@@ -173,7 +173,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _table(suite: str, dataset: str, seed: int) -> Problem:
-    """A table; the same for every seed."""
+    """Make a problem of a table, the same for every seed."""
     space, values = _read_table(suite, dataset)
 
     def key(params: Params) -> str:
@@ -226,7 +226,7 @@ def _read_table(suite: str, dataset: str) -> tuple[dict[str, BaseDistribution], 
 
 
 def _surrogate(seed: int) -> Problem:
-    """Without noise, and the same for every seed.
+    """Make a problem of the surrogate without its noise, the same for every seed.
 
     The least value that is known is that of the trials which it was made of.
     """

@@ -1,3 +1,3 @@
-"""Where studies are kept, and how they survive kills, outages and full disks."""
+"""Storages of studies, which survive kills, outages and full disks."""
 
 PROXY_PORT = 13000  # of `studies.storage.proxy`; Optuna's

@@ -1,4 +1,4 @@
-"""What kills, crashes and full disks left in a storage and its artifacts, and how to mend it."""
+"""Finds what kills, crashes and full disks left in a storage and its artifacts, and mends it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from objective.results import Results
 from objective.worker import worker_is_here
+from studies.storage.open import stored_studies
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import requeue
 from studies.storage.recovery import retry
@@ -56,11 +57,10 @@ class Finding:
 
 
 def examine(storage: BaseStorage, folder: Path) -> list[Finding]:
-    """What is wrong with a storage's studies and its folder of artifacts."""
+    """Find what is wrong with a storage's studies and its folder of artifacts."""
     findings: list[Finding] = []
     owned: set[str] = set()
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
+    for study in stored_studies(storage):
         findings += _trials(study)
         findings += _results(study, Results(folder / "results"))
         findings += _missing(study, folder, owned)
@@ -103,7 +103,7 @@ def _give_up(study: optuna.Study, number: int) -> None:
 
 
 def _results(study: optuna.Study, results: Results) -> list[Finding]:
-    """They are left to ``run``: to tell them takes the study's own sampler."""
+    """Find untold results. Telling them is left to ``run``: it takes the study's own sampler."""
     return [
         Finding(
             "untold-result",
@@ -117,7 +117,7 @@ def _results(study: optuna.Study, results: Results) -> list[Finding]:
 
 
 def _missing(study: optuna.Study, folder: Path, owned: set[str]) -> list[Finding]:
-    """Artifacts of the study that are not in the folder; all that it has are added to ``owned``."""
+    """Find the study's artifacts that are not in the folder, and add all of them to ``owned``."""
     findings = []
     of_study = get_all_artifact_meta(study)
     owned.update(meta.artifact_id for meta in of_study)
@@ -138,7 +138,7 @@ def _missing(study: optuna.Study, folder: Path, owned: set[str]) -> list[Finding
 
 
 def _orphans(folder: Path, owned: set[str]) -> list[Finding]:
-    """Only what is named as Optuna names artifacts, and isn't new."""
+    """Find files of no trial, if they are named as Optuna names artifacts and aren't new."""
     if not folder.is_dir():
         return []
     old = time.time() - _NEW_SECONDS

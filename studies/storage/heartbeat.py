@@ -33,7 +33,7 @@ StaleCallback = Callable[["optuna.Study", FrozenTrial], None]
 
 
 class AttributeHeartbeat(BaseStorage, BaseHeartbeat):
-    """See the module; to be inherited before the storage.
+    """Heartbeats as described in the module; a subclass inherits this before the storage.
 
     Args:
         args, kwargs: Of the storage.
@@ -63,7 +63,7 @@ class AttributeHeartbeat(BaseStorage, BaseHeartbeat):
             pass
 
     def forget_beats(self) -> None:
-        """Begin to watch anew: the storage was away, for those too who could not say a word."""
+        """Begin to watch anew: while the storage was away, nobody could write a heartbeat."""
         self._seen = {}
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:

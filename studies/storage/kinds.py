@@ -1,4 +1,4 @@
-"""The kinds of storages, their uses, and a check of both before work begins.
+"""The kinds of storages, and which workers can share them, checked before work begins.
 
 Two things lose trials if nobody looks: workers that don't see the same storage, and workers on
 several machines that share a file which only one machine can lock. Both are known from the URL.
@@ -12,8 +12,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
 
-
-EXAMPLES = "such as sqlite:///autoresearch.db, postgresql://host/name or journal:study.log"
 
 # SQLAlchemy's names -> with the driver that the extras install. It would look for others itself.
 _DRIVERS = {
@@ -32,98 +30,29 @@ class StorageError(ValueError):
 
 @dataclass(frozen=True)
 class StorageKind:
-    """Properties of one kind of storage.
+    """One kind of storage; docs/scale.md has a table of what else differs.
 
     Attributes:
         name: In words.
-        url: Form of its URL.
         processes: Whether several workers on one machine may share it.
         machines: Whether workers on several machines may share it.
-        heartbeats: How a worker that died on another machine is noticed.
-        outage: What happens to workers while it is away.
-        note: Anything else that its users should know.
     """
 
     name: str
-    url: str
-    processes: bool
-    machines: bool
-    heartbeats: str
-    outage: str
-    note: str
+    processes: bool = True
+    machines: bool = True
 
-
-_NONE = "none needed"
-_OWN = "Optuna's, by the database's clock"
-_COUNTED = "ours, an attribute that changes"
-_WAIT = "they wait up to 10 min"
-_FILE = "a file isn't away; a full disk stops them"
 
 KINDS = {
-    "memory": StorageKind(
-        "SQLite in memory",
-        "sqlite://",
-        processes=False,
-        machines=False,
-        heartbeats=_NONE,
-        outage="gone with its process",
-        note="for a single process that keeps nothing",
-    ),
-    "sqlite": StorageKind(
-        "SQLite",
-        "sqlite:///FILE",
-        processes=True,
-        machines=False,
-        heartbeats=_OWN,
-        outage=_FILE,
-        note="write-ahead log, which needs a local disk; writers take turns",
-    ),
-    "journal": StorageKind(
-        "journal file",
-        "journal:FILE",
-        processes=True,
-        machines=True,
-        heartbeats=_COUNTED,
-        outage=_FILE,
-        note="for NFS; every worker reads every line that any other writes",
-    ),
-    "postgresql": StorageKind(
-        "PostgreSQL",
-        "postgresql://USER@HOST/NAME",
-        processes=True,
-        machines=True,
-        heartbeats=_OWN,
-        outage=_WAIT,
-        note="two connections a worker",
-    ),
-    "mysql": StorageKind(
-        "MySQL, MariaDB",
-        "mysql://USER@HOST/NAME",
-        processes=True,
-        machines=True,
-        heartbeats=_OWN,
-        outage=_WAIT,
-        note="a utf8mb4 database; names that differ only in case are one name",
-    ),
-    "grpc": StorageKind(
-        "gRPC proxy",
-        "grpc://HOST:PORT",
-        processes=True,
-        machines=True,
-        heartbeats=_COUNTED,
-        outage=_WAIT,
-        note="`serve-storage` in front of a database: it alone connects to it; no log-in",
-    ),
+    "memory": StorageKind("SQLite in memory", processes=False, machines=False),
+    "sqlite": StorageKind("SQLite", machines=False),
+    "journal": StorageKind("journal file"),
+    "postgresql": StorageKind("PostgreSQL"),
+    "mysql": StorageKind("MySQL, MariaDB"),
+    "grpc": StorageKind("gRPC proxy"),
 }
-_OTHER = StorageKind(
-    "another database",
-    "DIALECT://...",
-    processes=True,
-    machines=True,
-    heartbeats=_OWN,
-    outage=_WAIT,
-    note="whatever SQLAlchemy has a driver for; Optuna tests none of them",
-)
+# Whatever SQLAlchemy has a driver for; Optuna tests none of them.
+_OTHER = StorageKind("another database")
 
 
 def parse(url: str) -> URL:
@@ -135,7 +64,10 @@ def parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise StorageError(f"A storage must be a URL {EXAMPLES}, but got {url!r}.") from None
+        raise StorageError(
+            "A storage must be a URL such as sqlite:///autoresearch.db, postgresql://host/name or"
+            f" journal:study.log, but got {url!r}."
+        ) from None
     return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
 
 
@@ -167,7 +99,7 @@ def check_sharing(url: str, *, workers: int = 1, machines: bool = False) -> None
     """Refuse to begin what would lose trials or never end.
 
     Args:
-        url: Of the storage.
+        url: The storage's.
         workers: How many processes are to use it.
         machines: Whether they may be on several machines.
 
@@ -186,19 +118,3 @@ def check_sharing(url: str, *, workers: int = 1, machines: bool = False) -> None
             " machine; choose PostgreSQL, MySQL, a journal on NFS, or serve it by"
             " `optuna-autoresearch serve-storage` and give them grpc://HOST:PORT."
         )
-
-
-def table() -> str:
-    """The kinds as a Markdown table, for the documentation."""
-    lines = [
-        "| storage | `--storage` | workers on one machine | on several | dead workers elsewhere"
-        " are noticed by | while it is away | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for kind in KINDS.values():
-        several, far = ("yes" if yes else "refused" for yes in (kind.processes, kind.machines))
-        lines.append(
-            f"| {kind.name} | `{kind.url}` | {several} | {far} | {kind.heartbeats}"
-            f" | {kind.outage} | {kind.note} |"
-        )
-    return "\n".join(lines) + "\n"

@@ -11,12 +11,16 @@ import sqlite3
 import time
 from typing import Any
 
+import optuna
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import get_all_artifact_meta
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 import sqlalchemy
 from sqlalchemy.engine import URL
 import sqlalchemy.exc
@@ -123,6 +127,12 @@ def open_storage(
     raise AssertionError("unreachable")
 
 
+def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
+    """Load all studies of a storage."""
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
 def artifact_folder(url: str) -> Path:
     """The folder of a storage's artifacts: ``autoresearch.db`` -> ``autoresearch-artifacts``.
 
@@ -175,6 +185,20 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     except OSError as error:
         raise StorageError(f"{path} must be a writable folder, but: {error.strerror}.") from None
     return FileSystemArtifactStore(base_path=path)
+
+
+def read_artifact(
+    study: optuna.Study, trial: FrozenTrial, store: FileSystemArtifactStore, name: str
+) -> str | None:
+    """Read a trial's first artifact whose file name begins with ``name``; None if it is gone."""
+    for meta in get_all_artifact_meta(trial, storage=study._storage):
+        if meta.filename.startswith(name):
+            try:
+                with store.open_reader(meta.artifact_id) as file:
+                    return file.read().decode(errors="replace")
+            except (ArtifactNotFound, OSError):  # the folder was moved or cleaned
+                return None
+    return None
 
 
 def _open_proxy(

@@ -133,7 +133,7 @@ class Patient(BaseStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """As Optuna's; true also if it was done by a call whose answer was lost."""
+        """Set a trial's state and values; true also if a call did so whose answer was lost."""
         # What comes after this class is never `BaseStorage` alone.
         really = super().set_trial_state_values  # type: ignore[safe-super]
 
@@ -206,7 +206,7 @@ class PatientStorage(Patient, RDBStorage):
 
 
 def _was_cut_off(error: BaseException) -> bool:
-    """Whether a connection was lost in the middle of a call (and not: couldn't be made)."""
+    """Return whether a connection was lost in the middle of a call; not if none could be made."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, sqlalchemy.exc.DBAPIError):

@@ -126,7 +126,7 @@ def serve(
 
     Args:
         url: Where it is.
-        storage: What `objective.open_storage` made of the URL.
+        storage: The same, opened by `studies.storage.open.open_storage`.
         host: Address to listen at.
         port: Its port.
         say: Is given the address for clients, once it answers.

@@ -64,11 +64,7 @@ def take(
 ) -> bool:
     """Set a waiting trial running; False if another process was faster.
 
-    Args:
-        study: The study.
-        waiting: Its trial.
-        fixed_params: Parameters that the trial is to have, as `optuna.Study.enqueue_trial` notes
-            them.
+    ``fixed_params`` are noted on the trial first, as by `optuna.Study.enqueue_trial`.
     """
     storage = study._storage
     trial_id = waiting._trial_id
@@ -133,8 +129,8 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
     the same trial there, and its parameters would be queued twice.
 
     Args:
-        study: The study.
-        trials: Its trials, if they have just been read.
+        study: Whose trials.
+        trials: All of them, if they have just been read.
 
     Returns:
         The numbers of the trials.
@@ -173,7 +169,7 @@ class RetryKilled(RetryHeartbeatStaleTrialCallback):
 
 
 def is_given_up(killed: FrozenTrial) -> bool:
-    """Whether the parameters of a killed trial were tried often enough."""
+    """Return whether the parameters of a killed trial were tried often enough."""
     return _kills(killed) > MAX_RETRY
 
 
@@ -205,7 +201,7 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _is_anothers(mark: Sequence[Any]) -> bool:
-    """Whether a process that lives, but not this one, has left the mark."""
+    """Return whether a process that lives, but not this one, has left the mark."""
     return mark != worker_mark(mark[-1]) and bool(worker_is_here(mark))
 
 
@@ -218,7 +214,7 @@ def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """See `RetryKilled`."""
+    """Queue a killed trial again by `RetryKilled`."""
     quietly(RetryKilled)(study, trial)
 
 
@@ -250,7 +246,8 @@ def tell_kept(study: optuna.Study, results: Results, only: int | None = None) ->
             continue  # of another database whose artifacts are here too
         trial = trials[result.trial]
         if trial.state == TrialState.RUNNING:
-            if worker_is_here(result.worker) is not False and not _is_ours(result):
+            ours = result.worker == worker_mark(result.trial)
+            if worker_is_here(result.worker) is not False and not ours:
                 continue  # its worker is about to tell it
             told += _tell(study, trial, result)
         elif only is not None:
@@ -274,10 +271,6 @@ def _is_of(result: Result, trials: list[FrozenTrial]) -> bool:
         return False
     trial = trials[result.trial]
     return trial.system_attrs.get(WORKER) == result.worker and trial.params == result.params
-
-
-def _is_ours(result: Result) -> bool:
-    return result.worker == worker_mark(result.trial)
 
 
 def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:

@@ -100,11 +100,8 @@ def run_cluster(
 
     Args:
         spec: The study.
-        cluster: ``local``, ``slurm`` or a scheduler's address, such as ``tcp://10.0.0.1:8786``.
-        options: For SLURM, see `studies.workers.slurm.slurm_options`.
-        workers: How many.
-        watch: Is given the study's trials whenever that may be news.
-        say: Is given lines for people.
+        cluster, options, workers, say: See `open_site`.
+        watch: See `studies.loop.Watch`.
 
     Raises:
         Misuse: If the cluster can't be had, or can't reach what it needs.
@@ -123,7 +120,7 @@ def run_cluster(
 
 
 def spans_machines(cluster: str) -> bool:
-    """Whether workers may be on other machines than this one."""
+    """Return whether workers may be on other machines than this one."""
     return cluster == SLURM or (cluster != LOCAL and not is_loopback(cluster))
 
 
@@ -206,7 +203,7 @@ class Site:
         watch: Callable[[Sequence[Event]], None],
         replace: Callable[[Job], bool],
     ) -> None:
-        """As `studies.workers.processes.run_jobs`, each job as a task of the cluster; all of them at once.
+        """Run all jobs at once, each as a task of the cluster; see `processes.run_jobs`.
 
         Raises:
             Failed: If the scheduler is gone.
@@ -214,7 +211,7 @@ class Site:
         batch = _Batch(self, jobs)
         kept = time.monotonic()
         try:
-            while batch.goes_on():
+            while batch.waiting or batch.placed:
                 try:
                     if finishing():
                         batch.finish()
@@ -254,13 +251,9 @@ class _Batch:
         self._starts: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._done = False  # whether a worker has found nothing more to do
         self._reminded = self._looked = -float("inf")
-        self._waiting = list(range(len(jobs)))
-        self._placed: dict[int, _Placed] = {}
+        self.waiting = list(range(len(jobs)))
+        self.placed: dict[int, _Placed] = {}
         site.client.subscribe_topic(self._run, lambda event: self._starts.put(event[1]))
-
-    def goes_on(self) -> bool:
-        """Whether jobs run or wait."""
-        return bool(self._waiting or self._placed)
 
     def _submit(self, number: int, at: str | None = None) -> None:
         site = self._site
@@ -273,39 +266,39 @@ class _Batch:
             workers=None if at is None else [at],
             resources={RESOURCE: 1} if at is None else None,
         )
-        self._placed[number] = _Placed(future, at)
+        self.placed[number] = _Placed(future, at)
 
     def _place(self) -> list[tuple[int, str | None]]:
-        """Give waiting jobs to Dask workers that have none; which jobs were lost with theirs.
+        """Give waiting jobs to Dask workers that have none; return jobs that lost theirs.
 
         On a cluster of our own the scheduler does it, one to each worker.
         """
         if self._site.cluster is not None:
-            for number in self._waiting:
+            for number in self.waiting:
                 self._submit(number)
-            self._waiting.clear()
+            self.waiting.clear()
             return []
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
         there = dask_workers(self._site.client)
-        lost = [(n, placed.at) for n, placed in self._placed.items() if placed.at not in there]
-        taken = {placed.at for placed in self._placed.values()}
+        lost = [(n, placed.at) for n, placed in self.placed.items() if placed.at not in there]
+        taken = {placed.at for placed in self.placed.values()}
         free = [address for address in there if address not in taken]
-        while self._waiting and free:
-            self._submit(self._waiting.pop(0), free.pop(0))
+        while self.waiting and free:
+            self._submit(self.waiting.pop(0), free.pop(0))
         return lost
 
     def _give_up_places(self) -> None:
         """Cancel what has no Dask worker to run on: the study is done without it."""
-        self._waiting.clear()
+        self.waiting.clear()
         there = dask_workers(self._site.client)
-        for number, placed in list(self._placed.items()):
+        for number, placed in list(self.placed.items()):
             if not placed.begun or placed.at not in there:
                 self._cancel(number)
 
     def news(self, replace: Callable[[Job], bool]) -> list[Event]:
-        """What has happened in the last half a second."""
+        """Return the events of the last half second."""
         time.sleep(POLL_SECONDS)
         if self._site.client.status == "connecting":  # again, after the connection was lost
             return []
@@ -316,27 +309,27 @@ class _Batch:
             self._cancel(number)
             events.append(self._verdict(number, f"Dask has lost {address}", replace))
             if events[-1].kind == "replaced":
-                self._waiting.append(number)
+                self.waiting.append(number)
         while not self._starts.empty():
             number, address = self._starts.get()
             self._site.say(f"worker {number + 1} of {len(self._jobs)} is at {address}")
-            if number not in self._placed:
+            if number not in self.placed:
                 continue
-            placed = self._placed[number]
+            placed = self.placed[number]
             before, placed.at, placed.begun = placed.at, address, True
             if before not in (None, address):  # Dask has placed it anew
                 events.append(self._verdict(number, f"Dask has lost {before}", replace))
                 if events[-1].kind == "failed":
                     self._tell(signal.SIGTERM, number)
                     self._cancel(number)
-        for number, placed in list(self._placed.items()):
+        for number, placed in list(self.placed.items()):
             if placed.future.done():
-                del self._placed[number]
+                del self.placed[number]
                 event = _outcome(self._jobs[number], placed.future)
                 if event.kind == "replaced":
                     event = self._verdict(number, event.what, replace)
                 if event.kind == "replaced":
-                    self._waiting.append(number)
+                    self.waiting.append(number)
                 events.append(event)
                 self._done = self._done or event.kind == "done"
         if self._done and not finishing():
@@ -344,7 +337,7 @@ class _Batch:
         return events
 
     def _verdict(self, number: int, how: str, replace: Callable[[Job], bool]) -> Event:
-        """What becomes of a job whose worker was lost."""
+        """Decide what becomes of a job whose worker was lost."""
         job = self._jobs[number]
         if finishing():
             return Event(job.name, "done")
@@ -354,8 +347,8 @@ class _Batch:
 
     def finish(self) -> None:
         """Let workers finish their trials, and begin no other."""
-        self._waiting.clear()
-        for number, placed in list(self._placed.items()):
+        self.waiting.clear()
+        for number, placed in list(self.placed.items()):
             if not placed.begun:
                 self._cancel(number)
         if time.monotonic() - self._reminded > _LOOK_SECONDS:
@@ -370,15 +363,15 @@ class _Batch:
             while self._tell(signal.SIGTERM) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             client.unsubscribe_topic(self._run)
-            client.cancel([placed.future for placed in self._placed.values()])
+            client.cancel([placed.future for placed in self.placed.values()])
         except Exception:  # the scheduler is gone, or going, and takes the workers along
             pass
 
     def _cancel(self, number: int) -> None:
-        self._site.client.cancel(self._placed.pop(number).future)
+        self._site.client.cancel(self.placed.pop(number).future)
 
     def _tell(self, signal_number: int, number: int | None = None) -> bool:
-        """Send a signal to the processes of one job, or of all; whether there are any."""
+        """Send a signal to the processes of one job, or of all; return whether there are any."""
         told = self._site.client.run(
             tell_processes, self._run, signal_number, number, on_error="ignore"
         )
@@ -386,7 +379,7 @@ class _Batch:
 
 
 def _outcome(job: Job, future: Future) -> Event:
-    """What a task came to that has ended; ``replaced`` if it should be made again."""
+    """Return the outcome of a task that has ended; ``replaced`` if it should be made again."""
     from distributed import KilledWorker
 
     if future.status == "finished":
@@ -412,7 +405,7 @@ def open_site(
     """A Dask cluster, until the context is left.
 
     Args:
-        cluster: ``local``, ``slurm`` or the address of a scheduler.
+        cluster: ``local``, ``slurm`` or a scheduler's address, such as ``tcp://10.0.0.1:8786``.
         options: For SLURM, see `studies.workers.slurm.slurm_options`.
         workers: How many to start.
         folder: Of the artifacts.
@@ -451,7 +444,7 @@ def open_site(
 
 
 def count_workers(address: str, say: Callable[[str], None]) -> int:
-    """How many Dask workers a scheduler has, at least one: it is waited for."""
+    """Count a scheduler's Dask workers, waiting for the first one."""
     with _connect(address) as client:
         waits = False
         while not (found := dask_workers(client)):

@@ -1,4 +1,4 @@
-"""What a Dask worker does for a study: it keeps the process in which the study's worker works.
+"""The task of a Dask worker: to keep the process in which a worker of the study runs.
 
 A task itself does nothing else (`supervise`), so that the work can be stopped by signals, and a
 training that takes its process down leaves Dask's worker alone. Process and task hold the ends of a
@@ -35,7 +35,7 @@ RESOURCE = "study"
 
 @dataclass(frozen=True)
 class Task:
-    """What a Dask worker is given.
+    """The argument of a Dask task.
 
     Attributes:
         run: Which command's.
@@ -78,7 +78,7 @@ def dask_setup(worker: object) -> None:
 
 
 def supervise(task: Task) -> Event:
-    """Keep a process that does a job until it ends: what it came to. A task of Dask's."""
+    """Start a process that does a job, wait for it, and return its outcome. A task of Dask's."""
     from distributed import get_worker
 
     name = task.job.name
@@ -129,7 +129,7 @@ def _start(
 
 
 def tell_processes(run: str, signal_number: int, number: int | None) -> bool:
-    """Send a signal to this Dask worker's processes of a run; whether there are any."""
+    """Send a signal to this Dask worker's processes of a run; return whether there are any."""
     with _lock:
         if number is None:
             _ended.add(run)

@@ -144,7 +144,7 @@ def run_jobs(
 
 
 def _context(modules: Sequence[str]) -> ForkServerContext | SpawnContext:
-    """How processes start: as forks of one that has done the imports, which take seconds each."""
+    """Let processes start as forks of one that has done the imports, which take seconds."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

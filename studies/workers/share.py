@@ -1,4 +1,4 @@
-"""One study's work shared among processes, and the replacement of those that die."""
+"""Shares one study's work among processes, and replaces those that die."""
 
 from __future__ import annotations
 
@@ -41,12 +41,7 @@ RunJobs = Callable[
 
 
 def work_on(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
-    """Do a study's trials in this process, whatever its method is, until its budget is used up.
-
-    Args:
-        spec: The study.
-        watch: Is given the study's trials whenever that may be news.
-    """
+    """Do a study's trials in this process, whatever its method is, until its budget is used up."""
     return (run_agent if spec.row.edits_code else run_study)(spec, watch)
 
 
@@ -58,11 +53,7 @@ def run_workers(
 ) -> optuna.Study:
     """Do a study's trials in several processes, each of them calling `work_on`.
 
-    Args:
-        spec: The study.
-        workers: Processes. Each has a GPU of its own where there are enough.
-        watch: Is given the study's trials whenever that may be news.
-        say: Is given a line for people when a worker was killed and replaced.
+    Each has a GPU of its own where there are enough. See `share_work` for the arguments.
 
     Raises:
         Misuse, Failed: What the first worker that failed said.
@@ -91,11 +82,11 @@ def share_work(
     without a trial that was finished in between.
 
     Args:
-        study: What to watch.
+        study: The study to watch.
         work: A function of a module, such as `work_on`.
         spec: Its first argument.
-        workers: Processes.
-        watch: Is given the study's trials whenever that may be news.
+        workers: How many processes.
+        watch: Its second argument in each process, and called in this one; see `studies.loop.Watch`.
         say: Is given a line for people when a worker was replaced or the database was away.
         run: What starts the processes: `run_jobs` on this machine.
 

@@ -1,4 +1,4 @@
-"""What a turn of the embedded language model takes, with 14 parameters.
+"""Tokens and seconds of a turn of the embedded language model, with 14 parameters.
 
 A study of the paper's search space with an analytic loss and failures; each turn's tokens and
 seconds. The steady state begins when the table of trials is full.

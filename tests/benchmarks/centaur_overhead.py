@@ -1,4 +1,4 @@
-"""What CentaurSampler costs when the model is not asked, and what its import costs.
+"""Costs of CentaurSampler when the model is not asked, and of its import.
 
 A turn is a whole trial of an objective that costs nothing, so that the sampler's storage accesses
 count. CmaEsSampler and CentaurSampler take turns block by block in the same process, each on a

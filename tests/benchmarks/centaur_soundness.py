@@ -111,7 +111,7 @@ def _numerical(function: Function) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one study.
+    """The result of one study.
 
     Attributes:
         best: Best loss within the budget.

@@ -1,4 +1,4 @@
-"""What do several workers cost CMA-ES, in trials that it never learns from and in regret?
+"""The price of several workers for CMA-ES: trials that it never learns from, and regret.
 
 W workers share a study on a simulated clock; a trial takes a log-normal time (standard deviation
 0.5 of its logarithm; a failure a tenth of that), and what it takes does not depend on the sampler.
@@ -64,7 +64,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one study.
+    """The result of one study.
 
     Attributes:
         best: Best loss.

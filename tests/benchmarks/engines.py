@@ -1,4 +1,4 @@
-"""How much faster OpenVINO runs the embedded model than llama.cpp.
+"""Speed of the embedded model with OpenVINO and with llama.cpp.
 
 The same requests to both, in turns: a prompt that neither has read before, as long as Centaur's,
 and the same one again, five times side by side, as LLAMBO asks. What is compared is the ratio: the
@@ -49,7 +49,7 @@ def ask(chat: OpenAIChat, seed: int, *, reply: bool = True) -> Completion:
 
 @dataclass
 class Speeds:
-    """Of an engine in a round, in tokens a second.
+    """Speeds of an engine in a round, in tokens a second.
 
     Attributes:
         engine: Its name.

@@ -1,4 +1,4 @@
-"""How long ``optuna-autoresearch import`` takes for 10,000 trials of 14 hyperparameters.
+"""Time that ``optuna-autoresearch import`` takes for 10,000 trials of 14 hyperparameters.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.import_speed
 

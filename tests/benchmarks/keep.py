@@ -1,4 +1,4 @@
-"""Where benchmarks leave what they measured."""
+"""The files in which benchmarks leave their measurements."""
 
 from __future__ import annotations
 

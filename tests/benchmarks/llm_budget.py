@@ -1,4 +1,4 @@
-"""What a trial asks of a language model after a long history: requests, characters, tokens, seconds.
+"""Requests, characters, tokens and seconds of a language model per trial after a long history.
 
     python -m tests.benchmarks.llm_budget [TRIALS ...] [--scripted]
 
@@ -116,7 +116,7 @@ def study_with_history(
 
 @dataclass
 class Turn:
-    """What one trial asked of the model.
+    """The requests of one trial.
 
     Attributes:
         method: A method of ``studies``.

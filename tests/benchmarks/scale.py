@@ -1,4 +1,4 @@
-"""What a study's trials cost the database and the processor, and how that grows.
+"""Costs of a study's trials for the database and the processor, and their growth.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.scale [--workers 1,4,16,64] [--stored 100,20000]
 
@@ -120,7 +120,7 @@ class Server(PostgresServer):
         return psycopg.connect(f"{self.url.replace('+psycopg', '')}/postgres", autocommit=True)
 
     def cpu_seconds(self) -> float:
-        """Of all its processes so far."""
+        """Return the processor time of all its processes so far."""
         pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
         main = psutil.Process(pid)
         times = main.cpu_times()
@@ -207,7 +207,7 @@ def round_trip_table(pg: Server, trials: int) -> list[str]:
 
 
 class Shared(NamedTuple):
-    """What came of some workers on one study.
+    """The result of some workers on one study.
 
     Attributes:
         per_second: Trials, from the first start to the last end.
@@ -312,7 +312,7 @@ def _end(process: subprocess.Popen[str] | None) -> None:
 
 
 def _busy(connection: psycopg.Connection[Any]) -> list[str]:
-    """What each connection does at this moment: nothing that the server knows of is "runs"."""
+    """Return what each connection waits for at this moment; "runs" if for nothing."""
     rows = connection.execute(
         "SELECT state, coalesce(wait_event_type, '') FROM pg_stat_activity"
         " WHERE datname LIKE 's%' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -350,7 +350,7 @@ def worker_table(
 
 
 def beat_table(pg: Server) -> list[str]:
-    """What it costs that a worker says that it lives."""
+    """Measure the cost of a heartbeat."""
     lines = [
         "| way | ms of the processor a heartbeat: worker | PostgreSQL | proxy |",
         "|---|---|---|---|",
@@ -400,7 +400,7 @@ def random_trials(n: int) -> list[optuna.trial.FrozenTrial]:
 
 
 def one_more(url: str, method: str, stored: int, trials: int) -> Stored:
-    """What a process pays that goes on with a study."""
+    """Measure the cost for a process of going on with a study."""
     begun: list[float] = []
 
     def timed(trial: optuna.Trial) -> float:

@@ -1,4 +1,4 @@
-"""How well models of several kinds predict the successes of studies that they haven't seen.
+"""Scores of several kinds of models on the successes of studies that they haven't seen.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.surrogate_models FILE
 

@@ -63,7 +63,7 @@ def model() -> Iterator[LoopbackServer]:
 
 
 def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:
-    """Of a ``run`` of study ``s``."""
+    """Build the arguments of a ``run`` of study ``s``."""
     options = {"method": "random", "study": "s", "trials": trials, **others}
     words: list[object] = ["run", "--testbed", bed, "--storage", storage]
     for name, value in options.items():

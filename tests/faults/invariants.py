@@ -1,4 +1,4 @@
-"""What must hold of a study, whatever died while it ran.
+"""Invariants of a study, whatever died while it ran.
 
 The trainings keep a ledger of their own, which no fault can reach: a line for each that came to its
 end, with the constants that it really ran and its value. No two values are equal, so that each can

@@ -57,7 +57,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(bed: Path, *, memory_fails: bool = True) -> DataSet:
-    """Of three random studies of what the script would say."""
+    """Fit a surrogate to three random studies of made-up trainings."""
     testbed = Testbed.load(bed)
     studies = []
     for seed in range(3):

@@ -204,7 +204,7 @@ class Cli:
         return line
 
     def trials(self, study: str) -> list[FrozenTrial]:
-        """What is stored of a study; nothing if there is none yet."""
+        """Return a study's stored trials; none if there is no study yet."""
         if not (self.folder / "autoresearch.db").exists():
             return []
         try:

@@ -1,4 +1,4 @@
-"""What all commands share: help, misuse and faulty databases, in one line each."""
+"""All commands share help, and one line for misuse and faulty databases."""
 
 from __future__ import annotations
 

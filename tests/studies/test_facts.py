@@ -1,4 +1,4 @@
-"""What a study's trials say, where the command line's tests don't come by."""
+"""Facts of a study's trials that the command line's tests don't reach."""
 
 from __future__ import annotations
 

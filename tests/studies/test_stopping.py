@@ -1,4 +1,4 @@
-"""What signals do to a process that works."""
+"""The effect of signals on a process that works."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What commands do when they are called, apart from their options so that ``--help`` is quick."""
+"""The commands' work, apart from their options so that ``--help`` is quick."""

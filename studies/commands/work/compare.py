@@ -1,8 +1,7 @@
-"""What ``compare`` does when it is called."""
+"""The work of ``compare``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 import json
@@ -10,13 +9,11 @@ import os
 from pathlib import Path
 import statistics
 from typing import Any
-from typing import TypeVar
 
 import optuna
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-import typer
 
 from objective import Testbed
 from studies import random_steps
@@ -32,6 +29,7 @@ from studies.comparison import stored_standing
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.spec import EMBEDDED
+from studies.spec import has_gpu
 from studies.spec import Spec
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
@@ -39,14 +37,11 @@ from studies.storage.open import open_storage
 from studies.storage.open import StorageError
 
 
-T = TypeVar("T")
-
-
 def default_workers(comparison: Comparison) -> int:
-    """Runs at the same time, if ``--workers`` doesn't say."""
+    """Return the number of runs at the same time, if ``--workers`` doesn't say."""
     cores = os.cpu_count() or 1
     if comparison.where.surrogate is None:
-        return 1 if Path("/dev/nvidiactl").exists() else cores
+        return 1 if has_gpu() else cores
     # Runs then mostly wait for the model, which writes replies together in less time than in turn.
     return max(cores, 4) if any(METHODS[m].uses_llm for m in comparison.methods) else cores
 
@@ -60,20 +55,8 @@ def surrogate_named(embedded: bool, file: Path | None) -> str | None:
     return str(file.resolve())
 
 
-def split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
-    """The values of an option, separated by commas, each once.
-
-    Raises:
-        Misuse: If one can't be read.
-    """
-    try:
-        return list(dict.fromkeys(read(word.strip()) for word in (text or "").split(",") if word))
-    except ValueError:
-        raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None
-
-
 def checked(comparison: Comparison) -> Comparison:
-    """The comparison, if its options go together, with the training time of a trial.
+    """Check that the comparison's options go together, and add the training time of a trial.
 
     Raises:
         Misuse: If they don't.
@@ -118,19 +101,18 @@ def checked(comparison: Comparison) -> Comparison:
 
 
 def run_runs(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Board:
-    """Do the runs side by side, showing how far they are: how they stand at the end."""
+    """Do the runs side by side, showing progress, and return their standings at the end."""
     stop_by_signal()
     labels = {spec.name: label(spec, comparison.name) for spec in specs}
-    with ComparisonProgress(labels, workers) as progress:
-        try:
+    try:
+        with ComparisonProgress(labels, workers) as progress:
             return run_comparison(specs, workers, progress.update)
-        except KeyboardInterrupt:
-            progress.console.print(f"stopped; to go on:\n  {options.this_command()}")
-            raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        options.stopped()
 
 
 def stored(specs: Sequence[Spec]) -> Board:
-    """How far the runs are, without making anything."""
+    """Read the runs' standings, without making anything."""
     board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
     try:
         storage = open_storage(specs[0].where.storage, must_exist=True)
@@ -209,7 +191,7 @@ def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table
 
 
 def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float | None:
-    """Training time that is left, if it is known what a trial takes."""
+    """Return the seconds of training that are left, if it is known how long a trial trains."""
     total = 0.0
     for spec in specs:
         trial, left = spec.budget.train_seconds, board[spec.name].left
@@ -220,7 +202,7 @@ def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float
 
 
 def advice(failed: Sequence[str], board: Board) -> str:
-    """What failed and why, a line; the same reason only once."""
+    """Write one line that says which runs failed and why, each reason only once."""
     reasons: dict[str, list[str]] = {}
     for name in failed:
         reasons.setdefault(board[name].error, []).append(name)

@@ -1,4 +1,4 @@
-"""What ``report`` does when it is called."""
+"""The work of ``report``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from studies.report.runs import Contents
 from studies.report.runs import load_contents
 from studies.report.runs import Run
 from studies.report.statistics import in_words
-from studies.storage.open import artifact_folder
 
 
 def comparisons(
@@ -40,11 +39,6 @@ def comparisons(
         names = ", ".join(name or "(unnamed)" for name in found)
         raise Misuse(f"--comparison must be one of {names}, but got {chosen!r}.")
     return {chosen: found[chosen]}
-
-
-def has_artifacts(storage: str, folder: Path | None) -> bool:
-    """Whether there are artifacts; a report makes no folder for them."""
-    return (folder or artifact_folder(storage)).is_dir()
 
 
 def reference_of(runs: Sequence[Run], asked: str | None) -> str:
@@ -63,7 +57,7 @@ def folder_name(comparison: str) -> str:
 
 
 def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
-    """Write everything; the facts that ``--json`` prints."""
+    """Write everything, and return the facts that ``--json`` prints."""
     from studies.report.static import save  # matplotlib is slow to import
 
     runs = content.runs

@@ -1,4 +1,4 @@
-"""What ``revalidate`` does when it is called."""
+"""The work of ``revalidate``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-import typer
 
 from studies.commands import options
 from studies.commands.progress import Bar
@@ -20,7 +19,7 @@ from studies.workers.processes import run_jobs
 
 
 def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str, str]:
-    """Run what is queued, side by side; why it failed by the study's name."""
+    """Run the queued repetitions side by side, and return the errors by the study's name."""
     stop_by_signal()
     errors: dict[str, str] = {}
     # A few studies leave no worker idle: several processes take from the same one's queue.
@@ -30,24 +29,24 @@ def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str
         for work in share
         for _ in range(min(copies, queued[work.study]))
     ]
-    with Bar() as bar:
-        done, total = 0, sum(queued[work.study] for work in share)
+    bar = Bar()
+    done, total = 0, sum(queued[work.study] for work in share)
 
-        def watch(events: Sequence[Event]) -> None:
-            nonlocal done
-            for event in events:
-                done += event.kind == "said"
-                if event.kind == "said":
-                    bar.console.print(f"{event.job}: {done} of {total} trainings")
-                elif event.kind == "failed":
-                    errors[event.job] = event.what
-            bar.show(done, total, f"trainings {done}/{total}")
+    def watch(events: Sequence[Event]) -> None:
+        nonlocal done
+        for event in events:
+            done += event.kind == "said"
+            if event.kind == "said":
+                bar.say(f"{event.job}: {done} of {total} trainings")
+            elif event.kind == "failed":
+                errors[event.job] = event.what
+        bar.show(done, total, f"trainings {done}/{total}")
 
-        try:
+    try:
+        with bar:
             run_jobs(jobs, workers, watch)
-        except KeyboardInterrupt:
-            bar.console.print(f"stopped; to go on:\n  {options.this_command()}")
-            raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        options.stopped()
     return errors
 
 

@@ -1,4 +1,4 @@
-"""What ``run`` does when it is called."""
+"""The work of ``run`` and ``agent``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import json
 import shlex
 import sys
 from typing import Any
-from typing import NoReturn
 
 import optuna
 from rich.console import Console
-import typer
 
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
@@ -34,12 +32,6 @@ from studies.workers.share import work_on
 
 
 _WAIT_SECONDS = 60.0  # for a database, or its connections, when a worker starts
-
-
-def stopped() -> NoReturn:
-    """End a command that was stopped, and say how to go on."""
-    print(f"stopped; to go on:\n  {options.this_command()}", file=sys.stderr)
-    raise typer.Exit(1)
 
 
 def say_isolation(spec: Spec) -> None:
@@ -110,8 +102,8 @@ def run_on_cluster(
         return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
 
 
-def work(spec: Spec) -> optuna.Study:
-    """As one worker among others."""
+def be_worker(spec: Spec) -> optuna.Study:
+    """Do trials of the study as one worker among others, until its budget is used up."""
     kind = kind_of(spec.where.storage)
     if not kind.processes:
         raise Misuse(

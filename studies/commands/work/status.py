@@ -1,4 +1,4 @@
-"""The screen of ``status --watch``: how studies stand, and what goes on in them."""
+"""The screen of ``status --watch``: the studies' states, running trials and rates."""
 
 from __future__ import annotations
 
@@ -23,16 +23,12 @@ from studies.commands.tables import status_table
 from studies.errors import explain
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
+from studies.storage.open import stored_studies
 from studies.storage.recovery import abandoned
 
 
 WATCH_SECONDS = 2.0
 _RECENT = 20  # trials that a rate is computed from
-
-
-def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
-    names = optuna.get_all_study_names(storage)
-    return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
 def watch(storage: BaseStorage) -> None:
@@ -50,7 +46,7 @@ def watch(storage: BaseStorage) -> None:
 
 
 def screen(storage: BaseStorage) -> Group:
-    """What ``--watch`` shows at one moment."""
+    """Build the screen of ``--watch``."""
     studies = stored_studies(storage)
     facts = [study_facts(study) for study in studies]
     lines = [line for study in studies for line in live_lines(study)]
@@ -58,7 +54,7 @@ def screen(storage: BaseStorage) -> Group:
 
 
 def live_lines(study: optuna.Study) -> list[str]:
-    """What goes on in a study: a line for each running trial, and one for the rates."""
+    """Write a line for each running trial of a study, and one for the rates."""
     trials = study.get_trials(deepcopy=False)
     running = [t for t in trials if t.state == TrialState.RUNNING]
     lost = abandoned(study)
@@ -82,7 +78,7 @@ def live_lines(study: optuna.Study) -> list[str]:
 
 
 def trials_an_hour(trials: Sequence[FrozenTrial]) -> float:
-    """How fast the last trials came to an end."""
+    """Return the rate at which the last `_RECENT` trials ended."""
     ends = sorted(t.datetime_complete for t in trials if is_evaluated(t) and t.datetime_complete)
     ends = ends[-_RECENT:]
     span = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What was printed and measured, and which status, reason and value it comes to."""
+"""From printed and measured values to a run's status, reason and value."""
 
 from __future__ import annotations
 

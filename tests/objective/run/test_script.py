@@ -23,7 +23,7 @@ from tests.objective.run.conftest import Run
 
 
 def gone(pid: int, seconds: float = 10) -> bool:
-    """Whether a process ends, or is only waiting to be collected, within a time."""
+    """Return whether a process ends, or only waits to be collected, within a time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""What a request shows of script, history and log, and how much of them."""
+"""A request shows the script, the history and a log, as much of them as fits."""
 
 from __future__ import annotations
 

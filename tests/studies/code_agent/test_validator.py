@@ -1,4 +1,4 @@
-"""What is not worth a run is refused before it, in a sentence."""
+"""Sources that aren't worth a run are refused before it, in a sentence."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def compare(testbed: Path, methods: str, **others: object) -> list[object]:
 
 
 def states(cli: Cli) -> dict[str, str]:
-    """What ``status`` says of each study."""
+    """Return the facts that ``status`` prints of each study."""
     return {row["study"]: row["state"] for row in json.loads(cli("status", "--json").stdout)}
 
 

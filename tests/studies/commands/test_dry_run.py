@@ -1,4 +1,4 @@
-"""What ``run --dry-run`` shows and what it leaves alone."""
+"""``run --dry-run`` shows prompts and costs, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the values of options are read."""
+"""Reading of the values of options."""
 
 from __future__ import annotations
 

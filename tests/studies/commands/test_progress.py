@@ -1,4 +1,4 @@
-"""What a comparison says of the time that is left."""
+"""The estimate of the time that a comparison still takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def left(
     workers: int,
     events: Sequence[tuple[float, dict[str, Standing]]],
 ) -> str:
-    """What is said to be left after these standings at these times."""
+    """Return the estimate after these standings at these times."""
     now = 0.0
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     shown = ComparisonProgress(LABELS, workers)

@@ -63,7 +63,7 @@ def make_study(
 
 
 def repeat(work: Work, repeats: int) -> optuna.Study:
-    """What the command does for one study, in this process."""
+    """Do the command's work for one study, in this process."""
     queue_repetitions(work, open_storage(work.where.storage), repeats)
     run_repetitions(work, lambda message: None)
     return optuna.load_study(study_name="s-revalidated", storage=work.where.storage)

@@ -27,7 +27,7 @@ SMALL = (
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """Of ``runs.csv``, without the times."""
+    """Read the rows of ``runs.csv``, without the times."""
     with (folder / "runs.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in found]

@@ -1,4 +1,4 @@
-"""What is read of other people's files, and what is counted as no trial."""
+"""Reading of other programs' files, and the counting of rows that are no trials."""
 
 from __future__ import annotations
 

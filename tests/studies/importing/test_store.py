@@ -1,4 +1,4 @@
-"""What other people's trials become in a storage."""
+"""Other programs' trials in a storage."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ SAMPLERS: dict[str, Callable[[ModuleType], BaseSampler]] = {
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory, surrogate: Path) -> Path:
-    """What is published, with a data set of the tests' testbed."""
+    """Build all packages, with a data set of the tests' testbed."""
     out = tmp_path_factory.mktemp("dist")
     for source in sources():
         build_package(source, out)

@@ -1,4 +1,4 @@
-"""What the report's first section says of storages whose answers are known."""
+"""The report's first section, on storages whose answers are known."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_hovering_and_arrow_keys_tell_of_a_trial(page: Page) -> None:
 
 
 def spoken_after(page: Page, key: str) -> str:
-    """What is said when a key is pressed; "" if nothing is."""
+    """Return the text that is announced when a key is pressed; "" if none is."""
     page.evaluate("document.getElementById('spoken').textContent = ''")
     page.keyboard.press(key)
     return page.locator("#spoken").text_content() or ""

@@ -1,4 +1,4 @@
-"""What is read from a storage: comparisons, labels, charged time, repetitions."""
+"""Reading of a storage: comparisons, labels, charged time, repetitions."""
 
 from __future__ import annotations
 

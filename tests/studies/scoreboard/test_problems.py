@@ -37,7 +37,7 @@ def test_three_tenths_of_the_space_fail_and_the_optimum_does_not(seed: int) -> N
 
 
 def test_failures_are_near_the_optimum() -> None:
-    """Of all points some that are better than nine tenths of them fail."""
+    """Check that some points fail that are better than nine tenths of all."""
     problem = bowl()
     failing = with_failures(problem, "fail", 0)
     best = sorted(draw(problem.space, 3000), key=lambda p: problem.evaluate(p).value or 0.0)[:300]

@@ -1,4 +1,4 @@
-"""What the scoreboard writes of results that are known."""
+"""The scoreboard's report of known results."""
 
 from __future__ import annotations
 

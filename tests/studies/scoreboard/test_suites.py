@@ -21,7 +21,7 @@ from studies.scoreboard.suites import suite_of
 
 
 def is_least(made: Problem) -> bool:
-    """Whether no random point, and none beside the optimum, is better than it."""
+    """Return whether no random point, and none beside the optimum, is better than it."""
     assert made.best is not None
     near = [{**made.best, name: value} for p in draw(made.space, 50) for name, value in p.items()]
     outcomes = [made.evaluate(p) for p in [*draw(made.space, 200), *near]]

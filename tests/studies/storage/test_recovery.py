@@ -1,4 +1,4 @@
-"""What becomes of trials whose process was killed."""
+"""Trials whose process was killed are queued again, told or given up."""
 
 from __future__ import annotations
 

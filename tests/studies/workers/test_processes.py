@@ -1,4 +1,4 @@
-"""What processes that work side by side share, and what each has for itself."""
+"""Processes side by side: what they share, and what each has for itself."""
 
 from __future__ import annotations
 
