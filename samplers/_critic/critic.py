@@ -155,6 +155,10 @@ class Judge:
         rows = self._shapes.fit(self._space.rows(configurations))
         return self._space.configurations(rows)
 
+    def exclude(self, configurations: Sequence[Mapping[str, Any]]) -> None:
+        """Take configurations for known that began to run after this judge was made."""
+        self._known.update(_keys(self._encoder.inputs(configurations)))
+
     def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
         """Which candidate promises most, of those that were not run and do not run already.
 

@@ -74,7 +74,7 @@ def read_trials(study: Study, trial: FrozenTrial) -> Trials:
     if len(completed):
         values[pruned] = np.maximum(values[pruned], np.median(completed))
 
-    others = [c for c in _unfinished(cached_trials(study), trial) if c]
+    others = [c for c in unfinished(cached_trials(study), trial) if c]
     return Trials(
         configurations=[t.params for t in finished] + others,
         values=np.concatenate([values, np.full(len(others), math.nan)]),
@@ -101,8 +101,8 @@ def _violation(trial: FrozenTrial) -> float:
     return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
 
 
-def _unfinished(trials: Sequence[FrozenTrial], sampled: FrozenTrial) -> list[dict[str, Any]]:
-    """What is known of the parameters of trials that run or are queued."""
+def unfinished(trials: Sequence[FrozenTrial], sampled: FrozenTrial) -> list[dict[str, Any]]:
+    """What is known of the parameters of trials that run or are queued, besides ``sampled``."""
     return [
         {**announced(t), **fixed_params(t), **t.params}
         for t in trials

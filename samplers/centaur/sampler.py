@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._critic.critic import Critic
+from .._critic.trials import unfinished
 from .._llm.connect import default_chat
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
@@ -93,6 +94,9 @@ if TYPE_CHECKING:
 
 # Two threads of a study must not each make a connection.
 _CHAT_LOCK = threading.Lock()
+
+# Choices of which another worker made the same at the same time, before one is run nevertheless.
+_MAX_CLASHES = 4
 
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
@@ -376,6 +380,11 @@ class CentaurSampler(CmaEsSampler):
         judge = critic.judge(study, trial, space)
         rng = np.random.default_rng([self._candidate_seed, turn])
         choice = self._choose(study, trial, judge, space, fixed, turn, rng)
+        for _ in range(_MAX_CLASHES):
+            announce(study, trial, choice.params)
+            if not self._clashes(study, trial, judge, choice):
+                break
+            choice = self._choose(study, trial, judge, space, fixed, turn, rng)
         if self.is_llm_turn(turn):
             if not common:  # nothing succeeded so far
                 common = _common_distributions(finished_trials(study))
@@ -387,9 +396,18 @@ class CentaurSampler(CmaEsSampler):
         else:
             source = STARTUP if turn < self._first_llm_trial else BASE
         record(study, trial, source=source, proposer=choice.proposer, chosen_by=choice.chosen_by)
-        announce(study, trial, choice.params)
         self._tell_point(study, trial, space, choice.params)
         return choice.params
+
+    def _clashes(self, study: Study, trial: FrozenTrial, judge: Judge, choice: Choice) -> bool:
+        """Whether another worker chose the same at the same time; the judge then knows."""
+        others = unfinished(cached_trials(study), trial)
+        if not others:
+            return False
+        # It is announced before the others' are read, so that one of two sees the other.
+        running = unfinished(study.get_trials(deepcopy=False), trial)
+        judge.exclude(running)
+        return judge.choose([choice.params]) is None and choice.params in running
 
     def _choose(
         self,

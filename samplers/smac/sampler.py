@@ -169,6 +169,7 @@ class SMACSampler(BaseSampler):
         self._seed = seed
         self._intersection = IntersectionSearchSpace(include_pruned=True)
         self._translation = _Translation({})
+        self._warned: set[str] = set()
 
     def reseed_rng(self) -> None:
         """Do nothing: all randomness is a function of the seed and the trial's number."""
@@ -194,6 +195,8 @@ class SMACSampler(BaseSampler):
             others = _other_trials(study, trial, use_cache=attempt == 0)
             # Before the proposal: the in-memory storage changes the very trials that it returned.
             seen = {other.number: _known(other, search_space) for other in others}
+            if any(any(not c <= 0 for c in other.constraints.values()) for other in others):
+                self._warn_once("SMACSampler ignores constraints, and a trial violates some.")
             configuration, design_index = self._propose(
                 study, trial.number, others, search_space, attempt
             )
@@ -271,16 +274,30 @@ class SMACSampler(BaseSampler):
 
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         history = run_history(evaluated, sign)
-        return (
-            _ask(
-                configspace,
-                history,
-                pending,
-                n_challengers=self._n_challengers,
-                seed=derive_seed(study_seed, number, attempt),
-            ),
-            None,
-        )
+        seed = derive_seed(study_seed, number, attempt)
+        asked = _ask(configspace, history, pending, n_challengers=self._n_challengers, seed=seed)
+        if asked is None:
+            hidden = {
+                name for t in others for name, d in t.distributions.items() if not d.single()
+            }
+            hidden -= search_space.keys()
+            if hidden:
+                self._warn_once(
+                    f"Every combination of {', '.join(sorted(search_space))} was proposed, so they "
+                    f"are repeated; {', '.join(sorted(hidden))} are drawn at random, since not all "
+                    "trials have them."
+                )
+            else:
+                _logger.warning(
+                    "Every configuration of the search space was proposed: one is repeated."
+                )
+            asked = configspace.sample_configuration()
+        return asked, None
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            _logger.warning(message)
 
 
 class _Translation:
@@ -374,8 +391,11 @@ def _ask(
     *,
     n_challengers: int,
     seed: int,
-) -> Configuration:
-    """Return SMAC's next configuration: none of the evaluated and the pending ones."""
+) -> Configuration | None:
+    """Return SMAC's next configuration, none of the evaluated and the pending ones.
+
+    None if all of them were tried.
+    """
     facade = HyperparameterOptimizationFacade
     with _quiet_smac(), TemporaryDirectory(prefix="optuna-smac-") as folder:
         scenario = Scenario(
@@ -425,8 +445,7 @@ def _ask(
     left = [c for c in enumerate_configurations(configspace, _MAX_ENUMERATION) if c not in tried]
     if left:
         return left[rng.randint(len(left))]
-    _logger.warning("Every configuration of the search space was proposed: one is repeated.")
-    return configspace.sample_configuration()
+    return None
 
 
 @contextmanager

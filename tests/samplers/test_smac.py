@@ -584,3 +584,37 @@ def test_a_sampler_can_be_pickled() -> None:
 def test_arguments_out_of_range_are_refused(argument: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
         SMACSampler(**argument)
+
+
+def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    def conditional(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("kind", ["a", "b"]) == "a":
+            return trial.suggest_float("x", 0, 1)
+        return trial.suggest_float("y", 0, 1)
+
+    study = optuna.create_study(sampler=SMACSampler(seed=0, n_startup_trials=2))
+    optuna.logging.enable_propagation()
+    try:
+        study.optimize(conditional, n_trials=10)
+    finally:
+        optuna.logging.disable_propagation()
+
+    (message,) = {r.getMessage() for r in caplog.records if r.levelname == "WARNING"}
+    assert "Every combination of kind was proposed" in message and "x, y are drawn" in message
+
+
+def test_it_says_once_that_it_ignores_constraints(caplog: pytest.LogCaptureFixture) -> None:
+    def constrained(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_constraint("c", x - 0.1)
+        return x
+
+    study = optuna.create_study(sampler=SMACSampler(seed=0, n_startup_trials=3))
+    optuna.logging.enable_propagation()
+    try:
+        study.optimize(constrained, n_trials=8)
+    finally:
+        optuna.logging.disable_propagation()
+
+    warnings = [r for r in caplog.records if "ignores constraints" in r.getMessage()]
+    assert len({id(r) for r in warnings}) == 1
