@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 import pytest
 
+from samplers import ScriptedChat
 from samplers.centaur import CentaurSampler
 from samplers.centaur import screening
 from samplers.centaur.screening import is_ahead
@@ -20,7 +21,6 @@ from samplers.centaur.screening import is_step_turn
 
 from ..conftest import StorageFactory
 from .scripted import SchemaChat
-from .scripted import ScriptedChat
 from .test_centaur import distinct_replies
 from .test_centaur import objective
 from .test_centaur import REPLY
