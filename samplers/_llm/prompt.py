@@ -127,17 +127,9 @@ def fill(template: str, **values: object) -> str:
     return Template(template).substitute(values)
 
 
-def describe_search_space(
-    space: Mapping[str, BaseDistribution], *, default: Mapping[str, Any] | None = None
-) -> str:
-    """Write a line a parameter: name, type, range, log or step, choices, and any default."""
-    lines = []
-    for name, distribution in space.items():
-        line = f"{name}: {_describe(distribution)}"
-        if default is not None and name in default:
-            line += f", default {format_value(default[name], distribution)}"
-        lines.append(line)
-    return "\n".join(lines)
+def describe_search_space(space: Mapping[str, BaseDistribution]) -> str:
+    """Write a line a parameter: name, type, range, log or step, or choices."""
+    return "\n".join(f"{name}: {_describe(d)}" for name, d in space.items())
 
 
 def _describe(distribution: BaseDistribution) -> str:

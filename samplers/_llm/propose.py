@@ -102,8 +102,6 @@ def propose(
     reply_format: Literal["full", "changes", "menu"] = "full",
     rule: Rule | None = None,
     max_prompt_tokens: int = 2600,
-    max_reply_tokens: int | None = None,
-    temperature: float = 0.7,
     seed: int | None = None,
     on_error: Literal["base", "raise"] = "base",
 ) -> Proposal:
@@ -127,8 +125,6 @@ def propose(
             those that are known (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
         max_prompt_tokens: Longest prompt, in the model's tokens.
-        max_reply_tokens: Longest reply; by default made from the size of the space.
-        temperature: Sampling temperature of the reply, 0 for the likeliest one.
         seed: Seed of the trial, not of the study: the same seed with the same messages may repeat
             the same reply. The second request adds 1.
         on_error: What to do about a failed turn, which is a ``ChatError`` or two replies that no
@@ -142,8 +138,7 @@ def propose(
     """
     turn = _Turn(study, trial, space, base, rule)
     schema = _schema(reply_format, turn, trial.number if seed is None else seed)
-    if max_reply_tokens is None:
-        max_reply_tokens = reply_tokens(chat, turn.open_space, turn.base)
+    max_reply_tokens = _reply_tokens(chat, turn.open_space, turn.base)
     exchanges: list[Exchange] = []
     problem, source = "", LLM_ERROR
     budget = max_prompt_tokens
@@ -158,7 +153,6 @@ def propose(
                 messages,
                 schema=schema,
                 max_tokens=max_reply_tokens,
-                temperature=temperature,
                 seed=None if seed is None else seed + asked,
             )
         except ContextTooLong as error:
@@ -273,7 +267,7 @@ def _schema(reply_format: str, turn: _Turn, seed: int) -> dict[str, Any]:
     return {**schema, "properties": {n: values for n, values in offered.items() if n in names}}
 
 
-def reply_tokens(
+def _reply_tokens(
     chat: Chat, space: Mapping[str, BaseDistribution], params: Mapping[str, Any]
 ) -> int:
     """Return how many tokens a reply with a whole configuration may take.

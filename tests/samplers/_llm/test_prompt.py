@@ -128,11 +128,11 @@ def test_a_line_says_all_of_a_parameter() -> None:
         "w": IntDistribution(16, 64, step=16),
         "t": IntDistribution(65536, 2097152, log=True),
     }
-    assert describe_search_space(space, default={"lr": 0.01}).splitlines() == [
+    assert describe_search_space(space).splitlines() == [
         "x: float 0 to 1",
         "k: int 1 to 9",
         "c: one of a, b,c",
-        "lr: float 0.0001 to 1, log, default 0.01",
+        "lr: float 0.0001 to 1, log",
         "drop: float 0 to 0.5, step 0.1",
         "w: int 16 to 64, step 16",
         "t: int 65536 to 2097152, log",

@@ -301,8 +301,8 @@ def test_a_known_context_is_kept_from_the_start(study: optuna.Study) -> None:
         params = {"x": number / 40, "k": 1, "c": "a"}
         study.add_trial(create_trial(value=1.0, params=params, distributions=SPACE))
     chat = ScriptedChat([OLD, NEW], context_tokens=400)
-    turn(study, chat, max_reply_tokens=200)
-    assert all(chat.count_tokens(r.text) <= 200 for r in chat.requests)
+    turn(study, chat)
+    assert all(chat.count_tokens(r.text) + r.max_tokens <= 400 for r in chat.requests)
 
 
 def test_a_budget_that_cannot_hold_the_space_is_an_error_of_the_caller(
