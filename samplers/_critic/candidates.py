@@ -52,7 +52,7 @@ def step_rows(
         (n, p); some may be equal to their bases once they are rounded.
     """
     b, p = bases.shape
-    base = np.minimum(rng.geometric(greed, size=n) - 1, b - 1)
+    base = (rng.geometric(greed, size=n) - 1) % b
     rows = bases[base]
     present = ~np.isnan(rows)
     n_changes = rng.integers(1, most + 1, size=(n, 1))
