@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _GREED = 0.35
 # Standard deviations of a step, as shares of the range.
 SIZES = (0.03, 0.08, 0.2)
-_MOST_CHANGES = 4
+# The same for the children of two: all their parameters take a step.
+_CHILD_SIZES = (0.01, 0.03, 0.08)
+_MOST_CHANGES = 8
 
 
 def random_rows(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -50,7 +52,7 @@ def step_rows(
         (n, p); some may be equal to their bases once they are rounded.
     """
     b, p = bases.shape
-    base = np.minimum(rng.geometric(greed, size=n) - 1, b - 1)
+    base = (rng.geometric(greed, size=n) - 1) % b
     rows = bases[base]
     present = ~np.isnan(rows)
     n_changes = rng.integers(1, most + 1, size=(n, 1))
@@ -67,3 +69,31 @@ def step_rows(
     others = (rows + rng.integers(1, n_choices, size=(n, p))) % n_choices
     moved = np.where(space.n_choices > 0, others, numbers)
     return np.where(changed, moved, rows)
+
+
+def child_rows(space: Space, parents: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows between two others, or with each parameter from one of two, and a step from there.
+
+    Where the best trials surround something better, it lies between them.
+
+    Args:
+        space: The search space.
+        parents: Rows of which each child has two, (b, p).
+        n: How many.
+        rng: Source of randomness.
+
+    Returns:
+        (n, p); a child has the parameters that both of its parents have, and those that one has.
+    """
+    b, p = parents.shape
+    first, second = parents[rng.integers(b, size=n)], parents[rng.integers(b, size=n)]
+    first, second = (
+        np.where(np.isnan(first), second, first),
+        np.where(np.isnan(second), first, second),
+    )
+    share = rng.random((n, 1))
+    mixed = np.where(rng.random((n, p)) < 0.5, first, second)
+    between = share * first + (1 - share) * second
+    numbers = np.where(rng.random((n, 1)) < 0.5, between, mixed)
+    steps = rng.choice(np.array(_CHILD_SIZES), size=(n, 1)) * rng.standard_normal((n, p))
+    return np.where(space.n_choices > 0, mixed, np.clip(numbers + steps, 0.0, 1.0))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .acquisition import log_expected_improvement
+from .candidates import child_rows
 from .candidates import random_rows
 from .candidates import step_rows
 from .encoding import Encoder
@@ -46,12 +47,15 @@ if TYPE_CHECKING:
 # Trials that a model is made of, at most: the best and the latest. A suggestion then costs the
 # same after 300 and after 10,000.
 _MAX_TRIALS = 300
-# Successes from one fit of the hyperparameters to the next, per hundred there are.
+# Trials that hyperparameters are fitted to, at most, and from one fit to the next per hundred there
+# are. A fit takes some fifty times as long as a model with given hyperparameters.
+_MAX_FITTED = 150
 _FIT_EVERY = 5
 # How much a probable failure counts: what P(ok) is raised to.
 _CAUTION = 2.0
-# Best trials that steps begin at.
+# Best trials that steps begin at, and the share of steps that begin between two of them.
 _N_BASES = 8
+_CHILDREN = 1 / 3
 # Inputs that agree to so many decimals are the same configuration.
 _DECIMALS = 6
 
@@ -137,11 +141,12 @@ class Judge:
 
     def steps(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Candidates some steps from the best trials; random ones if no trial was good."""
-        if len(self._bases):
-            rows = step_rows(self._space, self._bases, n, rng)
-        else:
-            rows = random_rows(self._space, n, rng)
-        return self._shaped(rows)
+        if not len(self._bases):
+            return self.random(n, rng)
+        n_children = int(n * _CHILDREN)
+        steps = step_rows(self._space, self._bases, n - n_children, rng)
+        children = child_rows(self._space, self._bases, n_children, rng)
+        return self._shaped(np.concatenate([steps, children]))
 
     def random(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Candidates from all of the search space."""
@@ -194,7 +199,7 @@ def _model_of_values(
     if not len(good):
         return None, 0.0
     head = good[: _fitted(len(good))]
-    head = head[_subset(trials.values[head])]
+    head = head[_subset(trials.values[head], _MAX_FITTED)]
     theta = fit_("values", fit, X[head], to_targets(trials.values[head]))
     seen = good[_subset(trials.values[good])]
     targets = to_targets(trials.values[seen])
@@ -216,17 +221,23 @@ def _model_of_failures(
     """A model of which trials failed; None if none did."""
     if not trials.failed.any():
         return None
-    bad = np.flatnonzero(trials.failed)[-_MAX_TRIALS // 2 :]
-    good = np.flatnonzero(~np.isnan(trials.values))
-    good = good[_subset(trials.values[good], _MAX_TRIALS - len(bad))]
-    seen = np.sort(np.concatenate([bad, good]))
-    head = seen[: _fitted(len(seen))]
+    known = np.flatnonzero(trials.failed | ~np.isnan(trials.values))
+    head = _labelled(trials, known[: _fitted(len(known))], _MAX_FITTED)
     theta = fit_("failures", fit_failures, X[head], trials.failed[head])
+    seen = _labelled(trials, known, _MAX_TRIALS)
     return Failures(X[seen], trials.failed[seen], theta)
 
 
+def _labelled(trials: Trials, known: np.ndarray, size: int) -> np.ndarray:
+    """Of trials that failed or did not, the latest failures and as many others or more."""
+    bad = known[trials.failed[known]][-(size // 2) :]
+    good = known[~trials.failed[known]]
+    good = good[_subset(trials.values[good], size - len(bad))]
+    return np.sort(np.concatenate([bad, good]))
+
+
 def _fitted(n: int) -> int:
-    """How many of n successes, the first ones, hyperparameters are fitted to."""
+    """How many of n trials, the first ones, hyperparameters are fitted to."""
     every = _FIT_EVERY * max(1, n // 100)
     return max(1, n - n % every)
 

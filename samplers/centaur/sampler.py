@@ -433,7 +433,7 @@ class CentaurSampler(CmaEsSampler):
         if not pools:
             pools = [
                 Candidates(judge.steps(N_STEPS, rng), STEPS),
-                Candidates(judge.random(N_STEPS // 5, rng), RANDOM),
+                Candidates(judge.random(N_STEPS // 10, rng), RANDOM),
             ]
         return choose(judge, pools, fixed, rng)
 

@@ -7,6 +7,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from samplers._critic.candidates import child_rows
 from samplers._critic.candidates import random_rows
 from samplers._critic.candidates import step_rows
 from samplers._critic.space import Space
@@ -25,13 +26,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_one_to_four_parameters_change() -> None:
+def test_one_to_eight_parameters_change() -> None:
     base = np.full((1, 8), 0.5)
     base[0, 7] = 0
 
     changed = (step_rows(SPACE, base, 500, rng()) != base).sum(axis=1)
 
-    assert set(changed) == {1, 2, 3, 4}
+    assert set(changed) == set(range(1, 9))
 
 
 def test_a_category_that_changes_is_another_one() -> None:
@@ -57,10 +58,10 @@ def test_the_best_is_the_base_most_often() -> None:
     bases = np.tile(np.array([[0.1], [0.5], [0.9]]), 8)
     bases[:, 7] = 0
 
-    medians = np.median(step_rows(SPACE, bases, 600, rng())[:, :6], axis=1)
+    rows = step_rows(SPACE, bases, 600, rng(), most=2)
 
-    counts = [np.sum(np.abs(medians - b) < 0.05) for b in (0.1, 0.5, 0.9)]
-    assert counts[0] > 180 and min(counts) > 60
+    counts = [np.sum((rows[:, :6] == b).sum(axis=1) >= 4) for b in (0.1, 0.5, 0.9)]
+    assert counts[0] > counts[1] > counts[2] > 60
 
 
 def test_what_a_base_lacks_is_not_changed() -> None:
@@ -78,3 +79,26 @@ def test_random_rows_have_all_choices() -> None:
 
     assert set(rows[:, 7]) == {0, 1}
     assert rows[:, 0].min() < 0.1 and rows[:, 0].max() > 0.9
+
+
+def test_children_lie_between_their_parents_or_have_values_of_both() -> None:
+    parents = np.tile(np.array([[0.2], [0.8]]), 8)
+    parents[:, 7] = [0, 1]
+
+    rows = child_rows(SPACE, parents, 400, rng())
+
+    assert set(rows[:, 7]) == {0, 1}
+    assert 0.15 < np.mean(np.abs(rows[:, :6] - 0.5) < 0.2) < 0.5
+    assert (np.abs(rows[:, :6] - 0.5) < 0.6).all()
+
+
+def test_children_have_what_one_of_their_parents_has() -> None:
+    parents = np.full((2, 8), 0.5)
+    parents[:, 7] = 0
+    parents[0, 2] = np.nan
+    parents[:, 4] = np.nan
+
+    rows = child_rows(SPACE, parents, 50, rng())
+
+    assert np.isnan(rows[:, 4]).all()
+    assert 0 < np.isnan(rows[:, 2]).sum() < 50  # where both parents are the first
