@@ -232,7 +232,7 @@ class TrainScriptObjective:
             return None
 
     def _timed(self, source: str) -> str:
-        """The script with the training time in its own TIME_BUDGET, if it has one.
+        """Return the script with the training time in its own TIME_BUDGET, if it has one.
 
         That of ``prepare.py`` is set in the process that runs the script.
         """
@@ -252,7 +252,7 @@ class TrainScriptObjective:
 
     @contextmanager
     def _folder(self, number: int, source: str) -> Iterator[Path]:
-        """A folder with a ``train.py`` of this text and the testbed's other Python files."""
+        """Make a folder with a ``train.py`` of this text and the testbed's other Python files."""
         try:
             if self._work_dir is not None:
                 self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ class TrainScriptObjective:
 
 
 def default_wall_seconds(testbed: Testbed, train_seconds: float | None) -> float:
-    """Real time of a trial: twice its training and a minute for start-up and evaluation.
+    """Return a trial's default time limit: twice its training and a minute for all else.
 
     Without ``train_seconds`` it is what the testbed says, and 300 s if that says nothing.
     """
@@ -327,7 +327,7 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
 
 
 def score(status: str, reason: str, value: float | None, failure_value: float | None) -> float:
-    """The value of a trial: the measured one if it is ok, else the failure value.
+    """Return the value of a trial: the measured one if it is ok, else the failure value.
 
     Raises:
         TrialFailed: If it failed and there is no failure value.
@@ -414,7 +414,7 @@ def _is_of_one_thread(trial: optuna.Trial) -> bool:
 
 
 def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
-    """The user attributes that describe a run. A pruned one has no status: it didn't fail."""
+    """Return the user attributes of a run; a pruned one has no status, since it didn't fail."""
     reason = result.reason
     if result.mismatch:
         reason = reason or f"printed {metric} {result.printed}, measured {result.value}"

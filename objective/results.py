@@ -84,7 +84,7 @@ class Results:
         self._path(study, trial).unlink(missing_ok=True)
 
     def of(self, study: str) -> list[Result]:
-        """The kept results of a study."""
+        """Return the kept results of a study."""
         found = []
         for path in sorted(self.folder.glob(f"{_key(study)}-*.json")):
             try:

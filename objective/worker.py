@@ -23,7 +23,7 @@ def claim(trial: optuna.Trial) -> None:
 
 
 def worker_mark(number: int) -> list[Any]:
-    """This process's mark on the trial of that number: machine, process, its start, number."""
+    """Return this process's mark on a trial: machine, process, its start, the trial's number."""
     # With the number, since a queued copy of a killed trial inherits its attributes.
     return [_machine(), os.getpid(), _started(os.getpid()), number]
 
@@ -43,7 +43,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, so that another one with its number isn't taken for it."""
+    """Return when a process started, which tells it from others with its number."""
     if sys.platform == "linux":
         # In ticks since the start of the machine. psutil's is by the clock, which may be set.
         try:

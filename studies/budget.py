@@ -46,7 +46,7 @@ def is_ok(trial: FrozenTrial) -> bool:
 
 
 def charge(trial: FrozenTrial, llm: bool = False) -> float:
-    """Seconds that a trial takes from the budget, with those of the language model if ``llm``."""
+    """Return a trial's seconds of the budget, with those of the language model if ``llm``."""
     if not is_evaluated(trial):
         return 0.0
     attrs = trial.user_attrs
@@ -71,29 +71,29 @@ class Budget:
     charge_llm: bool = False
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Budget:
-        """The budget that a study's user attributes tell of; without limits if they don't."""
+    def of(cls, metadata: Mapping[str, Any]) -> Budget:
+        """Read the budget from a study's user attributes; without limits if they have none."""
         return cls(
-            facts.get("budget_trials"),
-            facts.get("budget_seconds"),
-            facts.get("train_seconds"),
-            bool(facts.get("charge_llm")),
+            metadata.get("budget_trials"),
+            metadata.get("budget_seconds"),
+            metadata.get("train_seconds"),
+            bool(metadata.get("charge_llm")),
         )
 
-    def facts(self) -> dict[str, Any]:
-        """User attributes of the study that tell its budget; a later command may extend it."""
+    def metadata(self) -> dict[str, Any]:
+        """Return the budget as user attributes of the study; a later command may extend it."""
         return {"budget_trials": self.trials, "budget_seconds": self.seconds}
 
     def charge(self, trial: FrozenTrial) -> float:
-        """Seconds that a trial takes from this budget."""
+        """Return the seconds that a trial takes from this budget."""
         return charge(trial, self.charge_llm)
 
     def spent(self, trials: Sequence[FrozenTrial]) -> float:
-        """Seconds that all trials took from it."""
+        """Return the seconds that all trials took from it."""
         return sum(map(self.charge, trials))
 
     def expected_charge(self, trials: Sequence[FrozenTrial]) -> float:
-        """The charge to expect of one more trial: the dearest success, or the planned time.
+        """Return the charge to expect of one more trial: the dearest success, or the planned time.
 
         A training ends with the step in which its time runs out, so that charges are a little
         above the plan.

@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 def make_app(names: list[str]) -> typer.Typer:
-    """The command line with the commands of these names."""
+    """Build the command line with the commands of these names."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
     @app.callback(invoke_without_command=True)

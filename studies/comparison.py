@@ -71,7 +71,7 @@ class Comparison:
     name: str = DEFAULT_NAME
 
     def runs(self, workers: int) -> list[Spec]:
-        """One spec per method, seed and variant: all of a seed before the next one's."""
+        """Return one spec per method, seed and variant: all of a seed before the next one's."""
         return [
             self._spec(method, seed, replace(self.model, llm_ratio=ratio, name=model), workers)
             for seed in self.seeds
@@ -94,7 +94,7 @@ class Comparison:
 
 
 def label(spec: Spec, comparison: str) -> str:
-    """A run's method with its variant: its name without comparison and seed."""
+    """Return a run's method with its variant: its name without comparison and seed."""
     return spec.name.removeprefix(f"{comparison}-").replace(f"-seed{spec.seed}", "", 1)
 
 
@@ -143,7 +143,7 @@ def standing(state: str, error: str, budget: Budget, trials: Sequence[FrozenTria
 def stored_standing(study: optuna.Study, budget: Budget) -> Standing:
     """Read a run's progress from its study."""
     trials = study.get_trials(deepcopy=False)
-    attrs = {**study.user_attrs, **budget.facts()}
+    attrs = {**study.user_attrs, **budget.metadata()}
     return standing(run_state(attrs, trials), attrs.get(RUN_ERROR) or "", budget, trials)
 
 
@@ -205,7 +205,7 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
 
 
 def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
-    """The study of each run by its name, made if it isn't there."""
+    """Open the study of each run by its name, made if it isn't there."""
     testbed = load_testbed(specs[0])  # one that can't be used leaves no empty file behind
     check_sharing(specs[0].where.storage, workers=2)  # who runs a study, and this process
     storage = open_storage(specs[0].where.storage)

@@ -17,7 +17,7 @@ class Failed(RuntimeError):
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """One line and the exit status for a foreseeable error.
+    """Return one line that explains a foreseeable error, and the exit status.
 
     Raises:
         Exception: The error itself, if nobody foresaw it: then its traceback is what helps.

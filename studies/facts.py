@@ -26,12 +26,12 @@ LLM_SOURCES = ("llm", "llm-error", "llm-duplicate")
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The measured trial with the lowest value; a failure value is no measurement."""
+    """Return the measured trial with the lowest value; a failure value is no measurement."""
     return min(filter(is_ok, trials), key=lambda t: (t.value, t.number), default=None)
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The run of the script's own values: trial 0, or what repeats it after an interruption."""
+    """Return the run of the script's own values: trial 0, or its repetition if interrupted."""
     for trial in trials:
         if is_evaluated(trial) and trial.system_attrs.get("failed_trial", trial.number) == 0:
             return trial
@@ -44,7 +44,7 @@ def llm_turns(trials: Sequence[FrozenTrial]) -> int:
 
 
 def llm_total(trials: Sequence[FrozenTrial], key: str) -> float:
-    """Sum of what a study's trials noted under a key; of one that was repeated, only once."""
+    """Sum a user attribute over a study's trials, counting one that was repeated only once."""
     # What repeats a trial has all that was noted on it, too.
     repeated = interrupted_trials(trials)
     return sum(t.user_attrs.get(key, 0) for t in trials if t.number not in repeated)
@@ -70,12 +70,12 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
 
 
 def trial_status(trial: FrozenTrial) -> str:
-    """``ok``, the class of a failure, or Optuna's state if nobody said."""
+    """Return ``ok``, the class of a failure, or Optuna's state if nobody said."""
     return str(trial.user_attrs.get("status", trial.state.name.lower()))
 
 
 def trial_params(trial: FrozenTrial) -> dict[str, Any]:
-    """The values that were really run."""
+    """Return the values that were really run."""
     return {**trial.params, **json.loads(trial.user_attrs.get("effective", "{}"))}
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def open_llm(model: Model) -> Chat:
-    """The language model that ``--llm`` and ``--model`` name, else the one that can be found.
+    """Open the language model that ``--llm`` and ``--model`` name, else the one that is found.
 
     Raises:
         NoChatFound: If there is none.
@@ -48,7 +48,7 @@ def open_llm(model: Model) -> Chat:
 
 
 def within_caps(chat: Chat | None, watch: Watch) -> Watch:
-    """A watch that also counts against a model's caps what all processes of a study have asked.
+    """Extend a watch to charge a model's caps with the requests of all processes of a study.
 
     Only requests of turns that others are at just now are not counted yet.
     """

@@ -144,7 +144,7 @@ class StudyLoop:
                 return
 
     def _claim(self, trials: list[FrozenTrial]) -> tuple[FrozenTrial | None, list[FrozenTrial]]:
-        """The next trial, now RUNNING and ours; ``None`` if the budget allows no other.
+        """Return the next trial, now RUNNING and ours; ``None`` if the budget allows no other.
 
         Returns:
             It, and all trials of the study as they are now.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
 
-from studies.random_steps import reply_form
+from studies.random_steps import reply_format
 
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Method:
         return self.build is None
 
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
-        """The sampler for the trial with this number, as a pure function of both."""
+        """Return the sampler for the trial with this number, as a pure function of both."""
         if self.seeded_by_trial:
             from samplers._trials.seeds import derive_seed
 
@@ -120,7 +120,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         chat=setup.chat,
         llm_ratio=setup.llm_ratio,
         task=setup.task,
-        reply=reply_form(setup.chat),
+        reply=reply_format(setup.chat),
         rule=setup.rule,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
@@ -148,7 +148,7 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
     return KarpathyAgentSampler(
         chat=setup.chat,
         task=setup.task,
-        reply=reply_form(setup.chat),
+        reply=reply_format(setup.chat),
         rule=setup.rule,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
@@ -216,9 +216,3 @@ METHODS: dict[str, Method] = {
         uses_llm=True,
     ),
 }
-
-
-def edits_code(method: object) -> bool:
-    """Return whether the method that a study names is the code agent."""
-    row = METHODS.get(str(method))
-    return row is not None and row.edits_code

@@ -39,12 +39,12 @@ _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 class RandomSteps:
-    """Answers the requests of this project's samplers; the same request gets the same reply.
+    """Replies to the requests of this project's samplers, the same to the same request.
 
     ==================  =========================================================================
     request             reply
     ==================  =========================================================================
-    a menu of changes   some of the offered parameters, with any of the offered values near the
+    candidate values    some of the offered parameters, with any of the offered values near the
                         best configuration's
     LLAMBO's            the best configuration of the prompt's table, with Gaussian steps in some
     candidates          of its values; random ones if there is no table yet
@@ -78,8 +78,8 @@ class RandomSteps:
         )
 
 
-def reply_form(chat: Chat | None) -> Literal["menu", "auto"]:
-    """The ``reply`` of samplers that have one: random steps can only choose from what is offered."""
+def reply_format(chat: Chat | None) -> Literal["menu", "auto"]:
+    """Return the ``reply`` for samplers that have one: random steps only choose offered values."""
     return "menu" if isinstance(chat, RandomSteps) else "auto"
 
 
@@ -98,7 +98,7 @@ def _reply(prompt: str, schema: Mapping[str, Any], rng: random.Random) -> Any:
         return {name: rng.random() for name in properties}
     if not all("enum" in value for value in properties.values()):
         raise ValueError(
-            "Random steps answer a menu of changes, candidates or predictions of scores, "
+            "Random steps answer candidate values, candidates or predictions of scores, "
             f"but got {schema!r}."
         )
     names = [name for name in properties if rng.random() < 0.5] or [rng.choice(list(properties))]
@@ -106,7 +106,7 @@ def _reply(prompt: str, schema: Mapping[str, Any], rng: random.Random) -> Any:
 
 
 def _scored_rows(prompt: str) -> list[tuple[list[str], float]]:
-    """The rows of LLAMBO's table: values as text, and the score that ends them."""
+    """Return the rows of LLAMBO's table: values as text, and the score that ends them."""
     found = re.search(r"^([^\n]*),score\n((?:[^\n]+\n)+)", prompt, re.MULTILINE)
     if found is None:
         return []
@@ -122,7 +122,7 @@ def _is_number(text: str) -> bool:
 def _near(
     best: Sequence[str] | None, columns: Sequence[Mapping[str, Any]], rng: random.Random
 ) -> list[Any]:
-    """A configuration with steps from ``best`` in some values, at least one."""
+    """Return a configuration with steps from ``best`` in some values, at least one."""
     if best is None:
         return [_step(None, column, rng) for column in columns]
     certain = rng.randrange(len(columns))
@@ -135,7 +135,7 @@ def _near(
 
 
 def _step(text: str | None, column: Mapping[str, Any], rng: random.Random) -> Any:
-    """Another value of a column, but a bound again from that bound; any if there is no ``text``."""
+    """Step from the value ``text`` within a column's bounds; draw any value without it."""
     choices = column.get("enum")
     if choices and column["type"] == "string":
         return rng.choice([choice for choice in choices if choice != text] or choices)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
@@ -23,14 +22,14 @@ from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.loop import evaluate
-from studies.methods import edits_code
+from studies.methods import CODE_AGENT
 from studies.spec import file_hash
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
 from studies.storage.open import open_storage
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
-from studies.storage.recovery import take
+from studies.storage.recovery import take_any
 
 
 if TYPE_CHECKING:
@@ -109,8 +108,7 @@ def run_repetitions(work: Work, tell: Tell) -> None:
     objective = _objective(original, work)
     while True:
         with alone(work.where.lock_file):
-            waiting = again.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            claimed = next((trial for trial in waiting if take(again, trial)), None)
+            claimed = take_any(again)
         if claimed is None:
             return
         evaluate(again, claimed, objective(claimed))
@@ -136,7 +134,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     testbed = Testbed.load(None if attrs["testbed"] == "embedded" else attrs["testbed"])
     _check_hash(attrs, testbed_hash(testbed))
     artifacts = work.where.open_artifacts()
-    is_code = edits_code(attrs.get("method"))
+    is_code = attrs.get("method") == CODE_AGENT
     sandbox = require_sandbox() if is_code else None
     sources = Sources(artifacts, testbed.source)
 
@@ -168,7 +166,7 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
 
 
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:
-    """A study's best value beside the values of its repetitions."""
+    """Return a study's best value beside the values of its repetitions."""
     best = best_trial(optuna.load_study(study_name=name, storage=storage).trials)
     trials = optuna.load_study(study_name=name + SUFFIX, storage=storage).trials
     values = [t.value for t in trials if is_ok(t) and t.value is not None]

@@ -77,7 +77,7 @@ class Where:
         return Results(self.folder / "results")
 
     def open_artifacts(self) -> FileSystemArtifactStore:
-        """The store of the artifacts, whose folder is made if it isn't there."""
+        """Return the store of the artifacts, whose folder is made if it isn't there."""
         return open_artifacts(self.storage, self.artifacts)
 
 
@@ -121,7 +121,7 @@ class Model:
         if self.max_cost is not None and self.price_in is None and self.price_out is None:
             raise Misuse("--max-cost must be with --price-in and --price-out, the model's prices")
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return the caps as user attributes of the study; a later command may extend them."""
         return {"max_tokens": self.max_tokens, "max_cost": self.max_cost}
 
@@ -176,7 +176,7 @@ class Spec:
 
     def identity(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """Return the user attributes that two runs must share for their trials to compare."""
-        facts = {
+        shared = {
             "method": self.method,
             "seed": self.seed,
             "testbed_hash": (
@@ -188,13 +188,16 @@ class Spec:
             "charge_llm": self.budget.charge_llm,
         }
         if self.row.edits_code:
-            return facts | {"baselines": self.editing.baselines, "min_gain": self.editing.min_gain}
-        facts["memory_limit_mb"] = self.limits.memory_mb
+            return shared | {
+                "baselines": self.editing.baselines,
+                "min_gain": self.editing.min_gain,
+            }
+        shared["memory_limit_mb"] = self.limits.memory_mb
         if self.row.uses_llm:
-            facts["llm_ratio"] = self.model.llm_ratio
-        return facts
+            shared["llm_ratio"] = self.model.llm_ratio
+        return shared
 
-    def facts(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
+    def metadata(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """Return the study's metadata, as its user attributes hold them."""
         where = self.where
         folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
@@ -258,7 +261,7 @@ def trial_seconds(script: Testbed, asked: float | None, budget: float | None) ->
 
 
 def testbed_hash(testbed: Testbed) -> str:
-    """Fingerprint of what decides a trial's value: ``train.py`` and ``prepare.py``."""
+    """Return the fingerprint of what decides a trial's value: ``train.py`` and ``prepare.py``."""
     digest = hashlib.sha256(testbed.source.encode())
     prepare = testbed.path / "prepare.py"
     if prepare.is_file():
@@ -267,20 +270,20 @@ def testbed_hash(testbed: Testbed) -> str:
 
 
 def space_hash(testbed: Testbed | Surrogate) -> str:
-    """Fingerprint of the search space."""
+    """Return the fingerprint of the search space."""
     space = {name: distribution_to_json(d) for name, d in sorted(testbed.space.items())}
     return hashlib.sha256(json.dumps(space).encode()).hexdigest()[:16]
 
 
 def surrogate_file(surrogate: str | None) -> Path:
-    """The file that ``--surrogate-file`` or ``Where.surrogate`` names."""
+    """Return the file that ``--surrogate-file`` or ``Where.surrogate`` names."""
     from objective.surrogate.surrogate import SHIPPED
 
     return SHIPPED if surrogate in (None, EMBEDDED) else Path(str(surrogate))
 
 
 def file_hash(path: Path) -> str:
-    """Fingerprint of a surrogate's file."""
+    """Return the fingerprint of a surrogate's file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

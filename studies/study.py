@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def open_study(
     spec: Spec, testbed: Testbed | Surrogate, storage: optuna.storages.BaseStorage
 ) -> optuna.Study:
-    """The study of this name, new or as an equal command left it.
+    """Open the study of this name, new or as an equal command left it.
 
     Raises:
         StudyConflict: If it was made with other parameters or another search space.
@@ -49,14 +49,18 @@ def open_study(
     )
     testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
-    _note_facts(study, spec.facts(testbed), {**spec.budget.facts(), **spec.model.facts()})
+    _note_metadata(
+        study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
+    )
     return study
 
 
-def _note_facts(study: optuna.Study, facts: Mapping[str, Any], limits: Mapping[str, Any]) -> None:
+def _note_metadata(
+    study: optuna.Study, metadata: Mapping[str, Any], limits: Mapping[str, Any]
+) -> None:
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
-    for key, value in facts.items():
+    for key, value in metadata.items():
         if key not in stored or (key == "wall_seconds" and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
@@ -144,7 +148,7 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
 
 
 def train_objective(spec: Spec, testbed: Testbed, **options: Any) -> TrainScriptObjective:
-    """The trainings of a spec, with further options of `TrainScriptObjective`."""
+    """Build a spec's training objective, with further options of `TrainScriptObjective`."""
     return TrainScriptObjective(
         testbed,
         train_seconds=spec.budget.train_seconds,

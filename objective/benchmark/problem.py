@@ -49,7 +49,7 @@ class _MemoryLimited(optunahub.benchmarks.BaseProblem):
 
     @property
     def directions(self) -> list[StudyDirection]:
-        """That of the testbed's metric."""
+        """The direction of the testbed's metric."""
         return [StudyDirection[self._testbed.metric.direction.upper()]]
 
     @property
@@ -121,12 +121,12 @@ class Problem(_MemoryLimited):
         super().__init__(objective, self._surrogate)
 
     def evaluate(self, params: dict[str, Any]) -> float:
-        """The value of a configuration, without noise."""
+        """Return the value of a configuration, without noise."""
         result = self._surrogate(params)
         return score(result.status, "predicted", result.value, self._failure_value)
 
     def evaluate_constraints(self, params: dict[str, Any]) -> dict[str, float]:
-        """The constraint of a configuration; noise does not change it."""
+        """Return the constraint of a configuration; noise does not change it."""
         p = self._surrogate.probabilities(params)
         if "oom" not in p:
             return {}

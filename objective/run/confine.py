@@ -61,7 +61,7 @@ def read_only(target: str) -> None:
 
 
 def make_target(path: str, like: str) -> None:
-    """An empty folder or file to mount on, of the same sort as what will be mounted."""
+    """Make an empty folder or file to mount on, of the same sort as what will be mounted."""
     if os.path.isdir(like):
         os.makedirs(path, exist_ok=True)
     elif not os.path.exists(path):
@@ -118,7 +118,7 @@ def pivot_root_number() -> int:
 
 
 def give_up_rights(uid: int | None) -> None:
-    """No capabilities, none to be gained, and another user if one is named."""
+    """Drop all capabilities for good, and become another user if one is named."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break  # beyond the last one that this kernel knows, or none of them was there to drop

@@ -93,7 +93,7 @@ class RunResult:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """Text of unknown origin as one line without control characters, cut to ``limit``."""
+    """Return text of unknown origin as one line without control characters, cut to ``limit``."""
     text = " ".join(_CONTROL.sub(" ", text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -173,7 +173,7 @@ def differ(measured: float | None, printed: float | None, decimals: int) -> bool
 
 
 def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
-    """Status and reason of a run; the first rule that fits."""
+    """Return the status and reason of a run by the first rule that fits."""
     if stop == "processes":
         return "crash", "killed: it started too many processes"
     if stop == "memory":
@@ -229,7 +229,7 @@ def _classify_failure(output: Output, returncode: int, limits: Limits) -> tuple[
 
 
 def _exception(lines: list[str]) -> str:
-    """The exception that a printed traceback ends with, ``Type: message``; "" if there is none."""
+    """Return the exception that ends a printed traceback, ``Type: message``; "" if none does."""
     starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
     after = starts[-1] + 1 if starts else len(lines)
     for i in range(after, len(lines)):

@@ -140,7 +140,7 @@ class Sandbox:
         max_tasks: int = MAX_TASKS,
         lifeline: int | None = None,
     ) -> list[str]:
-        """The command that runs ``argv`` in the sandbox; open file descriptors are passed on.
+        """Return the command that runs ``argv`` in the sandbox and passes open files on.
 
         Args:
             argv: The command.
@@ -207,7 +207,7 @@ class Sandbox:
 
 
 def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple[str, str, str]]:
-    """The file system of a sandbox in the order of its making: (kind, path, detail)."""
+    """Return the file system of a sandbox in the order of its making: (kind, path, detail)."""
     home = Path.home()
     size = f"{disk_mb * 2**20}"
     mounts: list[tuple[str, str, str]] = []
@@ -294,7 +294,7 @@ def _bubblewrap_options(mounts: Iterable[tuple[str, str, str]], user_namespace: 
 
 
 def _empty_folder() -> Path:
-    """A folder of the user's own to build a file system on; it stays empty."""
+    """Return a folder of the user's own to build a file system on; it stays empty."""
     # Not in the cache that the sandbox shows: it would be mounted into itself.
     path = Path.home() / ".cache" / "optuna-autoresearch-sandbox"
     path.mkdir(parents=True, exist_ok=True)
@@ -303,7 +303,7 @@ def _empty_folder() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def find_sandbox() -> Sandbox | None:
-    """The strongest isolation that works here, tried by running Python in it; ``None`` if none."""
+    """Return the strongest isolation in which Python runs here; ``None`` if there is none."""
     is_root = os.geteuid() == 0
     for sandbox in [
         *([Sandbox(BUBBLEWRAP, False), Sandbox(NAMESPACES, False)] if is_root else []),
@@ -333,7 +333,7 @@ def require_sandbox() -> Sandbox:
 
 
 def _problem(sandbox: Sandbox) -> str | None:
-    """Why a sandbox doesn't work here, found by use; ``None`` if it does."""
+    """Try a sandbox, and say why it doesn't work here; ``None`` if it does."""
     program = "bwrap" if sandbox.name == BUBBLEWRAP else "unshare"
     if sys.platform != "linux" or shutil.which(program) is None:
         return f"{program} is not installed"
@@ -362,7 +362,7 @@ def _problem(sandbox: Sandbox) -> str | None:
 
 
 def usage(pid: int) -> Usage:
-    """Tasks (processes and threads) and memory of a process and all below it.
+    """Return the tasks (processes and threads) and the memory of a process and all below it.
 
     Memory is what is resident and not of a file: anonymous and shared. Pages that processes share
     count for each; to tell them apart takes the kernel longer, see :func:`proportional_memory_mb`.
@@ -376,7 +376,7 @@ def usage(pid: int) -> Usage:
 
 
 def proportional_memory_mb(pid: int) -> float:
-    """Memory of a process and all below it, each shared page counted once."""
+    """Return the memory of a process and all below it, each shared page counted once."""
     memory = 0.0
     for process in process_tree(pid):
         fields = _kernel_fields(process.pid, "smaps_rollup")
@@ -385,7 +385,7 @@ def proportional_memory_mb(pid: int) -> float:
 
 
 def _kernel_fields(pid: int, name: str) -> dict[str, int]:
-    """Numbers of a file of /proc/PID; none if the process has ended."""
+    """Return the numbers of a file of /proc/PID; none if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except OSError:
@@ -394,7 +394,7 @@ def _kernel_fields(pid: int, name: str) -> dict[str, int]:
 
 
 def process_tree(pid: int) -> list[psutil.Process]:
-    """A process and all below it; orphans stay below the first of their PID namespace."""
+    """Return a process and all below it; orphans stay below the first of their PID namespace."""
     try:
         first = psutil.Process(pid)
         return [first, *first.children(recursive=True)]

@@ -209,7 +209,7 @@ def run_script(
 
 
 def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that a script gets: an allow-list of ours, and ``extra``."""
+    """Return the environment that a script gets: an allow-list of ours, and ``extra``."""
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -219,7 +219,7 @@ def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
 
 
 def command(options: Mapping[str, Any]) -> list[str]:
-    """The command that runs ``train.py`` of the working directory; see ``launch.py``."""
+    """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
     launcher = Path(__file__).with_name("launch.py")
     return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
 
@@ -305,7 +305,7 @@ class _Process:
         return not self._selector.get_map()
 
     def read(self, timeout: float) -> Iterator[tuple[str, bytes]]:
-        """New data of the channels "metric" and "output", after at most ``timeout`` seconds."""
+        """Return new data of the channels "metric" and "output", after ``timeout`` s at most."""
         # Read before looking: what was written before its end is there after it.
         ended = self._process.poll() is not None
         for key, _ in self._selector.select(0 if ended else min(timeout, 0.5)):
@@ -320,7 +320,7 @@ class _Process:
                 self._close(key.fd)
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
-        """The data that is left to read after :meth:`kill`."""
+        """Yield the data that is left to read after :meth:`kill`."""
         while not self.ended:
             yield from self.read(0)
 
@@ -336,14 +336,14 @@ class _Process:
             pass
 
     def excess(self, limits: Limits) -> str:
-        """The resource whose limit the processes of a sandbox exceed together; "" if none."""
+        """Name the resource whose limit the processes of a sandbox exceed together; "" if none."""
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
         self._next_look = time.monotonic() + _WATCH_SECONDS
         return self._sandbox.excess(self._process.pid, limits.memory_mb)
 
     def kill(self) -> int:
-        """Cut the lifeline: the watcher kills everything and ends. The return code."""
+        """Cut the lifeline, so that the watcher kills all and ends; return the exit code."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

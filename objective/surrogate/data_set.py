@@ -116,7 +116,7 @@ class DataSet:
     def collect(
         cls, studies: Iterable[optuna.Study], testbed: Testbed, made: Mapping[str, str]
     ) -> DataSet:
-        """The evaluated trials of studies of a testbed.
+        """Return the evaluated trials of studies of a testbed.
 
         Trials that the objective gave no verdict on (killed, running), trials without all
         parameters of the search space (a code agent's) and studies on a surrogate are left out.

@@ -64,7 +64,7 @@ def fit_surrogate(data: DataSet, *, seed: int = 0) -> Surrogate:
 
 
 def _learn(table: Table, seed: int) -> dict[str, Any]:
-    """Which models, their hyperparameters, and the scores that they were chosen by.
+    """Choose models and their hyperparameters, and return them with their scores.
 
     Args:
         table: At least ``_MIN_SUCCESSES`` successes of at least two studies.
@@ -105,7 +105,7 @@ def _chosen(scores: Sequence[Score]) -> str:
 
 
 def _noise_sd(x: np.ndarray, y: np.ndarray) -> float:
-    """Pooled standard deviation of y among equal rows of x, of the better half of such rows.
+    """Return the pooled standard deviation of y among equal rows of x, in their better half.
 
     What trains badly scatters several times as much, and no method ends there.
     """
@@ -126,7 +126,7 @@ Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def out_of_fold(
     predict: Predict, x: np.ndarray, study: np.ndarray, folds: int = _FOLDS
 ) -> np.ndarray:
-    """Each row's prediction by a model that saw no row of its study, nor its configuration.
+    """Return each row's prediction by a model that saw no row of its study, nor its configuration.
 
     Studies share configurations: the script's own, and with a seed the first random ones. In a
     space of few configurations they share most of them, which are then left in.
@@ -189,7 +189,7 @@ def _score_regression(
 
 
 def _spearman(y: np.ndarray, predicted: np.ndarray) -> float | None:
-    """None of a constant, such as the training time of a testbed that stops on time."""
+    """Return Spearman's correlation; None of a constant, such as a fixed training time."""
     if np.ptp(y) == 0 or np.ptp(predicted) == 0:
         return None
     return float(spearmanr(y, predicted).statistic)
@@ -234,7 +234,7 @@ def _score_failures(table: Table, classes: Sequence[str]) -> list[Score]:
 
 
 def _learn_c(model: str, x: np.ndarray, status: np.ndarray, study: np.ndarray) -> float:
-    """The inverse strength of regularization that predicts unseen studies best."""
+    """Return the inverse strength of regularization that predicts unseen studies best."""
     classes = sorted(set(status.tolist()))
     if len(classes) < 2 or len(set(study.tolist())) < 2:
         return 1.0
@@ -250,7 +250,7 @@ def _learn_c(model: str, x: np.ndarray, status: np.ndarray, study: np.ndarray) -
 
 
 def _spread(p: np.ndarray, known: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Probabilities of the classes that were there to learn from, as columns of all classes."""
+    """Return probabilities of all classes; those that no row had are 0."""
     out = np.zeros((len(p), len(classes)))
     out[:, [classes.index(name) for name in known]] = p
     return out

@@ -78,7 +78,7 @@ class Table:
 
     @property
     def ok(self) -> np.ndarray:
-        """Which trials are successes, (n,)."""
+        """The mask of successful trials, (n,)."""
         return np.asarray(self.status == "ok")
 
 
@@ -168,7 +168,7 @@ FEATURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class _Scaler:
-    """Columns to mean 0 and standard deviation 1; constant ones to 0."""
+    """Scale columns to mean 0 and standard deviation 1, constant ones to 0."""
 
     def __init__(self, x: np.ndarray) -> None:
         self._mean, sd = x.mean(axis=0), x.std(axis=0)

@@ -119,7 +119,7 @@ class Surrogate:
         return cls(DataSet.read(path))
 
     def probabilities(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """Probability of ``ok`` and of each class of failure."""
+        """Return the probability of ``ok`` and of each class of failure."""
         x = self._encode(self.rule(params))
         return dict(zip(self._status.classes, self._status.probabilities(x[None])[0].tolist()))
 
@@ -208,7 +208,7 @@ class SurrogateObjective:
 
 
 class _Encoder:
-    """Values -> x, (d,)."""
+    """Encode values as x, (d,)."""
 
     def __init__(self, space: Mapping[str, BaseDistribution]) -> None:
         self._parts: list[Callable[[Mapping[str, Any]], list[float]]] = [
@@ -232,7 +232,7 @@ def _coordinates(
 
 
 def table_of(data: DataSet) -> Table:
-    """The trials as arrays, parameters after the testbed's rule."""
+    """Return the trials as arrays, parameters after the testbed's rule."""
     encode = _Encoder(data.space)
     # A study's best again, by other seeds, would give away what is in it.
     studies = [row.study.removesuffix("-revalidated") for row in data.rows]

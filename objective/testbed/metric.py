@@ -50,7 +50,7 @@ class Metric:
 
     @classmethod
     def of(cls, study: optuna.Study) -> Metric:
-        """The metric of a stored study; :data:`METRIC` if it doesn't name one."""
+        """Return the metric of a stored study; :data:`METRIC` if it doesn't name one."""
         names = study.metric_names
         if names is None or (names == [METRIC.name] and _UNIT not in study.user_attrs):
             return METRIC

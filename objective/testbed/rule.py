@@ -30,7 +30,7 @@ class Rule:
     constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The effective values of these suggested ones, which stay as they are."""
+        """Return the effective values of these suggested ones, which stay as they are."""
         values = dict(params)
         for name in self.powers_of_two:
             if name in values:
@@ -45,7 +45,7 @@ class Rule:
     def from_rows(
         cls, rows: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any]
     ) -> Rule:
-        """A rule from ``power_of_two`` and ``at_least`` of each parameter, both optional."""
+        """Make a rule from ``power_of_two`` and ``at_least`` of each parameter, both optional."""
         return cls(
             tuple(name for name, row in rows.items() if row.get("power_of_two")),
             {name: tuple(row["at_least"]) for name, row in rows.items() if row.get("at_least")},
@@ -53,7 +53,7 @@ class Rule:
         )
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """``power_of_two`` and ``at_least`` of each parameter, as JSON can hold them."""
+        """Return ``power_of_two`` and ``at_least`` of each parameter, as JSON can hold them."""
         names = dict.fromkeys((*self.powers_of_two, *self.at_least))
         return {
             name: {
@@ -65,7 +65,7 @@ class Rule:
 
 
 def nearest_power_of_two(value: int) -> int:
-    """The power of two at the smallest linear distance, the lower of two: 48 -> 32, 49 -> 64."""
+    """Return the power of two at the smallest distance, the lower of two: 48 -> 32, 49 -> 64."""
     if value <= 1:
         return 1
     below = 1 << (int(value).bit_length() - 1)

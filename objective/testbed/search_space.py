@@ -223,7 +223,7 @@ def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistri
 
 
 def _typed(where: str, table: Mapping[str, Any], key: str, kind: Any, *default: Any) -> Any:
-    """A value of the table, of the right type: true is no number, 1.0 no int."""
+    """Return a value of the table, of the right type: true is no number, 1.0 no int."""
     if key not in table and default:
         return default[0]
     value = table.get(key)

@@ -56,7 +56,7 @@ class Constant:
 
 
 def read_constants(source: str, filename: str = "train.py") -> dict[str, Constant]:
-    """The literal constants of a script in the order of their lines.
+    """Return the literal constants of a script in the order of their lines.
 
     Raises:
         TestbedError: If the script is not valid Python.
@@ -94,7 +94,7 @@ def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
 
 
 def set_constants(source: str, values: Mapping[str, Any], filename: str = "train.py") -> str:
-    """The script with other values for some of its constants.
+    """Return the script with other values for some of its constants.
 
     Only the text of a value changes, and only where it differs: setting 524288 leaves ``2**19``
     as it is. Floats are written by ``repr``, so that reading gives back the same number.
@@ -137,7 +137,7 @@ def _parse(source: str, filename: str) -> ast.Module:
 
 
 def _bindings(tree: ast.Module) -> dict[str, list[int]]:
-    """The lines of everything that binds an upper-case name, in any scope."""
+    """Return the lines of everything that binds an upper-case name, in any scope."""
     found: dict[str, list[int]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -157,7 +157,7 @@ def _imported(tree: ast.Module) -> set[str]:
 
 
 def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
-    """Name and value if the statement is ``NAME = value``; ("", None) if it is anything else."""
+    """Split ``NAME = value`` into name and value; ("", None) for any other statement."""
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
         target, value = statement.targets[0], statement.value
     elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -170,7 +170,7 @@ def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
 
 
 def _literal(node: ast.expr) -> Value | None:
-    """The value of a literal of one of our four types, else None."""
+    """Return the value of a literal of one of our four types, else None."""
     if isinstance(node, ast.Constant):
         value = node.value
         if isinstance(value, (bool, str)):
@@ -206,7 +206,7 @@ def _line_starts(source: str) -> list[int]:
 
 
 def _offset(source: str, starts: list[int], line: int, column: int) -> int:
-    """Index into the text of a position that ast gives in bytes of UTF-8."""
+    """Return the index into the text of a position that ast gives in bytes of UTF-8."""
     start = starts[line]
     if line == 1 and source.startswith("\ufeff"):
         start += 1

@@ -137,7 +137,7 @@ def _binds(source: str, name: str) -> bool:
 
 
 def _read(path: Path) -> str:
-    """Text of a file with its line ends as they are."""
+    """Return the text of a file with its line ends as they are."""
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:

@@ -36,7 +36,7 @@ class Steps:
     end: float
 
     def at(self, x: np.ndarray) -> np.ndarray:
-        """The best value so far at points from the first record on, (m,) -> (m,)."""
+        """Return the best value so far at points from the first record on, (m,) -> (m,)."""
         return np.asarray(self.best)[np.searchsorted(self.x, x, side="right") - 1]
 
 
@@ -85,7 +85,7 @@ def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_curve(runs: Sequence[Steps], interval: Interval = t_interval) -> MeanCurve | None:
-    """The mean of the runs' best values, from where all of them have one to where the first ends.
+    """Average the runs' best values, from where all of them have one to where the first ends.
 
     So it is the mean of the same runs everywhere, and never shows a value before it was reached.
 

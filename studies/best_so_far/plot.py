@@ -161,7 +161,7 @@ def _steps(
     against: str | Callable[[FrozenTrial], float] | None,
     counts: Callable[[FrozenTrial], bool] | None,
 ) -> Steps | None:
-    """A study's records, ``None`` if it has none."""
+    """Return a study's records, ``None`` if it has none."""
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     ended.sort(key=lambda t: (t.datetime_complete or datetime.max, t.number))

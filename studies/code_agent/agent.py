@@ -92,7 +92,7 @@ from studies.storage.open import open_storage
 from studies.storage.open import read_artifact
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
-from studies.storage.recovery import take
+from studies.storage.recovery import take_any
 from studies.study import open_study
 from studies.study import train_objective
 
@@ -178,7 +178,7 @@ class CodeAgent:
             with alone(self._lock_file):
                 recover(study, self._results)
                 self._enqueue_baselines()
-                claimed = self._claim()
+                claimed = take_any(study)
             trials = study.get_trials(deepcopy=False)
             watch(trials)
             if claimed is not None:
@@ -205,12 +205,6 @@ class CodeAgent:
         for _ in range(self._n_baselines - there):
             self._enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
-    def _claim(self) -> FrozenTrial | None:
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if take(self._study, trial):
-                return trial
-        return None
-
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
         history = read_history(trials, self._editing.min_gain, self._testbed.metric)
         if history.best is None:
@@ -222,7 +216,7 @@ class CodeAgent:
         return history
 
     def prompt(self, trials: Sequence[FrozenTrial], choice: str = "") -> list[Message]:
-        """The request for the next proposal, from nothing but the storage.
+        """Return the request for the next proposal, from nothing but the storage.
 
         Args:
             trials: The study's.
@@ -344,7 +338,7 @@ class CodeAgent:
         return tokens
 
     def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
-        """The second request: the reply and what is wrong with it, or only the latter."""
+        """Return the second request: the reply and what is wrong with it, or only the latter."""
         complaint: Message = {"role": "user", "content": f"That reply can't be used. {reason}"}
         longer = [*messages, {"role": "assistant", "content": reply[:2000]}, complaint]
         limit = self._chat.context_tokens
@@ -478,7 +472,7 @@ def _writes_no_blocks(history: CodeHistory) -> bool:
 
 
 def describe(reply: str) -> str:
-    """The line in which a reply says what it changes, at most 120 characters."""
+    """Return the line in which a reply says what it changes, at most 120 characters."""
     match = _DESCRIPTION.search(reply)
     if match:
         return one_line(match[1], _DESCRIPTION_CHARS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 import json
 import random
 from typing import Any
@@ -31,7 +32,7 @@ _LEAST_POWER = 8  # of two, that is taken for more than chance
 
 
 def numeric_constants(source: str) -> dict[str, int | float]:
-    """The upper-case numbers of a script, by name."""
+    """Return the upper-case numbers of a script, by name."""
     values = {name: constant.value for name, constant in read_constants(source).items()}
     return {
         name: value
@@ -41,7 +42,7 @@ def numeric_constants(source: str) -> dict[str, int | float]:
 
 
 def candidate_values(source: str, seed: int, is_usable: Callable[[str], bool]) -> Candidates:
-    """Some of the script's numbers, drawn by the seed, with candidate values.
+    """Draw some of the script's numbers by the seed, with candidate values.
 
     Zero is not offered: it has no multiples.
 
@@ -53,7 +54,11 @@ def candidate_values(source: str, seed: int, is_usable: Callable[[str], bool]) -
     numbers = {name: value for name, value in numeric_constants(source).items() if value}
     candidates: dict[str, Sequence[int | float]] = {}
     for name in random.Random(seed).sample(sorted(numbers), len(numbers)):
-        values = [v for v in _others(numbers[name]) if _allows(source, name, v, is_usable)]
+        values = []
+        for value in _others(numbers[name]):
+            with suppress(TestbedError):
+                if is_usable(set_constants(source, {name: value})):
+                    values.append(value)
         if values:
             candidates[name] = values
         if len(candidates) == _N_OFFERED:
@@ -61,15 +66,8 @@ def candidate_values(source: str, seed: int, is_usable: Callable[[str], bool]) -
     return candidates
 
 
-def _allows(source: str, name: str, value: int | float, is_usable: Callable[[str], bool]) -> bool:
-    try:
-        return is_usable(set_constants(source, {name: value}))
-    except TestbedError:
-        return False
-
-
 def _others(value: int | float) -> list[int | float]:
-    """Multiples of a number, rising with the number's sign."""
+    """Return the multiples of a number, rising with the number's sign."""
     if isinstance(value, float):
         return [float(f"{factor * value:.3g}") for factor in _FACTORS]
     # Sizes that are powers of two are to stay so.
@@ -79,7 +77,7 @@ def _others(value: int | float) -> list[int | float]:
 
 
 def choice_schema(candidates: Candidates) -> dict[str, Any]:
-    """JSON schema of a reply that takes one of the candidate values."""
+    """Return the JSON schema of a reply that takes one of the candidate values."""
     branches = []
     for name, values in candidates.items():
         properties = {
@@ -99,7 +97,7 @@ def choice_schema(candidates: Candidates) -> dict[str, Any]:
 
 
 def describe_choice(source: str, candidates: Candidates) -> str:
-    """The instruction to reply with a choice, and the candidates."""
+    """Return the instruction to reply with a choice, and the candidates."""
     now = numeric_constants(source)
     lines = [
         f"{name} = {now[name]}: {' or '.join(map(str, values))}"

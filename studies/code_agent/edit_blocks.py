@@ -63,7 +63,7 @@ class EditBlock:
 
 
 def parse_edits(reply: str) -> list[EditBlock]:
-    """The blocks of a reply, in order.
+    """Return the blocks of a reply, in order.
 
     Raises:
         EditError: the reply is too long, has no block, or has a block that isn't closed.
@@ -122,14 +122,14 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
 
 
 def _text(lines: list[str]) -> str:
-    """The lines of one side of a block, without a code fence that was put inside it."""
+    """Return the lines of one side of a block, without a code fence that was put inside it."""
     if len(lines) >= 2 and _FENCE.match(lines[0]) and _FENCE.match(lines[-1]):
         lines = lines[1:-1]
     return "\n".join(lines)
 
 
 def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
-    """The text with every block applied, in order, each to what the one before it left.
+    """Return the text with every block applied, in order, each to what the one before it left.
 
     Raises:
         EditError: a block searches for nothing, for lines that don't occur, or for lines that
@@ -176,7 +176,7 @@ def _occurrences(lines: Sequence[str], search: Sequence[str]) -> list[int]:
 
 
 def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
-    """The lines of the text that are most like those sought, for the model to copy from."""
+    """Return the lines of the text that are most like those sought, for the model to copy from."""
     length = min(max(len(search), 1), _NEAREST_LINES)
     wanted = "\n".join(search[:length])
     starts = range(max(len(lines) - length + 1, 1))
@@ -205,7 +205,7 @@ def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
 
 
 def parse_whole_file(reply: str) -> str:
-    """The text of the one fenced block of a reply, for models that were asked for whole files.
+    """Return the text of a reply's one fenced block, for models asked for whole files.
 
     Raises:
         EditError: no fence, a fence that isn't closed, or more than one.

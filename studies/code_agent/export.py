@@ -1,4 +1,4 @@
-"""A code study for others: Karpathy's results.tsv, a series of patches, a table, JSON facts."""
+"""Exports of a code study: Karpathy's results.tsv, a series of patches, a table, JSON."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
 
 
 def agent_facts(history: CodeHistory) -> dict[str, Any]:
-    """A code study as plain numbers.
+    """Return the facts of a code study as plain values.
 
     ``proposals`` = ``rejected`` + ``applied``; of the applied, ``measured`` ran to a value and
     ``kept`` improved by more than ``min_gain``.
@@ -103,7 +103,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
 
 
 def agent_table(facts: dict[str, Any]) -> Group:
-    """The facts for people: a row a trial, then the counts."""
+    """Show the facts: a row per trial, then the counts."""
     metric = facts["metric"]
     table = Table("", "from", "change", "lines", "outcome", metric, "why", box=SIMPLE_HEAD)
     for row in facts["trials"]:

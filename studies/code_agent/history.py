@@ -79,7 +79,7 @@ class CodeHistory:
         return [step for step in self.steps if not is_baseline(step.trial)]
 
     def lineage(self) -> list[FrozenTrial]:
-        """The best trial and what it was made from, back to the baseline, oldest first."""
+        """Return the best trial and what it was made from, back to the baseline, oldest first."""
         by_number = {first_number(step.trial): step.trial for step in self.steps}
         line: list[FrozenTrial] = []
         trial = self.best
@@ -95,8 +95,7 @@ def is_baseline(trial: FrozenTrial) -> bool:
 
 
 def first_number(trial: FrozenTrial) -> int:
-    """The number under which a trial was first tried: of a trial that was killed it is the copy
-    that counts, and the model is told of it as if nothing had happened."""
+    """Return the number of a trial's first attempt, so that the model sees no interruption."""
     return int(trial.system_attrs.get("failed_trial", trial.number))
 
 

@@ -90,7 +90,7 @@ def build_prompt(
     reply_tokens: int,
     whole_files: bool = False,
 ) -> list[Message]:
-    """The request for the next change.
+    """Return the request for the next change.
 
     Args:
         chat: Counts tokens and says how many its context holds.
@@ -164,7 +164,7 @@ def build_prompt(
 def format_history(
     history: CodeHistory, sources: Sources, tail: Tail, detail: Detail, fullest: bool = False
 ) -> str:
-    """The proposals so far, the oldest first: what, what became of it, and how it failed.
+    """Write the proposals so far, the oldest first: the change, its outcome, and how it failed.
 
     With ``fullest`` as long as it will become before it is cut back the next time.
     """
@@ -221,19 +221,19 @@ def _changed(step: Step, sources: Sources) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """Text without control characters (but newline and tab) and without template markers."""
+    """Remove control characters (but newline and tab) and break up template markers."""
     return _CONTROL.sub("", text.replace("\r", "\n")).replace("<|", "< |").replace("|>", "| >")
 
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:
-    """The end of what a program printed: the last lines, each cut, cleaned."""
+    """Return the last lines that a program printed, each cut and cleaned."""
     text = _FOLDER.sub(r'"\1"', clean(log[-20_000:]))
     kept = [line[:width] for line in text.splitlines() if line.strip()]
     return "\n".join(kept[-lines:])
 
 
 def fenced(text: str) -> str:
-    """Text between two lines of tildes, more of them than the text has in a row."""
+    """Put a text between two lines of tildes, more of them than it has in a row."""
     longest = max((len(run) for run in re.findall(r"~{3,}", text)), default=2)
     fence = "~" * (longest + 1)
     return f"{fence}\n{text.rstrip()}\n{fence}"
@@ -252,7 +252,7 @@ class _Outline:
     bodies: Sequence[tuple[int, int]]
 
     def text(self, shown: set[int]) -> str:
-        """The script with only the bodies of these indices."""
+        """Return the script with only the bodies of these indices."""
         hidden = {
             line: (first, last)
             for index, (first, last) in enumerate(self.bodies)
@@ -269,7 +269,7 @@ class _Outline:
         return "\n".join(parts)
 
     def fill(self, turn: int, fits: Callable[[str], bool]) -> str:
-        """The script with as many bodies as fit, those that come first depending on the turn."""
+        """Return the script with as many bodies as fit; the turn decides which come first."""
         count = len(self.bodies)
         shown: set[int] = set()
         for index in ((turn + i) % count for i in range(count)):

@@ -38,14 +38,14 @@ class Sources:
         self.baseline = digest(baseline)
 
     def save(self, source: str) -> str:
-        """Keep a script; its hash (64 hex digits)."""
+        """Keep a script, and return its hash (64 hex digits)."""
         sha = digest(source)
         self._store.write(_name(sha), io.BytesIO(source.encode()))
         self._known[sha] = source
         return sha
 
     def load(self, sha: str) -> str:
-        """The script with this hash.
+        """Return the script with this hash.
 
         Raises:
             SourceLost: If it isn't there, or isn't what was saved.
@@ -67,7 +67,7 @@ def digest(source: str) -> str:
 
 
 def diff(old: str, new: str, context: int = 3) -> list[str]:
-    """Lines of the unified diff of two scripts, as ``patch -p1`` and ``git apply`` take it."""
+    """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``."""
     return list(
         difflib.unified_diff(
             old.splitlines(),
@@ -81,7 +81,7 @@ def diff(old: str, new: str, context: int = 3) -> list[str]:
 
 
 def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:
-    """The lines that a change takes out (``-``) and puts in (``+``), and how many in and out."""
+    """Return the lines that a change removes (``-``) and adds (``+``), n added and n removed."""
     lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith("@@")]
     removed = sum(line.startswith("-") for line in lines)
     return lines, len(lines) - removed, removed

@@ -55,7 +55,7 @@ class ValidationError(ValueError):
 
 
 def fingerprint(source: str) -> str:
-    """A hash (64 hex digits) of what a source does: comments, docstrings, formatting don't count.
+    """Hash a source (64 hex digits) without its comments, docstrings and formatting.
 
     Raises:
         ValidationError: the source doesn't parse.
@@ -84,7 +84,7 @@ def check_source(
     earlier: Collection[str] = (),
     evaluator: str = METRIC.evaluator,
 ) -> str:
-    """Let a source pass, and return its :func:`fingerprint`.
+    """Check a source by all rules, and return its :func:`fingerprint`.
 
     Args:
         source: the proposed script.
@@ -151,7 +151,7 @@ def check_source(
 
 
 def _bindings(tree: ast.Module, name: str) -> list[str]:
-    """The statements that give a name its value, wherever they stand."""
+    """Return the statements that give a name its value, wherever they stand."""
     found = []
     for node in ast.walk(tree):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
@@ -161,7 +161,7 @@ def _bindings(tree: ast.Module, name: str) -> list[str]:
 
 
 def _program(source: str) -> str:
-    """A script without its byte order mark, which belongs to the file."""
+    """Return a script without its byte order mark, which belongs to the file."""
     return source.removeprefix("\ufeff")
 
 
@@ -186,7 +186,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _prepare_names(tree: ast.Module) -> set[str]:
-    """The names that a script takes from prepare: those of ``from prepare import``, and ``prepare.x``."""
+    """Return the names that a script takes ``from prepare import`` or as ``prepare.x``."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "prepare" and not node.level:
@@ -197,7 +197,7 @@ def _prepare_names(tree: ast.Module) -> set[str]:
 
 
 def _written_names(tree: ast.Module) -> set[str]:
-    """Names that a script binds anywhere, other than by importing them from prepare itself."""
+    """Return the names that a script binds anywhere, but by importing them from prepare."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
@@ -215,7 +215,7 @@ def _written_names(tree: ast.Module) -> set[str]:
 
 
 def _prepare_writes(tree: ast.Module) -> list[int]:
-    """Lines that assign to an attribute of prepare, or reach it through setattr or sys.modules."""
+    """Return lines that assign to attributes of prepare, or reach it by setattr or sys.modules."""
     lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
@@ -233,7 +233,7 @@ def _prepare_writes(tree: ast.Module) -> list[int]:
 
 
 def _module_writes(tree: ast.Module) -> list[int]:
-    """Lines that put something else into an imported module; its settings may be changed.
+    """Return lines that replace a part of an imported module; its settings may be changed.
 
     ``torch.backends.cudnn.benchmark = True`` is a setting, ``F.cross_entropy = fake`` is not.
     """
@@ -288,7 +288,7 @@ def _imported_modules(tree: ast.Module) -> set[str]:
 
 
 def _strings(tree: ast.Module) -> str:
-    """Every string constant of a script, one after the other."""
+    """Return every string constant of a script, one after the other."""
     return "\n".join(
         node.value
         for node in ast.walk(tree)

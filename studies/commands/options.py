@@ -56,11 +56,13 @@ def stopped() -> NoReturn:
     raise typer.Exit(1)
 
 
-def command(name: str, storage: str) -> str:
-    """Write another command on the same storage."""
+def command(name: str, storage: str, artifacts: Path | None = None) -> str:
+    """Write another command on the same storage and artifacts."""
     words = [PROGRAM, name]
     if storage != DEFAULT_STORAGE:
         words += ["--storage", storage]
+    if artifacts is not None:
+        words += ["--artifacts", str(artifacts)]
     return shlex.join(words)
 
 

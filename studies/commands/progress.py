@@ -250,7 +250,7 @@ class ComparisonProgress(Bar):
 
 
 def describe_run(name: str, run: Standing) -> str:
-    """One run that ended in one line."""
+    """Describe a run that ended, in one line."""
     if run.state == "failed":
         return f"{name:<24} failed    {run.error}"
     best = "-" if run.best is None else f"{run.best:.4f}"
@@ -259,7 +259,7 @@ def describe_run(name: str, run: Standing) -> str:
 
 
 def describe(trial: FrozenTrial, metric: str) -> str:
-    """One finished trial in one line."""
+    """Describe a finished trial, in one line."""
     attrs = trial.user_attrs
     name = f"trial {trial.number:>3}  {attrs.get('source', ''):<9}"
     if is_ok(trial):
@@ -268,7 +268,7 @@ def describe(trial: FrozenTrial, metric: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """``0:42``, ``12:05`` or ``3:10:00``."""
+    """Format seconds as ``0:42``, ``12:05`` or ``3:10:00``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

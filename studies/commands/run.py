@@ -190,6 +190,5 @@ def run(
         print(json.dumps(facts, indent=2))
     elif not worker:
         Console(markup=False).print(final_table(facts))
-        print(
-            f"\nto look at it:\n  {work.next_command('status', spec)}\n  {work.next_command('dashboard', spec)}"
-        )
+        print(f"\nto look at it:\n  {options.command('status', storage)}")
+        print(f"  {options.command('dashboard', storage, artifacts)}")

@@ -104,7 +104,7 @@ def provenance(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name; Python's own answer is empty or the architecture on Linux."""
+    """Return the processor's name; Python's own answer is empty or the architecture on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -124,7 +124,7 @@ def _milliseconds(fitted: Surrogate) -> float:
 
 
 def _score_tables(fitted: Surrogate) -> list[Table]:
-    """A table for each set of metrics: of numbers and of failures."""
+    """Return a table for each set of metrics: of numbers and of failures."""
     tables: dict[tuple[str, ...], Table] = {}
     target = ""
     for row in fitted.scores:

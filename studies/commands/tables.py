@@ -71,11 +71,9 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
     parts: list[Any] = [space_table(facts["space"])]
     llm = facts["llm"]
     if llm is None:
-        parts.append(f"{facts['method']} asks no language model.")
-        return Group(*parts)
+        return Group(*parts, f"{facts['method']} asks no language model.")
     if not llm["first_prompt"]:
-        parts.append(f"No turn of the language model comes up in {llm['trials']} trials.")
-        return Group(*parts)
+        return Group(*parts, f"The language model has no turn in {llm['trials']} trials.")
     parts.append("The first prompt (its measured values are placeholders):\n")
     parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
     parts.append(
@@ -92,7 +90,7 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
 
 
 def status_table(studies: list[dict[str, Any]]) -> Table:
-    """One row per study of a storage."""
+    """Show one row per study of a storage."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # In a narrow terminal the counts of trials are what can be broken best.
     longest = max((len(facts["study"]) for facts in studies), default=0)
@@ -141,7 +139,7 @@ def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
 
 
 def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
-    """The search space as plain values; what a type doesn't have is ``None``."""
+    """Return the search space as plain values; what a type doesn't have is ``None``."""
     rows = []
     for name, d in testbed.space.items():
         row: dict[str, Any] = dict.fromkeys(
@@ -158,7 +156,7 @@ def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
 
 
 def space_table(rows: list[dict[str, Any]]) -> Table:
-    """One row per tunable constant."""
+    """Show one row per tunable constant."""
     table = Table("name", "type", "range", "scale", "default", box=SIMPLE_HEAD)
     for row in rows:
         if row["choices"] is None:

@@ -152,7 +152,7 @@ def _load(text: str) -> Any:
 
 
 def _whole(digits: str) -> float:
-    """An integer of any length. Python reads no more than some 4,300 digits: they are infinite."""
+    """Read an integer; one of more digits than Python reads, some 4,300, is infinite."""
     try:
         return int(digits)
     except ValueError:
@@ -160,7 +160,7 @@ def _whole(digits: str) -> float:
 
 
 def _encodable(value: Any) -> Any:
-    """The value with a ? for each half of a surrogate pair, which JSON allows but UTF-8 doesn't."""
+    """Replace each half of a surrogate pair, which JSON allows but UTF-8 doesn't, by a ?."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, dict):
@@ -178,7 +178,7 @@ def _neither(path: Path, what: str) -> Misuse:
 
 
 def _nested(path: Path, document: Any, foreign: Foreign) -> Iterator[dict[str, Any]]:
-    """The first form's trials in the terms of the second."""
+    """Yield the first form's trials in the terms of the second."""
     if not isinstance(document, dict) or not document:
         raise _neither(path, f"a JSON {_kind(document)}")
     runs = [

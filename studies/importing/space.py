@@ -28,7 +28,7 @@ _MAX_CHOICES = 64  # more different strings than this are texts
 def infer_space(
     trials: Sequence[ForeignTrial], known: Space, stored: Space, notes: Counter[str]
 ) -> Space:
-    """A distribution for each hyperparameter that has values, the same for all studies of a file.
+    """Infer the distribution of each hyperparameter that has values, for all studies of a file.
 
     A known range is widened if the file has values beyond it; that and values that no range can be
     made of are counted in ``notes``.
@@ -60,7 +60,7 @@ def infer_space(
 def _distribution(
     values: Sequence[Any], prior: BaseDistribution | None, *, fixed: bool
 ) -> BaseDistribution | None:
-    """One that has the values that are of a type with most of them; None if there is none."""
+    """Return a distribution that holds the values of the commonest type; None if none does."""
     if isinstance(prior, CategoricalDistribution):
         if fixed:
             return prior

@@ -45,13 +45,13 @@ def open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optun
             " don't belong among its own; choose another --storage or a --prefix"
         )
     METRIC.name_in(study)
-    facts = {
+    metadata = {
         "imported_from": file,
         "method": method,
         "seed": seed,
         "version": version("optuna-autoresearch"),
     }
-    for name, value in facts.items():
+    for name, value in metadata.items():
         if name not in attrs:
             study.set_user_attr(name, value)
     return study
@@ -81,7 +81,7 @@ def frozen_trial(
     ended: datetime,
     notes: Counter[str],
 ) -> FrozenTrial:
-    """A trial with the attributes that our own objective would have given it."""
+    """Return a trial with the attributes that our own objective would have given it."""
     params: dict[str, Any] = {}
     for name, value in trial.params.items():
         if name not in space:

@@ -155,7 +155,7 @@ def relative_imports(
 
 
 def _imports(tree: ast.Module, path: Path) -> Iterator[tuple[ast.ImportFrom | ast.Import, Path]]:
-    """The imports of this project's modules, but optional ones, with what they import from.
+    """Yield the imports of this project's modules, but optional ones, with what they import from.
 
     That is a module's path without ``.py`` or a folder's, from the project's root; it is the root
     of a statement ``import objective.x``, which can't be made relative.

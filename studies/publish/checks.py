@@ -34,7 +34,7 @@ def _readme(package: Path) -> str:
 
 
 def check_files(package: Path) -> Iterator[str]:
-    """The files that every package has, its name, and the size of its images."""
+    """Check the files that every package has, its name, and the size of its images."""
     if not package.name.isidentifier():
         yield f"A package's name must be a Python identifier, but got {package.name!r}."
     for name in ("__init__.py", "README.md", "LICENSE"):
@@ -60,7 +60,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def check_data(package: Path) -> Iterator[str]:
-    """The benchmark comes with its data set."""
+    """Check that the benchmark comes with its data set."""
     if package.parent.name == "benchmarks" and not (package / PUBLISHED_DATA).exists():
         yield (
             f"The benchmark must have a data set, but there is no {DATA} to make "
@@ -69,7 +69,7 @@ def check_data(package: Path) -> Iterator[str]:
 
 
 def check_licence(package: Path) -> Iterator[str]:
-    """The registry takes the MIT licence only, with its holder filled in."""
+    """Check for the MIT licence with its holder filled in: the registry takes no other."""
     path = package / "LICENSE"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if not text.startswith("MIT License"):
@@ -80,7 +80,7 @@ def check_licence(package: Path) -> Iterator[str]:
 
 
 def check_front_matter(package: Path) -> Iterator[str]:
-    """The README's header has the registry's six fields, of the documented types."""
+    """Check that the README's header has the registry's six fields, of the documented types."""
     import frontmatter
 
     header = frontmatter.loads(_readme(package)).metadata
@@ -98,7 +98,7 @@ def check_front_matter(package: Path) -> Iterator[str]:
 
 
 def check_readme(package: Path) -> Iterator[str]:
-    """The README has the template's sections, no HTML, and an example that a visitor can run."""
+    """Check the README for the template's sections, HTML, and an example that visitors can run."""
     text = _readme(package)
     for section in SECTIONS:
         if section not in text:
@@ -115,7 +115,7 @@ def check_readme(package: Path) -> Iterator[str]:
 
 
 def check_arguments(package: Path) -> Iterator[str]:
-    """The README shows what is public with its arguments and their defaults."""
+    """Check that the README shows what is public with its arguments and their defaults."""
     text = _readme(package)
     for name, arguments in _public(package).items():
         shown = ast.unparse(arguments)
@@ -219,6 +219,6 @@ def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
 
 
 def check_package(package: Path, registry: Path | None = None) -> list[str]:
-    """The problems that can be found without a new environment; none is a pass."""
+    """Return the problems that can be found without a new environment; none is a pass."""
     found = [problem for check in CHECKS for problem in check(package)]
     return [*found, *check_hooks(package, registry)]

@@ -43,7 +43,7 @@ for module in (
 
 
 def make_registry(packages: Path, home: Path) -> str:
-    """A git repository ``home/optuna/optunahub-registry`` of packages, as optunahub's base URL.
+    """Make a git repository ``home/optuna/optunahub-registry``, and return optunahub's base URL.
 
     Args:
         packages: A folder of ``<category>/<name>``.
@@ -63,7 +63,7 @@ def make_registry(packages: Path, home: Path) -> str:
 
 
 def redirect_github(home: Path) -> dict[str, str]:
-    """Environment variables with which git finds ``home/<owner>/<name>`` for github.com's."""
+    """Return variables with which git takes ``home/<owner>/<name>`` for github.com's."""
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{home}/.insteadOf",
@@ -72,7 +72,7 @@ def redirect_github(home: Path) -> dict[str, str]:
 
 
 def readme_example(package: Path) -> str:
-    """The Python block of the README's section ``## Example``."""
+    """Return the Python block of the README's section ``## Example``."""
     text = (package / "README.md").read_text(encoding="utf-8")
     block = re.search(r"^## Example$.*?^```python$(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return block[1] if block else "raise SystemExit('## Example has no block of Python')"

@@ -24,7 +24,7 @@ _SYMBOLS = {MEAN: "line-ew-open", FAILED: "x-thin-open"}
 
 
 def draw(drawing: Drawing) -> go.Figure:
-    """The figure of a drawing, without its title."""
+    """Return the figure of a drawing, without its title."""
     figure = go.Figure()
     figure.update_layout(
         template="simple_white", height=440, margin={"l": 70, "r": 20, "t": 30, "b": 50}

@@ -39,7 +39,7 @@ class Section:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[str, Any]) -> str:
-    """A page with everything in it that it needs.
+    """Return a page with everything in it that it needs.
 
     Args:
         title: Its heading.
@@ -62,18 +62,18 @@ def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping
 
 
 def menu(label: str, options: Sequence[tuple[Any, str]], attributes: str = "") -> str:
-    """A menu of values with their names."""
+    """Return the HTML of a menu of values with their names."""
     items = "".join(f'<option value="{escape(str(v))}">{escape(t)}</option>' for v, t in options)
     return f'<label>{label} <select aria-label="{label}" {attributes}>{items}</select></label>'
 
 
 def setting(name: str) -> str:
-    """The attribute of a control that sets what ``data-view`` draws."""
+    """Return the attribute of a control that sets what ``data-view`` draws."""
     return f'data-setting="{name}"'
 
 
 def figure(title: str, keys: Mapping[str, str], label: str = "") -> str:
-    """The place of one of several figures, which a menu chooses.
+    """Return the HTML of the place of several figures, of which a menu chooses one.
 
     Args:
         title: What it is called to screen readers.
@@ -85,7 +85,7 @@ def figure(title: str, keys: Mapping[str, str], label: str = "") -> str:
 
 
 def plot(title: str, source: str, controls: str = "", *, steps: bool = True) -> str:
-    """The place of a plot.
+    """Return the HTML of a plot's place.
 
     Args:
         title: What it is called to screen readers.
@@ -102,11 +102,11 @@ def plot(title: str, source: str, controls: str = "", *, steps: bool = True) -> 
 
 
 def bullets(sentences: Sequence[str]) -> str:
-    """A list of sentences."""
+    """Return the HTML of a list of sentences."""
     return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
 
 
 def _script_json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end the element."""
+    """Return JSON that can stand in a script element: no text in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")

@@ -16,7 +16,7 @@ from studies.report.tables import by_method
 from studies.report.tables import failed_repetitions
 
 
-# Facts of a study that two runs must share for their values to compare.
+# Metadata that two runs must share for their values to compare.
 _CONDITIONS = {
     "testbed_hash": "training scripts",
     "train_seconds": "training seconds a trial",
@@ -75,7 +75,7 @@ def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
         yield f"No trial has ended in {_listed(unstarted)}."
     for run in runs:
         if run.state != "done":
-            error = run.facts.get(RUN_ERROR) if run.state == "failed" else None
+            error = run.metadata.get(RUN_ERROR) if run.state == "failed" else None
             yield (
                 f"{run.method} with seed {run.seed} is not done ({run.state}"
                 f"{f': {error}' if error else ''}) and counts with what it has."
@@ -104,7 +104,7 @@ def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
 
 def _conditions(runs: Sequence[Run]) -> Iterator[str]:
     for key, what in _CONDITIONS.items():
-        found = sorted({str(run.facts[key]) for run in runs if key in run.facts})
+        found = sorted({str(run.metadata[key]) for run in runs if key in run.metadata})
         if len(found) > 1:
             yield f"Runs differ in their {what}: {_listed(found)}. Their values don't compare."
     first = {

@@ -63,7 +63,7 @@ PLOTS = {
 
 
 def build_page(report: Report) -> str:
-    """The page of a report."""
+    """Return the page of a report."""
     runs, metric = report.runs, metric_of(report.runs)
     trials = sum(len(run.rows) for run in runs)
     return render(
@@ -185,7 +185,7 @@ def _transcript_sections(report: Report) -> Iterator[Section]:
 
 
 def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
-    """A menu of runs; the run with the best value is chosen. With groups, also of methods."""
+    """Return a menu of runs, and of methods with ``groups``; the best run is chosen."""
     best = min(runs, key=lambda run: (math.isnan(run.best), run.best))
     options = []
     if groups:
@@ -210,7 +210,7 @@ def _name(run: Run) -> str:
 
 
 def _method_boxes(methods: Sequence[str]) -> str:
-    """Boxes that hide methods in tables and plots."""
+    """Return boxes that hide methods in tables and plots."""
     boxes = "".join(
         f'<label><input type="checkbox" checked value="{escape(m)}"> {escape(m)}</label>'
         for m in methods

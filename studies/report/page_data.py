@@ -17,7 +17,7 @@ from studies.report.tables import parameters
 
 
 def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
-    """Runs with a list for each column; ``params`` is one list per parameter.
+    """Return the runs with a list for each column; ``params`` is one list per parameter.
 
     Values have six significant digits and parameters four, as many as a hover shows: a page of
     hundreds of studies holds a million of them.

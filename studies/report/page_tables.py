@@ -64,7 +64,7 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tests_table(rows: Sequence[Comparison], kind: str) -> str:
-    """Every method against the reference; ``kind`` is a key of `tables.all_comparisons`."""
+    """Compare each method with the reference; ``kind`` is a key of `tables.all_comparisons`."""
     cells = {
         "method": lambda r: text(r["method"]),
         "difference": lambda r: number(r["difference"], "+.4f"),
@@ -81,7 +81,7 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
 
 
 def table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A sortable table.
+    """Return a sortable table.
 
     Args:
         title: Its caption.
@@ -103,19 +103,19 @@ def table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, An
 
 
 def cell(shown: object, value: float | None = None) -> str:
-    """A number's cell; ``value`` is what it is sorted by."""
+    """Return a table's cell; ``value`` is the number that it is sorted by."""
     if value is None:
         return f"<td>{escape(str(shown))}</td>"
     return f'<td data-value="{value}">{escape(str(shown))}</td>'
 
 
 def text(shown: str) -> str:
-    """A cell of words."""
+    """Return a cell of words."""
     return f'<td class="text">{escape(shown)}</td>'
 
 
 def number(value: float, spec: str = ".4f") -> str:
-    """A cell of a number, empty for NaN."""
+    """Return a cell of a number, empty for NaN."""
     return cell("") if math.isnan(value) else cell(format(value, spec), value)
 
 
@@ -134,5 +134,5 @@ def _part(row: Mapping[str, Any], key: str) -> str:
 
 
 def interval(low: float, high: float, spec: str = ".4f") -> str:
-    """A cell of an interval, sorted by its lower end; empty for NaN."""
+    """Return a cell of an interval, sorted by its lower end; empty for NaN."""
     return cell("") if math.isnan(low) else cell(f"{low:{spec}} to {high:{spec}}", low)

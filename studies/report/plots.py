@@ -82,7 +82,7 @@ def pictures(
 
 
 def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
-    """A unit in which the longest run's training time reads well, and its seconds."""
+    """Return a unit in which the longest run's training time reads well, and its seconds."""
     longest = max((run.seconds for run in runs), default=0.0)
     if longest >= 2 * 3600:
         return "hours", 3600.0
@@ -90,7 +90,7 @@ def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
 
 
 def traces(runs: Sequence[Run]) -> list[Plot]:
-    """Every trial of each method's best run, with its incumbents.
+    """Plot every trial of each method's best run, with its incumbents.
 
     Of any run the page draws them itself, by the choices of its menus.
     """
@@ -134,7 +134,7 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
 def _best_so_far(
     records: Sequence[Record], looks: Mapping[str, Style], best: str, x: str, unit: float = 1.0
 ) -> Plot:
-    """Mean best value with its interval, see `series.best_so_far`."""
+    """Plot the mean best value with its interval, see `series.best_so_far`."""
     marks = []
     for method, points in _grouped(records, "method"):
         label = f"{method} (n={points[0]['n']})"
@@ -144,7 +144,7 @@ def _best_so_far(
 
 
 def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) -> Plot:
-    """Every run's best and, where it was run again, revalidated value; with their means."""
+    """Plot every run's best value and its revalidated one, if any, with their means."""
     marks: list[Marks] = []
     kinds = {"best": Style(COLORS[0]), "revalidated": Style(COLORS[1], symbol="diamond")}
     for kind, style in kinds.items():
@@ -154,7 +154,7 @@ def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) 
 
 
 def _varied(records: Sequence[Record], key: str, best: str) -> Plot:
-    """Best value against what was varied, an LLM ratio or a model: runs, and a line of means."""
+    """Plot best values against an LLM ratio or a model: runs, and a line of means."""
     marks: list[Marks] = []
     looks = styles(_names(records, "method"))
     for method, shown in _grouped(records, "method"):
@@ -166,7 +166,7 @@ def _varied(records: Sequence[Record], key: str, best: str) -> Plot:
 def _values(
     records: Sequence[Record], key: str, label: str, style: Style, part: str = ""
 ) -> list[Marks]:
-    """``best`` of each record at its ``key``, and the means with their intervals.
+    """Return marks for ``best`` of each record at its ``key``, and for means with intervals.
 
     Parts are kinds of values of one method, and their means aren't joined.
     """
@@ -208,7 +208,7 @@ def _sources(records: Sequence[Record]) -> Plot:
 
 
 def _shares(records: Sequence[Record], key: str, count: str, share: str) -> list[Marks]:
-    """Bars of the kinds of trials, one upon the other."""
+    """Return bars of the kinds of trials, stacked on one another."""
     looks = styles(_names(records, key))
     word = "incumbents" if count == "incumbents" else "trials"
     said = f"{{method}}, {{{key}}}: {{{count}}} {word}, {{percent:.1f}} %"
@@ -227,7 +227,7 @@ def _shares(records: Sequence[Record], key: str, count: str, share: str) -> list
 
 
 def _language_model(records: Sequence[Record], looks: Mapping[str, Style], measure: str) -> Plot:
-    """A measure of the trials that asked the model against their numbers; no marks if it's 0."""
+    """Plot a measure of the trials that asked the model; without marks if it is always 0."""
     said = f"{{method}}, trial {{trial}}: {{{measure}:.5g}} (mean of {{n}} runs)"
     marks = [
         _marks("line", method, points, "trial", measure, looks[method], said)
@@ -247,7 +247,7 @@ def _marks(
     said: str = "",
     methods: Sequence[str] | None = None,
 ) -> Marks:
-    """Marks of records by their keys; ``said`` is a format of a record."""
+    """Return marks of records by their keys; ``said`` is a format of a record."""
     low, high = (_column(records, key) if y == "mean" else [] for key in ("low", "high"))
     texts = [said.format_map(record) for record in records] if said else []
     if methods is None:
@@ -258,7 +258,7 @@ def _marks(
 
 
 def _failure_map(title: str, records: Sequence[Record]) -> HeatMap:
-    """Share of the trials that failed in each part of each parameter's range."""
+    """Map the share of the trials that failed in each part of each parameter's range."""
     names = _names(records, "parameter")
     width = 1 + max(record["bin"] for record in records)
     shares: list[list[float | None]] = [[None] * width for _ in names]

@@ -76,7 +76,7 @@ class Run:
         method: Its method, with what else sets it apart (an LLM ratio, a model).
         seed: Its seed; runs of two methods with one seed are a pair.
         rows: The evaluated trials in the order in which they ended.
-        facts: The study's user attributes.
+        metadata: The study's user attributes.
         space: Parameter to distribution, as the trials have it.
         state: How far it is with its budget, see `run_state`.
         revalidated: Values of its best configuration, trained again with fresh seeds.
@@ -88,7 +88,7 @@ class Run:
     method: str
     seed: int
     rows: tuple[Row, ...]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     space: Mapping[str, BaseDistribution]
     state: str = "done"
     revalidated: tuple[float, ...] = ()
@@ -107,13 +107,13 @@ class Run:
     @property
     def name(self) -> str:
         """The method without what its label adds."""
-        return str(self.facts["method"])
+        return str(self.metadata["method"])
 
     @cached_property
     def model(self) -> str:
         """The language model: as the study says, else as most trials do, else ``""``."""
-        if self.facts.get("model"):
-            return str(self.facts["model"])
+        if self.metadata.get("model"):
+            return str(self.metadata["model"])
         seen = Counter(r.attrs["llm_model"] for r in self.rows if r.attrs.get("llm_model"))
         return str(seen.most_common(1)[0][0]) if seen else ""
 
@@ -144,7 +144,7 @@ class Run:
         return len({row.configuration for row in self.rows})
 
     def until(self, seconds: float = math.inf, trials: float = math.inf) -> Run:
-        """The run as it was after a training time or a number of trials.
+        """Return the run as it was after a training time or a number of trials.
 
         Its repetitions go, unless they are still those of its best configuration.
         """
@@ -169,12 +169,12 @@ class Contents:
 
 
 def metric_of(runs: Sequence[Run]) -> Metric:
-    """The metric of runs that are compared, which all have the same."""
+    """Return the metric of runs that are compared, which all have the same."""
     return runs[0].metric if runs else METRIC
 
 
 def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
-    """The comparisons of a storage by name; ``""`` are the studies that belong to none.
+    """Return the comparisons of a storage by name; ``""`` are the studies that belong to none.
 
     A run is a study with the attribute ``method``. A study with the attribute ``revalidates``
     holds the best configuration of the study that it names, trained again.
@@ -183,13 +183,13 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     comparisons: dict[str, Contents] = defaultdict(Contents)
     again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
     for study in stored_studies(storage):
-        name, facts = study.study_name, study.user_attrs
-        comparison = str(facts.get("comparison", ""))
-        if "revalidates" in facts:
+        name, metadata = study.study_name, study.user_attrs
+        comparison = str(metadata.get("comparison", ""))
+        if "revalidates" in metadata:
             trials = study.get_trials(deepcopy=False)
-            again[facts["revalidates"]] = facts.get("revalidates_trial"), trials
-        elif "method" in facts:
-            run = _run(name, facts, study.get_trials(deepcopy=False), Metric.of(study))
+            again[metadata["revalidates"]] = metadata.get("revalidates_trial"), trials
+        elif "method" in metadata:
+            run = _run(name, metadata, study.get_trials(deepcopy=False), Metric.of(study))
             if run.rows:
                 runs[comparison].append(run)
             else:
@@ -201,7 +201,7 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
 
 
 def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:
-    """The run with its best configuration's repetitions, unless they are of an older best."""
+    """Add its best configuration's repetitions to a run, unless they are of an older best."""
     if not run.incumbents or number not in (None, run.incumbents[-1].number):
         return run
     return replace(
@@ -211,37 +211,39 @@ def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial
     )
 
 
-def _run(name: str, facts: dict[str, Any], trials: Sequence[FrozenTrial], metric: Metric) -> Run:
+def _run(
+    name: str, metadata: dict[str, Any], trials: Sequence[FrozenTrial], metric: Metric
+) -> Run:
     space: dict[str, BaseDistribution] = {}
     for trial in trials:
         for parameter, distribution in trial.distributions.items():
             space.setdefault(parameter, distribution)
     return Run(
         study=name,
-        method=str(facts["method"]),
-        seed=int(facts.get("seed", 0)),
-        rows=_rows(trials, Budget.of(facts)),
-        facts=facts,
+        method=str(metadata["method"]),
+        seed=int(metadata.get("seed", 0)),
+        rows=_rows(trials, Budget.of(metadata)),
+        metadata=metadata,
         space=space,
-        state=run_state(facts, trials),
+        state=run_state(metadata, trials),
         metric=metric,
     )
 
 
 def _label(runs: Sequence[Run]) -> list[Run]:
-    """Runs under their method's name and what sets them apart from its others."""
+    """Label runs by their method and by what sets them apart from its others."""
     models: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         models[run.name].add(run.model)
     labelled = []
     for run in runs:
         extras = []
-        if run.facts.get("model") or len(models[run.name]) > 1:
+        if run.metadata.get("model") or len(models[run.name]) > 1:
             extras.append(PurePath(run.model).name or "unnamed model")
-        if run.facts.get("variant"):
-            extras.append(str(run.facts["variant"]))
-        if run.facts.get("llm_ratio", LLM_RATIO) != LLM_RATIO:
-            extras.append(f"r={run.facts['llm_ratio']:g}")
+        if run.metadata.get("variant"):
+            extras.append(str(run.metadata["variant"]))
+        if run.metadata.get("llm_ratio", LLM_RATIO) != LLM_RATIO:
+            extras.append(f"r={run.metadata['llm_ratio']:g}")
         label = " ".join([run.name, *(f"[{extra}]" for extra in extras)])
         labelled.append(replace(run, method=label))
     return sorted(labelled, key=lambda run: (run.method, run.seed, run.study))

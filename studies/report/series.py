@@ -56,7 +56,7 @@ def all_series(
 
 
 def best_so_far(runs: Sequence[Run], against: str) -> list[Record]:
-    """Mean best value with its 95 % interval, as steps: ``x``, ``mean``, ``low``, ``high``, ``n``.
+    """Return mean best values with 95 % intervals: ``x``, ``mean``, ``low``, ``high``, ``n``.
 
     A value counts from the moment that its trial has ended, and holds until the next record of its
     method. A curve begins when every run of its method that ever succeeded has a value, and ends
@@ -138,24 +138,24 @@ def sources(runs: Sequence[Run]) -> list[Record]:
 
 
 def ratios(runs: Sequence[Run]) -> list[Record]:
-    """Runs of methods that were run with several LLM ratios: ``ratio``, ``seed``, ``best``."""
-    return _varied(runs, "ratio", lambda run: run.facts.get("llm_ratio", LLM_RATIO))
+    """Return runs of methods with several LLM ratios: ``ratio``, ``seed``, ``best``."""
+    return _varied(runs, "ratio", lambda run: run.metadata.get("llm_ratio", LLM_RATIO))
 
 
 def models(runs: Sequence[Run]) -> list[Record]:
-    """Runs of methods that were run with several models: ``model``, ``seed``, ``best``."""
+    """Return runs of methods with several models: ``model``, ``seed``, ``best``."""
     return _varied(runs, "model", lambda run: run.model)
 
 
 def _varied(runs: Sequence[Run], name: str, value_of: Callable[[Run], Any]) -> list[Record]:
-    """Runs grouped by what else a method was varied in, so that only ``name`` differs."""
+    """Return runs grouped by what else varies in a method, so that only ``name`` differs."""
 
     def other(run: Run) -> Any:
-        return run.model if name == "ratio" else run.facts.get("llm_ratio")
+        return run.model if name == "ratio" else run.metadata.get("llm_ratio")
 
     groups: dict[tuple[str, Any], list[Run]] = {}
     for run in runs:
-        if "llm_ratio" in run.facts or run.model:
+        if "llm_ratio" in run.metadata or run.model:
             groups.setdefault((run.name, other(run)), []).append(run)
     records = []
     for (method, rest), group in groups.items():
@@ -173,7 +173,7 @@ def _varied(runs: Sequence[Run], name: str, value_of: Callable[[Run], Any]) -> l
 
 
 def language_model(runs: Sequence[Run]) -> list[Record]:
-    """Trials that asked an LLM, by their place in a run: means over the runs.
+    """Average over the runs the trials that asked an LLM, by their place in a run.
 
     ``trial``, ``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``seconds``, ``n``.
     """
@@ -222,7 +222,7 @@ def failure_map(runs: Sequence[Run]) -> list[Record]:
 
 
 def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[Record], list[int]]:
-    """The parts of a distribution's range, and in which of them each value lies."""
+    """Cut a distribution's range into parts, and return them and each value's part."""
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)
         bounds = [{"low": None, "high": None, "choice": choice} for choice in choices]
@@ -242,7 +242,7 @@ def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[R
 
 
 def summaries(records: Sequence[Record], key: str) -> list[Record]:
-    """Mean and 95 % interval of ``best`` over the records that agree in ``key``."""
+    """Return the mean and 95 % interval of ``best`` over the records that agree in ``key``."""
     groups: dict[Any, list[float]] = {}
     for record in records:
         groups.setdefault(record[key], []).append(record["best"])

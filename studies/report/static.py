@@ -69,7 +69,7 @@ def save(pictures: Mapping[str, Sequence[Drawing]], folder: Path, format_: str) 
 
 
 def draw(drawings: Sequence[Drawing]) -> Figure:
-    """A drawing, or several as panels with one legend."""
+    """Draw a single drawing, or several as panels with one legend."""
     if len(drawings) > 1:
         return _draw_panels(drawings)
     (drawing,) = drawings
@@ -111,7 +111,7 @@ def _draw_panels(drawings: Sequence[Drawing]) -> Figure:
 
 
 def _size(drawing: Drawing) -> tuple[float, float]:
-    """Width and height in inches of a drawing that stands alone."""
+    """Return the width and height in inches of a drawing that stands alone."""
     if isinstance(drawing, HeatMap):
         return 5.5, 1.0 + 0.25 * len(drawing.rows)
     if drawing.across:

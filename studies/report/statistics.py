@@ -38,7 +38,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, sample standard deviation and 95 % interval of the mean."""
+    """Return the mean, sample standard deviation and 95 % interval of the mean."""
     n = len(values)
     if n == 0:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
@@ -119,7 +119,7 @@ class Comparison:
 
 
 def in_words(rows: Sequence[Comparison]) -> list[str]:
-    """The rows' sentences; methods of which equally little can be said share one."""
+    """Return the rows' sentences; methods that allow equally few conclusions share one."""
     groups: dict[tuple[object, ...], list[Comparison]] = {}
     for row in rows:
         alone = () if row.n and not row.could_be_significant else (row.method,)
@@ -131,17 +131,17 @@ def in_words(rows: Sequence[Comparison]) -> list[str]:
 
 
 def smallest_p(n: int, sides: int = 2) -> float:
-    """The p of Wilcoxon's test of 1 or 2 sides when one method wins on all of n untied pairs."""
+    """Return the p of Wilcoxon's test, 1- or 2-sided, if one method wins all of n untied pairs."""
     return min(1.0, sides / 2**n)
 
 
 def seeds_needed(methods: int) -> int:
-    """The fewest pairs with which a clean sweep is significant for that many compared methods."""
+    """Return the fewest pairs with which a clean sweep is significant for so many methods."""
     return math.ceil(math.log2(2 * max(methods, 1) / LEVEL))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; a NaN stays one and counts as no test."""
+    """Apply Holm's step-down correction; NaN stays NaN and counts as no test."""
     corrected = [math.nan] * len(p_values)
     tests = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     largest = 0.0
@@ -185,7 +185,7 @@ def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Com
 def _corrected(
     rows: Sequence[Comparison], p_values: Sequence[float], *, sides: int
 ) -> list[float]:
-    """Holm's correction among the rows that could be significant; NaN for the others.
+    """Apply Holm's correction to the rows that could be significant; the others get NaN.
 
     Pairs, not untied pairs, decide it (Tarone, 1990): whether they tie is known from the data only.
     """

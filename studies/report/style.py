@@ -35,7 +35,7 @@ FAILURE = Style("#B00000", symbol=FAILED)
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each method, or failure class, or source, by its place among all of them."""
+    """Give each name (a method, failure class or source) a style, in alphabetical order."""
     lists = COLORS, DASHES, SYMBOLS, PATTERNS
     return {
         name: Style(*(values[i % len(values)] for values in lists))

@@ -36,7 +36,7 @@ class Prices:
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Method to its runs, the best mean first and those in which nothing succeeded last."""
+    """Map each method to its runs, the best mean first and methods without a success last."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.method, []).append(run)
@@ -49,12 +49,12 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def finite(values: Any) -> list[float]:
-    """The values that are numbers."""
+    """Return the values that are finite numbers."""
     return [value for value in values if math.isfinite(value)]
 
 
 def best_by_seed(runs: Sequence[Run], *, revalidated: bool = False) -> dict[str, dict[int, float]]:
-    """Method to seed to the best value, where there is one.
+    """Map each method to its seeds' best values, where there are any.
 
     Args:
         runs: Runs of a method that share a seed count as one, by their mean.
@@ -75,7 +75,7 @@ def best_by_seed(runs: Sequence[Run], *, revalidated: bool = False) -> dict[str,
 def comparisons(
     runs: Sequence[Run], reference: str, *, revalidated: bool = False
 ) -> list[Comparison]:
-    """Every other method against the reference method, in the order of `by_method`."""
+    """Compare every other method with the reference method, in the order of `by_method`."""
     best, groups = best_by_seed(runs, revalidated=revalidated), by_method(runs)
     rows = compare({method: best[method] for method in groups}, reference)
     if not revalidated:
@@ -97,7 +97,7 @@ def failed_repetitions(method: str, runs: Sequence[Run]) -> str:
 
 
 def all_comparisons(runs: Sequence[Run], reference: str) -> dict[str, list[Comparison]]:
-    """The comparisons of the ``best`` values and, if any were repeated, the ``revalidated`` ones."""
+    """Compare the ``best`` values and, if any were repeated, the ``revalidated`` ones."""
     kinds = ["best", "revalidated"] if any(run.repetitions for run in runs) else ["best"]
     return {k: comparisons(runs, reference, revalidated=k == "revalidated") for k in kinds}
 
@@ -112,7 +112,7 @@ def comparison_rows(tests: Mapping[str, Sequence[Comparison]]) -> list[dict[str,
 
 
 def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str, Any]]:
-    """One row per method, in the order of `by_method`.
+    """Return one row per method, in the order of `by_method`.
 
     Keys: ``method``, ``runs``, ``n`` (runs with a value), ``best_mean``, ``best_sd`` (sample),
     ``best_low`` and ``best_high`` (95 % interval); the same four of ``revalidated`` over the
@@ -171,7 +171,7 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
 
 
 def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per run, flat."""
+    """Return one row per run, flat."""
     return [
         {
             "method": run.method,
@@ -193,7 +193,7 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row per trial of every run, flat, a column for each parameter."""
+    """Return one row per trial of every run, flat, a column for each parameter."""
     names = parameters(runs)
     return [
         {
@@ -213,12 +213,12 @@ def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def parameters(runs: Sequence[Run]) -> list[str]:
-    """The parameters that the runs' trials have, each once, in their order."""
+    """Return the parameters that the runs' trials have, each once, in their order."""
     return list(dict.fromkeys(name for run in runs for name in run.space))
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as a line of CSV: no number is an empty cell, a dictionary is JSON."""
+    """Flatten a row for CSV: NaN and None become empty cells, dictionaries become JSON."""
     return {
         key: json.dumps(value, sort_keys=True)
         if isinstance(value, dict)

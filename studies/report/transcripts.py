@@ -57,12 +57,12 @@ def load_transcripts(
 
 
 def asked(run: Run) -> list[Row]:
-    """The trials in which the language model was asked."""
+    """Return the trials in which the language model was asked."""
     return [row for row in run.rows if "llm_attempts" in row.attrs]
 
 
 def shorten(text: str, most: int = MOST_CHARACTERS) -> str:
-    """A text without its middle, which it says, if it is longer than ``most`` characters."""
+    """Cut the middle of a text longer than ``most`` characters, and say so in its place."""
     if len(text) <= most:
         return text
     head = int(most * _BEGINNING)
@@ -71,7 +71,7 @@ def shorten(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def _by_rank(runs: Sequence[Run]) -> list[Run]:
-    """The best run of each method, then the second of each, ..."""
+    """Order runs: the best of each method, then the second of each, ..."""
     ranked = []
     for group in by_method(runs).values():
         ordered = sorted(group, key=lambda run: (math.isnan(run.best), run.best))

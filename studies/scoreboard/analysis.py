@@ -75,7 +75,7 @@ class Board:
         self.shown = [ALL, *self.suites] if len(self.suites) > 1 else self.suites
 
     def normalized(self, result: Result, trials: int) -> float:
-        """Normalized regret of a run after so many trials."""
+        """Return the normalized regret of a run after so many trials."""
         return normalize(result.regret(trials), self._least[result.problem], result.scale)
 
     def in_suite(self, suite: str) -> list[str]:
@@ -83,7 +83,7 @@ class Board:
         return [name for name in self.problems if suite in (ALL, suite_of(name))]
 
     def ranked(self, problems: Sequence[str], trials: int) -> tuple[list[str], list[Block]]:
-        """The samplers that can be compared on problems, and the blocks that all of them ran.
+        """Return the samplers that can be compared on problems, and the blocks that all ran.
 
         A sampler that lacks one of the problems, or has no run of so many trials, is left out.
         None can be compared if there is a problem that they have no seed of in common.
@@ -103,7 +103,7 @@ class Board:
         return complete, sorted(common)
 
     def standings(self, problems: Sequence[str], trials: int) -> list[Standing]:
-        """Mean ranks and regrets with their intervals, the best first.
+        """Return the mean ranks and regrets with their intervals, the best first.
 
         Intervals are those of the bootstrap over seeds, drawn anew within each problem: they tell
         what other seeds would, on the same problems. (A seed is also an instance of a COCO
@@ -142,7 +142,7 @@ class Board:
     def curve(
         self, sampler: str, problems: Sequence[str], blocks: Sequence[Block], trials: int
     ) -> list[float]:
-        """Mean normalized regret after 1, 2, ... trials, problems weighing the same."""
+        """Return the mean normalized regret after 1, 2, ... trials, problems weighing the same."""
         runs = [self.results[sampler][block] for block in blocks if block[0] in problems]
         weight = {name: 0 for name in problems}
         for result in runs:

@@ -13,7 +13,7 @@ from studies.scoreboard.analysis import Standing
 
 
 def curves(board: Board, budgets: Sequence[int]) -> list[Plot]:
-    """Mean normalized regret, by suite: the samplers of the longest runs, then those of shorter."""
+    """Plot mean normalized regrets by suite: samplers with the longest runs, then the others."""
     looks = styles(board.samplers)
     plots = []
     for suite in board.suites:
@@ -39,7 +39,7 @@ def curves(board: Board, budgets: Sequence[int]) -> list[Plot]:
 
 
 def ranks(board: Board, standings: Mapping[int, Sequence[Standing]]) -> list[Plot]:
-    """Mean ranks with their intervals, over all problems, by the number of trials."""
+    """Plot mean ranks with their intervals, over all problems, by the number of trials."""
     looks = styles(board.samplers)
     return [
         Plot(

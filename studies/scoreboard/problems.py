@@ -147,12 +147,12 @@ def with_failures(problem: Problem, kind: Literal["fail", "oom"], seed: int) -> 
 
 
 def _cube(space: Mapping[str, BaseDistribution]) -> _SearchSpaceTransform:
-    """Parameters <-> [0, 1]^d: logarithms where the range is logarithmic, choices one-hot."""
+    """Map parameters to [0, 1]^d: logarithms of logarithmic ranges, choices one-hot."""
     return _SearchSpaceTransform(dict(space), transform_0_1=True)
 
 
 def normalize(regret: float, least: float, scale: float) -> float:
-    """A run's regret as a share of a random trial's, at most 1.
+    """Return a run's regret as a share of a random trial's, at most 1.
 
     Args:
         regret: Infinite if nothing counted so far.

@@ -42,7 +42,7 @@ _STEPS = (
 
 
 def budgets(results: Sequence[Result]) -> list[int]:
-    """Numbers of trials to compare after: the most that two samplers have; 50 and 200 below it."""
+    """Return the numbers of trials to compare at: the most of two samplers, `BUDGETS` below."""
 
     def compares(n: int) -> bool:
         return len({label(result) for result in results if result.has(n)}) > 1
@@ -85,7 +85,7 @@ def markdown(
     standings: Mapping[int, Mapping[str, Sequence[Standing]]],
     commands: Sequence[Mapping[str, str]],
 ) -> str:
-    """The tables, and how they were made.
+    """Write the tables, and the commands that made the results.
 
     Args:
         board: The results.

@@ -118,7 +118,7 @@ class Result:
         return self.problem, self.sampler, self.asks, self.seed
 
     def regret(self, trials: int) -> float:
-        """Least regret after that many trials; infinite if nothing counted."""
+        """Return the least regret after that many trials; infinite if nothing counted."""
         return min((regret for n, regret in self.curve if n <= trials), default=math.inf)
 
     def has(self, trials: int) -> bool:
@@ -143,13 +143,13 @@ def run(spec: Spec) -> Result:
 
 
 def sampler_of(row: Method, problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
-    """A method's sampler as a user would make it who knows nothing of the problem."""
+    """Build a method's sampler as a user would who knows nothing of the problem."""
     assert row.build is not None
     return row.build(Setup(seed, problem.space, task=problem.task, chat=chat))
 
 
 def carry_out(spec: Spec, problem: Problem, sampler: BaseSampler) -> Result:
-    """The trials of a run one after the other."""
+    """Carry out the trials of a run one after the other."""
     scale = problem.scale  # computed once for all runs, and no sampler's time
     study = optuna.create_study(sampler=sampler)
     outcomes: list[Outcome] = []
@@ -278,7 +278,7 @@ def _as_text(result: Result) -> list[str]:
 
 
 def read(path: Path) -> list[Result]:
-    """The rows of a file, the last ones last; nothing if there is no file.
+    """Return the rows of a file, the last ones last; nothing if there is no file.
 
     Raises:
         Misuse: If it is a file of something else.

@@ -23,12 +23,12 @@ _EARLIER = {"karpathy": "karpathy-hp", "llambo": "llambo-paper"}
 
 
 def sampler_names() -> list[str]:
-    """The methods that have a sampler."""
+    """Return the methods that have a sampler."""
     return [name for name, row in METHODS.items() if not row.edits_code]
 
 
 def canonical(name: str) -> str:
-    """The name of a sampler in METHODS, also of one that earlier scoreboards called otherwise."""
+    """Return a sampler's name in METHODS, also for a name that earlier scoreboards used."""
     return _EARLIER.get(name, name)
 
 
@@ -40,7 +40,7 @@ def label_of(name: str) -> str:
 
 
 def entry(name: str, registry: Path | None = None) -> Method:
-    """The row of a name; ``registry:NAME`` is the package ``samplers/NAME`` of a registry.
+    """Return the row of a name; ``registry:NAME`` is the package ``samplers/NAME`` of a registry.
 
     Args:
         name: As `canonical` gives it.
@@ -63,7 +63,7 @@ def entry(name: str, registry: Path | None = None) -> Method:
 
 
 def _of_registry(registry: Path, package: str, setup: Setup) -> BaseSampler:
-    """The package's sampler with its defaults; search space and seed where it takes them."""
+    """Build the package's sampler with space and seed, if it takes them, and its defaults."""
     kind = _load(registry, package)
     accepted = inspect.signature(kind).parameters
     given: dict[str, Any] = {"search_space": dict(setup.space), "seed": setup.seed}

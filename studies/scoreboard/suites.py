@@ -62,7 +62,7 @@ _GRIDS = " Integers are indices of values that grow with them."
 
 
 def suite_of(name: str) -> str:
-    """The suite of a problem; those with failures are one of their own."""
+    """Return the suite of a problem; those with failures form a suite of their own."""
     base, _, failures = name.partition("+")
     return "with failures" if failures else base.split("/")[0]
 
@@ -86,7 +86,7 @@ def missing(name: str) -> str:
 
 @lru_cache(maxsize=8)  # A process does the runs of all samplers on a problem one after the other.
 def problem(name: str, seed: int) -> Problem:
-    """The problem of a name for a seed.
+    """Make the problem of a name for a seed.
 
     Raises:
         Misuse: If there is none.
@@ -201,7 +201,7 @@ def _table(suite: str, dataset: str, seed: int) -> Problem:
 
 @lru_cache(maxsize=4)
 def _read_table(suite: str, dataset: str) -> tuple[dict[str, BaseDistribution], dict[str, float]]:
-    """The search space, and each entry's mean over its trainings.
+    """Return the search space, and each entry's mean over its trainings.
 
     An entry's key has a digit per parameter, the index of its value. Samplers see that index of
     numerical parameters, as in OptunaHub's packages of these benchmarks, and the names of others.

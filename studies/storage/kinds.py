@@ -56,7 +56,7 @@ _OTHER = StorageKind("another database")
 
 
 def parse(url: str) -> URL:
-    """A URL with the driver that this project installs.
+    """Return a URL with the driver that this project installs.
 
     Raises:
         StorageError: If it is none.
@@ -72,14 +72,14 @@ def parse(url: str) -> URL:
 
 
 def journal_path(url: str) -> str | None:
-    """The file of a journal's URL; ``None`` if it is no journal."""
+    """Return the file of a journal's URL; ``None`` if it is no journal."""
     if url.startswith("journal:"):
         return url.removeprefix("journal:").removeprefix("//")
     return url if url.endswith(".log") and "://" not in url else None
 
 
 def kind_of(url: str) -> StorageKind:
-    """The kind of a URL's storage.
+    """Return the kind of a URL's storage.
 
     Raises:
         StorageError: If it is no URL.

@@ -134,7 +134,7 @@ def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
 
 
 def artifact_folder(url: str) -> Path:
-    """The folder of a storage's artifacts: ``autoresearch.db`` -> ``autoresearch-artifacts``.
+    """Return a storage's folder of artifacts: ``autoresearch.db`` -> ``autoresearch-artifacts``.
 
     Beside the file; for a database server, in the working directory under the database's name, or
     the host's and the port's of a proxy.
@@ -154,7 +154,7 @@ def artifact_folder(url: str) -> Path:
 
 
 def claim_lock(url: str, artifacts: str | Path | None = None) -> Path:
-    """The file that the workers of a storage lock while they claim trials.
+    """Return the file that the workers of a storage lock while they claim trials.
 
     Beside a storage that is a file, where all of them find it; else in the folder of artifacts,
     which those of several machines may share.
@@ -174,7 +174,7 @@ def _beside(file: Path) -> Path:
 
 
 def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArtifactStore:
-    """The artifact store of a storage, in :func:`artifact_folder` or the given one.
+    """Return the artifact store of a storage, in :func:`artifact_folder` or the given one.
 
     Raises:
         StorageError: If the folder can't be made.

@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 # refused, and a surplus trial waits and nobody asked for it.
 @repeating("create_new_study", "create_new_trial", "set_trial_param", "get_all_trials")
 class PatientProxy(AttributeHeartbeat, Patient, GrpcStorageProxy):
-    """The client; see the module.
+    """Client of the proxy, which waits for its server and writes heartbeats.
 
     Args:
         kwargs: Those of `AttributeHeartbeat`, `Patient` and `optuna.storages.GrpcStorageProxy`.
@@ -108,7 +108,7 @@ def quietly(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port: an address of IPv6 in brackets."""
+    """Write a host as it stands before a port: an address of IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -81,6 +81,12 @@ def take(
     return taken
 
 
+def take_any(study: optuna.Study) -> FrozenTrial | None:
+    """Set the first waiting trial running that no other process takes, and return it."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return next((trial for trial in waiting if take(study, trial)), None)
+
+
 def hurry(storage: BaseStorage) -> None:
     """Wait no longer for a database that is away: somebody wants this process to end."""
     backend = getattr(storage, "_backend", storage)
@@ -89,7 +95,7 @@ def hurry(storage: BaseStorage) -> None:
 
 
 def abandoned(study: optuna.Study) -> dict[int, str]:
-    """The running trials that nobody runs any more: number -> how that is known.
+    """Return the running trials that nobody runs any more: number -> how that is known.
 
     Those of another program, which says nothing of its workers, are told by their age alone: one
     that was made by ``study.ask`` and waits for its ``tell`` looks the same.
@@ -182,7 +188,7 @@ def _kills(killed: FrozenTrial) -> int:
 
 
 def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The interrupted ones of a study's trials that nobody has queued again.
+    """Return the interrupted ones of a study's trials that nobody has queued again.
 
     To fail a killed trial and to queue its parameters again are two steps on any storage, and who
     does it may be killed in between. As long as the trial's own process lives, it is left to that.

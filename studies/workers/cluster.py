@@ -125,7 +125,7 @@ def spans_machines(cluster: str) -> bool:
 
 
 def within_reach(spec: Spec, afar: bool, workers: int) -> Spec:
-    """The spec as workers with other folders and environments can use it.
+    """Return the spec in a form that workers in other folders and environments can use.
 
     Raises:
         Misuse: If they could not.
@@ -228,7 +228,7 @@ class Site:
 
 @dataclass
 class _Placed:
-    """A job that Dask has.
+    """A job that was given to Dask.
 
     Attributes:
         future: Its task.
@@ -402,7 +402,7 @@ def open_site(
     folder: Path,
     say: Callable[[str], None],
 ) -> Iterator[Site]:
-    """A Dask cluster, until the context is left.
+    """Open a Dask cluster, until the context is left.
 
     Args:
         cluster: ``local``, ``slurm`` or a scheduler's address, such as ``tcp://10.0.0.1:8786``.
@@ -456,7 +456,7 @@ def count_workers(address: str, say: Callable[[str], None]) -> int:
 
 
 def dask_workers(client: Client) -> list[str]:
-    """Addresses of the Dask workers that a scheduler has.
+    """Return the addresses of the Dask workers that a scheduler has.
 
     Raises:
         OSError: If there is no connection.

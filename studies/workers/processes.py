@@ -57,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """News of a job.
+    """An event in the life of a job.
 
     Attributes:
         job: Its name.
@@ -236,7 +236,7 @@ def quiet_optuna() -> None:
 
 
 def devices() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
@@ -251,7 +251,7 @@ def devices() -> list[str]:
 
 
 def environments(workers: int) -> list[dict[str, str]]:
-    """Variables for each of several workers of this machine, which give it a GPU of its own.
+    """Return environment variables that give each worker of this machine a GPU of its own.
 
     Where there are fewer GPUs than workers, some share one.
     """

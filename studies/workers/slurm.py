@@ -36,7 +36,7 @@ SLURM_OPTIONS: Mapping[str, type] = {
 
 
 def slurm_options(words: Sequence[str]) -> dict[str, Any]:
-    """Options of `dask_jobqueue.SLURMCluster` from words like ``queue=gpu``.
+    """Read options of `dask_jobqueue.SLURMCluster` from words like ``queue=gpu``.
 
     Raises:
         Misuse: If one of them is none.
@@ -61,7 +61,7 @@ def slurm_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def slurm_script(options: Mapping[str, Any]) -> str:
-    """The script that each of SLURM's jobs would be, as dask-jobqueue writes it.
+    """Return the script that each of SLURM's jobs would be, as dask-jobqueue writes it.
 
     Only the address of the scheduler, which isn't there yet, is left open.
 
@@ -76,7 +76,7 @@ def slurm_script(options: Mapping[str, Any]) -> str:
 
 
 def slurm_cluster(options: Mapping[str, Any]) -> SLURMCluster:
-    """A Dask cluster that submits jobs with these options when it is scaled.
+    """Make a Dask cluster that submits jobs with these options when it is scaled.
 
     Raises:
         Misuse: If they lack something.

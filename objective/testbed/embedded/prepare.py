@@ -260,7 +260,7 @@ class Tokenizer:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the prepared corpus: one per corpus and PREPARE_VERSION."""
+    """Where the prepared corpus is, or will be: one folder per corpus and PREPARE_VERSION."""
     root = os.environ.get("AUTORESEARCH_CACHE") or "~/.cache/optuna-autoresearch"
     if os.environ.get("AUTORESEARCH_CORPUS"):
         # Sizes and times instead of contents: reading gigabytes before every trial is no option.

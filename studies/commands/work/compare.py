@@ -47,7 +47,7 @@ def default_workers(comparison: Comparison) -> int:
 
 
 def surrogate_named(embedded: bool, file: Path | None) -> str | None:
-    """The surrogate that ``--surrogate`` or ``--surrogate-file`` names, if any."""
+    """Return the surrogate that ``--surrogate`` or ``--surrogate-file`` names, if any."""
     if file is None:
         return EMBEDDED if embedded else None
     if not file.is_file():
@@ -168,7 +168,7 @@ def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, A
 
 
 def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table:
-    """One row per method and variant."""
+    """Show one row per method and variant."""
     table = Table(
         "method", "runs", "trials", "failed", "best: mean", "sd", "lowest", box=SIMPLE_HEAD
     )

@@ -29,7 +29,7 @@ from studies.report.statistics import in_words
 def comparisons(
     storage: optuna.storages.BaseStorage, url: str, chosen: str | None
 ) -> dict[str, Contents]:
-    """The storage's comparisons by name, or only the chosen one."""
+    """Return the storage's comparisons by name, or only the chosen one."""
     found = {name: c for name, c in load_contents(storage).items() if c.runs}
     if not found:
         raise Misuse(f"{url} must hold a study with a finished trial, but holds none.")
@@ -42,7 +42,7 @@ def comparisons(
 
 
 def reference_of(runs: Sequence[Run], asked: str | None) -> str:
-    """The method that the others are compared with."""
+    """Return the method that the others are compared with."""
     methods = sorted(tables.by_method(runs))
     if asked is None:
         return "random" if "random" in methods else methods[0]
@@ -52,7 +52,7 @@ def reference_of(runs: Sequence[Run], asked: str | None) -> str:
 
 
 def folder_name(comparison: str) -> str:
-    """A comparison's name as that of a folder."""
+    """Return a comparison's name as that of a folder."""
     return re.sub(r"[^\w.-]+", "-", comparison).strip(".-") or "unnamed"
 
 

@@ -51,7 +51,7 @@ def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str
 
 
 def table_of(facts: Sequence[dict[str, Any]]) -> Table:
-    """One row per study."""
+    """Show one row per study."""
     table = Table("study", "trial", "best", "again", "sd", "n", "failed", box=SIMPLE_HEAD)
     for row in facts:
         table.add_row(

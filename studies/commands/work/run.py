@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import json
-import shlex
 import sys
 from typing import Any
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
 from studies import random_steps
-from studies.commands import options
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
@@ -115,11 +113,3 @@ def be_worker(spec: Spec) -> optuna.Study:
     study = work_on(spec, log.update)
     log.end(study.get_trials(deepcopy=False))
     return study
-
-
-def next_command(name: str, spec: Spec) -> str:
-    """A command to type next, on the same storage and artifacts."""
-    command = options.command(name, spec.where.storage)
-    if name == "dashboard" and spec.where.artifacts is not None:
-        command += f" --artifacts {shlex.quote(str(spec.where.artifacts))}"
-    return command

@@ -79,7 +79,7 @@ def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) ->
 
 
 def share(specs: Sequence[Spec], workers: int) -> list[list[Spec]]:
-    """Runs for each process, of about the same length, in their order.
+    """Share runs among processes, about the same time for each, in their order.
 
     All runs of a problem and a seed stay together: making it takes longer than many a run.
     """
@@ -110,7 +110,7 @@ def _keep_command(folder: Path) -> None:
 
 
 def commands(folder: Path) -> list[dict[str, str]]:
-    """The commands that made the results in a folder, a row each."""
+    """Return the commands that made the results in a folder, a row each."""
     path = folder / _MADE
     if not path.exists():
         return []

@@ -332,7 +332,7 @@ def test_charging_the_model_ends_a_budget_earlier_and_the_study_says_so() -> Non
     assert free.allows(trials, 3) and not charged.allows(trials, 3)
     failed = trial(3, status="nan", total_seconds=4.0, llm_seconds=2.0)
     assert (free.charge(failed), charged.charge(failed)) == (4.0, 6.0)
-    facts = {**charged.facts(), "charge_llm": True, "train_seconds": 5}
+    facts = {**charged.metadata(), "charge_llm": True, "train_seconds": 5}
     assert Budget.of(facts) == charged
     assert run_state(facts, trials) == "done"
 
