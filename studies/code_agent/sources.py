@@ -68,16 +68,9 @@ def digest(source: str) -> str:
 
 def diff(old: str, new: str, context: int = 3) -> list[str]:
     """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``."""
-    return list(
-        difflib.unified_diff(
-            old.splitlines(),
-            new.splitlines(),
-            "a/train.py",
-            "b/train.py",
-            n=context,
-            lineterm="",
-        )
-    )
+    before, after = old.splitlines(), new.splitlines()
+    names = "a/train.py", "b/train.py"
+    return list(difflib.unified_diff(before, after, *names, n=context, lineterm=""))
 
 
 def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:

@@ -27,9 +27,7 @@ _BEGINNING = 0.6  # of a cut transcript; the rest is its end, where the reply is
 
 
 def load_transcripts(
-    runs: Sequence[Run],
-    storage: optuna.storages.BaseStorage,
-    artifacts: FileSystemArtifactStore,
+    runs: Sequence[Run], storage: optuna.storages.BaseStorage, artifacts: FileSystemArtifactStore
 ) -> list[dict[str, Any]]:
     """Load prompts and replies of some trials of each run: ``run`` (index), ``trial``, ``text``.
 

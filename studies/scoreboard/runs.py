@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from samplers import Chat
 
 Key = tuple[str, str, str, int]
-_opened = lru_cache(maxsize=1)(open_llm)
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,13 @@ def run(spec: Spec) -> Result:
     row = entry(spec.sampler, spec.registry)
     chat: Chat | None = None
     if row.uses_llm:
-        chat = _opened(spec.model) if spec.asks_model else RandomSteps()
+        chat = _open(spec.model) if spec.asks_model else RandomSteps()
     return carry_out(spec, problem, sampler_of(row, problem, spec.seed, chat))
+
+
+@lru_cache(maxsize=1)
+def _open(model: Model) -> Chat:
+    return open_llm(model)
 
 
 def sampler_of(row: Method, problem: Problem, seed: int, chat: Chat | None) -> BaseSampler:
