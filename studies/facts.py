@@ -22,7 +22,7 @@ from studies.budget import is_ok
 
 # User attribute of a study: why its run ended before its budget was used up; None once it goes on.
 RUN_ERROR = "run_error"
-LLM_SOURCES = ("llm", "llm-error", "llm-duplicate")
+LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

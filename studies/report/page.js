@@ -11,6 +11,7 @@ const CONFIG = {responsive: true, displaylogo: false, toImageButtonOptions: {for
 const FAILED = "#B00000";
 const SOURCES = {
   llm: ["#D55E00", "diamond"], base: ["#0072B2", "circle"], startup: ["#7F7F7F", "square"],
+  "llm-screened": ["#56B4E9", "diamond-open"],
   enqueued: ["#000000", "cross"], "llm-duplicate": ["#CC79A7", "triangle-up"],
   "llm-error": ["#E69F00", "triangle-down"], "": ["#0072B2", "circle"],
 };
