@@ -80,8 +80,8 @@ def record(
         study: The study.
         trial: The running trial.
         source: One of the constants of this module.
-        proposer: Who proposed what is run, where several make proposals.
-        chosen_by: Who chose it.
+        proposer: Proposer of the configuration that is run; ``""`` where there is only one.
+        chosen_by: Whoever chose it among the proposals.
         reason: Reason for the source, or the repairs of the reply; cut at 200 characters.
         exchanges: The trial's LLM requests in order.
         artifact_store: Store for prompts and replies, one Markdown file a trial; ``None``: nowhere.

@@ -1,4 +1,4 @@
-"""Which stored trials a prompt shows, in what order, and as what text.
+"""The stored trials that a prompt shows: their choice, order and text.
 
 LLAMBO shuffles its few-shot examples differently in each of its templates, so that a prediction
 does not hang on one order. Here the rows are shuffled within blocks of five, and by nothing but the

@@ -152,8 +152,8 @@ class Prompts:
         """Build a request for ``n`` configurations without any results.
 
         Args:
-            n: How many.
-            clashes: Why the configurations of the last reply can't be run; ``""`` for none.
+            n: Number of configurations.
+            clashes: Reasons why the last reply's configurations can't be run; ``""`` for none.
 
         Raises:
             PromptTooLong: If the search space leaves no room.
@@ -178,7 +178,7 @@ class Prompts:
         """Build a request of each template for its share of the candidates.
 
         Args:
-            clashes: Why the configurations of the last replies can't be run; ``""`` for none.
+            clashes: Reasons why the last replies' configurations can't be run; ``""`` for none.
 
         Raises:
             PromptTooLong: If the search space leaves no room.
@@ -194,7 +194,7 @@ class Prompts:
 
         Args:
             candidates: The configurations.
-            n: How many requests; a multiple of the number of templates.
+            n: Number of requests; a multiple of the number of templates.
 
         Raises:
             PromptTooLong: If the search space leaves no room.

@@ -1,4 +1,4 @@
-"""Which candidate to run: expected improvement from sampled predictions, or a chance of being good.
+"""Ranking of candidates by expected improvement, or by their chance of being good.
 
 Everything here minimises. The caller negates the scores of a maximised study, which is exact in
 floating point, so that maximising is the mirror image of minimising. Nothing depends on the
