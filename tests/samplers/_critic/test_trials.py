@@ -1,0 +1,133 @@
+"""What of a study's trials a model is told."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+import pytest
+
+from samplers._critic.trials import read_trials
+from samplers._critic.trials import Trials
+from samplers._trials.announced import announce
+
+
+X = {"x": FloatDistribution(0, 1)}
+
+
+def add(
+    study: optuna.Study,
+    value: float | None,
+    *,
+    state: TrialState = TrialState.COMPLETE,
+    reported: dict[int, float] | None = None,
+    constraint: float | None = None,
+    status: str = "ok",
+) -> None:
+    trial = create_trial(
+        state=state,
+        value=value,
+        params={"x": 0.5},
+        distributions=dict(X),
+        intermediate_values=reported or {},
+        user_attrs={"status": status},
+        constraints=None if constraint is None else {"c": constraint},
+    )
+    study.add_trial(trial)
+
+
+def read(study: optuna.Study) -> Trials:
+    trial = study.ask()
+    return read_trials(study, study._storage.get_trial(trial._trial_id))
+
+
+def values(study: optuna.Study) -> list[float | None]:
+    return [None if math.isnan(v) else float(v) for v in read(study).values]
+
+
+def test_lower_is_better_in_either_direction() -> None:
+    for direction, expected in (("minimize", [2.0, -1.0]), ("maximize", [-2.0, 1.0])):
+        study = optuna.create_study(direction=direction)  # type: ignore[arg-type]
+        add(study, 2.0)
+        add(study, -1.0)
+        assert values(study) == expected
+
+
+def test_failures_of_every_kind_have_no_value() -> None:
+    study = optuna.create_study()
+    add(study, 1.0)
+    add(study, 100.0, status="oom")
+    add(study, math.inf)
+    add(study, None, state=TrialState.FAIL)
+
+    trials = read(study)
+
+    assert values(study) == [1.0, None, None, None]
+    assert trials.failed.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0.5, 2.0), (7.0, 7.0)])
+def test_a_pruned_trial_is_no_better_than_the_median(last: float, expected: float) -> None:
+    study = optuna.create_study()
+    for value in (1.0, 2.0, 3.0):
+        add(study, value)
+    add(study, None, state=TrialState.PRUNED, reported={0: 9.0, 1: last})
+
+    trials = read(study)
+
+    assert trials.values[3] == expected and not trials.failed[3]
+
+
+def test_one_that_was_pruned_before_it_reported_anything_has_no_value() -> None:
+    study = optuna.create_study()
+    add(study, 1.0)
+    add(study, None, state=TrialState.PRUNED)
+
+    assert values(study) == [1.0, None]
+
+
+def test_what_violates_a_constraint_failed() -> None:
+    study = optuna.create_study()
+    add(study, 1.0, constraint=-1.0)
+    add(study, 0.0, constraint=0.1)
+    add(study, 0.0, constraint=math.inf)
+
+    assert values(study) == [1.0, None, None]
+    assert read(study).failed.tolist() == [False, True, True]
+
+
+def test_while_none_is_feasible_the_violation_is_the_value() -> None:
+    study = optuna.create_study()
+    add(study, 1.0, constraint=3.0)
+    add(study, 5.0, constraint=0.1)
+
+    assert values(study) == [3.0, 0.1]
+    assert not read(study).failed.any()
+
+
+def test_what_runs_or_is_queued_comes_last_with_what_is_known_of_it() -> None:
+    study = optuna.create_study()
+    add(study, 1.0)
+    running, announced = study.ask(), study.ask()
+    running.suggest_float("x", 0, 1)
+    announce(study, study._storage.get_trial(announced._trial_id), {"x": 0.25})
+    study.ask()  # of which nothing is known
+    asked: Any = study.ask()
+    study.enqueue_trial({"x": 0.75})
+
+    trials = read_trials(study, study._storage.get_trial(asked._trial_id))
+
+    assert trials.configurations == [{"x": 0.5}, running.params, {"x": 0.25}, {"x": 0.75}]
+    assert trials.running.tolist() == [False, True, True, True]
+    assert np.isnan(trials.values).tolist() == [False, True, True, True]
+
+
+def test_an_empty_study_says_nothing() -> None:
+    trials = read(optuna.create_study())
+
+    assert trials.configurations == [] and len(trials.values) == 0
