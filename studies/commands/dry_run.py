@@ -113,7 +113,8 @@ def dry_run(spec: Spec) -> dict[str, Any]:
             raise
         real = None
     chat = PlayedChat(real)
-    per_trial, n_trials = _play(spec, testbed, chat)
+    per_trial, planned = _play(spec, testbed, chat)
+    n_trials = planned or len(per_trial)
     prompts, completions = (sum(column) for column in zip(*chat.tokens, (0, 0)))
     # Turns may come at intervals, so the later half of what was played tells the rate.
     later = per_trial[len(per_trial) // 2 :]
@@ -123,6 +124,7 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     llm = {
         "model": chat.model,
         "trials": n_trials,
+        "trials_known": planned is not None,
         "first_prompt": chat.requests[0].messages if chat.requests else [],
         "first_prompt_tokens": chat.tokens[0][0] if chat.requests else 0,
         "calls": calls,
@@ -137,8 +139,11 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     return {**facts, "llm": llm}
 
 
-def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], int]:
-    """Requests of each played trial, and how many trials the whole study has."""
+def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], int | None]:
+    """Count the requests of each played trial, and the trials of the whole study.
+
+    The latter is None if the budget is of time, and nobody knows how long a training takes.
+    """
     per_trial: list[int] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -152,7 +157,7 @@ def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], in
         for key, attr in {
             "status": "ok",
             testbed.metric.name: value,
-            "training_seconds": spec.budget.train_seconds,
+            "training_seconds": spec.budget.train_seconds or 0.0,
         }.items():
             trial.set_user_attr(key, attr)
         return value
@@ -175,4 +180,4 @@ def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], in
         ends.append(budget.trials)
     if budget.seconds is not None and budget.train_seconds:
         ends.append(int(budget.seconds / budget.train_seconds))
-    return per_trial, min(ends)
+    return per_trial, min(ends, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 import json
 from pathlib import Path
 import shutil
@@ -19,6 +20,10 @@ from studies.publish.build import sources
 from studies.publish.checks import check_package
 from studies.publish.checks import HEADER_CONFIRM
 from studies.publish.environment import check_in_clean_environment
+
+
+# Modules of the extra `dev` that the checks run.
+TOOLS = ("frontmatter", "mdformat", "mypy", "ruff")
 
 
 def publish(
@@ -65,6 +70,10 @@ def publish(
             raise Misuse(
                 f"{option} must be a checkout of optunahub-registry, but {folder} has no {part}."
             )
+    if missing := [name for name in TOOLS if find_spec(name) is None]:
+        raise Misuse(
+            f"The checks need {', '.join(missing)}; install the extra: pip install -e '.[dev]'"
+        )
     verdicts = {}
     for source in sources(ROOT):
         try:

@@ -82,6 +82,8 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
         f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
         f" {llm['completion_tokens']} completion tokens."
     )
+    if not llm["trials_known"]:
+        parts.append("How many trials the budget is enough for shows when one has run.")
     if llm["cost"] is None:
         parts.append("Their cost: --price-in and --price-out, per million tokens.")
     else:

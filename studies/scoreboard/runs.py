@@ -197,7 +197,7 @@ def carry_out(spec: Spec, problem: Problem, sampler: BaseSampler) -> Result:
         seconds=_round(seconds),
         cpu_seconds=_round(cpu_seconds),
         asked=sum(source.startswith("llm") for source in sources),
-        unanswered=sum(source.startswith("llm-") for source in sources),
+        unanswered=sum(source in ("llm-error", "llm-duplicate") for source in sources),
         prompt_tokens=sum(a.get("llm_prompt_tokens", 0) for a in attrs),
         completion_tokens=sum(a.get("llm_completion_tokens", 0) for a in attrs),
         llm_seconds=_round(sum(a.get("llm_seconds", 0.0) for a in attrs)),

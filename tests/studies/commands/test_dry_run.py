@@ -9,6 +9,7 @@ import pytest
 
 from tests.studies.commands.test_run import run
 from tests.studies.conftest import Cli
+from tests.toy_testbed import write_testbed
 
 
 def test_a_dry_run_trains_nothing_and_writes_nothing(cli: Cli, testbed: Path) -> None:
@@ -44,3 +45,11 @@ def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
     assert list(cli.folder.iterdir()) == []
     text = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run").stdout
     assert prompt.splitlines()[0] in text and "6 calls" in text
+
+
+def test_a_dry_run_of_a_script_whose_time_nobody_knows_says_so(cli: Cli, tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "plain", "LR = 0.5\nprint('---')\nprint('val_bpb:', LR)\n")
+    command = ["run", "--method", "centaur", "--llm", "random-steps", "--testbed", bed]
+    done = cli(*command, "--budget", "8h", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "How many trials the budget is enough for shows when one has run." in done.stdout
