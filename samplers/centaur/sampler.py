@@ -60,10 +60,11 @@ from .screening import Choice
 from .screening import choose
 from .screening import CMA_ES
 from .screening import cma_samples
+from .screening import CRITIC
+from .screening import first_choice
 from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
-from .screening import N_NEW
 from .screening import N_RANDOM
 from .screening import N_SAMPLES
 from .screening import N_STEPS
@@ -422,10 +423,12 @@ class CentaurSampler(CmaEsSampler):
         """What is run on a turn that no language model has."""
         best = ranked(study)
         if not self._knows_enough(study, best):
-            pools = [Candidates(judge.random(N_NEW, rng), RANDOM)]
+            samples = []
             if not self._starts_anywhere:
-                pools = self._cma_candidates(study, trial, best, space, rng) or pools
-            return choose(judge, pools, fixed, rng)
+                samples = self._cma_candidates(study, trial, best, space, rng)
+            return (
+                choose(judge, samples, fixed, rng) if samples else first_choice(judge, fixed, rng)
+            )
         of_model = sum(self.is_llm_turn(number) for number in range(turn))
         pools = []
         if not is_step_turn(turn - of_model):
@@ -443,7 +446,13 @@ class CentaurSampler(CmaEsSampler):
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         given = [sign * t.values[0] for t in best if is_enqueued(t)]
-        return is_ahead(given, [sign * t.values[0] for t in best if not is_enqueued(t)])
+        # Those that the critic chose already are not there by chance.
+        by_chance = [
+            sign * t.values[0]
+            for t in best
+            if not is_enqueued(t) and t.user_attrs.get("chosen_by") != CRITIC
+        ]
+        return is_ahead(given, by_chance)
 
     def _cma_candidates(
         self,
