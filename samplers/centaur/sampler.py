@@ -402,13 +402,16 @@ class CentaurSampler(CmaEsSampler):
 
     def _clashes(self, study: Study, trial: FrozenTrial, judge: Judge, choice: Choice) -> bool:
         """Whether another worker chose the same at the same time; the judge then knows."""
-        others = unfinished(cached_trials(study), trial)
-        if not others:
+        known = cached_trials(study)
+        if not unfinished(known, trial):
             return False
-        # It is announced before the others' are read, so that one of two sees the other.
-        running = unfinished(study.get_trials(deepcopy=False), trial)
-        judge.exclude(running)
-        return judge.choose([choice.params]) is None and choice.params in running
+        finished = {t.number for t in known if t.state.is_finished()}
+        # It is announced before the others' are read, so that one of two sees the other. What
+        # another ran meanwhile may have finished, too.
+        since = [t for t in study.get_trials(deepcopy=False) if t.number not in finished]
+        others = [*unfinished(since, trial), *(t.params for t in since if t.state.is_finished())]
+        judge.exclude(others)
+        return judge.choose([choice.params]) is None and choice.params in others
 
     def _choose(
         self,
