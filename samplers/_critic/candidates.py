@@ -19,6 +19,8 @@ _GREED = 0.35
 SIZES = (0.03, 0.08, 0.2)
 # The same for the children of two: all their parameters take a step.
 _CHILD_SIZES = (0.01, 0.03, 0.08)
+# Standard deviation of the rows around the middle.
+_MIDDLE = 1 / 6
 _MOST_CHANGES = 8
 
 
@@ -26,6 +28,18 @@ def random_rows(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
     """Rows anywhere, (n, p)."""
     u = rng.random((n, len(space.names)))
     return np.where(space.n_choices > 0, np.floor(u * np.maximum(space.n_choices, 1)), u)
+
+
+def start_rows(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows to begin with, (n, p): half of them anywhere, half around the middle of the ranges.
+
+    The latter are distributed as CmaEsSampler's first samples are. Ranges are often made around what
+    is known to work.
+    """
+    anywhere = random_rows(space, n, rng)
+    middle = np.clip(0.5 + _MIDDLE * rng.standard_normal(anywhere.shape), 0.0, 1.0)
+    is_middle = (rng.random((n, 1)) < 0.5) & (space.n_choices == 0)
+    return np.where(is_middle, middle, anywhere)
 
 
 def step_rows(

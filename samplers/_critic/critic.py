@@ -19,6 +19,7 @@ import numpy as np
 from .acquisition import log_expected_improvement
 from .candidates import child_rows
 from .candidates import random_rows
+from .candidates import start_rows
 from .candidates import step_rows
 from .encoding import Encoder
 from .failures import Failures
@@ -148,6 +149,10 @@ class Judge:
         children = child_rows(self._space, self._bases, n_children, rng)
         return self._shaped(np.concatenate([steps, children]))
 
+    def start(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Candidates for the first trials: from all of the search space, and from its middle."""
+        return self._shaped(start_rows(self._space, n, rng))
+
     def random(self, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Candidates from all of the search space."""
         return self._shaped(random_rows(self._space, n, rng))
@@ -180,6 +185,28 @@ class Judge:
         if not new:
             return None
         return new[int(np.argmax(self.score(X[new])))]
+
+    def first_safe(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
+        """The first new candidate that is likelier not to fail than to; the safest, if none is.
+
+        For trials that are to be random: the most promising of random candidates are those far
+        from all that was run, in the corners, and tell little.
+
+        Args:
+            candidates: Configurations.
+
+        Returns:
+            Its index; None if all of them are known.
+        """
+        X = self._encoder.inputs(candidates)
+        new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
+        if not new:
+            return None
+        if self._failures is None:
+            return new[0]
+        log_p_ok = self._failures.log_p_ok(X[new])
+        safe = np.flatnonzero(log_p_ok > np.log(0.5))
+        return new[int(safe[0] if len(safe) else np.argmax(log_p_ok))]
 
     def score(self, X: np.ndarray) -> np.ndarray:
         """What m inputs promise, (m, d) -> (m,)."""

@@ -60,10 +60,11 @@ from .screening import Choice
 from .screening import choose
 from .screening import CMA_ES
 from .screening import cma_samples
+from .screening import CRITIC
+from .screening import first_choice
 from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
-from .screening import N_NEW
 from .screening import N_RANDOM
 from .screening import N_SAMPLES
 from .screening import N_STEPS
@@ -401,13 +402,16 @@ class CentaurSampler(CmaEsSampler):
 
     def _clashes(self, study: Study, trial: FrozenTrial, judge: Judge, choice: Choice) -> bool:
         """Whether another worker chose the same at the same time; the judge then knows."""
-        others = unfinished(cached_trials(study), trial)
-        if not others:
+        known = cached_trials(study)
+        if not unfinished(known, trial):
             return False
-        # It is announced before the others' are read, so that one of two sees the other.
-        running = unfinished(study.get_trials(deepcopy=False), trial)
-        judge.exclude(running)
-        return judge.choose([choice.params]) is None and choice.params in running
+        finished = {t.number for t in known if t.state.is_finished()}
+        # It is announced before the others' are read, so that one of two sees the other. What
+        # another ran meanwhile may have finished, too.
+        since = [t for t in study.get_trials(deepcopy=False) if t.number not in finished]
+        others = [*unfinished(since, trial), *(t.params for t in since if t.state.is_finished())]
+        judge.exclude(others)
+        return judge.choose([choice.params]) is None and choice.params in others
 
     def _choose(
         self,
@@ -422,10 +426,12 @@ class CentaurSampler(CmaEsSampler):
         """What is run on a turn that no language model has."""
         best = ranked(study)
         if not self._knows_enough(study, best):
-            pools = [Candidates(judge.random(N_NEW, rng), RANDOM)]
+            samples = []
             if not self._starts_anywhere:
-                pools = self._cma_candidates(study, trial, best, space, rng) or pools
-            return choose(judge, pools, fixed, rng)
+                samples = self._cma_candidates(study, trial, best, space, rng)
+            return (
+                choose(judge, samples, fixed, rng) if samples else first_choice(judge, fixed, rng)
+            )
         of_model = sum(self.is_llm_turn(number) for number in range(turn))
         pools = []
         if not is_step_turn(turn - of_model):
@@ -443,7 +449,13 @@ class CentaurSampler(CmaEsSampler):
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         given = [sign * t.values[0] for t in best if is_enqueued(t)]
-        return is_ahead(given, [sign * t.values[0] for t in best if not is_enqueued(t)])
+        # Those that the critic chose already are not there by chance.
+        by_chance = [
+            sign * t.values[0]
+            for t in best
+            if not is_enqueued(t) and t.user_attrs.get("chosen_by") != CRITIC
+        ]
+        return is_ahead(given, by_chance)
 
     def _cma_candidates(
         self,

@@ -5,7 +5,7 @@ The turns that no language model has follow a schedule that depends on nothing b
 ======================  =========================================================================
 turn                    candidates
 ======================  =========================================================================
-the first ones          random ones
+the first ones          a random one, from all of the ranges or from around their middle
 until ``STEPS_ALONE``   steps from the best trials: CMA-ES in a dozen dimensions knows too little
                         of them to be worth a trial
 later                   steps on ``STEP_SHARE`` of the turns, samples of CMA-ES on the others
@@ -161,6 +161,18 @@ def choose(
             return Choice(*offered[chosen], chosen_by=CRITIC)
     # All of the search space was run, or as good as all. `offered` are the random ones.
     return Choice(*offered[0], chosen_by=RANDOM)
+
+
+def first_choice(judge: Judge, fixed: Mapping[str, Any], rng: np.random.Generator) -> Choice:
+    """What is run while too little is known to choose by: random, but not what is likely to fail.
+
+    Args:
+        judge: The critic, for this trial.
+        fixed: Values that somebody enqueued; they stay.
+        rng: Source of randomness.
+    """
+    offered = [{**configuration, **fixed} for configuration in judge.start(N_NEW, rng)]
+    return Choice(offered[judge.first_safe(offered) or 0], RANDOM, RANDOM)
 
 
 def cma_samples(

@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.critic_regret choose|judge [--seeds 5]
 
-Options of the critic were chosen by runs on ``choose`` with seeds from 100 on, and were not changed
-after the problems of ``judge`` were looked at, with seeds from 0 on, once, at the end. The embedded
-surrogate is in both: there is only one function of it, and other seeds are other runs.
+Options of the critic were chosen by runs on ``choose`` with seeds from 100 on, and never by those of
+``judge``, which have seeds from 0 on. Of those two seeds were looked at once before the end: the mean
+regret after 100 trials was 0.049 then (TPE 0.071, CMA-ES 0.063). After that the start was changed, by
+``choose`` alone. The embedded surrogate is in both: there is only one function of it, and other seeds
+are other runs.
 
 Rows are appended to ``results/critic_regret_SET.csv`` as runs end, and are not run again. Regret is
 normalized as the scoreboard's: 0 is the optimum, 1 the median random point.
@@ -40,6 +42,8 @@ SETS = {
             "bbob-mixint/f8/10d",
             "hpobench/phoneme",
             "bbob/f15/10d",
+            "bbob/f24/10d",
+            "bbob-mixint/f16/10d",
             "surrogate",
         ),
     ),

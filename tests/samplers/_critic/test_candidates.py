@@ -9,6 +9,7 @@ from optuna.distributions import IntDistribution
 
 from samplers._critic.candidates import child_rows
 from samplers._critic.candidates import random_rows
+from samplers._critic.candidates import start_rows
 from samplers._critic.candidates import step_rows
 from samplers._critic.space import Space
 
@@ -72,6 +73,15 @@ def test_what_a_base_lacks_is_not_changed() -> None:
     rows = step_rows(SPACE, base, 200, rng())
 
     assert np.isnan(rows[:, 2]).all() and not np.isnan(np.delete(rows, 2, axis=1)).any()
+
+
+def test_half_of_the_first_are_around_the_middle() -> None:
+    rows = start_rows(SPACE, 1000, rng())
+
+    near = (np.abs(rows[:, :7] - 0.5) < 0.4).all(axis=1).mean()
+    # Of those in the middle 0.984^7, of the others 0.8^7.
+    assert 0.45 < near < 0.65
+    assert set(rows[:, 7]) == {0, 1}
 
 
 def test_random_rows_have_all_choices() -> None:

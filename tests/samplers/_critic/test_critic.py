@@ -237,6 +237,21 @@ def test_one_parameter_and_a_hundred(n_parameters: int) -> None:
     assert study.best_trial.number >= 6
 
 
+def test_the_first_safe_candidate_is_not_the_most_promising_one() -> None:
+    study = optuna.create_study()
+    space = {"x": SPACE["x"]}
+    for x in (4.0, 4.5, 3.5, 5.0):
+        add(study, {"x": x}, None, space=space)
+    for x in (-1.0, 0.0):
+        add(study, {"x": x}, 1.0, space=space)
+
+    judge = judge_of(study, space)
+
+    assert judge.first_safe([{"x": 4.4}, {"x": 0.0}, {"x": -0.5}, {"x": -5.0}]) == 2
+    assert judge.first_safe([{"x": 4.4}, {"x": 3.0}]) == 1
+    assert judge.first_safe([{"x": 0.0}]) is None
+
+
 def test_a_used_up_space_is_said_to_be() -> None:
     space: dict[str, BaseDistribution] = {"c": CategoricalDistribution((True, False))}
     study = optuna.create_study()
