@@ -15,6 +15,7 @@ from tests.studies.importing.conftest import lines_of
 from tests.studies.importing.conftest import mean_of_best
 from tests.studies.importing.conftest import nested
 from tests.studies.importing.conftest import Write
+from tests.studies.importing.conftest import write as write
 
 
 if TYPE_CHECKING:

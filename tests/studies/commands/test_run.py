@@ -52,7 +52,7 @@ def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testb
     ]
     assert [shlex.split(command)[1] for command in commands] == ["status", "dashboard"]
     again = cli(*shlex.split(commands[0])[1:])
-    assert again.returncode == 0 and "3 ok" in again.stdout
+    assert again.returncode == 0 and "4 ok" in again.stdout
 
 
 def test_json_is_all_that_is_on_stdout(cli: Cli, testbed: Path) -> None:
