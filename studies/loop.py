@@ -62,12 +62,15 @@ _logger = logging.getLogger(__name__)
 
 # What to do about failures that say more about the script or its set-up than about its
 # hyperparameters, as long as no trial has worked.
-_MEND = "see its log among the trial's artifacts, mend the script or its environment"
+_MEND = (
+    "see its log among the trial's artifacts; mend its environment and run the same command again,"
+    " or mend the script and begin another study (--study, or --name of a comparison)"
+)
 _ADVICE = {
     "crash": _MEND,
     "no-metric": _MEND,
     "timeout": "allow a trial more time by --wall-seconds, or begin another study that trains for"
-    " less by --train-seconds",
+    " less by --train-seconds, and run the same command again",
 }
 POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
@@ -172,7 +175,7 @@ def _refuse_to_waste_time(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> 
         raise StudyStopped(
             f"trial {trial.number} failed ({status}:"
             f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
-            f" {_ADVICE[status]}, and run the same command again"
+            f" {_ADVICE[status]}"
         )
 
 
