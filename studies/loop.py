@@ -69,8 +69,8 @@ _MEND = (
 _ADVICE = {
     "crash": _MEND,
     "no-metric": _MEND,
-    "timeout": "allow a trial more time by --wall-seconds, or begin another study that trains for"
-    " less by --train-seconds, and run the same command again",
+    "timeout": "run the command again with a larger --wall-seconds, or begin another study that"
+    " trains for less by --train-seconds",
 }
 POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
