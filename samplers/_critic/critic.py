@@ -169,6 +169,10 @@ class Judge:
         """Take configurations for known that began to run after this judge was made."""
         self._known.update(_keys(self._encoder.inputs(configurations)))
 
+    def is_new(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether a configuration was not run and does not run already."""
+        return _keys(self._encoder.inputs([configuration]))[0] not in self._known
+
     def choose(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
         """Which candidate promises most, of those that were not run and do not run already.
 

@@ -380,18 +380,16 @@ class CentaurSampler(CmaEsSampler):
             return {}
         judge = critic.judge(study, trial, space)
         rng = np.random.default_rng([self._candidate_seed, turn])
-        choice = self._choose(study, trial, judge, space, fixed, turn, rng)
-        for _ in range(_MAX_CLASHES):
-            announce(study, trial, choice.params)
-            if not self._clashes(study, trial, judge, choice):
-                break
-            choice = self._choose(study, trial, judge, space, fixed, turn, rng)
+        again = partial(self._choose, study, trial, judge, space, fixed, turn, rng)
+        choice = self._settle(study, trial, judge, again(), again)
         if self.is_llm_turn(turn):
             if not common:  # nothing succeeded so far
                 common = _common_distributions(finished_trials(study))
                 common = {n: d for n, d in common.items() if n in space}
             if any(name not in fixed for name in common):
-                return self._ask(study, trial, common, base, Screen(judge, choice, fixed, rng))
+                return self._ask(
+                    study, trial, common, base, Screen(judge, choice, again, fixed, rng)
+                )
         if fixed_params(trial):
             source = ENQUEUED
         else:
@@ -400,18 +398,35 @@ class CentaurSampler(CmaEsSampler):
         self._tell_point(study, trial, space, choice.params)
         return choice.params
 
+    def _settle(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        judge: Judge,
+        choice: Choice,
+        again: Callable[[], Choice],
+    ) -> Choice:
+        """Announce a choice that no other worker has made, choosing ``again`` where one has."""
+        for _ in range(_MAX_CLASHES):
+            announce(study, trial, choice.params)
+            if not self._clashes(study, trial, judge, choice):
+                return choice
+            choice = again()
+        announce(study, trial, choice.params)
+        return choice
+
     def _clashes(self, study: Study, trial: FrozenTrial, judge: Judge, choice: Choice) -> bool:
-        """Whether another worker chose the same at the same time; the judge then knows."""
-        known = cached_trials(study)
-        if not unfinished(known, trial):
-            return False
-        finished = {t.number for t in known if t.state.is_finished()}
-        # It is announced before the others' are read, so that one of two sees the other. What
-        # another ran meanwhile may have finished, too.
+        """Whether another worker chose the same in the meantime; the judge then knows.
+
+        A choice is announced before the others' are read, so that one of two sees the other. They
+        are read from the storage: as they were when this trial began, the other may not have begun.
+        """
+        finished = {t.number for t in cached_trials(study) if t.state.is_finished()}
         since = [t for t in study.get_trials(deepcopy=False) if t.number not in finished]
         others = [*unfinished(since, trial), *(t.params for t in since if t.state.is_finished())]
+        was_new = judge.is_new(choice.params)
         judge.exclude(others)
-        return judge.choose([choice.params]) is None and choice.params in others
+        return was_new and not judge.is_new(choice.params)
 
     def _choose(
         self,
@@ -679,12 +694,19 @@ class CentaurSampler(CmaEsSampler):
         )
         params = proposal.params
         source, reason = proposal.source, proposal.reason
-        choice = None if screen is None else screen.choice
-        if params is not None and screen is not None:
-            params = screen.with_rest(params, space)
-            choice = Choice(params, MODEL, MODEL)
-            if reply_format != "full":
-                choice = screen.decide(params)
+        choice: Choice | None = None
+        if screen is not None:
+            settle = partial(self._settle, study, trial, screen.judge)
+            if params is None:
+                # While the model was asked, another worker may have run what was chosen before.
+                choice = settle(screen.choice, screen.again)
+            elif reply_format == "full":
+                params = screen.with_rest(params, space)
+                choice = Choice(params, MODEL, MODEL)
+                announce(study, trial, params)
+            else:
+                decide = partial(screen.decide, screen.with_rest(params, space))
+                choice = settle(decide(), decide)
                 if choice.proposer != MODEL:
                     source, reason = LLM_SCREENED, "the critic preferred another candidate"
         record(
@@ -701,7 +723,6 @@ class CentaurSampler(CmaEsSampler):
             raise proposal.error
         if choice is not None:
             params = choice.params
-            announce(study, trial, params)
         elif params is None:
             return own
         self._tell_point(study, trial, space, params)

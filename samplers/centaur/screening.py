@@ -27,6 +27,7 @@ from optuna.distributions import CategoricalDistribution
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -89,12 +90,14 @@ class Screen:
     Attributes:
         judge: The critic, for this trial.
         choice: What it would have run without the model.
+        again: Makes that choice once more, of what is still new.
         fixed: Values that somebody enqueued; they stay.
         rng: For what is random.
     """
 
     judge: Judge
     choice: Choice
+    again: Callable[[], Choice]
     fixed: Mapping[str, Any]
     rng: np.random.Generator
 
