@@ -13,7 +13,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 import pytest
 
+from samplers import ChatError
 from samplers import ScriptedChat
+from samplers._trials.announced import announced
 from samplers.centaur import CentaurSampler
 from samplers.centaur import screening
 from samplers.centaur.screening import is_ahead
@@ -198,6 +200,27 @@ def test_without_an_answer_the_critics_choice_is_run() -> None:
 
 
 # --- What else there is -----------------------------------------------------------------------------
+
+
+def test_what_another_ran_while_the_model_was_asked_is_not_run_again() -> None:
+    study = optuna.create_study(sampler=CentaurSampler(chat=SchemaChat(), seed=0, llm_ratio=0))
+    study.optimize(objective, n_trials=12)
+    ran = []
+
+    def too_late(request: Any) -> ChatError:
+        [running] = study.get_trials(states=(TrialState.RUNNING,))
+        ran.append(announced(running))
+        done = optuna.trial.create_trial(params=ran[-1], distributions=SPACE, value=1.0)
+        study.add_trial(done)
+        return ChatError("the model has nothing to say")
+
+    study.sampler = CentaurSampler(
+        chat=ScriptedChat(too_late, model="large-70b"), seed=0, llm_ratio=1.0, n_startup_trials=0
+    )
+    study.optimize(objective, n_trials=1)
+
+    [own] = [t for t in study.trials if t.user_attrs.get("source") == "llm-error"]
+    assert ran and own.params not in ran
 
 
 def test_a_conditional_space_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
