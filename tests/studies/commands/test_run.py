@@ -215,7 +215,7 @@ def test_the_limit_of_a_trials_real_time_reaches_it_and_is_stored(cli: Cli, test
     train = testbed / "train.py"
     train.write_text(train.read_text().replace("if DEPTH == 8", "time.sleep(60)\nif DEPTH == 8"))
     first = cli(*run(testbed, trials=2, wall_seconds="1s"))
-    assert first.returncode == 1 and "allow a trial more time" in first.stderr
+    assert first.returncode == 1 and "a larger --wall-seconds" in first.stderr
     trial, *_ = cli.trials("s")
     assert trial.user_attrs["reason"] == "killed after 1 s of wall-clock time"
     assert json.loads(cli("status", "--json").stdout)[0]["wall_seconds"] == 1
