@@ -76,9 +76,8 @@ POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
 
 Objective = Callable[[optuna.Trial], float]
-Watch = Callable[
-    [Sequence[FrozenTrial]], None
-]  # takes a study's trials when they may have changed
+# Takes a study's trials when they may have changed.
+Watch = Callable[[Sequence[FrozenTrial]], None]
 
 
 class StudyStopped(Failed):
