@@ -47,9 +47,6 @@ def step_rows(
     bases: np.ndarray,
     n: int,
     rng: np.random.Generator,
-    sizes: tuple[float, ...] = SIZES,
-    most: int = _MOST_CHANGES,
-    greed: float = _GREED,
 ) -> np.ndarray:
     """Rows some steps away from others.
 
@@ -58,22 +55,19 @@ def step_rows(
         bases: Where steps begin, the best first, (b, p).
         n: How many.
         rng: Source of randomness.
-        sizes: Standard deviations of a step, as shares of the range; each row has one.
-        most: Parameters that are changed, at most.
-        greed: Probability of each base, if no better one is chosen.
 
     Returns:
         (n, p); some may be equal to their bases once they are rounded.
     """
     b, p = bases.shape
-    base = (rng.geometric(greed, size=n) - 1) % b
+    base = (rng.geometric(_GREED, size=n) - 1) % b
     rows = bases[base]
     present = ~np.isnan(rows)
-    n_changes = rng.integers(1, most + 1, size=(n, 1))
+    n_changes = rng.integers(1, _MOST_CHANGES + 1, size=(n, 1))
     order = np.where(present, rng.random((n, p)), np.inf)
     changed = (order.argsort(axis=1).argsort(axis=1) < n_changes) & present
 
-    size = rng.choice(np.array(sizes), size=(n, 1))
+    size = rng.choice(np.array(SIZES), size=(n, 1))
     steps = size * rng.standard_normal((n, p))
     # A step that is rounded away is none.
     steps = np.where(np.abs(steps) < space.spacing, np.sign(steps) * space.spacing, steps)
