@@ -28,6 +28,7 @@ from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
+from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
@@ -288,7 +289,7 @@ def _changed(step: Step, sources: Sources) -> list[str]:
 
 def clean(text: str) -> str:
     """Remove control characters (but newline and tab) and break up template markers."""
-    return _CONTROL.sub("", text.replace("\r", "\n")).replace("<|", "< |").replace("|>", "| >")
+    return _CONTROL.sub("", neutral(text.replace("\r", "\n")))
 
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:
