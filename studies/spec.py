@@ -16,6 +16,7 @@ import psutil
 
 from objective import Testbed
 from objective.results import Results
+from objective.testbed.runtime import Runtime
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import Method
@@ -54,12 +55,22 @@ class Where:
         testbed: Folder of the script; ``None`` is the embedded one.
         surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
             the embedded testbed that comes with the project.
+        runtime: Where and with what the script runs.
     """
 
     storage: str
     artifacts: Path | None = None
     testbed: Path | None = None
     surrogate: str | None = None
+    runtime: Runtime = Runtime()
+
+    def load_script(self) -> Testbed:
+        """Load the testbed.
+
+        Raises:
+            TestbedError: If it can't be used.
+        """
+        return Testbed.load(self.testbed, self.runtime)
 
     @property
     def folder(self) -> Path:
@@ -308,7 +319,7 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
     """
     surrogate = spec.where.surrogate
     if surrogate is None:
-        testbed = Testbed.load(spec.where.testbed)
+        testbed = spec.where.load_script()
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed

@@ -1,6 +1,6 @@
 """Runs inside the process of a training: sets the limits, watches over it, runs ``train.py``.
 
-``python launch.py '{"lifeline": 3, ...}'`` in the folder of ``train.py``. This file imports
+``python launch.py '{"lifeline": 3, ...}'`` runs ``train.py`` of a folder. This file imports
 nothing of the project, and nothing but the standard library before the limits hold. It forks:
 
 * The *watcher* outlives a crashed or runaway script. It adopts every orphan of the training
@@ -20,7 +20,7 @@ either, by their names; a determined author can spell them otherwise. The evalua
 embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
 
 Options: ``lifeline`` and ``metric`` (file descriptors), ``evaluator`` (name of the function),
-``train_seconds`` and ``memory_mb`` (null: as they are).
+``train_seconds`` and ``memory_mb`` (null: as they are), ``folder``.
 """
 
 from __future__ import annotations
@@ -149,14 +149,14 @@ def _kill_orphans() -> None:
 
 
 def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
-    folder = os.getcwd()
+    folder = options["folder"]
     sys.path[0] = folder
-    sys.argv = ["train.py"]
+    sys.argv = [os.path.relpath(os.path.join(folder, "train.py"))]
     os.set_inheritable(metric, False)
     try:
         if options["memory_mb"] is not None:
             _limit_memory(options["memory_mb"])
-        if os.path.exists("prepare.py"):
+        if os.path.exists(os.path.join(folder, "prepare.py")):
             _set_up_prepare(metric, nonce, options["evaluator"], options["train_seconds"])
         runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed

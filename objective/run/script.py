@@ -45,6 +45,7 @@ from typing import Any
 from typing import Protocol
 from typing import TYPE_CHECKING
 
+from objective.run.environment import script_environment
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
@@ -58,38 +59,10 @@ if TYPE_CHECKING:
     from objective.run.outcome import Limits
 
 
-# What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
-# and a script may have been written by one of them.
-ENVIRONMENT = (
-    "PATH",
-    "HOME",  # data caches live below it
-    "XDG_CACHE_HOME",
-    "TMPDIR",
-    "TZ",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_ENABLE_MPS_FALLBACK",
-    "TORCHINDUCTOR_CACHE_DIR",
-    "TRITON_CACHE_DIR",
-)
-_OURS = "AUTORESEARCH_"
 # Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
 # which it hides: without these variables their users write to its own /tmp and home folder.
 _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
@@ -132,6 +105,9 @@ def run_script(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
+    python: Sequence[str] = (sys.executable,),
+    cwd: Path | None = None,
+    shown: Iterable[Path] = (),
 ) -> RunResult:
     """Run ``train.py`` of a folder to its end, or to the first limit.
 
@@ -141,9 +117,12 @@ def run_script(
         metric: The value to look for in the output.
         on_progress: Called with the share of the time budget (percent) and the loss of each
             progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
-        environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
+        environment: Variables on top of the allow-list (`objective.run.environment`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
+        python: Command that starts Python.
+        cwd: Working directory of the script, if it is not the folder.
+        shown: What a sandbox shows, read-only, beside the folder.
 
     Returns:
         Never raises for what the script does; see :class:`RunResult`.
@@ -160,7 +139,16 @@ def run_script(
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
         process = opened.enter_context(
-            _Process(folder, limits, metric.evaluator, environment, sandbox)
+            _Process(
+                folder,
+                limits,
+                metric.evaluator,
+                script_environment(environment),
+                sandbox,
+                python,
+                cwd or folder,
+                shown,
+            )
         )
 
         def handle(channel: str, data: bytes) -> None:
@@ -216,22 +204,6 @@ def run_script(
     )
 
 
-def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that a script gets: an allow-list of ours, and ``extra``."""
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ENVIRONMENT or (name.startswith(_OURS) and not _SECRET.search(name))
-    }
-    return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
-
-
-def command(options: Mapping[str, Any]) -> list[str]:
-    """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
-    launcher = Path(__file__).with_name("launch.py")
-    return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
-
-
 def _oom_kills() -> int | None:
     """Return how many processes Linux has ended for their memory since it started."""
     try:
@@ -249,8 +221,11 @@ class _Process:
         folder: Path,
         limits: Limits,
         evaluator: str,
-        environment: Mapping[str, str] | None,
+        variables: dict[str, str],
         sandbox: Isolation | None,
+        python: Sequence[str],
+        cwd: Path,
+        shown: Iterable[Path],
     ) -> None:
         self._sandbox = sandbox
         self._next_look = 0.0
@@ -265,12 +240,14 @@ class _Process:
             "evaluator": evaluator,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
+            "folder": str(folder.resolve()),
         }
         self.nonce = secrets.token_hex(16)
-        variables = script_environment(environment)
-        argv = command(options)
+        launcher = Path(__file__).with_name("launch.py")
+        argv = [*python, "-u", str(launcher), json.dumps(options)]
         if sandbox is not None:
-            shown = [Path(variables[name]).expanduser() for name in _DATA if name in variables]
+            shown = [*shown]
+            shown += [Path(variables[name]).expanduser() for name in _DATA if name in variables]
             if "HF_HOME" in variables:  # it may hold a token too
                 shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
             variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
@@ -284,7 +261,7 @@ class _Process:
         try:
             self._process = subprocess.Popen(
                 argv,
-                cwd=folder,
+                cwd=cwd,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,

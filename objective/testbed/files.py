@@ -58,6 +58,7 @@ class Files:
         copies: Files that are copied.
         links: Files and folders that become links.
         paths: Folders for PYTHONPATH.
+        cwd: Working directory.
     """
 
     root: Path
@@ -65,18 +66,28 @@ class Files:
     copies: tuple[Path, ...]
     links: tuple[Path, ...]
     paths: tuple[Path, ...] = ()
+    cwd: Path = Path()
 
     @classmethod
-    def of(cls, testbed: Path, extra: Sequence[str] = (), *, alone: bool = False) -> Files:
+    def of(
+        cls,
+        testbed: Path,
+        extra: Sequence[str] = (),
+        *,
+        cwd: str | None = None,
+        alone: bool = False,
+    ) -> Files:
         """Find the files of a testbed.
 
         Args:
             testbed: Its folder.
             extra: Further files, folders or patterns (``data/*.csv``), seen from the folder.
+            cwd: Working directory, seen from the folder; None is the folder.
             alone: Nothing above the folder belongs to it.
 
         Raises:
-            TestbedError: If one of the extra files matches nothing.
+            TestbedError: If one of the extra files matches nothing, or the working directory isn't
+                there.
         """
         names, texts = _imports_and_texts(testbed)
         top = None if alone else _git_top(testbed)
@@ -97,7 +108,12 @@ class Files:
             text.startswith("../") and (testbed / text).exists() for text in texts
         ):
             root = min(root, testbed.parent, key=lambda path: len(path.parts))
-        for path in chosen:
+        place = Path(os.path.normpath(testbed / (cwd or ".")))
+        if not place.is_dir():
+            raise TestbedError(
+                f"--cwd must be a folder as it is seen from {testbed}, but got {cwd!r}."
+            )
+        for path in (place, *chosen):
             while not path.is_relative_to(root):
                 root = root.parent
         copies: dict[Path, None] = {}
@@ -117,6 +133,7 @@ class Files:
                 if links.keys().isdisjoint(path.parents)
             ),
             tuple(path.relative_to(root) for path in paths),
+            place.relative_to(root),
         )
 
     def lay_out(self, target: Path) -> Path:
@@ -134,6 +151,7 @@ class Files:
         for path in self.links:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).symlink_to(self.root / path)
+        (target / self.cwd).mkdir(parents=True, exist_ok=True)
         return target / self.folder
 
     def python_path(self, target: Path) -> list[str]:

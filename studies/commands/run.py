@@ -32,6 +32,10 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
         int | None,
@@ -104,6 +108,7 @@ def run(
         ),
     ] = REQUEUE,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -122,7 +127,6 @@ def run(
     """
     from rich.console import Console
 
-    from objective import Testbed
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.tables import final_table
@@ -151,10 +155,11 @@ def run(
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     if trials is None and budget is None:
         trials = DEFAULT_TRIALS
-    script = Testbed.load(testbed)
+    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, cwd))
+    script = where.load_script()
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name(method, seed, testbed),
         method,
         seed,
@@ -167,6 +172,8 @@ def run(
         work.show_dry_run(spec, limit, as_json)
         return
     work.say_isolation(spec)
+    if not no_check and cluster is None:
+        work.check_script(spec, script)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"
