@@ -303,11 +303,14 @@ class TrainScriptObjective:
         }
 
     def _shown(self, target: Path) -> list[Path]:
-        """Return what a sandbox has to show of a training, beside the testbed's own folder."""
+        """Return what a sandbox has to show of a training, beside the testbed's own folder.
+
+        Links above that folder, which no import needs, are not there.
+        """
         if self._sandbox is None:
             return []
         files = self.testbed.files
-        above = [target] if files.folder != Path() else []
+        above = [target / p for p in files.copies if not p.is_relative_to(files.folder)]
         return [*above, *(files.root / link for link in files.links), *self._python.folders()]
 
     def _upload(self, trial: optuna.Trial, path: Path, text: str | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
@@ -17,6 +19,8 @@ import psutil
 from objective import Testbed
 from objective.results import Results
 from objective.testbed.runtime import Runtime
+from studies.changes import FILES
+from studies.changes import recorded
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import Method
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 
 EMBEDDED = "embedded"
+RUNTIME = "runtime"  # user attribute of a study
 # Code that a model wrote never gets all memory: by default, this share of it for all workers.
 MEMORY_SHARE = 0.5
 # Proposals that are refused cost the code agent no training. For a model whose replies are all
@@ -178,6 +183,7 @@ class Spec:
         model: The language model.
         editing: How the code agent works.
         comparison: Name of the comparison that the study is a run of.
+        accept_changes: Go on though the script or files beside it were edited.
     """
 
     where: Where
@@ -189,6 +195,7 @@ class Spec:
     model: Model = Model()
     editing: Editing = Editing()
     comparison: str | None = None
+    accept_changes: bool = False
 
     @property
     def row(self) -> Method:
@@ -224,7 +231,7 @@ class Spec:
         """Return the study's metadata, as its user attributes hold them."""
         where = self.where
         folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
-        others = {
+        others: dict[str, Any] = {
             "space_hash": None if self.row.edits_code else space_hash(testbed),
             "testbed": folder if where.surrogate is None else f"surrogate {where.surrogate}",
             "version": version("optuna-autoresearch"),
@@ -234,6 +241,9 @@ class Spec:
             "surrogate": where.surrogate,
             "model": self.model.name if self.row.uses_llm else None,
         }
+        if isinstance(testbed, Testbed) and not testbed.is_embedded:
+            others[FILES] = recorded(testbed.files.fingerprints())
+            others[RUNTIME] = _recorded_runtime(where.runtime)
         known = {key: value for key, value in others.items() if value is not None}
         return {**self.identity(testbed), **known}
 
@@ -264,6 +274,25 @@ class Spec:
             budget=replace(budget, trials=budget.trials or AGENT_TRIALS * fit),
             editing=replace(self.editing, baselines=baselines),
         )
+
+
+def _recorded_runtime(runtime: Runtime) -> dict[str, Any] | None:
+    """Return what a study keeps of a runtime: of variables only their names, for they may be keys."""
+    if runtime == Runtime():
+        return None
+    names = [word.partition("=")[0] for word in runtime.env]
+    return {**asdict(runtime), "env": names, "copy": list(runtime.copy)}
+
+
+def stored_runtime(attrs: Mapping[str, Any]) -> Runtime:
+    """Read a runtime from a study's user attributes; variables have their values here."""
+    stored = attrs.get(RUNTIME) or {}
+    return Runtime(
+        stored.get("python"),
+        tuple(stored.get("env", ())),
+        tuple(stored.get("copy", ())),
+        stored.get("cwd"),
+    )
 
 
 def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:

@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from studies.changes import changes
+from studies.changes import FILES
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import Objective
@@ -19,6 +21,7 @@ from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
 from studies.spec import load_testbed
+from studies.spec import RUNTIME
 from studies.spec import space_hash
 from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from objective.surrogate.surrogate import Surrogate
     from samplers import Chat
     from studies.spec import Spec
+
+
+_MAY_CHANGE = ("wall_seconds", RUNTIME)
 
 
 def open_study(
@@ -61,7 +67,7 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        if key not in stored or (key == "wall_seconds" and stored[key] != value):
+        if key not in stored or (key in _MAY_CHANGE and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
         if stored.get(key) != value:
@@ -80,10 +86,14 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
-                what = "another train.py, prepare.py or surrogate (or they were edited since)"
+                if spec.accept_changes:
+                    study.set_user_attr(key, value)
+                    continue
+                what = "another train.py, prepare.py or surrogate (or they were edited since; --accept-changes goes on)"
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
+    _check_files(study, spec, testbed, advice)
     if spec.row.edits_code:
         return
     for trial in trials:
@@ -100,6 +110,25 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
         raise StudyConflict(
             f"study {spec.name!r} has another search space than the testbed; {advice}"
         )
+
+
+def _check_files(
+    study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate, advice: str
+) -> None:
+    """Refuse files beside the script that were edited since the study's first success."""
+    metadata = spec.metadata(testbed)
+    stored = study.user_attrs.get(FILES)
+    found = metadata.get(FILES)
+    if stored is None or found is None or stored == found:
+        return
+    trials = study.get_trials(deepcopy=False)
+    if not spec.accept_changes and any(t.user_attrs.get("status") == "ok" for t in trials):
+        raise StudyConflict(
+            f"study {spec.name!r} was made with other files beside train.py"
+            f" ({changes(stored, found)}); put them back, {advice}, or go on with them as they are"
+            " by --accept-changes"
+        )
+    study.set_user_attr(FILES, found)
 
 
 def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:

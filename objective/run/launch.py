@@ -151,7 +151,7 @@ def _kill_orphans() -> None:
 def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
     folder = options["folder"]
     sys.path[0] = folder
-    sys.argv = [os.path.relpath(os.path.join(folder, "train.py"))]
+    sys.argv = ["train.py"]
     os.set_inheritable(metric, False)
     try:
         if options["memory_mb"] is not None:

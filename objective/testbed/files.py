@@ -121,8 +121,9 @@ class Files:
         for path in chosen:
             _sort(path, copies, links)
         links |= dict.fromkeys(_surroundings(testbed, root, chosen))
-        copies.pop(testbed / "train.py", None)
-        copies.pop(testbed / "__init__.py", None)
+        for kept in (copies, links):
+            kept.pop(testbed / "train.py", None)
+            kept.pop(testbed / "__init__.py", None)
         return cls(
             root,
             testbed.relative_to(root),

@@ -109,6 +109,7 @@ def agent(
     ] = None,
     artifacts: options.Artifacts = None,
     no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     as_json: options.Json = False,
 ) -> None:
     """Let a language model edit the training script.
@@ -152,6 +153,7 @@ def agent(
             agent_command,
             agent_seconds,
         ),
+        accept_changes=accept_changes,
     ).completed(workers)
     work.say_isolation(spec)
     if not no_check:

@@ -139,6 +139,14 @@ NoCheck = Annotated[
         "otherwise precede the first trial.",
     ),
 ]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on with a study though train.py, prepare.py or files beside them were edited since. "
+        "Its earlier trials stay, and may not compare with new ones.",
+    ),
+]
 Budget = Annotated[
     float | None,
     typer.Option(

@@ -109,6 +109,7 @@ def run(
     ] = REQUEUE,
     artifacts: options.Artifacts = None,
     no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -166,6 +167,7 @@ def run(
         Budget(trials, budget, train_seconds),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        accept_changes=accept_changes,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
