@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from objective.failure import TrialFailed
     from objective.objective import TrainScriptObjective
-    from objective.objective import TrialFailed
     from objective.run.script import RunError
     from objective.surrogate.data_set import DataSet
     from objective.surrogate.data_set import DataSetError
@@ -34,7 +34,7 @@ _HOMES = {
     "Testbed": "objective.testbed.testbed",
     "TestbedError": "objective.testbed.testbed",
     "TrainScriptObjective": "objective.objective",
-    "TrialFailed": "objective.objective",
+    "TrialFailed": "objective.failure",
 }
 
 __all__ = [

@@ -29,6 +29,7 @@ import copy
 from dataclasses import dataclass
 from datetime import datetime
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -228,6 +229,9 @@ def evaluate(
             value: float | None = None
             try:
                 value = objective(trial)
+                if math.isnan(value):  # a failure for which nothing stands yet
+                    value = None
+                    study.tell(trial, state=TrialState.FAIL)
             except optuna.TrialPruned:
                 study.tell(trial, state=TrialState.PRUNED)
             except TrialFailed:

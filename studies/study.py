@@ -18,6 +18,7 @@ from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import space_hash
 from studies.spec import StudyConflict
@@ -49,9 +50,10 @@ def open_study(
     )
     testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
-    _note_metadata(
-        study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
-    )
+    metadata = spec.metadata(testbed)
+    if not spec.row.edits_code:
+        metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
+    _note_metadata(study, metadata, {**spec.budget.metadata(), **spec.model.metadata()})
     return study
 
 
@@ -76,7 +78,7 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        stored = {"charge_llm": False, **stored}
+        stored = {"charge_llm": False, "failure_value": failure_value_of(stored), **stored}
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
@@ -132,7 +134,7 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
     study = open_study(spec, testbed, storage)
     loop = StudyLoop(
         study,
-        make_objective(spec, testbed),
+        make_objective(spec, testbed, study),
         testbed.baseline,
         method,
         replace(setup(spec, testbed, chat), artifact_store=where.open_artifacts()),
@@ -160,14 +162,15 @@ def train_objective(spec: Spec, testbed: Testbed, **options: Any) -> TrainScript
     )
 
 
-def make_objective(spec: Spec, testbed: Testbed | Surrogate) -> Objective:
-    """Build the objective that evaluates a spec's trials."""
+def make_objective(spec: Spec, testbed: Testbed | Surrogate, study: optuna.Study) -> Objective:
+    """Build the objective that evaluates the trials of a spec's study."""
+    failure_value = failure_value_of(study.user_attrs)
     if isinstance(testbed, Testbed):
-        return train_objective(spec, testbed)
+        return train_objective(spec, testbed, failure_value=failure_value)
     from objective.surrogate.surrogate import SurrogateObjective
 
     # Seeds differ in their noise as they would in trainings; methods with one seed share it.
-    return SurrogateObjective(testbed, train_seed=spec.seed)
+    return SurrogateObjective(testbed, train_seed=spec.seed, failure_value=failure_value)
 
 
 def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch: Watch) -> None:

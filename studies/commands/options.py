@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 from pathlib import Path
 import re
 import shlex
 import sys
 from typing import Annotated
+from typing import Any
 from typing import NoReturn
 from typing import TypeVar
 
@@ -20,6 +22,8 @@ T = TypeVar("T")
 
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
+
+WORST = "worst"  # as in `objective.failure`, which takes a while to import
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
@@ -43,6 +47,19 @@ def parse_memory(text: str) -> int:
             f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
         )
     return megabytes
+
+
+def parse_failure_value(text: str) -> str | float:
+    """Read ``worst`` or a number."""
+    if text == WORST:
+        return WORST
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"A failure value must be worst or a number, but got {text!r}.")
+    return value
 
 
 def this_command() -> str:
@@ -125,6 +142,16 @@ MemoryLimit = Annotated[
         help="Memory of one training, like 1500M or 2G (of the GPU, on CUDA); a trial that needs "
         "more fails as oom. [default: none; for code that a model wrote half of the machine's, "
         "shared by the workers]",
+    ),
+]
+FailureValue = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_failure_value,
+        metavar="worst|NUMBER",
+        help="Value of a failed trial: worse than every success so far, by as much as they differ "
+        "(and infeasible for Optuna), or a number, such as the paper's 100. [default: the "
+        "study's own; worst for a new one]",
     ),
 ]
 Llm = Annotated[

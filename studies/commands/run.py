@@ -45,6 +45,7 @@ def run(
     train_seconds: options.TrainSeconds = None,
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
+    failure_value: options.FailureValue = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
@@ -161,6 +162,7 @@ def run(
         Budget(trials, budget, train_seconds),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        failure_value=failure_value,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
