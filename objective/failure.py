@@ -114,7 +114,7 @@ def violation(status: str, failure_value: FailureValue) -> float | None:
     return -1.0 if status == "ok" else 1.0
 
 
-def mark(storage: BaseStorage, trial_id: int, constraint: float | None) -> None:
+def store_constraint(storage: BaseStorage, trial_id: int, constraint: float | None) -> None:
     """Store what `violation` returned for a running trial.
 
     Every trial gets it, failed or not: some samplers want the same constraints of all.

@@ -26,8 +26,8 @@ from optuna.distributions import IntDistribution
 from sqlalchemy.pool import SingletonThreadPool
 
 from objective.failure import FailureValue
-from objective.failure import mark
 from objective.failure import score
+from objective.failure import store_constraint
 from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
@@ -56,6 +56,7 @@ _REPORT_EVERY = 5  # percent of the time budget between two intermediate values 
 _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SEED = "SEED"
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
@@ -123,7 +124,8 @@ class TrainScriptObjective:
         artifact_store: Gets ``train.py`` and ``train.log`` of each trial; None keeps neither.
         work_dir: Where trials get their folders, removed when they end; by default the system's
             folder for temporary files.
-        train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
+        train_seed: AUTORESEARCH_SEED of every training, and its constant SEED if the script has
+            one; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
@@ -168,6 +170,7 @@ class TrainScriptObjective:
         self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
+        self._train_seed = train_seed
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -189,7 +192,7 @@ class TrainScriptObjective:
         return self._train(trial, source)
 
     def _train(self, trial: optuna.Trial, source: str) -> float:
-        source = self._timed(source)
+        source = self._seeded(self._timed(source))
         reporter = _Reporter(trial)
         with self._folder(trial.number, source) as folder:
             result = run_script(
@@ -214,7 +217,7 @@ class TrainScriptObjective:
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)
             if isinstance(trial, optuna.Trial):
-                mark(trial.storage, trial._trial_id, constraint)
+                store_constraint(trial.storage, trial._trial_id, constraint)
             try:
                 self._upload(trial, folder / "train.py", source)
                 self._upload(trial, result.log)
@@ -251,6 +254,18 @@ class TrainScriptObjective:
         return set_constants(
             source, {TIME_BUDGET: int(seconds) if float(seconds).is_integer() else seconds}
         )
+
+    def _seeded(self, source: str) -> str:
+        """Return the script with the training's seed in its own SEED, if it has one."""
+        if self._train_seed is None or _SEED in self.testbed.space:
+            return source
+        try:
+            own = read_constants(source).get(_SEED)
+        except TestbedError:  # no Python, which is to be the trial's failure
+            return source
+        if own is None or not isinstance(own.value, int):
+            return source
+        return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
     def _folder(self, number: int, source: str) -> Iterator[Path]:

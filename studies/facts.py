@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.best import values_run
+from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
@@ -22,12 +23,17 @@ from studies.budget import is_ok
 
 # User attribute of a study: why its run ended before its budget was used up; None once it goes on.
 RUN_ERROR = "run_error"
+# User attribute of a repetition: the number of the trial that it repeats. Those of older versions
+# have none, and repeat their study's ``revalidates_trial``.
+REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 
 
-def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the measured trial with the lowest value; a failure value is no measurement."""
-    return min(filter(is_ok, trials), key=lambda t: (t.value, t.number), default=None)
+def best_trial(trials: Sequence[FrozenTrial], metric: Metric = METRIC) -> FrozenTrial | None:
+    """Return the measured trial with the best value; a failure value is no measurement."""
+    return min(
+        filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number), default=None
+    )
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -64,19 +70,13 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     if not trials:
         return "missing"
     budget = Budget.of(attrs)
-    limited = budget.trials is not None or budget.seconds is not None
     # Studies of other programs don't tell of a budget: what they have is all there is to have.
-    return "done" if not limited or budget.is_used_up(trials) else "stopped"
+    return "done" if not budget.is_limited or budget.is_used_up(trials) else "stopped"
 
 
 def trial_status(trial: FrozenTrial) -> str:
     """Return ``ok``, the class of a failure, or Optuna's state if nobody said."""
     return str(trial.user_attrs.get("status", trial.state.name.lower()))
-
-
-def trial_params(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that were really run."""
-    return {**trial.params, **json.loads(trial.user_attrs.get("effective", "{}"))}
 
 
 def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None
         "status": attrs.get("status"),
         metric: trial.value if is_ok(trial) else None,
         "source": attrs.get("source"),
-        "params": trial_params(trial),
+        "params": values_run(trial),
     }
 
 
@@ -103,7 +103,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
-    metric = Metric.of(study).name
+    measured = Metric.of(study)
+    metric = measured.name
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(trial_status(t) for t in evaluated if not is_ok(t))
@@ -120,7 +121,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "ok": len(evaluated) - sum(failures.values()),
         "failed": sum(failures.values()),
         "failures": dict(failures),
-        "best": trial_facts(best_trial(trials), metric),
+        "best": trial_facts(best_trial(trials, measured), metric),
         "baseline": trial_facts(baseline_trial(trials), metric),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),

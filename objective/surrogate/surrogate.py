@@ -33,8 +33,8 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from objective.failure import FailureValue
-from objective.failure import mark
 from objective.failure import score
+from objective.failure import store_constraint
 from objective.failure import violation
 from objective.failure import WORST
 from objective.objective import suggest_effective
@@ -209,7 +209,9 @@ class SurrogateObjective:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         if isinstance(trial, optuna.Trial):
-            mark(trial.storage, trial._trial_id, violation(result.status, self.failure_value))
+            store_constraint(
+                trial.storage, trial._trial_id, violation(result.status, self.failure_value)
+            )
         return score(trial, result.status, reason, result.value, self.failure_value)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
 from typing import Literal
 from typing import TYPE_CHECKING
+
+from optuna.study import StudyDirection
 
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ class Metric:
         """Which values are better."""
         return "lower" if self.direction == "minimize" else "higher"
 
+    def cost(self, value: float) -> float:
+        """Return what is lower for better values: the value, or its negative."""
+        return value if self.direction == "minimize" else -value
+
     def name_in(self, study: optuna.Study) -> None:
         """Store name and unit in a study that doesn't name its metric, for the dashboard too."""
         if study.metric_names is None:
@@ -52,9 +58,10 @@ class Metric:
     def of(cls, study: optuna.Study) -> Metric:
         """Return the metric of a stored study; :data:`METRIC` if it doesn't name one."""
         names = study.metric_names
+        is_higher = study.directions[0] == StudyDirection.MAXIMIZE
+        direction: Direction = "maximize" if is_higher else "minimize"
         if names is None or (names == [METRIC.name] and _UNIT not in study.user_attrs):
-            return METRIC
-        direction = cast(Direction, study.direction.name.lower())
+            return replace(METRIC, direction=direction)
         return cls(names[0], direction, study.user_attrs.get(_UNIT, ""))
 
 

@@ -11,18 +11,19 @@ from optuna.trial import TrialState
 import pytest
 
 from objective.failure import behind
-from objective.failure import mark
 from objective.failure import score
+from objective.failure import store_constraint
 from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
+from objective.testbed.metric import Direction
 from samplers import CentaurSampler
 from studies.methods import METHODS
 from studies.methods import Setup
 from studies.random_steps import RandomSteps
 
 
-N_TRIALS = 24
+N_TRIALS = 16
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 
 
@@ -53,7 +54,7 @@ def test_without_a_success_there_is_no_scale() -> None:
     assert behind([math.nan], MAXIMIZE) is None
 
 
-def study_with(direction: str, *outcomes: tuple[str, float | None]) -> optuna.Study:
+def study_with(direction: Direction, *outcomes: tuple[str, float | None]) -> optuna.Study:
     """A study whose objective came to these, scored one after the other."""
     study = optuna.create_study(direction=direction)
     left = iter(outcomes)
@@ -62,7 +63,7 @@ def study_with(direction: str, *outcomes: tuple[str, float | None]) -> optuna.St
         trial.suggest_float("x", 0, 1)
         status, value = next(left)
         trial.set_user_attr("status", status)
-        mark(trial.storage, trial._trial_id, violation(status, WORST))
+        store_constraint(trial.storage, trial._trial_id, violation(status, WORST))
         return score(trial, status, "a reason", value, WORST)
 
     study.optimize(objective, n_trials=len(outcomes))
@@ -74,7 +75,7 @@ def study_with(direction: str, *outcomes: tuple[str, float | None]) -> optuna.St
     [("minimize", (2600.0, 2500.0), 2700.0), ("maximize", (0.7, 0.9), 0.5)],
 )
 def test_failures_count_by_the_successes_before_them(
-    direction: str, values: tuple[float, float], expected: float
+    direction: Direction, values: tuple[float, float], expected: float
 ) -> None:
     a, b = values
     study = study_with(
@@ -97,7 +98,7 @@ def test_a_number_is_that_number_and_leaves_no_mark() -> None:
     trial = optuna.create_study().ask()
     assert score(trial, "oom", "", None, 100.0) == 100.0
     assert violation("oom", 100.0) is None
-    mark(trial.storage, trial._trial_id, None)
+    store_constraint(trial.storage, trial._trial_id, None)
     assert trial.constraints == {}
 
 
@@ -121,7 +122,7 @@ def test_optunas_dashboard_knows_what_is_infeasible() -> None:
 
 # In the left half trials succeed, the better the further left: RMSE to minimize and accuracy to
 # maximize, of which 100.0 and 0.0 would be the best, or as good as any.
-SCALES: dict[str, Callable[[float], float]] = {
+SCALES: dict[Direction, Callable[[float], float]] = {
     "minimize": lambda x: 2600 + 100 * x,
     "maximize": lambda x: 0.9 - 0.1 * x,
 }
@@ -132,13 +133,13 @@ SCALES: dict[str, Callable[[float], float]] = {
     "method",
     ["tpe", "cma-es", "gp", "smac", "llambo-paper", "centaur-no-llm", "centaur", "published"],
 )
-def test_no_method_seeks_failures(method: str, direction: str) -> None:
+def test_no_method_seeks_failures(method: str, direction: Direction) -> None:
     def objective(trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0, 1)
         trial.suggest_float("y", 0, 1)
         status = "ok" if x < 0.5 else "oom"
         trial.set_user_attr("status", status)
-        mark(trial.storage, trial._trial_id, violation(status, WORST))
+        store_constraint(trial.storage, trial._trial_id, violation(status, WORST))
         return score(trial, status, "", SCALES[direction](x), WORST)
 
     setup = Setup(seed=0, chat=RandomSteps())
@@ -146,7 +147,7 @@ def test_no_method_seeks_failures(method: str, direction: str) -> None:
     def sampler(number: int) -> BaseSampler:
         if method != "published":
             return METHODS[method].sampler(setup, number)
-        return CentaurSampler(chat=RandomSteps(), critic=False, learn_from_llm="all", seed=0)
+        return CentaurSampler(chat=RandomSteps(), critic=None, learn_from_llm="all", seed=0)
 
     study = optuna.create_study(direction=direction, sampler=sampler(0))
     study.enqueue_trial({"x": 0.4, "y": 0.5})
