@@ -78,7 +78,8 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        stored = {"charge_llm": False, "failure_value": failure_value_of(stored), **stored}
+        defaults = {"charge_llm": False, "tune": 0.0, "tune_edits": 0}
+        stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":

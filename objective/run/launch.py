@@ -63,12 +63,11 @@ def main() -> None:
             os._exit(1)
         _train(metric, nonce, options)
     else:
-        os.close(metric)
         try:
             os.setpgid(child, child)  # whoever comes first; the group must exist before a kill
         except OSError:
             pass
-        _watch(child, lifeline)
+        _watch(child, lifeline, metric, nonce)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -79,8 +78,8 @@ def _prctl(option: int, value: int) -> None:
 # The watcher ------------------------------------------------------------------------------------
 
 
-def _watch(child: int, lifeline: int) -> NoReturn:
-    """Wait for the end of the training, kill what it left behind, end as it ended."""
+def _watch(child: int, lifeline: int, metric: int, nonce: str) -> NoReturn:
+    """Wait for the end of the training, kill what it left behind, say so, end as it ended."""
     wakeup, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)
@@ -98,6 +97,9 @@ def _watch(child: int, lifeline: int) -> NoReturn:
     _kill_group(child, signal.SIGKILL)
     if status is None:
         status = os.waitpid(child, 0)[1]
+    elif select.select([], [metric], [], 1)[1]:  # else the script has filled it
+        # Without this message the runner knows that the watcher itself was killed.
+        _report(metric, {"nonce": nonce, "ended": True})
     _kill_orphans()
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
@@ -205,7 +207,10 @@ def _reporting(evaluate: Callable[..., Any], metric: int, nonce: str) -> Callabl
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:
-    os.write(metric, json.dumps(message).encode() + b"\n")
+    try:
+        os.write(metric, json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:  # the runner has died
+        pass
 
 
 def _fail(error: Exception, folder: str) -> NoReturn:

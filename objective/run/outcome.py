@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 # A fork that met a limit on processes. Many processes may say so at once, line by line.
-_NO_PROCESS = re.compile(r"BlockingIOError: .*Resource temporarily unavailable")
+_NO_PROCESS = re.compile(r"BlockingIOError: .{0,80}Resource temporarily unavailable")
 
 # What a lack of memory looks like where something else reports it; only believed under a limit.
 _STARVED = re.compile(
@@ -35,7 +35,18 @@ _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"[\r\n]")
-_LINE_BYTES = 10_000  # of a line that are looked at
+# What the processes of a sandbox can have too much of, besides memory.
+_EXCESSES = {
+    "processes": "it started too many processes",
+    "files": "it made too many files",
+    "sockets": "it opened too many sockets",
+}
+# Bounds on what a script may make us look at, so that reading it stays linear: some patterns take
+# the square of a line's length.
+_LINE_BYTES = 2_000  # of a line that are kept
+_MATCHED_CHARS = 300  # at the end of a line, that may be progress or of a summary
+_MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
+_SUMMARY_KEYS = 100  # the first ones of a summary are kept
 _TAIL_LINES = 400  # kept for the classification
 
 
@@ -49,6 +60,7 @@ class Limits:
         memory_mb: Of writable memory (CPU, MPS) or of the GPU's; None is no limit.
         grace_seconds: Between asking an overdue script to end (SIGTERM) and killing it.
         log_bytes: Of output that are kept, the first and the last half; the rest is dropped.
+        output_mb: Of output; killed when over. To read it costs us processor time.
     """
 
     wall_seconds: float
@@ -56,6 +68,7 @@ class Limits:
     memory_mb: int | None = None
     grace_seconds: float = 3.0
     log_bytes: int = 2 * 2**20
+    output_mb: int = 512
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,8 @@ class Output:
     has_evaluator: bool = False
     pruned: bool = False
     loss: float = 0.0  # the last one printed
+    bytes_read: int = 0
+    watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _in_summary: bool = False
     _rest: bytes = b""
@@ -126,35 +141,42 @@ class Output:
         return self.measured if self.has_evaluator else self.printed
 
     def feed(self, data: bytes) -> None:
+        self.bytes_read += len(data)
         *lines, self._rest = _LINE_END.split(self._rest + data)
         self._rest = self._rest[-_LINE_BYTES:]
         for line in lines:
             self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
 
     def feed_metric(self, data: bytes, nonce: str) -> None:
+        self.bytes_read += len(data)
         *lines, self._metric_rest = (self._metric_rest + data).split(b"\n")
-        self._metric_rest = self._metric_rest[-_LINE_BYTES:]
+        self._metric_rest = self._metric_rest[: _MESSAGE_BYTES + 1]  # too long stays too long
         for line in lines:
+            if len(line) > _MESSAGE_BYTES:
+                continue
             try:
                 message = json.loads(line)
                 if message.get("nonce") != nonce:
                     continue  # not of the wrapper's
                 self.has_evaluator |= bool(message.get("evaluator"))
+                self.watcher_reported |= bool(message.get("ended"))
                 if "value" in message:
                     self.measured = float(message["value"])
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
 
     def _take(self, line: str) -> None:
         if not line:
             return
         self.tail.append(line)
+        line = line[-_MATCHED_CHARS:]
         if line == "---":
             self.summary.clear()
             self._in_summary = True
         elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
             key, number = match.groups()
-            self.summary[key] = float(number)
+            if len(self.summary) < _SUMMARY_KEYS or key == self.metric.name:
+                self.summary[key] = float(number)
             if key == self.metric.name:
                 self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
         elif match := _PROGRESS.search(line):
@@ -172,10 +194,23 @@ def differ(measured: float | None, printed: float | None, decimals: int) -> bool
     return not abs(measured - printed) <= 10.0**-decimals
 
 
-def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
-    """Return the status and reason of a run by the first rule that fits."""
-    if stop == "processes":
-        return "crash", "killed: it started too many processes"
+def classify(
+    output: Output, stop: str, returncode: int, limits: Limits, oom_kills: int | None = None
+) -> tuple[str, str]:
+    """Return the status and reason of a run by the first rule that fits.
+
+    Args:
+        output: What was read of it.
+        stop: The limit for which the runner ended it; empty if it ended by itself.
+        returncode: See :class:`RunResult`.
+        limits: Its limits.
+        oom_kills: Processes that the system ended for their memory while it ran, of whatever
+            program; None if the system doesn't count them.
+    """
+    if stop in _EXCESSES:
+        return "crash", f"killed: {_EXCESSES[stop]}"
+    if stop == "output":
+        return "crash", f"killed: it wrote more than {limits.output_mb} MB of output"
     if stop == "memory":
         return "oom", f"killed: its processes used more than the limit of {limits.memory_mb} MB"
     if stop == "timeout":
@@ -183,7 +218,7 @@ def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tupl
     if stop == "pruned":
         return "pruned", ""
     if returncode != 0:
-        return _classify_failure(output, returncode, limits)
+        return _classify_failure(output, returncode, limits, oom_kills)
     metric = output.metric
     value = output.value
     if value is None and output.printed is not None:
@@ -196,7 +231,9 @@ def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tupl
     return "ok", ""
 
 
-def _classify_failure(output: Output, returncode: int, limits: Limits) -> tuple[str, str]:
+def _classify_failure(
+    output: Output, returncode: int, limits: Limits, oom_kills: int | None
+) -> tuple[str, str]:
     lines = list(output.tail)
     exception = _exception(lines)
     said = exception or "\n".join(lines[-20:])
@@ -209,7 +246,13 @@ def _classify_failure(output: Output, returncode: int, limits: Limits) -> tuple[
     if limits.memory_mb is not None and (match := _STARVED.search(said)):
         return "oom", f"out of memory{limit}: {match[0]}"
     if returncode == -signal.SIGKILL:
-        return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
+        if oom_kills:
+            return "oom", f"killed by the system for its memory{limit}"
+        if not output.watcher_reported:
+            return "killed", "the process that watches over the training was killed (SIGKILL)"
+        if oom_kills is None:
+            return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
+        return "killed", "killed by itself or from outside (SIGKILL), not for its memory"
     raised = exception.partition("\n")[0]
     # Python itself speaks of nan and inf in exceptions that are bugs, but never of a loss.
     diverged = _LOSS.search(raised) and _DIVERGED.search(raised)

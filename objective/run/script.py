@@ -9,6 +9,7 @@ oom        out of memory: an exception or message that says so, or killed by the
 nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss, be it
            an exception that names the loss
 timeout    killed after ``wall_seconds``
+killed     by SIGKILL and not for its memory: by itself, or by a process beside it
 crash      any other end; the reason is the exception's line
 no-metric  exit 0 and no metric
 pruned     ended by ``on_progress``
@@ -16,13 +17,13 @@ pruned     ended by ``on_progress``
 
 This alone isolates accidents, not attacks: the environment is an allow-list, and nothing survives
 the end of a run, but the script has the user's files and network. With a sandbox (``sandbox.py``,
-which see) it has neither, and the run also ends when all its processes together are too many
-(crash) or use too much memory (oom).
+which see) it has neither, and the run also ends when all its processes together are too many, hold
+too many files or sockets (crash) or use too much memory (oom). Reading what a script writes takes
+time in proportion to its length, which is limited, and bounded memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -91,6 +92,7 @@ _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
+_PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 
 
@@ -153,6 +155,7 @@ def run_script(
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
     start = time.monotonic()
+    kills_before = _oom_kills()
     stop = ""
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
@@ -173,7 +176,11 @@ def run_script(
                 handle(channel, data)
             if process.ended:
                 break
-            if not stop and (stop := process.excess(limits)):
+            if not stop and output.bytes_read > limits.output_mb * 2**20:
+                stop = "output"
+            if not stop:
+                stop = process.excess(limits)
+            if stop and stop != "timeout":
                 process.kill()
                 break
             if time.monotonic() >= deadline:
@@ -191,7 +198,8 @@ def run_script(
             handle(channel, data)
         output.feed(b"\n")  # the last line may lack its end
     seconds = time.monotonic() - start
-    status, reason = classify(output, stop, returncode, limits)
+    oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
+    status, reason = classify(output, stop, returncode, limits, oom_kills)
     if "No space left on device" in reason:
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
             raise RunError(f"The disk of {folder} is full.")
@@ -222,6 +230,15 @@ def command(options: Mapping[str, Any]) -> list[str]:
     """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
     launcher = Path(__file__).with_name("launch.py")
     return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
+
+
+def _oom_kills() -> int | None:
+    """Return how many processes Linux has ended for their memory since it started."""
+    try:
+        match = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)
+    except OSError:
+        return None
+    return None if match is None else int(match[1])
 
 
 class _Process:
@@ -320,9 +337,15 @@ class _Process:
                 self._close(key.fd)
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the data that is left to read after :meth:`kill`."""
-        while not self.ended:
-            yield from self.read(0)
+        """Yield what the pipes hold after :meth:`kill`, and no more than they can.
+
+        A process that escaped (only without a sandbox) may go on writing for ever.
+        """
+        left = len(self._selector.get_map()) * _PIPE_BYTES
+        while not self.ended and left > 0:
+            for channel, data in self.read(0):
+                left -= len(data)
+                yield channel, data
 
     def _close(self, fd: int) -> None:
         self._selector.unregister(fd)
@@ -365,8 +388,7 @@ class _Log:
         self._path = path
         self._half = limit // 2
         self._room = self._half  # left for the first half
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._tail = bytearray()
         self._dropped = 0
         self._file = self._checked(lambda: open(path, "wb", buffering=0))
 
@@ -374,10 +396,11 @@ class _Log:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._cut()
         try:
             if self._dropped:
                 self._put(f"\n[... {self._dropped} bytes left out ...]\n".encode())
-            self._put(b"".join(self._tail))
+            self._put(bytes(self._tail))
         finally:
             self._file.close()
 
@@ -385,13 +408,14 @@ class _Log:
         head, rest = data[: self._room], data[self._room :]
         self._room -= len(head)
         self._put(head)
-        if rest:
-            self._tail.append(rest)
-            self._tail_bytes += len(rest)
-        while self._tail and self._tail_bytes - len(self._tail[0]) >= self._half:
-            size = len(self._tail.popleft())
-            self._tail_bytes -= size
-            self._dropped += size
+        self._tail += rest
+        if len(self._tail) > 2 * self._half:  # twice, so that each byte is moved once at most
+            self._cut()
+
+    def _cut(self) -> None:
+        excess = max(0, len(self._tail) - self._half)
+        del self._tail[:excess]
+        self._dropped += excess
 
     def _put(self, data: bytes) -> None:
         while data:

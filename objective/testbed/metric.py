@@ -44,7 +44,7 @@ class Metric:
         return "lower" if self.direction == "minimize" else "higher"
 
     def cost(self, value: float) -> float:
-        """Return what is lower for better values: the value, or its negative."""
+        """Return a value so that lower is better."""
         return value if self.direction == "minimize" else -value
 
     def name_in(self, study: optuna.Study) -> None:

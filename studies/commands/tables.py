@@ -158,6 +158,14 @@ def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
     return rows
 
 
+def left_out_table(reasons: Mapping[str, str]) -> Table:
+    """Show one row per constant that isn't tuned."""
+    table = Table("not tuned", "because", box=SIMPLE_HEAD)
+    for name, why in reasons.items():
+        table.add_row(name, why)
+    return table
+
+
 def space_table(rows: list[dict[str, Any]]) -> Table:
     """Show one row per tunable constant."""
     table = Table("name", "type", "range", "scale", "default", box=SIMPLE_HEAD)
