@@ -4,8 +4,8 @@ Everything is computed from the stored trials, so that a resumed run and several
 storage agree. Trials are claimed in the order of their numbers, hence whether trial ``n`` may
 start depends on the trials before it and on nothing else:
 
-- *trials*: fewer than ``trials`` of them count. A trial that was killed or interrupted does not
-  count; the one that repeats it does.
+- *trials*: fewer than ``trials`` of them count. A trial that another one repeats does not count: it
+  was killed or interrupted, or failed before the script was mended.
 - *until*, *wall*: a moment, or a time from the study's first trial on, before the end of which the
   trial is expected to end.
 - *seconds*: what the finished ones were charged, what the running ones are expected to
@@ -28,6 +28,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+
+from samplers._trials.internals import interrupted_trials
 
 
 # At the end of a run each of the best configurations is trained this many times again, but all that
@@ -168,7 +170,7 @@ class Budget:
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
         """Return whether the trial with this number may start, given all trials of the study."""
         if self.trials is not None:
-            before = sum(t.number < number and not is_interrupted(t) for t in trials)
+            before = sum(t.number < number and not is_interrupted(t) for t in _counted(trials))
             if before >= self.trials:
                 return False
         if self.seconds is not None:
@@ -194,7 +196,7 @@ class Budget:
         """Estimate how many trials are still to be finished; ``None`` without a basis for it."""
         left = []
         if self.trials is not None:
-            left.append(self.trials - sum(map(is_evaluated, trials)))
+            left.append(self.trials - sum(map(is_evaluated, _counted(trials))))
         if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
             # Failures are cheaper than successes: the mean tells how many fit.
             charges = [self.charge(t) for t in trials if is_evaluated(t)]
@@ -222,6 +224,12 @@ def span(trial: FrozenTrial) -> float:
     if trial.datetime_start is None or trial.datetime_complete is None:
         return 0.0
     return (trial.datetime_complete - trial.datetime_start).total_seconds()
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that no other one repeats."""
+    again = interrupted_trials(trials)
+    return [t for t in trials if t.number not in again]
 
 
 def now() -> float:

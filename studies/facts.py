@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from objective.best import values_run
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import is_evaluated
@@ -37,11 +38,12 @@ def best_trial(trials: Sequence[FrozenTrial], metric: Metric = METRIC) -> Frozen
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the run of the script's own values: trial 0, or its repetition if interrupted."""
-    for trial in trials:
-        if is_evaluated(trial) and trial.system_attrs.get("failed_trial", trial.number) == 0:
-            return trial
-    return None
+    """Return the run of the script's own values: trial 0, or what was run instead of it.
+
+    That is its repetition if it was interrupted, or if it failed and the script was mended.
+    """
+    found = [t for t in trials if is_evaluated(t) and [*interrupted_before(t), t.number][0] == 0]
+    return next(filter(is_ok, found), found[-1] if found else None)
 
 
 def llm_turns(trials: Sequence[FrozenTrial]) -> int:

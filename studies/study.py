@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from studies.budget import is_ok
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import Objective
@@ -63,7 +65,11 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        if key not in stored or (key == "wall_seconds" and stored[key] != value):
+        may_change = key in (
+            "wall_seconds",
+            "testbed_hash",
+        )  # the latter as `_check_comparable` says
+        if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
         if stored.get(key) != value:
@@ -71,8 +77,16 @@ def _note_metadata(
 
 
 def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
-    option = "--study" if spec.comparison is None else "--name"
-    advice = f"choose another {option} or --storage, or repeat the command that made it"
+    option, base = (
+        ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
+    )
+    names = optuna.get_all_study_names(study._storage)
+    free = next(
+        name
+        for name in (f"{base}-{n}" for n in count(2))
+        if not any(other.startswith(name) for other in names)
+    )
+    advice = f"to begin another, add {option} {free}"
     stored = study.user_attrs
     trials = study.get_trials(deepcopy=False)
     if trials and "method" not in stored:
@@ -80,9 +94,13 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if "method" in stored:
         defaults = {"charge_llm": False, "tune": 0.0, "tune_edits": 0}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
+    # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
+    may_be_edited = not spec.row.edits_code and not any(map(is_ok, trials))
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
+                if may_be_edited:
+                    continue
                 what = "another train.py, prepare.py or surrogate (or they were edited since)"
             else:
                 what = f"{key} {stored[key]}, not {value}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import json
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,7 +13,6 @@ from optuna.trial import TrialState
 import pytest
 
 from objective import best_configuration
-from objective import best_script
 from objective.testbed.metric import Direction
 from studies.best import find_winner
 from studies.best import Winner
@@ -22,7 +20,6 @@ from studies.commands.work.best import lines_of
 from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.revalidation import SUFFIX
-from tests.toy_testbed import write_testbed
 
 
 SPACE = {"WIDTH": IntDistribution(1, 1000)}
@@ -137,12 +134,3 @@ def test_several_objectives_have_no_winner() -> None:
     study = optuna.create_study(directions=["minimize", "minimize"])
     with pytest.raises(Misuse, match="must have one objective, but has 2"):
         find_winner(study, study._storage)
-
-
-def test_a_script_of_ones_own_gets_the_values_that_were_run(tmp_path: Path) -> None:
-    study, _ = make([5.0, 2.0], {})
-    folder = write_testbed(tmp_path, "WIDTH = 8  # a power of two\n")
-    assert best_configuration(study) == {"WIDTH": 16}
-    assert best_script(study, folder) == "WIDTH = 16  # a power of two\n"
-    with pytest.raises(ValueError, match="must have a successful trial"):
-        best_configuration(optuna.create_study())

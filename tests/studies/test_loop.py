@@ -328,8 +328,8 @@ def test_failures_that_raise_count_as_trials() -> None:
 @pytest.mark.parametrize(
     "status, advice",
     [
-        ("crash", "mend the script"),
-        ("no-metric", "mend the script"),
+        ("crash", "mend the script or its environment"),
+        ("no-metric", "mend the script or its environment"),
         ("timeout", "--wall-seconds"),
     ],
 )
