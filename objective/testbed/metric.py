@@ -41,6 +41,10 @@ class Metric:
         """Which values are better."""
         return "lower" if self.direction == "minimize" else "higher"
 
+    def cost(self, value: float) -> float:
+        """Return a value so that lower is better."""
+        return value if self.direction == "minimize" else -value
+
     def name_in(self, study: optuna.Study) -> None:
         """Store name and unit in a study that doesn't name its metric, for the dashboard too."""
         if study.metric_names is None:

@@ -236,16 +236,25 @@ def _typed(where: str, table: Mapping[str, Any], key: str, kind: Any, *default: 
 def _inferred(constants: Mapping[str, Constant]) -> Space:
     space: Space = {}
     for name, constant in constants.items():
-        value = constant.value
-        if name in _NOT_TUNABLE or value is None:
+        if name in _NOT_TUNABLE or constant.value is None:
             continue
         if constant.problem:
             raise TestbedError(f"{constant.problem[:-1]}; a search_space.toml can leave it out.")
-        if isinstance(value, bool):
-            space[name] = CategoricalDistribution([False, True])
-        elif isinstance(value, int) and value > 0:
-            space[name] = IntDistribution(max(1, value // 4), value * 4)
-        elif isinstance(value, float) and value > 0:
-            factor, log = (100, True) if value < 0.01 else (10, False)
-            space[name] = FloatDistribution(value / factor, value * factor, log=log)
+        distribution = inferred(name, constant.value)
+        if distribution is not None:
+            space[name] = distribution
     return space
+
+
+def inferred(name: str, value: Value) -> BaseDistribution | None:
+    """Return a range around a constant's value, see the module; None if it has none to infer."""
+    if name in _NOT_TUNABLE or isinstance(value, str):
+        return None
+    if isinstance(value, bool):
+        return CategoricalDistribution([False, True])
+    if value <= 0:
+        return None
+    if isinstance(value, int):
+        return IntDistribution(max(1, value // 4), value * 4)
+    factor, log = (100, True) if value < 0.01 else (10, False)
+    return FloatDistribution(value / factor, value * factor, log=log)

@@ -13,6 +13,9 @@ would empty the search space that other samplers infer):
    the sandbox, with the same objective as any method's.
 4. Whether it is kept or reverted follows from the stored trials (`history`).
 
+Between these proposals the constants of the best script are tuned (`tuning`), each time in a trial
+whose ``source`` is ``tuner``.
+
 Several processes may do this on one study: each proposes from what is the best when it asks.
 
 User attributes of a proposal, besides those of every trial: ``parent`` (number of the trial that
@@ -74,12 +77,15 @@ from studies.code_agent.history import is_baseline
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import read_history
 from studies.code_agent.history import Step
+from studies.code_agent.history import TUNER
 from studies.code_agent.prompt import build_prompt
 from studies.code_agent.prompt import log_tail
+from studies.code_agent.prompt import Outlook
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.code_agent.tuning import Tuner
 from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
@@ -167,6 +173,13 @@ class CodeAgent:
         self._artifacts = spec.where.open_artifacts()
         self._sources = Sources(self._artifacts, self._testbed.source)
         self._lock_file = spec.where.lock_file
+        self._tuner = Tuner(
+            self._testbed,
+            self._sources,
+            seed=spec.seed,
+            share=spec.editing.tune,
+            edit_trials=spec.editing.tune_edits,
+        )
         trials = spec.budget.trials
         self._n_baselines = min(spec.editing.baselines, trials or spec.editing.baselines)
 
@@ -184,7 +197,8 @@ class CodeAgent:
             if claimed is not None:
                 evaluate(study, claimed, self._run, self._results)
             elif self._baselines_left(trials) == 0 and self._room(trials):
-                self._propose(trials)
+                if not self._tune():
+                    self._propose(trials)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back
             else:
@@ -232,6 +246,7 @@ class CodeAgent:
                 self._sources,
                 self._log_tail,
                 task=self._testbed.task,
+                outlook=self._outlook(trials),
                 reply_tokens=reply_tokens,
                 whole_files=self._editing.whole_files,
             )
@@ -240,6 +255,43 @@ class CodeAgent:
         last = messages[-1]
         content = f"{last['content']}\n\n{choice}".rstrip()
         return [*messages[:-1], {"role": last["role"], "content": content}]
+
+    def _tune(self) -> bool:
+        """Enqueue other constants of the best script, if that is due and there are any."""
+        with alone(self._lock_file):  # others may be at the same
+            trials = self._study.get_trials(deepcopy=False)
+            if not self._room(trials):
+                return True
+            history = self._history(trials)
+            if not self._tuner.is_turn(history):
+                return False
+            tuned = self._tuner.propose(history, len(trials))
+            if tuned is None:
+                return False
+            try:
+                fingerprint = self._check(tuned.source, trials)
+            except ValidationError:  # by a rule of this script's own, such as of its size
+                return False
+            attributes = {
+                "source": TUNER,
+                "parent": first_number(tuned.parent),
+                "parent_sha256": tuned.parent.user_attrs["source_sha256"],
+                "fingerprint": fingerprint,
+                "description": one_line(tuned.description, _DESCRIPTION_CHARS),
+            }
+            self._enqueue(attributes | self._of_source(tuned.source, attributes["parent_sha256"]))
+        return True
+
+    def _of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
+        """Keep a script, and return what its trial says of it."""
+        sha = self._sources.save(source)
+        _, added, removed = changed_lines(self._sources.load(parent_sha), source)
+        return {
+            "source_sha256": sha,
+            "lines_added": added,
+            "lines_removed": removed,
+            **self._changed_constants(source),
+        }
 
     def _propose(self, trials: Sequence[FrozenTrial]) -> None:
         history = self._history(trials)
@@ -293,10 +345,8 @@ class CodeAgent:
         if not source:
             self._reject(attributes, reason, exchanges)
             return
-        sha = self._sources.save(source)
-        _, added, removed = changed_lines(parent, source)
-        attributes |= {"source_sha256": sha, "lines_added": added, "lines_removed": removed}
-        attributes |= self._changed_constants(source)
+        attributes |= self._of_source(source, parent_sha)
+        sha = attributes["source_sha256"]
         with alone(self._lock_file):
             # Meanwhile others may have used up the study, or proposed the same.
             trials = self._study.get_trials(deepcopy=False)
@@ -328,6 +378,15 @@ class CodeAgent:
             raise Failed(
                 f"the prompt is too long for the model ({error}); choose one with a longer context"
             ) from None
+
+    def _outlook(self, trials: Sequence[FrozenTrial]) -> Outlook:
+        history = self._history(trials)
+        total = self._budget.trials
+        return Outlook(
+            left=None if total is None else max(0, total - len(trials)),
+            tuning=self._tuner.share(history) if self._editing.tune else 0.0,
+            found=self._tuner.found(history) if self._editing.tune else {},
+        )
 
     def _reply_tokens(self) -> int:
         tokens = MAX_REPLY_TOKENS

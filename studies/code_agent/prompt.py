@@ -13,10 +13,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 import re
+from typing import Any
 from typing import TYPE_CHECKING
 
 from samplers._llm.prompt import count_tokens
@@ -28,6 +31,8 @@ from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
+from studies.code_agent.history import KEPT
+from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import SourceLost
@@ -68,6 +73,21 @@ class Detail:
     tail_lines: int
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What is still to come, and what the tuner does.
+
+    Attributes:
+        left: Trials that are left; None if nobody can tell.
+        tuning: The tuner's share of them.
+        found: Constants that the tuner changed since the last kept edit: old value and new.
+    """
+
+    left: int | None = None
+    tuning: float = 0.0
+    found: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
 DETAILS = (
     Detail(16, 12, 12),
     Detail(12, 8, 6),
@@ -87,6 +107,7 @@ def build_prompt(
     tail: Tail,
     *,
     task: str,
+    outlook: Outlook = Outlook(),
     reply_tokens: int,
     whole_files: bool = False,
 ) -> list[Message]:
@@ -98,6 +119,7 @@ def build_prompt(
         sources: Where its scripts are.
         tail: The end of the log of a failed step's run, as it was printed.
         task: What the script is for, in a few sentences.
+        outlook: What is still to come.
         reply_tokens: Left free for the reply.
         whole_files: Ask for the whole file instead of blocks.
 
@@ -135,6 +157,7 @@ def build_prompt(
             better=metric.better,
             best=f"{history.best_value:.4f}",
             noise=noise,
+            outlook=format_outlook(history, outlook),
             reply_format="the whole file" if whole_files else "SEARCH / REPLACE blocks",
         )
         return [
@@ -185,6 +208,26 @@ def format_history(
     return "\n".join([*lines, *told, *pending])
 
 
+def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
+    """Write how many trials are left, whose they are, and what the tuner found."""
+    said = []
+    if outlook.left is not None:
+        mine = f", some {round(outlook.left * (1 - outlook.tuning))} of them yours"
+        said.append(f"{outlook.left} trials are left{mine if outlook.tuning else ''}.")
+    if outlook.tuning:
+        gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
+        said.append(
+            "An optimizer tunes the upper-case constants of the best script between your changes"
+            f" ({len(history.tuned)} trials so far, which gained {gained:.4f}): change what the"
+            " script does and leave numbers to it. Make each new number that is worth tuning a"
+            " constant of its own at the top of the script."
+        )
+    if outlook.found:
+        found = ", ".join(f"{n} {was} -> {now}" for n, (was, now) in outlook.found.items())
+        said.append(f"It changed {clean(found)} since your last change was kept.")
+    return " ".join(said)
+
+
 def _format_step(
     step: Step, metric: str, sources: Sources, tail: Tail, detail: Detail
 ) -> Iterator[str]:
@@ -192,10 +235,12 @@ def _format_step(
     parent = f" (from #{attrs['parent']})" if "parent" in attrs else ""
     what = clean(str(attrs.get("description", "")))
     if step.value is not None:
-        verdict = (
-            f"{step.outcome.upper()}, {metric} {step.value:.4f},"
-            f" best before {step.best_before:.4f}"
-        )
+        outcome = step.outcome.upper()
+        if step.outcome == REVERTED and step.gain > 0:
+            outcome = "REVERTED, but nearly better (it may be combined with others)"
+        verdict = f"{outcome}, {metric} {step.value:.4f}, best before {step.best_before:.4f}"
+        if "steps" in attrs:
+            verdict += f", {attrs['steps']:.0f} steps"
     else:
         verdict = f"{step.outcome.upper()}: {clean(str(attrs.get('reason', '')))}"
     yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"

@@ -46,6 +46,27 @@ def agent(
             "--whole-files", help="Ask for whole files instead of search / replace blocks."
         ),
     ] = False,
+    tune: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            metavar="SHARE",
+            help="Share of the trials in which the constants of the best script are tuned by "
+            "Centaur's critic, instead of a change by the model. It moves by up to a factor of two "
+            "towards whichever gains more; 0 leaves all trials to the model.",
+        ),
+    ] = 0.5,
+    tune_edits: Annotated[
+        int,
+        typer.Option(
+            "--tune-edits",
+            min=0,
+            metavar="N",
+            help="Trials in which the constants of a change that was nearly kept are tuned, before "
+            "it is given up.",
+        ),
+    ] = 2,
     unsafe: Annotated[
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
@@ -103,7 +124,7 @@ def agent(
         Budget(trials, None, train_seconds),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out),
-        Editing(baselines, min_gain, whole_files, unsafe),
+        Editing(baselines, min_gain, whole_files, unsafe, tune, tune_edits if tune else 0),
     ).completed(workers)
     work.say_isolation(spec)
     stop_by_signal()
