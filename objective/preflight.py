@@ -18,8 +18,8 @@ import os
 
 import optuna
 
+from objective.failure import TrialFailed
 from objective.objective import TrainScriptObjective
-from objective.objective import TrialFailed
 from objective.run.environment import chosen_variables
 from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter

@@ -17,6 +17,9 @@ from optuna.distributions import distribution_to_json
 import psutil
 
 from objective import Testbed
+from objective.failure import FailureValue
+from objective.failure import PAPER
+from objective.failure import WORST
 from objective.results import Results
 from objective.testbed.runtime import Runtime
 from studies.changes import FILES
@@ -183,6 +186,8 @@ class Spec:
         model: The language model.
         editing: How the code agent works.
         comparison: Name of the comparison that the study is a run of.
+        failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
+            new one. The code agent has none.
         accept_changes: Go on though the script or files beside it were edited.
     """
 
@@ -195,6 +200,7 @@ class Spec:
     model: Model = Model()
     editing: Editing = Editing()
     comparison: str | None = None
+    failure_value: FailureValue = None
     accept_changes: bool = False
 
     @property
@@ -223,6 +229,8 @@ class Spec:
                 "tune_edits": self.editing.tune_edits,
             }
         shared["memory_limit_mb"] = self.limits.memory_mb
+        if self.failure_value is not None:
+            shared["failure_value"] = self.failure_value
         if self.row.uses_llm:
             shared["llm_ratio"] = self.model.llm_ratio
         return shared
@@ -293,6 +301,15 @@ def stored_runtime(attrs: Mapping[str, Any]) -> Runtime:
         tuple(stored.get("copy", ())),
         stored.get("cwd"),
     )
+
+
+def failure_value_of(attrs: Mapping[str, Any]) -> FailureValue:
+    """Read what stands for failures from a study's user attributes, ``{}`` of a new one.
+
+    Studies from before there was a choice have the paper's value.
+    """
+    stored: FailureValue = attrs.get("failure_value", PAPER if "method" in attrs else WORST)
+    return stored
 
 
 def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from studies.budget import is_ok
 from studies.changes import changes
 from studies.changes import FILES
 from studies.llm import open_llm
@@ -20,6 +22,7 @@ from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import RUNTIME
 from studies.spec import space_hash
@@ -33,9 +36,6 @@ if TYPE_CHECKING:
     from objective.surrogate.surrogate import Surrogate
     from samplers import Chat
     from studies.spec import Spec
-
-
-_MAY_CHANGE = ("wall_seconds", RUNTIME)
 
 
 def open_study(
@@ -55,9 +55,10 @@ def open_study(
     )
     testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
-    _note_metadata(
-        study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
-    )
+    metadata = spec.metadata(testbed)
+    if not spec.row.edits_code:
+        metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
+    _note_metadata(study, metadata, {**spec.budget.metadata(), **spec.model.metadata()})
     return study
 
 
@@ -67,7 +68,9 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        if key not in stored or (key in _MAY_CHANGE and stored[key] != value):
+        # What was made with another script or other files, `_check_comparable` has judged.
+        may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
+        if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
         if stored.get(key) != value:
@@ -75,25 +78,43 @@ def _note_metadata(
 
 
 def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
-    option = "--study" if spec.comparison is None else "--name"
-    advice = f"choose another {option} or --storage, or repeat the command that made it"
+    option, base = (
+        ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
+    )
+    names = optuna.get_all_study_names(study._storage)
+    free = next(
+        name
+        for name in (f"{base}-{n}" for n in count(2))
+        if not any(other.startswith(name) for other in names)
+    )
+    advice = f"to begin another, add {option} {free}"
     stored = study.user_attrs
     trials = study.get_trials(deepcopy=False)
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        stored = {"charge_llm": False, "tune": 0.0, "tune_edits": 0, **stored}
+        defaults = {"charge_llm": False, "tune": 0.0, "tune_edits": 0}
+        stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
+    # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
+    may_be_edited = spec.accept_changes or not (spec.row.edits_code or any(map(is_ok, trials)))
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
-                if spec.accept_changes:
-                    study.set_user_attr(key, value)
+                if may_be_edited:
                     continue
-                what = "another train.py, prepare.py or surrogate (or they were edited since; --accept-changes goes on)"
+                what = (
+                    "another train.py, prepare.py or surrogate (or they were edited since;"
+                    " --accept-changes goes on)"
+                )
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
-    _check_files(study, spec, testbed, advice)
+    files = spec.metadata(testbed).get(FILES, {})
+    if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
+        raise StudyConflict(
+            f"study {spec.name!r} was made with other files beside train.py ({edited});"
+            f" put them back, {advice}, or go on with them as they are by --accept-changes"
+        )
     if spec.row.edits_code:
         return
     for trial in trials:
@@ -110,25 +131,6 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
         raise StudyConflict(
             f"study {spec.name!r} has another search space than the testbed; {advice}"
         )
-
-
-def _check_files(
-    study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate, advice: str
-) -> None:
-    """Refuse files beside the script that were edited since the study's first success."""
-    metadata = spec.metadata(testbed)
-    stored = study.user_attrs.get(FILES)
-    found = metadata.get(FILES)
-    if stored is None or found is None or stored == found:
-        return
-    trials = study.get_trials(deepcopy=False)
-    if not spec.accept_changes and any(t.user_attrs.get("status") == "ok" for t in trials):
-        raise StudyConflict(
-            f"study {spec.name!r} was made with other files beside train.py"
-            f" ({changes(stored, found)}); put them back, {advice}, or go on with them as they are"
-            " by --accept-changes"
-        )
-    study.set_user_attr(FILES, found)
 
 
 def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
@@ -161,7 +163,7 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
     study = open_study(spec, testbed, storage)
     loop = StudyLoop(
         study,
-        make_objective(spec, testbed),
+        make_objective(spec, testbed, study),
         testbed.baseline,
         method,
         replace(setup(spec, testbed, chat), artifact_store=where.open_artifacts()),
@@ -189,14 +191,15 @@ def train_objective(spec: Spec, testbed: Testbed, **options: Any) -> TrainScript
     )
 
 
-def make_objective(spec: Spec, testbed: Testbed | Surrogate) -> Objective:
-    """Build the objective that evaluates a spec's trials."""
+def make_objective(spec: Spec, testbed: Testbed | Surrogate, study: optuna.Study) -> Objective:
+    """Build the objective that evaluates the trials of a spec's study."""
+    failure_value = failure_value_of(study.user_attrs)
     if isinstance(testbed, Testbed):
-        return train_objective(spec, testbed)
+        return train_objective(spec, testbed, failure_value=failure_value)
     from objective.surrogate.surrogate import SurrogateObjective
 
     # Seeds differ in their noise as they would in trainings; methods with one seed share it.
-    return SurrogateObjective(testbed, train_seed=spec.seed)
+    return SurrogateObjective(testbed, train_seed=spec.seed, failure_value=failure_value)
 
 
 def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch: Watch) -> None:

@@ -11,7 +11,7 @@ nan        a metric that isn't finite, or the script's own stop at a NaN or expl
 timeout    killed after ``wall_seconds``
 killed     by SIGKILL and not for its memory: by itself, or by a process beside it
 crash      any other end; the reason is the exception's line
-no-metric  exit 0 and no metric
+no-metric  exit 0 and no metric; the reason shows what was looked for and the last lines
 pruned     ended by ``on_progress``
 ========== =====================================================================================
 
@@ -49,6 +49,7 @@ from objective.run.environment import script_environment
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
+from objective.run.outcome import OnProgress
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
 from objective.testbed.metric import METRIC
@@ -100,8 +101,9 @@ def run_script(
     folder: Path,
     *,
     limits: Limits,
+    command: Sequence[str] = ("python", "train.py"),
     metric: Metric = METRIC,
-    on_progress: Callable[[float, float], bool] | None = None,
+    on_progress: OnProgress | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
@@ -109,14 +111,15 @@ def run_script(
     cwd: Path | None = None,
     shown: Iterable[Path] = (),
 ) -> RunResult:
-    """Run ``train.py`` of a folder to its end, or to the first limit.
+    """Run a script to its end, or to the first limit.
 
     Args:
-        folder: Working directory of the script, with ``train.py`` and what it imports.
+        folder: Working directory of the script, with the script and what it imports.
         limits: See :class:`Limits`.
+        command: The words that start it; a first ``python`` is that of ``python``.
         metric: The value to look for in the output.
-        on_progress: Called with the share of the time budget (percent) and the loss of each
-            progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
+        on_progress: Called with what each progress line says, such as
+            ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
         environment: Variables on top of the allow-list (`objective.run.environment`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
@@ -133,6 +136,7 @@ def run_script(
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
+    file_before = None if metric.file is None else _changed(folder / metric.file)
     start = time.monotonic()
     kills_before = _oom_kills()
     stop = ""
@@ -141,8 +145,9 @@ def run_script(
         process = opened.enter_context(
             _Process(
                 folder,
+                command,
                 limits,
-                metric.evaluator,
+                metric,
                 script_environment(environment),
                 sandbox,
                 python,
@@ -185,6 +190,8 @@ def run_script(
         for channel, data in process.drain():
             handle(channel, data)
         output.feed(b"\n")  # the last line may lack its end
+    if metric.file is not None and _changed(folder / metric.file) != file_before:
+        output.read_file(folder / metric.file)
     seconds = time.monotonic() - start
     oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
     status, reason = classify(output, stop, returncode, limits, oom_kills)
@@ -204,6 +211,14 @@ def run_script(
     )
 
 
+def _changed(path: Path) -> int | None:
+    """Return when a file was changed, in nanoseconds; None if it isn't there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _oom_kills() -> int | None:
     """Return how many processes Linux has ended for their memory since it started."""
     try:
@@ -219,8 +234,9 @@ class _Process:
     def __init__(
         self,
         folder: Path,
+        command: Sequence[str],
         limits: Limits,
-        evaluator: str,
+        metric: Metric,
         variables: dict[str, str],
         sandbox: Isolation | None,
         python: Sequence[str],
@@ -228,16 +244,19 @@ class _Process:
         shown: Iterable[Path],
     ) -> None:
         self._sandbox = sandbox
+        self._has_parent = sandbox is not None or len(python) > 1
         self._next_look = 0.0
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
         lifeline, self._lifeline = os.pipe()
-        metric, metric_end = os.pipe()
+        measured, metric_end = os.pipe()
         output, output_end = os.pipe()
         options = {
             "lifeline": lifeline,
             "metric": metric_end,
-            "evaluator": evaluator,
+            "command": list(command),
+            "evaluator": metric.evaluator,
+            "name": metric.name,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
             "folder": str(folder.resolve()),
@@ -270,7 +289,7 @@ class _Process:
                 start_new_session=True,
             )
         except OSError as error:
-            for fd in (self._lifeline, metric, output):
+            for fd in (self._lifeline, measured, output):
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
@@ -280,7 +299,7 @@ class _Process:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already
             pass
-        for fd, channel in ((metric, "metric"), (output, "output")):
+        for fd, channel in ((measured, "metric"), (output, "output")):
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, channel)
 
@@ -354,8 +373,8 @@ class _Process:
         except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
             self._process.kill()
             code = self._process.wait()
-        # Sandboxes tell of a signal as shells do.
-        return 128 - code if self._sandbox is not None and 128 < code < 128 + 65 else code
+        # Sandboxes and launchers tell of a signal as shells do.
+        return 128 - code if self._has_parent and 128 < code < 128 + 65 else code
 
 
 class _Log:
