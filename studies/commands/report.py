@@ -67,7 +67,12 @@ def report(
         ),
     ] = None,
     artifacts: options.Artifacts = None,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Comparison of methods",
+    title: Annotated[
+        str | None,
+        typer.Option(
+            help="Heading of the page. [default: the study's name, or Comparison of methods]"
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write one self-contained page, pictures, and CSV of all that they show.
@@ -100,7 +105,7 @@ def report(
         content = Report(
             runs,
             work.reference_of(runs, reference),
-            f"{title}: {name}" if name else title,
+            work.title_of(title, name, runs),
             [*contents.unstarted, *empty],
             tables.Prices(price_in, price_out),
             load_transcripts(runs, opened, store) if store else (),
