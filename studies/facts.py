@@ -25,9 +25,11 @@ RUN_ERROR = "run_error"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 
 
-def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the measured trial with the lowest value; a failure value is no measurement."""
-    return min(filter(is_ok, trials), key=lambda t: (t.value, t.number), default=None)
+def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | None:
+    """Return the measured trial with the best value; a failure value is no measurement."""
+    return min(
+        filter(is_ok, trials), key=lambda t: (metric.cost(t.value or 0.0), t.number), default=None
+    )
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -103,7 +105,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
-    metric = Metric.of(study).name
+    metric = Metric.of(study)
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(trial_status(t) for t in evaluated if not is_ok(t))
@@ -113,15 +115,16 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": study.study_name,
         **study.user_attrs,
-        "metric": metric,
+        "metric": metric.name,
+        "direction": metric.direction,
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
         "ok": len(evaluated) - sum(failures.values()),
         "failed": sum(failures.values()),
         "failures": dict(failures),
-        "best": trial_facts(best_trial(trials), metric),
-        "baseline": trial_facts(baseline_trial(trials), metric),
+        "best": trial_facts(best_trial(trials, metric), metric.name),
+        "baseline": trial_facts(baseline_trial(trials), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

@@ -65,7 +65,8 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
     if work.study not in studies:
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     original = optuna.load_study(study_name=work.study, storage=storage)
-    best = best_trial(original.get_trials(deepcopy=False))
+    metric = Metric.of(original)
+    best = best_trial(original.get_trials(deepcopy=False), metric)
     if "testbed_hash" not in original.user_attrs:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if best is None:
@@ -77,10 +78,10 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
             if again.user_attrs.get("revalidates_trial") != best.number:
                 optuna.delete_study(study_name=name, storage=storage)
         again = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            storage=storage, study_name=name, direction=metric.direction, load_if_exists=True
         )
         if "revalidates" not in again.user_attrs:
-            Metric.of(original).name_in(again)
+            metric.name_in(again)
             again.set_user_attr("revalidates_trial", best.number)
             again.set_user_attr("revalidates", work.study)
         recover(again)
@@ -167,7 +168,8 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
 
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:
     """Return a study's best value beside the values of its repetitions."""
-    best = best_trial(optuna.load_study(study_name=name, storage=storage).trials)
+    original = optuna.load_study(study_name=name, storage=storage)
+    best = best_trial(original.get_trials(deepcopy=False), Metric.of(original))
     trials = optuna.load_study(study_name=name + SUFFIX, storage=storage).trials
     values = [t.value for t in trials if is_ok(t) and t.value is not None]
     assert best is not None

@@ -135,12 +135,22 @@ class Editing:
         min_gain: See `studies.code_agent.history.read_history`.
         whole_files: Ask for whole files instead of search / replace blocks.
         unsafe: Run without a sandbox.
+        tune: The tuner's share of the trials after the baselines, see
+            `studies.code_agent.tuning.Tuner`. The paper's code agent has no tuner.
+        tune_edits: Trials of the tuner for an edit that came close to the best.
+        command: A coding agent that edits the script instead of one request to the model, see
+            `studies.code_agent.edit_command.EditCommand`.
+        command_seconds: It is stopped after this time.
     """
 
     baselines: int = 3
     min_gain: float | None = None
     whole_files: bool = False
     unsafe: bool = False
+    tune: float = 0.0
+    tune_edits: int = 0
+    command: str | None = None
+    command_seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,8 @@ class Spec:
             return shared | {
                 "baselines": self.editing.baselines,
                 "min_gain": self.editing.min_gain,
+                "tune": self.editing.tune,
+                "tune_edits": self.editing.tune_edits,
             }
         shared["memory_limit_mb"] = self.limits.memory_mb
         if self.row.uses_llm:

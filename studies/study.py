@@ -76,7 +76,7 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        stored = {"charge_llm": False, **stored}
+        stored = {"charge_llm": False, "tune": 0.0, "tune_edits": 0, **stored}
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":

@@ -14,7 +14,6 @@ PACKAGES |= {"objective/benchmark", "studies/best_so_far"}
 ELSEWHERE = {
     # In a process of its own: what it does is seen in trainings.
     "objective/run/launch.py": "objective/run/test_script.py",
-    "objective/run/confine.py": "objective/run/test_sandbox.py",
     "objective/testbed/embedded/prepare.py": "objective/testbed/test_embedded.py",
     "objective/testbed/embedded/train.py": "objective/testbed/test_embedded.py",
     # Results are kept for, and told to, a storage that was away.

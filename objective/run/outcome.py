@@ -12,12 +12,15 @@ from pathlib import Path
 import re
 import signal
 
+from objective.run.printed import decimals_of
+from objective.run.printed import lines_of_file
+from objective.run.printed import plain
+from objective.run.printed import progress_of
+from objective.run.printed import Reader
+from objective.run.printed import to_number
 from objective.testbed.metric import Metric
 
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_PROGRESS = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\).*?\bloss:\s*({_NUMBER})", re.I)
-_SUMMARY = re.compile(rf"(\w{{1,64}}):\s*({_NUMBER})\s*", re.I)
 _OUT_OF_MEMORY = re.compile(
     r"MemoryError|OutOfMemory|out of memory|can(?:'|no)t allocate memory|std::bad_alloc"
     r"|Memory allocation (?:still )?failed|failed to allocate",
@@ -25,7 +28,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 # A fork that met a limit on processes. Many processes may say so at once, line by line.
-_NO_PROCESS = re.compile(r"BlockingIOError: .*Resource temporarily unavailable")
+_NO_PROCESS = re.compile(r"BlockingIOError: .{0,80}Resource temporarily unavailable")
 
 # What a lack of memory looks like where something else reports it; only believed under a limit.
 _STARVED = re.compile(
@@ -35,8 +38,23 @@ _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"[\r\n]")
-_LINE_BYTES = 10_000  # of a line that are looked at
+# What the processes of a sandbox can have too much of, besides memory.
+_EXCESSES = {
+    "processes": "it started too many processes",
+    "files": "it made too many files",
+    "sockets": "it opened too many sockets",
+}
+# Bounds on what a script may make us look at, so that reading it stays linear: some patterns take
+# the square of a line's length.
+_LINE_BYTES = 2_000  # of a line that are kept
+_MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
+_MOST_NUMBERS = 60  # of a script's output that are kept by their names
+_FILE_BYTES = 2**20  # of a metric's file, from its end
+
+# Takes a step or a percentage, the loss or metric there, and whether it is a percentage; returns
+# whether to end the training.
+OnProgress = Callable[[float, float, bool], bool]
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,7 @@ class Limits:
         memory_mb: Of writable memory (CPU, MPS) or of the GPU's; None is no limit.
         grace_seconds: Between asking an overdue script to end (SIGTERM) and killing it.
         log_bytes: Of output that are kept, the first and the last half; the rest is dropped.
+        output_mb: Of output; killed when over. To read it costs us processor time.
     """
 
     wall_seconds: float
@@ -56,6 +75,7 @@ class Limits:
     memory_mb: int | None = None
     grace_seconds: float = 3.0
     log_bytes: int = 2 * 2**20
+    output_mb: int = 512
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,9 @@ class RunResult:
         reason: One line of at most 200 characters; empty if ok.
         value: Of the metric: what the evaluator returned, or what was printed if the testbed has
             no evaluator; None if neither. May be NaN.
-        printed: The printed value.
+        printed: The value that was printed last, or written to the metric's file.
         mismatch: Both are there and differ by more than the rounding of the printed one.
-        summary: Numbers of the ``key: value`` lines after the last ``---``.
+        summary: The last number that was printed by each name.
         seconds: From start to end.
         returncode: Negative: the signal that ended it. 0 to 255: the exit status.
         log: File with what was printed.
@@ -103,22 +123,23 @@ class Output:
     """Parses what the script prints and what its evaluator returns, as it comes."""
 
     metric: Metric
-    on_progress: Callable[[float, float], bool] | None
+    on_progress: OnProgress | None
     summary: dict[str, float] = field(default_factory=dict)
-    decimals: int = 0  # of the printed metric
+    printed: float | None = None  # value of the metric
+    decimals: int = 0  # of it
     measured: float | None = None
     has_evaluator: bool = False
     pruned: bool = False
     loss: float = 0.0  # the last one printed
+    bytes_read: int = 0
+    watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-    _in_summary: bool = False
+    _reports_metric: bool | None = None  # and not the loss; None before the first report
     _rest: bytes = b""
     _metric_rest: bytes = b""
 
-    @property
-    def printed(self) -> float | None:
-        """The printed value of the metric."""
-        return self.summary.get(self.metric.name)
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.metric.name)
 
     @property
     def value(self) -> float | None:
@@ -126,41 +147,74 @@ class Output:
         return self.measured if self.has_evaluator else self.printed
 
     def feed(self, data: bytes) -> None:
+        self.bytes_read += len(data)
         *lines, self._rest = _LINE_END.split(self._rest + data)
         self._rest = self._rest[-_LINE_BYTES:]
         for line in lines:
             self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
 
     def feed_metric(self, data: bytes, nonce: str) -> None:
+        self.bytes_read += len(data)
         *lines, self._metric_rest = (self._metric_rest + data).split(b"\n")
-        self._metric_rest = self._metric_rest[-_LINE_BYTES:]
+        self._metric_rest = self._metric_rest[: _MESSAGE_BYTES + 1]  # too long stays too long
         for line in lines:
+            if len(line) > _MESSAGE_BYTES:
+                continue
             try:
                 message = json.loads(line)
                 if message.get("nonce") != nonce:
                     continue  # not of the wrapper's
-                self.has_evaluator |= bool(message.get("evaluator"))
-                if "value" in message:
+                if "evaluator" in message:
+                    self.has_evaluator = bool(message["evaluator"])
+                self.watcher_reported |= bool(message.get("ended"))
+                if message.get("value") is not None:
                     self.measured = float(message["value"])
-            except (ValueError, TypeError, AttributeError):
+            except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
 
+    def read_file(self, path: Path) -> None:
+        """Take the metric from the file that the script wrote it to."""
+        try:
+            data = path.read_bytes()[-_FILE_BYTES:]
+        except OSError:  # it wrote none
+            return
+        lines = lines_of_file(data.decode(errors="replace"))
+        for line in lines:
+            self._note(plain(line), self._reader.metric(line))
+        if self.printed is None and len(lines) == 1:
+            try:
+                self.printed = to_number(lines[0])
+            except ValueError:
+                pass
+
     def _take(self, line: str) -> None:
+        line = plain(line)
         if not line:
             return
         self.tail.append(line)
-        if line == "---":
-            self.summary.clear()
-            self._in_summary = True
-        elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
-            key, number = match.groups()
-            self.summary[key] = float(number)
-            if key == self.metric.name:
-                self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
-        elif match := _PROGRESS.search(line):
-            share, self.loss = float(match[1]), float(match[2])
-            if self.on_progress is not None and not self.pruned:
-                self.pruned = self.on_progress(share, self.loss)
+        text = None if self.metric.file else self._reader.metric(line)
+        self._note(line, text)
+        progress = progress_of(line)
+        if progress is None:
+            return
+        if progress.loss is not None:
+            self.loss = progress.loss
+        value = progress.loss if text is None else to_number(text)
+        # A loss is no measure of what is to be maximized, and the two must not be mixed.
+        is_measure = text is not None or self.metric.direction == "minimize"
+        if self.on_progress is None or value is None or not is_measure or self.pruned:
+            return
+        if self._reports_metric in (None, text is not None):
+            self._reports_metric = text is not None
+            self.pruned = self.on_progress(progress.step, value, progress.is_share)
+
+    def _note(self, line: str, text: str | None) -> None:
+        """Keep a line's numbers, ``text`` being the metric's."""
+        for name, number in self._reader.numbers(line).items():
+            if name in self.summary or len(self.summary) < _MOST_NUMBERS:
+                self.summary[name] = number
+        if text is not None:
+            self.printed, self.decimals = to_number(text), decimals_of(text)
 
 
 def differ(measured: float | None, printed: float | None, decimals: int) -> bool:
@@ -172,10 +226,23 @@ def differ(measured: float | None, printed: float | None, decimals: int) -> bool
     return not abs(measured - printed) <= 10.0**-decimals
 
 
-def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tuple[str, str]:
-    """Return the status and reason of a run by the first rule that fits."""
-    if stop == "processes":
-        return "crash", "killed: it started too many processes"
+def classify(
+    output: Output, stop: str, returncode: int, limits: Limits, oom_kills: int | None = None
+) -> tuple[str, str]:
+    """Return the status and reason of a run by the first rule that fits.
+
+    Args:
+        output: What was read of it.
+        stop: The limit for which the runner ended it; empty if it ended by itself.
+        returncode: See :class:`RunResult`.
+        limits: Its limits.
+        oom_kills: Processes that the system ended for their memory while it ran, of whatever
+            program; None if the system doesn't count them.
+    """
+    if stop in _EXCESSES:
+        return "crash", f"killed: {_EXCESSES[stop]}"
+    if stop == "output":
+        return "crash", f"killed: it wrote more than {limits.output_mb} MB of output"
     if stop == "memory":
         return "oom", f"killed: its processes used more than the limit of {limits.memory_mb} MB"
     if stop == "timeout":
@@ -183,20 +250,34 @@ def classify(output: Output, stop: str, returncode: int, limits: Limits) -> tupl
     if stop == "pruned":
         return "pruned", ""
     if returncode != 0:
-        return _classify_failure(output, returncode, limits)
+        return _classify_failure(output, returncode, limits, oom_kills)
     metric = output.metric
     value = output.value
     if value is None and output.printed is not None:
         reason = f"{metric.name} was printed, but prepare.{metric.evaluator} did not return"
         return "no-metric", reason
     if value is None:
-        return "no-metric", f"ended without a `{metric.name}:` line after a `---` line"
+        return "no-metric", _missing(output)
     if not math.isfinite(value):
         return "nan", f"{metric.name} is {value}"
     return "ok", ""
 
 
-def _classify_failure(output: Output, returncode: int, limits: Limits) -> tuple[str, str]:
+def _missing(output: Output) -> str:
+    """Say what was looked for, and what was there instead."""
+    name, file = output.metric.name, output.metric.file
+    where = "was printed" if file is None else f"is in {file}"
+    parts = [f"no `{name}: NUMBER`, `{name}=NUMBER` or JSON {where}"]
+    if output.summary:
+        parts.append(f"numbers found: {', '.join(list(output.summary)[-6:])}")
+    if output.tail:
+        parts.append(f"last lines: {' | '.join(list(output.tail)[-2:])}")
+    return "; ".join(parts)
+
+
+def _classify_failure(
+    output: Output, returncode: int, limits: Limits, oom_kills: int | None
+) -> tuple[str, str]:
     lines = list(output.tail)
     exception = _exception(lines)
     said = exception or "\n".join(lines[-20:])
@@ -209,7 +290,13 @@ def _classify_failure(output: Output, returncode: int, limits: Limits) -> tuple[
     if limits.memory_mb is not None and (match := _STARVED.search(said)):
         return "oom", f"out of memory{limit}: {match[0]}"
     if returncode == -signal.SIGKILL:
-        return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
+        if oom_kills:
+            return "oom", f"killed by the system for its memory{limit}"
+        if not output.watcher_reported:
+            return "killed", "the process that watches over the training was killed (SIGKILL)"
+        if oom_kills is None:
+            return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
+        return "killed", "killed by itself or from outside (SIGKILL), not for its memory"
     raised = exception.partition("\n")[0]
     # Python itself speaks of nan and inf in exceptions that are bugs, but never of a loss.
     diverged = _LOSS.search(raised) and _DIVERGED.search(raised)

@@ -10,18 +10,19 @@ Both give the script
   the caches with the corpus. Not there: the home folder, other users, /run with its sockets, /etc
   but for the loader's files. Its own folder, /tmp and the home folder are memory of limited size,
   which is gone when the run ends; train.py and prepare.py lie in the folder, read-only;
-- no network: a network namespace whose only interface is its own loopback;
+- no network: a network namespace whose only interface is its own loopback, and sockets of no
+  families but UNIX, IP and IPv6 (and of netlink, the list of interfaces);
 - a PID namespace: it sees no other process, and all of its own end with its first, also those that
   left the process group or ignore signals. The first ends with the runner, however that ends;
 - no capabilities, no_new_privs, and, if the runner is root, a user id that owns nothing, so that
   the limit on processes holds (the kernel exempts root from it);
+- a filter of system calls (libseccomp), which refuses what no training needs: further namespaces,
+  mounts, other processes' memory, keyrings, io_uring, and memory that counts as no process's;
 - limits: processes, size of a file, open files, CPU time, no core dumps; and from outside
-  :func:`usage` for what no limit of a single process can hold, their number and memory together.
+  :meth:`Sandbox.excess`, four times a second, for what no limit of a single process can hold: the
+  number, memory, files and sockets of all together.
 
-What is not covered: faults of the kernel and of a GPU driver (GPU devices are passed through),
-time as a side channel, and memory in files that no process has mapped (memfd), which only the
-kernel's out-of-memory killer ends; the sandbox's processes are its first choice. The script and
-the evaluator share one process: see objective/run/launch.py for what that means for the metric.
+docs/safety.md has the table of what is claimed, by which mechanism, and what is not covered.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ CONFINE = Path(__file__).with_name("confine.py")
 MAX_TASKS = 64 + 16 * (os.cpu_count() or 1)
 MAX_OPEN_FILES = 1024
 DISK_MB = 512
+MAX_FILES = 100_000  # in all places that can be written; each takes a kilobyte of the kernel's
+MAX_SOCKETS = 1000  # each may hold a fifth of a megabyte on its way, which counts as nobody's
 # What the processes of a sandbox that hold the limit may use besides: launcher, watcher, stacks.
 _OVERHEAD_MB = 100
 # User ids that Debian's policy and systemd leave alone; one per run, since the limit on processes
@@ -90,6 +93,13 @@ _CACHES = (
 )
 # Root may write these by its user id alone, without any capability, from any namespace.
 _KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
+# Besides the home folder, and the folder of the trial's own folder.
+_NEVER_SHOWN = ("/tmp", "/run", "/var", "/etc", "/dev", "/proc", "/sys", "/root", "/home")
+# Of keys, of the kernel's memory and of other processes' timers.
+_KERNEL_SECRETS = (
+    *("/proc/keys", "/proc/key-users", "/proc/kcore", "/proc/kallsyms"),
+    *("/proc/timer_list", "/proc/sched_debug"),
+)
 _GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
 
@@ -111,10 +121,22 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Usage:
-    """The resources that a process and its descendants use together."""
+    """The resources that a process and its descendants use together.
+
+    Attributes:
+        tasks: Processes and threads.
+        memory_mb: Resident and not of a file: anonymous and shared. Pages that processes share
+            count for each; see :func:`proportional_memory_mb`.
+        files_mb: Size of their files in memory.
+        files: Number of these.
+        sockets: Open sockets of their network namespace.
+    """
 
     tasks: int
     memory_mb: float
+    files_mb: float = 0.0
+    files: int = 0
+    sockets: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,7 @@ class Sandbox:
         *,
         folder: Path,
         read_only: Iterable[Path] = (),
+        hidden: Iterable[Path] = (),
         wall_seconds: float = 3600.0,
         disk_mb: int = DISK_MB,
         max_tasks: int = MAX_TASKS,
@@ -147,11 +170,15 @@ class Sandbox:
             folder: Its working folder. The files that lie in it are there read-only, and what the
                 command writes beside them is gone afterwards.
             read_only: Further files and folders to show, e.g. the corpus.
+            hidden: Files and folders to show empty, though they lie in others that are shown.
             wall_seconds: What the caller will end it after; here it only bounds the CPU time.
             disk_mb: Size of each place that can be written, and of one file.
             max_tasks: Processes and threads.
             lifeline: Read end of a pipe whose write end only the caller has: when the caller
-                closes it or dies, all is over. (bubblewrap notices the caller's death itself.)
+                closes it or dies, all is over.
+
+        Raises:
+            SandboxError: A place to be shown contains one that is never shown.
         """
         folder = folder.resolve()
         limits = {
@@ -161,10 +188,10 @@ class Sandbox:
             "CPU": int(wall_seconds * (os.cpu_count() or 1)) + 10,
             "CORE": 0,
         }
-        spec: dict[str, object] = {"limits": limits}
+        spec: dict[str, object] = {"limits": limits, "lifeline": lifeline}
         if not self.user_namespace:
             spec["uid"] = secrets.choice(_UIDS)
-        mounts = _mounts(folder, read_only, disk_mb)
+        mounts = _mounts(folder, read_only, hidden, disk_mb)
         confine = [sys.executable, "-I", "-S", str(CONFINE)]
         if self.name == BUBBLEWRAP:
             options = _bubblewrap_options(mounts, self.user_namespace)
@@ -178,7 +205,8 @@ class Sandbox:
                 json.dumps(spec),
                 *argv,
             ]
-        spec |= {"root": str(_empty_folder()), "mounts": mounts, "lifeline": lifeline}
+        spec |= {"root": str(_empty_folder()), "mounts": mounts}
+        spec["user_namespace"] = self.user_namespace
         options = ["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL"]
         if self.user_namespace:
             options += ["--user", "--map-root-user"]
@@ -187,11 +215,14 @@ class Sandbox:
         return [*start, *confine, json.dumps(spec), *argv]
 
     def excess(self, pid: int, memory_mb: int | None) -> str:
-        """Name the resource that all processes together exceed: ``processes`` or ``memory``.
+        """Name what all processes together have too much of.
+
+        That is ``processes``, ``files``, ``sockets`` or ``memory``.
 
         Args:
             pid: Of the process that :meth:`command` became.
-            memory_mb: The limit of their memory; None is none.
+            memory_mb: The limit of their memory, with that of their files, which are in memory
+                too; None is none.
 
         Returns:
             An empty text if it is neither.
@@ -199,15 +230,25 @@ class Sandbox:
         used = usage(pid)
         if used.tasks > 0.9 * MAX_TASKS:  # about to meet the limit, where they can still spin
             return "processes"
-        if memory_mb is not None and used.memory_mb > memory_mb + _OVERHEAD_MB:
+        if used.files > MAX_FILES:
+            return "files"
+        if used.sockets > MAX_SOCKETS:
+            return "sockets"
+        if memory_mb is not None and used.memory_mb + used.files_mb > memory_mb + _OVERHEAD_MB:
             # Only now: telling shared pages apart takes the kernel a while.
-            if proportional_memory_mb(pid) > memory_mb + _OVERHEAD_MB:
+            if proportional_memory_mb(pid, used.files_mb) > memory_mb + _OVERHEAD_MB:
                 return "memory"
         return ""
 
 
-def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple[str, str, str]]:
-    """Return the file system of a sandbox in the order of its making: (kind, path, detail)."""
+def _mounts(
+    folder: Path, read_only: Iterable[Path], hidden: Iterable[Path], disk_mb: int
+) -> list[tuple[str, str, str]]:
+    """Return the file system of a sandbox in the order of its making: (kind, path, detail).
+
+    Raises:
+        SandboxError: See :meth:`Sandbox.command`.
+    """
     home = Path.home()
     size = f"{disk_mb * 2**20}"
     mounts: list[tuple[str, str, str]] = []
@@ -217,6 +258,7 @@ def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple
         elif os.path.exists(path):
             mounts.append(("ro", path, ""))
     mounts.append(("proc", "/proc", ""))
+    mounts += [("hidden", path, "") for path in _KERNEL_SECRETS if os.path.exists(path)]
     mounts += [("ro", path, "") for path in _KERNEL_SETTINGS if os.path.exists(path)]
     mounts += [("devices", "/dev", ""), ("tmpfs", "/dev/shm", size)]
     for pattern in _GPU_DEVICES:
@@ -237,10 +279,22 @@ def _mounts(folder: Path, read_only: Iterable[Path], disk_mb: int) -> list[tuple
             and not inside_system
             and str(place) not in seen
         ):
+            _check_uncovers_nothing(place, folder)
             mounts.append(("ro", str(place), ""))
+    mounts += [("hidden", str(path), "") for path in hidden if path.exists()]
     mounts.append(("tmpfs", str(folder), size))
     mounts += [("ro", str(path), "") for path in sorted(folder.iterdir()) if path.exists()]
     return list(_with_parents(mounts))
+
+
+def _check_uncovers_nothing(place: Path, folder: Path) -> None:
+    for covered in (Path.home(), *map(Path, _NEVER_SHOWN), folder.parent):
+        if covered.is_relative_to(place) or covered.resolve().is_relative_to(place.resolve()):
+            raise SandboxError(
+                f"A folder that a sandbox shows must not contain {covered}, but {place} does: "
+                "name one further down in AUTORESEARCH_CACHE, AUTORESEARCH_CORPUS, CUDA_HOME, "
+                "HF_HOME or LD_LIBRARY_PATH."
+            )
 
 
 def _with_parents(mounts: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
@@ -264,6 +318,8 @@ def _python_folders() -> list[Path]:
     folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
+    # Of another environment, by a .pth file; what else one names may be anybody's work.
+    folders += [path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))]
     folders += os.environ.get("LD_LIBRARY_PATH", "").split(":")
     return [Path(os.path.abspath(folder)) for folder in folders if folder]
 
@@ -272,7 +328,11 @@ def _bubblewrap_options(mounts: Iterable[tuple[str, str, str]], user_namespace: 
     options = ["--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
     options += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     if user_namespace:
-        options.append("--unshare-user")
+        # confine.py is the first process: bubblewrap's own would have the script's user id, and no
+        # filter. (Root's is another user's, and may end when its parent does.)
+        options += ["--unshare-user", "--as-pid-1"]
+        if _can_disable_user_namespaces():
+            options.append("--disable-userns")
     else:
         # Root: confine.py needs these two to become another user, and loses them by that.
         options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -288,9 +348,22 @@ def _bubblewrap_options(mounts: Iterable[tuple[str, str, str]], user_namespace: 
             options += ["--proc", path]
         elif kind == "devices":
             options += ["--dev", path]
+        elif kind == "hidden":
+            if Path(path).is_dir():
+                options += ["--perms", "0555", "--size", "4096", "--tmpfs", path]
+                options += ["--remount-ro", path]
+            else:
+                options += ["--ro-bind", "/dev/null", path]
         else:
             options += ["--perms", "1777", "--size", detail, "--tmpfs", path]
     return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+@functools.cache
+def _can_disable_user_namespaces() -> bool:
+    """Return whether bubblewrap is of version 0.8 or later."""
+    done = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=10)
+    return "--disable-userns" in done.stdout + done.stderr
 
 
 def _empty_folder() -> Path:
@@ -327,7 +400,8 @@ def require_sandbox() -> Sandbox:
     if sandbox is None:
         raise SandboxError(
             "Code written by a model must be isolated, but neither bubblewrap nor unshare works "
-            "here: install bubblewrap (and allow user namespaces), or take the risk with --unsafe."
+            "here: install bubblewrap and libseccomp (and allow user namespaces), or take the "
+            "risk with --unsafe."
         )
     return sandbox
 
@@ -362,26 +436,61 @@ def _problem(sandbox: Sandbox) -> str | None:
 
 
 def usage(pid: int) -> Usage:
-    """Return the tasks (processes and threads) and the memory of a process and all below it.
-
-    Memory is what is resident and not of a file: anonymous and shared. Pages that processes share
-    count for each; to tell them apart takes the kernel longer, see :func:`proportional_memory_mb`.
-    """
+    """Return what a process and all below it use; the files and sockets are of their sandbox."""
     tasks, memory = 0, 0.0
-    for process in process_tree(pid):
+    tree = process_tree(pid)
+    for process in tree:
         fields = _kernel_fields(process.pid, "status")
         tasks += fields.get("Threads", 0)
         memory += fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
-    return Usage(tasks, memory / 1024)
+    # The youngest is certainly inside, unless it has just ended; then the next look will do.
+    inside = tree[-1].pid if len(tree) > 1 else 0
+    files_mb, files = _files_in_memory(inside)
+    return Usage(tasks, memory / 1024, files_mb, files, _sockets(inside))
 
 
-def proportional_memory_mb(pid: int) -> float:
-    """Return the memory of a process and all below it, each shared page counted once."""
-    memory = 0.0
+def proportional_memory_mb(pid: int, files_mb: float = 0.0) -> float:
+    """Return the memory of a process and all below it, each shared page counted once.
+
+    Pages of their files in memory may be mapped or not, and are told from other shared ones by
+    nothing that is cheap to read: the larger sum counts.
+    """
+    anonymous, shared = 0.0, 0.0
     for process in process_tree(pid):
         fields = _kernel_fields(process.pid, "smaps_rollup")
-        memory += fields.get("Pss_Anon", 0) + fields.get("Pss_Shmem", 0)
-    return memory / 1024
+        anonymous += fields.get("Pss_Anon", 0)
+        shared += fields.get("Pss_Shmem", 0)
+    return anonymous / 1024 + max(shared / 1024, files_mb)
+
+
+def _files_in_memory(pid: int) -> tuple[float, int]:
+    """Return the size (MB) and number of the files in a process's file systems in memory.
+
+    Files that were removed and are still open count: the file system says what it holds.
+    """
+    size, files = 0, 0
+    try:
+        mounts = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace")
+        # Device and mount point, see proc_pid_mountinfo(5).
+        found = re.findall(r"^\d+ \d+ (\S+) / (\S+) .* - tmpfs ", mounts, re.M)
+        for place in dict(found).values():
+            # Blanks and the like are written as octal numbers.
+            path = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
+            state = os.statvfs(f"/proc/{pid}/root{path}")
+            size += (state.f_blocks - state.f_bfree) * state.f_frsize
+            files += state.f_files - state.f_ffree
+    except OSError:
+        return 0.0, 0
+    return size / 2**20, files
+
+
+def _sockets(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/net/sockstat").read_text()
+    except OSError:
+        return 0
+    match = re.match(r"sockets: used (\d+)", text)
+    return int(match[1]) if match else 0
 
 
 def _kernel_fields(pid: int, name: str) -> dict[str, int]:

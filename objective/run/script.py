@@ -9,20 +9,21 @@ oom        out of memory: an exception or message that says so, or killed by the
 nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss, be it
            an exception that names the loss
 timeout    killed after ``wall_seconds``
+killed     by SIGKILL and not for its memory: by itself, or by a process beside it
 crash      any other end; the reason is the exception's line
-no-metric  exit 0 and no metric
+no-metric  exit 0 and no metric; the reason shows what was looked for and the last lines
 pruned     ended by ``on_progress``
 ========== =====================================================================================
 
 This alone isolates accidents, not attacks: the environment is an allow-list, and nothing survives
 the end of a run, but the script has the user's files and network. With a sandbox (``sandbox.py``,
-which see) it has neither, and the run also ends when all its processes together are too many
-(crash) or use too much memory (oom).
+which see) it has neither, and the run also ends when all its processes together are too many, hold
+too many files or sockets (crash) or use too much memory (oom). Reading what a script writes takes
+time in proportion to its length, which is limited, and bounded memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ from typing import TYPE_CHECKING
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
+from objective.run.outcome import OnProgress
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
 from objective.testbed.metric import METRIC
@@ -91,6 +93,7 @@ _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
+_PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 
 
@@ -125,20 +128,22 @@ def run_script(
     folder: Path,
     *,
     limits: Limits,
+    command: Sequence[str] = ("python", "train.py"),
     metric: Metric = METRIC,
-    on_progress: Callable[[float, float], bool] | None = None,
+    on_progress: OnProgress | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
 ) -> RunResult:
-    """Run ``train.py`` of a folder to its end, or to the first limit.
+    """Run a script to its end, or to the first limit.
 
     Args:
-        folder: Working directory of the script, with ``train.py`` and what it imports.
+        folder: Working directory of the script, with the script and what it imports.
         limits: See :class:`Limits`.
+        command: The words that start it; a first ``python`` is this interpreter.
         metric: The value to look for in the output.
-        on_progress: Called with the share of the time budget (percent) and the loss of each
-            progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
+        on_progress: Called with what each progress line says, such as
+            ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
         environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
@@ -152,12 +157,14 @@ def run_script(
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
+    file_before = None if metric.file is None else _changed(folder / metric.file)
     start = time.monotonic()
+    kills_before = _oom_kills()
     stop = ""
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
         process = opened.enter_context(
-            _Process(folder, limits, metric.evaluator, environment, sandbox)
+            _Process(folder, command, limits, metric, environment, sandbox)
         )
 
         def handle(channel: str, data: bytes) -> None:
@@ -173,7 +180,11 @@ def run_script(
                 handle(channel, data)
             if process.ended:
                 break
-            if not stop and (stop := process.excess(limits)):
+            if not stop and output.bytes_read > limits.output_mb * 2**20:
+                stop = "output"
+            if not stop:
+                stop = process.excess(limits)
+            if stop and stop != "timeout":
                 process.kill()
                 break
             if time.monotonic() >= deadline:
@@ -190,8 +201,11 @@ def run_script(
         for channel, data in process.drain():
             handle(channel, data)
         output.feed(b"\n")  # the last line may lack its end
+    if metric.file is not None and _changed(folder / metric.file) != file_before:
+        output.read_file(folder / metric.file)
     seconds = time.monotonic() - start
-    status, reason = classify(output, stop, returncode, limits)
+    oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
+    status, reason = classify(output, stop, returncode, limits, oom_kills)
     if "No space left on device" in reason:
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
             raise RunError(f"The disk of {folder} is full.")
@@ -218,10 +232,27 @@ def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
     return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
 
 
-def command(options: Mapping[str, Any]) -> list[str]:
-    """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
-    launcher = Path(__file__).with_name("launch.py")
-    return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
+def _changed(path: Path) -> int | None:
+    """Return when a file was changed, in nanoseconds; None if it isn't there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def launcher(options: Mapping[str, Any]) -> list[str]:
+    """Return the command that runs a script in the working directory; see ``launch.py``."""
+    program = Path(__file__).with_name("launch.py")
+    return [sys.executable, "-u", str(program), json.dumps(dict(options))]
+
+
+def _oom_kills() -> int | None:
+    """Return how many processes Linux has ended for their memory since it started."""
+    try:
+        match = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)
+    except OSError:
+        return None
+    return None if match is None else int(match[1])
 
 
 class _Process:
@@ -230,8 +261,9 @@ class _Process:
     def __init__(
         self,
         folder: Path,
+        command: Sequence[str],
         limits: Limits,
-        evaluator: str,
+        metric: Metric,
         environment: Mapping[str, str] | None,
         sandbox: Isolation | None,
     ) -> None:
@@ -240,18 +272,20 @@ class _Process:
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
         lifeline, self._lifeline = os.pipe()
-        metric, metric_end = os.pipe()
+        measured, metric_end = os.pipe()
         output, output_end = os.pipe()
         options = {
             "lifeline": lifeline,
             "metric": metric_end,
-            "evaluator": evaluator,
+            "command": list(command),
+            "evaluator": metric.evaluator,
+            "name": metric.name,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
         }
         self.nonce = secrets.token_hex(16)
         variables = script_environment(environment)
-        argv = command(options)
+        argv = launcher(options)
         if sandbox is not None:
             shown = [Path(variables[name]).expanduser() for name in _DATA if name in variables]
             if "HF_HOME" in variables:  # it may hold a token too
@@ -276,7 +310,7 @@ class _Process:
                 start_new_session=True,
             )
         except OSError as error:
-            for fd in (self._lifeline, metric, output):
+            for fd in (self._lifeline, measured, output):
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
@@ -286,7 +320,7 @@ class _Process:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already
             pass
-        for fd, channel in ((metric, "metric"), (output, "output")):
+        for fd, channel in ((measured, "metric"), (output, "output")):
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, channel)
 
@@ -320,9 +354,15 @@ class _Process:
                 self._close(key.fd)
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the data that is left to read after :meth:`kill`."""
-        while not self.ended:
-            yield from self.read(0)
+        """Yield what the pipes hold after :meth:`kill`, and no more than they can.
+
+        A process that escaped (only without a sandbox) may go on writing for ever.
+        """
+        left = len(self._selector.get_map()) * _PIPE_BYTES
+        while not self.ended and left > 0:
+            for channel, data in self.read(0):
+                left -= len(data)
+                yield channel, data
 
     def _close(self, fd: int) -> None:
         self._selector.unregister(fd)
@@ -365,8 +405,7 @@ class _Log:
         self._path = path
         self._half = limit // 2
         self._room = self._half  # left for the first half
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._tail = bytearray()
         self._dropped = 0
         self._file = self._checked(lambda: open(path, "wb", buffering=0))
 
@@ -374,10 +413,11 @@ class _Log:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._cut()
         try:
             if self._dropped:
                 self._put(f"\n[... {self._dropped} bytes left out ...]\n".encode())
-            self._put(b"".join(self._tail))
+            self._put(bytes(self._tail))
         finally:
             self._file.close()
 
@@ -385,13 +425,14 @@ class _Log:
         head, rest = data[: self._room], data[self._room :]
         self._room -= len(head)
         self._put(head)
-        if rest:
-            self._tail.append(rest)
-            self._tail_bytes += len(rest)
-        while self._tail and self._tail_bytes - len(self._tail[0]) >= self._half:
-            size = len(self._tail.popleft())
-            self._tail_bytes -= size
-            self._dropped += size
+        self._tail += rest
+        if len(self._tail) > 2 * self._half:  # twice, so that each byte is moved once at most
+            self._cut()
+
+    def _cut(self) -> None:
+        excess = max(0, len(self._tail) - self._half)
+        del self._tail[:excess]
+        self._dropped += excess
 
     def _put(self, data: bytes) -> None:
         while data:

@@ -9,9 +9,13 @@ would empty the search space that other samplers infer):
    back to the model once, with the reason (and, if there was no block in it, with the offer to
    change one constant instead: `constant_choice`). If the next can't be used either, the proposal
    is a trial of status ``rejected``, which cost no training.
+   A coding agent of the user's own may take the model's place (`edit_command`).
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
 4. Whether it is kept or reverted follows from the stored trials (`history`).
+
+Between these proposals the constants of the best script are tuned (`tuning`), each time in a trial
+whose ``source`` is ``tuner``.
 
 Several processes may do this on one study: each proposes from what is the best when it asks.
 
@@ -50,10 +54,12 @@ from objective.run.sandbox import require_sandbox
 from objective.run.script import script_environment
 from objective.testbed.source import read_constants
 from objective.worker import claim
+from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
+from samplers._llm.scripted import ScriptedChat
 from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -67,6 +73,7 @@ from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
@@ -74,12 +81,16 @@ from studies.code_agent.history import is_baseline
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import read_history
 from studies.code_agent.history import Step
+from studies.code_agent.history import TUNER
 from studies.code_agent.prompt import build_prompt
+from studies.code_agent.prompt import Form
 from studies.code_agent.prompt import log_tail
+from studies.code_agent.prompt import Outlook
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.code_agent.tuning import Tuner
 from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
@@ -99,7 +110,6 @@ from studies.study import train_objective
 
 if TYPE_CHECKING:
     from samplers import Chat
-    from samplers import Completion
     from samplers._llm.chat import Message
     from studies.spec import Spec
 
@@ -139,7 +149,9 @@ def run_agent(
     """
     testbed = Testbed.load(spec.where.testbed)
     sandbox = None if spec.editing.unsafe else require_sandbox()
-    chat = open_llm(spec.model) if chat is None else chat
+    if chat is None and spec.editing.command is not None:
+        chat = ScriptedChat()  # which only counts tokens
+    chat = chat or open_llm(spec.model)
     study = open_study(spec, testbed, open_storage(spec.where.storage))
     objective = train_objective(spec, testbed, failure_value=None, sandbox=sandbox)
     CodeAgent(spec, study, objective, chat).run(within_caps(chat, watch))
@@ -167,6 +179,18 @@ class CodeAgent:
         self._artifacts = spec.where.open_artifacts()
         self._sources = Sources(self._artifacts, self._testbed.source)
         self._lock_file = spec.where.lock_file
+        self._command: EditCommand | None = None
+        if spec.editing.command is not None:
+            self._command = EditCommand(
+                spec.editing.command, self._testbed.path, spec.editing.command_seconds
+            )
+        self._tuner = Tuner(
+            self._testbed,
+            self._sources,
+            seed=spec.seed,
+            share=spec.editing.tune,
+            edit_trials=spec.editing.tune_edits,
+        )
         trials = spec.budget.trials
         self._n_baselines = min(spec.editing.baselines, trials or spec.editing.baselines)
 
@@ -184,7 +208,8 @@ class CodeAgent:
             if claimed is not None:
                 evaluate(study, claimed, self._run, self._results)
             elif self._baselines_left(trials) == 0 and self._room(trials):
-                self._propose(trials)
+                if not self._tune():
+                    self._propose(trials)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back
             else:
@@ -232,14 +257,52 @@ class CodeAgent:
                 self._sources,
                 self._log_tail,
                 task=self._testbed.task,
+                outlook=self._outlook(trials),
                 reply_tokens=reply_tokens,
-                whole_files=self._editing.whole_files,
+                form=self._form,
             )
         except PromptTooLong as error:
             raise Failed(str(error)) from None
         last = messages[-1]
         content = f"{last['content']}\n\n{choice}".rstrip()
         return [*messages[:-1], {"role": last["role"], "content": content}]
+
+    def _tune(self) -> bool:
+        """Enqueue other constants of the best script, if that is due and there are any."""
+        with alone(self._lock_file):  # others may be at the same
+            trials = self._study.get_trials(deepcopy=False)
+            if not self._room(trials):
+                return True
+            history = self._history(trials)
+            if not self._tuner.is_turn(history):
+                return False
+            tuned = self._tuner.propose(history, len(trials))
+            if tuned is None:
+                return False
+            try:
+                fingerprint = self._check(tuned.source, trials)
+            except ValidationError:  # by a rule of this script's own, such as of its size
+                return False
+            attributes = {
+                "source": TUNER,
+                "parent": first_number(tuned.parent),
+                "parent_sha256": tuned.parent.user_attrs["source_sha256"],
+                "fingerprint": fingerprint,
+                "description": one_line(tuned.description, _DESCRIPTION_CHARS),
+            }
+            self._enqueue(attributes | self._of_source(tuned.source, attributes["parent_sha256"]))
+        return True
+
+    def _of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
+        """Keep a script, and return what its trial says of it."""
+        sha = self._sources.save(source)
+        _, added, removed = changed_lines(self._sources.load(parent_sha), source)
+        return {
+            "source_sha256": sha,
+            "lines_added": added,
+            "lines_removed": removed,
+            **self._changed_constants(source),
+        }
 
     def _propose(self, trials: Sequence[FrozenTrial]) -> None:
         history = self._history(trials)
@@ -262,7 +325,13 @@ class CodeAgent:
             candidates = self._candidates(parent, seed, trials)
         messages = self.prompt(trials, describe_choice(parent, candidates) if candidates else "")
         for attempt in range(2):
-            completion = self._ask(messages, seed + attempt, candidates)
+            try:
+                completion, edited = self._ask(messages, seed + attempt, candidates, parent)
+            except EditError as error:  # of a command, which can be asked again
+                reason = str(error)
+                exchanges.append(Exchange(messages, Completion(""), problem=reason))
+                messages = self._retry(messages, "", reason)
+                continue
             text = completion.text
             is_choice = bool(candidates) and text.lstrip().startswith("{")
             attributes[_REPLY_FORMAT] = _CHOICE if is_choice else _BLOCKS
@@ -272,7 +341,9 @@ class CodeAgent:
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
                 else:
                     attributes["description"] = describe(text)
-                    if self._editing.whole_files:
+                    if edited is not None:
+                        source = edited
+                    elif self._editing.whole_files:
                         source = parse_whole_file(text)
                     else:
                         source = apply_edits(parent, parse_edits(text))
@@ -283,7 +354,7 @@ class CodeAgent:
                 if isinstance(error, NoBlocks):
                     # It didn't get the format, and is asked for less: to change one constant.
                     candidates = self._candidates(parent, seed, trials)
-                how = "Reply again, in the same format."
+                how = "Try again." if self._command else "Reply again, in the same format."
                 if candidates:
                     how = describe_choice(parent, candidates)
                 messages = self._retry(messages, text, f"{reason}\n{how}")
@@ -293,10 +364,8 @@ class CodeAgent:
         if not source:
             self._reject(attributes, reason, exchanges)
             return
-        sha = self._sources.save(source)
-        _, added, removed = changed_lines(parent, source)
-        attributes |= {"source_sha256": sha, "lines_added": added, "lines_removed": removed}
-        attributes |= self._changed_constants(source)
+        attributes |= self._of_source(source, parent_sha)
+        sha = attributes["source_sha256"]
         with alone(self._lock_file):
             # Meanwhile others may have used up the study, or proposed the same.
             trials = self._study.get_trials(deepcopy=False)
@@ -315,19 +384,41 @@ class CodeAgent:
         ]
         self._record(waiting[-1], exchanges)
 
-    def _ask(self, messages: list[Message], seed: int, candidates: Candidates) -> Completion:
+    @property
+    def _form(self) -> Form:
+        """How the model is to give its change."""
+        if self._command is not None:
+            return Form.IN_PLACE
+        return Form.WHOLE_FILE if self._editing.whole_files else Form.BLOCKS
+
+    def _ask(
+        self, messages: list[Message], seed: int, candidates: Candidates, parent: str
+    ) -> tuple[Completion, str | None]:
+        """Return the model's reply, and the script itself if it was edited in place."""
+        if self._command is not None:
+            return self._command.edit(messages, parent)
         try:
-            return self._chat.complete(
+            completion = self._chat.complete(
                 messages,
                 schema=choice_schema(candidates) if candidates else None,
                 max_tokens=CHOICE_TOKENS if candidates else self._reply_tokens(),
                 temperature=TEMPERATURE,
                 seed=seed % 2**31,
             )
+            return completion, None
         except ContextTooLong as error:
             raise Failed(
                 f"the prompt is too long for the model ({error}); choose one with a longer context"
             ) from None
+
+    def _outlook(self, trials: Sequence[FrozenTrial]) -> Outlook:
+        history = self._history(trials)
+        total = self._budget.trials
+        return Outlook(
+            left=None if total is None else max(0, total - len(trials)),
+            tuning=self._tuner.share(history) if self._editing.tune else 0.0,
+            found=self._tuner.found(history) if self._editing.tune else {},
+        )
 
     def _reply_tokens(self) -> int:
         tokens = MAX_REPLY_TOKENS

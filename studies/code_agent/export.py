@@ -78,7 +78,8 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
     """Return the facts of a code study as plain values.
 
     ``proposals`` = ``rejected`` + ``applied``; of the applied, ``measured`` ran to a value and
-    ``kept`` improved by more than ``min_gain``.
+    ``kept`` improved by more than ``min_gain``. ``tuned`` counts trials of other constants, and
+    ``tuned_kept`` those of them that improved by more than half of that.
     """
     proposals = history.proposals
     outcomes = Counter(step.outcome for step in proposals)
@@ -97,6 +98,8 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
         "measured": sum(step.value is not None for step in proposals),
         "kept": outcomes[KEPT],
         "outcomes": dict(outcomes),
+        "tuned": len(history.tuned),
+        "tuned_kept": sum(step.outcome == KEPT for step in history.tuned),
         "llm": {key[4:]: sum(s.trial.user_attrs.get(key, 0) for s in proposals) for key in tokens},
         "trials": [_trial_facts(step, history.metric.name) for step in history.steps],
     }
@@ -125,6 +128,10 @@ def agent_table(facts: dict[str, Any]) -> Group:
         f"{facts['proposals']} proposals: {facts['applied']} applied, {facts['measured']} ran to a"
         f" value, {facts['kept']} improved by more than {facts['min_gain']:.4f} and were kept",
     ]
+    if facts["tuned"]:
+        lines.append(
+            f"{facts['tuned']} trials of other constants, {facts['tuned_kept']} of which were kept"
+        )
     if baseline is not None:
         lines.append(f"{metric} {baseline:.4f} (unedited{noise}) -> {best:.4f}")
     llm = facts["llm"]

@@ -1,8 +1,8 @@
 """The history of a code study: which scripts were kept, computed from the stored trials alone.
 
 The rule is hill climbing. Finished trials are judged in the order in which they finished; one
-is *kept* if its value is lower than the best one's by more than ``min_gain``, and *reverted*
-otherwise. The best is at first the mean of the repeated baselines, whose standard deviation tells
+is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
+otherwise. Half of that is enough for other values of the constants, which make no script longer. The best is at first the mean of the repeated baselines, whose standard deviation tells
 what a run's value is worth. Nothing of this is stored: a resumed run and every worker compute the
 same.
 """
@@ -25,11 +25,13 @@ from studies.budget import is_ok
 # User attribute ``source`` of a trial.
 BASELINE = "startup"
 PROPOSAL = "llm"
+TUNER = "tuner"
 # A change must gain this many standard deviations of a repeated baseline to be kept.
 GAIN_IN_SD = 2.0
 
 KEPT = "kept"
 REVERTED = "reverted"
+REJECTED = "rejected"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Step:
         trial: The trial.
         outcome: ``baseline``, ``kept``, ``reverted``, or the trial's status if it isn't ok.
         best_before: Value to beat when it finished; None before the baselines have one.
+        gain: By how much it was better than that, in the metric's unit; 0 without a value.
     """
 
     trial: FrozenTrial
     outcome: str
     best_before: float | None
+    gain: float = 0.0
 
     @property
     def value(self) -> float | None:
@@ -62,7 +66,7 @@ class CodeHistory:
         best: The trial whose script the next proposal edits; None without a measured baseline.
         best_value: Its value (the mean of the baselines for a baseline).
         noise: Standard deviation of the baselines' values; None with fewer than two.
-        min_gain: A change must lower the value by more than this to be kept.
+        min_gain: A change must improve the value by more than this to be kept.
         metric: Names the values.
     """
 
@@ -76,7 +80,17 @@ class CodeHistory:
 
     @property
     def proposals(self) -> list[Step]:
-        return [step for step in self.steps if not is_baseline(step.trial)]
+        """What the language model proposed."""
+        return [s for s in self.steps if not is_baseline(s.trial) and not is_tuned(s.trial)]
+
+    @property
+    def tuned(self) -> list[Step]:
+        """What the tuner proposed."""
+        return [step for step in self.steps if is_tuned(step.trial)]
+
+    def cost(self, value: float) -> float:
+        """Return a value so that lower is better."""
+        return self.metric.cost(value)
 
     def lineage(self) -> list[FrozenTrial]:
         """Return the best trial and what it was made from, back to the baseline, oldest first."""
@@ -92,6 +106,11 @@ class CodeHistory:
 def is_baseline(trial: FrozenTrial) -> bool:
     """Return whether the trial runs the unedited script."""
     return trial.user_attrs.get("source") == BASELINE
+
+
+def is_tuned(trial: FrozenTrial) -> bool:
+    """Return whether the trial runs a script with other constants, chosen by the tuner."""
+    return trial.user_attrs.get("source") == TUNER
 
 
 def first_number(trial: FrozenTrial) -> int:
@@ -122,15 +141,18 @@ def read_history(
     best_value = statistics.fmean(values) if values else None
     steps = []
     for trial in finished:
-        before = best_value
+        before = None if is_baseline(trial) else best_value
+        gain, needed = 0.0, min_gain / 2 if is_tuned(trial) else min_gain
+        if is_ok(trial) and trial.value is not None and before is not None:
+            gain = metric.cost(before) - metric.cost(trial.value)
         if not is_ok(trial):
             outcome = str(trial.user_attrs.get("status", "crash"))
         elif is_baseline(trial):
             outcome = "baseline"
-        elif before is not None and trial.value is not None and trial.value < before - min_gain:
+        elif gain > needed:
             outcome, best, best_value = KEPT, trial, trial.value
         else:
             outcome = REVERTED
-        steps.append(Step(trial, outcome, None if is_baseline(trial) else before))
+        steps.append(Step(trial, outcome, before, gain))
     pending = tuple(t for t in trials if not t.state.is_finished() and not is_baseline(t))
     return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain, metric)

@@ -13,10 +13,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
+from enum import Enum
 from pathlib import Path
 import re
+from typing import Any
 from typing import TYPE_CHECKING
 
 from samplers._llm.prompt import count_tokens
@@ -24,10 +28,13 @@ from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
+from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
+from studies.code_agent.history import KEPT
+from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import SourceLost
@@ -53,6 +60,26 @@ _FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+class Form(Enum):
+    """How a model gives its change: in search / replace blocks, a whole file, or in place.
+
+    Attributes:
+        system: Name of the template that says so.
+        words: The same in the last line of a prompt.
+    """
+
+    BLOCKS = ("", "Reply with a DESCRIPTION line and SEARCH / REPLACE blocks for the next change.")
+    WHOLE_FILE = (
+        "_whole",
+        "Reply with a DESCRIPTION line and the whole file for the next change.",
+    )
+    IN_PLACE = ("_command", "Make the next change in train.py, then print a DESCRIPTION line.")
+
+    def __init__(self, system: str, words: str) -> None:
+        self.system = f"code_agent_system{system}.txt"
+        self.words = words
+
+
 @dataclass(frozen=True)
 class Detail:
     """The amount of history in a prompt.
@@ -66,6 +93,21 @@ class Detail:
     recent: int
     diff_lines: int
     tail_lines: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is still to come, and what the tuner does.
+
+    Attributes:
+        left: Trials that are left; None if nobody can tell.
+        tuning: The tuner's share of them.
+        found: Constants that the tuner changed since the last kept edit: old value and new.
+    """
+
+    left: int | None = None
+    tuning: float = 0.0
+    found: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 DETAILS = (
@@ -87,8 +129,9 @@ def build_prompt(
     tail: Tail,
     *,
     task: str,
+    outlook: Outlook = Outlook(),
     reply_tokens: int,
-    whole_files: bool = False,
+    form: Form = Form.BLOCKS,
 ) -> list[Message]:
     """Return the request for the next change.
 
@@ -98,8 +141,9 @@ def build_prompt(
         sources: Where its scripts are.
         tail: The end of the log of a failed step's run, as it was printed.
         task: What the script is for, in a few sentences.
+        outlook: What is still to come.
         reply_tokens: Left free for the reply.
-        whole_files: Ask for the whole file instead of blocks.
+        form: How the model gives its change.
 
     Raises:
         PromptTooLong: If not even the smallest excerpt fits.
@@ -110,7 +154,7 @@ def build_prompt(
     budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
     system = fill(
-        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.txt").read_text(),
+        (_PROMPTS / form.system).read_text(),
         metric=metric.name,
         better=metric.better,
         evaluator=metric.evaluator,
@@ -135,7 +179,8 @@ def build_prompt(
             better=metric.better,
             best=f"{history.best_value:.4f}",
             noise=noise,
-            reply_format="the whole file" if whole_files else "SEARCH / REPLACE blocks",
+            outlook=format_outlook(history, outlook),
+            ask=form.words,
         )
         return [
             {"role": "system", "content": system.strip()},
@@ -151,7 +196,7 @@ def build_prompt(
     outline = _outline(source)
     least, part = outline.text(set()), ", in part"
     detail = largest_fitting(DETAILS[2:], lambda detail: fits(least, detail, part))
-    if detail is not None and not whole_files:
+    if detail is not None and form is not Form.WHOLE_FILE:
         turn = len(history.proposals) // _ROTATE_EVERY
         shown = outline.fill(turn, lambda text: fits(text, detail, part))
         return messages(shown, detail, part)
@@ -185,6 +230,26 @@ def format_history(
     return "\n".join([*lines, *told, *pending])
 
 
+def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
+    """Write how many trials are left, whose they are, and what the tuner found."""
+    said = []
+    if outlook.left is not None:
+        mine = f", some {round(outlook.left * (1 - outlook.tuning))} of them yours"
+        said.append(f"{outlook.left} trials are left{mine if outlook.tuning else ''}.")
+    if outlook.tuning:
+        gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
+        said.append(
+            "An optimizer tunes the upper-case constants of the best script between your changes"
+            f" ({len(history.tuned)} trials so far, which gained {gained:.4f}): change what the"
+            " script does and leave numbers to it. Make each new number that is worth tuning a"
+            " constant of its own at the top of the script."
+        )
+    if outlook.found:
+        found = ", ".join(f"{n} {was} -> {now}" for n, (was, now) in outlook.found.items())
+        said.append(f"It changed {clean(found)} since your last change was kept.")
+    return " ".join(said)
+
+
 def _format_step(
     step: Step, metric: str, sources: Sources, tail: Tail, detail: Detail
 ) -> Iterator[str]:
@@ -192,10 +257,12 @@ def _format_step(
     parent = f" (from #{attrs['parent']})" if "parent" in attrs else ""
     what = clean(str(attrs.get("description", "")))
     if step.value is not None:
-        verdict = (
-            f"{step.outcome.upper()}, {metric} {step.value:.4f},"
-            f" best before {step.best_before:.4f}"
-        )
+        outcome = step.outcome.upper()
+        if step.outcome == REVERTED and step.gain > 0:
+            outcome = "REVERTED, but nearly better (it may be combined with others)"
+        verdict = f"{outcome}, {metric} {step.value:.4f}, best before {step.best_before:.4f}"
+        if "steps" in attrs:
+            verdict += f", {attrs['steps']:.0f} steps"
     else:
         verdict = f"{step.outcome.upper()}: {clean(str(attrs.get('reason', '')))}"
     yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"
@@ -222,7 +289,7 @@ def _changed(step: Step, sources: Sources) -> list[str]:
 
 def clean(text: str) -> str:
     """Remove control characters (but newline and tab) and break up template markers."""
-    return _CONTROL.sub("", text.replace("\r", "\n")).replace("<|", "< |").replace("|>", "| >")
+    return _CONTROL.sub("", neutral(text.replace("\r", "\n")))
 
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:

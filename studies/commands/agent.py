@@ -46,10 +46,45 @@ def agent(
             "--whole-files", help="Ask for whole files instead of search / replace blocks."
         ),
     ] = False,
+    tune: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            metavar="SHARE",
+            help="Share of the trials in which the constants of the best script are tuned by "
+            "Centaur's critic, instead of a change by the model. It moves by up to a factor of two "
+            "towards whichever gains more; 0 leaves all trials to the model.",
+        ),
+    ] = 0.5,
+    tune_edits: Annotated[
+        int,
+        typer.Option(
+            "--tune-edits",
+            min=0,
+            metavar="N",
+            help="Trials in which the constants of a change that was nearly kept are tuned, before "
+            "it is given up.",
+        ),
+    ] = 2,
     unsafe: Annotated[
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
     ] = False,
+    agent_command: Annotated[
+        str | None,
+        typer.Option(
+            "--agent-command",
+            metavar="COMMAND",
+            help="A coding agent of your own that makes each change, instead of one request to a "
+            "language model: it is started in a folder with train.py and edits it there. It reads the "
+            "prompt from its standard input, or from the file that takes the place of {prompt}, and "
+            "runs with your rights; what it wrote is run in the sandbox.",
+        ),
+    ] = None,
+    agent_seconds: Annotated[
+        float, typer.Option(min=1, help="--agent-command is stopped after this time.")
+    ] = 600.0,
     llm: options.Llm = None,
     model: options.ModelName = None,
     max_tokens: options.MaxTokens = None,
@@ -103,7 +138,16 @@ def agent(
         Budget(trials, None, train_seconds),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out),
-        Editing(baselines, min_gain, whole_files, unsafe),
+        Editing(
+            baselines,
+            min_gain,
+            whole_files,
+            unsafe,
+            tune,
+            tune_edits if tune else 0,
+            agent_command,
+            agent_seconds,
+        ),
     ).completed(workers)
     work.say_isolation(spec)
     stop_by_signal()

@@ -19,6 +19,7 @@ from objective.run.script import run_script
 from objective.run.script import RunError
 from objective.run.script import script_environment
 from tests.objective.run.conftest import GOOD
+from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run
 
 
@@ -89,7 +90,7 @@ def test_a_run_that_is_no_longer_wanted_is_killed(run: Run) -> None:
         print(os.getpid(), "step 1 (10%) | loss: 3.0", flush=True)
         time.sleep(60)
         """,
-        on_progress=lambda share, loss: loss > 2,
+        on_progress=lambda step, value, is_share: value > 2,
     )
     assert (result.status, result.reason) == ("pruned", "")
     assert gone(int(result.log.read_text().split()[0]), 0.1)
@@ -209,6 +210,46 @@ def test_a_flood_of_output_is_cut_in_the_middle(run: Run) -> None:
 def test_an_endless_line_is_survived(run: Run) -> None:
     result = run("print('x' * 10**7, end='')\nprint()\n" + GOOD)
     assert result.status == "ok"
+
+
+def test_too_much_output_ends_a_run(run: Run) -> None:
+    result = run("while True: print('x' * 10**5)", output_mb=2)
+    assert (result.status, result.reason) == ("crash", "killed: it wrote more than 2 MB of output")
+    assert result.log.stat().st_size < 3 * 2**20
+
+
+def test_a_flood_into_the_metric_pipe_ends_a_run(run: Run) -> None:
+    script = """
+        import json, os, stat, sys
+        pipes = [fd for fd in map(int, os.listdir("/proc/self/fd"))
+                 if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")
+                 and stat.S_ISFIFO(os.fstat(fd).st_mode)]
+        while True:
+            for fd in pipes:
+                os.write(fd, b"[" * 50_000)
+    """
+    result = run(script, PREPARE, output_mb=2)
+    assert (result.status, result.reason) == ("crash", "killed: it wrote more than 2 MB of output")
+
+
+def test_a_script_that_escapes_and_goes_on_writing_is_left_behind(run: Run) -> None:
+    # Without its watcher nobody kills it. (In a sandbox the name space ends with its first.)
+    result = run(
+        """
+        import os, signal, time
+        if os.fork() == 0:
+            os.setsid()
+            print(os.getpid(), flush=True)
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                os.write(1, b"x" * 1000 + bytes([10]))
+        time.sleep(0.5)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+        """,
+    )
+    os.kill(int(result.log.read_bytes().split()[0]), signal.SIGKILL)
+    assert result.status == "killed"
 
 
 def test_a_full_disk_is_no_measurement(testbed_folder: Callable[..., Path]) -> None:

@@ -1,0 +1,337 @@
+"""The tuner: between the model's edits, the constants of what stands are tuned.
+
+A language model changes what a script does; which numbers suit it is found better, and for less, by
+Centaur's critic. Two scripts that differ only in the values of their constants have the same
+*structure*. The tuner takes the trials of a structure, makes steps from the best of them, and runs
+the one that the critic thinks most of.
+
+What was learned of a structure helps its children: trials of the parent count for the child, with
+the difference that the edit made at the parent's constants added. Constants that the child has no
+more are left out, new ones are as the child began with them.
+
+Everything is a function of the stored trials, so that a resumed study tunes as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import IntDistribution
+
+from objective.testbed.inference import inferred
+from objective.testbed.source import read_constants
+from objective.testbed.source import set_constants
+from objective.testbed.source import TestbedError
+from samplers._critic.critic import Judge
+from samplers._critic.space import Space
+from samplers._critic.trials import Trials
+from samplers._trials.seeds import derive_seed
+from studies.code_agent.history import first_number
+from studies.code_agent.history import KEPT
+from studies.code_agent.history import PROPOSAL
+from studies.code_agent.history import REJECTED
+from studies.code_agent.history import REVERTED
+from studies.code_agent.history import TUNER
+from studies.code_agent.validator import fingerprint
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from objective import Testbed
+    from objective.testbed.source import Value
+    from studies.code_agent.history import CodeHistory
+    from studies.code_agent.history import Step
+    from studies.code_agent.sources import Sources
+
+
+# The latest turns, of which the shares are kept.
+_WINDOW = 12
+# An edit that is worse than the best by no more than so many times what a gain must be may be better
+# with constants of its own.
+_REACH = 2.0
+_N_STEPS = 500
+# Measured trials of a structure or its parents from which on the critic chooses among steps.
+_N_KNOWN = 4
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A script to be run.
+
+    Attributes:
+        source: The script.
+        parent: The trial whose constants were changed.
+        changed: Those that differ from the parent's, with their new values.
+        description: The change in one line.
+    """
+
+    source: str
+    parent: FrozenTrial
+    changed: dict[str, Value]
+    description: str
+
+
+@dataclass(frozen=True)
+class _Script:
+    structure: str
+    values: dict[str, Value]
+
+
+class Tuner:
+    """Proposes constants.
+
+    Args:
+        testbed: Its search space and rule hold for the constants that it names; for others ranges
+            are inferred from the values that a structure begins with.
+        sources: Where the scripts are.
+        seed: The study's.
+        share: Share of the trials after the baselines that are the tuner's, from 0 (none) to below
+            1, at first. It moves by up to a factor of two towards whoever gains more.
+        edit_trials: Trials for the constants of an edit that came close to the best.
+    """
+
+    def __init__(
+        self, testbed: Testbed, sources: Sources, *, seed: int, share: float, edit_trials: int
+    ) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"`share` must be from 0 to below 1, but got {share}.")
+        self._testbed = testbed
+        self._sources = sources
+        self._seed = seed
+        self._share = share
+        self._edit_trials = edit_trials
+        self._scripts: dict[str, _Script | None] = {}
+
+    def is_turn(self, history: CodeHistory) -> bool:
+        """Return whether the next trial is the tuner's: a function of the trials so far."""
+        if self._share == 0:
+            return False
+        if self._near_miss(history) is not None:
+            return True
+        turns = [step.trial for step in history.steps if step.outcome != "baseline"]
+        latest = sorted([*turns, *history.pending], key=lambda t: t.number)[-_WINDOW:]
+        mine = sum(t.user_attrs.get("source") == TUNER for t in latest)
+        return (mine + 1) / (len(latest) + 1) <= self.share(history)
+
+    def share(self, history: CodeHistory) -> float:
+        """Return the tuner's share of the next trials: more where its trials gained more.
+
+        The gain of a trial is what it made the best better by. One gain that just counts is taken
+        for granted on both sides, so that without gains the share is as it was set.
+        """
+        latest = [
+            s for s in history.steps if s.trial.user_attrs.get("source") in (TUNER, PROPOSAL)
+        ]
+        weight = {}
+        for source in (TUNER, PROPOSAL):
+            steps = [s for s in latest[-_WINDOW:] if s.trial.user_attrs["source"] == source]
+            gained = sum(s.gain for s in steps if s.outcome == KEPT)
+            weight[source] = (gained + (history.min_gain or 1e-12)) / (len(steps) + 1)
+        mine, others = self._share * weight[TUNER], (1 - self._share) * weight[PROPOSAL]
+        return float(np.clip(mine / (mine + others), self._share / 2, (1 + self._share) / 2))
+
+    def propose(self, history: CodeHistory, number: int) -> Tuned | None:
+        """Return constants for the best script, or for an edit that nearly was better.
+
+        Args:
+            history: The study so far, with a best.
+            number: The trials so far, of which the proposal is a function.
+
+        Returns:
+            What to run; None if the script has no constants to tune, or none that are new.
+        """
+        near_miss = self._near_miss(history)
+        base = history.best if near_miss is None else near_miss
+        assert base is not None
+        script = self._script(base)
+        if script is None:
+            return None
+        if near_miss is not None:
+            # The gain of one and the same edit also depends on what was the best before.
+            base = min(
+                (history.cost(s.value), s.trial.number, s.trial)
+                for s in self._steps(history, script.structure)
+                if s.value is not None
+            )[2]
+            script = self._script(base)
+            assert script is not None
+        distributions = self._space(history, script.structure)
+        space = Space(distributions)
+        if not space.names:
+            return None
+        source = self._sources.load(base.user_attrs["source_sha256"])
+        trials = self._trials(history, script.structure, space.names)
+        judge = Judge(space, trials, rule=self._testbed.rule)
+        rng = np.random.default_rng(derive_seed(self._seed, number, TUNER))
+        enough = np.isfinite(trials.values).sum() >= _N_KNOWN
+        known = {str(s.trial.user_attrs.get("fingerprint")) for s in history.steps}
+        known |= {str(t.user_attrs.get("fingerprint")) for t in history.pending}
+        for _ in range(_ATTEMPTS):
+            steps = judge.steps(_N_STEPS, rng)
+            index = judge.choose(steps) if enough else judge.first_safe(steps)
+            if index is None:
+                continue
+            values = self._testbed.rule(steps[index])
+            changed = {n: v for n, v in values.items() if v != script.values[n]}
+            tuned = set_constants(source, changed)
+            if changed and fingerprint(tuned) not in known:
+                was = script.values
+                said = ", ".join(f"{n} {_brief(was[n])} -> {_brief(changed[n])}" for n in changed)
+                return Tuned(tuned, base, changed, said)
+            judge.exclude([steps[index]])
+        return None
+
+    def found(self, history: CodeHistory) -> dict[str, tuple[Value, Value]]:
+        """Return what the tuner changed in the best script since an edit was kept: old and new."""
+        first = history.best
+        for trial in reversed(history.lineage()):
+            first = trial
+            if trial.user_attrs.get("source") != TUNER:
+                break
+        assert history.best is not None and first is not None
+        old, new = self._script(first), self._script(history.best)
+        if old is None or new is None:
+            return {}
+        both = old.values.keys() & new.values.keys()
+        return {
+            n: (old.values[n], new.values[n])
+            for n in sorted(both)
+            if old.values[n] != new.values[n]
+        }
+
+    def _near_miss(self, history: CodeHistory) -> FrozenTrial | None:
+        """Return the model's latest edit, if its constants are to be tuned before the best's."""
+        edits = [s for s in history.proposals if s.value is not None]
+        if not edits or edits[-1].outcome != REVERTED:
+            return None
+        edit = edits[-1]
+        assert history.best is not None
+        script, best = self._script(edit.trial), self._script(history.best)
+        if script is None or best is None or script.structure == best.structure:
+            return None
+        if edit.gain < -_REACH * history.min_gain:
+            return None
+        done = [s.trial for s in self._steps(history, script.structure)]
+        waiting = [t for t in history.pending if self._structure(t) == script.structure]
+        n = sum(t.user_attrs.get("source") == TUNER for t in [*done, *waiting])
+        return edit.trial if n < self._edit_trials else None
+
+    def _space(self, history: CodeHistory, structure: str) -> dict[str, BaseDistribution]:
+        """Return the ranges of a structure's constants, from what it began with."""
+        first = self._script(self._steps(history, structure)[0].trial)
+        assert first is not None
+        space: dict[str, BaseDistribution] = {}
+        for name, value in first.values.items():
+            given = self._testbed.space.get(name)
+            if given is None or not _contains(given, value):
+                given = inferred(name, value)
+            if given is not None:
+                space[name] = given
+        return space
+
+    def _trials(self, history: CodeHistory, structure: str, names: Sequence[str]) -> Trials:
+        """Return what is known of a structure's constants: its own trials, and its parents'."""
+        first = self._script(self._steps(history, structure)[0].trial)
+        assert first is not None
+        begun = {name: first.values[name] for name in names}
+        configurations, values, failed = [], [], []
+        for step, offset in self._with_ancestors(history, structure):
+            if step.outcome == REJECTED:
+                continue
+            script = self._script(step.trial)
+            assert script is not None
+            configurations.append(_restricted(begun, script.values))
+            values.append(np.nan if step.value is None else history.cost(step.value) + offset)
+            failed.append(step.value is None)
+        for trial in history.pending:
+            if self._structure(trial) == structure and (script := self._script(trial)):
+                configurations.append(_restricted(begun, script.values))
+        n_running = len(configurations) - len(values)
+        return Trials(
+            configurations,
+            np.array(values + [np.nan] * n_running),
+            np.array(failed + [False] * n_running, dtype=bool),
+            np.arange(len(configurations)) >= len(values),
+        )
+
+    def _with_ancestors(
+        self, history: CodeHistory, structure: str
+    ) -> Iterator[tuple[Step, float]]:
+        """Yield steps of a structure and of those that it was made from.
+
+        Returns:
+            Each step, and what to add to its cost to make it one of ``structure``.
+        """
+        by_number = {first_number(step.trial): step for step in history.steps}
+        offset, seen = 0.0, set()
+        while structure not in seen:
+            seen.add(structure)
+            steps = self._steps(history, structure)
+            yield from ((step, offset) for step in steps)
+            first = steps[0]
+            parent = by_number.get(first.trial.user_attrs.get("parent", -1))
+            if parent is None or parent.value is None or first.value is None:
+                return
+            offset += history.cost(first.value) - history.cost(parent.value)
+            structure = self._structure(parent.trial)
+
+    def _steps(self, history: CodeHistory, structure: str) -> list[Step]:
+        return [step for step in history.steps if self._structure(step.trial) == structure]
+
+    def _structure(self, trial: FrozenTrial) -> str:
+        script = self._script(trial)
+        return "" if script is None else script.structure
+
+    def _script(self, trial: FrozenTrial) -> _Script | None:
+        """Return the structure and the constants of a trial's script; None of what can't be read."""
+        sha = trial.user_attrs.get("source_sha256", "")
+        if sha not in self._scripts:
+            self._scripts[sha] = _read(self._sources.load(sha)) if sha else None
+        return self._scripts[sha]
+
+
+def structure_of(source: str) -> str:
+    """Return the fingerprint (64 hex digits) of a script without the values of its constants.
+
+    Raises:
+        TestbedError: If it is not valid Python.
+    """
+    return fingerprint(set_constants(source, dict.fromkeys(read_constants(source), 0)))
+
+
+def _read(source: str) -> _Script | None:
+    try:
+        values = {name: constant.value for name, constant in read_constants(source).items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        return _Script(structure_of(source), known)
+    except TestbedError:
+        return None
+
+
+def _restricted(begun: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values.get(name, value) for name, value in begun.items()}
+
+
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if isinstance(value, str) or (
+        isinstance(distribution, IntDistribution) and value != int(value)
+    ):
+        return False
+    return distribution._contains(float(value))
+
+
+def _brief(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

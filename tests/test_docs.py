@@ -1,0 +1,51 @@
+"""What the documents tell a reader to type is there: commands, options, files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+import re
+import shlex
+
+import pytest
+from typer.main import get_command
+
+from studies.cli import COMMANDS
+from studies.cli import make_app
+
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "studies").rglob("*.md")),
+    *sorted((ROOT / "samplers").glob("*/README.md")),
+]
+_COMMAND = re.compile(r"^\$ optuna-autoresearch ((?:.*\\\n)*.*)", re.MULTILINE)
+_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    for document in DOCUMENTS:
+        for match in _COMMAND.finditer(document.read_text()):
+            line = match[1].replace("\\\n", " ").replace(" ... ", " ").replace("...", "")
+            yield f"{document.relative_to(ROOT)}: {line}", shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("where, arguments", list(commands()), ids=lambda value: str(value)[:70])
+def test_every_command_is_one_that_the_command_line_takes(
+    where: str, arguments: list[str]
+) -> None:
+    name, *rest = arguments
+    command = get_command(make_app(list(COMMANDS))).commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, rest)  # raises what the command line would print
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(document: Path) -> None:
+    links = _LINK.findall(document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
