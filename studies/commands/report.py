@@ -82,8 +82,10 @@ def report(
     """
     import optuna
 
+    from studies.best import find_winner
     from studies.commands.work import report as work
     from studies.report import tables
+    from studies.report.best import best_run
     from studies.report.content import Report
     from studies.report.transcripts import load_transcripts
     from studies.spec import Where
@@ -102,6 +104,7 @@ def report(
         runs = [run for run in runs if run.rows]
         if not runs:
             raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+        best = None if budget or trials else best_run(runs)
         content = Report(
             runs,
             work.reference_of(runs, reference),
@@ -109,6 +112,9 @@ def report(
             [*contents.unstarted, *empty],
             tables.Prices(price_in, price_out),
             load_transcripts(runs, opened, store) if store else (),
+            None
+            if best is None
+            else find_winner(optuna.load_study(study_name=best.study, storage=opened), opened),
         )
         folder = out / work.folder_name(name) if len(found) > 1 else out
         results[name] = work.write(content, folder, pictures.value)

@@ -72,7 +72,7 @@ def build_page(report: Report) -> str:
         f"{_count(len(runs), 'run')} of {_count(len(report.methods), 'method')}, "
         f"{_count(trials, 'trial')}. Values are {metric}: {metric.better} is better.",
         [
-            best_section(runs),
+            *([] if report.winner is None else [best_section(runs, report.winner)]),
             *_result_sections(report),
             *_comparison_sections(report),
             *_run_sections(runs),

@@ -105,8 +105,8 @@ def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
 
 def say(content: Report, folder: Path) -> None:
     """Print the findings, the notes and where the report is."""
-    for sentence in best_sentences(content.runs):
-        print(sentence)
+    if content.winner is not None:
+        print(" ".join(best_sentences(content.runs, content.winner)))
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
             print(sentence if kind == "best" else f"Revalidated: {sentence}")

@@ -19,7 +19,7 @@ def findings(storage: InMemoryStorage, reference: str = "random") -> list[str]:
     """The sentences of the page's first section."""
     (contents,) = load_contents(storage).values()
     page = build_page(Report(contents.runs, reference, unstarted=contents.unstarted))
-    section = re.search(r'<section id="s1".*?</section>', page, re.DOTALL)
+    section = re.search(r'<section id="s0".*?</section>', page, re.DOTALL)
     assert section is not None
     return [unescape(item) for item in re.findall(r"<li>(.*?)</li>", section[0])]
 

@@ -94,10 +94,10 @@ def traces(plot: Any) -> list[dict[str, Any]]:
 def test_every_plot_is_there(page: Page) -> None:
     names = page.locator("nav a").all_inner_texts()
     assert names == [
-        "Best", "Findings", "Methods", "Tests", "Time", "Trials", "Runs", "Ratio", "Models", "Sources",
+        "Findings", "Methods", "Tests", "Time", "Trials", "Runs", "Ratio", "Models", "Sources",
         "Failures", "Tokens", "Failure map", "Traces", "Parameters", "Pairs", "Parallel", "Prompts",
     ]  # fmt: skip
-    for name in names[4:-1]:
+    for name in names[3:-1]:
         assert traces(figure(page, name)), name
     marked = {trace["name"] for trace in traces(figure(page, "Traces"))}
     assert marked >= {"llm", "base", "failed: oom", "best so far", "incumbent"}
@@ -152,7 +152,7 @@ def spoken_after(page: Page, key: str) -> str:
 @pytest.mark.browser
 def test_every_plot_that_promises_arrow_keys_has_them(page: Page) -> None:
     silent = []
-    for name in page.locator("nav a").all_inner_texts()[4:-1]:
+    for name in page.locator("nav a").all_inner_texts()[3:-1]:
         plot = figure(page, name)
         plot.focus()
         promised = "Arrow keys" in (plot.get_attribute("aria-label") or "")
