@@ -21,6 +21,7 @@ it a hundred inputs of the unit cube are all equally far apart.
 
 from __future__ import annotations
 
+from functools import lru_cache
 import math
 
 import numpy as np
@@ -71,7 +72,8 @@ class GaussianProcess:
 def fit(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The hyperparameters that points are most likely with; the same ones for the same points.
 
-    Those of the prior if there are only a few points.
+    Those of the prior if there are only a few points. The last ones are remembered: a sampler may
+    be made anew for each trial, and hyperparameters are fitted to the same points several times.
 
     Args:
         X: Inputs, (n, d).
@@ -80,7 +82,14 @@ def fit(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     Returns:
         theta, (d + 2,).
     """
-    mean, deviation = _prior(X.shape[1])
+    return _fit(X.tobytes(), y.tobytes(), X.shape[1])
+
+
+@lru_cache(maxsize=16)
+def _fit(points: bytes, targets: bytes, d: int) -> np.ndarray:
+    y = np.frombuffer(targets)
+    X = np.frombuffer(points).reshape(len(y), d)
+    mean, deviation = _prior(d)
     if len(X) < _LEAST_POINTS:
         return mean
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mean, deviation)]

@@ -62,7 +62,19 @@ def test_noise_is_told_from_signal() -> None:
 
 
 def test_the_same_points_give_the_same_hyperparameters() -> None:
-    assert fit(*data(40)).tolist() == fit(*data(40)).tolist()
+    first = fit(*data(40)).tolist()
+    gp._fit.cache_clear()  # as in another process
+
+    assert fit(*data(40)).tolist() == first
+
+
+def test_a_fit_is_remembered() -> None:
+    fit(*data(20))
+    before = gp._fit.cache_info().misses
+
+    fit(*data(20))
+
+    assert gp._fit.cache_info().misses == before
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
