@@ -23,7 +23,6 @@ from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import Message
-from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import message
@@ -36,6 +35,7 @@ from samplers._llm.propose import propose
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.record import record
 from samplers._llm.record import source_of
+from samplers._llm.table import Table
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -65,8 +65,7 @@ def turn(study: optuna.Study, chat: ScriptedChat, **options: Any) -> Proposal:
     trial = start(study)
 
     def build(extent: Extent, fullest: bool) -> list[Message]:
-        history = describe_history(study, SPACE, extent, fullest=fullest)
-        return [{"role": "user", "content": history.trials}]
+        return [message("user", "\n".join(Table(study, SPACE).lines(extent, fullest)))]
 
     options = {"base": BASE, "seed": 7, **options}
     proposal = propose(study, trial, SPACE, chat=chat, build=build, **options)
