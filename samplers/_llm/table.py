@@ -56,6 +56,7 @@ _MOST_CHANGES = 4
 _MOST_COPIES = 4
 # A column whose values are closer than this share of the largest tells nothing.
 _VARIES = 0.01
+_MISSING = object()  # no choice of any parameter
 
 
 class Table:
@@ -86,7 +87,10 @@ class Table:
         self.finished = finished_trials(study)
         self.best = ranked(study, self.finished)
         self.digits = value_digits([t.values[0] for t in self.best], noise)
+        # By trial; a table is written at several extents until one fits.
         self._texts: dict[int, dict[str, str]] = {}
+        self._points: dict[int, np.ndarray] = {}
+        self._origins: dict[int, tuple[FrozenTrial, list[str]] | None] = {}
 
     def lines(self, extent: Extent, fullest: bool = False) -> list[str]:
         """Write the header and the rows; with ``fullest`` as many as there will be, see ``fit``."""
@@ -151,6 +155,11 @@ class Table:
         Whoever proposed it most likely changed that one. ``None`` if it differs from all in too
         many to say so.
         """
+        if trial.number not in self._origins:
+            self._origins[trial.number] = self._find_origin(trial)
+        return self._origins[trial.number]
+
+    def _find_origin(self, trial: FrozenTrial) -> tuple[FrozenTrial, list[str]] | None:
         own = self._text(trial)
         earlier = [t for t in self.finished if t.number < trial.number][-_N_EARLIER:]
         most = min(_MOST_CHANGES, max(1, len(self._space) // 3))
@@ -190,15 +199,17 @@ class Table:
 
     def _point(self, trial: FrozenTrial) -> np.ndarray:
         """A configuration in the unit cube, (d,); what it lacks is at -1, choices 1 apart."""
-        params = effective_params(trial, self._rule)
-        x: list[float] = []
-        for name, distribution in self._space.items():
-            if isinstance(distribution, CategoricalDistribution):
-                text = self._text(trial).get(name)
-                x += [float(text == format_value(c, distribution)) for c in distribution.choices]
-            else:
-                x.append(position(params[name], distribution) if name in params else -1.0)
-        return np.array(x)
+        if trial.number not in self._points:
+            params = effective_params(trial, self._rule)
+            x: list[float] = []
+            for name, distribution in self._space.items():
+                if isinstance(distribution, CategoricalDistribution):
+                    value = params.get(name, _MISSING)
+                    x += [float(value is c or value == c) for c in distribution.choices]
+                else:
+                    x.append(position(params[name], distribution) if name in params else -1.0)
+            self._points[trial.number] = np.array(x)
+        return self._points[trial.number]
 
     def _text(self, trial: FrozenTrial) -> dict[str, str]:
         if trial.number not in self._texts:

@@ -8,11 +8,13 @@ A section without anything to say is left out. Small models get the table and th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 import warnings
 
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -189,7 +191,7 @@ class TrialPrompt:
                 self._named(t, extent.details) for t in best[: min(extent.best, _N_BEST)]
             ),
             "Failures": format_failures(self.table.finished),
-            "What else is known": "\n".join(self._facts()) if extent.details else "",
+            "What else is known": self._facts if extent.details else "",
             "CMA-ES": state[0] if _has_room(extent) else state[-1],
             "Your turn": ask,
         }
@@ -259,7 +261,8 @@ class TrialPrompt:
             return f"trial {trial.number}"
         return f"#{trial.number} {trial.values[0]:.{self.table.digits}g}"
 
-    def _facts(self) -> list[str]:
+    @cached_property
+    def _facts(self) -> str:
         """What the table doesn't show at a glance, a line each."""
         lines = [*self._noise(), *self._at_bounds(), *self._gains(), *self._running()]
         if self.table.finished and (since := self.trials_since_best()) >= _FEW:
@@ -269,7 +272,7 @@ class TrialPrompt:
                 f"The best value may be luck: you may have #{self.table.best[0].number} run once "
                 "more, by giving its values again."
             )
-        return lines
+        return "\n".join(lines)
 
     def _noise(self) -> list[str]:
         """The spread of equal configurations' values, where there are any."""
@@ -296,7 +299,7 @@ class TrialPrompt:
         params = [effective_params(t, self._knowledge.rule) for t in leaders]
         found = []
         for name, distribution in self._space.items():
-            if isinstance(distribution, CategoricalDistribution):
+            if not isinstance(distribution, (FloatDistribution, IntDistribution)):
                 continue
             at = [position(p[name], distribution) for p in params if name in p]
             for end, bound in ((0, distribution.low), (1, distribution.high)):

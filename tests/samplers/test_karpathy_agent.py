@@ -160,7 +160,7 @@ def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left
     assert "Costs $5 {a} run." in text and "repetition is 0.0003" in text
     assert "trial 2 (18 are left)" in text
     assert "depth: int 1 to 12" in text and "lr: float 0.0001 to 1, log" in text
-    assert "\n0,4,0.5,S,5\n" in text
+    assert "\n0,4,0.5,S,5," in text
 
 
 def test_a_repeat_is_refused_once_and_then_replaced_and_tagged() -> None:
