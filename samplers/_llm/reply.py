@@ -206,13 +206,16 @@ def parse_params(
         ReplyError: If the reply has not one usable value.
     """
     try:
-        return _parse(text, space, base)
+        return _parse(text, space, base, reason_key)
     except RecursionError:
         raise ReplyError("The reply must be a JSON object, but it is nested too deeply.") from None
 
 
 def _parse(
-    text: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+    text: str,
+    space: Mapping[str, BaseDistribution],
+    base: Mapping[str, Any],
+    reason_key: str | None,
 ) -> ParsedReply:
     candidates = [
         found for value in json_values(text) for found in _assignments(value, space, _MOST_LEVELS)
