@@ -9,6 +9,7 @@ import json
 import math
 import os
 from pathlib import Path
+import re
 import shutil
 import tempfile
 import threading
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
 _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
+_LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SEED = "SEED"
@@ -67,6 +69,13 @@ _SUMMARY_ATTRIBUTES = {
     "steps": "num_steps",
     "params_m": "num_params_M",
 }
+
+# Attributes that samplers and studies give a meaning, and that no script may print.
+_RESERVED = re.compile(
+    r"status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
+    r"|training_seconds|total_seconds|[a-z]+:.*",
+    re.IGNORECASE,
+)
 
 # A browser shows plain text where it would download text/x-python.
 _TEXT = "text/plain; charset=utf-8"
@@ -107,7 +116,7 @@ class TrainScriptObjective:
     Every trial gets the user attributes ``status``, ``reason``, the metric by its name (such as
     ``val_bpb``), ``training_seconds``, ``total_seconds``, ``peak_memory_mb``, ``tokens_m``,
     ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric
-    only if it was measured.
+    only if it was measured. Other numbers that the script printed have the script's names.
 
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
@@ -358,7 +367,7 @@ def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> A
 
 
 class _Reporter:
-    """Progress of a training -> intermediate values of its trial, at most about 20.
+    """Progress of a training -> intermediate values of its trial, a few dozen at most.
 
     A storage may let a report wait for minutes, and who calls this has pipes to read and a
     deadline to watch. So a report has a thread of its own, which is waited for just long enough
@@ -372,19 +381,27 @@ class _Reporter:
         self._prune = False
         self._error: Exception | None = None
 
-    def __call__(self, share: float, loss: float) -> bool:
-        """Return whether the training should be pruned, by the reports judged so far."""
+    def __call__(self, step: float, value: float, is_share: bool) -> bool:
+        """Return whether the training should be pruned, by the reports judged so far.
+
+        Args:
+            step: Percentage of the time budget, or number of the training's step.
+            value: Loss or metric.
+            is_share: Whether it is a percentage.
+        """
         busy = self._thread is not None and self._thread.is_alive()
         if busy or self._error is not None:
             return self._prune
-        if self._next <= share <= 100 and math.isfinite(loss):
-            self._next = (share // _REPORT_EVERY + 1) * _REPORT_EVERY
+        if self._next <= step <= (100 if is_share else _LAST_STEP) and math.isfinite(value):
+            # Nobody knows how many steps there will be: their distance grows with their number.
+            every = _REPORT_EVERY if is_share else max(1, step // 5)
+            self._next = (step // every + 1) * every if is_share else step + every
             if _is_of_one_thread(self._trial):
-                self._report(loss, int(share))
+                self._report(value, int(step))
             else:
                 # A daemon, so that no process waits for a storage before it ends.
                 self._thread = threading.Thread(
-                    target=self._report, args=(loss, int(share)), daemon=True
+                    target=self._report, args=(value, int(step)), daemon=True
                 )
                 self._thread.start()
                 self._thread.join(_REPORT_SECONDS)
@@ -401,9 +418,9 @@ class _Reporter:
         if self._error is not None:
             raise self._error
 
-    def _report(self, loss: float, step: int) -> None:
+    def _report(self, value: float, step: int) -> None:
         try:
-            self._trial.report(loss, step=step)
+            self._trial.report(value, step=step)
             self._prune = self._trial.should_prune()
         except Exception as error:  # `finish` raises it, when the training's result is safe
             self._error = error
@@ -431,9 +448,11 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         attributes["reason"] = reason
     if result.status == "ok":
         attributes[metric] = result.value
-    for name, key in _SUMMARY_ATTRIBUTES.items():
-        if math.isfinite(value := result.summary.get(key, math.nan)):
-            attributes[name] = int(value) if value.is_integer() else value
+    names = {key: name for name, key in _SUMMARY_ATTRIBUTES.items()}
+    for key, value in result.summary.items():
+        name = names.get(key, key)
+        if math.isfinite(value) and name != metric and not _RESERVED.fullmatch(name):
+            attributes.setdefault(name, int(value) if value.is_integer() else value)
     return attributes
 
 

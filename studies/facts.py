@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.best import values_run
-from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
@@ -31,7 +30,7 @@ REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 
 
-def best_trial(trials: Sequence[FrozenTrial], metric: Metric = METRIC) -> FrozenTrial | None:
+def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | None:
     """Return the measured trial with the best value; a failure value is no measurement."""
     return min(
         filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number), default=None
@@ -106,8 +105,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``params`` are the values that were really run.
     """
     trials = study.get_trials(deepcopy=False)
-    measured = Metric.of(study)
-    metric = measured.name
+    metric = Metric.of(study)
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(trial_status(t) for t in evaluated if is_failed(t))
@@ -118,7 +116,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     return {
         "study": study.study_name,
         **study.user_attrs,
-        "metric": metric,
+        "metric": metric.name,
+        "direction": metric.direction,
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
@@ -126,8 +125,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "pruned": pruned,
         "failed": sum(failures.values()),
         "failures": dict(failures),
-        "best": trial_facts(best_trial(trials, measured), metric),
-        "baseline": trial_facts(baseline_trial(trials), metric),
+        "best": trial_facts(best_trial(trials, metric), metric.name),
+        "baseline": trial_facts(baseline_trial(trials), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

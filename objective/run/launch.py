@@ -1,6 +1,6 @@
-"""Runs inside the process of a training: sets the limits, watches over it, runs ``train.py``.
+"""Runs inside the process of a training: sets the limits, watches over it, runs the script.
 
-``python launch.py '{"lifeline": 3, ...}'`` in the folder of ``train.py``. This file imports
+``python launch.py '{"lifeline": 3, ...}'`` in the script's working directory. This file imports
 nothing of the project, and nothing but the standard library before the limits hold. It forks:
 
 * The *watcher* outlives a crashed or runaway script. It adopts every orphan of the training
@@ -19,7 +19,11 @@ calls (torch itself, say) changes its result. studies/code_agent/validator.py re
 either, by their names; a determined author can spell them otherwise. The evaluator of the
 embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
 
-Options: ``lifeline`` and ``metric`` (file descriptors), ``evaluator`` (name of the function),
+A Python script is run in this process, and any other command takes its place, with the same limits
+but without a wrapped evaluator.
+
+Options: ``lifeline`` and ``metric`` (file descriptors), ``command`` (words; a first ``python`` is
+this interpreter), ``evaluator`` (name of the function) and ``name`` (of what it measures),
 ``train_seconds`` and ``memory_mb`` (null: as they are).
 """
 
@@ -150,17 +154,32 @@ def _kill_orphans() -> None:
 
 def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
     folder = os.getcwd()
-    sys.path[0] = folder
-    sys.argv = ["train.py"]
+    python, *arguments = options["command"]
     os.set_inheritable(metric, False)
     try:
         if options["memory_mb"] is not None:
             _limit_memory(options["memory_mb"])
-        if os.path.exists("prepare.py"):
-            _set_up_prepare(metric, nonce, options["evaluator"], options["train_seconds"])
-        runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
+        if python != "python":
+            _become(python, [python, *arguments])
+        if not arguments[0].endswith(".py"):
+            _become(sys.executable, [sys.executable, "-u", *arguments])
+        script = os.path.join(folder, arguments[0])
+        sys.path[0] = os.path.dirname(script)
+        sys.argv = arguments
+        if os.path.exists(os.path.join(sys.path[0], "prepare.py")):
+            _set_up_prepare(metric, nonce, options)
+        runpy.run_path(script, run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
+
+
+def _become(program: str, words: list[str]) -> NoReturn:
+    """Let a program take the place of this process."""
+    try:
+        os.execvp(program, words)
+    except OSError as error:
+        os.write(2, f"{program}: {error.strerror}\n".encode())
+        os._exit(127)
 
 
 def _limit_memory(memory_mb: int) -> None:
@@ -184,26 +203,56 @@ def _limit_memory(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _set_up_prepare(metric: int, nonce: str, evaluator: str, train_seconds: float | None) -> None:
-    """Set the time budget before train.py imports it, and listen to the evaluator."""
+def _set_up_prepare(metric: int, nonce: str, options: dict[str, Any]) -> None:
+    """Set the time budget before the script imports it, and listen to the evaluator."""
     prepare: Any = importlib.import_module("prepare")
+    train_seconds, evaluator = options["train_seconds"], options["evaluator"]
     if train_seconds is not None:
         # An int where it is one: scripts may print or count with it.
         whole = float(train_seconds).is_integer()
         prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
     if hasattr(prepare, evaluator):
-        setattr(prepare, evaluator, _reporting(getattr(prepare, evaluator), metric, nonce))
+
+        def report(value: float | None) -> None:
+            # Without a number, what the script prints is believed.
+            message = {"nonce": nonce, "evaluator": value is not None, "value": value}
+            _report(metric, message)
+
         _report(metric, {"nonce": nonce, "evaluator": True})
+        evaluate = getattr(prepare, evaluator)
+        setattr(prepare, evaluator, _reporting(evaluate, options["name"], report))
 
 
-def _reporting(evaluate: Callable[..., Any], metric: int, nonce: str) -> Callable[..., Any]:
+def _reporting(
+    evaluate: Callable[..., Any], name: str, report: Callable[[float | None], None]
+) -> Callable[..., Any]:
     @functools.wraps(evaluate)
     def reporting(*args: Any, **kwargs: Any) -> Any:
         value = evaluate(*args, **kwargs)
-        _report(metric, {"nonce": nonce, "value": float(value)})
+        report(_only_number(value, name))
         return value
 
     return reporting
+
+
+def _only_number(value: Any, name: str) -> float | None:
+    """Return the number that an evaluator returned: alone, under the metric's name, or with others
+    that are none."""
+    if isinstance(value, dict):
+        value = value[name] if name in value else list(value.values())
+    if isinstance(value, (list, tuple)):
+        numbers = [item for item in value if _to_float(item) is not None]
+        value = numbers[0] if len(numbers) == 1 else None
+    return _to_float(value)
+
+
+def _to_float(value: Any) -> float | None:
+    if isinstance(value, (bool, str, bytes)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return None
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:

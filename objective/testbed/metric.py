@@ -24,16 +24,19 @@ class Metric:
     Attributes:
         name: Key of the script's summary line, user attribute of a measured trial, column of
             tables, and the name in every text.
-        direction: As in ``optuna.create_study``. Studies can only minimize so far.
+        direction: As in ``optuna.create_study``.
         unit: In words; empty if it has none.
         evaluator: Function of ``prepare.py`` that measures it, whose return value counts and not
-            the printed one. A testbed without it is believed.
+            the printed one; a testbed without it is believed. Empty for any other metric.
+        file: File in the script's working directory that it writes the metric to; None if it
+            prints it.
     """
 
     name: str
     direction: Direction = "minimize"
     unit: str = ""
-    evaluator: str = "evaluate_bpb"
+    evaluator: str = ""
+    file: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.unit})" if self.unit else self.name
@@ -51,7 +54,7 @@ class Metric:
         """Store name and unit in a study that doesn't name its metric, for the dashboard too."""
         if study.metric_names is None:
             study.set_metric_names([self.name])
-            if self != METRIC:
+            if self.name != METRIC.name or self.unit != METRIC.unit:
                 study.set_user_attr(_UNIT, self.unit)
 
     @classmethod
@@ -67,4 +70,4 @@ class Metric:
 
 _UNIT = "metric_unit"  # user attribute of a study
 
-METRIC = Metric("val_bpb", unit="bits per byte")
+METRIC = Metric("val_bpb", unit="bits per byte", evaluator="evaluate_bpb")

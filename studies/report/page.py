@@ -10,6 +10,7 @@ import math
 
 from studies.report import tables
 from studies.report import transcripts
+from studies.report.best import best_section
 from studies.report.content import Report
 from studies.report.interactive import draw
 from studies.report.layout import bullets
@@ -71,6 +72,7 @@ def build_page(report: Report) -> str:
         f"{_count(len(runs), 'run')} of {_count(len(report.methods), 'method')}, "
         f"{_count(trials, 'trial')}. Values are {metric}: {metric.better} is better.",
         [
+            *([] if report.winner is None else [best_section(runs, report.winner)]),
             *_result_sections(report),
             *_comparison_sections(report),
             *_run_sections(runs),
@@ -89,6 +91,11 @@ def build_page(report: Report) -> str:
 
 
 def _result_sections(report: Report) -> Iterator[Section]:
+    if len(report.runs) == 1:  # there is nothing to compare
+        known = bullets(report.notes) if report.notes else "<p>Nothing is amiss.</p>"
+        yield Section("Notes", "To bear in mind", "", known)
+        yield Section("Costs", "What it cost", "", cost_table(report.methods))
+        return
     found = "".join(
         f"<p>By the {what}:</p>{bullets(in_words(report.tests[kind]))}"
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
@@ -114,7 +121,8 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "Wilcoxon's signed-rank test on runs paired by seed, one-sided (the method is better) "
             "and two-sided, each also corrected by Holm for the number of methods; those with too "
             "few seeds for any significance have no corrected value and don't count. Difference: "
-            "mean of method minus reference, with its 95 % interval. Effect: rank-biserial "
+            f"mean of method minus reference ({metric_of(report.runs).better} is better), with its "
+            "95 % interval. Effect: rank-biserial "
             "correlation among the seeds that differ, -1 if the method is better on all of them.",
             "".join(tests_table(rows, kind) for kind, rows in report.tests.items()),
         )
@@ -137,7 +145,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Traces",
         "Trials and incumbents",
         "Every trial of a run by who proposed it; rings are incumbents. Failures are marked at "
-        "the top, values far above the others lie outside: double-click shows them.",
+        "the edge, values far worse than the others lie outside: double-click shows them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     if not names:
@@ -186,7 +194,7 @@ def _transcript_sections(report: Report) -> Iterator[Section]:
 
 def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
     """Return a menu of runs, and of methods with ``groups``; the best run is chosen."""
-    best = min(runs, key=lambda run: (math.isnan(run.best), run.best))
+    best = min(runs, key=lambda run: (math.isnan(run.best), run.metric.cost(run.best)))
     options = []
     if groups:
         options.append('<option value="*">all runs</option>')

@@ -99,9 +99,10 @@ class Run:
     @cached_property
     def incumbents(self) -> list[Row]:
         """The trials that were the best so far when they ended, in order."""
+        cost = self.metric.cost
         found: list[Row] = []
         for row in self.rows:
-            if row.ok and (not found or row.value < found[-1].value):
+            if row.ok and (not found or cost(row.value) < cost(found[-1].value)):
                 found.append(row)
         return found
 
@@ -120,7 +121,7 @@ class Run:
 
     @property
     def best(self) -> float:
-        """The lowest value that was measured; NaN if nothing succeeded."""
+        """The best value that was measured; NaN if nothing succeeded."""
         return self.incumbents[-1].value if self.incumbents else math.nan
 
     @property

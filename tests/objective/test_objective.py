@@ -38,7 +38,7 @@ if KIND == "oom":
     raise MemoryError
 if KIND == "hang":
     import os
-    open(os.environ["AUTORESEARCH_TEST_PID"], "w").write(str(os.getpid()))
+    open("PID-FILE", "w").write(str(os.getpid()))
     time.sleep(60)
 print()
 print("---")
@@ -62,8 +62,9 @@ choices = ["ok", "oom", "hang"]
 
 
 @pytest.fixture
-def folder(testbed_folder: Callable[..., Path]) -> Path:
-    return testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+def folder(testbed_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    train = TRAIN.replace("PID-FILE", str(tmp_path / "pid"))
+    return testbed_folder(train, **{"search_space.toml": SPACE})
 
 
 def run_one(
@@ -387,10 +388,7 @@ study = optuna.create_study(storage="sqlite:///{tmp_path}/study.db", study_name=
 study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
 study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "work")!r}), 1)
 """
-    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     pid = wait_for_pid(tmp_path / "pid", process)
     # Python drops an interrupt that comes while an object is freed; a person would press again.
     for _ in range(3):
@@ -418,10 +416,7 @@ study = optuna.create_study()
 study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
 study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(work)!r}), 1)
 """
-    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     pid = wait_for_pid(tmp_path / "pid", process)
     run_one(TrainScriptObjective(folder, work_dir=work), {"LR": 1.0, "KIND": "ok"})
     [left] = work.iterdir()

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from objective import Testbed
 from objective.run.sandbox import find_sandbox
+from objective.testbed.metric import Metric
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
@@ -134,8 +135,8 @@ def _progress(spec: Spec, workers: int) -> Progress:
     return Progress(spec.budget, _metric(spec), workers=workers, uses_llm=spec.row.uses_llm)
 
 
-def _metric(spec: Spec) -> str:
-    return Testbed.load(spec.where.testbed).metric.name
+def _metric(spec: Spec) -> Metric:
+    return Testbed.load(spec.where.testbed).metric
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:
