@@ -22,6 +22,7 @@ from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.pruning import make_pruner
 from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import RUNTIME
@@ -50,7 +51,7 @@ def open_study(
         storage=storage,
         study_name=spec.name,
         direction=testbed.metric.direction,
-        pruner=optuna.pruners.NopPruner(),
+        pruner=make_pruner(spec.prune),
         load_if_exists=True,
     )
     testbed.metric.name_in(study)

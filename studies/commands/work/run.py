@@ -17,6 +17,7 @@ from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands.progress import Bar
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
@@ -27,6 +28,7 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.revalidation import queue_repetitions
+from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import Spec
 from studies.storage.kinds import check_sharing
@@ -57,9 +59,21 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         f"the best configurations are trained again, with other seeds: {queued} trainings",
         file=sys.stderr,
     )
-    errors = repeat([work], {study.study_name: queued}, workers)
-    for error in errors.values():
-        raise Failed(error)
+    if workers > 1:
+        errors = repeat([work], {study.study_name: queued}, workers)
+        for error in errors.values():
+            raise Failed(error)
+        return
+    done = 0
+    with Bar() as bar:
+
+        def tell(what: object) -> None:
+            nonlocal done
+            done += 1
+            bar.show(done, queued, f"trainings {done}/{queued}")
+
+        bar.show(0, queued, f"trainings 0/{queued}")
+        run_repetitions(work, tell)
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
