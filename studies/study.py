@@ -48,7 +48,7 @@ def open_study(
         load_if_exists=True,
     )
     testbed.metric.name_in(study)
-    _check_comparable(study, spec, testbed)
+    check_comparable(study, spec, testbed)
     _note_metadata(
         study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
     )
@@ -68,7 +68,8 @@ def _note_metadata(
             study.set_user_attr(key, value)
 
 
-def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+    """Raise StudyConflict if new trials would not compare with those that a study has."""
     option = "--study" if spec.comparison is None else "--name"
     advice = f"choose another {option} or --storage, or repeat the command that made it"
     stored = study.user_attrs

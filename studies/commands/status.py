@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.errors import masked
 from studies.errors import Misuse
 
 
@@ -51,5 +52,5 @@ def status(
             print(line)
     else:
         print(
-            f"There is no study in {storage} yet: {options.PROGRAM} run --method tpe --trials 20"
+            f"There is no study in {masked(storage)} yet: {options.PROGRAM} run --method tpe --trials 20"
         )
