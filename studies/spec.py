@@ -186,6 +186,7 @@ class Spec:
         model: The language model.
         editing: How the code agent works.
         comparison: Name of the comparison that the study is a run of.
+        prune: A key of `studies.pruning.PRUNERS`; ``None`` lets every training end.
         failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
             new one. The code agent has none.
         accept_changes: Go on though the script or files beside it were edited.
@@ -200,6 +201,7 @@ class Spec:
     model: Model = Model()
     editing: Editing = Editing()
     comparison: str | None = None
+    prune: str | None = None
     failure_value: FailureValue = None
     accept_changes: bool = False
 
@@ -246,6 +248,7 @@ class Spec:
             "memory_limit_mb": self.limits.memory_mb,
             "wall_seconds": self.limits.wall_seconds,
             "comparison": self.comparison,
+            "prune": self.prune,
             "surrogate": where.surrogate,
             "model": self.model.name if self.row.uses_llm else None,
         }

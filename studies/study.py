@@ -22,6 +22,7 @@ from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.pruning import make_pruner
 from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import RUNTIME
@@ -50,11 +51,11 @@ def open_study(
         storage=storage,
         study_name=spec.name,
         direction=testbed.metric.direction,
-        pruner=optuna.pruners.NopPruner(),
+        pruner=make_pruner(spec.prune),
         load_if_exists=True,
     )
     testbed.metric.name_in(study)
-    _check_comparable(study, spec, testbed)
+    check_comparable(study, spec, testbed)
     metadata = spec.metadata(testbed)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
@@ -77,7 +78,8 @@ def _note_metadata(
             study.set_user_attr(key, value)
 
 
-def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+    """Raise StudyConflict if new trials would not compare with those that a study has."""
     option, base = (
         ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
     )

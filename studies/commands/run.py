@@ -12,6 +12,7 @@ from studies.commands import options
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
+from studies.pruning import RULES
 from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
@@ -53,6 +54,16 @@ def run(
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     failure_value: options.FailureValue = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Stop trainings that do worse at the same share of their time than earlier ones: "
+            "median (than half of them), percentile (than three quarters), wilcoxon (than the best, "
+            "by a rank test). Needs a script that prints its loss as it goes. What was trained is "
+            "charged. [default: none is stopped]",
+        ),
+    ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
@@ -156,6 +167,8 @@ def run(
         return
     if worker or cluster:
         confirm = 0  # by `revalidate`, where there is a machine for it
+    if prune not in (None, *RULES):
+        raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
@@ -163,6 +176,11 @@ def run(
         trials = DEFAULT_TRIALS
     where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, cwd))
     script = where.load_script()
+    if prune is not None and script.metric.direction != "minimize":
+        raise Misuse(
+            "--prune compares losses, and must be with a metric to be minimized: its reports would"
+            f" be taken for {script.metric.name}"
+        )
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
         where,
@@ -172,6 +190,7 @@ def run(
         Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        prune=prune,
         failure_value=failure_value,
         accept_changes=accept_changes,
     ).completed(workers or 1)
