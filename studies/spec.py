@@ -138,6 +138,9 @@ class Editing:
         tune: The tuner's share of the trials after the baselines, see
             `studies.code_agent.tuning.Tuner`. The paper's code agent has no tuner.
         tune_edits: Trials of the tuner for an edit that came close to the best.
+        command: A coding agent that edits the script instead of one request to the model, see
+            `studies.code_agent.edit_command.EditCommand`.
+        command_seconds: It is stopped after this time.
     """
 
     baselines: int = 3
@@ -146,6 +149,8 @@ class Editing:
     unsafe: bool = False
     tune: float = 0.0
     tune_edits: int = 0
+    command: str | None = None
+    command_seconds: float = 600.0
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,36 @@
 """From the upper-case constants of a script to Optuna distributions.
 
-Three sources, the first that applies:
+Constants that nobody describes are searched as :mod:`objective.testbed.inference` says.
+``search_space.toml`` of the testbed overrides that constant by constant, and its tables come first
+in the order of the space::
 
-1. ``search_space.toml`` of the testbed, a table per constant::
+    only_listed = true           # default false: leave constants without a table here alone
 
-       [TOTAL_BATCH_SIZE]
-       type = "int"                 # int, float or categorical
-       low = 1024
-       high = 16384                 # both included
-       log = true                   # default false
-       step = 1                     # default none; not with log
-       power_of_two = true          # default false: run at the nearest power of two
-       at_least = ["DEVICE_BATCH_SIZE", "MAX_SEQ_LEN"]   # default none: run at least at the product
+    [TOTAL_BATCH_SIZE]
+    type = "int"                 # int, float or categorical
+    low = 1024
+    high = 16384                 # both included
+    log = true                   # default false
+    step = 1                     # default none; not with log
+    power_of_two = true          # default false: run at the nearest power of two
+    at_least = ["DEVICE_BATCH_SIZE", "MAX_SEQ_LEN"]   # default none: run at least at the product
 
-       [WINDOW_PATTERN]
-       type = "categorical"
-       choices = ["SSSL", "SSLL"]
+    [WINDOW_PATTERN]
+    type = "categorical"
+    choices = ["SSSL", "SSLL"]
 
-2. The 14 rows of the paper (Ferreira et al., 2026, arXiv:2603.24647), if the script has a constant
-   of at least one of these names. Its other constants are left alone.
-3. Inferred ranges around the script's own values, as in the paper's implementation: an int within
-   a factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool
-   either way. Strings have no neighbours to infer and are left alone.
+    [DROPOUT]
+    tune = false                 # leave it as it is in the script
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
+import json
 import math
 import sys
+import textwrap
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -37,6 +38,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.testbed.inference import infer_space
+from objective.testbed.inference import LARGEST_INT
+from objective.testbed.inference import Space
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
 from objective.testbed.source import scan
@@ -50,35 +54,22 @@ else:
     import tomli as tomllib
 
 
-Space = dict[str, BaseDistribution]
-
-PAPER_SPACE: Space = {
-    "DEPTH": IntDistribution(4, 24),
-    "ASPECT_RATIO": IntDistribution(32, 128),
-    "HEAD_DIM": IntDistribution(64, 256, log=True),
-    "DEVICE_BATCH_SIZE": IntDistribution(32, 256, log=True),
-    "TOTAL_BATCH_SIZE": IntDistribution(65_536, 2_097_152, log=True),
-    "EMBEDDING_LR": FloatDistribution(0.01, 2.0, log=True),
-    "UNEMBEDDING_LR": FloatDistribution(0.0005, 0.05, log=True),
-    "MATRIX_LR": FloatDistribution(0.005, 0.2, log=True),
-    "SCALAR_LR": FloatDistribution(0.05, 2.0, log=True),
-    "WEIGHT_DECAY": FloatDistribution(0.0, 0.5),
-    "WARMUP_RATIO": FloatDistribution(0.0, 0.3),
-    "WARMDOWN_RATIO": FloatDistribution(0.1, 0.8),
-    "FINAL_LR_FRAC": FloatDistribution(0.0, 0.2),
-    "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
-}
-PAPER_RULE = Rule(
-    ("HEAD_DIM", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE"),
-    {"TOTAL_BATCH_SIZE": ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")},
-)
-
-# Constants that describe data and hardware, although they look like hyperparameters.
-_NOT_TUNABLE = {"MAX_SEQ_LEN", "TIME_BUDGET", "EVAL_TOKENS", "H100_BF16_PEAK_FLOPS", "SEED"}
-
+_WHERE = "search_space.toml"
 _NUMBER_KEYS = {"type", "low", "high", "log", "step", "power_of_two", "at_least"}
 _KEYS = {"int": _NUMBER_KEYS, "float": _NUMBER_KEYS - {"power_of_two", "at_least"}}
 _KEYS["categorical"] = {"type", "choices"}
+_LARGEST = 1e150  # samplers take squares of ranges
+_ONLY_LISTED, _TUNE = "only_listed", "tune"
+
+
+@dataclass(frozen=True)
+class _Overrides:
+    """The content of a ``search_space.toml``."""
+
+    space: Space
+    rule: Rule
+    untuned: tuple[str, ...] = ()
+    only_listed: bool = False
 
 
 def search_space(
@@ -92,48 +83,107 @@ def search_space(
         constants: Of ``train.py`` and ``prepare.py``; the rule may refer to them.
 
     Raises:
-        TestbedError: If nothing is tunable, a tunable constant is missing, ambiguous or outside
-            its range, or the toml is wrong.
+        TestbedError: If nothing is tunable, a constant that the toml names is missing, ambiguous
+            or outside its range, or the toml is wrong. It tells of all of these at once.
     """
     own = scan(source)
     constants = constants or {}
-    if toml is not None:
-        origin = "search_space.toml"
-        space, rule = _from_toml(toml)
-    elif PAPER_SPACE.keys() & own.keys():
-        origin = "the default range (a search_space.toml sets another)"
-        space = {name: d for name, d in PAPER_SPACE.items() if name in own}
-        # A script whose data has no sequence length of that name gets no lower bound from it.
-        known = space.keys() | constants.keys()
-        rule = Rule(
-            tuple(name for name in PAPER_RULE.powers_of_two if name in own),
-            {n: f for n, f in PAPER_RULE.at_least.items() if n in own and known >= set(f)},
-        )
-    else:
-        origin = "the inferred range"
-        space, rule = _inferred(own), Rule()
-    if not space:
-        raise TestbedError(
-            "train.py must assign numbers to upper-case names, but none is tunable."
-        )
+    said = _Overrides({}, Rule()) if toml is None else _from_toml(toml)
+    inferred, usual, reasons = infer_space(own)
+    if said.only_listed:
+        inferred = {}
+    inferred = {n: d for n, d in inferred.items() if n not in said.untuned and n not in said.space}
+    problems = []
     baseline: dict[str, Value] = {}
+    for name, distribution in said.space.items():
+        try:
+            baseline[name] = _baseline(name, distribution, own.get(name))
+        except TestbedError as error:
+            problems.append(str(error))
+    for name, distribution in inferred.items():
+        baseline[name] = _valued(distribution, own[name].value)
+    known = {**constants, **baseline}
+    at_least = dict(said.rule.at_least)
+    for name, factors in at_least.items():
+        problems += [
+            f"{_WHERE}: {name}.at_least must name integer parameters or constants of the scripts,"
+            f" but got {factor}."
+            for factor in factors
+            if factor not in said.space and type(known.get(factor)) is not int
+        ]
+    for name, factors in usual.at_least.items():
+        # A script whose data has no sequence length of that name gets no lower bound from it.
+        values = [known.get(factor) for factor in factors]
+        if name in inferred and all(isinstance(value, int) for value in values):
+            if baseline[name] >= math.prod(values):  # type: ignore[arg-type, operator]
+                at_least[name] = factors
+    problems += [
+        f"{_WHERE} names {name}, but train.py has no constant of that name."
+        for name in said.untuned
+        if name not in own
+    ]
+    if problems:
+        raise TestbedError.of(problems)
+    if not baseline:
+        said_why = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:5])
+        raise TestbedError(
+            "train.py must assign numbers to upper-case names, but none is tunable"
+            + (f" ({said_why})." if reasons else ".")
+        )
+    powers = (*said.rule.powers_of_two, *(n for n in usual.powers_of_two if n in inferred))
+    return {**said.space, **inferred}, baseline, Rule(powers, at_least, known)
+
+
+def left_out(source: str, toml: str | None = None) -> dict[str, str]:
+    """Say of each constant of a script that isn't tuned why not.
+
+    Args:
+        source: Text of ``train.py``.
+        toml: Text of ``search_space.toml``; None if the testbed has none.
+    """
+    said = _Overrides({}, Rule()) if toml is None else _from_toml(toml)
+    inferred, _, reasons = infer_space(scan(source))
+    if said.only_listed:
+        reasons |= dict.fromkeys(inferred, f"{_WHERE} doesn't list it")
+    reasons |= dict.fromkeys(said.untuned, f"{_WHERE} says so")
+    return {name: why for name, why in reasons.items() if name not in said.space}
+
+
+def to_toml(space: Space, baseline: Mapping[str, Value], rule: Rule) -> str:
+    """Write a search space as the ``search_space.toml`` that reads back to it."""
+    tables = []
     for name, distribution in space.items():
-        baseline[name] = _baseline(name, distribution, own.get(name), origin)
-    for name, factors in rule.at_least.items():
-        for factor in factors:
-            if not isinstance(baseline.get(factor, constants.get(factor)), int):
-                raise TestbedError(
-                    f"{origin}: {name}.at_least must name integer parameters or constants of"
-                    f" the scripts, but got {factor}."
-                )
-    return space, baseline, replace(rule, constants={**constants, **baseline})
+        rows = [f"[{name}]  # {_toml(baseline[name])} in the script"]
+        if isinstance(distribution, CategoricalDistribution):
+            choices = ", ".join(map(_toml, distribution.choices))
+            rows += ['type = "categorical"', f"choices = [{choices}]"]
+        else:
+            assert isinstance(distribution, (IntDistribution, FloatDistribution))
+            kind = "int" if isinstance(distribution, IntDistribution) else "float"
+            rows += [f'type = "{kind}"', f"low = {_toml(distribution.low)}"]
+            rows.append(f"high = {_toml(distribution.high)}")
+            if distribution.log:
+                rows.append("log = true")
+            elif distribution.step not in (None, 1):
+                rows.append(f"step = {_toml(distribution.step)}")
+            if name in rule.powers_of_two:
+                rows.append("power_of_two = true")
+            if factors := rule.at_least.get(name):
+                rows.append(f"at_least = [{', '.join(map(_toml, factors))}]")
+        tables.append("\n".join(rows))
+    return "\n\n".join(tables) + "\n"
 
 
-def _baseline(
-    name: str, distribution: BaseDistribution, constant: Constant | None, origin: str
-) -> Value:
+def _toml(value: Any) -> str:
+    """Write a value of TOML; text in JSON's form, which is one of TOML's."""
+    if isinstance(value, (bool, str)):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _baseline(name: str, distribution: BaseDistribution, constant: Constant | None) -> Value:
     if constant is None:
-        raise TestbedError(f"{origin} names {name}, but train.py doesn't assign a literal to it.")
+        raise TestbedError(f"{_WHERE} names {name}, but train.py doesn't assign a literal to it.")
     if constant.problem:
         raise TestbedError(constant.problem)
     value = constant.value
@@ -148,50 +198,78 @@ def _baseline(
         allowed = f"{distribution.low} to {distribution.high}"
         if distribution.step not in (None, 1):
             allowed += f" in steps of {distribution.step}"
-        if isinstance(distribution, FloatDistribution) and inside:
-            value = float(value)
     if not inside:
         kind = type(distribution).__name__.removesuffix("Distribution").lower()
         raise TestbedError(
-            f"train.py:{constant.line}: {name} must be in {origin}, {kind} {allowed},"
+            f"train.py:{constant.line}: {name} must be in the range of {_WHERE}, {kind} {allowed},"
             f" but is {value!r}."
         )
-    return value
+    return _valued(distribution, value)
 
 
-def _from_toml(text: str) -> tuple[Space, Rule]:
-    where = "search_space.toml"
+def _valued(distribution: BaseDistribution, value: Value | None) -> Value:
+    """Return the script's value as its distribution has it: 0 of a float is 0.0."""
+    assert value is not None
+    return float(value) if isinstance(distribution, FloatDistribution) else value
+
+
+def _from_toml(text: str) -> _Overrides:
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TestbedError(f"{where} must be valid TOML, but: {error}.") from None
+        tables = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond any measure
+        raise TestbedError(f"{_WHERE} must be valid TOML, but: {error}.") from None
     space: Space = {}
-    powers_of_two, at_least = [], {}
+    powers_of_two, at_least, untuned, problems = [], {}, [], []
+    try:
+        only_listed = _typed(_WHERE, tables, _ONLY_LISTED, bool, False)
+    except TestbedError as error:
+        problems.append(str(error))
+        only_listed = False
+    tables.pop(_ONLY_LISTED, None)
     for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise TestbedError(f"{where}: {name} must be a table [{name}], but got {table!r}.")
-        kind = table.get("type")
-        if not isinstance(kind, str) or kind not in _KEYS:
-            raise TestbedError(
-                f"{where}: {name}.type must be int, float or categorical, but got {kind!r}."
-            )
-        for key in table.keys() - _KEYS[kind]:
-            raise TestbedError(
-                f"{where}: {name} of type {kind} may have {', '.join(sorted(_KEYS[kind]))},"
-                f" but got {key}."
-            )
-        space[name] = _distribution(f"{where}: {name}", kind, table)
-        if factors := _typed(f"{where}: {name}", table, "at_least", list, []):
-            at_least[name] = tuple(map(str, factors))
-        if _typed(f"{where}: {name}", table, "power_of_two", bool, False):
+        try:
+            if not isinstance(table, dict):
+                raise TestbedError(
+                    f"{_WHERE}: {name} must be a table [{name}], but got {table!r}."
+                )
+            if not _typed(f"{_WHERE}: {name}", table, _TUNE, bool, True):
+                untuned.append(name)
+                continue
+            space[name] = _row(name, {k: v for k, v in table.items() if k != _TUNE})
+        except TestbedError as error:
+            problems.append(str(error))
+            continue
+        if table.get("at_least"):
+            at_least[name] = tuple(map(str, table["at_least"]))
+        if table.get("power_of_two"):
             powers_of_two.append(name)
-            for bound in ("low", "high"):
-                if table[bound] < 1 or table[bound] & (table[bound] - 1):
-                    raise TestbedError(
-                        f"{where}: {name}.{bound} must be a power of two like its values,"
-                        f" but got {table[bound]}."
-                    )
-    return space, Rule(tuple(powers_of_two), at_least)
+    if problems:
+        raise TestbedError.of(problems)
+    return _Overrides(space, Rule(tuple(powers_of_two), at_least), tuple(untuned), only_listed)
+
+
+def _row(name: str, table: Mapping[str, Any]) -> BaseDistribution:
+    """Check a table and return its distribution."""
+    where = f"{_WHERE}: {name}"
+    kind = table.get("type")
+    if not isinstance(kind, str) or kind not in _KEYS:
+        raise TestbedError(
+            f"{where}.type must be int, float or categorical, but got {_shown(kind)}."
+        )
+    for key in table.keys() - _KEYS[kind]:
+        raise TestbedError(
+            f"{where} of type {kind} may have {', '.join(sorted(_KEYS[kind]))}, but got {key}."
+        )
+    distribution = _distribution(where, kind, table)
+    _typed(where, table, "at_least", list, [])
+    if _typed(where, table, "power_of_two", bool, False):
+        for bound in ("low", "high"):
+            if table[bound] < 1 or table[bound] & (table[bound] - 1):
+                raise TestbedError(
+                    f"{where}.{bound} must be a power of two like its values,"
+                    f" but got {table[bound]}."
+                )
+    return distribution
 
 
 def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistribution:
@@ -199,26 +277,33 @@ def _distribution(where: str, kind: str, table: Mapping[str, Any]) -> BaseDistri
         choices = _typed(where, table, "choices", list)
         if not choices or not all(isinstance(c, (bool, int, float, str)) for c in choices):
             raise TestbedError(
-                f"{where}.choices must be strings, numbers or truth values, but got {choices!r}."
+                f"{where}.choices must be strings, numbers or truth values, but got {_shown(choices)}."
             )
         for choice in choices:
             if isinstance(choice, float) and not math.isfinite(choice):
                 raise TestbedError(f"{where}.choices must be finite, but got {choice}.")
+            if isinstance(choice, int) and abs(choice) > LARGEST_INT:
+                raise TestbedError(f"{where}.choices must be within 2**53, but one isn't.")
         return CategoricalDistribution(choices)
     number = (int,) if kind == "int" else (int, float)
     low = _typed(where, table, "low", number)
     high = _typed(where, table, "high", number)
     log = _typed(where, table, "log", bool, False)
     step = _typed(where, table, "step", number, None)
-    if not -math.inf < low <= high < math.inf:
+    largest, limit = (LARGEST_INT, "2**53") if kind == "int" else (_LARGEST, f"{_LARGEST:g}")
+    if max(abs(low), abs(high)) > largest or (step is not None and abs(step) > largest):
+        raise TestbedError(f"{where}: low, high and step must be within {limit}, but aren't.")
+    if not low <= high:
         raise TestbedError(f"{where}: low <= high must hold, but got low={low}, high={high}.")
-    if step is not None and not math.isfinite(step):
-        raise TestbedError(f"{where}.step must be finite, but got {step}.")
+    if step is not None and step > 0 and (high - low) / step > LARGEST_INT:
+        raise TestbedError(f"{where}.step must be larger for so wide a range, but got {step}.")
+    if log and 0 < low < 1 / _LARGEST:
+        raise TestbedError(f"{where}.low must be {1 / _LARGEST:g} or more, but got {low}.")
     try:
         if kind == "int":
             return IntDistribution(low, high, log=log, step=1 if step is None else step)
         return FloatDistribution(low, high, log=log, step=step)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise TestbedError(f"{where}: {error}") from None
 
 
@@ -229,32 +314,13 @@ def _typed(where: str, table: Mapping[str, Any], key: str, kind: Any, *default: 
     value = table.get(key)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise TestbedError(f"{where}.{key} must be {names}, but got {value!r}.")
+        raise TestbedError(f"{where}.{key} must be {names}, but got {_shown(value)}.")
     return value
 
 
-def _inferred(constants: Mapping[str, Constant]) -> Space:
-    space: Space = {}
-    for name, constant in constants.items():
-        if name in _NOT_TUNABLE or constant.value is None:
-            continue
-        if constant.problem:
-            raise TestbedError(f"{constant.problem[:-1]}; a search_space.toml can leave it out.")
-        distribution = inferred(name, constant.value)
-        if distribution is not None:
-            space[name] = distribution
-    return space
-
-
-def inferred(name: str, value: Value) -> BaseDistribution | None:
-    """Return a range around a constant's value, see the module; None if it has none to infer."""
-    if name in _NOT_TUNABLE or isinstance(value, str):
-        return None
-    if isinstance(value, bool):
-        return CategoricalDistribution([False, True])
-    if value <= 0:
-        return None
-    if isinstance(value, int):
-        return IntDistribution(max(1, value // 4), value * 4)
-    factor, log = (100, True) if value < 0.01 else (10, False)
-    return FloatDistribution(value / factor, value * factor, log=log)
+def _shown(value: object) -> str:
+    """Write a value of any size for a message."""
+    try:
+        return textwrap.shorten(repr(value), 100)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import operator
@@ -27,6 +28,7 @@ from typing import Any
 Value = int | float | str | bool
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _OPERATORS = {ast.Mult: operator.mul, ast.Pow: operator.pow, ast.LShift: operator.lshift}
 # What Python's tokenizer takes for the end of a line; str.splitlines would also break at form
 # feeds and U+2028, which are ordinary characters to it.
@@ -38,13 +40,22 @@ class TestbedError(ValueError):
 
     __test__ = False  # it is no test, whatever pytest thinks of its name
 
+    @classmethod
+    def of(cls, problems: Sequence[str]) -> TestbedError:
+        """Make one error of all problems that were found, a sentence each."""
+        if len(problems) == 1:
+            return cls(problems[0])
+        numbered = (f"({number}) {problem}" for number, problem in enumerate(problems, 1))
+        return cls(f"{len(problems)} problems: {' '.join(numbered)}")
+
 
 @dataclass(frozen=True)
 class Constant:
     """One upper-case constant of a script.
 
     ``source[start:end]`` is the text of its value. If ``problem`` isn't empty, there is no such
-    place: it says why and names the lines, and ``value`` is None or one of several.
+    place: it says why and names the lines, ``why_not`` says the same in a few words (none for a
+    name that only functions and classes use), and ``value`` is None or one of several.
     """
 
     name: str
@@ -53,6 +64,7 @@ class Constant:
     start: int = 0
     end: int = 0
     problem: str = ""
+    why_not: str = ""
 
 
 def read_constants(source: str, filename: str = "train.py") -> dict[str, Constant]:
@@ -67,7 +79,7 @@ def read_constants(source: str, filename: str = "train.py") -> dict[str, Constan
 def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
     """Like :func:`read_constants`, with the names that can't be set and their ``problem``.
 
-    Names that are only imported, or bound once to something else than a literal, are left out.
+    Names that are only imported are left out.
     """
     tree = _parse(source, filename)
     starts = _line_starts(source)
@@ -80,16 +92,26 @@ def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
             end = _offset(source, starts, node.end_lineno or 0, node.end_col_offset or 0)
             found[name] = Constant(name, value, statement.lineno, start, end)
     plain = {name for name, _ in map(_assignment, tree.body)}
+    imported, of_module = _imported(tree), _bindings(tree, of_module=True)
     for name, lines in _bindings(tree).items():
         if len(lines) > 1:
             where = "lines " + ", ".join(map(str, lines))
-            problem = f"{name} must be assigned once, but is bound on {where}."
-        elif name not in plain and name not in _imported(tree):
-            problem = f"{name} must be set by `{name} = value` in the module's body, but line {lines[0]} isn't."
+            problem = f"{filename}: {name} must be assigned once, but is bound on {where}."
+            why_not = f"it is bound on {where}"
+        elif name not in plain and name not in imported:
+            problem = (
+                f"{filename}: {name} must be set by `{name} = value` in the module's body,"
+                f" but line {lines[0]} isn't."
+            )
+            why_not = "it is bound inside another statement"
+        elif name not in found and name not in imported:
+            problem = f"{filename} must assign a literal to {name}, but it doesn't."
+            why_not = "it is not one number, text or truth value"
         else:
             continue
         value = found[name].value if name in found else None
-        found[name] = Constant(name, value, lines[0], problem=f"{filename}: {problem}")
+        why_not = why_not if name in of_module else ""
+        found[name] = Constant(name, value, lines[0], problem=problem, why_not=why_not)
     return dict(sorted(found.items(), key=lambda item: item[1].line))
 
 
@@ -136,10 +158,14 @@ def _parse(source: str, filename: str) -> ast.Module:
         raise TestbedError(f"{filename} must be valid Python, but {error}.") from None
 
 
-def _bindings(tree: ast.Module) -> dict[str, list[int]]:
-    """Return the lines of everything that binds an upper-case name, in any scope."""
+def _bindings(tree: ast.Module, *, of_module: bool = False) -> dict[str, list[int]]:
+    """Return the lines of everything that binds an upper-case name, in any scope or the module's."""
     found: dict[str, list[int]] = {}
-    for node in ast.walk(tree):
+    nodes: list[ast.AST] = [tree]
+    while nodes:
+        node = nodes.pop()
+        if not (of_module and isinstance(node, _SCOPES)):
+            nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             name = node.id
         elif isinstance(node, ast.alias):
@@ -175,7 +201,7 @@ def _literal(node: ast.expr) -> Value | None:
         value = node.value
         if isinstance(value, (bool, str)):
             return value
-        return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+        return _finite(value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
         value = _number(node.operand)
         return None if value is None else -value if isinstance(node.op, ast.USub) else value
@@ -197,7 +223,14 @@ def _number(node: ast.expr) -> int | float | None:
             return None
     else:
         value = _literal(node) if isinstance(node, ast.Constant) else None
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+    return None if isinstance(value, (bool, str)) else _finite(value)
+
+
+def _finite(value: object) -> int | float | None:
+    """Return a number that a double can hold, else None; Python's integers may be longer."""
+    if isinstance(value, int):
+        return value if abs(value) < 2**1023 else None
+    return value if isinstance(value, float) and math.isfinite(value) else None
 
 
 def _line_starts(source: str) -> list[int]:

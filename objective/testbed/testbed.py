@@ -7,14 +7,17 @@ The folder `embedded` beside this module (``train.py``, ``prepare.py``, ``search
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+import textwrap
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
+from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
 from objective.testbed.source import TestbedError
@@ -32,11 +35,12 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 TIME_BUDGET = "TIME_BUDGET"  # the constant that says how many seconds a script trains
 
 _DEFAULT_TASK = """\
-A Python script trains a language model for a fixed time{time} and then validates it. The result
-is {metric}: {metric.better} is better. The upper-case constants of the script may be changed; its
-data, tokenizer and evaluation may not. A configuration that needs more memory than there is,
-diverges, or trains too few steps fails or scores badly.
+A Python script, train.py in the folder {folder}, trains a model{time} and then validates it. The
+result is {metric}: {metric.better} is better. The upper-case constants of the script may be changed;
+its data and evaluation may not. A configuration that needs more memory than there is, diverges, or
+trains too few steps fails or scores badly.
 """
+_DESCRIPTION = 600  # characters of the script's docstring that are told
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Testbed:
         constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
             MAX_SEQ_LEN.
         rule: From suggested values to those that the script is run with.
-        task: Description for a language model: ``task.md``, or a text that fits any such script.
+        task: Description for a language model: ``task.md``, or the script's name, docstring,
+            training time and metric.
         metric: The value that the script is judged by.
     """
 
@@ -78,20 +83,16 @@ class Testbed:
         if not (folder / "train.py").is_file():
             raise TestbedError(f"A testbed must be a folder with a train.py, but got {folder}.")
         source = _read(folder / "train.py")
-        toml = folder / "search_space.toml"
         constants = {**_constants(folder / "prepare.py"), **_constants(folder / "train.py")}
-        space, baseline, rule = search_space(
-            source, toml=_read(toml) if toml.is_file() else None, constants=constants
-        )
+        space, baseline, rule = search_space(source, toml=_read_toml(folder), constants=constants)
         task = folder / "task.md"
-        if task.is_file():
-            text = _read(task)
-        else:
-            seconds = constants.get(TIME_BUDGET)
-            text = _DEFAULT_TASK.format(
-                time=f" of {seconds} seconds" if seconds else "", metric=METRIC
-            )
+        text = _read(task) if task.is_file() else _default_task(folder, source, constants, METRIC)
         return cls(folder, source, space, baseline, constants, rule, text, METRIC)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Each upper-case constant of ``train.py`` that isn't tuned, and why not."""
+        return left_out(self.source, _read_toml(self.path))
 
     @property
     def time_budget(self) -> float | None:
@@ -117,6 +118,25 @@ class Testbed:
                 " TIME_BUDGET = 300), or limit the whole time of a trial instead, by"
                 " --wall-seconds (wall_seconds)."
             )
+
+
+def _default_task(
+    folder: Path, source: str, constants: Mapping[str, Value], metric: Metric
+) -> str:
+    """Tell a language model what is known of a script that comes without a description."""
+    seconds = constants.get(TIME_BUDGET)
+    text = _DEFAULT_TASK.format(
+        folder=folder.name, metric=metric, time=f" for {seconds} seconds" if seconds else ""
+    )
+    described = ast.get_docstring(ast.parse(source.removeprefix("\ufeff")))
+    if described:
+        text += f"It says of itself: {textwrap.shorten(described, _DESCRIPTION)}\n"
+    return text
+
+
+def _read_toml(folder: Path) -> str | None:
+    path = folder / "search_space.toml"
+    return _read(path) if path.is_file() else None
 
 
 def _constants(path: Path) -> dict[str, Value]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 import json
+import re
 from string import Template
 from typing import Any
 from typing import TYPE_CHECKING
@@ -51,6 +52,14 @@ _MESSAGE_TOKENS = 8
 # What it puts before messages without a system one, as SmolLM2's and Qwen's do.
 _SYSTEM_TOKENS = 24
 
+# What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's.
+_MARKER = re.compile(
+    r"<(?=[|\uff5c])|(?<=[|\uff5c])>"
+    r"|<(?=<?/?(?:SYS|s|bos|eos|pad|unk|think|tool_call|tool_response|(?:start|end)_of_turn)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK)\])"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class PromptTooLong(ValueError):
     """The budget does not even hold the search space; the message says what it would take."""
@@ -69,12 +78,14 @@ class Extent:
         step: Rows that the table grows by before it is cut.
         best: Best trials that are named.
         task_characters: Length that the task's text is cut to; ``None``: whole.
+        choices: Choices that are listed of a categorical parameter; ``None``: all.
     """
 
     recent: int = 20
     step: int = 20
     best: int = 5
     task_characters: int | None = None
+    choices: int | None = None
 
     @property
     def most_rows(self) -> int:
@@ -92,6 +103,7 @@ EXTENTS = (
     Extent(recent=0, step=1, best=3),
     Extent(recent=0, step=1, best=1),
     Extent(recent=0, step=1, best=1, task_characters=400),
+    Extent(recent=0, step=1, best=1, task_characters=400, choices=10),
 )
 
 
@@ -127,14 +139,34 @@ def fill(template: str, **values: object) -> str:
     return Template(template).substitute(values)
 
 
-def describe_search_space(space: Mapping[str, BaseDistribution]) -> str:
-    """Write a line a parameter: name, type, range, log or step, or choices."""
-    return "\n".join(f"{name}: {_describe(d)}" for name, d in space.items())
+def neutral(text: str) -> str:
+    """Break what a server could take for its chat template's own markers, by a space."""
+    return _MARKER.sub(lambda match: " >" if match[0] == ">" else f"{match[0]} ", text)
 
 
-def _describe(distribution: BaseDistribution) -> str:
+def message(role: str, text: str) -> Message:
+    """Make a message of a text that holds names, reasons or logs of somebody else's."""
+    return {"role": role, "content": neutral(text)}
+
+
+def _label(name: str) -> str:
+    """A name as it stands in a table or a list, in one line: as JSON would escape it."""
+    return json.dumps(name)[1:-1] if _CONTROL.search(name) else name
+
+
+def describe_search_space(
+    space: Mapping[str, BaseDistribution], n_choices: int | None = None
+) -> str:
+    """Write a line a parameter: name, type, range, log or step, or its first ``n_choices``."""
+    return "\n".join(f"{_label(name)}: {_describe(d, n_choices)}" for name, d in space.items())
+
+
+def _describe(distribution: BaseDistribution, n_choices: int | None) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        return f"one of {', '.join(choice_labels(distribution))}"
+        labels = [_label(label) for label in choice_labels(distribution)]
+        if n_choices is None or len(labels) <= n_choices:
+            return f"one of {', '.join(labels)}"
+        return f"one of {len(labels)} such as {', '.join(labels[:n_choices])}"
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     kind = "int" if isinstance(distribution, IntDistribution) else "float"
     text = f"{kind} {distribution.low:.12g} to {distribution.high:.12g}"
@@ -171,7 +203,7 @@ def window_start(n_trials: int, extent: Extent) -> int:
 
 def format_header(space: Mapping[str, BaseDistribution]) -> str:
     """Write the first line of the table of trials."""
-    return ",".join(["trial", *space, "value"])
+    return ",".join(["trial", *(_csv_field(_label(name)) for name in space), "value"])
 
 
 def format_row(

@@ -20,12 +20,15 @@ from .chat import ContextTooLong
 from .prompt import count_tokens
 from .prompt import fit
 from .prompt import format_params
+from .prompt import message
+from .prompt import neutral
 from .prompt import PromptTooLong
 from .record import Exchange
 from .record import LLM
 from .record import LLM_DUPLICATE
 from .record import LLM_ERROR
 from .record import one_line
+from .record import source_of
 from .reply import changes_schema
 from .reply import configuration_key
 from .reply import known_configurations
@@ -134,7 +137,8 @@ def propose(
             at once. A cap on tokens or cost that is reached is an ``error`` in either case.
 
     Raises:
-        PromptTooLong: If even the search space does not fit.
+        PromptTooLong: If even the search space does not fit, with ``on_error="raise"``. Otherwise
+            it is a failed turn of its own kind, which never stops the study.
     """
     turn = _Turn(study, trial, space, base, rule)
     schema = _schema(reply_format, turn, trial.number if seed is None else seed)
@@ -145,7 +149,12 @@ def propose(
     if chat.context_tokens is not None:
         budget = min(budget, chat.context_tokens - max_reply_tokens)
     shrinks = 0
-    messages = fit(build, chat, budget)
+    try:
+        messages = fit(build, chat, budget)
+    except PromptTooLong as error:
+        if on_error == "raise":
+            raise
+        return without_room(trial, error)
     asked = 0
     while asked < 2:
         try:
@@ -185,8 +194,8 @@ def propose(
             problem, source = _clash_message(clash, params, space, repairs), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
         complaint: list[Message] = [
-            {"role": "assistant", "content": completion.text},
-            {"role": "user", "content": f"{problem} Reply again, with JSON only."},
+            message("assistant", completion.text),
+            message("user", f"{problem} Reply again, with JSON only."),
         ]
         room = budget - count_tokens(chat, complaint)
         if count_tokens(chat, messages) > room:
@@ -222,8 +231,12 @@ class _Turn:
         Raises:
             ReplyError: If there are none.
         """
+        text = completion.text
+        for name in self.open_space:
+            # As the prompt shows it, which a server that enforces no schema lets the model write.
+            text = text.replace(neutral(name), name)
         try:
-            parsed = parse_params(completion.text, self.open_space, self.base)
+            parsed = parse_params(text, self.open_space, self.base)
         except ReplyError as error:
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
@@ -338,13 +351,19 @@ def failed_turn(
     return Proposal(None, LLM_ERROR, one_line(str(error)), tuple(exchanges), raised)
 
 
+def without_room(trial: FrozenTrial, error: PromptTooLong) -> Proposal:
+    """Return the proposal of a turn whose prompt is too long, for which nothing was sent."""
+    _logger.warning(f"Trial {trial.number} goes on without the language model: {error}")
+    return Proposal(None, LLM_ERROR, one_line(str(error)), ())
+
+
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
     """Count the LLM turns that failed since the last one that did not, by trial number."""
     count = 0
     trials = study.get_trials(deepcopy=False)
     repeated = interrupted_trials(trials)
     for trial in reversed(trials):
-        source = trial.user_attrs.get("source", "")
+        source = source_of(trial)
         if trial.number == besides.number or not source.startswith(LLM):
             continue
         if trial.number in repeated:  # its repetition has its attributes, too

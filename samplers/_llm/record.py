@@ -37,6 +37,8 @@ LLM_DUPLICATE = "llm-duplicate"
 LLM_SCREENED = "llm-screened"
 ENQUEUED = "enqueued"
 
+SOURCES = (STARTUP, BASE, LLM, LLM_ERROR, LLM_DUPLICATE, LLM_SCREENED, ENQUEUED)
+
 # The dashboard ships attributes with every poll, so texts stay short; prompts are artifacts.
 _MAX_TEXT = 200
 
@@ -61,6 +63,12 @@ class Exchange:
     def error(self) -> str:
         """The failure or the problem as text, ``""`` if there was neither."""
         return self.problem if self.failure is None else str(self.failure)
+
+
+def source_of(trial: FrozenTrial) -> str:
+    """Return a trial's ``source``; ``""`` if it has none or an objective's own of that name."""
+    source = trial.user_attrs.get("source")
+    return source if isinstance(source, str) and source in SOURCES else ""
 
 
 def record(

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     # The objective's own rule: parameters in, the values that are really run out.
     Rule = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+# Classes of failure that an objective may give as the user attribute ``status``. A study may have
+# an attribute of that name for something else, whose values then tell nothing here.
+FAILURES = ("oom", "nan", "timeout", "crash", "no-metric", "rejected")
+
 
 def is_failure(trial: FrozenTrial) -> bool:
     """Whether the evaluation of a finished trial went wrong.
 
-    Its state is FAIL, or its user attribute ``status`` is present and not ``"ok"``, or its value
-    is not a finite number. A pruned trial was stopped on purpose and is no failure, unless the
-    last value that it reported is not a finite number.
+    Its state is FAIL, or its user attribute ``status`` is one of ``FAILURES``, or its value is not
+    a finite number. A pruned trial was stopped on purpose and is no failure, unless the last value
+    that it reported is not a finite number.
     """
     if trial.state == TrialState.FAIL:
         return True
@@ -44,7 +48,7 @@ def is_failure(trial: FrozenTrial) -> bool:
         return step is not None and not math.isfinite(trial.intermediate_values[step])
     if trial.state != TrialState.COMPLETE:
         return False
-    if trial.user_attrs.get("status", "ok") != "ok":
+    if _status(trial):
         return True
     return not all(math.isfinite(value) for value in trial.values)
 
@@ -59,10 +63,12 @@ def failure_class(trial: FrozenTrial) -> str:
         raise ValueError(
             f"A failed trial is needed, but got trial {trial.number} ({trial.state})."
         )
-    status = trial.user_attrs.get("status", "ok")
-    if status != "ok":
-        return str(status)
-    return "failed" if trial.state == TrialState.FAIL else "nan"
+    return _status(trial) or ("failed" if trial.state == TrialState.FAIL else "nan")
+
+
+def _status(trial: FrozenTrial) -> str:
+    status = trial.user_attrs.get("status")
+    return status if isinstance(status, str) and status in FAILURES else ""
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:
@@ -100,11 +106,20 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
     """Return the values that a trial was run with, in the order of its parameters.
 
     They are what ``rule`` makes of the suggested ones, or, without a rule, the suggested ones
-    overlaid with the JSON object that the objective stored as ``effective``. Names that are not
-    parameters of the trial are left out.
+    overlaid with the JSON object that the objective stored as ``effective``; an attribute of that
+    name that is none tells nothing. Names that are not parameters of the trial are left out.
     """
     if rule is not None:
         changed = rule(trial.params)
     else:
-        changed = json.loads(trial.user_attrs.get("effective", "{}"))
+        changed = _json_object(trial.user_attrs.get("effective"))
     return {name: changed.get(name, value) for name, value in trial.params.items()}
+
+
+def _json_object(text: Any) -> dict[str, Any]:
+    """Read an object; ``{}`` if it is something else, since anybody may write attributes."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

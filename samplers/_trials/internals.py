@@ -62,8 +62,12 @@ def set_study_system_attr(study: Study, key: str, value: Any) -> None:
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that ``enqueue_trial`` gave a trial; whatever is sampled, they win."""
-    return dict(trial.system_attrs.get(_FIXED_PARAMS, {}))
+    """Return the values that ``enqueue_trial`` gave a trial; whatever is sampled, they win.
+
+    NumPy's numbers, which a storage in memory keeps as they are, become Python's own.
+    """
+    fixed = trial.system_attrs.get(_FIXED_PARAMS, {})
+    return {name: v.item() if hasattr(v, "item") else v for name, v in fixed.items()}
 
 
 def is_enqueued(trial: FrozenTrial) -> bool:

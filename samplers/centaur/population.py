@@ -31,6 +31,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._llm.record import LLM
+from .._llm.record import source_of
 from .._trials.history import is_failure
 from .._trials.internals import cached_trials
 from .._trials.internals import interrupted_before
@@ -149,7 +150,7 @@ def is_foreign(trial: FrozenTrial) -> bool:
 def is_proposed_by_others(trial: FrozenTrial) -> bool:
     """Whether the language model, or whoever else makes proposals, proposed a trial."""
     proposer = trial.user_attrs.get("proposer", CMA_ES)
-    return trial.user_attrs.get("source") == LLM or proposer != CMA_ES
+    return source_of(trial) == LLM or proposer != CMA_ES
 
 
 def population(

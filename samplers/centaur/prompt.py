@@ -23,6 +23,7 @@ from .._llm.prompt import format_failures
 from .._llm.prompt import format_header
 from .._llm.prompt import format_row
 from .._llm.prompt import grown
+from .._llm.prompt import message
 from .._llm.prompt import shorten
 from .._llm.prompt import window_start
 from .._llm.values import format_value
@@ -95,7 +96,7 @@ def build_messages(
         task=shorten(task, extent.task_characters) or _DEFAULT_TASK,
         direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
         noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
-        space=describe_search_space(space),
+        space=describe_search_space(space, extent.choices),
         trials="\n".join([format_header(space), *rows]),
         best=", ".join(f"trial {t.number}" for t in ranked(study, finished)[: extent.best])
         or "none yet",
@@ -103,7 +104,7 @@ def build_messages(
         state=state,
         ask=ask,
     )
-    return [{"role": "user", "content": text}]
+    return [message("user", text)]
 
 
 def question(

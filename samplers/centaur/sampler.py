@@ -31,6 +31,7 @@ from .._llm.record import ENQUEUED
 from .._llm.record import LLM
 from .._llm.record import LLM_SCREENED
 from .._llm.record import record
+from .._llm.record import source_of
 from .._llm.record import STARTUP
 from .._trials.announced import announce
 from .._trials.history import finished_trials
@@ -566,7 +567,7 @@ class CentaurSampler(CmaEsSampler):
         for probe in probes:
             earlier = [t for t in by_value if t.number <= probe.number]
             better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
-            good += probe.user_attrs.get("source") == LLM and probe.number in better_half
+            good += source_of(probe) == LLM and probe.number in better_half
         return "full" if 2 * good >= _N_PROBES else "menu"
 
     def _resolve_chat(self) -> Chat:

@@ -19,6 +19,7 @@ from .._llm.prompt import describe_history
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import format_params
+from .._llm.prompt import message
 from .._llm.prompt import shorten
 from .._llm.propose import is_large
 from .._llm.propose import propose
@@ -187,13 +188,13 @@ class KarpathyAgentSampler(RandomBaseSampler):
                 if self._noise is not None
                 else ""
             ),
-            space=describe_search_space(space),
+            space=describe_search_space(space, extent.choices),
             trials=history.trials,
             failures=history.failures,
             best=history.best,
             ask=self._ask(trial, space, origin),
         )
-        return [{"role": "user", "content": text}]
+        return [message("user", text)]
 
     def _ask(
         self, trial: FrozenTrial, space: dict[str, BaseDistribution], origin: FrozenTrial

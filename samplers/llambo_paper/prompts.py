@@ -22,6 +22,7 @@ from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import grown
 from .._llm.prompt import largest_fitting
+from .._llm.prompt import message
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
 from .._llm.reply import json_values
@@ -428,7 +429,7 @@ def _fill(template: str, **values: object) -> str:
 
 
 def _messages(text: str) -> list[Message]:
-    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]
+    return [message("system", _SYSTEM), message("user", text)]
 
 
 def _names(n: int) -> list[str]:

@@ -33,8 +33,10 @@ from optuna.trial import TrialState
 
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
+from .._llm.prompt import PromptTooLong
 from .._llm.propose import failed_turn
 from .._llm.propose import Proposal
+from .._llm.propose import without_room
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import BASE
 from .._llm.record import Exchange
@@ -316,6 +318,10 @@ class _Turn:
             if undecided.source == LLM_DUPLICATE:
                 return Proposal(None, LLM_DUPLICATE, str(undecided), tuple(self.exchanges))
             error: ChatError = ChatError(str(undecided))
+        except PromptTooLong as too_long:
+            if self._sampler._on_error == "raise":
+                raise
+            return without_room(self._trial, too_long)
         except ChatError as raised:
             error = raised
         else:

@@ -9,6 +9,7 @@ would empty the search space that other samplers infer):
    back to the model once, with the reason (and, if there was no block in it, with the offer to
    change one constant instead: `constant_choice`). If the next can't be used either, the proposal
    is a trial of status ``rejected``, which cost no training.
+   A coding agent of the user's own may take the model's place (`edit_command`).
 3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
    the sandbox, with the same objective as any method's.
 4. Whether it is kept or reverted follows from the stored trials (`history`).
@@ -53,10 +54,12 @@ from objective.run.sandbox import require_sandbox
 from objective.run.script import script_environment
 from objective.testbed.source import read_constants
 from objective.worker import claim
+from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
+from samplers._llm.scripted import ScriptedChat
 from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -70,6 +73,7 @@ from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
@@ -79,6 +83,7 @@ from studies.code_agent.history import read_history
 from studies.code_agent.history import Step
 from studies.code_agent.history import TUNER
 from studies.code_agent.prompt import build_prompt
+from studies.code_agent.prompt import Form
 from studies.code_agent.prompt import log_tail
 from studies.code_agent.prompt import Outlook
 from studies.code_agent.sources import changed_lines
@@ -105,7 +110,6 @@ from studies.study import train_objective
 
 if TYPE_CHECKING:
     from samplers import Chat
-    from samplers import Completion
     from samplers._llm.chat import Message
     from studies.spec import Spec
 
@@ -145,7 +149,9 @@ def run_agent(
     """
     testbed = Testbed.load(spec.where.testbed)
     sandbox = None if spec.editing.unsafe else require_sandbox()
-    chat = open_llm(spec.model) if chat is None else chat
+    if chat is None and spec.editing.command is not None:
+        chat = ScriptedChat()  # which only counts tokens
+    chat = chat or open_llm(spec.model)
     study = open_study(spec, testbed, open_storage(spec.where.storage))
     objective = train_objective(spec, testbed, failure_value=None, sandbox=sandbox)
     CodeAgent(spec, study, objective, chat).run(within_caps(chat, watch))
@@ -173,6 +179,11 @@ class CodeAgent:
         self._artifacts = spec.where.open_artifacts()
         self._sources = Sources(self._artifacts, self._testbed.source)
         self._lock_file = spec.where.lock_file
+        self._command: EditCommand | None = None
+        if spec.editing.command is not None:
+            self._command = EditCommand(
+                spec.editing.command, self._testbed.path, spec.editing.command_seconds
+            )
         self._tuner = Tuner(
             self._testbed,
             self._sources,
@@ -248,7 +259,7 @@ class CodeAgent:
                 task=self._testbed.task,
                 outlook=self._outlook(trials),
                 reply_tokens=reply_tokens,
-                whole_files=self._editing.whole_files,
+                form=self._form,
             )
         except PromptTooLong as error:
             raise Failed(str(error)) from None
@@ -314,7 +325,13 @@ class CodeAgent:
             candidates = self._candidates(parent, seed, trials)
         messages = self.prompt(trials, describe_choice(parent, candidates) if candidates else "")
         for attempt in range(2):
-            completion = self._ask(messages, seed + attempt, candidates)
+            try:
+                completion, edited = self._ask(messages, seed + attempt, candidates, parent)
+            except EditError as error:  # of a command, which can be asked again
+                reason = str(error)
+                exchanges.append(Exchange(messages, Completion(""), problem=reason))
+                messages = self._retry(messages, "", reason)
+                continue
             text = completion.text
             is_choice = bool(candidates) and text.lstrip().startswith("{")
             attributes[_REPLY_FORMAT] = _CHOICE if is_choice else _BLOCKS
@@ -324,7 +341,9 @@ class CodeAgent:
                     attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
                 else:
                     attributes["description"] = describe(text)
-                    if self._editing.whole_files:
+                    if edited is not None:
+                        source = edited
+                    elif self._editing.whole_files:
                         source = parse_whole_file(text)
                     else:
                         source = apply_edits(parent, parse_edits(text))
@@ -335,7 +354,7 @@ class CodeAgent:
                 if isinstance(error, NoBlocks):
                     # It didn't get the format, and is asked for less: to change one constant.
                     candidates = self._candidates(parent, seed, trials)
-                how = "Reply again, in the same format."
+                how = "Try again." if self._command else "Reply again, in the same format."
                 if candidates:
                     how = describe_choice(parent, candidates)
                 messages = self._retry(messages, text, f"{reason}\n{how}")
@@ -365,15 +384,28 @@ class CodeAgent:
         ]
         self._record(waiting[-1], exchanges)
 
-    def _ask(self, messages: list[Message], seed: int, candidates: Candidates) -> Completion:
+    @property
+    def _form(self) -> Form:
+        """How the model is to give its change."""
+        if self._command is not None:
+            return Form.IN_PLACE
+        return Form.WHOLE_FILE if self._editing.whole_files else Form.BLOCKS
+
+    def _ask(
+        self, messages: list[Message], seed: int, candidates: Candidates, parent: str
+    ) -> tuple[Completion, str | None]:
+        """Return the model's reply, and the script itself if it was edited in place."""
+        if self._command is not None:
+            return self._command.edit(messages, parent)
         try:
-            return self._chat.complete(
+            completion = self._chat.complete(
                 messages,
                 schema=choice_schema(candidates) if candidates else None,
                 max_tokens=CHOICE_TOKENS if candidates else self._reply_tokens(),
                 temperature=TEMPERATURE,
                 seed=seed % 2**31,
             )
+            return completion, None
         except ContextTooLong as error:
             raise Failed(
                 f"the prompt is too long for the model ({error}); choose one with a longer context"

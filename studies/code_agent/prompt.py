@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from enum import Enum
 from pathlib import Path
 import re
 from typing import Any
@@ -27,6 +28,7 @@ from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
+from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
@@ -56,6 +58,26 @@ _PROMPTS = Path(__file__).with_name("prompts")
 # Every run has a folder of its own, whose name tells nothing.
 _FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Form(Enum):
+    """How a model gives its change: in search / replace blocks, a whole file, or in place.
+
+    Attributes:
+        system: Name of the template that says so.
+        words: The same in the last line of a prompt.
+    """
+
+    BLOCKS = ("", "Reply with a DESCRIPTION line and SEARCH / REPLACE blocks for the next change.")
+    WHOLE_FILE = (
+        "_whole",
+        "Reply with a DESCRIPTION line and the whole file for the next change.",
+    )
+    IN_PLACE = ("_command", "Make the next change in train.py, then print a DESCRIPTION line.")
+
+    def __init__(self, system: str, words: str) -> None:
+        self.system = f"code_agent_system{system}.txt"
+        self.words = words
 
 
 @dataclass(frozen=True)
@@ -109,7 +131,7 @@ def build_prompt(
     task: str,
     outlook: Outlook = Outlook(),
     reply_tokens: int,
-    whole_files: bool = False,
+    form: Form = Form.BLOCKS,
 ) -> list[Message]:
     """Return the request for the next change.
 
@@ -121,7 +143,7 @@ def build_prompt(
         task: What the script is for, in a few sentences.
         outlook: What is still to come.
         reply_tokens: Left free for the reply.
-        whole_files: Ask for the whole file instead of blocks.
+        form: How the model gives its change.
 
     Raises:
         PromptTooLong: If not even the smallest excerpt fits.
@@ -132,7 +154,7 @@ def build_prompt(
     budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
     system = fill(
-        (_PROMPTS / f"code_agent_system{'_whole' if whole_files else ''}.txt").read_text(),
+        (_PROMPTS / form.system).read_text(),
         metric=metric.name,
         better=metric.better,
         evaluator=metric.evaluator,
@@ -158,7 +180,7 @@ def build_prompt(
             best=f"{history.best_value:.4f}",
             noise=noise,
             outlook=format_outlook(history, outlook),
-            reply_format="the whole file" if whole_files else "SEARCH / REPLACE blocks",
+            ask=form.words,
         )
         return [
             {"role": "system", "content": system.strip()},
@@ -174,7 +196,7 @@ def build_prompt(
     outline = _outline(source)
     least, part = outline.text(set()), ", in part"
     detail = largest_fitting(DETAILS[2:], lambda detail: fits(least, detail, part))
-    if detail is not None and not whole_files:
+    if detail is not None and form is not Form.WHOLE_FILE:
         turn = len(history.proposals) // _ROTATE_EVERY
         shown = outline.fill(turn, lambda text: fits(text, detail, part))
         return messages(shown, detail, part)
@@ -267,7 +289,7 @@ def _changed(step: Step, sources: Sources) -> list[str]:
 
 def clean(text: str) -> str:
     """Remove control characters (but newline and tab) and break up template markers."""
-    return _CONTROL.sub("", text.replace("\r", "\n")).replace("<|", "< |").replace("|>", "| >")
+    return _CONTROL.sub("", neutral(text.replace("\r", "\n")))
 
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:

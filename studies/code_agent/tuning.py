@@ -24,7 +24,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import IntDistribution
 
-from objective.testbed.search_space import inferred
+from objective.testbed.inference import inferred
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError

@@ -71,6 +71,20 @@ def agent(
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
     ] = False,
+    agent_command: Annotated[
+        str | None,
+        typer.Option(
+            "--agent-command",
+            metavar="COMMAND",
+            help="A coding agent of your own that makes each change, instead of one request to a "
+            "language model: it is started in a folder with train.py and edits it there. It reads the "
+            "prompt from its standard input, or from the file that takes the place of {prompt}, and "
+            "runs with your rights; what it wrote is run in the sandbox.",
+        ),
+    ] = None,
+    agent_seconds: Annotated[
+        float, typer.Option(min=1, help="--agent-command is stopped after this time.")
+    ] = 600.0,
     llm: options.Llm = None,
     model: options.ModelName = None,
     max_tokens: options.MaxTokens = None,
@@ -124,7 +138,16 @@ def agent(
         Budget(trials, None, train_seconds),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out),
-        Editing(baselines, min_gain, whole_files, unsafe, tune, tune_edits if tune else 0),
+        Editing(
+            baselines,
+            min_gain,
+            whole_files,
+            unsafe,
+            tune,
+            tune_edits if tune else 0,
+            agent_command,
+            agent_seconds,
+        ),
     ).completed(workers)
     work.say_isolation(spec)
     stop_by_signal()

@@ -58,7 +58,7 @@ def import_(
     from rich.progress import Progress
 
     from objective import Testbed
-    from objective.testbed.search_space import PAPER_SPACE
+    from objective.testbed.inference import PAPER_SPACE
     from studies.importing.foreign import read_file
     from studies.importing.space import infer_space
     from studies.importing.space import stored_space

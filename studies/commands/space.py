@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from studies.commands import options
 
 
-def space(testbed: options.TestbedFolder = None, as_json: options.Json = False) -> None:
-    """Print the search space of a training script: a row per tunable constant, nothing is run."""
+def space(
+    testbed: options.TestbedFolder = None,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="Print a search_space.toml that says the same, to be edited and put beside "
+            "train.py. A constant without a table in it keeps the range that is shown here; "
+            "`tune = false` in a table leaves its constant alone.",
+        ),
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show which constants of a training script are tuned in which ranges; nothing is run.
+
+    Below them are the others, each with the reason why it isn't tuned (which only they have in
+    the JSON).
+    """
     from rich.console import Console
 
     from objective import Testbed
+    from objective.testbed.search_space import to_toml
+    from studies.commands.tables import left_out_table
     from studies.commands.tables import space_rows
     from studies.commands.tables import space_table
 
-    rows = space_rows(Testbed.load(testbed))
-    if as_json:
-        print(json.dumps(rows, indent=2))
+    loaded = Testbed.load(testbed)
+    rows, others = space_rows(loaded), loaded.left_out
+    if write:
+        print(to_toml(loaded.space, loaded.baseline, loaded.rule))
+        for name, why in others.items():
+            print(f"# {name} is not tuned: {why}.")
+    elif as_json:
+        nothing = dict.fromkeys(rows[0])
+        left_out = [{**nothing, "name": name, "reason": why} for name, why in others.items()]
+        print(json.dumps([*rows, *left_out], indent=2))
     else:
-        Console(markup=False).print(space_table(rows))
+        console = Console(markup=False)
+        console.print(space_table(rows))
+        if others:
+            console.print(left_out_table(others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
@@ -155,6 +156,14 @@ def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
             row.update(type=kind, low=d.low, high=d.high, log=d.log, step=d.step)
         rows.append(row)
     return rows
+
+
+def left_out_table(reasons: Mapping[str, str]) -> Table:
+    """Show one row per constant that isn't tuned."""
+    table = Table("not tuned", "because", box=SIMPLE_HEAD)
+    for name, why in reasons.items():
+        table.add_row(name, why)
+    return table
 
 
 def space_table(rows: list[dict[str, Any]]) -> Table:

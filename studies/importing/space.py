@@ -18,7 +18,7 @@ from studies.importing.foreign import is_finite
 
 
 if TYPE_CHECKING:
-    from objective.testbed.search_space import Space
+    from objective.testbed.inference import Space
     from studies.importing.foreign import ForeignTrial
 
 

@@ -60,7 +60,7 @@ def run_workers(
     """
     # Who only watches needn't wait for a database that is away: workers do.
     study = open_study(spec, load_testbed(spec), open_storage(spec.where.storage, patience=0))
-    if spec.row.uses_llm:
+    if spec.row.uses_llm and spec.editing.command is None:
         spec = replace(spec, model=share_embedded_model(spec.model, workers))
     share_work(study, work_on, spec, workers, watch, say)
     return study

@@ -490,7 +490,10 @@ def test_a_small_context_shows_fewer_trials_instead_of_failing() -> None:
 
 
 def test_a_limit_that_cannot_hold_the_search_space_is_said_at_once() -> None:
-    study = new_study(LLAMBOSampler(chat=SchemaChat(), max_prompt_characters=3000, seed=0), n=6)
+    sampler = LLAMBOSampler(
+        chat=SchemaChat(), max_prompt_characters=3000, on_error="raise", seed=0
+    )
+    study = new_study(sampler, n=6)
     with pytest.raises(ValueError, match="max_prompt_characters"):
         study.optimize(objective, n_trials=1)
 
@@ -847,3 +850,19 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
                     assert row(trial.params, SPACE, format_score(trial.values[0], 6)) in text
                     seen += 1
     assert seen > 0
+
+
+def test_numpys_numbers_may_be_enqueued() -> None:
+    chat = scripted(fresh_candidates, true_scores)
+    study = new_study(LLAMBOSampler(chat=chat, seed=0), n=1)
+    study.enqueue_trial({"lr": np.float64(0.0321)})
+    study.enqueue_trial({"depth": np.int64(3)})
+    study.optimize(objective, n_trials=2)
+    assert [source(study, -2), source(study, -1)] == ["llm", "llm"]
+    assert study.trials[-2].params["lr"] == 0.0321 and study.trials[-1].params["depth"] == 3
+
+
+def test_a_prompt_without_room_costs_the_turn_and_never_the_study() -> None:
+    study = new_study(LLAMBOSampler(chat=ScriptedChat(), seed=0, max_prompt_tokens=10), n=1)
+    study.optimize(objective, n_trials=7)
+    assert [source(study, i) for i in range(-7, 0)] == ["llm-error"] * 7

@@ -28,7 +28,7 @@ from objective import TrialFailed
 from objective.surrogate.learning import _noise_sd
 from objective.surrogate.learning import out_of_fold
 import objective.surrogate.surrogate as surrogate_module
-from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.inference import PAPER_SPACE
 from tests.toy_testbed import DEPTH
 from tests.toy_testbed import LR
 from tests.toy_testbed import PATTERN

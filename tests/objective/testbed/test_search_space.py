@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
@@ -7,8 +10,11 @@ from optuna.distributions import IntDistribution
 import pytest
 
 from objective.testbed.rule import Rule
+from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
+from objective.testbed.search_space import to_toml
 from objective.testbed.source import TestbedError
+from objective.testbed.source import Value
 from tests.objective.conftest import AUTORESEARCH_TRAIN
 
 
@@ -33,6 +39,9 @@ PAPER: dict[str, tuple[BaseDistribution, object]] = {
 }
 
 
+ODD = "\\ \" ' # \u0085 \u2028 é"
+
+
 def test_an_autoresearch_script_has_the_fourteen_rows_of_the_paper() -> None:
     space, baseline, rule = search_space(AUTORESEARCH_TRAIN, constants={"MAX_SEQ_LEN": 2048})
     assert list(space.items()) == [(name, row[0]) for name, row in PAPER.items()]
@@ -44,31 +53,7 @@ def test_an_autoresearch_script_has_the_fourteen_rows_of_the_paper() -> None:
     )
 
 
-def test_a_script_with_some_of_the_papers_names_has_those_rows() -> None:
-    space, _, rule = search_space("MATRIX_LR = 0.04\nTOTAL_BATCH_SIZE = 2**17\nOTHER = 3\n")
-    assert list(space) == ["TOTAL_BATCH_SIZE", "MATRIX_LR"]
-    assert rule.powers_of_two == ("TOTAL_BATCH_SIZE",)
-    assert rule.at_least == {}, "no sequence length, no bound"
-
-
-def test_without_known_names_ranges_are_inferred_from_the_values() -> None:
-    source = "LAYERS = 8\nLR = 0.1\nTINY = 0.001\nUSE = True\nNAME = 'x'\nZERO = 0\nSEED = 3\n"
-    space, baseline, rule = search_space(source + "def f(x):\n    B, T = x\n    B = 2\n")
-    assert space == {
-        "LAYERS": IntDistribution(2, 32),
-        "LR": FloatDistribution(0.01, 1.0),
-        "TINY": FloatDistribution(0.00001, 0.1, log=True),
-        "USE": CategoricalDistribution([False, True]),
-    }
-    assert baseline == {"LAYERS": 8, "LR": 0.1, "TINY": 0.001, "USE": True}
-    assert rule == Rule(constants=baseline)
-    with pytest.raises(
-        TestbedError, match="LR must be assigned once.* lines 2, 8; a search_space"
-    ):
-        search_space(source + "LR = 2\n")
-
-
-def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
+def test_a_toml_overrides_row_by_row_and_comes_first() -> None:
     toml = """
         [OTHER]
         type = "float"
@@ -90,17 +75,52 @@ def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
         low = 2
         high = 8
         step = 2
+        [HEADS]
+        tune = false
     """
-    source = "WIDTH = 4\nDEPTH = 8\nOTHER = 1\nKIND = True\nMATRIX_LR = 5.0\n"
+    source = "WIDTH = 4\nHEADS = 2\nDEPTH = 8\nOTHER = 1\nKIND = True\nMATRIX_LR = 0.1\nN = 3\n"
     space, baseline, rule = search_space(source, toml=toml, constants={"SEQ": 2})
-    assert list(space.items()) == [
+    listed = [
         ("OTHER", FloatDistribution(0, 1, step=0.25)),
         ("DEPTH", IntDistribution(2, 64, log=True)),
         ("KIND", CategoricalDistribution(["a", 1, True, 0.5])),
         ("WIDTH", IntDistribution(2, 8, step=2)),
     ]
-    assert baseline == {"OTHER": 1.0, "DEPTH": 8, "KIND": True, "WIDTH": 4}
-    assert rule == Rule(("DEPTH",), {"DEPTH": ("WIDTH", "SEQ")}, {"SEQ": 2, **baseline})
+    others = [("MATRIX_LR", PAPER["MATRIX_LR"][0]), ("N", IntDistribution(1, 12))]
+    assert list(space.items()) == [*listed, *others]
+    values = {"OTHER": 1.0, "DEPTH": 8, "KIND": True, "WIDTH": 4, "MATRIX_LR": 0.1, "N": 3}
+    assert baseline == values
+    assert rule == Rule(("DEPTH",), {"DEPTH": ("WIDTH", "SEQ")}, {"SEQ": 2, **values})
+    assert left_out(source, toml) == {"HEADS": "search_space.toml says so"}
+    only = "only_listed = true\n" + toml
+    assert list(search_space(source, toml=only, constants={"SEQ": 2})[0].items()) == listed
+    assert left_out(source, only).keys() == {"HEADS", "MATRIX_LR", "N"}
+
+
+def test_a_table_for_one_of_the_papers_names_leaves_the_thirteen_others() -> None:
+    toml = "\ufeff[DEPTH]\ntype='int'\nlow=6\nhigh=10\n"
+    space, _, rule = search_space(AUTORESEARCH_TRAIN, toml=toml, constants={"MAX_SEQ_LEN": 2048})
+    assert space["DEPTH"] == IntDistribution(6, 10)
+    assert space.keys() == PAPER.keys()
+    assert rule.at_least == {"TOTAL_BATCH_SIZE": ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")}
+
+
+@pytest.mark.parametrize(
+    ("source", "toml"),
+    [
+        (AUTORESEARCH_TRAIN, None),
+        ("A = 3\nB = 0.25\nC = True\nD = 1e-99\nE = 'x'\n", None),
+        (
+            f"A = 4\nB = 1\nC = {ODD!r}\n",
+            "[A]\ntype='int'\nlow=2\nhigh=8\nstep=2\n[B]\ntype='float'\nlow=0\nhigh=2\nstep=0.5\n"
+            f"[C]\ntype='categorical'\nchoices=[{json.dumps(ODD)}, true, 1.5]\n",
+        ),
+    ],
+)
+def test_a_written_toml_reads_back_to_the_same_space(source: str, toml: str | None) -> None:
+    constants: dict[str, Value] = {"MAX_SEQ_LEN": 2048}
+    found = search_space(source, toml=toml, constants=constants)
+    assert search_space(source, toml=to_toml(*found), constants=constants) == found
 
 
 @pytest.mark.parametrize(
@@ -124,14 +144,14 @@ def test_a_toml_overrides_everything_else_and_keeps_its_order() -> None:
         ("[A]\ntype='categorical'\nchoices=[0.1, inf]", "A.choices must be finite, but got inf"),
         ("[A]\ntype='categorical'\nchoices=[nan]", "A.choices must be finite, but got nan"),
         ("[A]\ntype=['x']", r"A.type must be int, float or categorical, but got \['x'\]"),
-        ("[A]\ntype='float'\nlow=0\nhigh=9\nstep=inf", "A.step must be finite, but got inf"),
+        ("[A]\ntype='float'\nlow=0\nhigh=9\nstep=inf", "A: low, high and step must be within"),
         ("[A]\ntype='int'\nlow=4\nhigh=9", r"train.py:1: A must be in .* int 4 to 9, but is 3"),
         ("[A]\ntype='int'\nlow=2\nhigh=8\nstep=2", "int 2 to 8 in steps of 2, but is 3"),
         ("[A]\ntype='categorical'\nchoices=['a', true]", "categorical 'a', True, but is 3"),
         ("[C]\ntype='int'\nlow=1\nhigh=9", "names C, but train.py doesn't assign a literal to it"),
         ("[D]\ntype='int'\nlow=1\nhigh=9", "D must be assigned once, but is bound on lines 2, 3"),
         ("[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['Z']", "A.at_least must name .*, but got Z"),
-        ("", "none is tunable"),
+        ("only_listed = true", "none is tunable"),
     ],
 )
 def test_a_wrong_toml_is_one_clear_line(toml: str, message: str) -> None:
@@ -140,11 +160,53 @@ def test_a_wrong_toml_is_one_clear_line(toml: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_script_whose_value_is_outside_the_papers_range_is_told_of_the_toml() -> None:
-    with pytest.raises(TestbedError, match="train.py:1: DEPTH .*search_space.toml.* but is 2"):
-        search_space("DEPTH = 2\n")
+def test_all_problems_are_told_at_once() -> None:
+    toml = "only_listed = 1\n[A]\ntype='int'\nlow=9\nhigh=1\n[B]\ntype='x'\n[C]\ntune='no'\n"
+    with pytest.raises(TestbedError) as error:
+        search_space("A = 3\n", toml=toml)
+    for part in ("only_listed must be bool", "A: low <= high", "B.type", "C.tune must be bool"):
+        assert part in str(error.value)
+    toml = (
+        "[A]\ntype='int'\nlow=9\nhigh=10\nat_least=['Z']\n[C]\ntype='int'\nlow=1\nhigh=2\n"
+        "[E]\ntune=false\n"
+    )
+    with pytest.raises(TestbedError) as error:
+        search_space("A = 3\n", toml=toml)
+    for part in (
+        "int 9 to 10, but is 3",
+        "names C",
+        "at_least .* got Z",
+        "E, but train.py has no",
+    ):
+        assert re.search(part, str(error.value))
 
 
-def test_a_script_without_constants_is_refused() -> None:
+@pytest.mark.parametrize(
+    "toml",
+    [
+        f"[A]\ntype='int'\nlow=1\nhigh={10**400}",
+        f"[A]\ntype='int'\nlow=1\nhigh={'9' * 5000}",
+        f"[A]\ntype='int'\nlow=1\nhigh={hex(10**5000)}",
+        f"[A]\ntype='int'\nlow=1\nhigh=9\nlog={hex(10**5000)}",
+        f"[A]\ntype='int'\nlow=1\nhigh=9\nstep={10**30}",
+        f"[A]\ntype='float'\nlow=1\nhigh={hex(10**5000)}",
+        f"[A]\ntype='categorical'\nchoices=[3, {hex(10**5000)}]",
+        f"[A]\ntype={hex(10**5000)}",
+        "[A]\ntype='float'\nlow=-1e308\nhigh=1e308",
+        "[A]\ntype='float'\nlow=0\nhigh=9\nstep=1e-320",
+        "[A]\ntype='float'\nlow=5e-324\nhigh=9\nlog=true",
+        f"A = {'[' * 10000}{']' * 10000}",
+    ],
+)
+def test_numbers_beyond_measure_are_one_clear_line(toml: str) -> None:
+    with pytest.raises(TestbedError, match=r"^search_space.toml.* must be ") as error:
+        search_space("A = 3\n", toml=toml)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_script_without_constants_is_refused_with_the_reasons() -> None:
+    with pytest.raises(TestbedError, match=r"none is tunable \(NAME: text .*; ZERO: no scale"):
+        search_space("x = 3\nNAME = 'only a string'\nZERO = 0\n")
     with pytest.raises(TestbedError, match="none is tunable"):
-        search_space("x = 3\nNAME = 'only a string'\n")
+        search_space("x = 3\n")

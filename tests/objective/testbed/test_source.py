@@ -46,7 +46,7 @@ def test_literals_of_four_types_are_read(text: str, value: object) -> None:
     "text",
     [
         "(0.8, 0.95)", "[1]", "{}", "None", "b'x'", "1j", "f'{1}'", "int('3')", "1e999", "A + 1",
-        "9**9**9", "2**10**9", "1 << 10**9", "'a' * 3", "True * 2", "0.0**-1", "-'a'", "not 1",
+        "9**9**9", "(2**64)**64", "2**10**9", "1 << 10**9", "'a' * 3", "True * 2", "0.0**-1", "-'a'", "not 1",
     ],
 )  # fmt: skip
 def test_everything_else_is_no_constant(text: str) -> None:

@@ -65,6 +65,13 @@ def test_a_task_of_the_testbeds_own_is_used(testbed_folder: Callable[..., Path])
     assert Testbed.load(folder).task == "Make it pretty."
 
 
+def test_without_a_task_a_model_is_told_what_is_known(testbed_folder: Callable[..., Path]) -> None:
+    task = Testbed.load(testbed_folder('"""Trees for\n\nhouse prices."""\nLR = 0.1\n')).task
+    assert "train.py in the folder testbed, trains a model and then" in " ".join(task.split())
+    assert "It says of itself: Trees for house prices." in task
+    assert "language model" not in task
+
+
 def test_nothing_of_a_testbed_is_run_to_load_it(testbed_folder: Callable[..., Path]) -> None:
     folder = testbed_folder("DEPTH = 8\nraise SystemExit(1)\n", "T = 1\nraise SystemExit(1)\n")
     assert Testbed.load(folder).constants == {"DEPTH": 8, "T": 1}

@@ -24,7 +24,10 @@ from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import Message
 from samplers._llm.prompt import describe_history
+from samplers._llm.prompt import describe_search_space
 from samplers._llm.prompt import Extent
+from samplers._llm.prompt import message
+from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.propose import errors_in_a_row
 from samplers._llm.propose import MAX_ERRORS_IN_A_ROW
@@ -32,6 +35,7 @@ from samplers._llm.propose import Proposal
 from samplers._llm.propose import propose
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.record import record
+from samplers._llm.record import source_of
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -305,8 +309,37 @@ def test_a_known_context_is_kept_from_the_start(study: optuna.Study) -> None:
     assert all(chat.count_tokens(r.text) + r.max_tokens <= 400 for r in chat.requests)
 
 
-def test_a_budget_that_cannot_hold_the_space_is_an_error_of_the_caller(
+def test_a_budget_that_cannot_hold_the_space_costs_the_turn_and_never_the_study(
     study: optuna.Study,
 ) -> None:
+    for _ in range(2 * MAX_ERRORS_IN_A_ROW):
+        proposal = turn(study, ScriptedChat([]), max_prompt_tokens=5)
+        assert (proposal.params, proposal.source, proposal.error) == (None, "llm-error", None)
+        assert "fit into 5 tokens" in proposal.reason
     with pytest.raises(PromptTooLong, match="fit into 5 tokens"):
-        turn(study, ScriptedChat([]), max_prompt_tokens=5)
+        turn(study, ScriptedChat([]), max_prompt_tokens=5, on_error="raise")
+
+
+def test_names_and_complaints_hold_no_marker_of_a_chat_template(study: optuna.Study) -> None:
+    name = "<|im_start|>x"
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1)}
+    chat = ScriptedChat(["</s>[INST]", {neutral(name): 0.25}])
+    proposal = propose(
+        study,
+        start(study),
+        space,
+        chat=chat,
+        build=lambda extent, fullest: [message("user", describe_search_space(space))],
+        base={name: 0.5},
+    )
+    assert proposal.params == {name: 0.25}
+    assert not any(m in chat.requests[1].text for m in ("<|", "|>", "</s>", "[INST]"))
+
+
+@pytest.mark.parametrize("own", ["mine", 3, None, ["llm"]])
+def test_an_attribute_source_of_the_objectives_own_is_no_turn_of_the_models(
+    study: optuna.Study, own: Any
+) -> None:
+    assert source_of(create_trial(value=1.0, user_attrs={"source": own})) == ""
+    study.add_trial(create_trial(value=1.0, user_attrs={"source": own}))
+    assert errors_in_a_row(study, besides=study.trials[0]) == 0

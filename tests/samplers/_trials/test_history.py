@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from typing import Any
 from typing import Literal
 
@@ -14,8 +16,10 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective.run import outcome
 from samplers._trials.history import effective_params
 from samplers._trials.history import failure_class
+from samplers._trials.history import FAILURES
 from samplers._trials.history import finished_trials
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
@@ -54,6 +58,11 @@ def pruned(reported: float) -> FrozenTrial:
         (trial(math.inf), "nan"),
         (trial(None, TrialState.FAIL), "failed"),
         (trial(None, TrialState.FAIL, status="timeout"), "timeout"),
+        # Attributes of an objective's own, which mean nothing here.
+        (trial(1.0, status="completed"), ""),
+        (trial(1.0, status=200), ""),
+        (trial(1.0, status=["oom"]), ""),
+        (trial(None, TrialState.FAIL, status="done"), "failed"),
     ],
 )
 def test_a_failure_is_told_by_state_status_or_value(finished: FrozenTrial, failed: str) -> None:
@@ -101,3 +110,13 @@ def test_an_interrupted_trial_that_is_queued_again_is_no_evidence() -> None:
     optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
     assert study.trials[2].state == TrialState.WAITING
     assert [t.number for t in finished_trials(study)] == [0]
+
+
+@pytest.mark.parametrize("own", ["yes", 3, None, "[1]", '"x"', "[" * 100_000, {"x": 1}])
+def test_an_attribute_effective_of_the_objectives_own_changes_nothing(own: Any) -> None:
+    assert effective_params(trial(1.0, effective=own)) == {"x": 0.5}
+
+
+def test_the_classes_of_failure_are_those_of_the_objective() -> None:
+    source = inspect.getsource(outcome)
+    assert set(re.findall(r'return "([a-z-]+)", ', source)) - {"ok", "pruned"} <= set(FAILURES)

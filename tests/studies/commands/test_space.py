@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 
 from tests.studies.conftest import Cli
+from tests.toy_testbed import write_testbed
 
 
 def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
@@ -19,3 +21,26 @@ def test_space_is_a_row_per_constant(cli: Cli, testbed: Path) -> None:
         {**nothing, "name": "PATTERN", "type": "categorical"}
         | {"choices": ["ab", "ba"], "default": "ab"},
     ]
+
+
+def test_space_lists_what_is_not_tuned_and_why(cli: Cli, tmp_path: Path) -> None:
+    folder = write_testbed(tmp_path / "bed", "LR = 0.1\nKIND = 'text'\nEPOCHS = 3\n")
+    left_out = {
+        "KIND": "text has no neighbours to search among",
+        "EPOCHS": "it says how long a training takes",
+    }
+    rows = json.loads(cli("space", "--testbed", folder, "--json").stdout)
+    assert [row["name"] for row in rows] == ["LR", *left_out]
+    assert {row["name"]: row["reason"] for row in rows if row["type"] is None} == left_out
+    shown = cli("space", "--testbed", folder).stdout
+    for name, why in left_out.items():
+        assert re.search(rf"{name} +{why}", shown)
+
+
+def test_space_writes_a_toml_that_can_be_edited(cli: Cli, tmp_path: Path) -> None:
+    folder = write_testbed(tmp_path / "bed", "LR = 0.1\nLAYERS = 2\nKIND = 'text'\n")
+    written = cli("space", "--testbed", folder, "--write").stdout
+    assert "# KIND is not tuned: text has no neighbours to search among." in written
+    (folder / "search_space.toml").write_text(written.replace("high = 8", "high = 3"))
+    rows = json.loads(cli("space", "--testbed", folder, "--json").stdout)
+    assert {row["name"]: row["high"] for row in rows if row["type"]} == {"LR": 1.0, "LAYERS": 3}

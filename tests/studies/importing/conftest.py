@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
-from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.inference import PAPER_SPACE
 from tests.studies.conftest import Cli
 
 

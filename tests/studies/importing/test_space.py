@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.inference import PAPER_SPACE
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import facts_of

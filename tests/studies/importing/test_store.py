@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.inference import PAPER_SPACE
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import facts_of

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from objective.testbed.search_space import PAPER_SPACE
+from objective.testbed.inference import PAPER_SPACE
 from studies.storage.bulk import add_trials
 from tests.conftest import StorageFactory
 from tests.studies.importing.conftest import config

@@ -1,0 +1,199 @@
+"""Which constants of a script are tuned, in which ranges, if nobody says so.
+
+- Names of the paper's table (Ferreira et al., 2026, arXiv:2603.24647) have its ranges, widened where
+  the script's own value lies outside. A script with most of these names is taken for one of
+  autoresearch's family, and tunes nothing else.
+- Other numbers have ranges around their values, as in the paper's implementation: an int within a
+  factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool either
+  way. What a name's words say to be a fraction stays below 1.
+- Left alone, with a reason: what has no neighbours (text, zero, tuples), what can't be set in one
+  place, and what the words of a name say to be no hyperparameter but data, hardware, logging, or
+  the length of a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+import re
+
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+
+from objective.testbed.rule import Rule
+from objective.testbed.source import Constant
+from objective.testbed.source import Value
+
+
+Space = dict[str, BaseDistribution]
+
+PAPER_SPACE: Space = {
+    "DEPTH": IntDistribution(4, 24),
+    "ASPECT_RATIO": IntDistribution(32, 128),
+    "HEAD_DIM": IntDistribution(64, 256, log=True),
+    "DEVICE_BATCH_SIZE": IntDistribution(32, 256, log=True),
+    "TOTAL_BATCH_SIZE": IntDistribution(65_536, 2_097_152, log=True),
+    "EMBEDDING_LR": FloatDistribution(0.01, 2.0, log=True),
+    "UNEMBEDDING_LR": FloatDistribution(0.0005, 0.05, log=True),
+    "MATRIX_LR": FloatDistribution(0.005, 0.2, log=True),
+    "SCALAR_LR": FloatDistribution(0.05, 2.0, log=True),
+    "WEIGHT_DECAY": FloatDistribution(0.0, 0.5),
+    "WARMUP_RATIO": FloatDistribution(0.0, 0.3),
+    "WARMDOWN_RATIO": FloatDistribution(0.1, 0.8),
+    "FINAL_LR_FRAC": FloatDistribution(0.0, 0.2),
+    "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
+}
+PAPER_RULE = Rule(
+    ("HEAD_DIM", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE"),
+    {"TOTAL_BATCH_SIZE": ("DEVICE_BATCH_SIZE", "MAX_SEQ_LEN")},
+)
+_FAMILY = 10  # of the paper's names make a script one of autoresearch's family
+
+# Integers beyond are no doubles any more, and databases and samplers compute in doubles.
+LARGEST_INT = 2**53
+_SMALLEST, _LARGEST = 1e-100, 1e100  # samplers take squares of ranges
+
+_DATA = "it describes the data or the evaluation"
+_MACHINE = "it describes the machine or how the script runs"
+_LOGGING = "it describes logging or saving"
+_LENGTH = "it says how long a training takes"
+_REASONS = {
+    _DATA: "VOCAB VOCABULARY CLASSES EVAL EVALUATION VAL VALID VALIDATION TEST FOLDS SHARD SHARDS"
+    " DATASET SAMPLES EXAMPLES FEATURES",
+    _MACHINE: "SEED SEEDS FLOPS GPU GPUS CUDA DEVICE DEVICES VRAM MEMORY WORKERS THREADS PROCESSES"
+    " JOBS RANK WORLD PORT TIMEOUT COMPILE AMP FP16 BF16 TF32 AUTOTUNE BENCHMARK PREFETCH CACHE",
+    _LOGGING: "LOGGING PRINT REPORT SAVE CHECKPOINT CHECKPOINTS CKPT VERBOSE DEBUG WANDB TENSORBOARD"
+    " PLOT PROFILE PROFILING VERSION RESUME",
+    _LENGTH: "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS",
+}
+_WORDS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
+_NAMES = (
+    (r"(MAX_)?(SEQ|SEQUENCE|CONTEXT)_(LEN|LENGTH)|(IMAGE|IMG|INPUT|OUTPUT)_(SIZE|DIM)", _DATA),
+    (r"RANDOM_STATE", _MACHINE),
+    (r"LOG_(EVERY|INTERVAL|FREQ|FREQUENCY|STEPS|LEVEL)", _LOGGING),
+    (r"((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH)", _LENGTH),
+)
+_FRACTIONS = frozenset(
+    "DROPOUT MOMENTUM BETA BETA1 BETA2 RATIO FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA"
+    " SUBSAMPLE COLSAMPLE".split()
+)
+
+
+def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[str, str]]:
+    """Return the distributions of the tunable constants, their rule, and why others are left out.
+
+    The distributions contain the script's own values, and the rule, which may refer to
+    ``MAX_SEQ_LEN``, leaves them as they are.
+    """
+    paper: Space = {}
+    others: Space = {}
+    left_out: dict[str, str] = {}
+    is_family = len(PAPER_SPACE.keys() & constants.keys()) >= _FAMILY
+    for name, constant in constants.items():
+        value = constant.value
+        if constant.problem or value is None:
+            if constant.why_not:
+                left_out[name] = constant.why_not
+        elif reason := _out_of_reach(value):
+            left_out[name] = reason
+        elif (widened := _widened(PAPER_SPACE.get(name), value)) is not None:
+            paper[name] = widened
+        elif is_family:
+            left_out[name] = "it is not among the paper's 14, which this script has"
+        elif reason := _no_hyperparameter(name):
+            left_out[name] = reason
+        else:
+            distribution = _around(name, value)
+            if distribution is None:
+                left_out[name] = _without_neighbours(value)
+            else:
+                others[name] = distribution
+    ordered = {name: paper[name] for name in PAPER_SPACE if name in paper}
+    powers = tuple(n for n in PAPER_RULE.powers_of_two if n in paper and _is_power(constants[n]))
+    at_least = {n: factors for n, factors in PAPER_RULE.at_least.items() if n in paper}
+    return {**ordered, **others}, Rule(powers, at_least), left_out
+
+
+def inferred(name: str, value: Value) -> BaseDistribution | None:
+    """Return a range around a constant's value, see the module; None if it is not to be tuned."""
+    if _out_of_reach(value) or _no_hyperparameter(name):
+        return None
+    return _around(name, value)
+
+
+def _out_of_reach(value: Value) -> str:
+    """Say why no range could be made around a value, whatever its name; "" if one can."""
+    if isinstance(value, (bool, str)):
+        return ""
+    if isinstance(value, int):
+        return f"it is beyond 2**53: {value:.3g}" if abs(value) > LARGEST_INT else ""
+    if value and not _SMALLEST < abs(value) < _LARGEST:
+        return f"it is too small or too large to search around: {value:g}"
+    return ""
+
+
+def _widened(distribution: BaseDistribution | None, value: Value) -> BaseDistribution | None:
+    """Return the distribution with room for a value; None if that is of another kind."""
+    if isinstance(distribution, CategoricalDistribution):
+        if not isinstance(value, str):
+            return None
+        return CategoricalDistribution(list(dict.fromkeys((*distribution.choices, value))))
+    if isinstance(value, (bool, str)):
+        return None
+    if isinstance(distribution, IntDistribution):
+        if not isinstance(value, int):
+            return None
+        low, high = min(distribution.low, value), max(distribution.high, value)
+        return IntDistribution(low, high, log=distribution.log and low > 0)
+    if isinstance(distribution, FloatDistribution):
+        least, most = min(distribution.low, float(value)), max(distribution.high, float(value))
+        return FloatDistribution(least, most, log=distribution.log and least > 0)
+    return None
+
+
+def _no_hyperparameter(name: str) -> str:
+    """Say why a name's words are those of a setting; "" if they aren't."""
+    words = _words(name)
+    if "BATCH" in words and "EVAL" not in words and "VAL" not in words and "TEST" not in words:
+        return ""  # DEVICE_BATCH_SIZE
+    for word in words:
+        if word in _WORDS:
+            return _WORDS[word]
+    for pattern, reason in _NAMES:
+        if re.fullmatch(pattern, "_".join(words)):
+            return reason
+    return ""
+
+
+def _words(name: str) -> list[str]:
+    """Split a constant's name, or that of another parameter such as ``model.hidden-size``."""
+    return re.split(r"[\W_]+", name.upper())
+
+
+def _around(name: str, value: Value) -> BaseDistribution | None:
+    """Return a range around a value, as in the paper's implementation; None if it has none."""
+    if isinstance(value, bool):
+        return CategoricalDistribution([False, True])
+    if isinstance(value, str) or value <= 0:
+        return None
+    if isinstance(value, int):
+        return IntDistribution(max(1, value // 4), min(value * 4, LARGEST_INT))
+    factor, log = (100, True) if value < 0.01 else (10, False)
+    high = value * factor
+    if value < 1 and not _FRACTIONS.isdisjoint(_words(name)):
+        high = min(high, 1 - (1 - value) / 10)
+    return FloatDistribution(value / factor, high, log=log)
+
+
+def _without_neighbours(value: Value) -> str:
+    if isinstance(value, str):
+        return "text has no neighbours to search among"
+    return "no scale can be told from zero" if value == 0 else "no range is inferred below zero"
+
+
+def _is_power(constant: Constant) -> bool:
+    """Return whether the script's own value is one that the rule leaves as it is."""
+    value = constant.value
+    return isinstance(value, int) and value > 0 and math.log2(value).is_integer()

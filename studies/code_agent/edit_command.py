@@ -1,0 +1,127 @@
+"""A coding agent of the user's own in the place of one request to a language model.
+
+It is any command: started in a folder that holds the best script so far, given the prompt, and free
+to take as long as it is allowed. What it leaves in ``train.py`` is the proposal; whatever else it
+wrote is thrown away. The command itself runs with the user's rights, since it needs their network
+and keys; what it wrote runs in the sandbox, by the same rules as any proposal.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+from objective.run.outcome import one_line
+from samplers._llm.chat import ChatUnavailable
+from samplers._llm.chat import Completion
+from studies.code_agent.edit_blocks import EditError
+from studies.errors import Misuse
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from samplers._llm.chat import Message
+
+
+PROMPT = "PROMPT.md"
+_MOST_BYTES = 1_000_000  # of what it prints and of the script that it leaves
+
+
+class EditCommand:
+    """A command that edits ``train.py`` in the folder in which it is started.
+
+    Args:
+        command: The command line, split as a shell would; ``{prompt}`` becomes the path of the
+            prompt, which it otherwise reads from its standard input.
+        testbed: Folder whose other Python files it may look at, in copies.
+        seconds: It is stopped after this time.
+
+    Raises:
+        Misuse: If there is no such command.
+    """
+
+    def __init__(self, command: str, testbed: Path, seconds: float) -> None:
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise Misuse(f"--agent-command must be a command line, but {error}") from None
+        if not self._command or shutil.which(self._command[0]) is None:
+            raise Misuse(
+                f"--agent-command must begin with a command on the PATH, but got {command!r}"
+            )
+        self._testbed = testbed
+        self._seconds = seconds
+
+    def edit(self, messages: Sequence[Message], parent: str) -> tuple[Completion, str]:
+        """Let it edit a script.
+
+        Args:
+            messages: The prompt.
+            parent: The script as it is.
+
+        Returns:
+            What it printed, and the script as it left it.
+
+        Raises:
+            EditError: It took too long, or left no script.
+            ChatUnavailable: It ended with another exit status than 0, as without a key.
+        """
+        prompt = "\n\n".join(message["content"] for message in messages) + "\n"
+        with tempfile.TemporaryDirectory(prefix="autoresearch-edit-") as name:
+            folder = Path(name)
+            for file in self._testbed.glob("*.py"):
+                shutil.copyfile(file, folder / file.name)
+            script = folder / "train.py"
+            script.write_bytes(parent.encode())
+            (folder / PROMPT).write_text(prompt, encoding="utf-8")
+            began = time.monotonic()
+            said = self._run(folder)
+            seconds = time.monotonic() - began
+            if not script.is_file() or script.is_symlink():
+                raise EditError("train.py must be left in the folder, but isn't there any more.")
+            if script.stat().st_size > _MOST_BYTES:
+                raise EditError(f"train.py must have at most {_MOST_BYTES} bytes.")
+            source = script.read_bytes().decode(errors="replace")
+        return Completion(said, model=self._command[0], seconds=seconds), source
+
+    def _run(self, folder: Path) -> str:
+        """Run the command in a process group of its own, and return what it printed last."""
+        path = str(folder / PROMPT)
+        argv = [part.replace("{prompt}", path) for part in self._command]
+        with open(path, "rb") as prompt, tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                argv,
+                cwd=folder,
+                stdin=subprocess.DEVNULL if argv != self._command else prompt,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(self._seconds)
+            except subprocess.TimeoutExpired:
+                raise EditError(
+                    f"The command must end within {self._seconds:g} s, but didn't."
+                ) from None
+            finally:  # whatever it started must not outlive it, and it not a Ctrl-C
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                process.wait()
+            output.seek(max(0, output.tell() - _MOST_BYTES))
+            said = output.read().decode(errors="replace")
+        if status:
+            last = one_line((said.strip().splitlines() or ["no output"])[-1])
+            raise ChatUnavailable(
+                f"the command of --agent-command ended with status {status}: {last}"
+            )
+        return said

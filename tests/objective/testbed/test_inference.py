@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+import pytest
+
+from objective.testbed.inference import infer_space
+from objective.testbed.search_space import search_space
+from objective.testbed.source import scan
+from tests.objective.conftest import AUTORESEARCH_TRAIN
+
+
+def test_other_constants_are_tuned_beside_some_of_the_papers() -> None:
+    source = "LEARNING_RATE = 3e-4\nWEIGHT_DECAY = 0.1\nBATCH_SIZE = 32\nDROPOUT = 0.2\n"
+    space, _, left_out = infer_space(scan(source))
+    assert space == {
+        "WEIGHT_DECAY": FloatDistribution(0.0, 0.5),
+        "LEARNING_RATE": FloatDistribution(3e-4 / 100, 3e-4 * 100, log=True),
+        "BATCH_SIZE": IntDistribution(8, 128),
+        "DROPOUT": FloatDistribution(0.2 / 10, 0.92),
+    }
+    assert left_out == {}
+
+
+def test_ranges_are_inferred_from_the_values() -> None:
+    source = "LAYERS = 8\nLR = 0.1\nTINY = 0.001\nUSE = True\nMOMENTUM = 0.9\n"
+    space, rule, _ = infer_space(scan(source))
+    assert space == {
+        "LAYERS": IntDistribution(2, 32),
+        "LR": FloatDistribution(0.01, 1.0),
+        "TINY": FloatDistribution(0.00001, 0.1, log=True),
+        "USE": CategoricalDistribution([False, True]),
+        "MOMENTUM": FloatDistribution(0.9 / 10, 0.99),
+    }
+    assert (rule.powers_of_two, rule.at_least) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("line", "widened"),
+    [
+        ("DEVICE_BATCH_SIZE = 8", IntDistribution(8, 256, log=True)),
+        ("DEPTH = 2", IntDistribution(2, 24)),
+        ("DEPTH = 30", IntDistribution(4, 30)),
+        ("MATRIX_LR = 0.001", FloatDistribution(0.001, 0.2, log=True)),
+        ("MATRIX_LR = 0.0", FloatDistribution(0.0, 0.2)),
+        ("WARMUP_RATIO = 0", FloatDistribution(0.0, 0.3)),
+        ("WINDOW_PATTERN = 'L'", CategoricalDistribution(
+            ["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL", "L"])),
+        ("DEPTH = 2.5", FloatDistribution(0.25, 25.0)),
+    ],
+)  # fmt: skip
+def test_the_papers_ranges_widen_to_the_scripts_value(
+    line: str, widened: BaseDistribution
+) -> None:
+    assert list(infer_space(scan(line))[0].values()) == [widened]
+
+
+@pytest.mark.parametrize(
+    ("source", "changes"),
+    [
+        ("HEAD_DIM = 96\n", {}),  # no power of two, and yet what trial 0 is to run
+        ("TOTAL_BATCH_SIZE = 2**16\nDEVICE_BATCH_SIZE = 256\n", {}),  # less than 256 * 2048
+        ("HEAD_DIM = 64\n", {"HEAD_DIM": 32}),
+    ],
+)
+def test_the_rule_leaves_the_scripts_own_values(source: str, changes: dict[str, int]) -> None:
+    _, baseline, rule = search_space(source, constants={"MAX_SEQ_LEN": 2048})
+    assert rule(baseline) == baseline
+    assert {name: rule({name: 33})[name] for name in changes} == changes
+
+
+def test_a_script_of_autoresearchs_family_tunes_the_papers_names_alone() -> None:
+    source = AUTORESEARCH_TRAIN + "FINAL_EVAL_BATCH_SIZE = 256\nLOOKAHEAD = 0.5\n"
+    space, _, left_out = infer_space(scan(source))
+    assert len(space) == 14
+    assert left_out.keys() == {
+        "ADAM_BETAS", "H100_BF16_PEAK_FLOPS", "FINAL_EVAL_BATCH_SIZE", "LOOKAHEAD"
+    }  # fmt: skip
+    assert left_out["LOOKAHEAD"] == "it is not among the paper's 14, which this script has"
+
+
+def test_what_is_no_hyperparameter_is_left_out_with_its_reason() -> None:
+    source = """\
+KIND = "text"
+ZERO, = 0,
+NOTHING = 0
+BELOW = -1.0
+BETAS = (0.9, 0.99)
+TWICE = 1
+TWICE += 1
+if True:
+    INSIDE = 3
+HUGE = 2**60
+LONGER = 10**40
+VAST = 1e200
+SLIGHT = 5e-324
+SEED = 3
+EVAL_BATCH_SIZE = 8
+VOCAB_SIZE = 100
+NUM_WORKERS = 2
+LOG_INTERVAL = 10
+EPOCHS = 5
+MAX_STEPS = 100
+TIME_BUDGET = 5.0
+MAX_SEQ_LEN = 2048
+WARMUP_STEPS = 10
+T = 256
+def f(x):
+    B, T = x.shape
+"""
+    space, _, left_out = infer_space(scan(source))
+    assert space.keys() == {"WARMUP_STEPS"}
+    assert left_out == {
+        "KIND": "text has no neighbours to search among",
+        "ZERO": "it is bound inside another statement",
+        "NOTHING": "no scale can be told from zero",
+        "BELOW": "no range is inferred below zero",
+        "BETAS": "it is not one number, text or truth value",
+        "TWICE": "it is bound on lines 6, 7",
+        "INSIDE": "it is bound inside another statement",
+        "HUGE": "it is beyond 2**53: 1.15e+18",
+        "LONGER": "it is beyond 2**53: 1e+40",
+        "VAST": "it is too small or too large to search around: 1e+200",
+        "SLIGHT": "it is too small or too large to search around: 4.94066e-324",
+        "SEED": "it describes the machine or how the script runs",
+        "EVAL_BATCH_SIZE": "it describes the data or the evaluation",
+        "VOCAB_SIZE": "it describes the data or the evaluation",
+        "NUM_WORKERS": "it describes the machine or how the script runs",
+        "LOG_INTERVAL": "it describes logging or saving",
+        "EPOCHS": "it says how long a training takes",
+        "MAX_STEPS": "it says how long a training takes",
+        "TIME_BUDGET": "it says how long a training takes",
+        "MAX_SEQ_LEN": "it describes the data or the evaluation",
+        "T": "it is bound on lines 24, 26",
+    }, "a name of a function's own, such as B, is no constant"

@@ -1,0 +1,120 @@
+"""A coding agent of the user's own edits the script in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sys
+
+import pytest
+
+from samplers._llm.chat import ChatUnavailable
+from studies.code_agent.agent import run_agent
+from studies.code_agent.edit_blocks import EditError
+from studies.code_agent.edit_command import EditCommand
+from studies.errors import Misuse
+from tests.studies.code_agent.conftest import Bench
+from tests.studies.code_agent.conftest import outcomes
+
+
+MESSAGES = [{"role": "system", "content": "Edit it."}, {"role": "user", "content": "RATE"}]
+
+
+def command(folder: Path, body: str, arguments: str = "") -> str:
+    """A command that runs these lines of Python."""
+    script = folder / "editor.py"
+    script.write_text(f"from pathlib import Path\nimport os, sys, time\n{body}\n")
+    return f"{sys.executable} {script} {arguments}"
+
+
+LOWER = """
+path = Path("train.py")
+path.write_text(path.read_text().replace("RATE = 0.5", "RATE = 0.3"))
+print("DESCRIPTION: lower the rate")
+"""
+
+
+def test_what_it_leaves_in_the_script_is_the_proposal(bench: Bench) -> None:
+    spec = bench.spec(trials=2, command=command(bench.folder, LOWER))
+    run_agent(spec)
+    history = bench.history()
+    assert outcomes(history) == ["baseline", "kept"]
+    trial = history.steps[-1].trial
+    assert trial.user_attrs["description"] == "lower the rate"
+    assert trial.user_attrs["RATE"] == 0.3
+    talk = bench.artifact(trial, "llm-00001.md")
+    assert "Edit train.py in place" in talk and "RATE = 0.5" in talk
+
+
+def test_a_command_that_changes_nothing_is_asked_once_more_and_then_refused(bench: Bench) -> None:
+    counting = 'print(f"DESCRIPTION: {sys.stdin.read().count(chr(35))}")'
+    run_agent(bench.spec(trials=2, command=command(bench.folder, counting)))
+    trial = bench.history().steps[-1].trial
+    assert trial.user_attrs["status"] == "rejected"
+    assert trial.user_attrs["llm_attempts"] == 2
+
+
+def test_the_prompt_is_a_file_where_the_command_names_it_else_standard_input(
+    tmp_path: Path,
+) -> None:
+    show = "print((open(sys.argv[1]) if sys.argv[1:] else sys.stdin).read() + os.getcwd())"
+    for arguments in ("", "{prompt}"):
+        editor = EditCommand(command(tmp_path, show, arguments), tmp_path, 20)
+        said = editor.edit(MESSAGES, "x = 1\n")[0].text
+        assert said.startswith("Edit it.\n\nRATE\n/")
+
+
+def test_it_works_on_copies_in_a_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "prepare.py").write_text("A = 1\n")
+    harm = """
+Path("prepare.py").write_text("A = 2")
+Path("train.py").write_bytes(b"x = 2\\r\\n")
+Path("more.txt").write_text("more")
+print(os.getcwd())
+"""
+    completion, source = EditCommand(command(tmp_path, harm), tmp_path, 20).edit(
+        MESSAGES, "x = 1\n"
+    )
+    assert source == "x = 2\r\n"
+    assert (tmp_path / "prepare.py").read_text() == "A = 1\n"
+    assert not Path(completion.text.strip()).exists()
+
+
+def test_a_command_that_takes_too_long_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    slow = f"""
+if os.fork() == 0:
+    Path({str(child)!r}).write_text(str(os.getpid()))
+time.sleep(600)
+"""
+    with pytest.raises(EditError, match="must end within 2 s"):
+        EditCommand(command(tmp_path, slow), tmp_path, 2).edit(MESSAGES, "x = 1\n")
+    state = Path(f"/proc/{child.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    "body, rule",
+    [
+        ('os.remove("train.py")', "must be left"),
+        ('os.remove("train.py"); os.symlink("/etc/hostname", "train.py")', "must be left"),
+        ('Path("train.py").write_text("#" * 2_000_000)', "at most"),
+    ],
+)
+def test_what_is_no_script_is_refused(tmp_path: Path, body: str, rule: str) -> None:
+    with pytest.raises(EditError, match=rule):
+        EditCommand(command(tmp_path, body), tmp_path, 20).edit(MESSAGES, "x = 1\n")
+
+
+def test_a_command_that_fails_stops_the_study_with_what_it_said(bench: Bench) -> None:
+    broken = command(bench.folder, 'print("no key"); sys.exit(3)')
+    with pytest.raises(ChatUnavailable, match="ended with status 3: no key"):
+        run_agent(bench.spec(trials=3, command=broken))
+    assert outcomes(bench.history()) == ["baseline"]
+
+
+@pytest.mark.parametrize("wrong", ["", "no-such-command --now", "'unclosed"])
+def test_a_command_that_is_none_is_refused_before_anything_runs(bench: Bench, wrong: str) -> None:
+    with pytest.raises(Misuse, match="--agent-command must"):
+        run_agent(bench.spec(trials=2, command=wrong))
+    assert not os.path.exists(f"{bench.folder}/results")
