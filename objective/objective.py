@@ -26,10 +26,16 @@ from optuna.distributions import IntDistribution
 from sqlalchemy.pool import SingletonThreadPool
 
 from objective.run.outcome import Limits
+from objective.run.outcome import one_line
 from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.run.script import script_environment
+from objective.testbed.data import Data
+from objective.testbed.data import is_evaluated_apart
+from objective.testbed.data import prepare_data
+from objective.testbed.data import PrepareFailed
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.testbed import Testbed
@@ -170,7 +176,22 @@ class TrainScriptObjective:
         self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
+        self._data: Data | None = None
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
+
+    def prepare(self) -> Data:
+        """Let the testbed make its caches, once; in a sandbox they can't be written.
+
+        Raises:
+            RunError: Its ``prepare.py`` failed.
+        """
+        if self._data is None:
+            try:
+                self._data = prepare_data(self.testbed.path, script_environment())
+            except PrepareFailed as error:
+                message = f"prepare.py of the testbed failed: {one_line(str(error))}"
+                raise RunError(message) from None
+        return self._data
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Suggest the search space in its order, train, and return the loss.
@@ -192,6 +213,9 @@ class TrainScriptObjective:
 
     def _train(self, trial: optuna.Trial, source: str) -> float:
         source = self._timed(source)
+        data = Data()
+        if self._sandbox is not None and is_evaluated_apart(self.testbed.path):
+            data = self.prepare()
         reporter = _Reporter(trial)
         with self._folder(trial.number, source) as folder:
             result = run_script(
@@ -202,6 +226,7 @@ class TrainScriptObjective:
                 environment=self._environment,
                 log=folder.with_name("train.log"),
                 sandbox=self._sandbox,
+                data=data,
             )
             attributes = _attributes(result, self.testbed.metric.name)
             if self._sandbox is not None:

@@ -86,6 +86,8 @@ class RunResult:
         seconds: From start to end.
         returncode: Negative: the signal that ended it. 0 to 255: the exit status.
         log: File with what was printed.
+        trained_seconds: What the training took until it was evaluated, measured by the runner;
+            None if only the script can tell.
     """
 
     status: str
@@ -97,10 +99,16 @@ class RunResult:
     seconds: float
     returncode: int
     log: Path
+    trained_seconds: float | None = None
 
     @property
     def charged_seconds(self) -> float:
-        """Training time that counts against a budget: all of it if the run failed."""
+        """Training time that counts against a budget: all of it if the run failed.
+
+        As far as it was measured, that counts, whatever the script says.
+        """
+        if self.status == "ok" and self.trained_seconds is not None:
+            return self.trained_seconds
         trained = self.summary.get("training_seconds", math.nan)
         return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds
 
@@ -124,6 +132,7 @@ class Output:
     pruned: bool = False
     loss: float = 0.0  # the last one printed
     bytes_read: int = 0
+    trained: bool = False  # the training has handed over what is to be evaluated
     watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _in_summary: bool = False
@@ -159,6 +168,7 @@ class Output:
                 if message.get("nonce") != nonce:
                     continue  # not of the wrapper's
                 self.has_evaluator |= bool(message.get("evaluator"))
+                self.trained |= bool(message.get("trained"))
                 self.watcher_reported |= bool(message.get("ended"))
                 if "value" in message:
                     self.measured = float(message["value"])

@@ -50,6 +50,8 @@ from objective.run.outcome import differ
 from objective.run.outcome import one_line
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
+from objective.run.processor_time import ProcessorTime
+from objective.testbed.data import Data
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 
@@ -91,7 +93,7 @@ ENVIRONMENT = (
 )
 # Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
 # which it hides: without these variables their users write to its own /tmp and home folder.
-_DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
+_CORPORA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
@@ -119,6 +121,7 @@ class Isolation(Protocol):
         *,
         folder: Path,
         read_only: Iterable[Path],
+        hidden: Iterable[Path],
         wall_seconds: float,
         lifeline: int,
     ) -> list[str]: ...
@@ -135,6 +138,7 @@ def run_script(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
+    data: Data = Data(),
 ) -> RunResult:
     """Run ``train.py`` of a folder to its end, or to the first limit.
 
@@ -147,6 +151,7 @@ def run_script(
         environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
+        data: What a sandbox shows and hides of the testbed's data.
 
     Returns:
         Never raises for what the script does; see :class:`RunResult`.
@@ -163,12 +168,14 @@ def run_script(
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
         process = opened.enter_context(
-            _Process(folder, limits, metric.evaluator, environment, sandbox)
+            _Process(folder, limits, metric.evaluator, environment, sandbox, data)
         )
+        clock = _TrainingClock(process)
 
         def handle(channel: str, data: bytes) -> None:
             if channel == "metric":
                 output.feed_metric(data, process.nonce)
+                clock.note(output)
             else:
                 file.write(data)
                 output.feed(data)
@@ -182,7 +189,7 @@ def run_script(
             if not stop and output.bytes_read > limits.output_mb * 2**20:
                 stop = "output"
             if not stop:
-                stop = process.excess(limits)
+                stop = process.excess(limits, clock.look)
             if stop and stop != "timeout":
                 process.kill()
                 break
@@ -216,6 +223,7 @@ def run_script(
         seconds=seconds,
         returncode=returncode,
         log=log,
+        trained_seconds=clock.seconds,
     )
 
 
@@ -229,6 +237,40 @@ def command(options: Mapping[str, Any]) -> list[str]:
     """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
     launcher = Path(__file__).with_name("launch.py")
     return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
+
+
+class _TrainingClock:
+    """Measures a training that hands over what is to be evaluated, from its start to that.
+
+    On a GPU that is time; on the processor it is the time of all its processes and threads, for
+    each core that they may use, so that other load doesn't count and further processes do.
+    """
+
+    def __init__(self, process: _Process) -> None:
+        self._process = process
+        self._time = ProcessorTime(process.pid)
+        self._start: float | None = None
+        self.seconds: float | None = None
+
+    def look(self) -> None:
+        self._time.look()
+
+    def note(self, output: Output) -> None:
+        """Look whether the training has begun, or ended."""
+        if output.has_evaluator and self._start is None:
+            self._start = self._now()
+        if output.trained and self._start is not None and self.seconds is None:
+            self.seconds = max(0.0, self._now() - self._start)
+
+    def _now(self) -> float:
+        if self._process.is_on_gpu:
+            return time.monotonic()
+        return self._time.look() / self._process.cores
+
+
+def _is_on_gpu(variables: Mapping[str, str]) -> bool:
+    has_gpu = sys.platform == "darwin" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd")))
+    return has_gpu and variables.get("AUTORESEARCH_DEVICE") != "cpu"
 
 
 def _oom_kills() -> int | None:
@@ -250,6 +292,7 @@ class _Process:
         evaluator: str,
         environment: Mapping[str, str] | None,
         sandbox: Isolation | None,
+        data: Data,
     ) -> None:
         self._sandbox = sandbox
         self._next_look = 0.0
@@ -258,8 +301,12 @@ class _Process:
         lifeline, self._lifeline = os.pipe()
         metric, metric_end = os.pipe()
         output, output_end = os.pipe()
+        held_out = None
+        if sandbox is not None and data.held_out is not None:
+            held_out = os.open(data.held_out, os.O_RDONLY)
         options = {
             "lifeline": lifeline,
+            "held_out": held_out,
             "metric": metric_end,
             "evaluator": evaluator,
             "train_seconds": limits.train_seconds,
@@ -268,8 +315,15 @@ class _Process:
         self.nonce = secrets.token_hex(16)
         variables = script_environment(environment)
         argv = command(options)
+        self.is_on_gpu = _is_on_gpu(variables)
+        self.cores = max(1, int(variables.get("OMP_NUM_THREADS") or 1))
         if sandbox is not None:
-            shown = [Path(variables[name]).expanduser() for name in _DATA if name in variables]
+            if data.shown is not None:
+                variables = {k: v for k, v in variables.items() if k not in _CORPORA}
+                variables["AUTORESEARCH_PREPARED"] = str(data.shown)
+            names = ("CUDA_HOME", *_CORPORA)
+            shown = [Path(variables[name]).expanduser() for name in names if name in variables]
+            shown += [path for path in (data.shown,) if path is not None]
             if "HF_HOME" in variables:  # it may hold a token too
                 shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
             variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
@@ -277,6 +331,7 @@ class _Process:
                 argv,
                 folder=folder,
                 read_only=shown,
+                hidden=[path for path in (data.hidden,) if path is not None],
                 wall_seconds=limits.wall_seconds + limits.grace_seconds,
                 lifeline=lifeline,
             )
@@ -288,7 +343,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=output_end,
-                pass_fds=(lifeline, metric_end),
+                pass_fds=(lifeline, metric_end, *([] if held_out is None else [held_out])),
                 start_new_session=True,
             )
         except OSError as error:
@@ -296,8 +351,9 @@ class _Process:
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
-            for fd in (lifeline, metric_end, output_end):
-                os.close(fd)
+            for fd in (lifeline, metric_end, output_end, held_out):
+                if fd is not None:
+                    os.close(fd)
         try:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already
@@ -314,6 +370,10 @@ class _Process:
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def ended(self) -> bool:
@@ -357,11 +417,17 @@ class _Process:
         except BrokenPipeError:  # it just did
             pass
 
-    def excess(self, limits: Limits) -> str:
-        """Name the resource whose limit the processes of a sandbox exceed together; "" if none."""
+    def excess(self, limits: Limits, look: Callable[[], object]) -> str:
+        """Name the resource whose limit the processes of a sandbox exceed together; "" if none.
+
+        Args:
+            limits: Its limits.
+            look: Called whenever it looks, which it does now and then.
+        """
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
         self._next_look = time.monotonic() + _WATCH_SECONDS
+        look()
         return self._sandbox.excess(self._process.pid, limits.memory_mb)
 
     def kill(self) -> int:

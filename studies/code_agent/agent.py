@@ -31,8 +31,6 @@ from collections.abc import Sequence
 import os
 from pathlib import Path
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
@@ -51,7 +49,6 @@ from objective import TrialFailed
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
-from objective.run.script import script_environment
 from objective.testbed.source import read_constants
 from objective.worker import claim
 from samplers._llm.chat import Completion
@@ -535,22 +532,8 @@ class CodeAgent:
 
     def _prepare(self) -> None:
         """Let the testbed make its caches now: in a sandbox they can't be written."""
-        if (
-            self._study.get_trials(deepcopy=False)
-            or not (self._testbed.path / "prepare.py").exists()
-        ):
-            return
-        done = subprocess.run(
-            [sys.executable, "prepare.py"],
-            cwd=self._testbed.path,
-            env=script_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            raise Failed(f"prepare.py of the testbed failed: {one_line(said[-1])}")
+        if not self._study.get_trials(deepcopy=False):
+            self._objective.prepare()
 
     def _log_tail(self, step: Step) -> str:
         log = read_artifact(self._study, step.trial, self._artifacts, "train.log")

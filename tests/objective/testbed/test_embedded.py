@@ -63,6 +63,7 @@ def prepare(cache: Path) -> Iterator[Any]:
         patch.setenv("AUTORESEARCH_CACHE", str(cache))
         patch.delenv("AUTORESEARCH_CORPUS", raising=False)
         patch.setitem(sys.modules, "prepare", None)
+        patch.syspath_prepend(TESTBED)
         yield load("prepare", "prepare")
 
 
@@ -83,7 +84,8 @@ def run(
     ) -> subprocess.CompletedProcess[str]:
         source = (TESTBED / "train.py").read_text()
         (tmp_path / "train.py").write_text(set_constants(source, constants))
-        shutil.copy(TESTBED / "prepare.py", tmp_path)
+        for name in ("prepare.py", "program.py"):
+            shutil.copy(TESTBED / name, tmp_path)
         return subprocess.run(
             [sys.executable, "-c", LAUNCHER],
             cwd=tmp_path,
