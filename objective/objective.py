@@ -1,4 +1,4 @@
-"""The objective function of a training script: the one place that scores a failure."""
+"""The objective function of a training script."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import math
 import os
 from pathlib import Path
+import re
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,12 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from sqlalchemy.pool import SingletonThreadPool
 
+from objective.failure import FailureValue
+from objective.failure import score
+from objective.failure import store_constraint
+from objective.failure import TrialFailed
+from objective.failure import violation
+from objective.failure import WORST
 from objective.run.outcome import Limits
 from objective.run.outcome import one_line
 from objective.run.outcome import RunResult
@@ -54,8 +61,10 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
 _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
+_LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SEED = "SEED"
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
@@ -67,22 +76,15 @@ _SUMMARY_ATTRIBUTES = {
     "params_m": "num_params_M",
 }
 
+# Attributes that samplers and studies give a meaning, and that no script may print.
+_RESERVED = re.compile(
+    r"status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
+    r"|training_seconds|total_seconds|[a-z]+:.*",
+    re.IGNORECASE,
+)
+
 # A browser shows plain text where it would download text/x-python.
 _TEXT = "text/plain; charset=utf-8"
-
-
-class TrialFailed(RuntimeError):
-    """A failed evaluation, raised instead of the failure value if there is none.
-
-    Attributes:
-        status: The class of the failure, as in the trial's attribute.
-        reason: One line.
-    """
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(f"{status}: {reason}")
-        self.status = status
-        self.reason = reason
 
 
 class ArtifactError(RunError):
@@ -101,7 +103,11 @@ class Keeper(Protocol):
     """Keeps a result at once, before the storage is told of it."""
 
     def keep(
-        self, trial: optuna.Trial, attributes: Mapping[str, Any], value: float | None
+        self,
+        trial: optuna.Trial,
+        attributes: Mapping[str, Any],
+        value: float | None,
+        constraint: float | None,
     ) -> None: ...
 
 
@@ -116,7 +122,7 @@ class TrainScriptObjective:
     Every trial gets the user attributes ``status``, ``reason``, the metric by its name (such as
     ``val_bpb``), ``training_seconds``, ``total_seconds``, ``peak_memory_mb``, ``tokens_m``,
     ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric
-    only if it was measured.
+    only if it was measured. Other numbers that the script printed have the script's names.
 
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
@@ -125,13 +131,16 @@ class TrainScriptObjective:
         wall_seconds: A trial is killed after this many seconds of real time; by default
             :func:`default_wall_seconds`.
         memory_limit_mb: Limit of a trial's memory (the GPU's if it trains there); None is none.
-        failure_value: Value of a failed trial. 100.0 as in the paper, so that every method sees
-            the same number; None raises :class:`TrialFailed`, so that Optuna marks it FAIL (pass
-            ``catch=(TrialFailed,)`` to ``optimize`` to go on then).
+        failure_value: Value of a failed trial. ``"worst"`` is worse than every success of the
+            study so far, by as much as these differ, and marks the trial as infeasible; as long as
+            none has succeeded it is NaN, which Optuna marks FAIL. A number, such as the paper's
+            100.0, is just that, without a mark. None raises :class:`TrialFailed`, so that Optuna
+            marks the trial FAIL (pass ``catch=(TrialFailed,)`` to ``optimize`` to go on then).
         artifact_store: Gets ``train.py`` and ``train.log`` of each trial; None keeps neither.
         work_dir: Where trials get their folders, removed when they end; by default the system's
             folder for temporary files.
-        train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
+        train_seed: AUTORESEARCH_SEED of every training, and its constant SEED if the script has
+            one; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
@@ -148,7 +157,7 @@ class TrainScriptObjective:
         train_seconds: float | None = None,
         wall_seconds: float | None = None,
         memory_limit_mb: int | None = None,
-        failure_value: float | None = 100.0,
+        failure_value: FailureValue = WORST,
         artifact_store: ArtifactStore | None = None,
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
@@ -177,6 +186,7 @@ class TrainScriptObjective:
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
         self._data: Data | None = None
+        self._train_seed = train_seed
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
     def prepare(self) -> Data:
@@ -194,7 +204,7 @@ class TrainScriptObjective:
         return self._data
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Suggest the search space in its order, train, and return the loss.
+        """Suggest the search space in its order, train, and return the metric's value.
 
         Raises:
             TrialPruned: If the study's pruner ended the training.
@@ -212,7 +222,7 @@ class TrainScriptObjective:
         return self._train(trial, source)
 
     def _train(self, trial: optuna.Trial, source: str) -> float:
-        source = self._timed(source)
+        source = self._seeded(self._timed(source))
         data = Data()
         if self._sandbox is not None and is_evaluated_apart(self.testbed.path):
             data = self.prepare()
@@ -232,27 +242,31 @@ class TrainScriptObjective:
             if self._sandbox is not None:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
-            value = None if pruned else self._score(result)
+            value = None if pruned else self._score(trial, result)
+            kept = None if value is None or math.isnan(value) else value
+            constraint = None if pruned else violation(result.status, self.failure_value)
             if self._results is not None and not pruned:
-                self._results.keep(trial, attributes, value)
+                self._results.keep(trial, attributes, kept, constraint)
             reporter.finish()  # nothing may be reported of a trial that has ended
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)
+            if isinstance(trial, optuna.Trial):
+                store_constraint(trial.storage, trial._trial_id, constraint)
             try:
                 self._upload(trial, folder / "train.py", source)
                 self._upload(trial, result.log)
             except OSError as error:
                 message = _unwritable("The artifact store", error)
-                raise ArtifactError(message, value) from None
+                raise ArtifactError(message, kept) from None
         if pruned:
             raise optuna.TrialPruned("The pruner ended the training.")
         if value is None:
             raise TrialFailed(result.status, result.reason)
         return value
 
-    def _score(self, result: RunResult) -> float | None:
+    def _score(self, trial: optuna.Trial, result: RunResult) -> float | None:
         try:
-            return score(result.status, result.reason, result.value, self.failure_value)
+            return score(trial, result.status, result.reason, result.value, self.failure_value)
         except TrialFailed:
             return None
 
@@ -274,6 +288,18 @@ class TrainScriptObjective:
         return set_constants(
             source, {TIME_BUDGET: int(seconds) if float(seconds).is_integer() else seconds}
         )
+
+    def _seeded(self, source: str) -> str:
+        """Return the script with the training's seed in its own SEED, if it has one."""
+        if self._train_seed is None or _SEED in self.testbed.space:
+            return source
+        try:
+            own = read_constants(source).get(_SEED)
+        except TestbedError:  # no Python, which is to be the trial's failure
+            return source
+        if own is None or not isinstance(own.value, int):
+            return source
+        return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
     def _folder(self, number: int, source: str) -> Iterator[Path]:
@@ -351,20 +377,6 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
     return effective
 
 
-def score(status: str, reason: str, value: float | None, failure_value: float | None) -> float:
-    """Return the value of a trial: the measured one if it is ok, else the failure value.
-
-    Raises:
-        TrialFailed: If it failed and there is no failure value.
-    """
-    if status == "ok":
-        assert value is not None
-        return value
-    if failure_value is None:
-        raise TrialFailed(status, reason)
-    return failure_value
-
-
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
     """Suggest a parameter from its distribution."""
     if isinstance(distribution, CategoricalDistribution):
@@ -380,7 +392,7 @@ def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> A
 
 
 class _Reporter:
-    """Progress of a training -> intermediate values of its trial, at most about 20.
+    """Progress of a training -> intermediate values of its trial, a few dozen at most.
 
     A storage may let a report wait for minutes, and who calls this has pipes to read and a
     deadline to watch. So a report has a thread of its own, which is waited for just long enough
@@ -394,19 +406,27 @@ class _Reporter:
         self._prune = False
         self._error: Exception | None = None
 
-    def __call__(self, share: float, loss: float) -> bool:
-        """Return whether the training should be pruned, by the reports judged so far."""
+    def __call__(self, step: float, value: float, is_share: bool) -> bool:
+        """Return whether the training should be pruned, by the reports judged so far.
+
+        Args:
+            step: Percentage of the time budget, or number of the training's step.
+            value: Loss or metric.
+            is_share: Whether it is a percentage.
+        """
         busy = self._thread is not None and self._thread.is_alive()
         if busy or self._error is not None:
             return self._prune
-        if self._next <= share <= 100 and math.isfinite(loss):
-            self._next = (share // _REPORT_EVERY + 1) * _REPORT_EVERY
+        if self._next <= step <= (100 if is_share else _LAST_STEP) and math.isfinite(value):
+            # Nobody knows how many steps there will be: their distance grows with their number.
+            every = _REPORT_EVERY if is_share else max(1, step // 5)
+            self._next = (step // every + 1) * every if is_share else step + every
             if _is_of_one_thread(self._trial):
-                self._report(loss, int(share))
+                self._report(value, int(step))
             else:
                 # A daemon, so that no process waits for a storage before it ends.
                 self._thread = threading.Thread(
-                    target=self._report, args=(loss, int(share)), daemon=True
+                    target=self._report, args=(value, int(step)), daemon=True
                 )
                 self._thread.start()
                 self._thread.join(_REPORT_SECONDS)
@@ -423,9 +443,9 @@ class _Reporter:
         if self._error is not None:
             raise self._error
 
-    def _report(self, loss: float, step: int) -> None:
+    def _report(self, value: float, step: int) -> None:
         try:
-            self._trial.report(loss, step=step)
+            self._trial.report(value, step=step)
             self._prune = self._trial.should_prune()
         except Exception as error:  # `finish` raises it, when the training's result is safe
             self._error = error
@@ -453,9 +473,11 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         attributes["reason"] = reason
     if result.status == "ok":
         attributes[metric] = result.value
-    for name, key in _SUMMARY_ATTRIBUTES.items():
-        if math.isfinite(value := result.summary.get(key, math.nan)):
-            attributes[name] = int(value) if value.is_integer() else value
+    names = {key: name for name, key in _SUMMARY_ATTRIBUTES.items()}
+    for key, value in result.summary.items():
+        name = names.get(key, key)
+        if math.isfinite(value) and name != metric and not _RESERVED.fullmatch(name):
+            attributes.setdefault(name, int(value) if value.is_integer() else value)
     return attributes
 
 

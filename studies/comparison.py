@@ -16,6 +16,9 @@ import time
 import optuna
 from optuna.trial import FrozenTrial
 
+from objective.failure import FailureValue
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -58,6 +61,7 @@ class Comparison:
         llm_ratios: Variants of methods that have a share of LLM trials; empty is the model's.
         models: Variants of methods that ask a language model, by its name; empty is the model's.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
+        failure_value: As in `studies.spec.Spec`.
     """
 
     methods: Sequence[str]
@@ -69,6 +73,7 @@ class Comparison:
     llm_ratios: Sequence[float] = ()
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
+    failure_value: FailureValue = None
 
     def runs(self, workers: int) -> list[Spec]:
         """Return one spec per method, seed and variant: all of a seed before the next one's."""
@@ -90,7 +95,8 @@ class Comparison:
         if model.name is not None:
             name += f"-{model.name}"
         spec = Spec(self.where, name, method, seed, self.budget, self.limits, model)
-        return replace(spec, comparison=self.name).completed(workers)
+        spec = replace(spec, comparison=self.name, failure_value=self.failure_value)
+        return spec.completed(workers)
 
 
 def label(spec: Spec, comparison: str) -> str:
@@ -107,8 +113,9 @@ class Standing:
         error: Why it failed.
         evaluated, ok: Trials.
         left: Trials that are still to come, None if that can't be said.
-        best: Lowest bits per byte, None before the first success.
+        best: Best value, None before the first success.
         seconds: Charged to the budget.
+        metric: Names the values.
     """
 
     state: str
@@ -118,6 +125,7 @@ class Standing:
     left: int | None = None
     best: float | None = None
     seconds: float = 0.0
+    metric: Metric = METRIC
 
     @property
     def share(self) -> float:
@@ -127,8 +135,10 @@ class Standing:
         return self.evaluated / (self.evaluated + self.left) if self.left else 0.0
 
 
-def standing(state: str, error: str, budget: Budget, trials: Sequence[FrozenTrial]) -> Standing:
-    best = best_trial(trials)
+def standing(
+    state: str, error: str, budget: Budget, trials: Sequence[FrozenTrial], metric: Metric
+) -> Standing:
+    best = best_trial(trials, metric)
     return Standing(
         state,
         error,
@@ -137,6 +147,7 @@ def standing(state: str, error: str, budget: Budget, trials: Sequence[FrozenTria
         budget.trials_left(trials),
         None if best is None else best.value,
         round(budget.spent(trials), 3),
+        metric,
     )
 
 
@@ -144,7 +155,8 @@ def stored_standing(study: optuna.Study, budget: Budget) -> Standing:
     """Read a run's progress from its study."""
     trials = study.get_trials(deepcopy=False)
     attrs = {**study.user_attrs, **budget.metadata()}
-    return standing(run_state(attrs, trials), attrs.get(RUN_ERROR) or "", budget, trials)
+    error = attrs.get(RUN_ERROR) or ""
+    return standing(run_state(attrs, trials), error, budget, trials, Metric.of(study))
 
 
 Board = dict[str, Standing]
@@ -247,9 +259,10 @@ def _run(spec: Spec, tell: Tell) -> None:
     """Do one run, telling its `Standing` now and then."""
     seen: Sequence[FrozenTrial] = []
     told = 0.0
+    metric = load_testbed(spec).metric
 
     def say() -> None:
-        tell(standing("running", "", spec.budget, seen))
+        tell(standing("running", "", spec.budget, seen, metric))
 
     def watch(trials: Sequence[FrozenTrial]) -> None:
         nonlocal seen, told

@@ -1,6 +1,6 @@
-"""Runs inside the process of a training: sets the limits, watches over it, runs ``train.py``.
+"""Runs inside the process of a training: sets the limits, watches over it, runs the script.
 
-``python launch.py '{"lifeline": 3, ...}'`` in the folder of ``train.py``. This file imports
+``python launch.py '{"lifeline": 3, ...}'`` in the script's working directory. This file imports
 nothing of the project, and nothing but the standard library before the limits hold. It forks:
 
 * The *watcher* outlives a crashed or runaway script. It adopts every orphan of the training
@@ -22,8 +22,12 @@ nothing of the project, and nothing but the standard library before the limits h
   result. studies/code_agent/validator.py refuses the ordinary ways to do either, by their names;
   a determined author can spell them otherwise. docs/safety.md has all that remains.
 
+A Python script is run in the training's process, and any other command takes its place, with the
+same limits but without an evaluator.
+
 Options: ``lifeline``, ``metric`` and ``held_out`` (file descriptors; the last may be null),
-``evaluator`` (name of the function), ``train_seconds`` and ``memory_mb`` (null: as they are).
+``command`` (words; a first ``python`` is this interpreter), ``evaluator`` (name of the function)
+and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they are).
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ def main() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     watcher = os.getpid()
-    exchange = _start_evaluator(options, nonce) if _is_evaluated_apart() else None
+    exchange = _start_evaluator(options, nonce) if _is_evaluated_apart(options) else None
     child = os.fork()
     if child == 0:
         os.close(lifeline)
@@ -99,7 +103,10 @@ def _die_with(watcher: int) -> None:
 # The evaluator ----------------------------------------------------------------------------------
 
 
-def _is_evaluated_apart() -> bool:
+def _is_evaluated_apart(options: dict[str, Any]) -> bool:
+    python, script = (*options["command"], "", "")[:2]
+    if python != "python" or "/" in script or not script.endswith(".py"):
+        return False
     try:
         return f"\ndef {_APART}(" in Path("prepare.py").read_text(errors="replace")
     except OSError:
@@ -131,7 +138,7 @@ def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
 
 
 def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) -> None:
-    """Read a program, evaluate it, and tell the runner and the training."""
+    """Read what is handed over, evaluate it, and tell the runner and the training."""
     metric, held_out = options["metric"], options["held_out"]
     _report(metric, {"nonce": nonce, "evaluator": True})
     with os.fdopen(program, "rb") as pipe:
@@ -253,22 +260,37 @@ def _train(
     metric: int, nonce: str, options: dict[str, Any], exchange: tuple[int, int] | None
 ) -> None:
     folder = os.getcwd()
-    sys.path[0] = folder
-    sys.argv = ["train.py"]
+    python, *arguments = options["command"]
     if exchange is None:
         os.set_inheritable(metric, False)
     try:
         if options["memory_mb"] is not None:
             _limit_memory(options["memory_mb"])
-        if os.path.exists("prepare.py"):
+        if python != "python":
+            _become(python, [python, *arguments])
+        if not arguments[0].endswith(".py"):
+            _become(sys.executable, [sys.executable, "-u", *arguments])
+        script = os.path.join(folder, arguments[0])
+        sys.path[0] = os.path.dirname(script)
+        sys.argv = arguments
+        if os.path.exists(os.path.join(sys.path[0], "prepare.py")):
             prepare = _set_up_prepare(options["train_seconds"])
             if exchange is not None:
                 setattr(prepare, _APART, _hand_over(exchange))
             else:
-                _listen(prepare, options["evaluator"], metric, nonce)
-        runpy.run_path(os.path.join(folder, "train.py"), run_name="__main__")
+                _listen(prepare, metric, nonce, options)
+        runpy.run_path(script, run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
+
+
+def _become(program: str, words: list[str]) -> NoReturn:
+    """Let a program take the place of this process."""
+    try:
+        os.execvp(program, words)
+    except OSError as error:
+        os.write(2, f"{program}: {error.strerror}\n".encode())
+        os._exit(127)
 
 
 def _limit_memory(memory_mb: int) -> None:
@@ -293,7 +315,7 @@ def _limit_memory(memory_mb: int) -> None:
 
 
 def _set_up_prepare(train_seconds: float | None) -> Any:
-    """Import prepare.py, and set the time budget before train.py imports it."""
+    """Import prepare.py, and set the time budget before the script imports it."""
     prepare: Any = importlib.import_module("prepare")
     if train_seconds is not None:
         # An int where it is one: scripts may print or count with it.
@@ -302,21 +324,51 @@ def _set_up_prepare(train_seconds: float | None) -> Any:
     return prepare
 
 
-def _listen(prepare: Any, evaluator: str, metric: int, nonce: str) -> None:
+def _listen(prepare: Any, metric: int, nonce: str, options: dict[str, Any]) -> None:
     """Let the runner know what the evaluator returns."""
+    evaluator = options["evaluator"]
     if hasattr(prepare, evaluator):
-        setattr(prepare, evaluator, _reporting(getattr(prepare, evaluator), metric, nonce))
+
+        def report(value: float | None) -> None:
+            # Without a number, what the script prints is believed.
+            message = {"nonce": nonce, "evaluator": value is not None, "value": value}
+            _report(metric, message)
+
         _report(metric, {"nonce": nonce, "evaluator": True})
+        evaluate = getattr(prepare, evaluator)
+        setattr(prepare, evaluator, _reporting(evaluate, options["name"], report))
 
 
-def _reporting(evaluate: Callable[..., Any], metric: int, nonce: str) -> Callable[..., Any]:
+def _reporting(
+    evaluate: Callable[..., Any], name: str, report: Callable[[float | None], None]
+) -> Callable[..., Any]:
     @functools.wraps(evaluate)
     def reporting(*args: Any, **kwargs: Any) -> Any:
         value = evaluate(*args, **kwargs)
-        _report(metric, {"nonce": nonce, "value": float(value)})
+        report(_only_number(value, name))
         return value
 
     return reporting
+
+
+def _only_number(value: Any, name: str) -> float | None:
+    """Return the number that an evaluator returned: alone, under the metric's name, or with others
+    that are none."""
+    if isinstance(value, dict):
+        value = value[name] if name in value else list(value.values())
+    if isinstance(value, (list, tuple)):
+        numbers = [item for item in value if _to_float(item) is not None]
+        value = numbers[0] if len(numbers) == 1 else None
+    return _to_float(value)
+
+
+def _to_float(value: Any) -> float | None:
+    if isinstance(value, (bool, str, bytes)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        return None
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:

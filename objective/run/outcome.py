@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from dataclasses import field
 import json
 import math
+import os
 from pathlib import Path
 import re
 import signal
 
+from objective.run.printed import decimals_of
+from objective.run.printed import lines_of_file
+from objective.run.printed import plain
+from objective.run.printed import progress_of
+from objective.run.printed import Reader
+from objective.run.printed import to_number
 from objective.testbed.metric import Metric
 
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_PROGRESS = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\).*?\bloss:\s*({_NUMBER})", re.I)
-_SUMMARY = re.compile(rf"(\w{{1,64}}):\s*({_NUMBER})\s*", re.I)
 _OUT_OF_MEMORY = re.compile(
     r"MemoryError|OutOfMemory|out of memory|can(?:'|no)t allocate memory|std::bad_alloc"
     r"|Memory allocation (?:still )?failed|failed to allocate",
@@ -44,10 +48,14 @@ _EXCESSES = {
 # Bounds on what a script may make us look at, so that reading it stays linear: some patterns take
 # the square of a line's length.
 _LINE_BYTES = 2_000  # of a line that are kept
-_MATCHED_CHARS = 300  # at the end of a line, that may be progress or of a summary
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
-_SUMMARY_KEYS = 100  # the first ones of a summary are kept
 _TAIL_LINES = 400  # kept for the classification
+_MOST_NUMBERS = 60  # of a script's output that are kept by their names
+_FILE_BYTES = 2**20  # of a metric's file, from its end
+
+# Takes a step or a percentage, the loss or metric there, and whether it is a percentage; returns
+# whether to end the training.
+OnProgress = Callable[[float, float, bool], bool]
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,9 @@ class RunResult:
         reason: One line of at most 200 characters; empty if ok.
         value: Of the metric: what the evaluator returned, or what was printed if the testbed has
             no evaluator; None if neither. May be NaN.
-        printed: The printed value.
+        printed: The value that was printed last, or written to the metric's file.
         mismatch: Both are there and differ by more than the rounding of the printed one.
-        summary: Numbers of the ``key: value`` lines after the last ``---``.
+        summary: The last number that was printed by each name.
         seconds: From start to end.
         returncode: Negative: the signal that ended it. 0 to 255: the exit status.
         log: File with what was printed.
@@ -124,9 +132,10 @@ class Output:
     """Parses what the script prints and what its evaluator returns, as it comes."""
 
     metric: Metric
-    on_progress: Callable[[float, float], bool] | None
+    on_progress: OnProgress | None
     summary: dict[str, float] = field(default_factory=dict)
-    decimals: int = 0  # of the printed metric
+    printed: float | None = None  # value of the metric
+    decimals: int = 0  # of it
     measured: float | None = None
     has_evaluator: bool = False
     pruned: bool = False
@@ -135,14 +144,12 @@ class Output:
     trained: bool = False  # the training has handed over what is to be evaluated
     watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-    _in_summary: bool = False
+    _reports_metric: bool | None = None  # and not the loss; None before the first report
     _rest: bytes = b""
     _metric_rest: bytes = b""
 
-    @property
-    def printed(self) -> float | None:
-        """The printed value of the metric."""
-        return self.summary.get(self.metric.name)
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.metric.name)
 
     @property
     def value(self) -> float | None:
@@ -167,32 +174,61 @@ class Output:
                 message = json.loads(line)
                 if message.get("nonce") != nonce:
                     continue  # not of the wrapper's
-                self.has_evaluator |= bool(message.get("evaluator"))
+                if "evaluator" in message:
+                    self.has_evaluator = bool(message["evaluator"])
                 self.trained |= bool(message.get("trained"))
                 self.watcher_reported |= bool(message.get("ended"))
-                if "value" in message:
+                if message.get("value") is not None:
                     self.measured = float(message["value"])
             except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
 
+    def read_file(self, path: Path) -> None:
+        """Take the metric from the file that the script wrote it to."""
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size  # 0 of a device, which may have no end
+                file.seek(max(0, size - _FILE_BYTES))
+                data = file.read(min(size, _FILE_BYTES))
+        except OSError:  # it wrote none
+            return
+        lines = lines_of_file(data.decode(errors="replace"))
+        for line in lines:
+            self._note(plain(line), self._reader.metric(line))
+        if self.printed is None and len(lines) == 1:
+            try:
+                self.printed = to_number(lines[0])
+            except ValueError:
+                pass
+
     def _take(self, line: str) -> None:
+        line = plain(line)
         if not line:
             return
         self.tail.append(line)
-        line = line[-_MATCHED_CHARS:]
-        if line == "---":
-            self.summary.clear()
-            self._in_summary = True
-        elif self._in_summary and (match := _SUMMARY.fullmatch(line)):
-            key, number = match.groups()
-            if len(self.summary) < _SUMMARY_KEYS or key == self.metric.name:
-                self.summary[key] = float(number)
-            if key == self.metric.name:
-                self.decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 0
-        elif match := _PROGRESS.search(line):
-            share, self.loss = float(match[1]), float(match[2])
-            if self.on_progress is not None and not self.pruned:
-                self.pruned = self.on_progress(share, self.loss)
+        text = None if self.metric.file else self._reader.metric(line)
+        self._note(line, text)
+        progress = progress_of(line)
+        if progress is None:
+            return
+        if progress.loss is not None:
+            self.loss = progress.loss
+        value = progress.loss if text is None else to_number(text)
+        # A loss is no measure of what is to be maximized, and the two must not be mixed.
+        is_measure = text is not None or self.metric.direction == "minimize"
+        if self.on_progress is None or value is None or not is_measure or self.pruned:
+            return
+        if self._reports_metric in (None, text is not None):
+            self._reports_metric = text is not None
+            self.pruned = self.on_progress(progress.step, value, progress.is_share)
+
+    def _note(self, line: str, text: str | None) -> None:
+        """Keep a line's numbers, ``text`` being the metric's."""
+        for name, number in self._reader.numbers(line).items():
+            if name in self.summary or len(self.summary) < _MOST_NUMBERS:
+                self.summary[name] = number
+        if text is not None:
+            self.printed, self.decimals = to_number(text), decimals_of(text)
 
 
 def differ(measured: float | None, printed: float | None, decimals: int) -> bool:
@@ -235,10 +271,22 @@ def classify(
         reason = f"{metric.name} was printed, but prepare.{metric.evaluator} did not return"
         return "no-metric", reason
     if value is None:
-        return "no-metric", f"ended without a `{metric.name}:` line after a `---` line"
+        return "no-metric", _missing(output)
     if not math.isfinite(value):
         return "nan", f"{metric.name} is {value}"
     return "ok", ""
+
+
+def _missing(output: Output) -> str:
+    """Say what was looked for, and what was there instead."""
+    name, file = output.metric.name, output.metric.file
+    where = "was printed" if file is None else f"is in {file}"
+    parts = [f"no `{name}: NUMBER`, `{name}=NUMBER` or JSON {where}"]
+    if output.summary:
+        parts.append(f"numbers found: {', '.join(list(output.summary)[-6:])}")
+    if output.tail:
+        parts.append(f"last lines: {' | '.join(list(output.tail)[-2:])}")
+    return "; ".join(parts)
 
 
 def _classify_failure(

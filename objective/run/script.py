@@ -11,7 +11,7 @@ nan        a metric that isn't finite, or the script's own stop at a NaN or expl
 timeout    killed after ``wall_seconds``
 killed     by SIGKILL and not for its memory: by itself, or by a process beside it
 crash      any other end; the reason is the exception's line
-no-metric  exit 0 and no metric
+no-metric  exit 0 and no metric; the reason shows what was looked for and the last lines
 pruned     ended by ``on_progress``
 ========== =====================================================================================
 
@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
+from objective.run.outcome import OnProgress
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
 from objective.run.processor_time import ProcessorTime
@@ -133,21 +134,23 @@ def run_script(
     folder: Path,
     *,
     limits: Limits,
+    command: Sequence[str] = ("python", "train.py"),
     metric: Metric = METRIC,
-    on_progress: Callable[[float, float], bool] | None = None,
+    on_progress: OnProgress | None = None,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
     data: Data = Data(),
 ) -> RunResult:
-    """Run ``train.py`` of a folder to its end, or to the first limit.
+    """Run a script to its end, or to the first limit.
 
     Args:
-        folder: Working directory of the script, with ``train.py`` and what it imports.
+        folder: Working directory of the script, with the script and what it imports.
         limits: See :class:`Limits`.
+        command: The words that start it; a first ``python`` is this interpreter.
         metric: The value to look for in the output.
-        on_progress: Called with the share of the time budget (percent) and the loss of each
-            progress line ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
+        on_progress: Called with what each progress line says, such as
+            ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
         environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
@@ -162,13 +165,14 @@ def run_script(
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
+    file_before = None if metric.file is None else _changed(folder / metric.file)
     start = time.monotonic()
     kills_before = _oom_kills()
     stop = ""
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
         process = opened.enter_context(
-            _Process(folder, limits, metric.evaluator, environment, sandbox, data)
+            _Process(folder, command, limits, metric, environment, sandbox, data)
         )
         clock = _TrainingClock(process)
 
@@ -207,6 +211,8 @@ def run_script(
         for channel, data in process.drain():
             handle(channel, data)
         output.feed(b"\n")  # the last line may lack its end
+    if metric.file is not None and _changed(folder / metric.file) != file_before:
+        output.read_file(folder / metric.file)
     seconds = time.monotonic() - start
     oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
     status, reason = classify(output, stop, returncode, limits, oom_kills)
@@ -233,10 +239,18 @@ def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
     return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
 
 
-def command(options: Mapping[str, Any]) -> list[str]:
-    """Return the command that runs ``train.py`` of the working directory; see ``launch.py``."""
-    launcher = Path(__file__).with_name("launch.py")
-    return [sys.executable, "-u", str(launcher), json.dumps(dict(options))]
+def _changed(path: Path) -> int | None:
+    """Return when a file was changed, in nanoseconds; None if it isn't there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def launcher(options: Mapping[str, Any]) -> list[str]:
+    """Return the command that runs a script in the working directory; see ``launch.py``."""
+    program = Path(__file__).with_name("launch.py")
+    return [sys.executable, "-u", str(program), json.dumps(dict(options))]
 
 
 class _TrainingClock:
@@ -288,8 +302,9 @@ class _Process:
     def __init__(
         self,
         folder: Path,
+        command: Sequence[str],
         limits: Limits,
-        evaluator: str,
+        metric: Metric,
         environment: Mapping[str, str] | None,
         sandbox: Isolation | None,
         data: Data,
@@ -299,7 +314,7 @@ class _Process:
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
         lifeline, self._lifeline = os.pipe()
-        metric, metric_end = os.pipe()
+        measured, metric_end = os.pipe()
         output, output_end = os.pipe()
         held_out = None
         if sandbox is not None and data.held_out is not None:
@@ -308,13 +323,15 @@ class _Process:
             "lifeline": lifeline,
             "held_out": held_out,
             "metric": metric_end,
-            "evaluator": evaluator,
+            "command": list(command),
+            "evaluator": metric.evaluator,
+            "name": metric.name,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
         }
         self.nonce = secrets.token_hex(16)
         variables = script_environment(environment)
-        argv = command(options)
+        argv = launcher(options)
         self.is_on_gpu = _is_on_gpu(variables)
         self.cores = max(1, int(variables.get("OMP_NUM_THREADS") or 1))
         if sandbox is not None:
@@ -347,7 +364,7 @@ class _Process:
                 start_new_session=True,
             )
         except OSError as error:
-            for fd in (self._lifeline, metric, output):
+            for fd in (self._lifeline, measured, output):
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
@@ -358,7 +375,7 @@ class _Process:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already
             pass
-        for fd, channel in ((metric, "metric"), (output, "output")):
+        for fd, channel in ((measured, "metric"), (output, "output")):
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, channel)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
 from typing import Literal
 from typing import TYPE_CHECKING
+
+from optuna.study import StudyDirection
 
 
 if TYPE_CHECKING:
@@ -22,16 +24,19 @@ class Metric:
     Attributes:
         name: Key of the script's summary line, user attribute of a measured trial, column of
             tables, and the name in every text.
-        direction: As in ``optuna.create_study``. Studies can only minimize so far.
+        direction: As in ``optuna.create_study``.
         unit: In words; empty if it has none.
         evaluator: Function of ``prepare.py`` that measures it, whose return value counts and not
-            the printed one. A testbed without it is believed.
+            the printed one; a testbed without it is believed. Empty for any other metric.
+        file: File in the script's working directory that it writes the metric to; None if it
+            prints it.
     """
 
     name: str
     direction: Direction = "minimize"
     unit: str = ""
-    evaluator: str = "evaluate_bpb"
+    evaluator: str = ""
+    file: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.unit})" if self.unit else self.name
@@ -49,19 +54,20 @@ class Metric:
         """Store name and unit in a study that doesn't name its metric, for the dashboard too."""
         if study.metric_names is None:
             study.set_metric_names([self.name])
-            if self != METRIC:
+            if self.name != METRIC.name or self.unit != METRIC.unit:
                 study.set_user_attr(_UNIT, self.unit)
 
     @classmethod
     def of(cls, study: optuna.Study) -> Metric:
         """Return the metric of a stored study; :data:`METRIC` if it doesn't name one."""
         names = study.metric_names
+        is_higher = study.directions[0] == StudyDirection.MAXIMIZE
+        direction: Direction = "maximize" if is_higher else "minimize"
         if names is None or (names == [METRIC.name] and _UNIT not in study.user_attrs):
-            return METRIC
-        direction = cast(Direction, study.direction.name.lower())
+            return replace(METRIC, direction=direction)
         return cls(names[0], direction, study.user_attrs.get(_UNIT, ""))
 
 
 _UNIT = "metric_unit"  # user attribute of a study
 
-METRIC = Metric("val_bpb", unit="bits per byte")
+METRIC = Metric("val_bpb", unit="bits per byte", evaluator="evaluate_bpb")

@@ -163,7 +163,7 @@ def _play(spec: Spec, testbed: Testbed, chat: PlayedChat) -> tuple[list[int], in
         return value
 
     loop = StudyLoop(
-        optuna.create_study(direction="minimize"),
+        optuna.create_study(direction=testbed.metric.direction),
         objective,
         testbed.baseline,
         spec.row,

@@ -25,6 +25,7 @@ from rich.progress import SpinnerColumn
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 
+from objective.testbed.metric import Metric
 from objective.worker import WORKER
 from objective.worker import worker_mark
 from studies.budget import Budget
@@ -80,13 +81,13 @@ class Progress(Bar):
 
     Args:
         budget: For the estimate of the time that is left.
-        metric: Name of the values.
+        metric: Names the values.
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
     """
 
     def __init__(
-        self, budget: Budget, metric: str, *, workers: int = 1, uses_llm: bool = False
+        self, budget: Budget, metric: Metric, *, workers: int = 1, uses_llm: bool = False
     ) -> None:
         self._budget = budget
         self._metric = metric
@@ -106,7 +107,7 @@ class Progress(Bar):
         for trial in done:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
-                self.console.print(f"{describe(trial, self._metric)}  |  {summary}")
+                self.console.print(f"{describe(trial, self._metric.name)}  |  {summary}")
         left = self._budget.trials_left(trials)
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
@@ -122,7 +123,7 @@ class Progress(Bar):
         ]
         if self._uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
-        best = best_trial(trials)
+        best = best_trial(trials, self._metric)
         parts.append(f"best {best.value:.4f}" if best else "best -")
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
@@ -138,10 +139,10 @@ class WorkerLog:
 
     Args:
         study: Name of the study.
-        metric: Name of its values.
+        metric: Names its values.
     """
 
-    def __init__(self, study: str, metric: str) -> None:
+    def __init__(self, study: str, metric: Metric) -> None:
         self._metric = metric
         self._name = f"{socket.gethostname()} process {os.getpid()}"
         self._own = worker_mark(0)[:-1]  # without the trial's number
@@ -156,13 +157,13 @@ class WorkerLog:
             if trial.number in self._shown or not own or not is_evaluated(trial):
                 continue
             self._shown.add(trial.number)
-            self._say(f"{describe(trial, self._metric)}  |  {done} of the study are done")
+            self._say(f"{describe(trial, self._metric.name)}  |  {done} of the study are done")
 
     def end(self, trials: Sequence[FrozenTrial]) -> None:
         """Write what there is to say when the worker ends."""
         self.update(trials)
         done = sum(map(is_evaluated, trials))
-        best = best_trial(trials)
+        best = best_trial(trials, self._metric)
         value = f", best {best.value:.4f}" if best else ""
         self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
 
@@ -245,7 +246,7 @@ class ComparisonProgress(Bar):
         for name, run in board.items():
             if run.best is not None:
                 method = self._labels[name]
-                best[method] = min(run.best, best.get(method, run.best))
+                best[method] = min(run.best, best.get(method, run.best), key=run.metric.cost)
         return best
 
 

@@ -86,16 +86,25 @@ const points = (rows, more) => ({
 });
 const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
 const coloraxis = rows => ({
-  colorscale: "Cividis", cmin: best(rows), cmax: highest(rows), colorbar: {title: {text: metric()}},
+  ...colors(rows), colorbar: {title: {text: metric()}},
 });
-const best = rows => rows.reduce((low, r) => Math.min(low, r.value), rows.length ? Infinity : 0);
+/** 1 if lower values are better, -1 if higher ones are. */
+const sign = () => data("trials").higher_is_better ? -1 : 1;
+const ranked = rows => [...rows].sort((a, b) => sign() * (a.value - b.value));
+const best = rows => rows.length ? ranked(rows)[0].value : 0;
 
-/** A robust upper end for axes and colours: a few values far above would flatten all others. */
-function highest(rows) {
+/** A robust worse end for axes and colours: a few values far off would flatten all others. */
+function worst(rows) {
   if (!rows.length) return 1;
-  const values = rows.map(r => r.value).sort((a, b) => a - b);
+  const values = ranked(rows).map(r => sign() * r.value);
   const upper = values[Math.floor(0.9 * (values.length - 1))];
-  return upper > values[0] ? Math.min(values.at(-1), upper + 1.5 * (upper - values[0])) : values.at(-1);
+  return sign() * (upper > values[0] ? Math.min(values.at(-1), upper + 1.5 * (upper - values[0])) : values.at(-1));
+}
+
+/** The best values are the darkest. */
+function colors(rows) {
+  const [cmin, cmax] = [best(rows), worst(rows)].sort((a, b) => a - b);
+  return {colorscale: "Cividis", cmin, cmax, reversescale: sign() < 0};
 }
 
 const empty = text => [[], {
@@ -108,7 +117,7 @@ const views = {
     const rows = chosen(index), run = rows[0].run, unit = data("trials").unit;
     const at = r => x === "trials" ? r.i + 1 : run.seconds[r.i] / unit.seconds;
     const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
-    const low = best(ok), high = highest(ok), edge = 0.06 * (high - low || 1), traces = [];
+    const top = best(ok), end = worst(ok), edge = 0.06 * (end - top || sign()), traces = [];
     for (const source of new Set(ok.map(r => run.source[r.i]))) {
       const group = ok.filter(r => run.source[r.i] === source);
       const [color, symbol] = SOURCES[source] ?? SOURCES[""];
@@ -119,21 +128,21 @@ const views = {
     for (const status of new Set(failed.map(r => run.status[r.i]))) {
       const group = failed.filter(r => run.status[r.i] === status);
       traces.push(points(group, {
-        name: `failed: ${status}`, x: group.map(at), y: group.map(() => high + edge),
+        name: `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
         marker: {color: FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
       }));
     }
     let last = Infinity;
-    const found = ok.filter(r => r.value < last && ((last = r.value), true));
+    const found = ok.filter(r => sign() * r.value < last && ((last = sign() * r.value), true));
     if (found.length) traces.push({
       name: "best so far", mode: "lines", hoverinfo: "skip", line: {shape: "hv", color: "#000", width: 2},
-      x: [...found.map(at), at(rows.at(-1))], y: [...found.map(r => r.value), low],
+      x: [...found.map(at), at(rows.at(-1))], y: [...found.map(r => r.value), top],
     }, points(found, {
       name: "incumbent", x: found.map(at), y: found.map(r => r.value),
       marker: {symbol: "circle-open", size: 14, color: "#000", line: {width: 2}},
     }));
     const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, metric());
-    if (ok.length) figure.yaxis.range = [low - edge, high + 1.5 * edge];
+    if (ok.length) figure.yaxis.range = [top - edge, end + 1.5 * edge].sort((a, b) => a - b);
     return [traces, figure];
   },
 
@@ -182,7 +191,7 @@ const views = {
 
   parallel({run, share}) {
     const {parameters} = data("trials");
-    const all = chosen(run).filter(r => r.value !== null && r.run.params.some(p => p[r.i] !== null)).sort((a, b) => a.value - b.value);
+    const all = ranked(chosen(run).filter(r => r.value !== null && r.run.params.some(p => p[r.i] !== null)));
     const asked = Math.max(1, Math.ceil(all.length * Number(share || 100) / 100));
     const rows = all.slice(0, Math.min(asked, MOST_LINES));
     if (!all.length) return empty("No trial with parameters succeeded.");
@@ -200,7 +209,7 @@ const views = {
     dimensions.push({label: metric(), values: rows.map(r => r.value)});
     return [[{
       type: "parcoords", dimensions, labelangle: -25, labelside: "top",
-      line: {color: rows.map(r => r.value), colorscale: "Cividis", cmin: rows[0].value, cmax: highest(rows), showscale: true},
+      line: {color: rows.map(r => r.value), ...colors(rows), showscale: true},
     }], {
       height: 500, margin: {t: 120, l: 80, r: 40, b: 50},
       annotations: rows.length < asked ? [{

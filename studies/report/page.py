@@ -114,7 +114,8 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "Wilcoxon's signed-rank test on runs paired by seed, one-sided (the method is better) "
             "and two-sided, each also corrected by Holm for the number of methods; those with too "
             "few seeds for any significance have no corrected value and don't count. Difference: "
-            "mean of method minus reference, with its 95 % interval. Effect: rank-biserial "
+            f"mean of method minus reference ({metric_of(report.runs).better} is better), with its "
+            "95 % interval. Effect: rank-biserial "
             "correlation among the seeds that differ, -1 if the method is better on all of them.",
             "".join(tests_table(rows, kind) for kind, rows in report.tests.items()),
         )
@@ -137,7 +138,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "Traces",
         "Trials and incumbents",
         "Every trial of a run by who proposed it; rings are incumbents. Failures are marked at "
-        "the top, values far above the others lie outside: double-click shows them.",
+        "the edge, values far worse than the others lie outside: double-click shows them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     if not names:
@@ -186,7 +187,7 @@ def _transcript_sections(report: Report) -> Iterator[Section]:
 
 def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
     """Return a menu of runs, and of methods with ``groups``; the best run is chosen."""
-    best = min(runs, key=lambda run: (math.isnan(run.best), run.best))
+    best = min(runs, key=lambda run: (math.isnan(run.best), run.metric.cost(run.best)))
     options = []
     if groups:
         options.append('<option value="*">all runs</option>')

@@ -26,6 +26,7 @@ def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
     unit, seconds = time_unit(runs)
     return {
         "metric": metric_of(runs).name,
+        "higher_is_better": metric_of(runs).better == "higher",
         "unit": {"name": unit, "seconds": seconds},
         "parameters": [
             _parameter(name, next(run.space[name] for run in runs if name in run.space))

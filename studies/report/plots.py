@@ -95,14 +95,15 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
     Of any run the page draws them itself, by the choices of its menus.
     """
     groups = [[run for run in group if run.incumbents] for group in by_method(runs).values()]
-    shown = [min(group, key=lambda run: run.best) for group in groups if group]
+    shown = [min(group, key=lambda run: run.metric.cost(run.best)) for group in groups if group]
     if not shown:
         return []
-    low = min(run.best for run in shown)
-    values = sorted(row.value for run in shown for row in run.rows if row.ok)
-    # The worst tenth would flatten all else; it lies above the picture.
-    high = values[int(0.9 * (len(values) - 1))]
-    room = 0.08 * (high - low or 1.0)
+    cost = shown[0].metric.cost
+    values = sorted((row.value for run in shown for row in run.rows if row.ok), key=cost)
+    # The worst tenth would flatten all else; it lies outside of the picture.
+    best_value, worst = values[0], values[int(0.9 * (len(values) - 1))]
+    room = 0.08 * (worst - best_value or cost(1.0))
+    limits = best_value - room, worst + room
     unit, seconds = time_unit(shown)
 
     def at(rows: Sequence[Row]) -> list[float]:
@@ -115,7 +116,7 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
         ends, values = at([*found, run.rows[-1]]), [*(row.value for row in found), run.best]
         marks = [
             Marks("points", "trial", at(ok), [row.value for row in ok], TRIAL),
-            Marks("points", "failed trial", at(failed), [high] * len(failed), FAILURE),
+            Marks("points", "failed trial", at(failed), [worst] * len(failed), FAILURE),
             Marks("points", "", ends[:-1], values[:-1], best, in_legend=False),
             Marks("steps", "best so far", ends, values, best),
         ]
@@ -125,7 +126,7 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
                 x=f"training time ({unit})",
                 y=metric_of(runs).name,
                 title=f"{run.method}, seed {run.seed}",
-                limits=(low - room, high + room),
+                limits=(min(limits), max(limits)),
             )
         )
     return plots

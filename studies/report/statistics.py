@@ -1,6 +1,6 @@
 """Tests of methods that were run on the same seeds; knows no study and no storage.
 
-Lower is better throughout: ``values`` are the best objective values of runs, one a seed.
+``values`` are the best objective values of runs, one a seed.
 
 References: F. Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1, 1945;
 S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979;
@@ -20,6 +20,8 @@ import math
 import numpy as np
 from scipy import stats
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.best_so_far.curves import t_interval
 
 
@@ -63,7 +65,7 @@ class Comparison:
     n: int  # seeds that both finished
     untied: int  # of them, those on which the two differ
     wins: int  # of these, those on which the method is better
-    difference: float  # mean of (method - reference); negative: the method is better
+    difference: float  # mean of (method - reference)
     low: float  # 95 % interval of that mean (Student's t), not corrected
     high: float
     effect: float  # rank-biserial correlation in [-1, 1]; -1: better on all untied seeds; 0: none
@@ -72,6 +74,7 @@ class Comparison:
     p_less_holm: float  # corrected for all methods that could be significant, see `compare`
     p_two_sided_holm: float
     p_possible: float  # the least p_two_sided_holm that so many untied seeds and methods can give
+    higher_is_better: bool = False
     caveat: str = ""  # what the values leave out, as a clause: a verdict is never without it
 
     @property
@@ -103,7 +106,7 @@ class Comparison:
             seeds = self.wins if self.effect < 0 else self.untied - self.wins
             where = f", on {seeds} of {pairs};"
             # The test is of ranks: one bad seed can turn the mean against its verdict.
-            if self.effect * self.difference <= 0:
+            if self.effect * self.difference * (-1 if self.higher_is_better else 1) <= 0:
                 where = f" on {seeds} of {pairs}, but not in the mean:"
             return (
                 f"{self.method} is {better} than {self.reference}{where} mean "
@@ -151,7 +154,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Comparison]:
+def compare(
+    best: Mapping[str, Mapping[int, float]], reference: str, metric: Metric = METRIC
+) -> list[Comparison]:
     """Compare every method with ``reference``, paired by seed, with Holm's correction.
 
     It corrects for the tests that could be significant with as many pairs as they have. The others
@@ -160,9 +165,10 @@ def compare(best: Mapping[str, Mapping[int, float]], reference: str) -> list[Com
     Args:
         best: Method to seed to the best value of that run.
         reference: A key of ``best``.
+        metric: Says which values are better.
     """
     rows = [
-        _compare(method, reference, values, best[reference])
+        _compare(method, reference, values, best[reference], metric)
         for method, values in best.items()
         if method != reference
     ]
@@ -198,11 +204,16 @@ def _corrected(
 
 
 def _compare(
-    method: str, reference: str, values: Mapping[int, float], against: Mapping[int, float]
+    method: str,
+    reference: str,
+    values: Mapping[int, float],
+    against: Mapping[int, float],
+    metric: Metric,
 ) -> Comparison:
     seeds = sorted(values.keys() & against.keys())
     differences = np.array([values[s] - against[s] for s in seeds])
-    nonzero = differences[differences != 0]
+    costs = np.array([metric.cost(d) for d in differences])
+    nonzero = costs[costs != 0]
     if len(nonzero) == 0:
         p_less = p_two_sided = 1.0 if seeds else math.nan
         effect = 0.0 if seeds else math.nan
@@ -217,7 +228,7 @@ def _compare(
         reference=reference,
         n=len(seeds),
         untied=len(nonzero),
-        wins=int(np.sum(differences < 0)),
+        wins=int(np.sum(costs < 0)),
         difference=mean.mean,
         low=mean.low,
         high=mean.high,
@@ -227,4 +238,5 @@ def _compare(
         p_less_holm=math.nan,
         p_two_sided_holm=math.nan,
         p_possible=math.nan,
+        higher_is_better=metric.better == "higher",
     )

@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 from studies.facts import LLM_SOURCES
+from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import compare
 from studies.report.statistics import Comparison
@@ -43,7 +44,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
     def place(method: str) -> tuple[bool, float, str]:
         mean = summarize(finite(run.best for run in groups[method])).mean
-        return math.isnan(mean), mean, method
+        return math.isnan(mean), metric_of(runs).cost(mean), method
 
     return {method: groups[method] for method in sorted(groups, key=place)}
 
@@ -77,7 +78,7 @@ def comparisons(
 ) -> list[Comparison]:
     """Compare every other method with the reference method, in the order of `by_method`."""
     best, groups = best_by_seed(runs, revalidated=revalidated), by_method(runs)
-    rows = compare({method: best[method] for method in groups}, reference)
+    rows = compare({method: best[method] for method in groups}, reference, metric_of(runs))
     if not revalidated:
         return rows
     failed = {method: failed_repetitions(method, group) for method, group in groups.items()}
@@ -132,7 +133,9 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
     best = summarize(finite(run.best for run in runs))
     repeated = [run for run in runs if run.revalidated]
     again = summarize([run.revalidated_best for run in repeated])
-    luck = summarize([run.revalidated_best - run.best for run in repeated]).mean
+    luck = summarize(
+        [run.metric.cost(run.revalidated_best) - run.metric.cost(run.best) for run in repeated]
+    ).mean
     trials = [row for run in runs for row in run.rows]
     failures = Counter(row.status for row in trials if not row.ok)
     sources = Counter(row.source for row in trials)

@@ -141,13 +141,26 @@ def test_an_autoresearch_checkout_runs_unchanged_but_for_its_values(
     assert after == before
 
 
-def test_a_failure_has_a_class_and_the_declared_value(folder: Path) -> None:
-    trial = run_one(TrainScriptObjective(folder), {"LR": 1.0, "KIND": "oom"})
-    assert trial.value == 100.0
+def test_a_failure_has_a_class_and_a_value_behind_the_successes(folder: Path) -> None:
+    study = optuna.create_study()
+    for lr, kind in ((1.0, "oom"), (2.0, "ok"), (3.0, "ok"), (1.0, "oom")):
+        study.enqueue_trial({"LR": lr, "KIND": kind})
+    study.optimize(TrainScriptObjective(folder), n_trials=4)
+    first, _, _, trial = study.trials
+    assert first.state == optuna.trial.TrialState.FAIL and first.user_attrs["status"] == "oom"
+    assert trial.value == 4.0
+    assert study.best_trial.number == 1
+    assert [list(t.constraints.values()) for t in study.trials] == [[1.0], [-1.0], [-1.0], [1.0]]
     assert trial.user_attrs["status"] == "oom"
     assert trial.user_attrs["reason"] == "out of memory: MemoryError"
     assert "val_bpb" not in trial.user_attrs
     assert trial.user_attrs["training_seconds"] == trial.user_attrs["total_seconds"] > 0
+
+
+def test_a_failure_can_have_a_declared_value(folder: Path) -> None:
+    objective = TrainScriptObjective(folder, failure_value=100.0)
+    trial = run_one(objective, {"LR": 1.0, "KIND": "oom"})
+    assert trial.value == 100.0 and trial.constraints == {}
 
 
 def test_a_failure_without_a_value_makes_the_trial_fail(folder: Path) -> None:

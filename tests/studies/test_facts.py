@@ -6,7 +6,19 @@ import optuna
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from objective.testbed.metric import Metric
 from studies.facts import study_facts
+
+
+def test_the_best_of_a_maximized_study_is_the_highest_that_was_measured() -> None:
+    study = optuna.create_study(direction="maximize")
+    Metric("accuracy", "maximize").name_in(study)
+    for value, status in ((0.5, "ok"), (0.75, "ok"), (100.0, "oom"), (0.75, "ok")):
+        attrs = {"status": status}
+        study.add_trial(optuna.trial.create_trial(value=value, user_attrs=attrs))
+    facts = study_facts(study)
+    assert (facts["metric"], facts["direction"]) == ("accuracy", "maximize")
+    assert (facts["best"]["trial"], facts["best"]["accuracy"]) == (1, 0.75)
 
 
 def test_what_a_killed_trial_asked_the_model_counts_once() -> None:

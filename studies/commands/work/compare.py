@@ -149,8 +149,10 @@ def tell(
         print(f"{left} of {len(specs)} runs to do, {planned_workers} at a time{took}")
         return
     print("\nto look at it:")
-    for command in ("status", "revalidate", "report"):
-        print(f"  {options.command(command, comparison.where.storage)}")
+    where = comparison.where
+    print(f"  {options.command('status', where.storage)}")
+    for command in ("revalidate", "report"):
+        print(f"  {options.command(command, where.storage, where.artifacts)}")
 
 
 def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, A
 def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table:
     """Show one row per method and variant."""
     table = Table(
-        "method", "runs", "trials", "failed", "best: mean", "sd", "lowest", box=SIMPLE_HEAD
+        "method", "runs", "trials", "failed", "best: mean", "sd", "of all", box=SIMPLE_HEAD
     )
     for method in dict.fromkeys(label(spec, comparison.name) for spec in specs):
         runs = [board[s.name] for s in specs if label(s, comparison.name) == method]
@@ -185,7 +187,7 @@ def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table
             f"{failed / evaluated:.0%}" if evaluated else "-",
             f"{statistics.fmean(best):.4f}" if best else "-",
             f"{statistics.stdev(best):.4f}" if len(best) > 1 else "-",
-            f"{min(best):.4f}" if best else "-",
+            f"{min(best, key=runs[0].metric.cost):.4f}" if best else "-",
         )
     return table
 

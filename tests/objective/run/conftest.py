@@ -14,6 +14,7 @@ import pytest
 
 from objective.run import sandbox as sandbox_module
 from objective.run.outcome import Limits
+from objective.run.outcome import OnProgress
 from objective.run.outcome import RunResult
 from objective.run.sandbox import BUBBLEWRAP
 from objective.run.sandbox import NAMESPACES
@@ -35,7 +36,7 @@ def run(testbed_folder: Callable[..., Path]) -> Run:
     def run_text(
         train: str,
         prepare: str | None = None,
-        on_progress: Callable[[float, float], bool] | None = None,
+        on_progress: OnProgress | None = None,
         **limits: float | int,
     ) -> RunResult:
         folder = testbed_folder(textwrap.dedent(train), prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 
 import pytest
@@ -16,7 +17,7 @@ from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run
 
 
-def test_the_summary_is_what_follows_the_last_rule(run: Run) -> None:
+def test_of_every_number_the_last_counts(run: Run) -> None:
     result = run(
         """
         print("---\\nval_bpb: 0.1\\nnum_steps: 1")
@@ -29,6 +30,7 @@ def test_the_summary_is_what_follows_the_last_rule(run: Run) -> None:
     assert result.value == 1.2345
     assert result.summary == {
         "val_bpb": 1.2345,
+        "number": 1.0,
         "peak_vram_mb": -1000.0,
         "rate": 0.5,
         "odd": float("inf"),
@@ -96,8 +98,13 @@ def test_training_seconds_are_charged_and_a_failure_costs_all_its_time(run: Run)
         ("nan", "crash", "NameError: name 'nan' is not defined"),
         ("print('---\\nval_bpb: nan')", "nan", "val_bpb is nan"),
         ("print('---\\nval_bpb: -inf')", "nan", "val_bpb is -inf"),
-        ("print('val_bpb: 1.0')", "no-metric", "ended without a `val_bpb:` line after a `---`"),
-        ("", "no-metric", "ended without a `val_bpb:` line after a `---` line"),
+        ("", "no-metric", "no `val_bpb: NUMBER`, `val_bpb=NUMBER` or JSON was printed"),
+        (
+            "print('acc: 0.5'); print('so long')",
+            "no-metric",
+            "no `val_bpb: NUMBER`, `val_bpb=NUMBER` or JSON was printed; numbers found: acc;"
+            " last lines: acc: 0.5 | so long",
+        ),
     ],
 )  # fmt: skip
 def test_every_end_has_its_class_and_reason(
@@ -159,7 +166,7 @@ def test_what_is_written_into_the_metric_pipe_is_believed_or_left_out() -> None:
     ],
 )
 def test_a_line_takes_time_in_proportion_to_its_length(line: str) -> None:
-    output = Output(METRIC, lambda share, loss: False)
+    output = Output(METRIC, lambda step, value, is_share: False)
     output.feed(b"---\n" + (line + "\n").encode() * 1000)
     assert classify(output, "", 1, Limits(wall_seconds=60))[0] == "crash"
     assert sum(map(len, output.tail)) <= 400 * 2000
@@ -169,7 +176,7 @@ def test_a_flood_of_summary_keys_is_cut_but_not_the_metric() -> None:
     output = Output(METRIC, None)
     flood = "".join(f"key{i}: 1\n" for i in range(10_000))
     output.feed(f"---\n{flood}val_bpb: 2.5\n".encode())
-    assert len(output.summary) == 101 and output.value == 2.5
+    assert len(output.summary) == 60 and output.value == 2.5
 
 
 def test_a_word_about_memory_in_the_output_of_a_crash_is_not_the_cause(run: Run) -> None:
@@ -198,10 +205,10 @@ def test_a_printed_metric_that_nobody_measured_is_none(run: Run) -> None:
 
 
 def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> None:
-    seen: list[tuple[float, float]] = []
+    seen: list[tuple[float, float, bool]] = []
 
-    def watch(share: float, loss: float) -> bool:
-        seen.append((share, loss))
+    def watch(step: float, value: float, is_share: bool) -> bool:
+        seen.append((step, value, is_share))
         return False
 
     run(
@@ -215,8 +222,9 @@ def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> N
         """,
         on_progress=watch,
     )
-    assert seen[:2] == [(1.5, 9.5), (50.0, 0.1)]
-    assert seen[2][0] == 100 and seen[2][1] != seen[2][1] and len(seen) == 3
+    assert seen[:2] == [(1.5, 9.5, True), (50.0, 0.1, True)]
+    assert seen[2][0] == 100 and math.isnan(seen[2][1])
+    assert seen[3:] == [(3.0, 1.0, False)]
 
 
 def test_a_reason_is_one_short_line_without_control_characters(run: Run) -> None:

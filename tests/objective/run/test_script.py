@@ -91,7 +91,7 @@ def test_a_run_that_is_no_longer_wanted_is_killed(run: Run) -> None:
         print(os.getpid(), "step 1 (10%) | loss: 3.0", flush=True)
         time.sleep(60)
         """,
-        on_progress=lambda share, loss: loss > 2,
+        on_progress=lambda step, value, is_share: value > 2,
     )
     assert (result.status, result.reason) == ("pruned", "")
     assert gone(int(result.log.read_text().split()[0]), 0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from objective.testbed.metric import Metric
 from studies.code_agent.history import read_history
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BETTER_RATE
@@ -24,4 +25,7 @@ def test_the_noise_of_repeated_baselines_sets_the_gain_that_counts() -> None:
     history = read_history(trials)
     assert history.noise == pytest.approx(0.1)
     assert history.min_gain == pytest.approx(0.2)
+    assert outcomes(history)[3:] == ["reverted", "kept"]
+    trials = [finished(t.number, t.user_attrs["source"], -t.values[0]) for t in trials]
+    history = read_history(trials, metric=Metric("accuracy", "maximize"))
     assert outcomes(history)[3:] == ["reverted", "kept"]

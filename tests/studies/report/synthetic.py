@@ -19,6 +19,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 from optuna.trial import TrialState
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.report.runs import load_contents
 from studies.report.runs import Run
 
@@ -42,16 +44,20 @@ def add_study(
     name: str = "",
     said: Mapping[int, str] = {},
     folder: Path = Path(),
+    metric: Metric = METRIC,
     **facts: Any,
 ) -> optuna.Study:
     """A study whose best value is about 1 + gap, with failures and, for Centaur, LLM turns.
 
     Every third of Centaur's trials asked the LLM, and every ninth was refused. Trial 0 is 0.05
     worse than its draw. LR above 0.5 makes a failure a timeout. ``facts`` are user attributes.
-    ``said`` are the transcripts of some trials, kept in the artifact store of ``folder``.
+    ``said`` are the transcripts of some trials, kept in the artifact store of ``folder``. To be
+    maximized, values are the negative ones.
     """
     rng = np.random.default_rng([seed, *method.encode()])
-    study = optuna.create_study(storage=storage, study_name=name or f"{method}-seed{seed}")
+    name = name or f"{method}-seed{seed}"
+    study = optuna.create_study(storage=storage, study_name=name, direction=metric.direction)
+    metric.name_in(study)
     for key, fact in {"method": method, "seed": seed, **facts}.items():
         study.set_user_attr(key, fact)
     start = datetime(2026, 1, 1)
@@ -59,6 +65,7 @@ def add_study(
     for number in range(trials):
         ok = number == 0 and failed_share < 1 or rng.random() >= failed_share
         value = 1 + gap + float(rng.gamma(1.0, 0.01)) + (0.05 if number == 0 else 0.0)
+        value = metric.cost(value)
         params: dict[str, Any] = {
             "LR": float(10 ** rng.uniform(-4, 0)),
             "WIDTH": float(rng.random()),
@@ -75,7 +82,7 @@ def add_study(
                 "llm_model": "small",
             }
         if ok:
-            attrs |= {"status": "ok", "val_bpb": value, "training_seconds": seconds}
+            attrs |= {"status": "ok", metric.name: value, "training_seconds": seconds}
             attrs["total_seconds"] = seconds * 1.1
         else:
             attrs["status"] = "timeout" if params["LR"] > 0.5 else "oom"
@@ -84,7 +91,7 @@ def add_study(
         if number % 7 == 3:
             attrs["effective"] = json.dumps({"WIDTH": 0.5})
         trial = create_trial(
-            value=value if ok else 100.0,
+            value=value if ok else metric.cost(100.0),
             params=params,
             distributions=dict(SPACE),
             user_attrs=attrs,

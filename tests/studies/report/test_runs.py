@@ -9,7 +9,14 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 import pytest
 
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
+from studies.report.content import Report
+from studies.report.page import build_page
+from studies.report.plots import traces
 from studies.report.runs import load_contents
+from studies.report.tables import by_method
+from studies.report.tables import comparisons
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -24,6 +31,29 @@ def test_failures_are_charged_their_whole_run_and_are_never_a_best(
     assert 0 < failed < 10
     assert run.seconds == pytest.approx((10 - failed) * 360 + failed * 72)
     assert all(row.value < 2 for row in run.incumbents)
+
+
+def test_a_maximized_comparison_is_the_mirror_image_of_a_minimized_one(
+    memory: InMemoryStorage,
+) -> None:
+    accuracy = Metric("accuracy", "maximize", "percent")
+    mirror = InMemoryStorage()
+    for storage, metric in ((memory, METRIC), (mirror, accuracy)):
+        for seed in range(8):
+            add_study(storage, "a", seed, metric=metric)
+            add_study(storage, "b", seed, gap=0.2, metric=metric)
+    runs, mirrored = runs_of(memory), runs_of(mirror)
+    for run, other in zip(runs, mirrored):
+        assert other.best == -run.best
+        assert [row.number for row in other.incumbents] == [row.number for row in run.incumbents]
+    assert list(by_method(mirrored)) == ["a", "b"]
+    (row,) = comparisons(mirrored, "b")
+    assert "a is better than b" in row.sentence and row.difference > 0.1
+    (low, high) = traces(runs)[0].limits or (0, 0)
+    assert traces(mirrored)[0].limits == (-high, -low)
+    page = build_page(Report(mirrored, "b"))
+    assert "Values are accuracy (percent): higher is better." in page
+    assert '"higher_is_better":true' in page and "val_bpb" not in page
 
 
 def test_the_language_models_time_is_charged_where_the_study_charges_it(

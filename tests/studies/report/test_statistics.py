@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from objective.testbed.metric import Metric
 from studies.report.statistics import compare
 from studies.report.statistics import holm
 from studies.report.statistics import in_words
@@ -38,6 +39,16 @@ def test_a_known_gap_is_found_and_has_the_right_size_and_sign() -> None:
     assert row.effect == -1.0
     assert row.p_two_sided == pytest.approx(smallest_p(10))
     assert "a is better than b" in row.sentence
+
+
+def test_maximizing_mirrors_every_verdict() -> None:
+    a, b = noisy(-0.01, 10, 1), noisy(0, 10, 2)
+    (row,) = compare({"a": a, "b": b}, "b")
+    negative = {name: {s: -v for s, v in x.items()} for name, x in (("a", a), ("b", b))}
+    (mirrored,) = compare(negative, "b", Metric("accuracy", "maximize"))
+    assert mirrored.difference == -row.difference > 0
+    assert (mirrored.effect, mirrored.wins, mirrored.p_less) == (row.effect, row.wins, row.p_less)
+    assert "a is better than b" in mirrored.sentence
 
 
 def test_equal_methods_are_not_told_apart_nor_called_equal() -> None:

@@ -1,0 +1,143 @@
+"""Numbers in what a script prints: its metric, others by their names, its progress.
+
+Read are, anywhere in a line, ``name: 0.5``, ``name=0.5`` and the items of JSON objects and Python
+dictionaries; the metric also as ``name 0.5`` and in a table's cells. Colours are taken off, and a
+line ends at a carriage return, too, so that progress bars don't hide what follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import csv
+from dataclasses import dataclass
+import json
+import re
+from typing import Any
+
+
+# With thousands separated by commas: "2,634.5" must not be taken for 2.
+_NUMBER = (
+    r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?"
+    r"|nan|inf(?:inity)?)(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
+)
+_NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
+_PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*["']?({_NUMBER})(?![:/-])""", re.I)
+# The end of a line that is searched: some patterns take the square of its length. JSON is longer.
+_MATCHED_CHARS = 300
+_COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_SHARE = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\)", re.I)
+_STEP = re.compile(
+    r"\b(?:global_)?(?:step|iter|iteration|epoch|batch)s?\b[\"']?[\s:=#\[(]*(\d+)\b", re.I
+)
+_LOSS = re.compile(rf"loss\b[\"']?\s*[:=]?\s*({_NUMBER})", re.I)
+
+
+def plain(line: str) -> str:
+    """Return a line without colours and the white space at its end."""
+    return _COLOUR.sub("", line).rstrip()
+
+
+def to_number(text: str) -> float:
+    """Read a number as scripts print it."""
+    return float(text.replace(",", ""))
+
+
+def decimals_of(text: str) -> int:
+    """Return the number of decimals of a printed number, 0 if it has an exponent."""
+    return len(text.partition(".")[2]) if "e" not in text.lower() else 0
+
+
+class Reader:
+    """Finds a metric, and other numbers, in lines.
+
+    Args:
+        metric: The metric's name.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        name = re.escape(metric).replace(r"\ ", r"\s+")
+        cell = r"[\s|│┃:=]*"
+        self._named = re.compile(
+            rf"""(?<![\w./-]){name}(?![\w/-])["']?(?:\s*[:=]\s*|{cell})["']?({_NUMBER})""", re.I
+        )
+
+    def metric(self, line: str) -> str | None:
+        """Return the text of the last number with the metric's name in a line."""
+        value = _in_json(line).get(self._metric)
+        if value is not None:
+            return repr(value)
+        found = self._named.findall(line[-_MATCHED_CHARS:])
+        return str(found[-1]) if found else None
+
+    def numbers(self, line: str) -> dict[str, float]:
+        """Return all numbers of a line that have names."""
+        found = _PAIR.findall(line[-_MATCHED_CHARS:])
+        return _in_json(line) or {name: to_number(number) for _, name, number in found}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: A percentage of the time budget, or a step's number.
+        is_share: Whether it is a percentage.
+        loss: The loss that stands beside it; None if none does.
+    """
+
+    step: float
+    is_share: bool
+    loss: float | None
+
+
+def progress_of(line: str) -> Progress | None:
+    """Return the progress that a line tells of, if any."""
+    line = line[-_MATCHED_CHARS:]
+    loss = _LOSS.search(line)
+    value = to_number(loss[1]) if loss else None
+    if share := _SHARE.search(line):
+        return Progress(to_number(share[1]), True, value)
+    if step := _STEP.search(line):
+        return Progress(float(step[1]), False, value)
+    return None
+
+
+def lines_of_file(text: str) -> list[str]:
+    """Return a file's lines as they would be printed: of JSON its object, of CSV its last row."""
+    lines = text.removeprefix("\ufeff").strip().splitlines()
+    try:
+        value = json.loads("\n".join(lines))
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, list):  # a list of a training's steps
+        return [json.dumps(item) for item in value]
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    if len(lines) > 1 and "," in lines[0] and len(rows := list(csv.reader(lines))) > 1:
+        if len(rows[0]) == len(rows[-1]):
+            return [f"{name.strip()}: {cell.strip()}" for name, cell in zip(rows[0], rows[-1])]
+    return lines
+
+
+def _in_json(line: str) -> dict[str, float]:
+    """Return the numbers of a line that is a JSON object; those within objects by their paths."""
+    if not (line.startswith("{") and line.endswith("}")):
+        return {}
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return dict(_leaves(value))
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                yield f"{prefix}{key}", float(value)
+            except OverflowError:  # an integer of hundreds of digits
+                continue
