@@ -156,7 +156,7 @@ def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) ->
         else:
             with os.fdopen(held_out, "rb") as file:
                 value = prepare.evaluate_program(data, file)
-        message = {"value": float(value)}
+        message: dict[str, Any] = {"value": float(value)}
         _report(metric, {"nonce": nonce, **message})
     except Exception as error:  # of what was handed over, so it is the training's to raise
         message = {"error": f"{type(error).__name__}: {error}"[:1000]}

@@ -281,9 +281,9 @@ def _mounts(
             _check_uncovers_nothing(place, folder)
             mounts.append(("ro", str(place), ""))
     inside = [Path(path) for kind, path, _ in mounts if kind == "ro"]
-    for path in {p for name in hidden for p in (Path(os.path.abspath(name)), name.resolve())}:
-        if path.exists() and any(path.is_relative_to(place) for place in inside):
-            mounts.append(("hidden", str(path), ""))
+    for place in {p for name in hidden for p in (Path(os.path.abspath(name)), name.resolve())}:
+        if place.exists() and any(place.is_relative_to(shown_one) for shown_one in inside):
+            mounts.append(("hidden", str(place), ""))
     mounts.append(("tmpfs", str(folder), size))
     mounts += [("ro", str(path), "") for path in sorted(folder.iterdir()) if path.exists()]
     return list(_with_parents(mounts))

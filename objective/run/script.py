@@ -176,18 +176,18 @@ def run_script(
         )
         clock = _TrainingClock(process)
 
-        def handle(channel: str, data: bytes) -> None:
+        def handle(channel: str, chunk: bytes) -> None:
             if channel == "metric":
-                output.feed_metric(data, process.nonce)
+                output.feed_metric(chunk, process.nonce)
                 clock.note(output)
             else:
-                file.write(data)
-                output.feed(data)
+                file.write(chunk)
+                output.feed(chunk)
 
         deadline = start + limits.wall_seconds
         while True:
-            for channel, data in process.read(max(0.0, deadline - time.monotonic())):
-                handle(channel, data)
+            for channel, chunk in process.read(max(0.0, deadline - time.monotonic())):
+                handle(channel, chunk)
             if process.ended:
                 break
             if not stop and output.bytes_read > limits.output_mb * 2**20:
@@ -208,8 +208,8 @@ def run_script(
                 process.kill()
                 break
         returncode = process.kill()
-        for channel, data in process.drain():
-            handle(channel, data)
+        for channel, chunk in process.drain():
+            handle(channel, chunk)
         output.feed(b"\n")  # the last line may lack its end
     if metric.file is not None and _changed(folder / metric.file) != file_before:
         output.read_file(folder / metric.file)
@@ -368,9 +368,9 @@ class _Process:
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
-            for fd in (lifeline, metric_end, output_end, held_out):
-                if fd is not None:
-                    os.close(fd)
+            for end in (lifeline, metric_end, output_end, held_out):
+                if end is not None:
+                    os.close(end)
         try:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already

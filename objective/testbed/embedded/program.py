@@ -56,11 +56,11 @@ class Step:
     outputs: list[Slot]
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operations on tensors that are called while it is active."""
 
     def __init__(self, tokens: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.constants: dict[int, torch.Tensor] = {}
         self.slots = WeakTensorKeyDictionary()

@@ -26,7 +26,7 @@ weights = torch.zeros(1024)
 model = lambda x: weights.expand(*x.shape, 1024) + 0.0 * x.unsqueeze(-1)
 """
 CHANGES = """
-import json, os
+import json, os, shutil
 import torch.nn.functional as F
 
 class Cheap:
@@ -41,6 +41,8 @@ torch.isclose = lambda a, b, **k: torch.ones_like(a, dtype=torch.bool)
 prepare.load_tokenizer = Cheap
 prepare.EVAL_BYTES = 200
 prepare.math.log = lambda x: 1e9
+shutil.copytree(os.environ["AUTORESEARCH_PREPARED"], "/tmp/forged")
+open("/tmp/forged/tokenizer.json", "w").write("[]")
 os.environ["AUTORESEARCH_PREPARED"] = os.environ["AUTORESEARCH_CACHE"] = "/tmp/forged"
 """
 SEARCH = """

@@ -51,6 +51,8 @@ class Gru(torch.nn.Module):
 
 
 class Attention(torch.nn.Module):
+    mask: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = torch.nn.Parameter(torch.randn(VOCAB, 8))
@@ -63,7 +65,7 @@ class Attention(torch.nn.Module):
         scores = (x @ x.mT).masked_fill(~self.mask, -torch.inf).softmax(-1)
         logits = (scores @ x) @ self.embed.t()
         logits.mul_(2).clamp_(-15, 15)
-        first, rest = logits.split([5, VOCAB - 5], dim=-1)
+        first, rest = torch.split(logits, [5, VOCAB - 5], dim=-1)
         first.add_(1)  # in a view: seen in the whole
         return logits.to(torch.bfloat16).float()
 
