@@ -40,6 +40,8 @@ class Setup:
         n_trials: Trials of the whole study; ``None`` if only a time budget ends it.
         task: What is tuned, in words for a language model.
         rule: The objective's own rule: parameters to the values that are really run.
+        derived: Further numbers that the value may depend on, such as a width that is a product:
+            parameters, as they are really run, to numbers by name (Centaur).
         chat: The language model; ``None`` for methods that ask none.
         llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
         artifact_store: Where prompts and replies are kept; ``None`` keeps none.
@@ -50,6 +52,7 @@ class Setup:
     n_trials: int | None = None
     task: str = ""
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    derived: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
     chat: Chat | None = None
     llm_ratio: float = LLM_RATIO
     artifact_store: FileSystemArtifactStore | None = None
@@ -132,6 +135,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         task=setup.task,
         reply=reply_format(setup.chat),
         rule=setup.rule,
+        derived=setup.derived,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
         seed=setup.seed,
