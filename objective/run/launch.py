@@ -27,7 +27,8 @@ same limits but without an evaluator.
 
 Options: ``lifeline``, ``metric`` and ``held_out`` (file descriptors; the last may be null),
 ``command`` (words; a first ``python`` is this interpreter), ``evaluator`` (name of the function)
-and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they are).
+and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they are), ``frozen`` (whether ``prepare`` may not be
+written to).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ import select
 import signal
 import sys
 import traceback
+import types
 from typing import Any
 from typing import NoReturn
 
@@ -279,6 +281,8 @@ def _train(
                 setattr(prepare, _APART, _hand_over(exchange))
             else:
                 _listen(prepare, metric, nonce, options)
+            if options["frozen"]:
+                prepare.__class__ = _Frozen
         runpy.run_path(script, run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
@@ -312,6 +316,16 @@ def _limit_memory(memory_mb: int) -> None:
             return
     limit = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+class _Frozen(types.ModuleType):
+    """A module whose names can't be given other values from outside."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{self.__name__}.{name} is not to be changed.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self.__name__}.{name} is not to be changed.")
 
 
 def _set_up_prepare(train_seconds: float | None) -> Any:

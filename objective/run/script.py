@@ -328,6 +328,7 @@ class _Process:
             "name": metric.name,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
+            "frozen": sandbox is not None,
         }
         self.nonce = secrets.token_hex(16)
         variables = script_environment(environment)

@@ -264,14 +264,11 @@ def _module_writes(tree: ast.Module) -> dict[str, tuple[int, str]]:
     imported = _imported_names(tree)
     found: dict[str, tuple[int, str]] = {}
     for node in ast.walk(tree):
-        target: ast.expr | None = None
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             target = node.value
-        elif isinstance(node, ast.Call) and node.args:
-            # setattr(F, ...), object.__setattr__(F, ...), patch.object(F, ...), vars(F)
-            if _last_name(node.func) in _WRITERS:
-                target = node.args[0]
-        if target is None:
+        elif isinstance(node, ast.Call) and node.args and _last_name(node.func) in _WRITERS:
+            target = node.args[0]  # setattr(F, ...), object.__setattr__(F, ...), vars(F)
+        else:
             continue
         root, *path = _path(target)
         if root in imported and not _SETTINGS & {*path, *imported[root].split(".")}:

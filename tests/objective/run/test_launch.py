@@ -72,8 +72,8 @@ def test_nothing_that_it_changes_or_prints_counts(attack: Attack) -> None:
         """
         import builtins, prepare, sys
         evaluate = prepare.evaluate_bpb
-        prepare.evaluate_program = lambda data, text=None: 0.0
-        prepare.evaluate_bpb = lambda guess: 0.0
+        prepare.__dict__["evaluate_program"] = lambda data, text=None: 0.0
+        prepare.__dict__["evaluate_bpb"] = lambda guess: 0.0
         builtins.abs = lambda x: 0.0
         builtins.float = lambda x: 0.0
         sys.modules["prepare"] = None
@@ -85,7 +85,7 @@ def test_nothing_that_it_changes_or_prints_counts(attack: Attack) -> None:
         """
         import builtins, prepare
         builtins.abs = lambda x: 0.0
-        prepare.abs = lambda x: 0.0
+        prepare.__dict__["abs"] = lambda x: 0.0
         prepare.evaluate_bpb(4)
         print("---\\nval_bpb: 0.0")
         """
@@ -142,6 +142,14 @@ def test_it_cannot_look_into_those_who_know(attack: Attack) -> None:
     assert result.value == 1.0
     assert "READ" not in (log := result.log.read_text()) and "OPENED" not in log
     assert log.splitlines()[0] == "[]"
+
+
+def test_prepare_cannot_be_written_to(attack: Attack) -> None:
+    result = attack("import prepare\nprepare.evaluate_bpb = lambda guess: 0.0\n")
+    assert result.status == "crash"
+    assert result.reason == "AttributeError: prepare.evaluate_bpb is not to be changed."
+    result = attack("import prepare\ndel prepare.TIME_BUDGET\n")
+    assert result.reason == "AttributeError: prepare.TIME_BUDGET is not to be changed."
 
 
 def test_it_is_evaluated_once(run: Run) -> None:
