@@ -26,8 +26,9 @@ A Python script is run in the training's process, and any other command takes it
 same limits but without an evaluator.
 
 Options: ``lifeline``, ``metric`` and ``held_out`` (file descriptors; the last may be null),
-``command`` (words; a first ``python`` is this interpreter), ``evaluator`` (name of the function)
-and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they are), ``frozen`` (whether ``prepare`` may not be
+``command`` (words; a first ``python`` is this interpreter), ``folder`` (that a script's path is
+relative to), ``evaluator`` (name of the function) and ``name`` (of what it measures),
+``train_seconds`` and ``memory_mb`` (null: as they are), ``frozen`` (whether ``prepare`` may not be
 written to).
 """
 
@@ -110,14 +111,15 @@ def _is_evaluated_apart(options: dict[str, Any]) -> bool:
     if python != "python" or "/" in script or not script.endswith(".py"):
         return False
     try:
-        return f"\ndef {_APART}(" in Path("prepare.py").read_text(errors="replace")
+        prepare = Path(options["folder"], "prepare.py")
+        return f"\ndef {_APART}(" in prepare.read_text(errors="replace")
     except OSError:
         return False
 
 
 def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
     """Start the evaluator; return where to write a program to, and to read the answer from."""
-    sys.path[0] = os.getcwd()
+    sys.path[0] = options["folder"]
     if sys.platform == "linux":
         # Once for all three processes: torch takes seconds. Elsewhere a fork with it isn't safe.
         with contextlib.suppress(Exception):  # which the training is to meet
@@ -142,6 +144,9 @@ def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
 def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) -> None:
     """Read what is handed over, evaluate it, and tell the runner and the training."""
     metric, held_out = options["metric"], options["held_out"]
+    if options["frozen"]:
+        # What is imported later must not come from where the training can write.
+        sys.path = [p for p in sys.path if os.path.isdir(p) and not os.access(p, os.W_OK)]
     _report(metric, {"nonce": nonce, "evaluator": True})
     with os.fdopen(program, "rb") as pipe:
         size = int.from_bytes(pipe.read(8), "big")
@@ -261,7 +266,7 @@ def _kill_orphans() -> None:
 def _train(
     metric: int, nonce: str, options: dict[str, Any], exchange: tuple[int, int] | None
 ) -> None:
-    folder = os.getcwd()
+    folder = options["folder"]
     python, *arguments = options["command"]
     if exchange is None:
         os.set_inheritable(metric, False)

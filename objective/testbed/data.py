@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,13 @@ class PrepareFailed(RuntimeError):
     """``prepare.py`` ended with an error; the message is its last line."""
 
 
-def prepare_data(testbed: Path, environment: Mapping[str, str]) -> Data:
+def prepare_data(testbed: Path, python: Sequence[str], environment: Mapping[str, str]) -> Data:
     """Run a testbed's ``prepare.py``, which makes what isn't there yet.
+
+    Args:
+        testbed: Its folder.
+        python: Command that starts Python.
+        environment: All variables that it gets.
 
     Raises:
         PrepareFailed: It did not end well.
@@ -50,7 +55,7 @@ def prepare_data(testbed: Path, environment: Mapping[str, str]) -> Data:
     if not (testbed / "prepare.py").exists():
         return Data()
     done = subprocess.run(
-        [sys.executable, "prepare.py"],
+        [*python, "prepare.py"],
         cwd=testbed,
         env=dict(environment),
         stdin=subprocess.DEVNULL,

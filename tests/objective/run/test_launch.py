@@ -28,6 +28,9 @@ def evaluate_bpb(guess):
 def evaluate_program(data, text=None):
     if data == b"exhausted":
         raise MemoryError("can't allocate memory")
+    import colorsys  # as libraries do: only when it is needed
+
+    assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
     answer = 7.0 if text is None else float(text.read())
     return abs(float(data) - answer)
 """
@@ -91,6 +94,17 @@ def test_nothing_that_it_changes_or_prints_counts(attack: Attack) -> None:
         """
     )
     assert (result.status, result.value, result.mismatch) == ("ok", 1.0, True)
+
+
+def test_the_evaluator_imports_nothing_of_the_trainings(attack: Attack) -> None:
+    script = """
+        import os, sys
+        planted = "import os; os._exit(0)"
+        for place in (".", "/tmp", os.path.expanduser("~"), "/dev/shm"):
+            open(os.path.join(place, "colorsys.py"), "w").write(planted)
+        """
+    result = attack(before_evaluation(script))
+    assert (result.status, result.value) == ("ok", 1.0), result
 
 
 def test_it_has_no_way_to_the_runner(attack: Attack) -> None:
