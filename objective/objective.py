@@ -33,6 +33,7 @@ from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
 from objective.run.environment import chosen_variables
+from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.outcome import Limits
@@ -41,7 +42,6 @@ from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
-from objective.run.script import script_environment
 from objective.testbed.data import Data
 from objective.testbed.data import is_evaluated_apart
 from objective.testbed.data import prepare_data
