@@ -12,6 +12,7 @@ from studies.commands import options
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
+from studies.pruning import RULES
 from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
@@ -32,6 +33,10 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
         int | None,
@@ -49,6 +54,16 @@ def run(
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     failure_value: options.FailureValue = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Stop trainings that do worse at the same share of their time than earlier ones: "
+            "median (than half of them), percentile (than three quarters), wilcoxon (than the best, "
+            "by a rank test). Needs a script that prints its loss as it goes. What was trained is "
+            "charged. [default: none is stopped]",
+        ),
+    ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
@@ -108,6 +123,8 @@ def run(
         ),
     ] = REQUEUE,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -124,7 +141,7 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
-    from objective import Testbed
+
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.work import run as work
@@ -150,28 +167,40 @@ def run(
         return
     if worker or cluster:
         confirm = 0  # by `revalidate`, where there is a machine for it
+    if prune not in (None, *RULES):
+        raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
     if not limited:
         trials = DEFAULT_TRIALS
-    script = Testbed.load(testbed)
+    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, cwd))
+    script = where.load_script()
+    if prune is not None and script.metric.direction != "minimize":
+        raise Misuse(
+            "--prune compares losses, and must be with a metric to be minimized: its reports would"
+            f" be taken for {script.metric.name}"
+        )
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name(method, seed, testbed),
         method,
         seed,
         Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        prune=prune,
         failure_value=failure_value,
+        accept_changes=accept_changes,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
         work.show_dry_run(spec, limit, as_json)
         return
     work.say_isolation(spec)
+    if not no_check and cluster is None:
+        work.check_script(spec, script)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"

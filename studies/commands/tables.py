@@ -36,7 +36,10 @@ def final_table(facts: Mapping[str, Any]) -> Group:
         style = "bold" if old != new and new is not None else ""
         params.add_row(name, _cell(old), Text(_cell(new), style=style))
     classes = ", ".join(f"{name} {n}" for name, n in sorted(facts["failures"].items()))
-    lines = [f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}"]
+    pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
+    lines = [
+        f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}{pruned}"
+    ]
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
@@ -108,7 +111,7 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=name != "trials")
     for facts in studies:
         states = facts["trials"]
-        counts = {"ok": facts["ok"], **facts["failures"]}
+        counts = {"ok": facts["ok"], **facts["failures"], "pruned": facts["pruned"]}
         counts |= {s: states.get(s, 0) for s in ("running", "waiting", "interrupted")}
         table.add_row(
             facts["study"],

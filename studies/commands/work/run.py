@@ -11,12 +11,14 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from objective import Testbed
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
+from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands.progress import Bar
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
@@ -29,6 +31,7 @@ from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
 from studies.revalidation import queue_repetitions
+from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import Spec
 from studies.storage.kinds import check_sharing
@@ -59,9 +62,21 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         f"the best configurations are trained again, with other seeds: {queued} trainings",
         file=sys.stderr,
     )
-    errors = repeat([work], {study.study_name: queued}, workers)
-    for error in errors.values():
-        raise Failed(error)
+    if workers > 1:
+        errors = repeat([work], {study.study_name: queued}, workers)
+        for error in errors.values():
+            raise Failed(error)
+        return
+    done = 0
+    with Bar() as bar:
+
+        def tell(what: object) -> None:
+            nonlocal done
+            done += 1
+            bar.show(done, queued, f"trainings {done}/{queued}")
+
+        bar.show(0, queued, f"trainings 0/{queued}")
+        run_repetitions(work, tell)
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
@@ -109,16 +124,59 @@ def say_isolation(spec: Spec) -> None:
     print(text, file=sys.stderr)
 
 
+def check_script(spec: Spec, script: Testbed) -> None:
+    """Say on stderr what is known of a script before its first trial.
+
+    Raises:
+        TestbedError: If it can't be tuned as it is.
+    """
+    from objective.preflight import preflight
+    from objective.preflight import short_run
+
+    found = preflight(script)
+    # A study that goes on has shown that its metric is there.
+    if not found.problems and not spec.row.edits_code and _is_new(spec):
+        run = short_run(script, spec.budget.train_seconds, spec.limits.memory_mb)
+        found.problems += run.problems
+        found.notes += run.notes
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    if found.problems:
+        said = " ".join(found.problems)
+        raise TestbedError(f"{said} (--no-check begins all the same.)")
+
+
+def _is_new(spec: Spec) -> bool:
+    try:
+        storage = open_storage(spec.where.storage, must_exist=True)
+    except StorageError:
+        return True
+    if spec.name not in optuna.get_all_study_names(storage):
+        return True
+    return not optuna.load_study(study_name=spec.name, storage=storage).trials
+
+
 def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
-    """Print what the study would ask of a language model, and its limits."""
+    """Print what the study would ask of a language model, and its limits.
+
+    Raises:
+        TestbedError: After that, if the script can't be tuned as it is.
+    """
+    from objective.preflight import preflight
     from studies.commands.dry_run import dry_run
 
-    facts = {**dry_run(spec), "wall_seconds": wall_seconds}
+    found = preflight(spec.where.load_script())
+    checked = {"notes": found.notes, "problems": found.problems}
+    facts = {**dry_run(spec), "wall_seconds": wall_seconds, "checks": checked}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
+        for note in found.notes:
+            print(note)
+    if found.problems:
+        raise TestbedError.of(found.problems)
 
 
 def _check_model(spec: Spec) -> None:
@@ -138,7 +196,7 @@ def _progress(spec: Spec, workers: int) -> Progress:
 
 
 def _metric(spec: Spec) -> Metric:
-    return Testbed.load(spec.where.testbed).metric
+    return spec.where.load_script().metric
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:
