@@ -49,8 +49,9 @@ def open_chat(
     """Open a model by a short name.
 
     Args:
-        spec: ``"local"`` (the embedded model), a name in ``PRESETS``, a base URL, or the path of a GGUF file. The key is read from the preset's
-            environment variable, else from ``OPENAI_API_KEY``.
+        spec: ``"local"`` (the embedded model), a name in ``PRESETS``, a base URL, or
+            the path of a GGUF file. The key is read from the preset's environment variable, of a
+            base URL from ``OPENAI_API_KEY``.
         model: Name of the model; by default the only one that the server lists.
         make: Makes the connection, see ``default_chat``.
 
