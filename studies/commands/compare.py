@@ -11,6 +11,7 @@ from studies.commands import options
 from studies.commands.options import parse_seeds
 from studies.commands.options import split
 from studies.errors import Failed
+from studies.methods import Asking
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -59,6 +60,12 @@ def compare(
             help="(methods that ask a language model) A variant for each of the server's models.",
         ),
     ] = None,
+    warm_start: options.WarmStart = None,
+    reply: options.Reply = None,
+    critic: options.CriticOption = None,
+    learn_from_llm: options.LearnFromLlm = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    protocol: options.Protocol = None,
     max_tokens: options.MaxTokens = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
@@ -116,6 +123,7 @@ def compare(
     from studies.spec import Model
     from studies.spec import Where
 
+    asking = Asking(warm_start, reply, critic, learn_from_llm, max_prompt_tokens, protocol)
     comparison = work.checked(
         Comparison(
             split("--methods", methods, str),
@@ -129,7 +137,7 @@ def compare(
             ),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
-            Model(llm, None, max_tokens, max_cost, price_in, price_out),
+            Model(llm, None, max_tokens, max_cost, price_in, price_out, asking=asking),
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,
@@ -137,6 +145,7 @@ def compare(
         ),
         check=not no_check,
     )
+    options.check_asking(asking, comparison.methods)
     if workers is None:
         workers = work.default_workers(comparison)
     specs = comparison.runs(workers)
