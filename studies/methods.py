@@ -16,7 +16,6 @@ from typing import Any
 from typing import TYPE_CHECKING
 import warnings
 
-from studies.errors import Misuse
 from studies.random_steps import reply_format
 
 
@@ -65,8 +64,8 @@ class Asking:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise Misuse(
-                    f"{_option(name)} must be one of {', '.join(choices)}, but got {value!r}."
+                raise ValueError(
+                    f"{option_of(name)} must be one of {', '.join(choices)}, but got {value!r}."
                 )
 
     def given(self) -> dict[str, Any]:
@@ -76,7 +75,7 @@ class Asking:
     @property
     def variant(self) -> str:
         """Name of the variant of a method, for tables and studies' names; ``""`` is the default."""
-        return " ".join(f"{_option(n)[2:]}={value}" for n, value in self.given().items())
+        return " ".join(f"{option_of(n)[2:]}={value}" for n, value in self.given().items())
 
     def arguments(self, *names: str) -> dict[str, Any]:
         """Return the sampler's arguments of these names, without those that are its defaults."""
@@ -84,18 +83,6 @@ class Asking:
         if given.get("critic") == "none":
             given["critic"] = None
         return given
-
-
-def check_heeded(asking: Asking, methods: Sequence[str]) -> None:
-    """Refuse options that none of the methods heeds.
-
-    Raises:
-        Misuse: If there is one.
-    """
-    for name in asking.given():
-        if name != "protocol" and not any(name in METHODS[method].heeds for method in methods):
-            heeding = ", ".join(key for key, row in METHODS.items() if name in row.heeds)
-            raise Misuse(f"{_option(name)} must be with one of {heeding}")
 
 
 _CHOICES = {
@@ -106,7 +93,7 @@ _CHOICES = {
 }
 
 
-def _option(name: str) -> str:
+def option_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 

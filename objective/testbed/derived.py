@@ -116,7 +116,7 @@ class Derived:
 
 def _value(node: ast.expr, known: Mapping[str, Any]) -> float:
     """Compute an expression of numbers, names, operators and functions; nothing else is run."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         return float(node.value)
     if isinstance(node, ast.Name):
         return float(known[node.id])

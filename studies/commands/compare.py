@@ -11,7 +11,6 @@ from studies.commands import options
 from studies.commands.options import parse_seeds
 from studies.commands.options import split
 from studies.errors import Failed
-from studies.methods import Asking
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -123,7 +122,15 @@ def compare(
     from studies.spec import Model
     from studies.spec import Where
 
-    asking = Asking(warm_start, reply, critic, learn_from_llm, max_prompt_tokens, protocol)
+    asking = options.asking(
+        split("--methods", methods, str),
+        warm_start=warm_start,
+        reply=reply,
+        critic=critic,
+        learn_from_llm=learn_from_llm,
+        max_prompt_tokens=max_prompt_tokens,
+        protocol=protocol,
+    )
     comparison = work.checked(
         Comparison(
             split("--methods", methods, str),
@@ -145,7 +152,6 @@ def compare(
         ),
         check=not no_check,
     )
-    options.check_asking(asking, comparison.methods)
     if workers is None:
         workers = work.default_workers(comparison)
     specs = comparison.runs(workers)

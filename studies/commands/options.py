@@ -23,8 +23,9 @@ import typer
 from studies.errors import masked
 from studies.errors import Misuse
 from studies.methods import Asking
-from studies.methods import check_heeded
+from studies.methods import METHODS
 from studies.methods import NOT_AS_PUBLISHED
+from studies.methods import option_of
 
 
 if TYPE_CHECKING:
@@ -375,15 +376,27 @@ def runtime(
     return Runtime(python, tuple(env or ()), tuple(copy or ()), cwd)
 
 
-def check_asking(asking: Asking, methods: Sequence[str]) -> None:
-    """Refuse options of asking that no method heeds, and say what a protocol leaves out.
+def asking(methods: Sequence[str], **values: Any) -> Asking:
+    """Make the options of asking, and say what a protocol leaves out.
+
+    Args:
+        methods: Those that are to be run.
+        values: Those of `Asking`.
 
     Raises:
-        Misuse: If there is one.
+        Misuse: If one is wrong, or heeded by none of the methods.
     """
-    check_heeded(asking, methods)
-    if asking.protocol is not None:
+    try:
+        asked = Asking(**values)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    for name in asked.given().keys() - {"protocol"}:
+        heeding = [method for method, row in METHODS.items() if name in row.heeds]
+        if not set(heeding) & set(methods):
+            raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
+    if asked.protocol is not None:
         print(NOT_AS_PUBLISHED, file=sys.stderr)
+    return asked
 
 
 def study_name(stem: str, seed: int, testbed: Path | None) -> str:

@@ -10,7 +10,6 @@ import typer
 
 from studies.commands import options
 from studies.errors import Misuse
-from studies.methods import Asking
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 from studies.pruning import RULES
@@ -189,8 +188,15 @@ def run(
             f" be taken for {script.metric.name}"
         )
     train_seconds = trial_seconds(script, train_seconds, budget)
-    asking = Asking(warm_start, reply, critic, learn_from_llm, max_prompt_tokens, protocol)
-    options.check_asking(asking, [method])
+    asking = options.asking(
+        [method],
+        warm_start=warm_start,
+        reply=reply,
+        critic=critic,
+        learn_from_llm=learn_from_llm,
+        max_prompt_tokens=max_prompt_tokens,
+        protocol=protocol,
+    )
     spec = Spec(
         where,
         study or options.study_name(method, seed, testbed),

@@ -225,8 +225,8 @@ def test_the_published_protocol_is_every_third_trial_all_told_and_no_critic() ->
 
 
 def test_a_variant_is_a_study_of_its_own_and_named_in_the_report(cli: Cli, testbed: Path) -> None:
-    words = ("compare", "--methods", "centaur-no-llm,random", "--seeds", 0, "--trials", 2)
-    words = (*words, "--testbed", testbed, "--workers", 1)
+    words: list[Any] = ["compare", "--methods", "centaur-no-llm,random", "--seeds", 0]
+    words += ["--trials", 2, "--testbed", testbed, "--workers", 1]
     for options in ((), ("--critic", "none"), ("--protocol", "paper")):
         done = cli(*words, *options)
         assert done.returncode == 0, done.stderr
