@@ -31,6 +31,7 @@ from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.testbed.delivery import Inputs
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.testbed import Testbed
@@ -179,6 +180,7 @@ class TrainScriptObjective:
         self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
+        self._train_seed = train_seed
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -190,25 +192,33 @@ class TrainScriptObjective:
             ArtifactError: If it was measured and its files can't be kept.
             RunError: If nothing could be measured because of this machine (a full disk).
         """
-        effective = suggest_effective(trial, self.testbed)
-        return self._train(trial, set_constants(self.testbed.source, effective))
+        return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
 
     def run(self, trial: optuna.Trial, source: str) -> float:
-        """Train with a ``train.py`` of this text, record and score it; suggests nothing."""
+        """Train with a script of this text, record and score it; suggests nothing."""
         if isinstance(trial, optuna.Trial):
             claim(trial)
-        return self._train(trial, source)
+        return self._train(trial, self._inputs({}, source))
 
-    def _train(self, trial: optuna.Trial, source: str) -> float:
-        source = self._timed(source)
+    def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
+        """Return what a training is started with: these values, and a script of this text."""
+        return self.testbed.delivery.inputs(
+            self._timed(self.testbed.source if source is None else source),
+            values,
+            seconds=self.limits.train_seconds,
+            seed=self._train_seed,
+        )
+
+    def _train(self, trial: optuna.Trial, inputs: Inputs) -> float:
         reporter = _Reporter(trial)
-        with self._folder(trial.number, source) as folder:
+        with self._folder(trial.number, inputs.files) as folder:
             result = run_script(
                 folder,
+                command=inputs.command,
                 limits=self.limits,
                 metric=self.testbed.metric,
                 on_progress=reporter,
-                environment=self._environment,
+                environment={**self._environment, **inputs.environment},
                 log=folder.with_name("train.log"),
                 sandbox=self._sandbox,
             )
@@ -223,7 +233,8 @@ class TrainScriptObjective:
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)
             try:
-                self._upload(trial, folder / "train.py", source)
+                for name, text in inputs.files.items():
+                    self._upload(trial, folder / name, text)
                 self._upload(trial, result.log)
             except OSError as error:
                 message = _unwritable("The artifact store", error)
@@ -246,7 +257,8 @@ class TrainScriptObjective:
         That of ``prepare.py`` is set in the process that runs the script.
         """
         seconds = self.limits.train_seconds
-        if seconds is None or TIME_BUDGET in self.testbed.space:
+        is_python = self.testbed.delivery.script.endswith(".py")
+        if seconds is None or TIME_BUDGET in self.testbed.space or not is_python:
             return source
         try:
             own = read_constants(source).get(TIME_BUDGET)
@@ -260,8 +272,8 @@ class TrainScriptObjective:
         )
 
     @contextmanager
-    def _folder(self, number: int, source: str) -> Iterator[Path]:
-        """Make a folder with a ``train.py`` of this text and the testbed's other Python files."""
+    def _folder(self, number: int, files: Mapping[str, str]) -> Iterator[Path]:
+        """Make a folder with files of these texts and the testbed's other Python files."""
         try:
             if self._work_dir is not None:
                 self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -273,13 +285,18 @@ class TrainScriptObjective:
             try:
                 (home / _MARK).write_text(json.dumps(worker_mark(number)))
                 folder.mkdir()
-                (folder / "train.py").write_bytes(source.encode())
             except OSError as error:
                 raise RunError(_unwritable(folder, error)) from None
             try:
                 _copy_modules(self.testbed.path, folder)
             except OSError as error:
                 raise RunError(_uncopied(folder, error)) from None
+            try:
+                for name, text in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(text.encode())
+            except OSError as error:
+                raise RunError(_unwritable(folder, error)) from None
             if not self._has_swept:
                 _sweep(home.parent)
                 self._has_swept = True
@@ -468,7 +485,7 @@ def _copy_modules(testbed: Path, folder: Path) -> None:
     link to nowhere.
     """
     for entry in testbed.iterdir():
-        if entry.name.startswith(".") or entry.name in ("train.py", "__init__.py"):
+        if entry.name.startswith(".") or entry.name == "__init__.py":
             continue
         if entry.suffix == ".py" and entry.is_file():
             shutil.copyfile(entry, folder / entry.name)

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.run.sandbox import require_sandbox
+from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -132,7 +133,8 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
         return lambda t: SurrogateObjective(
             surrogate, failure_value=None, train_seed=t.user_attrs["train_seed"]
         )
-    testbed = Testbed.load(None if attrs["testbed"] == "embedded" else attrs["testbed"])
+    folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
+    testbed = Testbed.load(folder, interface=Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT

@@ -16,6 +16,7 @@ import psutil
 
 from objective import Testbed
 from objective.results import Results
+from objective.testbed.interface import Interface
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import Method
@@ -54,12 +55,22 @@ class Where:
         testbed: Folder of the script; ``None`` is the embedded one.
         surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
             the embedded testbed that comes with the project.
+        interface: How the script is started, gets its values and is read.
     """
 
     storage: str
     artifacts: Path | None = None
     testbed: Path | None = None
     surrogate: str | None = None
+    interface: Interface = Interface()
+
+    def load_script(self) -> Testbed:
+        """Load the testbed.
+
+        Raises:
+            TestbedError: If it can't be used.
+        """
+        return Testbed.load(self.testbed, interface=self.interface)
 
     @property
     def folder(self) -> Path:
@@ -194,6 +205,7 @@ class Spec:
                 if isinstance(testbed, Testbed)
                 else file_hash(surrogate_file(self.where.surrogate))
             ),
+            **(testbed.interface.facts() if isinstance(testbed, Testbed) else {}),
             "train_seconds": self.budget.train_seconds,
             "charge_llm": self.budget.charge_llm,
         }
@@ -273,8 +285,11 @@ def trial_seconds(script: Testbed, asked: float | None, budget: float | None) ->
 
 
 def testbed_hash(testbed: Testbed) -> str:
-    """Return the fingerprint of what decides a trial's value: ``train.py`` and ``prepare.py``."""
+    """Return the fingerprint of what decides a trial's value: the script, its configuration file
+    and ``prepare.py``."""
     digest = hashlib.sha256(testbed.source.encode())
+    if testbed.delivery.config is not None:
+        digest.update(testbed.delivery.config.text.encode())
     prepare = testbed.path / "prepare.py"
     if prepare.is_file():
         digest.update(prepare.read_bytes())
@@ -308,7 +323,7 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
     """
     surrogate = spec.where.surrogate
     if surrogate is None:
-        testbed = Testbed.load(spec.where.testbed)
+        testbed = spec.where.load_script()
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed

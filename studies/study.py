@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.testbed.interface import Interface
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import Objective
@@ -47,8 +48,8 @@ def open_study(
         pruner=optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
+    testbed.metric.name_in(study)
     _note_metadata(
         study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
     )
@@ -76,7 +77,8 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        stored = {"charge_llm": False, "tune": 0.0, "tune_edits": 0, **stored}
+        defaults = {**Interface().facts(), "charge_llm": False, "tune": 0.0, "tune_edits": 0}
+        stored = {**defaults, **stored}
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":

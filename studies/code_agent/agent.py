@@ -44,7 +44,6 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
@@ -147,7 +146,7 @@ def run_agent(
         Failed: No baseline could be measured, or the best script is lost.
         ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
     """
-    testbed = Testbed.load(spec.where.testbed)
+    testbed = spec.where.load_script()
     sandbox = None if spec.editing.unsafe else require_sandbox()
     if chat is None and spec.editing.command is not None:
         chat = ScriptedChat()  # which only counts tokens

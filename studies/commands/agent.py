@@ -18,6 +18,11 @@ def agent(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
         int,
@@ -114,7 +119,6 @@ def agent(
     """
     from rich.console import Console
 
-    from objective import Testbed
     from objective.testbed.metric import Metric
     from studies.budget import Budget
     from studies.code_agent import export as exports
@@ -127,11 +131,17 @@ def agent(
     from studies.spec import Spec
     from studies.spec import Where
 
-    script = Testbed.load(testbed)
+    where = Where(
+        storage,
+        artifacts,
+        testbed,
+        interface=options.interface(script_command, config, metric, direction, metric_file),
+    )
+    script = where.load_script()
     if train_seconds is not None:
         script.require_time_budget()
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name("code", seed, testbed),
         CODE_AGENT,
         seed,

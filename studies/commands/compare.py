@@ -84,6 +84,11 @@ def compare(
     ] = DEFAULT_NAME,
     storage: options.Storage = options.DEFAULT_STORAGE,
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -114,7 +119,15 @@ def compare(
         Comparison(
             split("--methods", methods, str),
             parse_seeds(seeds),
-            Where(storage, artifacts, testbed, work.surrogate_named(surrogate, surrogate_file)),
+            Where(
+                storage,
+                artifacts,
+                testbed,
+                work.surrogate_named(surrogate, surrogate_file),
+                interface=options.interface(
+                    script_command, config, metric, direction, metric_file
+                ),
+            ),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
             Model(llm, None, max_tokens, max_cost, price_in, price_out),

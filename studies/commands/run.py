@@ -32,6 +32,11 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
         int | None,
@@ -122,7 +127,6 @@ def run(
     """
     from rich.console import Console
 
-    from objective import Testbed
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.tables import final_table
@@ -151,10 +155,16 @@ def run(
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     if trials is None and budget is None:
         trials = DEFAULT_TRIALS
-    script = Testbed.load(testbed)
+    where = Where(
+        storage,
+        artifacts,
+        testbed,
+        interface=options.interface(script_command, config, metric, direction, metric_file),
+    )
+    script = where.load_script()
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name(method, seed, testbed),
         method,
         seed,

@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from objective import Testbed
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
 from studies import random_steps
@@ -75,7 +74,7 @@ def _progress(spec: Spec, workers: int) -> Progress:
 
 
 def _metric(spec: Spec) -> Metric:
-    return Testbed.load(spec.where.testbed).metric
+    return spec.where.load_script().metric
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:
