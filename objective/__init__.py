@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from objective.best import best_configuration
+    from objective.best import best_script
+    from objective.failure import TrialFailed
     from objective.objective import TrainScriptObjective
-    from objective.objective import TrialFailed
     from objective.run.script import RunError
     from objective.surrogate.data_set import DataSet
     from objective.surrogate.data_set import DataSetError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "best_configuration": "objective.best",
+    "best_script": "objective.best",
     "DataSet": "objective.surrogate.data_set",
     "DataSetError": "objective.surrogate.data_set",
     "fit_surrogate": "objective.surrogate.learning",
@@ -34,7 +38,7 @@ _HOMES = {
     "Testbed": "objective.testbed.testbed",
     "TestbedError": "objective.testbed.testbed",
     "TrainScriptObjective": "objective.objective",
-    "TrialFailed": "objective.objective",
+    "TrialFailed": "objective.failure",
 }
 
 __all__ = [
@@ -47,6 +51,8 @@ __all__ = [
     "TestbedError",
     "TrainScriptObjective",
     "TrialFailed",
+    "best_configuration",
+    "best_script",
     "fit_surrogate",
 ]
 

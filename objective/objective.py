@@ -1,4 +1,4 @@
-"""The objective function of a training script: the one place that scores a failure."""
+"""The objective function of a training script."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from sqlalchemy.pool import SingletonThreadPool
 
+from objective.failure import FailureValue
+from objective.failure import score
+from objective.failure import store_constraint
+from objective.failure import TrialFailed
+from objective.failure import violation
+from objective.failure import WORST
 from objective.run.outcome import Limits
 from objective.run.outcome import RunResult
 from objective.run.script import Isolation
@@ -53,6 +59,7 @@ _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of i
 _LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SEED = "SEED"
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
@@ -66,27 +73,13 @@ _SUMMARY_ATTRIBUTES = {
 
 # Attributes that samplers and studies give a meaning, and that no script may print.
 _RESERVED = re.compile(
-    r"status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
+    r"command|status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
     r"|training_seconds|total_seconds|[a-z]+:.*",
     re.IGNORECASE,
 )
 
 # A browser shows plain text where it would download text/x-python.
 _TEXT = "text/plain; charset=utf-8"
-
-
-class TrialFailed(RuntimeError):
-    """A failed evaluation, raised instead of the failure value if there is none.
-
-    Attributes:
-        status: The class of the failure, as in the trial's attribute.
-        reason: One line.
-    """
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(f"{status}: {reason}")
-        self.status = status
-        self.reason = reason
 
 
 class ArtifactError(RunError):
@@ -105,7 +98,11 @@ class Keeper(Protocol):
     """Keeps a result at once, before the storage is told of it."""
 
     def keep(
-        self, trial: optuna.Trial, attributes: Mapping[str, Any], value: float | None
+        self,
+        trial: optuna.Trial,
+        attributes: Mapping[str, Any],
+        value: float | None,
+        constraint: float | None,
     ) -> None: ...
 
 
@@ -129,13 +126,16 @@ class TrainScriptObjective:
         wall_seconds: A trial is killed after this many seconds of real time; by default
             :func:`default_wall_seconds`.
         memory_limit_mb: Limit of a trial's memory (the GPU's if it trains there); None is none.
-        failure_value: Value of a failed trial. 100.0 as in the paper, so that every method sees
-            the same number; None raises :class:`TrialFailed`, so that Optuna marks it FAIL (pass
-            ``catch=(TrialFailed,)`` to ``optimize`` to go on then).
+        failure_value: Value of a failed trial. ``"worst"`` is worse than every success of the
+            study so far, by as much as these differ, and marks the trial as infeasible; as long as
+            none has succeeded it is NaN, which Optuna marks FAIL. A number, such as the paper's
+            100.0, is just that, without a mark. None raises :class:`TrialFailed`, so that Optuna
+            marks the trial FAIL (pass ``catch=(TrialFailed,)`` to ``optimize`` to go on then).
         artifact_store: Gets ``train.py`` and ``train.log`` of each trial; None keeps neither.
         work_dir: Where trials get their folders, removed when they end; by default the system's
             folder for temporary files.
-        train_seed: AUTORESEARCH_SEED of every training; by default the script's own.
+        train_seed: AUTORESEARCH_SEED of every training, and its constant SEED if the script has
+            one; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
@@ -152,7 +152,7 @@ class TrainScriptObjective:
         train_seconds: float | None = None,
         wall_seconds: float | None = None,
         memory_limit_mb: int | None = None,
-        failure_value: float | None = 100.0,
+        failure_value: FailureValue = WORST,
         artifact_store: ArtifactStore | None = None,
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
@@ -184,7 +184,7 @@ class TrainScriptObjective:
         self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Suggest the search space in its order, train, and return the loss.
+        """Suggest the search space in its order, train, and return the metric's value.
 
         Raises:
             TrialPruned: If the study's pruner ended the training.
@@ -203,7 +203,7 @@ class TrainScriptObjective:
     def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
         """Return what a training is started with: these values, and a script of this text."""
         return self.testbed.delivery.inputs(
-            self._timed(self.testbed.source if source is None else source),
+            self._seeded(self._timed(self.testbed.source if source is None else source)),
             values,
             seconds=self.limits.train_seconds,
             seed=self._train_seed,
@@ -223,31 +223,37 @@ class TrainScriptObjective:
                 sandbox=self._sandbox,
             )
             attributes = _attributes(result, self.testbed.metric.name)
+            if self.testbed.delivery.is_by_command:
+                attributes["command"] = inputs.line
             if self._sandbox is not None:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
-            value = None if pruned else self._score(result)
+            value = None if pruned else self._score(trial, result)
+            kept = None if value is None or math.isnan(value) else value
+            constraint = None if pruned else violation(result.status, self.failure_value)
             if self._results is not None and not pruned:
-                self._results.keep(trial, attributes, value)
+                self._results.keep(trial, attributes, kept, constraint)
             reporter.finish()  # nothing may be reported of a trial that has ended
             for name, attribute in attributes.items():
                 trial.set_user_attr(name, attribute)
+            if isinstance(trial, optuna.Trial):
+                store_constraint(trial.storage, trial._trial_id, constraint)
             try:
                 for name, text in inputs.files.items():
                     self._upload(trial, folder / name, text)
                 self._upload(trial, result.log)
             except OSError as error:
                 message = _unwritable("The artifact store", error)
-                raise ArtifactError(message, value) from None
+                raise ArtifactError(message, kept) from None
         if pruned:
             raise optuna.TrialPruned("The pruner ended the training.")
         if value is None:
             raise TrialFailed(result.status, result.reason)
         return value
 
-    def _score(self, result: RunResult) -> float | None:
+    def _score(self, trial: optuna.Trial, result: RunResult) -> float | None:
         try:
-            return score(result.status, result.reason, result.value, self.failure_value)
+            return score(trial, result.status, result.reason, result.value, self.failure_value)
         except TrialFailed:
             return None
 
@@ -270,6 +276,18 @@ class TrainScriptObjective:
         return set_constants(
             source, {TIME_BUDGET: int(seconds) if float(seconds).is_integer() else seconds}
         )
+
+    def _seeded(self, source: str) -> str:
+        """Return the script with the training's seed in its own SEED, if it has one."""
+        if self._train_seed is None or _SEED in self.testbed.space:
+            return source
+        try:
+            own = read_constants(source).get(_SEED)
+        except TestbedError:  # no Python, which is to be the trial's failure
+            return source
+        if own is None or not isinstance(own.value, int):
+            return source
+        return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
     def _folder(self, number: int, files: Mapping[str, str]) -> Iterator[Path]:
@@ -350,20 +368,6 @@ def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, A
     if changed:
         trial.set_user_attr("effective", json.dumps(changed))
     return effective
-
-
-def score(status: str, reason: str, value: float | None, failure_value: float | None) -> float:
-    """Return the value of a trial: the measured one if it is ok, else the failure value.
-
-    Raises:
-        TrialFailed: If it failed and there is no failure value.
-    """
-    if status == "ok":
-        assert value is not None
-        return value
-    if failure_value is None:
-        raise TrialFailed(status, reason)
-    return failure_value
 
 
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:

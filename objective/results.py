@@ -35,6 +35,7 @@ class Result:
         params: The trial's parameters.
         attributes: User attributes that describe the training.
         value: The trial's value; ``None`` if it is to be marked as failed.
+        constraint: See `objective.failure.violation`.
     """
 
     study: str
@@ -43,6 +44,7 @@ class Result:
     params: dict[str, Any]
     attributes: dict[str, Any]
     value: float | None
+    constraint: float | None = None
 
 
 class Results:
@@ -56,7 +58,11 @@ class Results:
         self.folder = Path(folder)
 
     def keep(
-        self, trial: optuna.Trial, attributes: Mapping[str, Any], value: float | None
+        self,
+        trial: optuna.Trial,
+        attributes: Mapping[str, Any],
+        value: float | None,
+        constraint: float | None = None,
     ) -> None:
         """Write a result. A disk that is full only means that the storage must be there."""
         result = Result(
@@ -66,6 +72,7 @@ class Results:
             trial.params,
             dict(attributes),
             value,
+            constraint,
         )
         path = self._path(result.study, result.trial)
         beside = path.with_suffix(f".{os.getpid()}")

@@ -4,8 +4,10 @@ Everything is computed from the stored trials, so that a resumed run and several
 storage agree. Trials are claimed in the order of their numbers, hence whether trial ``n`` may
 start depends on the trials before it and on nothing else:
 
-- *trials*: fewer than ``trials`` of them count. A trial that was killed or interrupted does not
-  count; the one that repeats it does.
+- *trials*: fewer than ``trials`` of them count. A trial that another one repeats does not count: it
+  was killed or interrupted, or failed before the script was mended.
+- *until*, *wall*: a moment, or a time from the study's first trial on, before the end of which the
+  trial is expected to end.
 - *seconds*: what the finished ones were charged, what the running ones are expected to
   cost, and what ``n`` itself is expected to cost, together fit. Trials are never shortened to
   fill the rest of a budget: they would not be comparable.
@@ -21,10 +23,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+import time
 from typing import Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+
+from samplers._trials.internals import interrupted_trials
+
+
+# At the end of a run each of the best configurations is trained this many times again, but all that
+# takes at most this share of the trials and of the time.
+FINAL_REPEATS = 2
+FINAL_SHARE = 0.25
 
 
 def is_evaluated(trial: FrozenTrial) -> bool:
@@ -63,12 +74,19 @@ class Budget:
         seconds: Training time of all trials together, the sum of their charges.
         train_seconds: Training time of a single trial, as far as it is known beforehand.
         charge_llm: Whether the language model's time is charged as well.
+        until: When all is to be done, in seconds since 1970.
+        wall: How many real seconds after the start of its first trial all is to be done.
+        confirm: How many of the best configurations are trained again at the end. Time for that is
+            kept of ``seconds``, ``until`` and ``wall``.
     """
 
     trials: int | None = None
     seconds: float | None = None
     train_seconds: float | None = None
     charge_llm: bool = False
+    until: float | None = None
+    wall: float | None = None
+    confirm: int = 0
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Budget:
@@ -78,11 +96,30 @@ class Budget:
             metadata.get("budget_seconds"),
             metadata.get("train_seconds"),
             bool(metadata.get("charge_llm")),
+            metadata.get("budget_until"),
+            metadata.get("budget_wall"),
+            metadata.get("budget_confirm") or 0,
         )
 
     def metadata(self) -> dict[str, Any]:
         """Return the budget as user attributes of the study; a later command may extend it."""
-        return {"budget_trials": self.trials, "budget_seconds": self.seconds}
+        limits = {"budget_trials": self.trials, "budget_seconds": self.seconds}
+        # Older studies have no word of these; `None` would be one.
+        more = {"budget_until": self.until, "budget_wall": self.wall}
+        return {**limits, **more, "budget_confirm": self.confirm or None}
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is an end to it."""
+        limits = (self.trials, self.seconds, self.until, self.wall)
+        return any(limit is not None for limit in limits)
+
+    def deadline(self, trials: Sequence[FrozenTrial]) -> float | None:
+        """Return when all is to be done, in seconds since 1970; ``None`` without such a limit."""
+        ends = [] if self.until is None else [self.until]
+        if self.wall is not None:
+            ends.append(_began(trials) + self.wall)
+        return min(ends, default=None)
 
     def charge(self, trial: FrozenTrial) -> float:
         """Return the seconds that a trial takes from this budget."""
@@ -100,10 +137,40 @@ class Budget:
         """
         return max([self.train_seconds or 0.0, *(self.charge(t) for t in trials if is_ok(t))])
 
+    def expected_span(self, trials: Sequence[FrozenTrial]) -> float:
+        """Return the real seconds to expect of one more trial, from its start to its end.
+
+        Beside training these are start-up, evaluation and whatever else an earlier one took: that of
+        the longest success, or the planned training as long as there is none.
+        """
+        return max([self.train_seconds or 0.0, *(span(t) for t in trials if is_ok(t))])
+
+    def kept(self, expected: float, total: float) -> float:
+        """Return the seconds that are kept for trainings of the best at the end.
+
+        Args:
+            expected: Seconds of one training.
+            total: Seconds of the whole run, of which the search has the larger part.
+        """
+        return min(self.confirm * FINAL_REPEATS * expected, total * FINAL_SHARE)
+
+    def repetitions(self, trials: Sequence[FrozenTrial], workers: int = 1) -> int:
+        """Return how many trainings of the best configurations fit in at the end.
+
+        At most `FINAL_REPEATS` for each of the ``confirm`` best, and `FINAL_SHARE` of the trials.
+        """
+        fits = [self.confirm * FINAL_REPEATS, int(sum(map(is_ok, trials)) * FINAL_SHARE)]
+        if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
+            fits.append(int((self.seconds - self.spent(trials)) / expected))
+        end = self.deadline(trials)
+        if end is not None and (expected := self.expected_span(trials)) > 0:
+            fits.append(int((end - now()) / expected) * workers)
+        return max(0, min(fits))
+
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
         """Return whether the trial with this number may start, given all trials of the study."""
         if self.trials is not None:
-            before = sum(t.number < number and not is_interrupted(t) for t in trials)
+            before = sum(t.number < number and not is_interrupted(t) for t in _counted(trials))
             if before >= self.trials:
                 return False
         if self.seconds is not None:
@@ -111,7 +178,11 @@ class Budget:
             running = sum(t.number < number and t.state == TrialState.RUNNING for t in trials)
             planned = self.spent(trials) + (running + 1) * expected
             # Without any idea of a trial's length, the first one is the measurement.
-            return planned <= self.seconds
+            if planned > self.seconds - self.kept(expected, self.seconds):
+                return False
+        if (end := self.deadline(trials)) is not None:
+            expected = self.expected_span(trials)
+            return now() + expected <= end - self.kept(expected, end - _began(trials))
         return True
 
     def is_used_up(self, trials: Sequence[FrozenTrial]) -> bool:
@@ -125,23 +196,48 @@ class Budget:
         """Estimate how many trials are still to be finished; ``None`` without a basis for it."""
         left = []
         if self.trials is not None:
-            left.append(self.trials - sum(map(is_evaluated, trials)))
+            left.append(self.trials - sum(map(is_evaluated, _counted(trials))))
         if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
             # Failures are cheaper than successes: the mean tells how many fit.
             charges = [self.charge(t) for t in trials if is_evaluated(t)]
             mean = sum(charges) / len(charges) if charges and sum(charges) > 0 else expected
-            rest = self.seconds - sum(charges)
+            rest = self.seconds - sum(charges) - self.kept(expected, self.seconds)
             left.append(int(rest / mean) if rest >= expected else 0)
+        spans = [span(t) for t in trials if is_evaluated(t)]
+        end = self.deadline(trials)
+        if end is not None and sum(spans) > 0:
+            kept = self.kept(self.expected_span(trials), end - _began(trials))
+            left.append(int((end - kept - now()) / (sum(spans) / len(spans))))
         return max(0, min(left)) if left else None
 
     def seconds_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> float | None:
         """Estimated wall-clock seconds until the study is done; ``None`` before the first trial."""
-        spans = [
-            (t.datetime_complete - t.datetime_start).total_seconds()
-            for t in trials
-            if is_evaluated(t) and t.datetime_start and t.datetime_complete
-        ]
+        spans = [span(t) for t in trials if is_evaluated(t)]
         left = self.trials_left(trials)
         if not spans or left is None:
             return None
         return left * sum(spans) / len(spans) / workers
+
+
+def span(trial: FrozenTrial) -> float:
+    """Return the real seconds that a finished trial took; 0 if nobody noted it."""
+    if trial.datetime_start is None or trial.datetime_complete is None:
+        return 0.0
+    return (trial.datetime_complete - trial.datetime_start).total_seconds()
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that no other one repeats."""
+    again = interrupted_trials(trials)
+    return [t for t in trials if t.number not in again]
+
+
+def now() -> float:
+    """Return the time in seconds since 1970."""
+    return time.time()
+
+
+def _began(trials: Sequence[FrozenTrial]) -> float:
+    """Return when the first trial of a study began."""
+    starts = [t.datetime_start.timestamp() for t in trials if t.datetime_start is not None]
+    return min(starts, default=now())

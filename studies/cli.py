@@ -26,6 +26,7 @@ from studies.errors import explain
 COMMANDS = {
     "run": "studies.commands.run:run",
     "agent": "studies.commands.agent:agent",
+    "best": "studies.commands.best:best",
     "compare": "studies.commands.compare:compare",
     "revalidate": "studies.commands.revalidate:revalidate",
     "space": "studies.commands.space:space",

@@ -16,6 +16,7 @@ import time
 import optuna
 from optuna.trial import FrozenTrial
 
+from objective.failure import FailureValue
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.budget import Budget
@@ -60,6 +61,7 @@ class Comparison:
         llm_ratios: Variants of methods that have a share of LLM trials; empty is the model's.
         models: Variants of methods that ask a language model, by its name; empty is the model's.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
+        failure_value: As in `studies.spec.Spec`.
     """
 
     methods: Sequence[str]
@@ -71,6 +73,7 @@ class Comparison:
     llm_ratios: Sequence[float] = ()
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
+    failure_value: FailureValue = None
 
     def runs(self, workers: int) -> list[Spec]:
         """Return one spec per method, seed and variant: all of a seed before the next one's."""
@@ -92,7 +95,8 @@ class Comparison:
         if model.name is not None:
             name += f"-{model.name}"
         spec = Spec(self.where, name, method, seed, self.budget, self.limits, model)
-        return replace(spec, comparison=self.name).completed(workers)
+        spec = replace(spec, comparison=self.name, failure_value=self.failure_value)
+        return spec.completed(workers)
 
 
 def label(spec: Spec, comparison: str) -> str:

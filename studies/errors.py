@@ -31,11 +31,11 @@ def explain(error: Exception) -> tuple[str, int]:
     from objective import TestbedError
     from samplers import ChatError
     from samplers._llm.chat import BudgetExhausted
-    from samplers._llm.chat import NoChatFound
+    from samplers._llm.chat import ChatSettingError
     from studies.storage.open import StorageError
 
     text = " ".join(str(error).split())
-    if isinstance(error, (Misuse, StorageError, TestbedError, DataSetError, NoChatFound)):
+    if isinstance(error, (Misuse, StorageError, TestbedError, DataSetError, ChatSettingError)):
         return text, 2
     if isinstance(error, (Failed, RunError)):
         return text, 1

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.best import values_run
 from objective.testbed.metric import Metric
+from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import is_evaluated
@@ -22,22 +23,26 @@ from studies.budget import is_ok
 
 # User attribute of a study: why its run ended before its budget was used up; None once it goes on.
 RUN_ERROR = "run_error"
+# User attribute of a repetition: the number of the trial that it repeats. Those of older versions
+# have none, and repeat their study's ``revalidates_trial``.
+REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 
 
 def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | None:
     """Return the measured trial with the best value; a failure value is no measurement."""
     return min(
-        filter(is_ok, trials), key=lambda t: (metric.cost(t.value or 0.0), t.number), default=None
+        filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number), default=None
     )
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the run of the script's own values: trial 0, or its repetition if interrupted."""
-    for trial in trials:
-        if is_evaluated(trial) and trial.system_attrs.get("failed_trial", trial.number) == 0:
-            return trial
-    return None
+    """Return the run of the script's own values: trial 0, or what was run instead of it.
+
+    That is its repetition if it was interrupted, or if it failed and the script was mended.
+    """
+    found = [t for t in trials if is_evaluated(t) and [*interrupted_before(t), t.number][0] == 0]
+    return next(filter(is_ok, found), found[-1] if found else None)
 
 
 def llm_turns(trials: Sequence[FrozenTrial]) -> int:
@@ -66,19 +71,13 @@ def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     if not trials:
         return "missing"
     budget = Budget.of(attrs)
-    limited = budget.trials is not None or budget.seconds is not None
     # Studies of other programs don't tell of a budget: what they have is all there is to have.
-    return "done" if not limited or budget.is_used_up(trials) else "stopped"
+    return "done" if not budget.is_limited or budget.is_used_up(trials) else "stopped"
 
 
 def trial_status(trial: FrozenTrial) -> str:
     """Return ``ok``, the class of a failure, or Optuna's state if nobody said."""
     return str(trial.user_attrs.get("status", trial.state.name.lower()))
-
-
-def trial_params(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that were really run."""
-    return {**trial.params, **json.loads(trial.user_attrs.get("effective", "{}"))}
 
 
 def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None:
@@ -91,7 +90,7 @@ def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None
         "status": attrs.get("status"),
         metric: trial.value if is_ok(trial) else None,
         "source": attrs.get("source"),
-        "params": trial_params(trial),
+        "params": values_run(trial),
     }
 
 

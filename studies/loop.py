@@ -29,6 +29,7 @@ import copy
 from dataclasses import dataclass
 from datetime import datetime
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -45,9 +46,11 @@ from objective.objective import ArtifactError
 from objective.results import Results
 from objective.worker import WORKER
 from objective.worker import worker_mark
+from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.budget import is_ok
 from studies.errors import Failed
+from studies.facts import baseline_trial
 from studies.methods import Method
 from studies.methods import Setup
 from studies.stopping import finishing
@@ -63,14 +66,14 @@ _logger = logging.getLogger(__name__)
 # What to do about failures that say more about the script or its set-up than about its
 # hyperparameters, as long as no trial has worked.
 _MEND = (
-    "see its log among the trial's artifacts; mend its environment and run the same command again,"
-    " or mend the script and begin another study (--study, or --name of a comparison)"
+    "see its log among the trial's artifacts; mend the script or its environment, and run the same"
+    " command again"
 )
 _ADVICE = {
     "crash": _MEND,
     "no-metric": _MEND,
-    "timeout": "run the command again with a larger --wall-seconds, or begin another study that"
-    " trains for less by --train-seconds",
+    "timeout": "run the command again with a larger --wall-seconds, or begin another study (--study,"
+    " or --name of a comparison) that trains for less by --train-seconds",
 }
 POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0  # for a heartbeat that is being written
@@ -123,6 +126,8 @@ class StudyLoop:
         study = self.study
         study.sampler = self.method.sampler(self.setup, 0)
         claimed: FrozenTrial | None = None
+        with alone(self.lock_file):
+            self._try_again()
         while not finishing():
             try:
                 with alone(self.lock_file):
@@ -144,6 +149,24 @@ class StudyLoop:
                 time.sleep(POLL_SECONDS)
             else:
                 return
+
+    def _try_again(self) -> None:
+        """Queue the script as it is once more, if that failed for a reason that may be mended."""
+        trials = self.study.get_trials(deepcopy=False)
+        baseline = baseline_trial(trials)
+        if baseline is None or baseline.user_attrs.get("status") not in _ADVICE:
+            return
+        if any(is_ok(t) or not t.state.is_finished() for t in trials):
+            return
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                system_attrs={
+                    **repeating(baseline.number),
+                    "fixed_params": dict(self.baseline),
+                },
+            )
+        )
 
     def _claim(self, trials: list[FrozenTrial]) -> tuple[FrozenTrial | None, list[FrozenTrial]]:
         """Return the next trial, now RUNNING and ours; ``None`` if the budget allows no other.
@@ -228,6 +251,9 @@ def evaluate(
             value: float | None = None
             try:
                 value = objective(trial)
+                if math.isnan(value):  # a failure for which nothing stands yet
+                    value = None
+                    study.tell(trial, state=TrialState.FAIL)
             except optuna.TrialPruned:
                 study.tell(trial, state=TrialState.PRUNED)
             except TrialFailed:

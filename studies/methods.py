@@ -12,6 +12,7 @@ from dataclasses import field
 from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
+import warnings
 
 from studies.random_steps import reply_format
 
@@ -39,6 +40,8 @@ class Setup:
         n_trials: Trials of the whole study; ``None`` if only a time budget ends it.
         task: What is tuned, in words for a language model.
         rule: The objective's own rule: parameters to the values that are really run.
+        derived: Further numbers that the value may depend on, such as a width that is a product:
+            parameters, as they are really run, to numbers by name (Centaur).
         chat: The language model; ``None`` for methods that ask none.
         llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
         artifact_store: Where prompts and replies are kept; ``None`` keeps none.
@@ -49,6 +52,7 @@ class Setup:
     n_trials: int | None = None
     task: str = ""
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    derived: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
     chat: Chat | None = None
     llm_ratio: float = LLM_RATIO
     artifact_store: FileSystemArtifactStore | None = None
@@ -95,13 +99,22 @@ class Method:
         return self.build(setup)
 
 
-def _of_optuna(name: str, summary: str, milliseconds: float = 100.0, **options: Any) -> Method:
-    """Make the row of Optuna's sampler of this name, with its defaults but for ``options``."""
+def _cma_es(setup: Setup) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
+    # That a failed trial is infeasible is for `best_trial`; CMA-ES learns from its value.
+    warnings.filterwarnings("ignore", "Constraints have been set, but CmaEsSampler", UserWarning)
+    # Categorical parameters are sampled at random, which Optuna would mention in every trial.
+    return CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
+
+
+def _of_optuna(name: str, summary: str, milliseconds: float = 100.0) -> Method:
+    """Make the row of Optuna's sampler of this name, with its defaults."""
 
     def build(setup: Setup) -> BaseSampler:
         from optuna import samplers
 
-        sampler: BaseSampler = getattr(samplers, name)(seed=setup.seed, **options)
+        sampler: BaseSampler = getattr(samplers, name)(seed=setup.seed)
         return sampler
 
     return Method(summary, name, build, milliseconds, seeded_by_trial=True)
@@ -122,6 +135,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         task=setup.task,
         reply=reply_format(setup.chat),
         rule=setup.rule,
+        derived=setup.derived,
         n_trials=setup.n_trials,
         artifact_store=setup.artifact_store,
         seed=setup.seed,
@@ -163,12 +177,12 @@ METHODS: dict[str, Method] = {
         "Optuna 5's default TPESampler (multivariate; the paper ran Optuna 4.8's univariate one)",
         milliseconds=5,
     ),
-    # Categorical parameters are sampled at random, which Optuna would mention in every trial.
-    "cma-es": _of_optuna(
-        "CmaEsSampler",
+    "cma-es": Method(
         "Optuna's CmaEsSampler with its defaults; categories at random",
+        "CmaEsSampler",
+        _cma_es,
         milliseconds=2,
-        warn_independent_sampling=False,
+        seeded_by_trial=True,
     ),
     "gp": _of_optuna(
         "GPSampler",

@@ -1,9 +1,18 @@
-"""Training the best configurations again, so that what is called best is not luck."""
+"""Training the best configurations again, so that what is called best is not luck.
+
+The repetitions of study NAME are a study NAME-revalidated, whose user attribute ``revalidates`` is
+NAME and ``revalidates_trial`` the best trial's number; each of its trials says by `REPEATS` which
+trial it repeats. It has no method, so that nothing takes it for a run.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+import json
 import statistics
 from typing import Any
 from typing import TYPE_CHECKING
@@ -13,20 +22,24 @@ from optuna.trial import FrozenTrial
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.best import values_run
 from objective.run.sandbox import require_sandbox
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
+from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import best_trial
+from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.methods import CODE_AGENT
 from studies.spec import file_hash
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
+from studies.stopping import finishing
 from studies.storage.open import open_storage
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
@@ -53,11 +66,37 @@ class Work:
     study: str
 
 
-def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats: int) -> int:
+def finalists(trials: Sequence[FrozenTrial], metric: Metric, count: int) -> list[FrozenTrial]:
+    """Return the best trials with different configurations, the best first."""
+    found: dict[str, FrozenTrial] = {}
+    for trial in sorted(filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number)):
+        what = trial.user_attrs.get("source_sha256") or values_run(trial)
+        found.setdefault(json.dumps(what, sort_keys=True), trial)
+    return list(found.values())[:count]
+
+
+def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
+    """Return the number of the trial that a trial of ``again`` repeats."""
+    number: int | None = trial.user_attrs.get(REPEATS, again.user_attrs.get("revalidates_trial"))
+    return number
+
+
+def queue_repetitions(
+    work: Work,
+    storage: optuna.storages.BaseStorage,
+    repeats: int,
+    best: int = 1,
+    limit: int | None = None,
+) -> int:
     """Enqueue a study's missing repetitions, and return how many are to be run.
 
-    Repetitions of a trial that is no longer the best are deleted, so that their mean is never
-    taken for the best one's.
+    Args:
+        work: The study.
+        storage: The one that it is in.
+        repeats: Repetitions of each configuration in total, each with a seed of its own.
+        best: How many of the best configurations are repeated.
+        limit: Of the repetitions in total. The seeds come one after the other, each for all of
+            the configurations.
 
     Raises:
         Misuse: If the study has no best trial, or none that can be trained again.
@@ -67,33 +106,42 @@ def queue_repetitions(work: Work, storage: optuna.storages.BaseStorage, repeats:
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     original = optuna.load_study(study_name=work.study, storage=storage)
     metric = Metric.of(original)
-    best = best_trial(original.get_trials(deepcopy=False), metric)
+    found = finalists(original.get_trials(deepcopy=False), metric, best)
     if "testbed_hash" not in original.user_attrs:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
-    if best is None:
+    if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
+    first = found[0].number
     name = work.study + SUFFIX
     with alone(work.where.lock_file):
         if name in studies:
             again = optuna.load_study(study_name=name, storage=storage)
-            if again.user_attrs.get("revalidates_trial") != best.number:
+            unsaid = any(REPEATS not in t.user_attrs for t in again.get_trials(deepcopy=False))
+            # What doesn't say which trial it repeats must not be taken for the new best's.
+            if unsaid and again.user_attrs.get("revalidates_trial") != first:
                 optuna.delete_study(study_name=name, storage=storage)
         again = optuna.create_study(
             storage=storage, study_name=name, direction=metric.direction, load_if_exists=True
         )
         if "revalidates" not in again.user_attrs:
             metric.name_in(again)
-            again.set_user_attr("revalidates_trial", best.number)
             again.set_user_attr("revalidates", work.study)
+        if again.user_attrs.get("revalidates_trial") != first:
+            again.set_user_attr("revalidates_trial", first)
         recover(again)
         trials = again.get_trials(deepcopy=False)
-        there = {t.user_attrs.get("train_seed") for t in trials if not is_interrupted(t)}
-        for seed in range(FIRST_SEED, FIRST_SEED + repeats):
-            if seed not in there:
-                attrs: dict[str, Any] = {"train_seed": seed, "source": "enqueued"}
-                if "source_sha256" in best.user_attrs:
-                    attrs["source_sha256"] = best.user_attrs["source_sha256"]
-                again.enqueue_trial(best.params, user_attrs=attrs)
+        there = {
+            (repeats_of(again, t), t.user_attrs.get("train_seed"))
+            for t in trials
+            if not is_interrupted(t)
+        }
+        seeds = range(FIRST_SEED, FIRST_SEED + repeats)
+        for seed, trial in list(product(seeds, found))[:limit]:
+            if (trial.number, seed) not in there:
+                attrs = {REPEATS: trial.number, "train_seed": seed, "source": "enqueued"}
+                if "source_sha256" in trial.user_attrs:
+                    attrs["source_sha256"] = trial.user_attrs["source_sha256"]
+                again.enqueue_trial(trial.params, user_attrs=attrs)
     return sum(not t.state.is_finished() for t in again.get_trials(deepcopy=False))
 
 
@@ -108,7 +156,7 @@ def run_repetitions(work: Work, tell: Tell) -> None:
         pruner=optuna.pruners.NopPruner(),
     )
     objective = _objective(original, work)
-    while True:
+    while not finishing():
         with alone(work.where.lock_file):
             claimed = take_any(again)
         if claimed is None:
@@ -168,19 +216,70 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A trial's repetitions with fresh seeds.
+
+    Attributes:
+        values: What they came to.
+        failed: How many of them failed.
+        fixed: Whether all came to exactly the trial's own value: the script takes no seed, and
+            repetitions say nothing about luck.
+        seconds: Charged for them.
+    """
+
+    values: tuple[float, ...] = ()
+    failed: int = 0
+    fixed: bool = False
+    seconds: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation; None where it would say nothing."""
+        return statistics.stdev(self.values) if len(self.values) > 1 and not self.fixed else None
+
+
+def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
+    """Return the repetitions of a study's trials by the trials' numbers."""
+    name = study.study_name + SUFFIX
+    if name not in optuna.get_all_study_names(storage):
+        return {}
+    again = optuna.load_study(study_name=name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
+    for t in again.get_trials(deepcopy=False):
+        number = repeats_of(again, t)
+        if number is not None and number < len(trials) and is_evaluated(t):
+            of[number].append(t)
+    found = {}
+    for number, repeated in of.items():
+        values = tuple(t.values[0] for t in repeated if is_ok(t))
+        found[number] = Repeated(
+            values,
+            len(repeated) - len(values),
+            set(values) == {trials[number].value},
+            sum(map(charge, repeated)),
+        )
+    return found
+
+
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:
     """Return a study's best value beside the values of its repetitions."""
-    original = optuna.load_study(study_name=name, storage=storage)
-    best = best_trial(original.get_trials(deepcopy=False), Metric.of(original))
-    trials = optuna.load_study(study_name=name + SUFFIX, storage=storage).trials
-    values = [t.value for t in trials if is_ok(t) and t.value is not None]
+    study = optuna.load_study(study_name=name, storage=storage)
+    best = best_trial(study.get_trials(deepcopy=False), Metric.of(study))
     assert best is not None
+    again = repetitions(storage, study).get(best.number, Repeated())
     return {
         "study": name,
         "trial": best.number,
         "best": best.value,
-        "values": values,
-        "mean": statistics.fmean(values) if values else None,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "failed": sum(is_evaluated(t) and not is_ok(t) for t in trials),
+        "values": list(again.values),
+        "mean": again.mean,
+        "sd": again.sd,
+        "same_value_each_time": again.fixed,
+        "failed": again.failed,
     }

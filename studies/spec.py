@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
@@ -15,6 +16,9 @@ from optuna.distributions import distribution_to_json
 import psutil
 
 from objective import Testbed
+from objective.failure import FailureValue
+from objective.failure import PAPER
+from objective.failure import WORST
 from objective.results import Results
 from objective.testbed.interface import Interface
 from studies.errors import Misuse
@@ -178,6 +182,8 @@ class Spec:
         model: The language model.
         editing: How the code agent works.
         comparison: Name of the comparison that the study is a run of.
+        failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
+            new one. The code agent has none.
     """
 
     where: Where
@@ -189,6 +195,7 @@ class Spec:
     model: Model = Model()
     editing: Editing = Editing()
     comparison: str | None = None
+    failure_value: FailureValue = None
 
     @property
     def row(self) -> Method:
@@ -217,6 +224,8 @@ class Spec:
                 "tune_edits": self.editing.tune_edits,
             }
         shared["memory_limit_mb"] = self.limits.memory_mb
+        if self.failure_value is not None:
+            shared["failure_value"] = self.failure_value
         if self.row.uses_llm:
             shared["llm_ratio"] = self.model.llm_ratio
         return shared
@@ -265,6 +274,15 @@ class Spec:
             budget=replace(budget, trials=budget.trials or AGENT_TRIALS * fit),
             editing=replace(self.editing, baselines=baselines),
         )
+
+
+def failure_value_of(attrs: Mapping[str, Any]) -> FailureValue:
+    """Read what stands for failures from a study's user attributes, ``{}`` of a new one.
+
+    Studies from before there was a choice have the paper's value.
+    """
+    stored: FailureValue = attrs.get("failure_value", PAPER if "method" in attrs else WORST)
+    return stored
 
 
 def trial_seconds(script: Testbed, asked: float | None, budget: float | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ from optuna.trial import TrialState
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.testbed.interface import Interface
+from studies.budget import is_ok
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import space_hash
 from studies.spec import StudyConflict
@@ -50,9 +53,10 @@ def open_study(
     )
     _check_comparable(study, spec, testbed)
     testbed.metric.name_in(study)
-    _note_metadata(
-        study, spec.metadata(testbed), {**spec.budget.metadata(), **spec.model.metadata()}
-    )
+    metadata = spec.metadata(testbed)
+    if not spec.row.edits_code:
+        metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
+    _note_metadata(study, metadata, {**spec.budget.metadata(), **spec.model.metadata()})
     return study
 
 
@@ -62,7 +66,11 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        if key not in stored or (key == "wall_seconds" and stored[key] != value):
+        may_change = key in (
+            "wall_seconds",
+            "testbed_hash",
+        )  # the latter as `_check_comparable` says
+        if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
         if stored.get(key) != value:
@@ -70,18 +78,30 @@ def _note_metadata(
 
 
 def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
-    option = "--study" if spec.comparison is None else "--name"
-    advice = f"choose another {option} or --storage, or repeat the command that made it"
+    option, base = (
+        ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
+    )
+    names = optuna.get_all_study_names(study._storage)
+    free = next(
+        name
+        for name in (f"{base}-{n}" for n in count(2))
+        if not any(other.startswith(name) for other in names)
+    )
+    advice = f"to begin another, add {option} {free}"
     stored = study.user_attrs
     trials = study.get_trials(deepcopy=False)
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
         defaults = {**Interface().facts(), "charge_llm": False, "tune": 0.0, "tune_edits": 0}
-        stored = {**defaults, **stored}
+        stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
+    # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
+    may_be_edited = not spec.row.edits_code and not any(map(is_ok, trials))
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
+                if may_be_edited:
+                    continue
                 what = "another train.py, prepare.py or surrogate (or they were edited since)"
             else:
                 what = f"{key} {stored[key]}, not {value}"
@@ -134,7 +154,7 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
     study = open_study(spec, testbed, storage)
     loop = StudyLoop(
         study,
-        make_objective(spec, testbed),
+        make_objective(spec, testbed, study),
         testbed.baseline,
         method,
         replace(setup(spec, testbed, chat), artifact_store=where.open_artifacts()),
@@ -162,14 +182,15 @@ def train_objective(spec: Spec, testbed: Testbed, **options: Any) -> TrainScript
     )
 
 
-def make_objective(spec: Spec, testbed: Testbed | Surrogate) -> Objective:
-    """Build the objective that evaluates a spec's trials."""
+def make_objective(spec: Spec, testbed: Testbed | Surrogate, study: optuna.Study) -> Objective:
+    """Build the objective that evaluates the trials of a spec's study."""
+    failure_value = failure_value_of(study.user_attrs)
     if isinstance(testbed, Testbed):
-        return train_objective(spec, testbed)
+        return train_objective(spec, testbed, failure_value=failure_value)
     from objective.surrogate.surrogate import SurrogateObjective
 
     # Seeds differ in their noise as they would in trainings; methods with one seed share it.
-    return SurrogateObjective(testbed, train_seed=spec.seed)
+    return SurrogateObjective(testbed, train_seed=spec.seed, failure_value=failure_value)
 
 
 def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch: Watch) -> None:

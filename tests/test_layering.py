@@ -27,7 +27,7 @@ FLOORS = (
     ("studies.code_agent",),
     ("studies.workers",),
     ("studies.comparison", "studies.revalidation", "studies.report", "studies.importing"),
-    ("studies.scoreboard", "studies.publish"),
+    ("studies.scoreboard", "studies.publish", "studies.best"),
     ("studies.commands",),
     ("studies.cli",),
     ("studies.__main__",),

@@ -30,6 +30,8 @@ ELSEWHERE = {
     "samplers/_critic/trials.py": "samplers/_critic/test_critic.py",
     # A protocol and errors, a choice among its clients, and a base class without a use of its own.
     "samplers/_llm/chat.py": "samplers/_llm/test_openai_chat.py",
+    "samplers/_llm/address.py": "samplers/_llm/test_openai_chat.py",
+    "samplers/_llm/client.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/connect.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.

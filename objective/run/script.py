@@ -84,13 +84,16 @@ ENVIRONMENT = (
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
+    # The embedded testbed's.
+    "AUTORESEARCH_CACHE",
+    "AUTORESEARCH_CORPUS",
+    "AUTORESEARCH_DEVICE",
+    "AUTORESEARCH_SEED",
 )
-_OURS = "AUTORESEARCH_"
 # Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
 # which it hides: without these variables their users write to its own /tmp and home folder.
 _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
@@ -224,11 +227,7 @@ def run_script(
 
 def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment that a script gets: an allow-list of ours, and ``extra``."""
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ENVIRONMENT or (name.startswith(_OURS) and not _SECRET.search(name))
-    }
+    ours = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
 
 

@@ -32,7 +32,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
-from objective.objective import score
+from objective.failure import FailureValue
+from objective.failure import score
+from objective.failure import store_constraint
+from objective.failure import violation
+from objective.failure import WORST
 from objective.objective import suggest_effective
 from objective.surrogate.data_set import DataSet
 from objective.surrogate.data_set import DataSetError
@@ -175,7 +179,7 @@ class SurrogateObjective:
         surrogate: Surrogate | str | Path | None = None,
         *,
         noise: bool = True,
-        failure_value: float | None = 100.0,
+        failure_value: FailureValue = WORST,
         train_seed: int = 0,
     ) -> None:
         if not isinstance(surrogate, Surrogate):
@@ -204,7 +208,11 @@ class SurrogateObjective:
         }
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
-        return score(result.status, reason, result.value, self.failure_value)
+        if isinstance(trial, optuna.Trial):
+            store_constraint(
+                trial.storage, trial._trial_id, violation(result.status, self.failure_value)
+            )
+        return score(trial, result.status, reason, result.value, self.failure_value)
 
 
 class _Encoder:

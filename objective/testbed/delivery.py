@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
+import shlex
 from typing import Any
 
 from objective.testbed.arguments import Argument
@@ -50,6 +51,12 @@ class Inputs:
     files: Mapping[str, str]
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """The command as one types it."""
+        variables = (f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
+        return " ".join([*variables, shlex.join(self.command)])
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,26 @@ class Delivery:
             f" {{{name}}} can't be read.",
             why_not="its value in the script can't be read",
         )
+
+    @property
+    def is_by_command(self) -> bool:
+        """Whether values are words of the command or variables."""
+        return bool(self.arguments) or any(n not in RESERVED for n in self.command.placeholders)
+
+    def written(self, source: str, values: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the file that takes values, the configuration or the script, without and with them.
+
+        Raises:
+            TestbedError: If they are words of the command, or the file has no place for one.
+        """
+        inputs = self.inputs(source, values)
+        if self.is_by_command:
+            raise TestbedError(
+                f"The script must take its values from a file, but takes them by: {inputs.line}"
+            )
+        if self.config is not None:
+            return self.config.text, inputs.files[self.config.name]
+        return source, inputs.files[self.script]
 
     def problems(self, tuned: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
         """Return what can't reach the script, and placeholders that would get no value.

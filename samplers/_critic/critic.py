@@ -3,10 +3,10 @@
 Of many candidates the one is run that promises most: the log expected improvement over the best
 predicted value of what was run, plus twice the log probability that it does not fail.
 
-A `Critic` keeps nothing but a cache: what it says is a function of the stored trials, so that one in
-another process, or of a resumed study, says the same. Hyperparameters are fitted to the first m
-successes, where m grows in steps, and always from the same start: fitted from one trial to the next
-they would depend on which process saw which trials.
+What a `Critic` says is a function of the stored trials, so that one in another process, or of a
+resumed study, says the same. Hyperparameters are fitted to the first m successes, where m grows in
+steps, and always from the same start: fitted from one trial to the next they would depend on which
+process saw which trials.
 """
 
 from __future__ import annotations
@@ -16,16 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .acquisition import log_expected_improvement
 from .candidates import child_rows
 from .candidates import random_rows
 from .candidates import start_rows
 from .candidates import step_rows
 from .encoding import Encoder
-from .failures import Failures
-from .failures import fit_failures
-from .gp import fit
-from .gp import GaussianProcess
 from .shapes import Shapes
 from .space import Space
 from .targets import to_targets
@@ -33,7 +28,6 @@ from .trials import read_trials
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -43,6 +37,8 @@ if TYPE_CHECKING:
 
     from .encoding import Derived
     from .encoding import Rule
+    from .failures import Failures
+    from .gp import GaussianProcess
     from .trials import Trials
 
 # Trials that a model is made of, at most: the best and the latest. A suggestion then costs the
@@ -72,7 +68,6 @@ class Critic:
 
     def __init__(self, *, rule: Rule | None = None, derived: Derived | None = None) -> None:
         self._rule, self._derived = rule, derived
-        self._fits: dict[str, tuple[tuple[bytes, bytes], np.ndarray]] = {}
 
     def judge(
         self, study: Study, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
@@ -89,22 +84,7 @@ class Critic:
             read_trials(study, trial),
             rule=self._rule,
             derived=self._derived,
-            fit=self._fit,
         )
-
-    def _fit(
-        self,
-        what: str,
-        function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-        X: np.ndarray,
-        y: np.ndarray,
-    ) -> np.ndarray:
-        """``function(X, y)``, from the cache if it is what it was asked last."""
-        key = X.tobytes(), y.tobytes()
-        last = self._fits.get(what)
-        if last is None or last[0] != key:
-            last = self._fits[what] = (key, function(X, y))
-        return last[1]
 
 
 class Judge:
@@ -115,7 +95,6 @@ class Judge:
         trials: Those that were run, or are.
         rule: See `Critic`.
         derived: See `Critic`.
-        fit: Calls a function that fits hyperparameters, or remembers what it gave.
     """
 
     def __init__(
@@ -125,14 +104,13 @@ class Judge:
         *,
         rule: Rule | None = None,
         derived: Derived | None = None,
-        fit: Callable[..., np.ndarray] = lambda what, function, X, y: function(X, y),
     ) -> None:
         self._space = space
         self._encoder = Encoder(space, trials.configurations, rule=rule, derived=derived)
         X = self._encoder.inputs(trials.configurations)
         self._known = set(_keys(X))
-        self._values, self._best = _model_of_values(trials, X, fit)
-        self._failures = _model_of_failures(trials, X, fit)
+        self._values, self._best = _model_of_values(trials, X)
+        self._failures = _model_of_failures(trials, X)
         good = np.flatnonzero(~np.isnan(trials.values))
         ranked = good[np.argsort(trials.values[good], kind="stable")]
         seen = [trials.configurations[i] for i in ranked[:_MAX_TRIALS]]
@@ -216,22 +194,26 @@ class Judge:
         """What m inputs promise, (m, d) -> (m,)."""
         score = np.zeros(len(X))
         if self._values is not None:
+            from .acquisition import log_expected_improvement
+
             score += log_expected_improvement(*self._values.predict(X), self._best)
         if self._failures is not None:
             score += _CAUTION * self._failures.log_p_ok(X)
         return score
 
 
-def _model_of_values(
-    trials: Trials, X: np.ndarray, fit_: Callable[..., np.ndarray]
-) -> tuple[GaussianProcess | None, float]:
+def _model_of_values(trials: Trials, X: np.ndarray) -> tuple[GaussianProcess | None, float]:
     """A model of the successes, and the best value that it predicts of what was run or runs."""
     good = np.flatnonzero(~np.isnan(trials.values))
     if not len(good):
         return None, 0.0
+    # A study's first suggestion has no model, and takes less time than importing SciPy.
+    from .gp import fit
+    from .gp import GaussianProcess
+
     head = good[: _fitted(len(good))]
     head = head[_subset(trials.values[head], _MAX_FITTED)]
-    theta = fit_("values", fit, X[head], to_targets(trials.values[head]))
+    theta = fit(X[head], to_targets(trials.values[head]))
     seen = good[_subset(trials.values[good])]
     targets = to_targets(trials.values[seen])
     process = GaussianProcess(X[seen], targets, theta)
@@ -246,15 +228,16 @@ def _model_of_values(
     return process, best
 
 
-def _model_of_failures(
-    trials: Trials, X: np.ndarray, fit_: Callable[..., np.ndarray]
-) -> Failures | None:
+def _model_of_failures(trials: Trials, X: np.ndarray) -> Failures | None:
     """A model of which trials failed; None if none did."""
     if not trials.failed.any():
         return None
+    from .failures import Failures
+    from .failures import fit_failures
+
     known = np.flatnonzero(trials.failed | ~np.isnan(trials.values))
     head = _labelled(trials, known[: _fitted(len(known))], _MAX_FITTED)
-    theta = fit_("failures", fit_failures, X[head], trials.failed[head])
+    theta = fit_failures(X[head], trials.failed[head])
     seen = _labelled(trials, known, _MAX_TRIALS)
     return Failures(X[seen], trials.failed[seen], theta)
 

@@ -47,7 +47,7 @@ class Failures:
 
 
 def fit_failures(X: np.ndarray, failed: np.ndarray) -> np.ndarray:
-    """Hyperparameters for `Failures`, (d + 2,)."""
+    """Hyperparameters for `Failures`, (d + 3,)."""
     return fit(X, _centred(failed)[1])
 
 

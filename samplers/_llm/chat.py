@@ -8,7 +8,9 @@ place:
     ├── ChatRejected       the server refuses for good: key, model, request
     ├── ContextTooLong     the prompt does not fit into the model's context
     └── BudgetExhausted    the cap on tokens or cost is reached; nothing was sent
-    NoChatFound(ValueError)   there is no model to ask: neither argument, environment nor wheel
+
+    ChatSettingError(ValueError)   an address, a key or a name that can't be right
+    └── NoChatFound    there is no model to ask: neither argument, environment nor wheel
 """
 
 from __future__ import annotations
@@ -75,7 +77,11 @@ class BudgetExhausted(ChatError):
     """The cap on tokens or cost is reached, so nothing was sent."""
 
 
-class NoChatFound(ValueError):
+class ChatSettingError(ValueError):
+    """An address, a key or a name of a model that can't be right; the message says what to set."""
+
+
+class NoChatFound(ChatSettingError):
     """No language model to ask; the message names the three ways to give one."""
 
 

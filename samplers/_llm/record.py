@@ -13,6 +13,7 @@ from optuna.artifacts import upload_artifact
 
 from .._trials.internals import set_user_attr
 from .._trials.internals import storage_of
+from .masking import printable
 
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def record(
 
 def one_line(text: str) -> str:
     """Put a text into one line of at most 200 characters."""
-    text = " ".join(text.split())
+    text = " ".join(printable(text).split())
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
@@ -130,7 +131,7 @@ def _upload(
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"llm-{trial.number:05d}.md"
-            path.write_text(_transcript(exchanges), encoding="utf-8")
+            path.write_text(printable(_transcript(exchanges)), encoding="utf-8")
             upload_artifact(
                 artifact_store=store,
                 file_path=str(path),

@@ -42,6 +42,17 @@ if TYPE_CHECKING:
 # server that ignores bounds.
 _FEW = 16
 
+_BEGIN = re.compile(r"[{\[]")
+# In a text of brackets that are never closed each is the beginning of all that is left: characters
+# that are looked at for nothing, of a text of any length that a reply really has.
+_MOST_LOOKS = 5_000_000
+# Halves of a character, in JSON's notation, unless they are the two of one: no text may have them.
+_SURROGATE = re.compile(
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+# Objects in objects: of a reply, of its "parameters", and of a list of names and values.
+_MOST_LEVELS = 4
+
 
 class ReplyError(ValueError):
     """A reply that no configuration can be made of; the message is meant for the model."""
@@ -128,17 +139,26 @@ def _value_schema(distribution: BaseDistribution) -> dict[str, Any]:
 
 
 def json_values(text: str) -> Iterator[Any]:
-    """Yield the outermost JSON objects and lists in a text, past prose and code fences."""
+    """Yield the outermost JSON objects and lists in a text, past prose and code fences.
+
+    The time is that of reading it a few times at most, whatever is in it: it may be of any length.
+    """
     decoder = json.JSONDecoder()
+    text = _SURROGATE.sub(lambda match: match[1] or r"\ufffd", text)
     position = 0
-    while True:
-        match = re.compile(r"[{\[]").search(text, position)
+    left = max(_MOST_LOOKS, 4 * len(text))
+    while left > 0:
+        match = _BEGIN.search(text, position)
         if match is None:
             return
         try:
             value, position = decoder.raw_decode(text, match.start())
-        except ValueError:  # no JSON, or an integer of more digits than Python reads
+        except json.JSONDecodeError as error:
+            left -= error.pos + 1  # Python counts the lines before it
             position = match.start() + 1
+        except ValueError:  # an integer of more digits than Python reads
+            position = match.start() + 1
+            left -= len(text)
         except RecursionError:
             return  # Brackets without end, which every later start would run into again.
         else:
@@ -159,7 +179,18 @@ def parse_params(
     Raises:
         ReplyError: If the reply has not one usable value.
     """
-    candidates = [found for value in json_values(text) for found in _assignments(value, space)]
+    try:
+        return _parse(text, space, base)
+    except RecursionError:
+        raise ReplyError("The reply must be a JSON object, but it is nested too deeply.") from None
+
+
+def _parse(
+    text: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+) -> ParsedReply:
+    candidates = [
+        found for value in json_values(text) for found in _assignments(value, space, _MOST_LEVELS)
+    ]
     best = max(reversed(candidates), key=lambda c: len(c.keys() & space.keys()), default={})
     repairs: list[str] = []
     if not best.keys() & space.keys():
@@ -207,7 +238,9 @@ def _join(repairs: list[str]) -> str:
     return "; ".join(repairs) or "it is empty"
 
 
-def _assignments(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+def _assignments(
+    value: Any, space: Mapping[str, BaseDistribution], levels: int
+) -> Iterator[dict[str, Any]]:
     """Yield the assignments of values to names that a JSON value may mean.
 
     Besides the object itself they are an object one level down (``{"parameters": {...}}``), and a list of
@@ -215,10 +248,10 @@ def _assignments(value: Any, space: Mapping[str, BaseDistribution]) -> Iterator[
     """
     if isinstance(value, dict):
         yield value
-        if not value.keys() & space.keys():
+        if levels > 1 and not value.keys() & space.keys():
             for inner in value.values():
                 if isinstance(inner, (dict, list)):
-                    yield from _assignments(inner, space)
+                    yield from _assignments(inner, space, levels - 1)
     elif isinstance(value, list):
         items = [item for item in value if isinstance(item, dict)]
         pairs = [item for item in items if {"name", "value"} <= item.keys()]
@@ -235,7 +268,7 @@ def _loose_pairs(text: str, space: Mapping[str, BaseDistribution]) -> dict[str, 
     """
     pairs: dict[str, Any] = {}
     for name in space:
-        quoted = rf"""(?<![\w.])["'`*]*{re.escape(name)}["'`*]*\s*[:=]\s*"""
+        quoted = rf"""(?<![\w.]){re.escape(name)}["'`*]*\s*[:=]\s*"""
         value = r"""(?:"([^"\n]*)"|'([^'\n]*)'|([\w.+-]+))(?=\s*[,}\]\n;)])"""
         matches = list(re.finditer(quoted + value, text + "\n" if _ended(text) else text))
         if matches:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FIXED_PARAMS = "fixed_params"
 # Optuna's own function to read it warns that it is experimental.
 _RETRY_HISTORY = "retry_history"
+_FAILED_TRIAL = "failed_trial"
 
 
 def cached_trials(study: Study) -> list[FrozenTrial]:
@@ -73,6 +74,14 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
 def is_enqueued(trial: FrozenTrial) -> bool:
     """Whether ``enqueue_trial`` made a trial, with or without values."""
     return _FIXED_PARAMS in trial.system_attrs
+
+
+def repeating(number: int) -> dict[str, Any]:
+    """Return the system attributes of a trial that is to be run instead of the one of this number.
+
+    They are those of Optuna's own callback for trials that were killed.
+    """
+    return {_FAILED_TRIAL: number, _RETRY_HISTORY: [number]}
 
 
 def interrupted_before(trial: FrozenTrial) -> list[int]:

@@ -307,7 +307,8 @@ class CentaurSampler(CmaEsSampler):
     ) -> None:
         if self._constraints_func is not None:
             store_constraints(self._constraints_func, study, trial, state)
-        super().after_trial(study, trial, state, values)
+        # CmaEsSampler does just this, after a warning that it makes no use of constraints.
+        self._independent_sampler.after_trial(study, trial, state, values)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

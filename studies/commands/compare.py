@@ -42,6 +42,7 @@ def compare(
     train_seconds: options.TrainSeconds = None,
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
+    failure_value: options.FailureValue = None,
     llm_ratio: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +135,7 @@ def compare(
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,
+            failure_value,
         )
     )
     if workers is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from datetime import timedelta
+import math
 from pathlib import Path
 import re
 import shlex
 import sys
 from typing import Annotated
+from typing import Any
 from typing import NoReturn
 from typing import TYPE_CHECKING
 from typing import TypeVar
@@ -26,6 +30,8 @@ T = TypeVar("T")
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
 
+WORST = "worst"  # as in `objective.failure`, which takes a while to import
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 
@@ -40,6 +46,26 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def parse_moment(text: str) -> float:
+    """Read a time of day (the next one), or a date and time, as seconds since 1970."""
+    now = datetime.now()
+    try:
+        if match := re.fullmatch(r"(\d{1,2}):(\d\d)(?::(\d\d))?", text.strip()):
+            hour, minute, second = (int(part or 0) for part in match.groups())
+            moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
+            if moment <= now:
+                moment += timedelta(days=1)
+        else:
+            moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"A time must be like 08:00 or 2026-12-01T08:00, but got {text!r}."
+        ) from None
+    if moment.timestamp() <= now.timestamp():
+        raise typer.BadParameter(f"A time must be in the future, but {text!r} is over.")
+    return moment.timestamp()
+
+
 def parse_memory(text: str) -> int:
     """Read megabytes from ``1500M``, ``2G`` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]B?|)", text.strip().upper())
@@ -48,6 +74,19 @@ def parse_memory(text: str) -> int:
             f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
         )
     return megabytes
+
+
+def parse_failure_value(text: str) -> str | float:
+    """Read ``worst`` or a number."""
+    if text == WORST:
+        return WORST
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"A failure value must be worst or a number, but got {text!r}.")
+    return value
 
 
 def this_command() -> str:
@@ -61,9 +100,9 @@ def stopped() -> NoReturn:
     raise typer.Exit(1)
 
 
-def command(name: str, storage: str, artifacts: Path | None = None) -> str:
+def command(name: str, storage: str, artifacts: Path | None = None, *more: str) -> str:
     """Write another command on the same storage and artifacts."""
-    words = [PROGRAM, name]
+    words = [PROGRAM, name, *more]
     if storage != DEFAULT_STORAGE:
         words += ["--storage", storage]
     if artifacts is not None:
@@ -151,6 +190,35 @@ Budget = Annotated[
         "is not started.",
     ),
 ]
+Until = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_moment,
+        metavar="TIME",
+        help="When all is to be done: 08:00 (the next one), or 2026-12-01T08:00. A trial that would "
+        "not end before, by the time that earlier ones took from start to end, is not started.",
+    ),
+]
+WallTime = Annotated[
+    float | None,
+    typer.Option(
+        "--wall-time",
+        parser=parse_duration,
+        metavar="DURATION",
+        help="The same as a time from the study's first trial on, interruptions included: 8h. Start-up "
+        "and evaluation count here, other than in --budget.",
+    ),
+]
+Confirm = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="K",
+        help="At the end train the K best configurations again, each twice with fresh seeds, so that "
+        "what is called best isn't luck. Takes at most a quarter of the trials, and of --budget, "
+        "--until and --wall-time, which are kept for it; 0 is off.",
+    ),
+]
 TrainSeconds = Annotated[
     float | None,
     typer.Option(
@@ -177,6 +245,16 @@ MemoryLimit = Annotated[
         help="Memory of one training, like 1500M or 2G (of the GPU, on CUDA); a trial that needs "
         "more fails as oom. [default: none; for code that a model wrote half of the machine's, "
         "shared by the workers]",
+    ),
+]
+FailureValue = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_failure_value,
+        metavar="worst|NUMBER",
+        help="Value of a failed trial: worse than every success so far, by as much as they differ "
+        "(and infeasible for Optuna), or a number, such as the paper's 100. [default: the "
+        "study's own; worst for a new one]",
     ),
 ]
 Llm = Annotated[

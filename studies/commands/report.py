@@ -67,7 +67,12 @@ def report(
         ),
     ] = None,
     artifacts: options.Artifacts = None,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Comparison of methods",
+    title: Annotated[
+        str | None,
+        typer.Option(
+            help="Heading of the page. [default: the study's name, or Comparison of methods]"
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write one self-contained page, pictures, and CSV of all that they show.
@@ -77,8 +82,10 @@ def report(
     """
     import optuna
 
+    from studies.best import find_winner
     from studies.commands.work import report as work
     from studies.report import tables
+    from studies.report.best import best_run
     from studies.report.content import Report
     from studies.report.transcripts import load_transcripts
     from studies.spec import Where
@@ -97,13 +104,17 @@ def report(
         runs = [run for run in runs if run.rows]
         if not runs:
             raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+        best = None if budget or trials else best_run(runs)
         content = Report(
             runs,
             work.reference_of(runs, reference),
-            f"{title}: {name}" if name else title,
+            work.title_of(title, name, runs),
             [*contents.unstarted, *empty],
             tables.Prices(price_in, price_out),
             load_transcripts(runs, opened, store) if store else (),
+            None
+            if best is None
+            else find_winner(optuna.load_study(study_name=best.study, storage=opened), opened),
         )
         folder = out / work.folder_name(name) if len(found) > 1 else out
         results[name] = work.write(content, folder, pictures.value)

@@ -43,13 +43,17 @@ def run(
         typer.Option(
             min=1,
             help="Trials of the study in total, failures and earlier runs included. "
-            f"[default: {DEFAULT_TRIALS}, if there is no --budget]",
+            f"[default: {DEFAULT_TRIALS}, if no other option says when it ends]",
         ),
     ] = None,
     budget: options.Budget = None,
+    until: options.Until = None,
+    wall_time: options.WallTime = None,
+    confirm: options.Confirm = 3,
     train_seconds: options.TrainSeconds = None,
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
+    failure_value: options.FailureValue = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
@@ -125,11 +129,8 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
-    from rich.console import Console
-
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
-    from studies.commands.tables import final_table
     from studies.commands.work import run as work
     from studies.facts import study_facts
     from studies.spec import Limits
@@ -151,9 +152,12 @@ def run(
     if cluster == SLURM and dry_run:
         print(slurm_script(job_options), end="")
         return
+    if worker or cluster:
+        confirm = 0  # by `revalidate`, where there is a machine for it
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
-    if trials is None and budget is None:
+    limited = any(limit is not None for limit in (trials, budget, until, wall_time))
+    if not limited:
         trials = DEFAULT_TRIALS
     where = Where(
         storage,
@@ -168,9 +172,10 @@ def run(
         study or options.study_name(method, seed, testbed),
         method,
         seed,
-        Budget(trials, budget, train_seconds),
+        Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        failure_value=failure_value,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
@@ -196,9 +201,18 @@ def run(
     facts = study_facts(done)
     if finishing() and facts["state"] != "done":
         options.stopped()
+    if not worker and cluster is None:
+        try:
+            work.confirm(spec, done, workers or 1)
+        except KeyboardInterrupt:
+            options.stopped()
+        if finishing():
+            options.stopped()
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**facts, "winner": work.winner_facts(done)}, indent=2))
     elif not worker:
-        Console(markup=False).print(final_table(facts))
-        print(f"\nto look at it:\n  {options.command('status', storage)}")
+        work.say_result(spec, done, facts)
+        print("\nto have the best as a script, and to look at it all:")
+        print(f"  {options.command('best', storage, artifacts, '--study', spec.name)}")
+        print(f"  {options.command('status', storage)}")
         print(f"  {options.command('dashboard', storage, artifacts)}")

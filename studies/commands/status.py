@@ -40,7 +40,7 @@ def status(
         raise Misuse("--watch must be without --json, but got both.")
     opened = open_storage(storage, must_exist=True, patience=0)
     if watch:
-        work.watch(opened)
+        work.watch(opened, options.command("doctor", storage))
         return
     facts = [study_facts(study) for study in stored_studies(opened)]
     if as_json:
@@ -50,6 +50,5 @@ def status(
         for line in comparison_lines(facts):
             print(line)
     else:
-        print(
-            f"There is no study in {storage} yet: {options.PROGRAM} run --method tpe --trials 20"
-        )
+        advice = options.command("run", storage, None, "--method", "tpe", "--trials", "20")
+        print(f"There is no study in {storage} yet: {advice}")

@@ -19,7 +19,7 @@ from studies.commands.progress import clock
 from studies.facts import RUN_ERROR
 
 
-def final_table(facts: dict[str, Any]) -> Group:
+def final_table(facts: Mapping[str, Any]) -> Group:
     """Show a study's result: best and baseline side by side, then the counts."""
     best, baseline, metric = facts["best"] or {}, facts["baseline"] or {}, facts["metric"]
     params = Table("", "baseline", "best", box=SIMPLE_HEAD)

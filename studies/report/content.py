@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import TYPE_CHECKING
 
 from studies.report import tables
 from studies.report.notes import notes
 from studies.report.plots import comparison_plots
 from studies.report.runs import Run
 from studies.report.series import all_series
+
+
+if TYPE_CHECKING:
+    from studies.best import Winner
 
 
 class Report:
@@ -23,6 +28,7 @@ class Report:
         unstarted: Studies in which no trial has ended.
         prices: Of the language model's tokens.
         said: Transcripts, see `transcripts.load_transcripts`.
+        winner: Of the study with the best value, if the report is to begin with it.
     """
 
     def __init__(
@@ -33,7 +39,9 @@ class Report:
         unstarted: Sequence[str] = (),
         prices: tables.Prices = tables.Prices(),
         said: Sequence[Mapping[str, Any]] = (),
+        winner: Winner | None = None,
     ) -> None:
+        self.winner = winner
         self.runs, self.reference, self.title, self.said = runs, reference, title, said
         self.methods = tables.method_rows(runs, prices)
         self.run_rows = tables.run_rows(runs)

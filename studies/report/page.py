@@ -10,6 +10,7 @@ import math
 
 from studies.report import tables
 from studies.report import transcripts
+from studies.report.best import best_section
 from studies.report.content import Report
 from studies.report.interactive import draw
 from studies.report.layout import bullets
@@ -71,6 +72,7 @@ def build_page(report: Report) -> str:
         f"{_count(len(runs), 'run')} of {_count(len(report.methods), 'method')}, "
         f"{_count(trials, 'trial')}. Values are {metric}: {metric.better} is better.",
         [
+            *([] if report.winner is None else [best_section(runs, report.winner)]),
             *_result_sections(report),
             *_comparison_sections(report),
             *_run_sections(runs),
@@ -89,6 +91,11 @@ def build_page(report: Report) -> str:
 
 
 def _result_sections(report: Report) -> Iterator[Section]:
+    if len(report.runs) == 1:  # there is nothing to compare
+        known = bullets(report.notes) if report.notes else "<p>Nothing is amiss.</p>"
+        yield Section("Notes", "To bear in mind", "", known)
+        yield Section("Costs", "What it cost", "", cost_table(report.methods))
+        return
     found = "".join(
         f"<p>By the {what}:</p>{bullets(in_words(report.tests[kind]))}"
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))

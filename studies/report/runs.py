@@ -20,13 +20,14 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from objective.best import values_run
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.facts import REPEATS
 from studies.facts import run_state
-from studies.facts import trial_params
 from studies.facts import trial_status
 from studies.methods import LLM_RATIO
 from studies.storage.open import stored_studies
@@ -203,7 +204,11 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
 
 def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:
     """Add its best configuration's repetitions to a run, unless they are of an older best."""
-    if not run.incumbents or number not in (None, run.incumbents[-1].number):
+    if not run.incumbents:
+        return run
+    best = run.incumbents[-1].number
+    trials = [t for t in trials if t.user_attrs.get(REPEATS, number) in (None, best)]
+    if not trials:
         return run
     return replace(
         run,
@@ -265,7 +270,7 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
                 value=trial.value if is_ok(trial) and trial.value is not None else math.nan,
                 status=trial_status(trial),
                 source=str(attrs.get("source", "")),
-                params=trial_params(trial),
+                params=values_run(trial),
                 attrs=attrs,
             )
         )

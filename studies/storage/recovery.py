@@ -37,6 +37,7 @@ from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import store_constraint
 from objective.worker import WORKER
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
@@ -283,6 +284,7 @@ def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:
     try:
         for key, value in result.attributes.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        store_constraint(study._storage, trial._trial_id, result.constraint)
         if result.value is None:
             study.tell(trial.number, state=TrialState.FAIL)
         else:

@@ -40,7 +40,7 @@ import uuid
 
 import optuna
 
-from samplers._llm.openai_chat import is_loopback
+from samplers._llm.address import is_loopback
 from samplers._llm.presets import PRESETS
 from studies import random_steps
 from studies.errors import Failed

@@ -31,16 +31,16 @@ from tests.toy_testbed import write_testbed
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ledger(tmp_path: Path) -> Path:
     path = tmp_path / "ledger"
     path.touch()
-    monkeypatch.setenv("AUTORESEARCH_LEDGER", str(path))
     return path
 
 
 @pytest.fixture
 def bed(tmp_path: Path, ledger: Path) -> Path:
-    return write_testbed(tmp_path / "bed", TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR})
+    train = TRAIN.replace("LEDGER-FILE", str(ledger))
+    return write_testbed(tmp_path / "bed", train, PREPARE, **{"search_space.toml": DEPTH + LR})
 
 
 def obedient(rng: random.Random) -> Callable[[dict[str, Any]], Answer]:

@@ -28,7 +28,6 @@ from studies.facts import LLM_SOURCES
 # A testbed that costs nothing. What it writes is what it ran; the value is one of a kind.
 TRAIN = """\
 import json
-import os
 import random
 import time
 
@@ -42,7 +41,7 @@ time.sleep(prepare.TIME_BUDGET)
 seconds = time.perf_counter() - start
 bpb = prepare.evaluate_bpb((DEPTH - 5) ** 2 / 10 + LR + random.random() / 1000)
 line = json.dumps({"DEPTH": DEPTH, "LR": LR, "value": bpb}) + "\\n"
-with open(os.environ["AUTORESEARCH_LEDGER"], "a") as ledger:
+with open("LEDGER-FILE", "a") as ledger:
     ledger.write(line)
 print(f"---\\nval_bpb: {bpb:.6f}\\ntraining_seconds: {seconds:.3f}", flush=True)
 """

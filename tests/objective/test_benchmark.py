@@ -92,7 +92,7 @@ def data(bed: Path) -> Path:
 def test_a_configuration_that_needs_too_much_memory_breaks_the_constraint(data: Path) -> None:
     problem = Problem(data)
     values = {depth: problem.evaluate({"DEPTH": depth, "RATE": "slow"}) for depth in (2, 8)}
-    assert values == {2: pytest.approx(1.2, abs=0.02), 8: 100.0}
+    assert values == {2: pytest.approx(1.2, abs=0.02), 8: pytest.approx(2.2)}, "1.1 to 1.7"
     kept, broken = (
         problem.evaluate_constraints({"DEPTH": depth, "RATE": "slow"})["memory"]
         for depth in (2, 8)
@@ -164,14 +164,18 @@ def test_a_data_set_may_be_uncompressed(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "status", "value", "constraint"),
     [
-        ({"DEPTH": 5, "RATE": "slow"}, "ok", 1.5, {"memory": 500 / 2000 - 1}),
-        ({"DEPTH": 8, "RATE": "slow"}, "oom", 100.0, {"memory": 1.0}),
-        ({"DEPTH": 5, "RATE": "fast"}, "crash", 100.0, {"memory": 0.0}),
+        ({"DEPTH": 5, "RATE": "slow"}, "ok", 1.5, {"0": -1.0, "memory": 500 / 2000 - 1}),
+        ({"DEPTH": 8, "RATE": "slow"}, "oom", None, {"0": 1.0, "memory": 1.0}),
+        ({"DEPTH": 5, "RATE": "fast"}, "crash", None, {"0": 1.0, "memory": 0.0}),
     ],
     ids=["ok", "out of memory", "crash"],
 )
 def test_a_training_gives_its_value_and_its_constraint_at_once(
-    params: dict[str, Any], status: str, value: float, constraint: dict[str, float], bed: Path
+    params: dict[str, Any],
+    status: str,
+    value: float | None,
+    constraint: dict[str, float],
+    bed: Path,
 ) -> None:
     problem = TrainingProblem(bed, memory_limit_mb=2000)
     study = optuna.create_study(directions=problem.directions)

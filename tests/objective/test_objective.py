@@ -38,7 +38,7 @@ if KIND == "oom":
     raise MemoryError
 if KIND == "hang":
     import os
-    open(os.environ["AUTORESEARCH_TEST_PID"], "w").write(str(os.getpid()))
+    open("PID-FILE", "w").write(str(os.getpid()))
     time.sleep(60)
 print()
 print("---")
@@ -62,8 +62,9 @@ choices = ["ok", "oom", "hang"]
 
 
 @pytest.fixture
-def folder(testbed_folder: Callable[..., Path]) -> Path:
-    return testbed_folder(TRAIN, **{"search_space.toml": SPACE})
+def folder(testbed_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    train = TRAIN.replace("PID-FILE", str(tmp_path / "pid"))
+    return testbed_folder(train, **{"search_space.toml": SPACE})
 
 
 def run_one(
@@ -140,13 +141,26 @@ def test_an_autoresearch_checkout_runs_unchanged_but_for_its_values(
     assert after == before
 
 
-def test_a_failure_has_a_class_and_the_declared_value(folder: Path) -> None:
-    trial = run_one(TrainScriptObjective(folder), {"LR": 1.0, "KIND": "oom"})
-    assert trial.value == 100.0
+def test_a_failure_has_a_class_and_a_value_behind_the_successes(folder: Path) -> None:
+    study = optuna.create_study()
+    for lr, kind in ((1.0, "oom"), (2.0, "ok"), (3.0, "ok"), (1.0, "oom")):
+        study.enqueue_trial({"LR": lr, "KIND": kind})
+    study.optimize(TrainScriptObjective(folder), n_trials=4)
+    first, _, _, trial = study.trials
+    assert first.state == optuna.trial.TrialState.FAIL and first.user_attrs["status"] == "oom"
+    assert trial.value == 4.0
+    assert study.best_trial.number == 1
+    assert [list(t.constraints.values()) for t in study.trials] == [[1.0], [-1.0], [-1.0], [1.0]]
     assert trial.user_attrs["status"] == "oom"
     assert trial.user_attrs["reason"] == "out of memory: MemoryError"
     assert "val_bpb" not in trial.user_attrs
     assert trial.user_attrs["training_seconds"] == trial.user_attrs["total_seconds"] > 0
+
+
+def test_a_failure_can_have_a_declared_value(folder: Path) -> None:
+    objective = TrainScriptObjective(folder, failure_value=100.0)
+    trial = run_one(objective, {"LR": 1.0, "KIND": "oom"})
+    assert trial.value == 100.0 and trial.constraints == {}
 
 
 def test_a_failure_without_a_value_makes_the_trial_fail(folder: Path) -> None:
@@ -374,10 +388,7 @@ study = optuna.create_study(storage="sqlite:///{tmp_path}/study.db", study_name=
 study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
 study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "work")!r}), 1)
 """
-    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     pid = wait_for_pid(tmp_path / "pid", process)
     # Python drops an interrupt that comes while an object is freed; a person would press again.
     for _ in range(3):
@@ -405,10 +416,7 @@ study = optuna.create_study()
 study.enqueue_trial({{"LR": 1.0, "KIND": "hang"}})
 study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(work)!r}), 1)
 """
-    environment = {**os.environ, "AUTORESEARCH_TEST_PID": str(tmp_path / "pid")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     pid = wait_for_pid(tmp_path / "pid", process)
     run_one(TrainScriptObjective(folder, work_dir=work), {"LR": 1.0, "KIND": "ok"})
     [left] = work.iterdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 import random
 from typing import Any
 
@@ -97,3 +99,71 @@ def test_what_is_left_is_the_scarcer_of_trials_and_time() -> None:
     assert Budget(trials=20, seconds=30, train_seconds=5).trials_left(trials) == 4
     assert Budget(trials=3, seconds=30, train_seconds=5).trials_left(trials) == 1
     assert Budget(trials=2).trials_left(trials) == 0
+
+
+def timed(number: int, start: float, seconds: float) -> FrozenTrial:
+    """A success of 10 s of training that began and took so long."""
+    made = ok(number, 10.0)
+    made.datetime_start = datetime.fromtimestamp(start)
+    made.datetime_complete = datetime.fromtimestamp(start + seconds)
+    return made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    return lambda now: monkeypatch.setattr("studies.budget.now", lambda: now)
+
+
+def test_no_trial_starts_that_would_not_end_in_time(clock: Callable[[float], None]) -> None:
+    budget = Budget(until=1100.0, train_seconds=10.0)
+    clock(1000.0)
+    assert budget.allows([], 0)
+    trials = [timed(0, 1000.0, 30.0), timed(1, 1030.0, 25.0)]
+    clock(1070.0)
+    assert budget.allows(trials, 2), "a trial takes 30 s with start-up and evaluation"
+    clock(1071.0)
+    assert not budget.allows(trials, 2)
+    assert budget.is_used_up(trials)
+
+
+def test_wall_time_counts_from_the_first_trial_on(clock: Callable[[float], None]) -> None:
+    trials = [timed(0, 1000.0, 30.0)]
+    budget = Budget(wall=100.0)
+    clock(5000.0)
+    assert budget.allows([], 0)
+    assert not budget.allows(trials, 1)
+    assert budget.deadline(trials) == 1100.0
+    clock(1040.0)
+    assert budget.trials_left(trials) == 2
+    assert budget.seconds_left(trials) == 60.0
+
+
+def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], None]) -> None:
+    trials = [timed(0, 0.0, 20.0), *(timed(n, 20.0 * n, 20.0) for n in range(1, 8))]
+    clock(160.0)
+    by_clock = Budget(until=300.0, confirm=3)
+    assert by_clock.allows(trials, 8)
+    clock(206.0)
+    assert not by_clock.allows(trials, 8), "75 s of 300 are kept"
+    assert by_clock.repetitions(trials) == 2, "of 8 trials"
+    assert by_clock.repetitions(trials * 4) == 4, "94 s are left"
+    by_training = Budget(seconds=100.0, confirm=3)
+    assert not by_training.allows(trials, 8)
+    assert by_training.repetitions(trials) == 2
+    assert Budget(trials=8, confirm=3).repetitions(trials) == 2
+    assert Budget(trials=3, confirm=3).repetitions(trials[:3]) == 0
+    assert Budget(trials=8).repetitions(trials) == 0
+
+
+def test_a_failure_that_another_trial_repeats_does_not_count() -> None:
+    broken = trial(TrialState.FAIL, 0, status="crash")
+    again = trial(TrialState.WAITING, 1)
+    again.system_attrs["retry_history"] = [0]
+    assert Budget(trials=1).allows([broken, again], 1)
+    assert not Budget(trials=1).allows([broken], 1)
+
+
+def test_a_budget_is_what_its_study_says() -> None:
+    budget = Budget(3, 60.0, 5.0, True, until=1e9, wall=90.0, confirm=2)
+    stored = {**budget.metadata(), "train_seconds": 5.0, "charge_llm": True}
+    assert Budget.of(stored) == budget

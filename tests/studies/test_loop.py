@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+import math
 from pathlib import Path
 import threading
 import time
@@ -327,8 +328,8 @@ def test_failures_that_raise_count_as_trials() -> None:
 @pytest.mark.parametrize(
     "status, advice",
     [
-        ("crash", "mend the script"),
-        ("no-metric", "mend the script"),
+        ("crash", "mend the script or its environment"),
+        ("no-metric", "mend the script or its environment"),
         ("timeout", "--wall-seconds"),
     ],
 )
@@ -343,6 +344,18 @@ def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str, advi
     with pytest.raises(StudyStopped, match=f"no module named mamba.*{advice}"):
         loop(study, crashes, trials=50).run()
     assert len(study.trials) == 1
+
+
+def test_a_failure_that_nothing_stands_for_is_a_failed_trial() -> None:
+    study = optuna.create_study()
+
+    def runs_out_of_memory_first(trial: optuna.Trial) -> float:
+        suggest(trial)
+        record(trial, "ok" if trial.number else "oom")
+        return 1.0 if trial.number else math.nan
+
+    loop(study, runs_out_of_memory_first, trials=2).run()
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_crashes_after_a_success_are_the_hyperparameters_fault() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import IntDistribution
 import pytest
 
 from studies import comparison
 from studies.commands.work import scoreboard
 from studies.methods import Method
 from studies.methods import METHODS
+from studies.methods import Setup
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from tests.samplers._llm.conftest import LoopbackServer
@@ -155,3 +158,22 @@ def test_a_cap_on_cost_needs_prices_and_ends_the_study(
     assert done.returncode == 1
     assert "may cost 0.0001" in done.stderr.splitlines()[-1]
     assert server.requests == []
+
+
+@pytest.mark.parametrize("method", ["centaur", "centaur-no-llm"])
+def test_derived_values_reach_the_model_of_the_trials(method: str) -> None:
+    seen: list[Any] = []
+
+    def derived(params: Mapping[str, Any]) -> dict[str, float]:
+        seen.append(dict(params))
+        return {"width": params["depth"] * params["ratio"]}
+
+    space = {"depth": IntDistribution(1, 20), "ratio": IntDistribution(8, 64)}
+    setup = Setup(seed=0, space=space, derived=derived, llm_ratio=0.0)
+    study = optuna.create_study(sampler=METHODS[method].sampler(setup, 0))
+
+    for _ in range(3):
+        trial = study.ask(dict(space))
+        study.tell(trial, trial.params["depth"])
+
+    assert study.trials[0].params in seen

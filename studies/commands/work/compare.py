@@ -148,8 +148,10 @@ def tell(
         print(f"{left} of {len(specs)} runs to do, {planned_workers} at a time{took}")
         return
     print("\nto look at it:")
-    for command in ("status", "revalidate", "report"):
-        print(f"  {options.command(command, comparison.where.storage)}")
+    where = comparison.where
+    print(f"  {options.command('status', where.storage)}")
+    for command in ("revalidate", "report"):
+        print(f"  {options.command(command, where.storage, where.artifacts)}")
 
 
 def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import optuna
 
 from studies.errors import Misuse
 from studies.report import tables
+from studies.report.best import best_sentences
 from studies.report.content import Report
 from studies.report.drawing import HeatMap
 from studies.report.interactive import draw
@@ -49,6 +50,14 @@ def reference_of(runs: Sequence[Run], asked: str | None) -> str:
     if asked not in methods:
         raise Misuse(f"--reference must be one of {', '.join(methods)}, but got {asked!r}.")
     return asked
+
+
+def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
+    """Return the heading of a page."""
+    if asked is None and len(runs) == 1:
+        return runs[0].study
+    heading = asked or "Comparison of methods"
+    return f"{heading}: {comparison}" if comparison else heading
 
 
 def folder_name(comparison: str) -> str:
@@ -96,6 +105,8 @@ def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
 
 def say(content: Report, folder: Path) -> None:
     """Print the findings, the notes and where the report is."""
+    if content.winner is not None:
+        print(" ".join(best_sentences(content.runs, content.winner)))
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
             print(sentence if kind == "best" else f"Revalidated: {sentence}")

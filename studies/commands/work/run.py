@@ -13,10 +13,19 @@ from rich.console import Console
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
 from studies import random_steps
+from studies.best import find_winner
+from studies.budget import FINAL_REPEATS
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
+from studies.commands.tables import final_table
+from studies.commands.work.best import lines_of
+from studies.commands.work.revalidate import run as repeat
+from studies.errors import Failed
 from studies.errors import Misuse
+from studies.facts import trial_facts
+from studies.revalidation import queue_repetitions
+from studies.revalidation import Work
 from studies.spec import Spec
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
@@ -27,6 +36,44 @@ from studies.workers.cluster import run_cluster
 from studies.workers.cluster import SLURM
 from studies.workers.share import run_workers
 from studies.workers.share import work_on
+
+
+def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
+    """Train the best configurations again, as far as the budget of the study allows."""
+    budget, where = spec.budget, spec.where
+    if not budget.confirm or spec.row.edits_code or not kind_of(where.storage).processes:
+        return
+    limit = budget.repetitions(study.get_trials(deepcopy=False), workers)
+    if not limit:
+        return
+    work, storage = Work(where, study.study_name), open_storage(where.storage)
+    queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
+    if not queued:
+        return
+    print(
+        f"the best configurations are trained again, with other seeds: {queued} trainings",
+        file=sys.stderr,
+    )
+    errors = repeat([work], {study.study_name: queued}, workers)
+    for error in errors.values():
+        raise Failed(error)
+
+
+def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
+    """Print what a finished run came to, and how sure its best trial is."""
+    winner = find_winner(study, study._storage)
+    console = Console(markup=False)
+    if winner is not None:
+        facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
+    console.print(final_table(facts))
+    for line in [] if winner is None else lines_of(winner, spec.where.storage):
+        console.print(line, soft_wrap=True)
+
+
+def winner_facts(study: optuna.Study) -> dict[str, Any] | None:
+    """Return what ``best --json`` says of a study; ``None`` if nothing has succeeded."""
+    winner = find_winner(study, study._storage)
+    return None if winner is None else winner.facts()
 
 
 _WAIT_SECONDS = 60.0  # for a database, or its connections, when a worker starts

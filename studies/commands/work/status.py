@@ -16,7 +16,6 @@ from rich.live import Live
 
 from objective.worker import WORKER
 from studies.budget import is_evaluated
-from studies.commands import options
 from studies.commands.progress import clock
 from studies.commands.tables import comparison_lines
 from studies.commands.tables import status_table
@@ -31,13 +30,18 @@ WATCH_SECONDS = 2.0
 _RECENT = 20  # trials that a rate is computed from
 
 
-def watch(storage: BaseStorage) -> None:
-    """Show the studies of a storage anew every `WATCH_SECONDS` until Ctrl-C."""
+def watch(storage: BaseStorage, doctor: str) -> None:
+    """Show the studies of a storage anew every `WATCH_SECONDS` until Ctrl-C.
+
+    Args:
+        storage: The storage.
+        doctor: The command that looks for faults in it.
+    """
     with Live(console=Console(markup=False), auto_refresh=False) as live:
         try:
             while True:
                 try:
-                    live.update(screen(storage), refresh=True)
+                    live.update(screen(storage, doctor), refresh=True)
                 except optuna.exceptions.StorageInternalError as error:
                     live.console.print(explain(error)[0])
                 time.sleep(WATCH_SECONDS)
@@ -45,15 +49,15 @@ def watch(storage: BaseStorage) -> None:
             return
 
 
-def screen(storage: BaseStorage) -> Group:
+def screen(storage: BaseStorage, doctor: str) -> Group:
     """Build the screen of ``--watch``."""
     studies = stored_studies(storage)
     facts = [study_facts(study) for study in studies]
-    lines = [line for study in studies for line in live_lines(study)]
+    lines = [line for study in studies for line in live_lines(study, doctor)]
     return Group(status_table(facts), *comparison_lines(facts), *lines)
 
 
-def live_lines(study: optuna.Study) -> list[str]:
+def live_lines(study: optuna.Study, doctor: str) -> list[str]:
     """Write a line for each running trial of a study, and one for the rates."""
     trials = study.get_trials(deepcopy=False)
     running = [t for t in trials if t.state == TrialState.RUNNING]
@@ -66,7 +70,7 @@ def live_lines(study: optuna.Study) -> list[str]:
         age = clock((datetime.now() - began).total_seconds())
         lines.append(f"{study.study_name}: trial {trial.number} runs for {age}, {worker}")
         if trial.number in lost:
-            lines[-1] += f"; abandoned: {lost[trial.number]} ({options.PROGRAM} doctor)"
+            lines[-1] += f"; abandoned: {lost[trial.number]} ({doctor})"
     if running:
         parts = [f"{trials_an_hour(trials):.0f} trials an hour"]
         turns = [t for t in trials if t.user_attrs.get("source") in LLM_SOURCES][-_RECENT:]

@@ -69,6 +69,7 @@ def test_no_secret_is_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPat
         "OPENAI_API_KEY",
         "AUTORESEARCH_LLM_KEY",
         "AUTORESEARCH_TOKEN",
+        "AUTORESEARCH_DSN",
         "PLANTED",
         "PGPASSWORD",
     ]

@@ -115,7 +115,9 @@ def test_line_ends_survive(testbed_folder: Callable[..., Path]) -> None:
 def test_an_unusable_folder_is_one_clear_line(
     tmp_path: Path, testbed_folder: Callable[..., Path]
 ) -> None:
-    with pytest.raises(TestbedError, match="must be a folder with a train.py, or a script, but got .*missing"):
+    with pytest.raises(
+        TestbedError, match="must be a folder with a train.py, or a script, but got .*missing"
+    ):
         Testbed.load(tmp_path / "missing")
     folder = testbed_folder("DEPTH = 8\n")
     assert Testbed.load(folder / "train.py").path == folder

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from samplers._critic import gp
 from samplers._critic.critic import Critic
 from samplers._critic.critic import Judge
 
@@ -125,6 +126,7 @@ def test_the_direction_changes_nothing_but_the_sign() -> None:
 def test_one_of_another_process_says_the_same() -> None:
     study = run(bowl, 40)
     again = run(bowl, 17)
+    gp._fit.cache_clear()
 
     run(bowl, 40, study=again, critic=Critic())
 

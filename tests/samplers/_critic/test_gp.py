@@ -10,6 +10,7 @@ from scipy.optimize import approx_fprime
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel
 from sklearn.gaussian_process.kernels import Matern
+from sklearn.gaussian_process.kernels import RBF
 
 from samplers._critic import gp
 from samplers._critic.gp import fit
@@ -25,8 +26,12 @@ def data(n: int, d: int = 3, noise: float = 0.01) -> tuple[np.ndarray, np.ndarra
 
 def test_predictions_are_those_of_scikit_learn() -> None:
     X, y = data(30)
-    theta = np.log([0.3, 1.5, 4.0, 2.0, 0.01])
+    theta = np.log([0.3, 1.5, 4.0, 2.0, 0.6, 0.01])
     kernel = ConstantKernel(2.0) * Matern([0.3, 1.5, 4.0], nu=2.5)
+    for j, length in enumerate([0.3, 1.5, 4.0]):
+        lengths = np.full(3, 1e9)  # the others don't matter
+        lengths[j] = length / math.sqrt(3)
+        kernel += ConstantKernel(0.2) * RBF(lengths)
     theirs = GaussianProcessRegressor(kernel, alpha=0.01, optimizer=None).fit(X, y)
     points = np.random.default_rng(1).random((20, 3))
 
@@ -40,12 +45,27 @@ def test_predictions_are_those_of_scikit_learn() -> None:
 def test_the_gradient_is_that_of_finite_differences() -> None:
     X, y = data(25)
     mean, deviation = gp._prior(3)
-    theta = mean + np.random.default_rng(1).normal(0, 0.3, 5)
+    theta = mean + np.random.default_rng(1).normal(0, 0.3, 6)
+    D = (X.T[:, :, None] - X.T[:, None, :]) ** 2
 
-    gradient = gp._loss(theta, X, y, mean, deviation)[1]
+    gradient = gp._loss(theta, D, y, mean, deviation)[1]
 
-    numeric = approx_fprime(theta, lambda t: gp._loss(t, X, y, mean, deviation)[0], 1e-6)
+    numeric = approx_fprime(theta, lambda t: gp._loss(t, D, y, mean, deviation)[0], 1e-6)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+
+
+def test_what_each_input_does_alone_counts_where_nothing_was_run() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.random((60, 2))
+    X = X[X.min(axis=1) < 0.3]
+    far = np.array([[0.7, 0.9], [0.9, 0.6], [0.8, 0.8]])
+
+    def of_sum(X: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sin(7 * X).sum(axis=1))
+
+    mean, _ = GaussianProcess(X, of_sum(X), fit(X, of_sum(X))).predict(far)
+
+    assert mean == pytest.approx(of_sum(far), abs=0.1)
 
 
 def test_an_input_that_does_not_matter_gets_a_long_length_scale() -> None:
@@ -62,7 +82,19 @@ def test_noise_is_told_from_signal() -> None:
 
 
 def test_the_same_points_give_the_same_hyperparameters() -> None:
-    assert fit(*data(40)).tolist() == fit(*data(40)).tolist()
+    first = fit(*data(40)).tolist()
+    gp._fit.cache_clear()  # as in another process
+
+    assert fit(*data(40)).tolist() == first
+
+
+def test_a_fit_is_remembered() -> None:
+    fit(*data(20))
+    before = gp._fit.cache_info().misses
+
+    fit(*data(20))
+
+    assert gp._fit.cache_info().misses == before
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

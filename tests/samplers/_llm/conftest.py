@@ -15,18 +15,20 @@ from typing import Any
 
 import pytest
 
-from samplers._llm import openai_chat
+from samplers._llm import client
+from samplers._llm import dialect
 
 
 @dataclass
 class Answer:
     """What the server does with one request."""
 
-    body: Any = None  # dict: sent as JSON; str: as it is
+    body: Any = None  # sent as JSON; but a str or bytes as they are
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0  # seconds before it answers
     drop: bool = False  # close the connection without an answer
+    drip: float = 0.0  # seconds between the body's bytes
 
 
 def reply(content: str | None, *, finish_reason: str = "stop", **more: Any) -> Answer:
@@ -67,7 +69,11 @@ class LoopbackServer:
                 length = int(self.headers.get("Content-Length", 0))
                 outer._handle(self, json.loads(self.rfile.read(length) or b"{}"))
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Clients that are gone are what tests of deadlines are about."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         self.root = f"http://127.0.0.1:{self._server.server_port}"
@@ -90,8 +96,8 @@ class LoopbackServer:
             handler.close_connection = True
             handler.connection.close()
             return
-        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-        data = text.encode()
+        text = answer.body if isinstance(answer.body, (str, bytes)) else json.dumps(answer.body)
+        data = text if isinstance(text, bytes) else text.encode()
         handler.send_response(answer.status)
         kind = "application/json" if not isinstance(answer.body, str) else "text/html"
         headers = {"Content-Type": kind, "Content-Length": str(len(data)), **answer.headers}
@@ -99,7 +105,11 @@ class LoopbackServer:
             handler.send_header(name, value)
         handler.end_headers()
         try:
-            handler.wfile.write(data)
+            for byte in data if answer.drip else ():
+                handler.wfile.write(bytes([byte]))
+                time.sleep(answer.drip)
+            if not answer.drip:
+                handler.wfile.write(data)
         except OSError:  # the client gave up, as a test of time-outs wants it to
             handler.close_connection = True
 
@@ -118,9 +128,9 @@ def server() -> Iterator[LoopbackServer]:
 @pytest.fixture(autouse=True)
 def _no_memory_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports come again, so what was found out about a server must not outlive the test."""
-    monkeypatch.setattr(openai_chat, "_dialects", {})
+    monkeypatch.setattr(dialect, "_known", {})
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)

@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from samplers._llm import client
 from samplers._llm import embedded
 from samplers._llm import openai_chat
 from samplers._llm.chat import ChatRejected
+from samplers._llm.chat import ChatSettingError
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import NoChatFound
@@ -100,8 +102,8 @@ def test_a_passing_mishap_is_retried(server: LoopbackServer, mishap: Answer) -> 
 def test_too_many_requests_are_waited_out_however_often_it_is_said(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_chat, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
     server.answers = [refusal("slow down", 429) for _ in range(20)] + [reply("hello")]
     completion = connect(server, max_retries=2).complete(ASK)
     assert (completion.text, completion.attempts) == ("hello", 21)
@@ -141,7 +143,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: LoopbackSer
 def test_retries_share_one_deadline(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_chat, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.2)
     server.answers = lambda body: refusal("busy", 503)
     started = time.monotonic()
     with pytest.raises(ChatUnavailable, match="busy"):
@@ -380,10 +382,69 @@ def test_an_unpickled_chat_reads_its_key_from_the_environment(
     assert server.keys == ["Bearer another"]
 
 
-def test_an_address_with_a_password_is_refused() -> None:
-    with pytest.raises(ValueError, match="no user, password or query") as raised:
-        OpenAIChat("m", base_url="https://me:secret@example.org/v1")
-    assert "secret" not in str(raised.value)
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("https://me:secret@example.org/v1", "no user, password or query"),
+        ("https://example.org/v1?key=secret", "no user, password or query"),
+        ("https://example.org/v1#secret", "no user, password or query"),
+        ("127.0.0.1:8000/v1", "with http:// or https://"),
+        ("me:secret@example.org/v1", "with http:// or https://"),
+        ('"http://127.0.0.1:8000/v1"', "leave out the quotes"),
+        ("http://", "with http:// or https://"),
+        ("http://127.0.0.1:port/v1", "must be like"),
+        ("http://127.0.0.1:99999/v1", "must be like"),
+        ("http://[::1/v1", "must be like"),
+        ("http://127.0.0.1 :80/v1", "must be like"),
+        ("http://127.0.0.1/v1\x00", "without spaces"),
+        ("", "must be like"),
+    ],
+)
+def test_an_address_that_can_be_none_is_refused_in_one_line(url: str, message: str) -> None:
+    with pytest.raises(ChatSettingError, match=message) as raised:
+        OpenAIChat("m", base_url=url)
+    assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_address_is_taken_as_people_copy_it(server: LoopbackServer) -> None:
+    server.answers = [reply("hello")]
+    url = f" {server.url}/chat/completions/\n"
+    assert OpenAIChat("m", base_url=url.replace("/\n", "\n")).complete(ASK).text == "hello"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\r"])
+def test_a_key_from_a_file_has_a_line_end(
+    end: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [reply("hello"), reply("hello")]
+    connect(server, api_key=KEY + end).complete(ASK)
+    monkeypatch.setenv("OPENAI_API_KEY", end + KEY + end)
+    connect(server).complete(ASK)
+    assert server.keys == [f"Bearer {KEY}"] * 2
+
+
+@pytest.mark.parametrize(
+    "bad", ["geheim-schlüssel", "gsk_abc\ndef", "gsk abc", "k\u200bey", "\ud800"]
+)
+def test_a_key_that_can_be_none_is_refused_before_anything_is_sent(
+    bad: str, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ChatSettingError, match="api_key.*ASCII") as raised:
+        connect(server, api_key=bad)
+    assert bad not in str(raised.value)
+    if bad != "\ud800":
+        monkeypatch.setenv("OPENAI_API_KEY", bad)
+        with pytest.raises(ChatSettingError, match="OPENAI_API_KEY.*ASCII"):
+            connect(server)
+
+
+def test_a_server_of_this_process_is_not_sent_the_key_of_another(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.answers = [reply("hello")]
+    OpenAIChat("m", base_url=lambda: server.url).complete(ASK)
+    assert server.keys == [None]
 
 
 def test_a_proxy_of_the_environment_does_not_stand_before_loopback(
@@ -455,7 +516,7 @@ def test_without_any_model_the_three_ways_are_named(monkeypatch: pytest.MonkeyPa
 def test_importing_the_core_imports_no_client() -> None:
     code = (
         "import sys; from samplers._llm import connect, embedded, openai_chat, propose, prompt; "
-        "openai_chat.OpenAIChat('m'); print(sorted({'openai', 'xllamacpp', 'openvino_genai', 'torch'} & sys.modules.keys()))"
+        "openai_chat.OpenAIChat('m'); print(sorted({'openai', 'requests', 'xllamacpp', 'openvino_genai', 'torch'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

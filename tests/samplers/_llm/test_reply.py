@@ -16,6 +16,7 @@ import pytest
 
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import configuration_key
+from samplers._llm.reply import json_values
 from samplers._llm.reply import known_configurations
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
@@ -139,6 +140,34 @@ def test_impossible_values_leave_the_base_and_say_so() -> None:
 def test_a_reply_without_any_value_is_refused(text: str, message: str) -> None:
     with pytest.raises(ReplyError, match=message):
         parse_params(text, SPACE, BASE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a":' * 400 + "1",
+        '[1,{"a":[' * 300 + "1," * 50_000,
+        "{" * 200_000,
+        "'" * 200_000,
+        '"LR"' * 50_000,
+        "LR" + " " * 200_000,
+        '{"LR": ' + "[" * 900 + "]" * 900 + "}",
+        '{"a": ' * 200 + "1" + "}" * 200,
+        '{"LR": ' + "9" * 5000 + "}",
+    ],
+    ids=["lists", "objects", "cut", "long", "braces", "quotes", "names", "spaces", "deep", "levels", "digits"],
+)  # fmt: skip
+def test_a_reply_that_takes_long_to_read_is_refused_soon(text: str) -> None:
+    with pytest.raises(ReplyError):
+        parse_params(text, SPACE, BASE)
+
+
+def test_halves_of_characters_are_replaced_and_whole_ones_are_not() -> None:
+    text = r'{"LR": "\ud800x", "\ud83d\ude00": "\uDC00"}'
+    [value] = json_values(text)
+    assert value == {"LR": "\ufffdx", "\U0001f600": "\ufffd"}
 
 
 def test_equal_after_rounding_is_the_same_configuration() -> None:

@@ -157,10 +157,10 @@ def test_a_result_that_was_never_told_is_left_to_the_next_run(
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_the_watch_names_the_workers_and_what_nobody_runs(study: optuna.Study) -> None:
-    assert live_lines(study) == []
+    assert live_lines(study, "doctor") == []
     dead, alive = ask_and_die(study), ask(study)
     claim(alive)
-    first, second, rates = live_lines(study)
+    first, second, rates = live_lines(study, "doctor")
     assert f"trial {dead.number} runs" in first and "abandoned: its process" in first
     assert f"process {os.getpid()} on" in second and "abandoned" not in second
     ends = [t.datetime_complete for t in study.trials[:2]]

@@ -303,3 +303,49 @@ def test_a_script_that_never_works_stops_the_study(cli: Cli, testbed: Path) -> N
     assert done.returncode == 1
     assert "mamba_x" in done.stderr.splitlines()[-1]
     assert len(cli.trials("s")) == 1
+
+
+BROKEN = "import no_such_module_here\n"
+
+
+def test_a_mended_script_goes_on_from_the_same_command(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    whole = train.read_text()
+    train.write_text(BROKEN + whole)
+    error = cli.fails(1, *run(testbed, trials=1))
+    assert "no_such_module_here" in error and "run the same command again" in error
+    train.write_text(whole)
+    done = cli(*run(testbed, trials=1), "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["baseline"]["status"] == "ok" and facts["baseline"]["trial"] == 1
+    assert facts["best"]["trial"] == 1
+    train.write_text(whole + "\n")
+    assert "--study s-2" in cli.fails(2, *run(testbed, trials=2)), "now values would not compare"
+
+
+def test_a_mended_environment_goes_on_from_the_same_command(cli: Cli, testbed: Path) -> None:
+    (testbed / "train.py").write_text(
+        "import no_such_module_here\n" + (testbed / "train.py").read_text()
+    )
+    same = run(testbed, trials=2)
+    cli.fails(1, *same)
+    again = cli(*same)
+    assert again.returncode == 1 and "no_such_module_here" in again.stderr
+    (testbed / "no_such_module_here.py").touch()
+    assert cli(*same).returncode == 0
+    trials = cli.trials("s")
+    assert [t.user_attrs["status"] for t in trials] == ["crash", "crash", "ok", "ok"]
+    assert trials[2].params == trials[1].params or not trials[1].params
+
+
+def test_what_is_advised_about_changed_ranges_works(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=1)).returncode == 0
+    space = testbed / "search_space.toml"
+    space.write_text(space.read_text().replace("high = 8", "high = 7"))
+    error = cli.fails(2, *run(testbed, trials=1))
+    advice = shlex.split(error.rpartition("add ")[2].rstrip("."))
+    words = run(testbed, trials=1)
+    assert advice == ["--study", "s-2"]
+    assert cli(*words[:3], *advice, *words[5:]).returncode == 0
+    assert len(cli.trials("s-2")) == 1

@@ -203,7 +203,7 @@ def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
 
 @pytest.mark.browser
 def test_tables_sort_by_keyboard_with_empty_cells_last(page: Page) -> None:
-    table = page.locator("table").first
+    table = page.locator("table", has_text="Values").first
     button = table.get_by_role("button", name="revalidated (mean)")
     column = table.locator("th").all_inner_texts().index("revalidated (mean)") + 1
     cells = table.locator(f"tbody td:nth-child({column})")

@@ -32,7 +32,7 @@ import os, time
 X = 1.0
 Y = 1.0
 Z = 1.0
-runs = os.environ["AUTORESEARCH_TEST_RUNS"]
+runs = "RUNS-FILE"
 with open(runs, "a") as file:
     print(os.getpid(), file=file)
 if len(open(runs).readlines()) == 8:  # trial 7
@@ -67,13 +67,11 @@ def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
     kind: str, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
-    folder = write_testbed(tmp_path / "bed", TRAIN, **{"search_space.toml": SPACE})
     runs = tmp_path / "runs"
+    train = TRAIN.replace("RUNS-FILE", str(runs))
+    folder = write_testbed(tmp_path / "bed", train, **{"search_space.toml": SPACE})
     command = [sys.executable, "-c", WORKER, url, str(folder)]
-    environment = {**os.environ, "AUTORESEARCH_TEST_RUNS": str(runs)}
-    worker = subprocess.Popen(
-        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    )
+    worker = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     while not runs.exists() or len(runs.read_text().splitlines()) < 8:
         assert worker.poll() is None
         time.sleep(0.05)
@@ -84,7 +82,7 @@ def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
     assert killed.state == TrialState.RUNNING and len(study.trials) == 8
     before = cma_state(study)
 
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     trials = study.get_trials()
     assert [t.number for t in trials if t.state == TrialState.FAIL] == [7]
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 12

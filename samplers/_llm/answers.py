@@ -1,0 +1,150 @@
+"""The reading of a chat completion: what isn't as it should be is left out, here and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import math
+from pathlib import PurePosixPath
+import re
+from typing import Any
+
+from .chat import ChatError
+from .chat import Completion
+from .failures import shorten
+
+
+# Thoughts that a server leaves in the text; of Mistral's models in brackets.
+_TAG = re.compile(r"<(/?)(?:think|thinking|thought)>|\[(/?)THINK\]")
+_MOST_NAME_CHARS = 200
+
+
+def read_completion(
+    answer: Mapping[str, Any], asked: str, clean: Callable[[str], str]
+) -> Completion:
+    """Read an answer.
+
+    Args:
+        answer: The body of an answer with choices.
+        asked: The model that was asked, for answers without a name.
+        clean: Function that makes a server's text fit to be stored.
+
+    Raises:
+        ChatError: If the model refuses to answer, or a filter took the answer out.
+    """
+    choice = (records(answer, "choices") or [{}])[0]
+    message = _mapping(choice.get("message"))
+    text, reasoning = _split_reasoning(message)
+    if not text and isinstance(message.get("refusal"), str) and message["refusal"]:
+        said = shorten(" ".join(clean(message["refusal"]).split()))
+        raise ChatError(f"The model refuses to answer: {said}")
+    if not text and choice.get("finish_reason") == "content_filter":
+        raise ChatError("The server's filter for contents took the answer out.")
+    usage = _mapping(answer.get("usage"))
+    prompt_tokens = _count(usage.get("prompt_tokens"))
+    cached = (
+        _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))  # most servers
+        or _count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
+        or _count(_mapping(answer.get("timings")).get("cache_n"))  # older llama.cpp
+    )
+    details = _mapping(usage.get("completion_tokens_details"))
+    name = answer.get("model")
+    return Completion(
+        clean(text),
+        clean(reasoning),
+        # llama.cpp gives a path where it was not told a name.
+        model=model_name(name, clean) if isinstance(name, str) and name else asked,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=min(cached, prompt_tokens) if prompt_tokens else cached,
+        completion_tokens=_count(usage.get("completion_tokens")),
+        reasoning_tokens=_count(details.get("reasoning_tokens")),
+        truncated=choice.get("finish_reason") == "length",
+    )
+
+
+def records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list in an answer."""
+    values = answer.get(name)
+    return [v for v in values if isinstance(v, dict)] if isinstance(values, list) else []
+
+
+def model_name(name: str, clean: Callable[[str], str]) -> str:
+    """Return a model's name, of a path the last part, in one line."""
+    last = PurePosixPath(name).name if name.endswith(".gguf") else name
+    return " ".join(clean(last[:_MOST_NAME_CHARS]).split())
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return int(value) if math.isfinite(value) and 0 <= value < 1e9 else 0
+
+
+def _split_reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Split a message into its text and the reasoning before it.
+
+    Servers have a field or blocks for the reasoning, leave it in the text within tags, or do so with
+    the opening tag left out because it was part of the prompt. A model that was held to a schema
+    while it was thinking has its reply in the field of the reasoning, and no text.
+    """
+    content, thoughts = _blocks(message.get("content"))
+    text, tagged = _untag(content)
+    told = message.get("reasoning_content") or message.get("reasoning")
+    said = [told if isinstance(told, str) else "", *thoughts, *tagged]
+    reasoning = "\n".join(filter(None, said)).strip()
+    if not text and reasoning.startswith("{") and reasoning.endswith("}"):
+        text = reasoning
+    return text, reasoning
+
+
+def _blocks(content: Any) -> tuple[str, list[str]]:
+    """Return the text and the thoughts of a message's content: a text, or a list of blocks."""
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return (content if isinstance(content, str) else ""), []
+    texts, thoughts = [], []
+    for block in content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif isinstance(block, dict):
+            kind = str(block.get("type", "text"))
+            if "thinking" in kind or "reasoning" in kind:
+                inner = block.get("thinking") or block.get("reasoning") or block.get("text")
+                if isinstance(inner, list):
+                    inner = _blocks(inner)[0] if all(map(_is_plain, inner)) else ""
+                thoughts.append(inner if isinstance(inner, str) else "")
+            elif isinstance(block.get("text"), str):
+                texts.append(block["text"])
+    return "".join(texts), thoughts
+
+
+def _is_plain(block: Any) -> bool:
+    """Whether a block has no blocks of its own, of which there might be any number."""
+    return not (isinstance(block, dict) and isinstance(block.get("thinking"), list))
+
+
+def _untag(text: str) -> tuple[str, list[str]]:
+    """Return a text without what stands within tags, and that. Each character is read once."""
+    outside: list[str] = []
+    thoughts: list[str] = []
+    thinking = False
+    start = 0
+    for tag in _TAG.finditer(text):
+        closing = bool(tag[1] or tag[2])
+        if thinking and not closing:  # within a thought an opening tag is but text
+            continue
+        piece = text[start : tag.start()]
+        if closing and not thinking:  # its opening tag was part of the prompt
+            thoughts += [*outside, piece]
+            outside = []
+        else:
+            (thoughts if thinking else outside).append(piece)
+        thinking, start = not closing, tag.end()
+    (thoughts if thinking else outside).append(text[start:])  # cut off while thinking
+    return "".join(outside).strip(), [thought.strip() for thought in thoughts]

@@ -1,0 +1,171 @@
+"""The winner of a study: which trial it is, what it was run with, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from dataclasses import dataclass
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+
+from objective import Testbed
+from objective.best import by_value
+from objective.best import has_succeeded
+from objective.best import values_run
+from objective.testbed.interface import Interface
+from objective.testbed.metric import Metric
+from studies.code_agent.sources import Sources
+from studies.errors import Misuse
+from studies.facts import baseline_trial
+from studies.revalidation import repetitions
+from studies.spec import EMBEDDED
+from studies.spec import testbed_hash
+
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from studies.revalidation import Repeated
+    from studies.spec import Where
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A study's best trial.
+
+    Attributes:
+        study: The study.
+        metric: What it optimizes.
+        trial: The best trial: of those that were trained again, by the mean of these trainings;
+            the one with the best value, if that one wasn't.
+        by_value: The one with the best value.
+        baseline: The run of the script as it is; ``None`` if the study has none that succeeded.
+        repeated: The repetitions of the study's trials by their numbers.
+    """
+
+    study: optuna.Study
+    metric: Metric
+    trial: FrozenTrial
+    by_value: FrozenTrial
+    baseline: FrozenTrial | None
+    repeated: dict[int, Repeated]
+
+    @property
+    def value(self) -> float:
+        """The mean of the best trial's repetitions, or its own value without any."""
+        again = self.repeated.get(self.trial.number)
+        return self.trial.values[0] if again is None or again.mean is None else again.mean
+
+    @property
+    def gain(self) -> float | None:
+        """By how much the winner is better than the baseline; ``None`` without one."""
+        if self.baseline is None:
+            return None
+        return self.metric.cost(self.baseline.values[0]) - self.metric.cost(self.value)
+
+    @property
+    def noise(self) -> float | None:
+        """Standard deviation between trainings of one configuration, pooled over the repeated."""
+        known = [r for r in self.repeated.values() if r.sd is not None]
+        weights = sum(len(r.values) - 1 for r in known)
+        if not weights:
+            return None
+        return math.sqrt(sum((len(r.values) - 1) * (r.sd or 0.0) ** 2 for r in known) / weights)
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The parameters that Optuna stores with another value than the one that was run."""
+        run = values_run(self.trial)
+        return {name: v for name, v in self.trial.params.items() if run[name] != v}
+
+    def facts(self) -> dict[str, Any]:
+        """Return all this as plain values, for JSON."""
+        again = self.repeated.get(self.trial.number)
+        baseline = self.baseline
+        return {
+            "study": self.study.study_name,
+            "metric": self.metric.name,
+            "direction": self.metric.direction,
+            "trial": self.trial.number,
+            "value": self.trial.values[0],
+            "params": values_run(self.trial),
+            "stored": self.stored,
+            "repeated": None if again is None else _facts(again),
+            "best_by_value": {"trial": self.by_value.number, "value": self.by_value.values[0]},
+            "baseline": baseline
+            and {
+                "trial": baseline.number,
+                "value": baseline.values[0],
+                "params": values_run(baseline),
+            },
+            "gain": self.gain,
+            "noise_sd": self.noise,
+            "finalists": [
+                {"trial": number, **_facts(repeated)}
+                for number, repeated in sorted(self.repeated.items())
+            ],
+        }
+
+
+def _facts(again: Repeated) -> dict[str, Any]:
+    facts = asdict(again)
+    return {**facts, "values": list(again.values), "mean": again.mean, "sd": again.sd}
+
+
+def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Winner | None:
+    """Return a study's best trial; ``None`` if none has succeeded.
+
+    Raises:
+        Misuse: If the study has several objectives.
+    """
+    if len(study.directions) > 1:
+        raise Misuse(
+            f"study {study.study_name!r} must have one objective, but has {len(study.directions)}"
+        )
+    trials = study.get_trials(deepcopy=False)
+    ranked = by_value(trials, study.direction)
+    if not ranked:
+        return None
+    metric, repeated = Metric.of(study), repetitions(storage, study)
+    best = ranked[0]
+    if _mean(repeated, best) is not None:
+        best = min(
+            (t for t in ranked if _mean(repeated, t) is not None),
+            # A configuration that fails now and then is no winner.
+            key=lambda t: (repeated[t.number].failed, metric.cost(_mean(repeated, t) or 0.0)),
+        )
+    baseline = baseline_trial(trials) if "method" in study.user_attrs else None
+    if baseline is not None and not has_succeeded(baseline):
+        baseline = None
+    return Winner(study, metric, best, ranked[0], baseline, repeated)
+
+
+def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
+    again = repeated.get(trial.number)
+    return None if again is None else again.mean
+
+
+def scripts(winner: Winner, where: Where) -> tuple[str, str]:
+    """Return the testbed's script, and the script as the winner ran it.
+
+    Raises:
+        Misuse: If the study has no script, or another one by now.
+    """
+    study, attrs = winner.study, winner.study.user_attrs
+    if "testbed_hash" not in attrs or "testbed" not in attrs or attrs.get("surrogate"):
+        raise Misuse(
+            f"study {study.study_name!r} trained no script of a testbed: there are only its values"
+        )
+    folder = None if attrs["testbed"] == EMBEDDED else attrs["testbed"]
+    testbed = Testbed.load(folder, interface=Interface.of(attrs))
+    if attrs["testbed_hash"] != testbed_hash(testbed):
+        raise Misuse(
+            f"{attrs['testbed']} was edited since study {study.study_name!r} trained it; its script"
+            f" as it was run is `train.py` among the artifacts of trial {winner.trial.number}"
+            " (see `dashboard`)"
+        )
+    if sha := winner.trial.user_attrs.get("source_sha256"):
+        return testbed.source, Sources(where.open_artifacts(), testbed.source).load(sha)
+    return testbed.delivery.written(testbed.source, values_run(winner.trial))

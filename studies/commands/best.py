@@ -1,0 +1,73 @@
+"""``best``: the best configuration of a study as it was run, beside the baseline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studies.commands import options
+from studies.errors import Failed
+from studies.errors import Misuse
+
+
+def best(
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="[default: the only one of the storage]"),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the testbed's script, or its configuration file, with the best values. A file that is there is only "
+            "replaced if it is the testbed's script as it was tuned.",
+        ),
+    ] = None,
+    diff: Annotated[
+        bool,
+        typer.Option("--diff", help="Print only what the best values change in the script."),
+    ] = False,
+    artifacts: options.Artifacts = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the best configuration with the values that were really run, beside the baseline.
+
+    The best is the one with the best mean when it was trained again (run --confirm, revalidate), else
+    the one with the best value. Of a study that another program made, these are the parameters and
+    values of its best trial.
+    """
+    from rich.console import Console
+
+    from studies.best import find_winner
+    from studies.best import scripts
+    from studies.code_agent.sources import diff as lines_of_diff
+    from studies.commands.work import best as work
+    from studies.spec import Where
+    from studies.storage.open import open_storage
+
+    if diff and as_json:
+        raise Misuse("--diff must be without --json, but got both.")
+    opened = open_storage(storage, must_exist=True, patience=0)
+    found = find_winner(work.choose(opened, storage, study), opened)
+    if found is None:
+        raise Failed(f"study {study!r} has no successful trial yet")
+    where = Where(storage, artifacts)
+    if write is not None or diff:
+        before, after = scripts(found, where)
+    if write is not None:
+        work.write(write, before, after)
+    if diff:
+        print("\n".join(lines_of_diff(before, after)))
+    elif as_json:
+        print(json.dumps(found.facts(), indent=2))
+    else:
+        console = Console(markup=False)
+        console.print(work.table_of(found))
+        for line in work.lines_of(found, storage):
+            console.print(line, soft_wrap=True)
+    if write is not None and not as_json and not diff:
+        print(f"written: {write}")

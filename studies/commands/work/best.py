@@ -1,0 +1,128 @@
+"""The work of ``best``, and what ``run`` says of the winner in the end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import tempfile
+from typing import Any
+
+import optuna
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from objective.best import values_run
+from studies.best import Winner
+from studies.commands import options
+from studies.errors import Misuse
+from studies.revalidation import SUFFIX
+
+
+def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> optuna.Study:
+    """Return the study of this name, or the only one.
+
+    Raises:
+        Misuse: If there is none, or there are several.
+    """
+    names = [n for n in optuna.get_all_study_names(storage) if not n.endswith(SUFFIX)]
+    if not names:
+        raise Misuse(f"there is no study in {url} yet")
+    if name is None and len(names) > 1:
+        raise Misuse(f"--study must be one of {', '.join(sorted(names))}")
+    if name is not None and name not in names:
+        raise Misuse(f"--study must be one of {', '.join(sorted(names))}, but got {name!r}")
+    return optuna.load_study(study_name=name or names[0], storage=storage)
+
+
+def write(path: Path, before: str, after: str) -> None:
+    """Write the script, whole or not at all.
+
+    Raises:
+        Misuse: If that would replace another file than the testbed's script.
+    """
+    if path.exists() and path.read_bytes() not in (before.encode(), after.encode()):
+        raise Misuse(f"--write must name a new file, but {path} is there and is another script")
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
+        file.write(after.encode())
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    os.chmod(file.name, mode)
+    os.replace(file.name, path)
+
+
+def table_of(winner: Winner) -> Table:
+    """Show the best configuration, beside the baseline if there is one."""
+    baseline = winner.baseline
+    heads = ("best",) if baseline is None else ("baseline", "best")
+    table = Table("", *heads, box=SIMPLE_HEAD)
+    olds = None if baseline is None else values_run(baseline)
+
+    def add(name: str, old: Any, new: Any, changed: bool, end: bool = False) -> None:
+        cells = [] if olds is None else [cell(old)]
+        style = "bold" if changed else ""
+        table.add_row(name, *cells, Text(cell(new), style=style), end_section=end)
+
+    add("trial", baseline and baseline.number, winner.trial.number, False)
+    value = baseline and baseline.values[0]
+    add(winner.metric.name, value, winner.trial.values[0], True, end=True)
+    for name, new in values_run(winner.trial).items():
+        old = None if olds is None else olds.get(name)
+        add(name, old, new, olds is not None and old != new)
+    return table
+
+
+def lines_of(winner: Winner, storage: str) -> list[str]:
+    """Say how sure the winner is, what it gains, and where other values are stored."""
+    name, number = winner.metric.name, winner.trial.number
+    again = winner.repeated.get(number)
+    lines = []
+    if again is None or not (again.values or again.failed):
+        advice = options.command("revalidate", storage, None, "--study", winner.study.study_name)
+        can = "testbed_hash" in winner.study.user_attrs
+        lines.append(
+            f"trial {number} was trained once, so that its {name} is in part luck"
+            + (f"; to train it again: {advice}" if can else "")
+        )
+    elif again.fixed:
+        lines.append(
+            f"trial {number} was trained {times(len(again.values))} more, and came to the same"
+            f" {name} each time: its script takes no seed (AUTORESEARCH_SEED, or a constant SEED),"
+            " so that this says nothing about luck"
+        )
+    else:
+        sd = "" if again.sd is None else f" (sd {cell(again.sd)})"
+        failed = f", {again.failed} failed" if again.failed else ""
+        lines.append(
+            f"trial {number} was trained {times(len(again.values))} more, with other seeds{failed}:"
+            f" {name} {cell(again.mean)} on average{sd}"
+        )
+    if winner.by_value.number != number:
+        other = winner.repeated[winner.by_value.number]
+        lines.append(
+            f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
+            f" but came to {cell(other.mean)} when it was trained again"
+        )
+    if winner.gain is not None:
+        of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
+        lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
+    if command := winner.trial.user_attrs.get("command"):
+        lines.append(f"to run it: {command}")
+    run = values_run(winner.trial)
+    for parameter, value in winner.stored.items():
+        lines.append(
+            f"{parameter}: {cell(run[parameter])} was run where {cell(value)} is stored"
+            " (the testbed's rule)"
+        )
+    return lines
+
+
+def times(n: int) -> str:
+    """Write ``once``, or ``3 times``."""
+    return "once" if n == 1 else f"{n} times"
+
+
+def cell(value: Any) -> str:
+    """Format a value for people."""
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

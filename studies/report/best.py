@@ -1,0 +1,100 @@
+"""The first thing that a report shows: the best configuration of all runs, beside the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from html import escape
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+from objective.best import values_run
+from studies.report.layout import bullets
+from studies.report.layout import Section
+from studies.report.page_tables import cell
+from studies.report.page_tables import table
+from studies.report.page_tables import text
+from studies.report.runs import metric_of
+from studies.report.runs import Run
+
+
+if TYPE_CHECKING:
+    from studies.best import Winner
+
+
+def best_run(runs: Sequence[Run]) -> Run | None:
+    """Return the run with the best measured value; None if nothing succeeded."""
+    cost = metric_of(runs).cost
+    return min(
+        (run for run in runs if run.incumbents), key=lambda run: cost(run.best), default=None
+    )
+
+
+def best_section(runs: Sequence[Run], winner: Winner) -> Section:
+    """Return the section of a winner: its value, whether to believe it, and what was run."""
+    body = f"<p>{escape(' '.join(best_sentences(runs, winner)))}</p>"
+    if winner.trial.params:
+        body += _values(winner)
+    else:
+        (run,) = (run for run in runs if run.study == winner.study.study_name)
+        kept = [
+            str(row.attrs["description"]) for row in run.incumbents if "description" in row.attrs
+        ]
+        body += f"<p>Changes that made it better, in their order:</p>{bullets(kept)}"
+    return Section("Best", "The best so far", "", body)
+
+
+def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
+    """Say what the best trial came to, what it gained, and whether to believe it."""
+    metric, trial = winner.metric, winner.trial
+    source = trial.user_attrs.get("source")
+    by = f", proposed by {source}" if source else ""
+    value = trial.values[0]
+    yield f"{metric.name} {value:.4f} in trial {trial.number} of {winner.study.study_name}{by}."
+    if (again := winner.repeated.get(trial.number)) is None or not again.values:
+        yield (
+            "It was not trained again, and the best of many noisy trials is lucky:"
+            " `optuna-autoresearch revalidate` repeats it with fresh seeds."
+        )
+    elif again.fixed:
+        yield "Its repetitions came to exactly the same: the script takes no seed."
+    else:
+        spread = "" if again.sd is None else f" (standard deviation {again.sd:.4f})"
+        yield (
+            f"Trained again {len(again.values)} times with fresh seeds it came to"
+            f" {winner.value:.4f} on average{spread}: believe that."
+        )
+    if winner.baseline is not None and winner.gain is not None:
+        was = winner.baseline.values[0]
+        yield f"The script as it was came to {was:.4f}: a gain of {winner.gain:.4f}."
+        if again is not None and again.sd is not None:
+            error = again.sd / math.sqrt(len(again.values))
+            if winner.gain < 2 * error:
+                yield "That is within the noise."
+    hours = sum(run.seconds for run in runs) / 3600
+    trials = sum(len(run.rows) for run in runs)
+    yield f"All of it took {trials:,} trials and {hours:.2g} hours of training."
+
+
+def _values(winner: Winner) -> str:
+    """Show the parameters as they were run, those that differ from the baseline's first."""
+    was = {} if winner.baseline is None else values_run(winner.baseline)
+    rows: list[dict[str, Any]] = [
+        {"method": "", "name": name, "value": value, "was": was.get(name)}
+        for name, value in values_run(winner.trial).items()
+    ]
+    rows.sort(key=lambda row: bool(row["value"] == row["was"]))
+    cells = {"parameter": lambda row: text(row["name"]), "best": lambda row: _shown(row["value"])}
+    if was:
+        cells["baseline"] = lambda row: _shown(row["was"])
+        cells["changed"] = lambda row: cell("yes" if row["value"] != row["was"] else "")
+    return table("As it was run", cells, rows)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return cell(f"{value:.5g}", value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return cell(value, value)
+    return cell("" if value is None else value)

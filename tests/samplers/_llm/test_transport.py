@@ -1,0 +1,125 @@
+"""One request's time, size and shape, against a server that keeps to none of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+import time
+import tracemalloc
+
+import pytest
+
+from samplers._llm import transport
+from samplers._llm.chat import ChatError
+from samplers._llm.chat import ChatUnavailable
+from samplers._llm.openai_chat import OpenAIChat
+from samplers._llm.transport import Transport
+
+from .conftest import Answer
+from .conftest import LoopbackServer
+from .conftest import reply
+
+
+ASK = [{"role": "user", "content": "Which values?"}]
+JSON = {"Content-Type": "application/json"}
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+def connect(server: LoopbackServer, timeout: float = 20.0) -> OpenAIChat:
+    return OpenAIChat("m", base_url=server.url, timeout=timeout, max_retries=0)
+
+
+def test_an_answer_that_drips_is_given_up_at_the_deadline(server: LoopbackServer) -> None:
+    server.answers = lambda body: Answer(json.dumps(reply("slow").body), drip=0.1)
+    with pytest.raises(ChatUnavailable, match="no answer within 0.5 s") as raised:
+        connect(server, timeout=0.5).complete(ASK)
+    assert raised.value.seconds < 4.0, "all of it takes 8 s"
+
+
+def test_headers_that_drip_are_given_up_at_the_deadline(server: LoopbackServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 200:
+                        connection.sendall(bytes([byte]))
+                        time.sleep(0.05)
+                except OSError:
+                    pass
+
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        with pytest.raises(ChatUnavailable, match="no answer within 0.5 s") as raised:
+            OpenAIChat("m", base_url=url, timeout=0.5).complete(ASK)
+        assert raised.value.seconds < 4.0, "the headers take 10 s"
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_answer_that_unpacks_to_more_than_its_size_costs_no_memory(
+    server: LoopbackServer, layers: int
+) -> None:
+    packed = b'{"choices": "' + b"x" * 50_000_000
+    for _ in range(layers):
+        packed = gzip.compress(packed, 9)
+    headers = {**JSON, "Content-Encoding": ", ".join(["gzip"] * layers)}
+    server.answers = [Answer(packed, headers=headers)]
+    del packed
+    tracemalloc.start()
+    with pytest.raises(ChatError, match="more than 8 MB"):
+        connect(server).complete(ASK)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6
+    assert len(server.requests) == 1, "it would be as long another time"
+
+
+def test_a_packed_answer_is_read(server: LoopbackServer) -> None:
+    data = gzip.compress(json.dumps(reply("hello").body).encode())
+    server.answers = [Answer(data, headers={**JSON, "Content-Encoding": "gzip"})]
+    assert connect(server).complete(ASK).text == "hello"
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[" * 100_000, '{"choices": ' * 100_000, '{"choices": ' + "9" * 10_000 + "}", "\xff\xfe"],
+    ids=["brackets", "braces", "digits", "bytes"],
+)
+def test_an_answer_that_is_no_json_is_a_bad_answer(server: LoopbackServer, body: str) -> None:
+    server.answers = [Answer(body.encode("latin-1"), headers=JSON)]
+    with pytest.raises(ChatUnavailable, match="not JSON"):
+        connect(server).complete(ASK)
+
+
+def test_too_long_a_text_is_refused_while_it_arrives(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_BYTES", 100_000)
+    server.answers = [reply("x" * 1_000_000)]
+    with pytest.raises(ChatError, match="more than 0.1 MB"):
+        connect(server).complete(ASK)
+
+
+def test_a_redirection_is_told_and_not_followed(server: LoopbackServer) -> None:
+    server.answers = [Answer({}, 308, {"Location": "https://user:secret@example.org/v1"})]
+    with pytest.raises(ChatError, match=r"changed to https://user:\*\*\*@example.org") as raised:
+        connect(server).complete(ASK)
+    assert "secret" not in str(raised.value)
+
+
+def test_the_key_of_another_file_is_not_sent(
+    server: LoopbackServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    netrc = tmp_path_factory.mktemp("home") / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server.answers = [reply("hello")]
+    Transport().send("POST", f"{server.url}/chat/completions", key=None, body={}, seconds=5)
+    assert server.keys == [None]

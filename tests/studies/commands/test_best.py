@@ -1,0 +1,91 @@
+"""``best``, and the repetitions at the end of a run that decide what it calls so."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import optuna
+import pytest
+
+from studies.revalidation import SUFFIX
+from tests.studies.commands.test_run import run
+from tests.studies.conftest import Cli
+
+
+@pytest.fixture
+def noisy(testbed: Path) -> Path:
+    """The testbed with a constant SEED, which moves its value by some hundredths."""
+    train = testbed / "train.py"
+    text = train.read_text().replace("import math\n", "import math\nimport random\n")
+    text = text.replace("DEPTH = 4\n", "SEED = 0\nDEPTH = 4\n")
+    text = text.replace("+ 3))\n", "+ 3) + random.Random(SEED).gauss(0, 0.02))\n")
+    train.write_text(text)
+    return testbed
+
+
+def test_the_best_is_confirmed_and_can_be_written_and_run(cli: Cli, noisy: Path) -> None:
+    done = cli(*run(noisy, trials=12))
+    assert done.returncode == 0, done.stderr
+    assert "more, with other seeds" in done.stdout
+    assert "optuna-autoresearch best --study s" in done.stdout
+    assert len(cli.trials("s")) == 12
+    again = cli.trials("s" + SUFFIX)
+    assert 2 <= len(again) <= 3 and {t.user_attrs["train_seed"] for t in again} == {1001}
+    assert len({t.user_attrs["repeats_trial"] for t in again}) == len(again)
+
+    facts = json.loads(cli("best", "--json").stdout)
+    assert facts["study"] == "s" and facts["repeated"]["values"]
+    assert facts["baseline"]["trial"] == 0 and facts["gain"] > 0
+    before = (noisy / "train.py").read_text()
+    diff = cli("best", "--diff").stdout
+    assert f"+DEPTH = {facts['params']['DEPTH']}" in diff
+    assert (noisy / "train.py").read_text() == before
+
+    assert cli("best", "--write", noisy / "train.py").returncode == 0
+    assert (noisy / "train.py").read_text() != before
+    ran = subprocess.run(
+        [sys.executable, "train.py"], cwd=noisy, capture_output=True, text=True, check=True
+    )
+    (value,) = re.findall(r"^val_bpb: (\S+)", ran.stdout, re.M)
+    assert float(value) == pytest.approx(facts["value"], abs=1e-6), "the same seed as in its trial"
+    assert "was edited since" in cli.fails(2, "best", "--write", "new.py")
+
+
+def test_no_other_file_is_replaced(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=2)).returncode == 0
+    precious = cli.folder / "precious.py"
+    precious.write_text("print(1)\n")
+    assert "is another script" in cli.fails(2, "best", "--write", precious)
+    assert precious.read_text() == "print(1)\n"
+    assert cli("best", "--write", cli.folder / "new.py").returncode == 0
+    assert (cli.folder / "new.py").read_text().count("DEPTH = ") == 1
+    assert os.listdir(cli.folder).count("new.py") == 1
+    assert cli("best", "--write", cli.folder / "new.py").returncode == 0, "the same again"
+
+
+def test_a_study_of_another_program_is_shown_with_its_values(cli: Cli) -> None:
+    for name in ("a", "b"):
+        study = optuna.create_study(study_name=name, storage=cli.storage, direction="maximize")
+        study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=3)
+    assert "--study must be one of a, b" in cli.fails(2, "best")
+    shown = cli("best", "--study", "b")
+    assert shown.returncode == 0 and f"{study.best_params['x']:.5g}" in shown.stdout
+    assert "revalidate" not in shown.stdout
+    facts = json.loads(cli("best", "--study", "b", "--json").stdout)
+    assert facts["params"] == study.best_params and facts["baseline"] is None
+    assert "there are only its values" in cli.fails(2, "best", "--study", "b", "--diff")
+
+
+def test_nothing_is_confirmed_where_nobody_wants_it(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=8, confirm=0)).returncode == 0
+    assert cli.trials("s" + SUFFIX) == []
+    said = cli("best").stdout
+    (advice,) = re.findall(r"to train it again: optuna-autoresearch (.*)", said)
+    assert cli(*advice.split()).returncode == 0
+    assert len(cli.trials("s" + SUFFIX)) == 3
+    assert "each time: its script takes no seed" in cli("best").stdout

@@ -1,0 +1,84 @@
+"""The first thing on a page: what was found, what it gained, whether to believe it."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from objective.best import values_run
+from studies.best import find_winner
+from studies.best import Winner
+from studies.report.best import best_run
+from studies.report.best import best_section
+from studies.report.best import best_sentences
+from studies.report.content import Report
+from studies.report.page import build_page
+from tests.studies.report.synthetic import add_repetitions
+from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import runs_of
+
+
+def with_baseline(memory: optuna.storages.InMemoryStorage, name: str = "tpe") -> optuna.Study:
+    study = add_study(memory, name, 0, failed_share=0.0)
+    first = study.get_trials(deepcopy=False)[0]
+    first.user_attrs["source"] = "enqueued"
+    return study
+
+
+def winner_of(study: optuna.Study, memory: optuna.storages.InMemoryStorage) -> Winner:
+    winner = find_winner(study, memory)
+    assert winner is not None
+    return winner
+
+
+def said(study: optuna.Study, memory: optuna.storages.InMemoryStorage) -> str:
+    return " ".join(best_sentences(runs_of(memory), winner_of(study, memory)))
+
+
+def test_the_best_trial_is_named_with_its_gain(memory: optuna.storages.InMemoryStorage) -> None:
+    study = with_baseline(memory)
+    winner = winner_of(study, memory)
+    assert winner.baseline is not None
+    was, best = winner.baseline.values[0], winner.trial.values[0]
+    text = said(study, memory)
+    assert f"val_bpb {best:.4f} in trial {winner.trial.number} of tpe-seed0" in text
+    assert f"The script as it was came to {was:.4f}: a gain of {was - best:.4f}." in text
+    assert "It was not trained again" in text
+
+
+@pytest.mark.parametrize("again, is_noise", [([1.0, 1.001, 1.002], False), ([1.04, 1.3], True)])
+def test_repetitions_say_whether_to_believe_it(
+    memory: optuna.storages.InMemoryStorage, again: list[float], is_noise: bool
+) -> None:
+    study = with_baseline(memory)
+    add_repetitions(memory, study, again, revalidates_trial=study.best_trial.number)
+    assert f"Trained again {len(again)} times" in said(study, memory)
+    assert ("within the noise" in said(study, memory)) == is_noise
+
+
+def test_the_parameters_are_those_that_were_run_beside_the_baselines(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    winner = winner_of(with_baseline(memory), memory)
+    html = best_section(runs_of(memory), winner).html(0)
+    assert winner.baseline is not None
+    for trial in (winner.trial, winner.baseline):
+        run = values_run(trial)
+        assert f"{run['LR']:.5g}</td>" in html and f"{run['WIDTH']:.5g}</td>" in html
+
+
+def test_one_study_is_no_comparison(memory: optuna.storages.InMemoryStorage) -> None:
+    winner = winner_of(with_baseline(memory), memory)
+    page = build_page(Report(runs_of(memory), "tpe", "tpe-seed0", winner=winner))
+    assert "The best so far" in page and "What it cost" in page
+    assert "Wilcoxon" not in page and "What can be said" not in page
+
+
+def test_the_run_with_the_best_value_is_the_one_that_is_shown(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    for seed, gap in ((0, 0.1), (1, -0.1), (2, 0.0)):
+        add_study(memory, "tpe", seed, gap=gap)
+    add_study(memory, "random", 0, failed_share=1.0)
+    run = best_run(runs_of(memory))
+    assert run is not None and run.seed == 1

@@ -1,0 +1,136 @@
+"""Which trial wins, by repetitions where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+from typing import Any
+
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+import pytest
+
+from objective import best_configuration
+from objective.testbed.metric import Direction
+from studies.best import find_winner
+from studies.best import Winner
+from studies.commands.work.best import lines_of
+from studies.errors import Misuse
+from studies.facts import REPEATS
+from studies.revalidation import SUFFIX
+
+
+SPACE = {"WIDTH": IntDistribution(1, 1000)}
+
+
+def add(study: optuna.Study, width: int, value: float | None, **attrs: Any) -> None:
+    study.add_trial(
+        create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value=value,
+            params={"WIDTH": width},
+            distributions={"WIDTH": SPACE["WIDTH"]},
+            user_attrs=attrs,
+        )
+    )
+
+
+def make(
+    values: Sequence[float],
+    repeated: dict[int, Sequence[float | None]],
+    direction: Direction = "minimize",
+) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+    """A study with these values, and repetitions of some of its trials."""
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s", direction=direction)
+    study.set_user_attr("method", "random")
+    for i, value in enumerate(values):
+        add(study, 10 + i, value, status="ok", effective=json.dumps({"WIDTH": 16}) if i else "{}")
+    if repeated:
+        again = optuna.create_study(storage=storage, study_name=f"s{SUFFIX}", direction=direction)
+        for number, found in repeated.items():
+            for result in found:
+                status = "crash" if result is None else "ok"
+                add(again, 10 + number, result, status=status, **{REPEATS: number})
+    return study, storage
+
+
+def winner(*args: Any, **kwargs: Any) -> Winner:
+    found = find_winner(*make(*args, **kwargs))
+    assert found is not None
+    return found
+
+
+def test_the_luckiest_is_not_the_best() -> None:
+    found = winner([5.0, 2.0, 1.0], {2: [2.5, 2.7], 1: [2.0, 2.2]})
+    assert (found.trial.number, found.by_value.number) == (1, 2)
+    assert found.value == pytest.approx(2.1)
+    assert found.gain == pytest.approx(2.9)
+    assert found.noise == pytest.approx(0.1414, abs=1e-4)
+    said = "\n".join(lines_of(found, "sqlite:///x.db"))
+    assert "trial 2 had the best value, 1, but came to 2.6 when it was trained again" in said
+    assert "trial 1 was trained 2 times more, with other seeds: val_bpb 2.1 on average" in said
+
+
+def test_higher_is_better_where_it_is() -> None:
+    found = winner([0.5, 0.8, 0.9], {2: [0.7], 1: [0.79]}, "maximize")
+    assert found.trial.number == 1 and found.gain == pytest.approx(0.29)
+
+
+def test_repetitions_of_what_is_no_longer_the_best_say_nothing_of_the_best() -> None:
+    found = winner([5.0, 2.0, 1.0], {1: [2.0, 2.2]})
+    assert found.trial.number == 2 and found.value == 1.0
+    assert "in part luck; to train it again" not in lines_of(found, "sqlite:///x.db")[0]
+    found.study.set_user_attr("testbed_hash", "0")
+    (line, *_) = lines_of(found, "sqlite:///x.db")
+    assert line.endswith("optuna-autoresearch revalidate --study s --storage sqlite:///x.db")
+
+
+def test_what_failed_when_it_was_trained_again_comes_last() -> None:
+    found = winner([5.0, 2.0, 1.0], {2: [1.0, None], 1: [2.0, 2.2]})
+    assert found.trial.number == 1
+
+
+def test_a_script_without_a_seed_is_not_taken_for_certain() -> None:
+    found = winner([5.0, 2.0], {1: [2.0, 2.0]})
+    assert found.noise is None
+    assert found.facts()["repeated"]["sd"] is None
+    said = "\n".join(lines_of(found, "sqlite:///x.db"))
+    assert "takes no seed" in said and "sd" not in said.replace("seed", "")
+
+
+def test_values_are_those_that_were_run() -> None:
+    found = winner([5.0, 2.0], {})
+    assert found.facts()["params"] == {"WIDTH": 16}
+    assert found.facts()["stored"] == {"WIDTH": 11}
+    assert "WIDTH: 16 was run where 11 is stored (the testbed's rule)" in lines_of(found, "x")
+
+
+def test_a_study_of_another_program_has_a_winner_too() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: trial.suggest_int("x", 0, 9), n_trials=5)
+    study.optimize(lambda trial: float("nan"), n_trials=1)
+    found = find_winner(study, study._storage)
+    assert found is not None and found.trial.values[0] == study.best_value
+    assert found.baseline is None and found.gain is None
+    assert best_configuration(study) == study.best_params
+
+
+def test_what_is_infeasible_never_wins() -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_constraint("memory", trial.number - 1)
+        return 10.0 - trial.number
+
+    study.optimize(objective, n_trials=4)
+    found = find_winner(study, study._storage)
+    assert found is not None and found.trial.number == 1
+
+
+def test_several_objectives_have_no_winner() -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    with pytest.raises(Misuse, match="must have one objective, but has 2"):
+        find_winner(study, study._storage)
