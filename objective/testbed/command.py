@@ -84,7 +84,7 @@ class Command:
         """Return the option whose value a placeholder is: of ``--lr {x}`` or ``--lr={x}``."""
         before = ""
         for word in self.words:
-            if word == f"{{{name}}}" and before.startswith("-"):
+            if word == f"{{{name}}}" and before.startswith("-") and "=" not in before:
                 return before
             if word.startswith("-") and word.endswith(f"={{{name}}}"):
                 return word.partition("=")[0]

@@ -172,19 +172,14 @@ class Delivery:
             return self.config.text, inputs.files[self.config.name]
         return source, inputs.files[self.script]
 
-    def problems(self, tuned: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
-        """Return what can't reach the script, and placeholders that would get no value.
-
-        Args:
-            tuned: Names of the search space.
-            reasons: Why other names aren't in it.
-        """
+    def problems(self, file: SpaceFile) -> list[str]:
+        """Return the placeholders for which neither the script nor the file has a value."""
         own = self.parameters or {}
         return [
-            f"{{{name}}} of the command must have a table [{name}] in search_space.toml, for no"
-            f" range can be told: {reasons.get(name, 'it has no value in the script')}."
+            f"{{{name}}} of the command must have a table [{name}] in search_space.toml, for its"
+            " value in the script can't be read."
             for name in self.command.placeholders
-            if name not in (*tuned, *RESERVED) and (name not in own or own[name].value is None)
+            if name in own and own[name].value is None and name not in file.space
         ]
 
     def inputs(

@@ -108,6 +108,8 @@ class Testbed:
                 f"A testbed must be a folder with a {SCRIPT}, or a script, but got {folder}."
             )
         delivery = Delivery.find(folder, script, interface, file)
+        if problems := delivery.problems(file):
+            raise TestbedError.of(problems)
         name = delivery.script
         source = read_text(folder / name) if name else ""
         own = _constants(folder / name) if name.endswith(".py") else {}
@@ -125,12 +127,9 @@ class Testbed:
             text = read_text(task)
         else:
             text = _default_task(folder / name, source, constants, metric)
-        testbed = cls(
+        return cls(
             folder, source, space, baseline, constants, rule, text, metric, delivery, interface
         )
-        if problems := delivery.problems(list(space), testbed.left_out):
-            raise TestbedError.of(problems)
-        return testbed
 
     @property
     def left_out(self) -> dict[str, str]:
