@@ -13,7 +13,7 @@ start depends on the trials before it and on nothing else:
   fill the rest of a budget: they would not be comparable.
 
 A successful trial is charged its training seconds (start-up, compilation and evaluation are free,
-as in the paper) and a failed one its whole run. Asking a language model is free, unless the study
+as in the paper), and one that failed or was pruned its whole run. Asking a language model is free, unless the study
 charges for it (its user attribute ``charge_llm``): then the seconds that its requests took are
 added. A killed trial left no record of its time and is charged nothing.
 """
@@ -36,6 +36,8 @@ from samplers._trials.internals import interrupted_trials
 # takes at most this share of the trials and of the time.
 FINAL_REPEATS = 2
 FINAL_SHARE = 0.25
+# The next trial may take longer than all before it, and there is some work between trials.
+SLACK = 1.1
 
 
 def is_evaluated(trial: FrozenTrial) -> bool:
@@ -54,6 +56,11 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 def is_ok(trial: FrozenTrial) -> bool:
     """Return whether the trial ended with a measured value."""
     return is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
+
+
+def is_failed(trial: FrozenTrial) -> bool:
+    """Return whether the evaluation failed; a training that was stopped as hopeless didn't."""
+    return is_evaluated(trial) and not is_ok(trial) and trial.state != TrialState.PRUNED
 
 
 def charge(trial: FrozenTrial, llm: bool = False) -> float:
@@ -141,9 +148,10 @@ class Budget:
         """Return the real seconds to expect of one more trial, from its start to its end.
 
         Beside training these are start-up, evaluation and whatever else an earlier one took: that of
-        the longest success, or the planned training as long as there is none.
+        the longest success and a little more, or the planned training as long as there is none.
         """
-        return max([self.train_seconds or 0.0, *(span(t) for t in trials if is_ok(t))])
+        longest = max((span(t) for t in trials if is_ok(t)), default=0.0)
+        return max(self.train_seconds or 0.0, SLACK * longest)
 
     def kept(self, expected: float, total: float) -> float:
         """Return the seconds that are kept for trainings of the best at the end.
@@ -192,7 +200,7 @@ class Budget:
         numbers = [t.number for t in trials if t.state == TrialState.WAITING] or [len(trials)]
         return not self.allows(trials, numbers[0])
 
-    def trials_left(self, trials: Sequence[FrozenTrial]) -> int | None:
+    def trials_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> int | None:
         """Estimate how many trials are still to be finished; ``None`` without a basis for it."""
         left = []
         if self.trials is not None:
@@ -207,13 +215,13 @@ class Budget:
         end = self.deadline(trials)
         if end is not None and sum(spans) > 0:
             kept = self.kept(self.expected_span(trials), end - _began(trials))
-            left.append(int((end - kept - now()) / (sum(spans) / len(spans))))
+            left.append(int((end - kept - now()) / (sum(spans) / len(spans)) * workers))
         return max(0, min(left)) if left else None
 
     def seconds_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> float | None:
         """Estimated wall-clock seconds until the study is done; ``None`` before the first trial."""
         spans = [span(t) for t in trials if is_evaluated(t)]
-        left = self.trials_left(trials)
+        left = self.trials_left(trials, workers)
         if not spans or left is None:
             return None
         return left * sum(spans) / len(spans) / workers

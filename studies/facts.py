@@ -17,6 +17,7 @@ from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import is_evaluated
+from studies.budget import is_failed
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 
@@ -107,7 +108,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     metric = Metric.of(study)
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
-    failures = Counter(trial_status(t) for t in evaluated if not is_ok(t))
+    failures = Counter(trial_status(t) for t in evaluated if is_failed(t))
+    pruned = states.get("pruned", 0)
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
 
@@ -119,7 +121,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
-        "ok": len(evaluated) - sum(failures.values()),
+        "ok": len(evaluated) - sum(failures.values()) - pruned,
+        "pruned": pruned,
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "best": trial_facts(best_trial(trials, metric), metric.name),

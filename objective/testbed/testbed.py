@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import textwrap
 from typing import ClassVar
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.delivery import Delivery
 from objective.testbed.delivery import SCRIPT
+from objective.testbed.files import Files
 from objective.testbed.interface import Interface
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
+from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
@@ -64,6 +67,7 @@ class Testbed:
         metric: The value that the script is judged by.
         delivery: How values reach the script.
         interface: What was said of that, by ``search_space.toml`` too.
+        runtime: Where and with what it runs.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
@@ -78,16 +82,21 @@ class Testbed:
     metric: Metric = METRIC
     delivery: Delivery = Delivery()
     interface: Interface = Interface()
+    runtime: Runtime = Runtime()
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, interface: Interface = Interface()
+        cls,
+        path: str | Path | None = None,
+        runtime: Runtime = Runtime(),
+        interface: Interface = Interface(),
     ) -> Testbed:
         """Read a testbed.
 
         Args:
             path: Its folder, with a ``train.py`` unless the interface's command names another
                 script; or a script. None is the embedded one.
+            runtime: Where and with what it runs.
             interface: How the script is started, gets its values and is read.
 
         Raises:
@@ -128,8 +137,44 @@ class Testbed:
         else:
             text = _default_task(folder / name, source, constants, metric)
         return cls(
-            folder, source, space, baseline, constants, rule, text, metric, delivery, interface
+            folder,
+            source,
+            space,
+            baseline,
+            constants,
+            rule,
+            text,
+            metric,
+            delivery,
+            interface,
+            runtime,
         )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the one that comes with the project."""
+        return self.path == _EMBEDDED
+
+    @cached_property
+    def files(self) -> Files:
+        """The files that a training sees.
+
+        Raises:
+            TestbedError: If the runtime names others that aren't there, or one can't be looked at.
+        """
+        try:
+            return Files.of(
+                self.path,
+                self.runtime.copy,
+                cwd=self.runtime.cwd,
+                alone=self.is_embedded,
+                script=self.delivery.script,
+            )
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise TestbedError(
+                f"The files of {self.path} must be readable, but {where}{error.strerror}."
+            ) from None
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -23,6 +23,9 @@ def agent(
     metric: options.MetricName = None,
     direction: options.DirectionName = None,
     metric_file: options.MetricFile = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
         int,
@@ -110,6 +113,8 @@ def agent(
         typer.Option(metavar="FOLDER", help="Write the accepted steps as a series of patches."),
     ] = None,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     as_json: options.Json = False,
 ) -> None:
     """Let a language model edit the training script.
@@ -135,7 +140,9 @@ def agent(
         storage,
         artifacts,
         testbed,
-        interface=options.interface(script_command, config, metric, direction, metric_file),
+        None,
+        options.runtime(python, env, copy, None),
+        options.interface(script_command, config, metric, direction, metric_file),
     )
     script = where.load_script()
     if train_seconds is not None:
@@ -158,8 +165,11 @@ def agent(
             agent_command,
             agent_seconds,
         ),
+        accept_changes=accept_changes,
     ).completed(workers)
     work.say_isolation(spec)
+    if not no_check:
+        work.check_script(spec, script)
     stop_by_signal()
     try:
         done = work.run_here(spec, workers)

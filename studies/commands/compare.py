@@ -90,6 +90,10 @@ def compare(
     metric: options.MetricName = None,
     direction: options.DirectionName = None,
     metric_file: options.MetricFile = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -125,9 +129,8 @@ def compare(
                 artifacts,
                 testbed,
                 work.surrogate_named(surrogate, surrogate_file),
-                interface=options.interface(
-                    script_command, config, metric, direction, metric_file
-                ),
+                options.runtime(python, env, copy, cwd),
+                options.interface(script_command, config, metric, direction, metric_file),
             ),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
@@ -142,9 +145,9 @@ def compare(
         workers = work.default_workers(comparison)
     specs = comparison.runs(workers)
     if dry_run:
-        board = work.stored(specs)
+        board = work.planned(specs)
     else:
         board = work.run_runs(comparison, specs, workers)
     work.tell(comparison, specs, board, workers if dry_run else None, as_json)
-    if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
+    if failed := [n for n, run in board.items() if run.state == "failed"]:
         raise Failed(work.advice(failed, board))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from datetime import timedelta
 import math
+import os
 from pathlib import Path
 import re
 import shlex
@@ -18,11 +19,13 @@ from typing import TypeVar
 
 import typer
 
+from studies.errors import masked
 from studies.errors import Misuse
 
 
 if TYPE_CHECKING:
     from objective.testbed.interface import Interface
+    from objective.testbed.runtime import Runtime
 
 
 T = TypeVar("T")
@@ -90,8 +93,8 @@ def parse_failure_value(text: str) -> str | float:
 
 
 def this_command() -> str:
-    """Return the command line that was given, to be given again."""
-    return shlex.join([PROGRAM, *sys.argv[1:]])
+    """Return the command line that was given, to be given again, but for a password in it."""
+    return shlex.join([PROGRAM, *map(masked, sys.argv[1:])])
 
 
 def stopped() -> NoReturn:
@@ -104,7 +107,7 @@ def command(name: str, storage: str, artifacts: Path | None = None, *more: str) 
     """Write another command on the same storage and artifacts."""
     words = [PROGRAM, name, *more]
     if storage != DEFAULT_STORAGE:
-        words += ["--storage", storage]
+        words += ["--storage", masked(storage)]
     if artifacts is not None:
         words += ["--artifacts", str(artifacts)]
     return shlex.join(words)
@@ -179,6 +182,57 @@ MetricFile = Annotated[
         metavar="FILE",
         help="File that the script writes the metric to, seen from its folder: JSON, CSV, lines "
         "as above or the number alone. [default: it prints it]",
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="The Python that runs the script: a path, the folder of an environment, or a command "
+        "such as 'uv run python'. [default: .venv beside the script or above it in its checkout; "
+        "uv run, if a uv.lock or pyproject.toml is there and uv is installed; else this Python]",
+    ),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[=VALUE]",
+        help="A variable of the environment that the script gets, too; NAME alone with its value "
+        "here. Can be repeated. Without it the script gets PATH, HOME and what sets up libraries "
+        "(CUDA_*, NCCL_*, HF_HOME, proxies, PYTHONPATH, ...), and no keys.",
+    ),
+]
+Copy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file, folder or pattern (data/*.csv) that the script needs, seen from its folder; "
+        "what is large becomes a link. Can be repeated. Without it a training sees what git tracks "
+        "beside the script (without git: all), and what train.py names.",
+    ),
+]
+Cwd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Working directory of the script, seen from its folder, such as .. "
+        "[default: its folder]",
+    ),
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Begin without the checks of the script's Python, imports, GPU and metric that "
+        "otherwise precede the first trial.",
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on with a study though train.py, prepare.py or files beside them were edited since. "
+        "Its earlier trials stay, and may not compare with new ones.",
     ),
 ]
 Budget = Annotated[
@@ -311,6 +365,17 @@ def interface(
     from objective.testbed.interface import Interface
 
     return Interface(command, config, metric, direction, metric_file)
+
+
+def runtime(
+    python: str | None, env: list[str] | None, copy: list[str] | None, cwd: str | None
+) -> Runtime:
+    """Put together where and with what the script runs."""
+    from objective.testbed.runtime import Runtime
+
+    if python is not None and Path(python).expanduser().exists():
+        python = os.path.abspath(Path(python).expanduser())  # workers may be in other folders
+    return Runtime(python, tuple(env or ()), tuple(copy or ()), cwd)
 
 
 def study_name(stem: str, seed: int, testbed: Path | None) -> str:

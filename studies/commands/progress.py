@@ -31,7 +31,9 @@ from objective.worker import worker_mark
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_evaluated
+from studies.budget import is_failed
 from studies.budget import is_ok
+from studies.budget import span
 from studies.facts import best_trial
 from studies.facts import llm_turns
 from studies.facts import trial_status
@@ -94,6 +96,7 @@ class Progress(Bar):
         self._workers = workers
         self._uses_llm = uses_llm
         self._shown: set[int] | None = None
+        self._has_estimated = False
         super().__init__()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -108,19 +111,43 @@ class Progress(Bar):
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
                 self.console.print(f"{describe(trial, self._metric.name)}  |  {summary}")
-        left = self._budget.trials_left(trials)
+        if not self._has_estimated and (lines := self._estimate(trials)):
+            self._has_estimated = True
+            self.console.print(lines)
+        left = self._budget.trials_left(trials, self._workers)
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
         self.show(len(done), total, doing + summary)
+
+    def _estimate(self, trials: Sequence[FrozenTrial]) -> str:
+        """Say what a trial takes beside training, and how many fit into the time; "" until known."""
+        ok = [t for t in trials if is_ok(t)]
+        budget = self._budget
+        end = budget.deadline(trials)
+        if not ok or (end is None and budget.seconds is None):
+            return ""
+        training, whole = charge(ok[0]), max(charge(ok[0]), span(ok[0]))
+        text = (
+            f"a trial takes {whole:.1f} s: {training:.1f} s of training, and {whole - training:.1f} s"
+            " to start, to evaluate and to choose the next"
+        )
+        left = budget.trials_left(trials, self._workers)
+        if left is not None:
+            text += f"; about {left} more fit"
+        if end is not None:
+            text += f" until {datetime.fromtimestamp(end):%H:%M:%S}"
+        return text + (", and time is kept to train the best again" if budget.confirm else "")
 
     def _summary(self, trials: Sequence[FrozenTrial]) -> str:
         done = [t for t in trials if is_evaluated(t)]
         total = "" if self._budget.trials is None else f"/{self._budget.trials}"
         parts = [
             f"done {len(done)}{total}",
-            f"failed {len(done) - sum(map(is_ok, done))}",
+            f"failed {sum(map(is_failed, done))}",
         ]
+        if pruned := sum(t.state == TrialState.PRUNED for t in done):
+            parts.append(f"pruned {pruned}")
         if self._uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
         best = best_trial(trials, self._metric)

@@ -12,6 +12,7 @@ from studies.commands import options
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
+from studies.pruning import RULES
 from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
@@ -37,6 +38,10 @@ def run(
     metric: options.MetricName = None,
     direction: options.DirectionName = None,
     metric_file: options.MetricFile = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
         int | None,
@@ -54,6 +59,16 @@ def run(
     wall_seconds: options.WallSeconds = None,
     memory_limit: options.MemoryLimit = None,
     failure_value: options.FailureValue = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Stop trainings that do worse at the same share of their time than earlier ones: "
+            "median (than half of them), percentile (than three quarters), wilcoxon (than the best, "
+            "by a rank test). Needs a script that prints its loss as it goes. What was trained is "
+            "charged. [default: none is stopped]",
+        ),
+    ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
@@ -113,6 +128,8 @@ def run(
         ),
     ] = REQUEUE,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -154,6 +171,8 @@ def run(
         return
     if worker or cluster:
         confirm = 0  # by `revalidate`, where there is a machine for it
+    if prune not in (None, *RULES):
+        raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
@@ -163,9 +182,16 @@ def run(
         storage,
         artifacts,
         testbed,
-        interface=options.interface(script_command, config, metric, direction, metric_file),
+        None,
+        options.runtime(python, env, copy, cwd),
+        options.interface(script_command, config, metric, direction, metric_file),
     )
     script = where.load_script()
+    if prune is not None and script.metric.direction != "minimize":
+        raise Misuse(
+            "--prune compares losses, and must be with a metric to be minimized: its reports would"
+            f" be taken for {script.metric.name}"
+        )
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
         where,
@@ -175,13 +201,17 @@ def run(
         Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
         Limits(memory_limit, wall_seconds),
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        prune=prune,
         failure_value=failure_value,
+        accept_changes=accept_changes,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
         work.show_dry_run(spec, limit, as_json)
         return
     work.say_isolation(spec)
+    if not no_check and cluster is None:
+        work.check_script(spec, script)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"

@@ -36,7 +36,10 @@ def final_table(facts: Mapping[str, Any]) -> Group:
         style = "bold" if old != new and new is not None else ""
         params.add_row(name, _cell(old), Text(_cell(new), style=style))
     classes = ", ".join(f"{name} {n}" for name, n in sorted(facts["failures"].items()))
-    lines = [f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}"]
+    pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
+    lines = [
+        f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}{pruned}"
+    ]
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
@@ -75,11 +78,17 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
         return Group(*parts, f"{facts['method']} asks no language model.")
     if not llm["first_prompt"]:
         return Group(*parts, f"The language model has no turn in {llm['trials']} trials.")
+    if llm["tokens_counted"]:
+        counted = "counted by the server"
+    else:
+        counted = "estimated: rather too many, for the server doesn't count"
+    if llm["problem"]:
+        parts.append(f"The language model can't be asked just now: {llm['problem']}")
     parts.append("The first prompt (its measured values are placeholders):\n")
     parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
     parts.append(
-        f"{llm['first_prompt_tokens']} tokens, by the server's count if it has one, else an estimate"
-        f" from above. {llm['trials']} trials:"
+        f"{llm['first_prompt_tokens']} tokens, {counted}."
+        f" {llm['trials']} trials:"
         f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
         f" {llm['completion_tokens']} completion tokens."
     )
@@ -102,7 +111,7 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=name != "trials")
     for facts in studies:
         states = facts["trials"]
-        counts = {"ok": facts["ok"], **facts["failures"]}
+        counts = {"ok": facts["ok"], **facts["failures"], "pruned": facts["pruned"]}
         counts |= {s: states.get(s, 0) for s in ("running", "waiting", "interrupted")}
         table.add_row(
             facts["study"],

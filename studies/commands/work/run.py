@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import json
 import sys
 from typing import Any
@@ -12,24 +13,31 @@ from rich.console import Console
 
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
+from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands.progress import Bar
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
 from studies.commands.tables import final_table
 from studies.commands.work.best import lines_of
 from studies.commands.work.revalidate import run as repeat
+from studies.comparison import stored_standing
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import trial_facts
+from studies.llm import checked_llm
 from studies.revalidation import queue_repetitions
+from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import Spec
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
 from studies.storage.open import open_storage
+from studies.storage.open import StorageError
 from studies.workers.cluster import count_workers
 from studies.workers.cluster import LOCAL
 from studies.workers.cluster import run_cluster
@@ -54,9 +62,21 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         f"the best configurations are trained again, with other seeds: {queued} trainings",
         file=sys.stderr,
     )
-    errors = repeat([work], {study.study_name: queued}, workers)
-    for error in errors.values():
-        raise Failed(error)
+    if workers > 1:
+        errors = repeat([work], {study.study_name: queued}, workers)
+        for error in errors.values():
+            raise Failed(error)
+        return
+    done = 0
+    with Bar() as bar:
+
+        def tell(what: object) -> None:
+            nonlocal done
+            done += 1
+            bar.show(done, queued, f"trainings {done}/{queued}")
+
+        bar.show(0, queued, f"trainings 0/{queued}")
+        run_repetitions(work, tell)
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
@@ -104,16 +124,71 @@ def say_isolation(spec: Spec) -> None:
     print(text, file=sys.stderr)
 
 
+def check_script(spec: Spec, script: Testbed) -> None:
+    """Say on stderr what is known of a script before its first trial.
+
+    Raises:
+        TestbedError: If it can't be tuned as it is.
+    """
+    from objective.preflight import preflight
+    from objective.preflight import short_run
+
+    found = preflight(script)
+    # A study that goes on has shown that its metric is there.
+    if not found.problems and not spec.row.edits_code and _is_new(spec):
+        run = short_run(script, spec.budget.train_seconds, spec.limits.memory_mb)
+        found.problems += run.problems
+        found.notes += run.notes
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    if found.problems:
+        said = " ".join(found.problems)
+        raise TestbedError(f"{said} (--no-check begins all the same.)")
+
+
+def _is_new(spec: Spec) -> bool:
+    try:
+        storage = open_storage(spec.where.storage, must_exist=True)
+    except StorageError:
+        return True
+    if spec.name not in optuna.get_all_study_names(storage):
+        return True
+    return not optuna.load_study(study_name=spec.name, storage=storage).trials
+
+
 def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
-    """Print what the study would ask of a language model, and its limits."""
+    """Print what the study would ask of a language model, and its limits.
+
+    Raises:
+        TestbedError: After that, if the script can't be tuned as it is.
+    """
+    from objective.preflight import preflight
     from studies.commands.dry_run import dry_run
 
-    facts = {**dry_run(spec), "wall_seconds": wall_seconds}
+    found = preflight(spec.where.load_script())
+    checked = {"notes": found.notes, "problems": found.problems}
+    facts = {**dry_run(spec), "wall_seconds": wall_seconds, "checks": checked}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
+        for note in found.notes:
+            print(note)
+    if found.problems:
+        raise TestbedError.of(found.problems)
+
+
+def _check_model(spec: Spec) -> None:
+    """Raise what keeps the language model from answering, if the study has anything to ask it."""
+    if not spec.row.uses_llm or spec.editing.command is not None:
+        return
+    with suppress(StorageError, KeyError):  # where there is no study yet
+        storage = open_storage(spec.where.storage, must_exist=True, patience=0)
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        if stored_standing(study, spec.budget).state == "done":
+            return
+    checked_llm(spec.model)
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
@@ -127,6 +202,7 @@ def _metric(spec: Spec) -> Metric:
 def run_here(spec: Spec, workers: int) -> optuna.Study:
     """Do the study's trials on this machine."""
     check_sharing(spec.where.storage, workers=workers)
+    _check_model(spec)
     with _progress(spec, workers) as progress:
         if workers == 1:
             return work_on(spec, progress.update)
@@ -143,6 +219,7 @@ def run_on_cluster(
 
     if workers is None:
         workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
+    _check_model(spec)
     with _progress(spec, workers) as progress:
         return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
 
@@ -155,6 +232,7 @@ def be_worker(spec: Spec) -> optuna.Study:
             f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
             " its own process only; choose sqlite:///FILE"
         )
+    _check_model(spec)
     log = WorkerLog(spec.name, _metric(spec))
     open_storage(spec.where.storage, wait=_WAIT_SECONDS)  # many may come at once
     study = work_on(spec, log.update)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from objective.testbed import config_file
 from objective.testbed.config_file import ConfigFile
-from objective.testbed.config_file import tomllib
 from objective.testbed.source import TestbedError
 
 
@@ -54,7 +54,7 @@ def test_yaml_keeps_all_but_the_values() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "read"),
-    [("c.json", JSON, json.loads), ("c.toml", TOML, tomllib.loads)],
+    [("c.json", JSON, json.loads), ("c.toml", TOML, config_file.tomllib.loads)],
 )
 def test_json_and_toml_read_back_with_the_new_values(name: str, text: str, read: Any) -> None:
     file = ConfigFile(name, text)

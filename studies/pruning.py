@@ -1,0 +1,32 @@
+"""Early stopping by Optuna's pruners, from the losses that a training prints as it goes.
+
+Their steps are percent of the training time, some 20 of them. A learning rate that falls at the end
+makes early losses say little, so that nothing is stopped in the first `WARM_UP` percent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+RULES = ("median", "percentile", "wilcoxon")
+FIRST_TRIALS = 5  # of a study, which are not stopped: there is nothing to compare with
+WARM_UP = 30
+
+
+def make_pruner(rule: str | None) -> optuna.pruners.BasePruner:
+    """Return the pruner of one of the `RULES`; ``None`` is one that stops nothing."""
+    from optuna import pruners
+
+    if rule == "median":
+        return pruners.MedianPruner(FIRST_TRIALS, WARM_UP)
+    if rule == "percentile":
+        return pruners.PercentilePruner(75.0, FIRST_TRIALS, WARM_UP)
+    if rule == "wilcoxon":
+        # It counts the steps that were reported, of which there is one for 5 %.
+        return pruners.WilcoxonPruner(n_startup_steps=WARM_UP // 5)
+    return pruners.NopPruner()

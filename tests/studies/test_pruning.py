@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+import pytest
+
+from studies.pruning import make_pruner
+from studies.pruning import RULES
+from tests.studies.commands.test_run import run
+from tests.studies.conftest import Cli
+
+
+def stopped_at(rule: str | None) -> int:
+    """Percent of a hopeless training that it goes through after ten better ones."""
+    study = optuna.create_study(pruner=make_pruner(rule))
+    for number in range(10):
+        trial = study.ask()
+        for step in range(0, 101, 5):
+            trial.report(2 - step / 100 + number / 100, step)
+        study.tell(trial, 1.0)
+    trial = study.ask()
+    for step in range(0, 101, 5):
+        trial.report(5 - step / 100, step)
+        if trial.should_prune():
+            return step
+    return 101
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("rule", RULES)
+def test_a_hopeless_training_is_stopped_but_not_at_once(rule: str) -> None:
+    assert 25 <= stopped_at(rule) <= 40
+
+
+def test_without_a_rule_none_is_stopped() -> None:
+    assert stopped_at(None) == 101
+
+
+def test_what_was_stopped_is_charged_and_counted_as_that(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text().replace("{5 - step / 10:.6f}", "{DEPTH - step / 10:.6f}"))
+    done = cli(*run(testbed, trials=14, train_seconds=0.5, prune="median"), "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    pruned = [t for t in cli.trials("s") if t.state == TrialState.PRUNED]
+    assert facts["pruned"] == len(pruned) > 0
+    assert facts["ok"] + facts["failed"] + facts["pruned"] == 14
+    assert all(0 < t.user_attrs["training_seconds"] < 5 for t in pruned)
+
+
+def test_a_rule_must_be_one_that_there_is(cli: Cli, testbed: Path) -> None:
+    error = cli.fails(2, *run(testbed, prune="best"))
+    assert "--prune must be one of median, percentile, wilcoxon" in error
