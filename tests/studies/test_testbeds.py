@@ -45,6 +45,7 @@ def command_of(bed: Path) -> list[str]:
             " LABEL_SMOOTHING",
             0.0,
         ),
+        ("src_layout", "r2", "MAXIMIZE", "penalty degree", 0.0),
         ("rmse", "RMSE", "MINIMIZE", "depth rate", 2730.3),
     ],
 )

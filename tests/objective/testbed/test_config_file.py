@@ -54,7 +54,7 @@ def test_yaml_keeps_all_but_the_values() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "read"),
-    [("c.json", JSON, json.loads), ("c.toml", TOML, config_file.tomllib.loads)],
+    [("c.json", JSON, json.loads), ("c.toml", TOML, config_file.tomllib.loads)],  # type: ignore[attr-defined]
 )
 def test_json_and_toml_read_back_with_the_new_values(name: str, text: str, read: Any) -> None:
     file = ConfigFile(name, text)
