@@ -18,7 +18,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.testbed.source import set_constants
 from objective.testbed.testbed import Testbed
 
 
@@ -59,7 +58,7 @@ def best_configuration(study: optuna.Study) -> dict[str, Any]:
 
 
 def best_script(study: optuna.Study, testbed: Testbed | str | Path | None = None) -> str:
-    """Return the text of a testbed's script with the values of a study's best trial.
+    """Return a testbed's script, or configuration file, with the values of a study's best trial.
 
     Args:
         study: A study of :class:`TrainScriptObjective`.
@@ -67,10 +66,10 @@ def best_script(study: optuna.Study, testbed: Testbed | str | Path | None = None
 
     Raises:
         ValueError: If no trial has succeeded.
-        TestbedError: If the script has no place for one of the values.
+        TestbedError: If it has no place for one of the values, or takes them by its command.
     """
     loaded = testbed if isinstance(testbed, Testbed) else Testbed.load(testbed)
-    return set_constants(loaded.source, values_run(_best(study)))
+    return loaded.delivery.written(loaded.source, values_run(_best(study)))[1]
 
 
 def _best(study: optuna.Study) -> FrozenTrial:

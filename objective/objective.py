@@ -46,6 +46,7 @@ from objective.testbed.data import Data
 from objective.testbed.data import is_evaluated_apart
 from objective.testbed.data import prepare_data
 from objective.testbed.data import PrepareFailed
+from objective.testbed.delivery import Inputs
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.testbed import Testbed
@@ -81,7 +82,7 @@ _SUMMARY_ATTRIBUTES = {
 
 # Attributes that samplers and studies give a meaning, and that no script may print.
 _RESERVED = re.compile(
-    r"status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
+    r"command|status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
     r"|training_seconds|total_seconds|[a-z]+:.*",
     re.IGNORECASE,
 )
@@ -233,28 +234,36 @@ class TrainScriptObjective:
             ArtifactError: If it was measured and its files can't be kept.
             RunError: If nothing could be measured because of this machine (a full disk).
         """
-        effective = suggest_effective(trial, self.testbed)
-        return self._train(trial, set_constants(self.testbed.source, effective))
+        return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
 
     def run(self, trial: optuna.Trial, source: str) -> float:
-        """Train with a ``train.py`` of this text, record and score it; suggests nothing."""
+        """Train with a script of this text, record and score it; suggests nothing."""
         if isinstance(trial, optuna.Trial):
             claim(trial)
-        return self._train(trial, source)
+        return self._train(trial, self._inputs({}, source))
 
-    def _train(self, trial: optuna.Trial, source: str) -> float:
-        source = self._seeded(self._timed(source))
+    def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
+        """Return what a training is started with: these values, and a script of this text."""
+        return self.testbed.delivery.inputs(
+            self._seeded(self._timed(self.testbed.source if source is None else source)),
+            values,
+            seconds=self.limits.train_seconds,
+            seed=self._train_seed,
+        )
+
+    def _train(self, trial: optuna.Trial, inputs: Inputs) -> float:
         data = Data()
         if self._sandbox is not None and is_evaluated_apart(self.testbed.path):
             data = self.prepare()
         reporter = _Reporter(trial)
-        with self._folder(trial.number, source) as (home, folder):
+        with self._folder(trial.number, inputs.files) as (home, folder):
             result = run_script(
                 folder,
+                command=inputs.command,
                 limits=self.limits,
                 metric=self.testbed.metric,
                 on_progress=reporter,
-                environment=self._variables(home / "run"),
+                environment={**self._variables(home / "run"), **inputs.environment},
                 log=home / "train.log",
                 sandbox=self._sandbox,
                 data=data,
@@ -263,6 +272,8 @@ class TrainScriptObjective:
                 shown=self._shown(home / "run"),
             )
             attributes = _attributes(result, self.testbed.metric.name)
+            if self.testbed.delivery.is_by_command:
+                attributes["command"] = inputs.line
             if self._sandbox is not None:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
@@ -277,7 +288,8 @@ class TrainScriptObjective:
             if isinstance(trial, optuna.Trial):
                 store_constraint(trial.storage, trial._trial_id, constraint)
             try:
-                self._upload(trial, folder / "train.py", source)
+                for name, text in inputs.files.items():
+                    self._upload(trial, folder / name, text)
                 self._upload(trial, result.log)
             except OSError as error:
                 message = _unwritable("The artifact store", error)
@@ -300,7 +312,8 @@ class TrainScriptObjective:
         That of ``prepare.py`` is set in the process that runs the script.
         """
         seconds = self.limits.train_seconds
-        if seconds is None or TIME_BUDGET in self.testbed.space:
+        is_python = self.testbed.delivery.script.endswith(".py")
+        if seconds is None or TIME_BUDGET in self.testbed.space or not is_python:
             return source
         try:
             own = read_constants(source).get(TIME_BUDGET)
@@ -326,8 +339,8 @@ class TrainScriptObjective:
         return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
-    def _folder(self, number: int, source: str) -> Iterator[tuple[Path, Path]]:
-        """Make a trial's folder, and in it one with this ``train.py`` and the testbed's files."""
+    def _folder(self, number: int, texts: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
+        """Make a trial's folder, and in it one with the testbed's files and these texts."""
         try:
             if self._work_dir is not None:
                 self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -340,13 +353,24 @@ class TrainScriptObjective:
             try:
                 (home / _MARK).write_text(json.dumps(worker_mark(number)))
                 folder.mkdir(parents=True)
-                (folder / "train.py").write_bytes(source.encode())
             except OSError as error:
                 raise RunError(_unwritable(folder, error)) from None
             try:
                 files.lay_out(home / "run")
             except OSError as error:
                 raise RunError(_uncopied(folder, error)) from None
+            try:
+                for name, text in texts.items():
+                    place = (folder / name).parent
+                    place.mkdir(parents=True, exist_ok=True)
+                    if not place.resolve().is_relative_to(
+                        home.resolve()
+                    ):  # a link to the original
+                        raise RunError(f"{name} must be copied for a trial: add it by --copy.")
+                    (folder / name).unlink(missing_ok=True)
+                    (folder / name).write_bytes(text.encode())
+            except OSError as error:
+                raise RunError(_unwritable(folder, error)) from None
             if not self._has_swept:
                 _sweep(home.parent)
                 self._has_swept = True

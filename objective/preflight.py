@@ -25,7 +25,7 @@ from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.launch import GPU_DEVICES
-from objective.testbed.files import SCRIPTS
+from objective.testbed.files import PREPARE
 from objective.testbed.source import TestbedError
 from objective.testbed.testbed import Testbed
 
@@ -157,9 +157,9 @@ def _lacks(
 def _importers(testbed: Testbed) -> dict[str, str]:
     """Return the modules that the scripts can't do without, each with the first that imports it."""
     found: dict[str, str] = {}
-    for script in SCRIPTS:
+    for script in (testbed.delivery.script, PREPARE):
         path = testbed.path / script
-        if path.is_file():
+        if path.is_file() and path.suffix == ".py":
             for statement in _unconditional(ast.parse(path.read_bytes())):
                 for name in _imported(statement):
                     found.setdefault(name, script)
@@ -188,14 +188,17 @@ def _unconditional(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def _needs_gpu(testbed: Testbed) -> list[str]:
-    """Say where train.py asks for a GPU of CUDA, unless it asks first whether there is one."""
+    """Say where the script asks for a GPU of CUDA, unless it asks first whether there is one."""
+    script = testbed.delivery.script
+    if not script.endswith(".py"):
+        return []
     if "is_available" in testbed.source or "device_count" in testbed.source:
         return []
     for node in _unconditional(ast.parse(testbed.source.removeprefix("\ufeff"))):
         if isinstance(node, ast.Call) and _is_gpu_call(node):
             call = ast.unparse(node)
             return [
-                f"train.py:{node.lineno} asks for a GPU of CUDA ({call}), but this machine has none."
+                f"{script}:{node.lineno} asks for a GPU of CUDA ({call}), but this machine has none."
             ]
     return []
 

@@ -14,8 +14,8 @@ from objective import Testbed
 from objective.best import by_value
 from objective.best import has_succeeded
 from objective.best import values_run
+from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
-from objective.testbed.source import set_constants
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import baseline_trial
@@ -158,7 +158,8 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str]:
         raise Misuse(
             f"study {study.study_name!r} trained no script of a testbed: there are only its values"
         )
-    testbed = Testbed.load(None if attrs["testbed"] == EMBEDDED else attrs["testbed"])
+    folder = None if attrs["testbed"] == EMBEDDED else attrs["testbed"]
+    testbed = Testbed.load(folder, interface=Interface.of(attrs))
     if attrs["testbed_hash"] != testbed_hash(testbed):
         raise Misuse(
             f"{attrs['testbed']} was edited since study {study.study_name!r} trained it; its script"
@@ -167,4 +168,4 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str]:
         )
     if sha := winner.trial.user_attrs.get("source_sha256"):
         return testbed.source, Sources(where.open_artifacts(), testbed.source).load(sha)
-    return testbed.source, set_constants(testbed.source, values_run(winner.trial))
+    return testbed.delivery.written(testbed.source, values_run(winner.trial))

@@ -24,6 +24,7 @@ from objective import Testbed
 from objective import TrainScriptObjective
 from objective.best import values_run
 from objective.run.sandbox import require_sandbox
+from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import charge
 from studies.budget import is_evaluated
@@ -182,7 +183,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
             surrogate, failure_value=None, train_seed=t.user_attrs["train_seed"]
         )
     folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
-    testbed = Testbed.load(folder, stored_runtime(attrs))
+    testbed = Testbed.load(folder, stored_runtime(attrs), Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT

@@ -21,6 +21,7 @@ from objective.failure import FailureValue
 from objective.failure import PAPER
 from objective.failure import WORST
 from objective.results import Results
+from objective.testbed.interface import Interface
 from objective.testbed.runtime import Runtime
 from studies.changes import FILES
 from studies.changes import recorded
@@ -66,6 +67,7 @@ class Where:
         surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
             the embedded testbed that comes with the project.
         runtime: Where and with what the script runs.
+        interface: How the script is started, gets its values and is read.
     """
 
     storage: str
@@ -73,6 +75,7 @@ class Where:
     testbed: Path | None = None
     surrogate: str | None = None
     runtime: Runtime = Runtime()
+    interface: Interface = Interface()
 
     def load_script(self) -> Testbed:
         """Load the testbed.
@@ -80,7 +83,7 @@ class Where:
         Raises:
             TestbedError: If it can't be used.
         """
-        return Testbed.load(self.testbed, self.runtime)
+        return Testbed.load(self.testbed, self.runtime, self.interface)
 
     @property
     def folder(self) -> Path:
@@ -224,6 +227,7 @@ class Spec:
                 if isinstance(testbed, Testbed)
                 else file_hash(surrogate_file(self.where.surrogate))
             ),
+            **(testbed.interface.facts() if isinstance(testbed, Testbed) else {}),
             "train_seconds": self.budget.train_seconds,
             "charge_llm": self.budget.charge_llm,
         }
@@ -343,8 +347,11 @@ def trial_seconds(script: Testbed, asked: float | None, budget: float | None) ->
 
 
 def testbed_hash(testbed: Testbed) -> str:
-    """Return the fingerprint of what decides a trial's value: ``train.py`` and ``prepare.py``."""
+    """Return the fingerprint of what decides a trial's value: the script, its configuration file
+    and ``prepare.py``."""
     digest = hashlib.sha256(testbed.source.encode())
+    if testbed.delivery.config is not None:
+        digest.update(testbed.delivery.config.text.encode())
     prepare = testbed.path / "prepare.py"
     if prepare.is_file():
         digest.update(prepare.read_bytes())

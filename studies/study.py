@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.objective import SIDE_DATA
+from objective.testbed.interface import Interface
 from studies.budget import is_ok
 from studies.changes import changes
 from studies.changes import FILES
@@ -55,8 +56,8 @@ def open_study(
         pruner=make_pruner(spec.prune),
         load_if_exists=True,
     )
-    testbed.metric.name_in(study)
     check_comparable(study, spec, testbed)
+    testbed.metric.name_in(study)
     metadata = spec.metadata(testbed)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
@@ -96,7 +97,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        defaults = {"charge_llm": False, "tune": 0.0, "tune_edits": 0}
+        defaults = {**Interface().facts(), "charge_llm": False, "tune": 0.0, "tune_edits": 0}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
     # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
     may_be_edited = spec.accept_changes or not (spec.row.edits_code or any(map(is_ok, trials)))

@@ -282,7 +282,7 @@ def _train(
             _become(sys.executable, [sys.executable, "-u", *arguments])
         script = os.path.join(folder, arguments[0])
         sys.path[0] = os.path.dirname(script)
-        sys.argv = arguments
+        sys.argv = [os.path.relpath(script), *arguments[1:]]
         if os.path.exists(os.path.join(sys.path[0], "prepare.py")):
             prepare = _set_up_prepare(options["train_seconds"])
             if exchange is not None:

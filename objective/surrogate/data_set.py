@@ -143,13 +143,15 @@ class DataSet:
             rows += found
         if not rows:
             raise DataSetError("A data set needs evaluated trials of the testbed, but got none.")
-        factors = {factor for names in testbed.rule.at_least.values() for factor in names}
-        used = {n: v for n, v in sorted(testbed.rule.constants.items()) if n in factors}
+        rule = testbed.rule
+        factors = {factor for names in rule.at_least.values() for factor in names}
+        factors |= rule.only_when.keys()
+        used = {n: v for n, v in sorted(rule.constants.items()) if n in factors}
         return cls(
             space=dict(testbed.space),
             baseline=dict(testbed.baseline),
             task=testbed.task,
-            rule=replace(testbed.rule, constants=used),
+            rule=replace(rule, constants=used),
             metadata=metadata,
             made=dict(made),
             rows=tuple(rows),

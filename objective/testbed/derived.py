@@ -74,14 +74,14 @@ class Derived:
     @classmethod
     def of(
         cls,
-        tables: Mapping[str, Any] | None,
+        given: Any,
         names: Mapping[str, Any],
         constants: Mapping[str, Any],
     ) -> Derived:
         """Read the formulas, or take the usual ones as far as their names are there.
 
         Args:
-            tables: The parsed ``search_space.toml``; ``None`` if there is none.
+            given: The table of ``search_space.toml``; ``None`` if there is none.
             names: The parameters' values in the script.
             constants: Of the scripts.
 
@@ -89,7 +89,6 @@ class Derived:
             TestbedError: If one is no formula of known names.
         """
         known = {**constants, **names}
-        given = (tables or {}).get(TABLE)
         if given is None:
             usual = cls(USUAL, constants)(names)
             return cls({name: USUAL[name] for name in usual}, constants)

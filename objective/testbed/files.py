@@ -33,7 +33,7 @@ import sys
 from objective.testbed.source import TestbedError
 
 
-SCRIPTS = ("train.py", "prepare.py")
+PREPARE = "prepare.py"
 
 _LARGE_BYTES = 10 * 2**20
 _MANY_FILES = 1000
@@ -45,7 +45,7 @@ _ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
 # Files that decide no trial's value, so that a study goes on when they were changed.
 _NO_INPUT = (".md", ".rst", ".ipynb", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".lock")
 # What the study's other fingerprints cover, and what agents write.
-_NO_INPUTS = ("results.tsv", "search_space.toml", *SCRIPTS)
+_NO_INPUTS = ("results.tsv", "search_space.toml", "train.py", PREPARE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Files:
         *,
         cwd: str | None = None,
         alone: bool = False,
+        script: str = "train.py",
     ) -> Files:
         """Find the files of a testbed.
 
@@ -84,12 +85,13 @@ class Files:
             extra: Further files, folders or patterns (``data/*.csv``), seen from the folder.
             cwd: Working directory, seen from the folder; None is the folder.
             alone: Nothing above the folder belongs to it.
+            script: Path of the script in the folder.
 
         Raises:
             TestbedError: If one of the extra files matches nothing, or the working directory isn't
                 there.
         """
-        names, texts = _imports_and_texts(testbed)
+        names, texts = _imports_and_texts(testbed, (script, PREPARE))
         top = None if alone else _git_top(testbed)
         chosen = _beside(testbed, top is not None)
         chosen += [p for p in map(testbed.joinpath, texts) if _is_inside(p, testbed)]
@@ -122,7 +124,7 @@ class Files:
             _sort(path, copies, links)
         links |= dict.fromkeys(_surroundings(testbed, root, chosen))
         for kept in (copies, links):
-            kept.pop(testbed / "train.py", None)
+            kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
         return cls(
             root,
@@ -182,11 +184,11 @@ def _name(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
-def _imports_and_texts(testbed: Path) -> tuple[list[str], list[str]]:
+def _imports_and_texts(testbed: Path, scripts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the top-level names that the scripts import, and the texts that may name a file."""
     names: dict[str, None] = {}
     texts: dict[str, None] = {}
-    for script in SCRIPTS:
+    for script in scripts:
         try:
             tree = ast.parse((testbed / script).read_bytes())
         except (OSError, ValueError, SyntaxError, RecursionError):

@@ -98,6 +98,8 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
                 left_out[name] = constant.why_not
         elif reason := _out_of_reach(value):
             left_out[name] = reason
+        elif constant.choices:
+            others[name] = CategoricalDistribution(list(constant.choices))
         elif (widened := _widened(PAPER_SPACE.get(name), value)) is not None:
             paper[name] = widened
         elif is_family:

@@ -22,16 +22,24 @@ class Rule:
             ties down).
         at_least: Integer parameters that are then raised to the product of others, if it is
             larger: names of parameters or of constants.
-        constants: Values of the factors that are not among the suggested parameters.
+        constants: Values of the factors that are not among the suggested parameters, and the
+            defaults.
+        only_when: Parameters that count only if others have one of the given values; else they
+            are run at their default, so that configurations that differ in nothing else are one.
     """
 
     powers_of_two: tuple[str, ...] = ()
     at_least: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constants: Mapping[str, Any] = field(default_factory=dict)
+    only_when: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the effective values of these suggested ones, which stay as they are."""
         values = dict(params)
+        for name, conditions in self.only_when.items():
+            met = (values.get(other) in allowed for other, allowed in conditions.items())
+            if name in values and not all(met):
+                values[name] = self.constants[name]
         for name in self.powers_of_two:
             if name in values:
                 values[name] = nearest_power_of_two(values[name])
@@ -45,23 +53,32 @@ class Rule:
     def from_rows(
         cls, rows: Mapping[str, Mapping[str, Any]], constants: Mapping[str, Any]
     ) -> Rule:
-        """Make a rule from ``power_of_two`` and ``at_least`` of each parameter, both optional."""
+        """Make a rule from ``power_of_two``, ``at_least`` and ``when`` of parameters, if any."""
         return cls(
             tuple(name for name, row in rows.items() if row.get("power_of_two")),
             {name: tuple(row["at_least"]) for name, row in rows.items() if row.get("at_least")},
             constants,
+            {
+                name: {other: tuple(values) for other, values in row["when"].items()}
+                for name, row in rows.items()
+                if row.get("when")
+            },
         )
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Return ``power_of_two`` and ``at_least`` of each parameter, as JSON can hold them."""
-        names = dict.fromkeys((*self.powers_of_two, *self.at_least))
+        """Return what :meth:`from_rows` takes, as JSON can hold it."""
+        names = dict.fromkeys((*self.powers_of_two, *self.at_least, *self.only_when))
         return {
             name: {
                 "power_of_two": name in self.powers_of_two,
                 "at_least": list(self.at_least.get(name, ())),
+                **({"when": self._when(name)} if name in self.only_when else {}),
             }
             for name in names
         }
+
+    def _when(self, name: str) -> dict[str, list[Any]]:
+        return {other: list(values) for other, values in self.only_when[name].items()}
 
 
 def nearest_power_of_two(value: int) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import operator
+from pathlib import Path
 import re
 from typing import Any
 
@@ -51,7 +52,7 @@ class TestbedError(ValueError):
 
 @dataclass(frozen=True)
 class Constant:
-    """One upper-case constant of a script.
+    """One upper-case constant of a script, or what else may be tuned of it.
 
     ``source[start:end]`` is the text of its value. If ``problem`` isn't empty, there is no such
     place: it says why and names the lines, ``why_not`` says the same in a few words (none for a
@@ -65,6 +66,7 @@ class Constant:
     end: int = 0
     problem: str = ""
     why_not: str = ""
+    choices: tuple[Value, ...] = ()  # the values that it may have, where the script says so
 
 
 def read_constants(source: str, filename: str = "train.py") -> dict[str, Constant]:
@@ -81,12 +83,12 @@ def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
 
     Names that are only imported are left out.
     """
-    tree = _parse(source, filename)
+    tree = parse_script(source, filename)
     starts = _line_starts(source)
     found: dict[str, Constant] = {}
     for statement in tree.body:
         name, node = _assignment(statement)
-        value = None if node is None else _literal(node)
+        value = None if node is None else literal(node)
         if node is not None and value is not None:
             start = _offset(source, starts, node.lineno, node.col_offset)
             end = _offset(source, starts, node.end_lineno or 0, node.end_col_offset or 0)
@@ -146,7 +148,12 @@ def set_constants(source: str, values: Mapping[str, Any], filename: str = "train
     return source
 
 
-def _parse(source: str, filename: str) -> ast.Module:
+def parse_script(source: str, filename: str) -> ast.Module:
+    """Return the syntax tree of a script.
+
+    Raises:
+        TestbedError: If it is not valid Python.
+    """
     try:
         # A byte order mark belongs to the file, not to the program.
         return ast.parse(source.removeprefix("\ufeff"), filename)
@@ -195,7 +202,7 @@ def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
     return "", None
 
 
-def _literal(node: ast.expr) -> Value | None:
+def literal(node: ast.expr) -> Value | None:
     """Return the value of a literal of one of our four types, else None."""
     if isinstance(node, ast.Constant):
         value = node.value
@@ -210,7 +217,7 @@ def _literal(node: ast.expr) -> Value | None:
 
 def _number(node: ast.expr) -> int | float | None:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _literal(node.left), _literal(node.right)
+        left, right = literal(node.left), literal(node.right)
         for side in (left, right):
             # The bound keeps 9**9**9 from being computed; no hyperparameter is near it.
             if isinstance(side, (bool, str)) or side is None or abs(side) > 2**64:
@@ -222,7 +229,7 @@ def _number(node: ast.expr) -> int | float | None:
         except (ArithmeticError, ValueError, TypeError):
             return None
     else:
-        value = _literal(node) if isinstance(node, ast.Constant) else None
+        value = literal(node) if isinstance(node, ast.Constant) else None
     return None if isinstance(value, (bool, str)) else _finite(value)
 
 
@@ -245,3 +252,17 @@ def _offset(source: str, starts: list[int], line: int, column: int) -> int:
         start += 1
     text = source[start : start + column]  # at least as many characters as needed
     return start + len(text.encode()[:column].decode())
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file with its line ends as they are.
+
+    Raises:
+        TestbedError: If it isn't there, isn't readable, or isn't UTF-8.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise TestbedError(f"{path} must be UTF-8, but byte {error.start} isn't.") from None
+    except OSError as error:
+        raise TestbedError(f"{path} must be readable, but: {error.strerror}.") from None

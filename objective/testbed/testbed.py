@@ -15,34 +15,37 @@ import textwrap
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.testbed.command import TIME_BUDGET
+from objective.testbed.delivery import Delivery
+from objective.testbed.delivery import SCRIPT
 from objective.testbed.derived import Derived
 from objective.testbed.files import Files
+from objective.testbed.interface import Interface
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
 from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
-from objective.testbed.search_space import parse_toml
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
+from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
+from objective.testbed.space_file import SpaceFile
 
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-__all__ = ["Testbed", "TestbedError"]
+__all__ = ["Testbed", "TestbedError", "TIME_BUDGET"]
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 
-TIME_BUDGET = "TIME_BUDGET"  # the constant that says how many seconds a script trains
-
 _DEFAULT_TASK = """\
-A Python script, train.py in the folder {folder}, trains a model{time} and then validates it. The
-result is {metric}: {metric.better} is better. The upper-case constants of the script may be changed;
-its data and evaluation may not. A configuration that needs more memory than there is, diverges, or
+A script, {script.name} in the folder {script.parent.name}, trains a model{time} and then validates it.
+The result is {metric}: {metric.better} is better. The script's parameters may be changed; its data and
+evaluation may not. A configuration that needs more memory than there is, diverges, or
 trains too few steps fails or scores badly.
 """
 _DESCRIPTION = 600  # characters of the script's docstring that are told
@@ -50,19 +53,21 @@ _DESCRIPTION = 600  # characters of the script's docstring that are told
 
 @dataclass(frozen=True)
 class Testbed:
-    """A training script and the search space of its constants.
+    """A training script and the search space of its parameters.
 
     Attributes:
         path: The folder.
-        source: Text of ``train.py``, line ends as they are in the file.
-        space: Tunable constants in a fixed order, as Optuna distributions.
+        source: Text of the script, ``train.py``, line ends as they are in the file.
+        space: Tunable parameters in a fixed order, as Optuna distributions.
         baseline: The script's own values of them.
-        constants: Of ``prepare.py``, read without running it, and of ``train.py``: TIME_BUDGET,
+        constants: Of ``prepare.py``, read without running it, and of the script: TIME_BUDGET,
             MAX_SEQ_LEN.
         rule: From suggested values to those that the script is run with.
         task: Description for a language model: ``task.md``, or the script's name, docstring,
             training time and metric.
         metric: The value that the script is judged by.
+        delivery: How values reach the script.
+        interface: What was said of that, by ``search_space.toml`` too.
         runtime: Where and with what it runs.
     """
 
@@ -76,25 +81,75 @@ class Testbed:
     rule: Rule
     task: str
     metric: Metric = METRIC
+    delivery: Delivery = Delivery()
+    interface: Interface = Interface()
     runtime: Runtime = Runtime()
 
     @classmethod
-    def load(cls, path: str | Path | None = None, runtime: Runtime = Runtime()) -> Testbed:
-        """Read a testbed folder; None is the embedded one.
+    def load(
+        cls,
+        path: str | Path | None = None,
+        runtime: Runtime = Runtime(),
+        interface: Interface = Interface(),
+    ) -> Testbed:
+        """Read a testbed.
+
+        Args:
+            path: Its folder, with a ``train.py`` unless the interface's command names another
+                script; or a script. None is the embedded one.
+            runtime: Where and with what it runs.
+            interface: How the script is started, gets its values and is read.
 
         Raises:
-            TestbedError: If the folder has no readable ``train.py``, or its constants and the
-                search space don't fit.
+            TestbedError: If there is no readable script, or its parameters and the search space
+                don't fit.
         """
         folder = _EMBEDDED if path is None else Path(path).expanduser().resolve()
-        if not (folder / "train.py").is_file():
-            raise TestbedError(f"A testbed must be a folder with a train.py, but got {folder}.")
-        source = _read(folder / "train.py")
-        constants = {**_constants(folder / "prepare.py"), **_constants(folder / "train.py")}
-        space, baseline, rule = search_space(source, toml=_read_toml(folder), constants=constants)
+        script = None
+        if folder.is_file() and folder.suffix == ".py":
+            folder, script = folder.parent, folder.name
+        toml = _read_toml(folder)
+        file = SpaceFile.parse(toml or "")
+        interface = interface.or_else(file.interface)
+        if problems := interface.problems():
+            raise TestbedError.of(problems)
+        if script is None and interface.command is None and not (folder / SCRIPT).is_file():
+            raise TestbedError(
+                f"A testbed must be a folder with a {SCRIPT}, or a script, but got {folder}."
+            )
+        delivery = Delivery.find(folder, script, interface, file)
+        if problems := delivery.problems(file):
+            raise TestbedError.of(problems)
+        name = delivery.script
+        source = read_text(folder / name) if name else ""
+        own = _constants(folder / name) if name.endswith(".py") else {}
+        constants = {**_constants(folder / "prepare.py"), **own}
+        space, baseline, rule = search_space(
+            source if name.endswith(".py") else "",
+            toml=toml,
+            constants=constants,
+            parameters=delivery.parameters,
+            script=name or delivery.command.words[0],
+        )
+        metric = interface.to_metric()
         task = folder / "task.md"
-        text = _read(task) if task.is_file() else _default_task(folder, source, constants, METRIC)
-        return cls(folder, source, space, baseline, constants, rule, text, METRIC, runtime)
+        if task.is_file():
+            text = read_text(task)
+        else:
+            text = _default_task(folder / name, source, constants, metric)
+        return cls(
+            folder,
+            source,
+            space,
+            baseline,
+            constants,
+            rule,
+            text,
+            metric,
+            delivery,
+            interface,
+            runtime,
+        )
 
     @property
     def is_embedded(self) -> bool:
@@ -110,7 +165,11 @@ class Testbed:
         """
         try:
             return Files.of(
-                self.path, self.runtime.copy, cwd=self.runtime.cwd, alone=self.is_embedded
+                self.path,
+                self.runtime.copy,
+                cwd=self.runtime.cwd,
+                alone=self.is_embedded,
+                script=self.delivery.script,
             )
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
@@ -121,14 +180,18 @@ class Testbed:
     @cached_property
     def derived(self) -> Derived:
         """Numbers that follow from a configuration, see `objective.testbed.derived`."""
-        toml = _read_toml(self.path)
-        tables = None if toml is None else parse_toml(toml)
-        return Derived.of(tables, self.baseline, self.constants)
+        file = SpaceFile.parse(_read_toml(self.path) or "")
+        return Derived.of(file.derived, self.baseline, self.constants)
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Each upper-case constant of ``train.py`` that isn't tuned, and why not."""
-        return left_out(self.source, _read_toml(self.path))
+        """Each parameter, or upper-case constant, of the script that isn't tuned, and why not."""
+        return left_out(
+            self.source if self.delivery.script.endswith(".py") else "",
+            _read_toml(self.path),
+            parameters=self.delivery.parameters,
+            script=self.delivery.script,
+        )
 
     @property
     def time_budget(self) -> float | None:
@@ -145,26 +208,31 @@ class Testbed:
             TestbedError: If there is no TIME_BUDGET to be set.
         """
         prepare = self.path / "prepare.py"
+        if TIME_BUDGET in self.delivery.command.placeholders:
+            return
         if self.time_budget is None and not (
-            prepare.is_file() and _binds(_read(prepare), TIME_BUDGET)
+            prepare.is_file() and _binds(read_text(prepare), TIME_BUDGET)
         ):
             raise TestbedError(
-                "A training time must have a constant to be set in, but neither train.py nor"
-                " prepare.py has one: let train.py train for TIME_BUDGET seconds (such as"
-                " TIME_BUDGET = 300), or limit the whole time of a trial instead, by"
+                f"A training time must have a constant to be set in, but neither"
+                f" {self.delivery.script or 'the command'} nor prepare.py has one: let the script"
+                " train for TIME_BUDGET seconds (such as TIME_BUDGET = 300), give it"
+                " {TIME_BUDGET} in --command, or limit the whole time of a trial instead, by"
                 " --wall-seconds (wall_seconds)."
             )
 
 
 def _default_task(
-    folder: Path, source: str, constants: Mapping[str, Value], metric: Metric
+    script: Path, source: str, constants: Mapping[str, Value], metric: Metric
 ) -> str:
     """Tell a language model what is known of a script that comes without a description."""
     seconds = constants.get(TIME_BUDGET)
     text = _DEFAULT_TASK.format(
-        folder=folder.name, metric=metric, time=f" for {seconds} seconds" if seconds else ""
+        script=script, metric=metric, time=f" for {seconds} seconds" if seconds else ""
     )
-    described = ast.get_docstring(ast.parse(source.removeprefix("\ufeff")))
+    described = None
+    if script.suffix == ".py":
+        described = ast.get_docstring(ast.parse(source.removeprefix("\ufeff")))
     if described:
         text += f"It says of itself: {textwrap.shorten(described, _DESCRIPTION)}\n"
     return text
@@ -172,13 +240,13 @@ def _default_task(
 
 def _read_toml(folder: Path) -> str | None:
     path = folder / "search_space.toml"
-    return _read(path) if path.is_file() else None
+    return read_text(path) if path.is_file() else None
 
 
 def _constants(path: Path) -> dict[str, Value]:
     if not path.is_file():
         return {}
-    constants = read_constants(_read(path), path.name).values()
+    constants = read_constants(read_text(path), path.name).values()
     return {c.name: c.value for c in constants if c.value is not None}
 
 
@@ -190,13 +258,3 @@ def _binds(source: str, name: str) -> bool:
         if isinstance(node, ast.alias) and name in (node.name, node.asname):
             return True
     return False
-
-
-def _read(path: Path) -> str:
-    """Return the text of a file with its line ends as they are."""
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise TestbedError(f"{path} must be UTF-8, but byte {error.start} isn't.") from None
-    except OSError as error:
-        raise TestbedError(f"{path} must be readable, but: {error.strerror}.") from None

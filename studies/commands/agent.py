@@ -18,6 +18,11 @@ def agent(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     python: options.Python = None,
     env: options.Env = None,
     copy: options.Copy = None,
@@ -131,7 +136,14 @@ def agent(
     from studies.spec import Spec
     from studies.spec import Where
 
-    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, None))
+    where = Where(
+        storage,
+        artifacts,
+        testbed,
+        None,
+        options.runtime(python, env, copy, None),
+        options.interface(script_command, config, metric, direction, metric_file),
+    )
     script = where.load_script()
     if train_seconds is not None:
         script.require_time_budget()

@@ -23,7 +23,7 @@ def best(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the testbed's script with the best values. A file that is there is only "
+            help="Write the testbed's script, or its configuration file, with the best values. A file that is there is only "
             "replaced if it is the testbed's script as it was tuned.",
         ),
     ] = None,

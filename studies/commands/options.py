@@ -29,6 +29,7 @@ from studies.methods import option_of
 
 
 if TYPE_CHECKING:
+    from objective.testbed.interface import Interface
     from objective.testbed.runtime import Runtime
 
 
@@ -137,8 +138,55 @@ TestbedFolder = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Folder with a train.py (and prepare.py, search_space.toml, task.md). "
+        help="Folder with a train.py (and prepare.py, search_space.toml, task.md), or a script of "
+        "another name. Values reach it by its upper-case constants, or, if it has none, by its "
+        "argparse arguments; see --command and --config, and docs/testbeds.md. "
         "[default: the embedded small GPT]",
+    ),
+]
+Command = Annotated[
+    str | None,
+    typer.Option(
+        "--command",
+        metavar="COMMAND",
+        help="How the script is started in its folder, with a placeholder for each parameter: "
+        "'python train.py --lr {lr} model={model}'; 'LR={lr} python train.py' sets an environment "
+        "variable. {TIME_BUDGET} is --train-seconds, {SEED} the training's seed. Ranges and "
+        "defaults come from search_space.toml, or from the script's argparse, os.environ.get and "
+        "globals where these can be read. [default: python train.py]",
+    ),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="JSON, YAML or TOML file beside the script that it reads its values from: each trial "
+        "gets a copy with its own. A value within a table is named model.width.",
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="The value that the script is judged by, by the name that it prints: of `NAME: 0.5`, "
+        "`NAME=0.5`, `NAME 0.5` or JSON, the last one counts. [default: val_bpb]",
+    ),
+]
+DirectionName = Annotated[
+    str | None,
+    typer.Option(
+        "--direction",
+        metavar="minimize|maximize",
+        help="Whether lower or higher values of the metric are better. [default: minimize]",
+    ),
+]
+MetricFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File that the script writes the metric to, seen from its folder: JSON, CSV, lines "
+        "as above or the number alone. [default: it prints it]",
     ),
 ]
 Python = Annotated[
@@ -363,6 +411,19 @@ Artifacts = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]
+
+
+def interface(
+    command: str | None,
+    config: str | None,
+    metric: str | None,
+    direction: str | None,
+    metric_file: str | None,
+) -> Interface:
+    """Put together how the script is started, gets its values and is read."""
+    from objective.testbed.interface import Interface
+
+    return Interface(command, config, metric, direction, metric_file)
 
 
 def runtime(

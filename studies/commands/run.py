@@ -33,6 +33,11 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     python: options.Python = None,
     env: options.Env = None,
     copy: options.Copy = None,
@@ -147,7 +152,6 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
-
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.work import run as work
@@ -180,7 +184,14 @@ def run(
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
     if not limited:
         trials = DEFAULT_TRIALS
-    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, cwd))
+    where = Where(
+        storage,
+        artifacts,
+        testbed,
+        None,
+        options.runtime(python, env, copy, cwd),
+        options.interface(script_command, config, metric, direction, metric_file),
+    )
     script = where.load_script()
     if prune is not None and script.metric.direction != "minimize":
         raise Misuse(

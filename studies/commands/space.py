@@ -12,6 +12,8 @@ from studies.commands import options
 
 def space(
     testbed: options.TestbedFolder = None,
+    script_command: options.Command = None,
+    config: options.Config = None,
     write: Annotated[
         bool,
         typer.Option(
@@ -36,7 +38,8 @@ def space(
     from studies.commands.tables import space_rows
     from studies.commands.tables import space_table
 
-    loaded = Testbed.load(testbed)
+    interface = options.interface(script_command, config, None, None, None)
+    loaded = Testbed.load(testbed, interface=interface)
     rows, others = space_rows(loaded), loaded.left_out
     if write:
         print(to_toml(loaded.space, loaded.baseline, loaded.rule))

@@ -54,6 +54,7 @@ def surrogate(
     from objective import DataSet
     from objective import fit_surrogate
     from objective import Testbed
+    from objective.testbed.interface import Interface
     from studies.storage.open import open_storage
     from studies.storage.open import stored_studies
 
@@ -61,7 +62,9 @@ def surrogate(
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
     opened = open_storage(storage, must_exist=True)
     made = provenance(_PACKAGES) | ({} if made_by is None else {"trials": made_by})
-    data = DataSet.collect(stored_studies(opened), Testbed.load(testbed), made)
+    studies = stored_studies(opened)
+    interface = next((Interface.of(s.user_attrs) for s in studies), Interface())
+    data = DataSet.collect(studies, Testbed.load(testbed, interface=interface), made)
     console = Console(stderr=True, highlight=False)
     with console.status(f"learning from {len(data.rows)} trials"):
         fitted = fit_surrogate(data)

@@ -25,7 +25,7 @@ from tests.studies.scripted import ScriptedChat
 from tests.studies.scripted import TRAIN
 
 
-ACCURACY = Metric("accuracy", unit="percent")
+ACCURACY = Metric("accuracy", "maximize")
 OLD = ("val_bpb", "bits per byte")
 
 
@@ -34,12 +34,12 @@ def names_accuracy(text: str) -> bool:
 
 
 def test_another_metric_changes_what_run_status_report_and_prompt_say(
-    cli: Cli, testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, testbed: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("objective.testbed.testbed.METRIC", ACCURACY)
     script = testbed / "train.py"
     script.write_text(script.read_text().replace(METRIC.name, ACCURACY.name))
-    study = ("run", "--testbed", testbed, "--study", "s", "--trials", 2, "--method")
+    said = ("--metric", ACCURACY.name, "--direction", "maximize")
+    study = ("run", "--testbed", testbed, *said, "--study", "s", "--trials", 2, "--method")
 
     done = cli(*study, "random")
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_another_metric_changes_what_run_status_report_and_prompt_say(
     assert json.loads(status)[0]["best"]["accuracy"] == stored.best_value
     assert cli("report", "--out", tmp_path / "report").returncode == 0
     page = (tmp_path / "report" / "report.html").read_text()
-    assert names_accuracy(page) and "Values are accuracy (percent): lower is better." in page
+    assert names_accuracy(page) and "Values are accuracy: higher is better." in page
     assert names_accuracy((tmp_path / "report" / "trials.csv").read_text())
     pictures = [p.read_text() for p in tmp_path.glob("report/pictures/t*.svg")]
     assert pictures and all(map(names_accuracy, pictures))
@@ -63,8 +63,39 @@ def test_another_metric_changes_what_run_status_report_and_prompt_say(
 
     unmeasured = script.read_text().replace("prepare.evaluate_bpb(", "(")
     script.write_text(unmeasured.replace(ACCURACY.name, "other"))
-    failed = cli(*study[:3], "--study", "t", "--trials", 1, "--method", "random").stderr
-    assert "`accuracy:`" in failed
+    failed = cli(*study[:7], "--study", "t", "--trials", 1, "--method", "random").stderr
+    assert "no `accuracy: NUMBER`" in failed
+
+
+def test_a_study_keeps_its_metric_and_how_its_script_is_run(cli: Cli, testbed: Path) -> None:
+    run = ("run", "--testbed", testbed, "--study", "s", "--method", "random")
+    assert cli(*run, "--trials", 1, "--metric", "val_bpb").returncode == 0
+    more = (*run, "--trials", 2)
+    assert "metric val_bpb, not loss" in cli.fails(2, *more, "--metric", "loss")
+    assert "direction minimize, not maximize" in cli.fails(2, *more, "--direction", "maximize")
+    command = ("--command", "DEPTH={DEPTH} LR={LR} PATTERN={PATTERN} python train.py")
+    assert "command None, not DEPTH=" in cli.fails(2, *more, *command)
+    assert cli(*more).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--direction", "up"), "direction must be minimize or maximize, but got 'up'"),
+        (("--metric", " "), "metric must be a name of 1 to 64 characters"),
+        (("--metric-file", "/tmp/x"), "metric_file must be a file in the testbed's folder"),
+        (("--config", "missing.yaml"), "missing.yaml must be readable, but: No such file"),
+        (("--config", "train.py"), "must end in .json, .yaml, .yml or .toml, but got train.py"),
+        (("--command", "python 'train.py"), "must be as in a shell, but: No closing quotation"),
+        (("--command", "LR={LR}"), "The command must name a program"),
+        (("--command", "python train.py {width}"), "{width} of the command must have a table"),
+    ],
+)
+def test_what_can_not_be_meant_is_one_line(
+    cli: Cli, testbed: Path, options: tuple[str, ...], message: str
+) -> None:
+    assert message in cli.fails(2, "run", "--testbed", testbed, "--method", "random", *options)
+    assert not (cli.folder / "autoresearch.db").exists()
 
 
 def test_another_metric_changes_what_a_code_agent_reads_and_writes(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
     if winner.gain is not None:
         of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
         lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
+    if command := winner.trial.user_attrs.get("command"):
+        lines.append(f"to run it: {command}")
     run = values_run(winner.trial)
     for parameter, value in winner.stored.items():
         lines.append(

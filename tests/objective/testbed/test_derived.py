@@ -15,11 +15,11 @@ PARAMS = {"DEPTH": 5, "ASPECT_RATIO": 30, "HEAD_DIM": 64, "PATTERN": "S"}
 
 
 def test_formulas_are_computed_of_what_is_run() -> None:
-    tables = {"derived": {"width": "ceil(DEPTH * ASPECT_RATIO / HEAD_DIM) * HEAD_DIM"}}
+    tables = {"width": "ceil(DEPTH * ASPECT_RATIO / HEAD_DIM) * HEAD_DIM"}
     derived = Derived.of(tables, PARAMS, {"SEQ": 8})
     assert derived(PARAMS) == {"width": 192.0}
     assert derived({**PARAMS, "HEAD_DIM": 0}) == derived({"DEPTH": 1}) == {}
-    tables = {"derived": {"a": "max(DEPTH, -SEQ) // 2 + 0.5", "b": "SEQ - log(1)"}}
+    tables = {"a": "max(DEPTH, -SEQ) // 2 + 0.5", "b": "SEQ - log(1)"}
     assert Derived.of(tables, PARAMS, {"SEQ": 8})(PARAMS) == {"a": 2.5, "b": 8.0}
 
 
@@ -38,9 +38,9 @@ def test_formulas_are_computed_of_what_is_run() -> None:
 )
 def test_nothing_but_formulas_of_known_names_is_taken(formula: Any, told: str) -> None:
     with pytest.raises(TestbedError, match=told):
-        Derived.of({"derived": {"x": formula}}, PARAMS, {})
+        Derived.of({"x": formula}, PARAMS, {})
     with pytest.raises(TestbedError, match="table of formulas"):
-        Derived.of({"derived": formula}, PARAMS, {})
+        Derived.of(formula, PARAMS, {})
 
 
 def test_scripts_with_the_papers_names_have_the_usual_ones() -> None:

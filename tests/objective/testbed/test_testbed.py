@@ -115,11 +115,12 @@ def test_line_ends_survive(testbed_folder: Callable[..., Path]) -> None:
 def test_an_unusable_folder_is_one_clear_line(
     tmp_path: Path, testbed_folder: Callable[..., Path]
 ) -> None:
-    with pytest.raises(TestbedError, match="must be a folder with a train.py, but got .*missing"):
+    with pytest.raises(
+        TestbedError, match="must be a folder with a train.py, or a script, but got .*missing"
+    ):
         Testbed.load(tmp_path / "missing")
     folder = testbed_folder("DEPTH = 8\n")
-    with pytest.raises(TestbedError, match="must be a folder with a train.py"):
-        Testbed.load(folder / "train.py")
+    assert Testbed.load(folder / "train.py").path == folder
     (folder / "train.py").write_bytes(b"DEPTH = 8 # \xff\n")
     with pytest.raises(TestbedError, match="must be UTF-8, but byte 12 isn't"):
         Testbed.load(folder)

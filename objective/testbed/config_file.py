@@ -1,0 +1,191 @@
+"""A configuration file beside a script: the values in it, and the same file with others.
+
+The name of a value within tables is its path: ``optimizer.lr``. Items of lists have no names. YAML
+keeps its comments, anchors and tags; JSON and TOML are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+import datetime
+import json
+from pathlib import PurePath
+import re
+import sys
+from typing import Any
+from typing import NoReturn
+
+import yaml
+
+from objective.testbed.arguments import parse_number
+from objective.testbed.source import Constant
+from objective.testbed.source import TestbedError
+from objective.testbed.source import Value
+
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_SCALARS = (bool, int, float, str)
+_YAML_MARK = re.compile(r"(?:[&!]\S*\s+)*")  # anchor and tag in front of a value
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A configuration file.
+
+    Attributes:
+        name: Path within the testbed's folder, which ends in .json, .yaml, .yml or .toml.
+        text: Its contents.
+    """
+
+    name: str
+    text: str
+
+    def values(self) -> dict[str, Constant]:
+        """Return its numbers, strings and truth values by their names.
+
+        Raises:
+            TestbedError: If it isn't valid, or of another kind.
+        """
+        if self._kind == "yaml":
+            return {
+                name: Constant(name, _of_yaml(node), node.start_mark.line + 1)
+                for name, node in _nodes(self._composed())
+                if _of_yaml(node) is not None
+            }
+        leaves = dict(_leaves(self._loaded()))
+        return {n: Constant(n, v, 0) for n, v in leaves.items() if isinstance(v, _SCALARS)}
+
+    def with_values(self, values: Mapping[str, Value]) -> str:
+        """Return the file's text with other values under some of its names."""
+        if self._kind == "yaml":
+            return self._yaml_with(values)
+        data = self._loaded()
+        for name, value in values.items():
+            table, key = data, name
+            while key not in table:  # a key may hold dots itself
+                first = next(k for k in table if key.startswith(f"{k}."))
+                table, key = table[first], key[len(first) + 1 :]
+            table[key] = value.item() if hasattr(value, "item") else value  # numpy scalars
+        if self._kind == "json":
+            return json.dumps(data, indent=2) + "\n"
+        return "".join(f"{_toml_key(key)} = {_toml(value)}\n" for key, value in data.items())
+
+    @property
+    def _kind(self) -> str:
+        suffix = PurePath(self.name).suffix.lower()
+        kind = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(suffix)
+        if kind is None:
+            raise TestbedError(
+                f"A configuration file must end in .json, .yaml, .yml or .toml, but got {self.name}."
+            )
+        return kind
+
+    def _loaded(self) -> dict[str, Any]:
+        text = self.text.removeprefix("\ufeff")
+        try:
+            if self._kind == "json":
+                data = json.loads(text, object_pairs_hook=self._table)
+            else:
+                data = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._refuse(error)
+        if not isinstance(data, dict):
+            raise TestbedError(f"{self.name} must hold names and values, but got {data!r:.80}.")
+        return data
+
+    def _table(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r} is there more than once")
+        return table
+
+    def _composed(self) -> yaml.MappingNode:
+        try:
+            root = yaml.compose(self.text, yaml.SafeLoader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            self._refuse(error)
+        if not isinstance(root, yaml.MappingNode):
+            raise TestbedError(f"{self.name} must hold names and values, but it doesn't.")
+        names = [name for name, _ in _nodes(root)]
+        for name in names:
+            if names.count(name) > 1:
+                raise TestbedError(f"{self.name} must hold {name} once, but it is there twice.")
+        return root
+
+    def _yaml_with(self, values: Mapping[str, Value]) -> str:
+        nodes = dict(_nodes(self._composed()))
+        text = self.text
+        pieces = []
+        for name, value in values.items():
+            node = nodes[name]
+            if repr(_of_yaml(node)) == repr(value):
+                continue
+            start, end = node.start_mark.index, node.end_mark.index
+            mark = _YAML_MARK.match(text, start)
+            assert mark is not None
+            written = yaml.safe_dump(value.item() if hasattr(value, "item") else value)
+            pieces.append((mark.end(), end, written.removesuffix("...\n").strip()))
+        for start, end, written in sorted(pieces, reverse=True):
+            text = text[:start] + written + text[end:]
+        return text
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        raise TestbedError(
+            f"{self.name} must be valid, but: {' '.join(str(error).split())}."
+        ) from None
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nodes(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode):
+            yield from _nodes(value, f"{name}.")
+        elif isinstance(value, yaml.ScalarNode):
+            yield name, value
+
+
+def _of_yaml(node: yaml.ScalarNode) -> Value | None:
+    """Return a scalar as scripts mean it: 1e-3, which YAML 1.1 takes for a text, is a number."""
+    kind = node.tag.rpartition(":")[2]
+    if kind == "str":
+        return parse_number(node.value) if node.style is None else str(node.value)
+    if kind not in ("bool", "int", "float"):
+        return None
+    value = yaml.SafeLoader("").construct_object(node)
+    return value if isinstance(value, _SCALARS) else None
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+
+
+def _toml(value: Any) -> str:
+    """Write a value as TOML: tables and lists on one line."""
+    if isinstance(value, str):
+        return json.dumps(value)  # the escapes of JSON are escapes of TOML
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        items = (f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {', '.join(items)} }}" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    return repr(value)

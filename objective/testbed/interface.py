@@ -1,0 +1,108 @@
+"""The way in and out of a training script: how it is started, gets its values and is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import fields
+from dataclasses import replace
+from pathlib import PurePath
+import textwrap
+from typing import Any
+from typing import get_args
+
+from objective.testbed.metric import Direction
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a user says of a script; None leaves it to ``search_space.toml``, then to the default.
+
+    Attributes:
+        command: How the script is started, with a placeholder ``{NAME}`` for each parameter that
+            is an argument or, in ``NAME={NAME}`` in front of the program, an environment
+            variable; see `objective.testbed.command.Command`. By default ``python`` and the
+            script, whose upper-case constants or argparse arguments are the parameters.
+        config: JSON, YAML or TOML file beside the script whose values are the parameters.
+        metric: Name of the value that the script is judged by, as it prints it.
+        direction: ``minimize`` or ``maximize``.
+        metric_file: File that the script writes the metric to, instead of printing it.
+    """
+
+    command: str | None = None
+    config: str | None = None
+    metric: str | None = None
+    direction: str | None = None
+    metric_file: str | None = None
+
+    def or_else(self, other: Interface) -> Interface:
+        """Return this with what it leaves open as ``other`` says."""
+        given = {k: v for k, v in vars(self).items() if v is not None}
+        return replace(other, **given)
+
+    def facts(self) -> dict[str, str | None]:
+        """Return it as user attributes of a study hold it."""
+        metric = self.to_metric()
+        return {**vars(self), "metric": metric.name, "direction": metric.direction}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Interface:
+        """Read it back from the user attributes of a study."""
+        return cls(**{field.name: facts.get(field.name) for field in fields(cls)})
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the values themselves, a sentence each."""
+        found = []
+        directions = get_args(Direction)
+        if self.direction not in (None, *directions):
+            found.append(
+                f"direction must be {' or '.join(directions)}, but got {self.direction!r}."
+            )
+        if self.metric is not None and not 0 < len(self.metric.strip()) <= 64:
+            found.append(
+                f"metric must be a name of 1 to 64 characters, but got {self.metric[:80]!r}."
+            )
+        for name, value in (("config", self.config), ("metric_file", self.metric_file)):
+            path = PurePath(value or "file")
+            if path.is_absolute() or ".." in path.parts or value == "":
+                found.append(f"{name} must be a file in the testbed's folder, but got {value!r}.")
+        return found
+
+    def to_metric(self) -> Metric:
+        """Return the metric; without a name, the one that karpathy/autoresearch prints."""
+        name = METRIC.name if self.metric is None else self.metric.strip()
+        named = METRIC if name == METRIC.name else Metric(name)
+        direction: Direction = "maximize" if self.direction == "maximize" else "minimize"
+        return replace(named, direction=direction, file=self.metric_file)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str) -> tuple[Interface, list[str]]:
+        """Read the keys of ``search_space.toml`` that are no parameters.
+
+        Returns:
+            The interface, and what is wrong with it.
+        """
+        known = [field.name for field in fields(cls)]
+        problems = []
+        texts = {}
+        for key, value in table.items():
+            if key not in known:
+                problems.append(
+                    f"{where}: {key} must be a table [{key}] or one of {', '.join(known)},"
+                    f" but got {shown(value)}."
+                )
+            elif not isinstance(value, str):
+                problems.append(f"{where}: {key} must be a string, but got {shown(value)}.")
+            else:
+                texts[key] = value
+        return cls(**texts), problems
+
+
+def shown(value: object) -> str:
+    """Write a value of any size for a message."""
+    try:
+        return textwrap.shorten(repr(value), 100)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"

@@ -1,0 +1,98 @@
+"""Configuration files: their values, and the same file with others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from objective.testbed import config_file
+from objective.testbed.config_file import ConfigFile
+from objective.testbed.source import TestbedError
+
+
+YAML = """\
+# all of it
+width: 8  # units
+optimizer: &opt
+  lr: &rate 1e-3
+  name: adam
+  "weight.decay": 0.1
+again: {<<: *opt, rate: *rate}
+tag: !custom {x: 1.5}
+layers: [1, 2]
+text: '5'
+flag: true
+"""
+JSON = json.dumps({"width": 8, "optimizer": {"lr": 0.001, "a.b": 2}, "layers": [1], "flag": True})
+TOML = 'width = 8\nwhen = 2026-01-01\n[optimizer]\nlr = 1e-3\nname = "a\\"b"\n[[layers]]\nn = 1\n'
+
+
+def values(name: str, text: str) -> dict[str, Any]:
+    return {key: c.value for key, c in ConfigFile(name, text).values().items()}
+
+
+def test_yaml_keeps_all_but_the_values() -> None:
+    found = values("c.yaml", YAML)
+    assert found["optimizer.lr"] == 0.001 and found["text"] == "5" and found["flag"] is True
+    assert found["optimizer.weight.decay"] == 0.1 and found["tag.x"] == 1.5
+    assert "layers" not in found
+    changed = ConfigFile("c.yaml", YAML).with_values(
+        {"width": 16, "optimizer.lr": 1e-05, "optimizer.name": "a: b", "tag.x": 2.0, "flag": False}
+    )
+    assert changed == (
+        YAML.replace("width: 8 ", "width: 16 ")
+        .replace("&rate 1e-3", "&rate 1.0e-05")
+        .replace("name: adam", "name: 'a: b'")
+        .replace("x: 1.5", "x: 2.0")
+        .replace("flag: true", "flag: false")
+    )
+    assert ConfigFile("c.yml", YAML).with_values({"width": 8}) == YAML
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [("c.json", JSON, json.loads), ("c.toml", TOML, config_file.tomllib.loads)],  # type: ignore[attr-defined]
+)
+def test_json_and_toml_read_back_with_the_new_values(name: str, text: str, read: Any) -> None:
+    file = ConfigFile(name, text)
+    before, after = read(text), read(file.with_values({"width": 16, "optimizer.lr": 1e-05}))
+    assert (after.pop("width"), after["optimizer"].pop("lr")) == (16, 1e-05)
+    assert (before.pop("width"), before["optimizer"].pop("lr")) == (8, 0.001)
+    assert after == before
+    assert read(ConfigFile(name, text).with_values({})) == read(text)
+
+
+def test_a_name_may_hold_a_dot() -> None:
+    file = ConfigFile("c.json", "\ufeff" + JSON)
+    assert "optimizer.a.b" in file.values()
+    assert json.loads(file.with_values({"optimizer.a.b": 3}))["optimizer"]["a.b"] == 3
+
+
+def test_yaml_that_was_written_is_what_scripts_read() -> None:
+    written = ConfigFile("c.yaml", "a: 1\nb: x\n").with_values({"a": 1e-07, "b": "yes"})
+    assert yaml.safe_load(written) == {"a": 1e-07, "b": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.ini", "a=1", "must end in .json, .yaml, .yml or .toml, but got c.ini"),
+        ("c.json", "{", "c.json must be valid, but: "),
+        ("c.json", "[1]", r"must hold names and values, but got \[1\]"),
+        ("c.json", '{"a": 1, "a": 2}', "'a' is there more than once"),
+        ("c.json", "[" * 100_000, "c.json must be valid"),
+        ("c.toml", "a = 1\na = 2", "c.toml must be valid, but: "),
+        ("c.yaml", "a: [", "c.yaml must be valid, but: "),
+        ("c.yaml", "a: 1\na: 2\n", "must hold a once, but it is there twice"),
+        ("c.yaml", "- 1", "must hold names and values"),
+        ("c.yaml", "", "must hold names and values"),
+        ("c.yaml", "a: 1\n---\nb: 1\n", "c.yaml must be valid"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(name: str, text: str, message: str) -> None:
+    with pytest.raises(TestbedError, match=message) as error:
+        ConfigFile(name, text).values()
+    assert "\n" not in str(error.value)

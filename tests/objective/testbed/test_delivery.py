@@ -1,0 +1,140 @@
+"""Ways of values into a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from optuna.distributions import CategoricalDistribution
+import pytest
+
+from objective.testbed.interface import Interface
+from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
+
+
+Folder = Callable[..., Path]
+ARGPARSE = """
+import argparse
+p = argparse.ArgumentParser()
+p.add_argument("--lr", type=float, default=0.5)
+p.add_argument("--opt", choices=["sgd", "adam"], default="sgd")
+p.add_argument("--name", default="x")
+p.add_argument("--epochs", type=int, default=3)
+"""
+
+
+def load(folder: Path, **interface: str) -> Testbed:
+    return Testbed.load(folder, interface=Interface(**interface))
+
+
+def test_a_script_without_constants_is_tuned_by_its_arguments(testbed_folder: Folder) -> None:
+    testbed = load(testbed_folder(ARGPARSE))
+    assert list(testbed.space) == ["lr", "opt"]
+    assert testbed.space["opt"] == CategoricalDistribution(["sgd", "adam"])
+    assert testbed.left_out.keys() == {"name", "epochs"}
+    inputs = testbed.delivery.inputs(testbed.source, {"lr": 0.25, "opt": "adam"})
+    assert inputs.line == "python train.py --lr=0.25 --opt=adam"
+    assert inputs.files == {"train.py": testbed.source}
+    with pytest.raises(TestbedError, match="takes them by: python train.py --lr=0.25"):
+        testbed.delivery.written(testbed.source, {"lr": 0.25})
+
+
+def test_constants_come_first_and_a_table_adds_an_argument(testbed_folder: Folder) -> None:
+    train = ARGPARSE + "WIDTH = 4\n"
+    assert list(load(testbed_folder(train)).space) == ["WIDTH"]
+    toml = "[epochs]\ntype = 'int'\nlow = 1\nhigh = 9\n"
+    testbed = load(testbed_folder(train, **{"search_space.toml": toml}))
+    assert testbed.baseline == {"epochs": 3, "WIDTH": 4}
+    inputs = testbed.delivery.inputs(testbed.source, {"epochs": 5, "WIDTH": 8})
+    assert inputs.line == "python train.py --epochs=5"
+    assert inputs.files["train.py"] == train.replace("WIDTH = 4", "WIDTH = 8")
+
+
+def test_a_command_takes_values_from_wherever_they_can_be_read(testbed_folder: Folder) -> None:
+    train = ARGPARSE + "import os\nD = os.getenv('D', '2')\nwidth = 4\n"
+    testbed = load(
+        testbed_folder(train), command="D={depth} python train.py --lr={rate} width={width}"
+    )
+    assert testbed.baseline == {"depth": 2, "rate": 0.5, "width": 4}
+    inputs = testbed.delivery.inputs(testbed.source, {"depth": 3, "rate": 0.25, "width": 5})
+    assert inputs.line == "D=3 python train.py --lr=0.25 width=5"
+
+
+def test_time_and_seed_are_no_parameters(testbed_folder: Folder) -> None:
+    command = "python train.py --lr {lr} --for {TIME_BUDGET} --seed {SEED}"
+    testbed = load(testbed_folder(ARGPARSE), command=command)
+    assert list(testbed.space) == ["lr"]
+    testbed.require_time_budget()
+    inputs = testbed.delivery.inputs(testbed.source, {"lr": 1.0}, seconds=90.0, seed=7)
+    assert inputs.line == "python train.py --lr 1.0 --for 90 --seed 7"
+    with pytest.raises(TestbedError, match="needs --train-seconds"):
+        testbed.delivery.inputs(testbed.source, {"lr": 1.0})
+
+
+def test_a_configuration_file_takes_values_and_conditions_hold(testbed_folder: Folder) -> None:
+    toml = """
+        config = "config.json"
+        [opt.name]
+        type = "categorical"
+        choices = ["sgd", "adam"]
+        [opt.beta]
+        type = "float"
+        low = 0
+        high = 1
+        when = { "opt.name" = "adam" }
+    """
+    config = '{"opt": {"name": "sgd", "beta": 0.5}, "width": 8, "path": "x"}'
+    files = {"search_space.toml": toml, "config.json": config}
+    testbed = load(testbed_folder("print(1)\n", **files))
+    assert list(testbed.space) == ["opt.name", "opt.beta", "width"]
+    assert testbed.rule({"opt.name": "sgd", "opt.beta": 0.9, "width": 8})["opt.beta"] == 0.5
+    assert testbed.rule({"opt.name": "adam", "opt.beta": 0.9, "width": 8})["opt.beta"] == 0.9
+    before, after = testbed.delivery.written(testbed.source, {"opt.beta": 0.25, "width": 4})
+    assert before == config
+    assert after.split() == (
+        '{ "opt": { "name": "sgd", "beta": 0.25 }, "width": 4, "path": "x" }'.split()
+    )
+
+
+def test_a_program_in_any_language_is_described_by_the_file(testbed_folder: Folder) -> None:
+    toml = """
+        command = "sh run.sh {rate}"
+        metric = "loss"
+        [rate]
+        type = "float"
+        low = 0
+        high = 1
+        default = 0.5
+    """
+    folder = testbed_folder("", **{"search_space.toml": toml, "run.sh": "echo loss: $1\n"})
+    testbed = load(folder)
+    assert (testbed.delivery.script, testbed.source) == ("run.sh", "echo loss: $1\n")
+    assert testbed.baseline == {"rate": 0.5} and testbed.metric.name == "loss"
+    assert testbed.delivery.inputs(testbed.source, {"rate": 0.25}).line == "sh run.sh 0.25"
+    assert load(folder, metric="other").metric.name == "other", "the command line wins"
+
+
+@pytest.mark.parametrize(
+    ("toml", "command", "message"),
+    [
+        ("", "python train.py {x}", r"\{x\} of the command must have a table \[x\]"),
+        (
+            "[y]\ntype='int'\nlow=1\nhigh=2\n",
+            "python train.py --lr {lr}",
+            "search_space.toml names y, but train.py doesn't",
+        ),
+        (
+            "[x]\ntype='int'\nlow=1\nhigh=2\n",
+            "python train.py {x}",
+            "search_space.toml must give x a default",
+        ),
+        ("", "python missing.py {lr}", "{lr} of the command must have a table"),
+    ],
+)
+def test_what_can_not_reach_the_script_is_refused(
+    testbed_folder: Folder, toml: str, command: str, message: str
+) -> None:
+    folder = testbed_folder(ARGPARSE, **{"search_space.toml": toml})
+    with pytest.raises(TestbedError, match=message):
+        load(folder, command=command)

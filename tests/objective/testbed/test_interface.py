@@ -1,0 +1,27 @@
+"""What a user says of a script, and who wins."""
+
+from __future__ import annotations
+
+from objective.testbed.interface import Interface
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
+
+
+def test_the_command_line_wins_over_the_file_value_by_value() -> None:
+    given = Interface(metric="loss", direction="minimize")
+    file = Interface("python t.py", metric="accuracy", direction="maximize", metric_file="m.json")
+    merged = given.or_else(file)
+    assert merged == Interface("python t.py", None, "loss", "minimize", "m.json")
+    assert merged.to_metric() == Metric("loss", file="m.json")
+
+
+def test_a_study_keeps_it_and_gives_it_back() -> None:
+    interface = Interface("python t.py {x}", "c.yaml", "accuracy", "maximize", "m.json")
+    assert Interface.of({**interface.facts(), "seed": 3}) == interface
+    assert Interface().facts()["metric"] == METRIC.name
+    assert Interface.of({}) == Interface()
+
+
+def test_val_bpb_is_measured_by_the_evaluator_and_no_other_metric_is() -> None:
+    assert Interface().to_metric() == METRIC == Interface(metric="val_bpb").to_metric()
+    assert Interface(metric="loss").to_metric().evaluator == ""
