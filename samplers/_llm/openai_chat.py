@@ -331,7 +331,8 @@ class OpenAIChat:
                 now, level = change
             else:
                 last = completions[-1]
-                now = dialect.understood("response_format" in body)
+                kept = "response_format" in body and level <= dialect.format
+                now = dialect.understood(kept)
                 starved = last.truncated and not last.text  # all of it was spent on thinking
                 if starved and refused is not None:
                     raise refused
