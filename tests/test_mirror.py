@@ -34,10 +34,10 @@ ELSEWHERE = {
     "samplers/_llm/address.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/client.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/connect.py": "samplers/_llm/test_openai_chat.py",
+    "samplers/_llm/openvino_model.py": "samplers/_llm/test_openvino_server.py",
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",
-    "studies/llm.py": "faults/test_llm.py",
     "studies/methods.py": "studies/test_loop.py",
     "studies/spec.py": "studies/commands/test_run.py",
     "studies/study.py": "studies/commands/test_run.py",

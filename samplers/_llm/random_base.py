@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
+from optuna.trial import TrialState
 
 from .._trials.announced import announce
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 from .._trials.seeds import derive_seed
-from .connect import default_chat
+from .connect import chat_to_ask
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-    from optuna.trial import TrialState
 
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
@@ -50,7 +50,7 @@ class RandomBaseSampler(BaseSampler):
     A subclass implements ``sample_relative``.
 
     Args:
-        chat: The language model; ``None``: ``default_chat()``, when it is first needed.
+        chat: The language model; ``None``: ``default_chat()``.
         task: Description of the task, for the language model.
         rule: The objective's own rule, for duplicates and for showing effective values.
         artifact_store: Store that prompts and replies are written to; ``None``: nowhere.
@@ -70,7 +70,7 @@ class RandomBaseSampler(BaseSampler):
     ) -> None:
         if on_error not in ("base", "raise"):
             raise ValueError(f'on_error must be "base" or "raise", but got {on_error!r}.')
-        self._chat = chat
+        self._chat = chat_to_ask(chat)
         self._task = task
         self._rule = rule
         self._artifact_store = artifact_store
@@ -80,10 +80,16 @@ class RandomBaseSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the parameters that all completed trials share, but those of a single value."""
+        """Return the parameters that all completed trials share, but those of a single value.
+
+        Before the first of them those of the latest trial that has any, which may be running.
+        """
         self._raise_error_if_multi_objective(study)
-        space = intersection_search_space(cached_trials(study))
-        return {name: d for name, d in space.items() if not d.single()}
+        trials = cached_trials(study)
+        space: Mapping[str, BaseDistribution] = intersection_search_space(trials)
+        if not space and not any(t.state == TrialState.COMPLETE for t in trials):
+            space = next((t.distributions for t in reversed(trials) if t.distributions), {})
+        return {name: d for name, d in sorted(space.items()) if not d.single()}
 
     def sample_independent(
         self,
@@ -110,8 +116,6 @@ class RandomBaseSampler(BaseSampler):
             record(study, trial, source=source)
 
     def _language_model(self) -> Chat:
-        if self._chat is None:
-            self._chat = default_chat()
         return self._chat
 
     def _base_proposal(
