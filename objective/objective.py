@@ -538,6 +538,8 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         "training_seconds": round(result.charged_seconds, 3),
         "total_seconds": round(result.seconds, 3),
     }
+    if result.trained_seconds is not None:
+        attributes["measured_seconds"] = round(result.trained_seconds, 3)
     if result.status != "pruned":
         attributes["status"] = result.status
     if reason:

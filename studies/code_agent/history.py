@@ -145,7 +145,8 @@ def read_history(
         min_gain = GAIN_IN_SD * (noise or 0.0)
     best = min(baselines, key=lambda t: t.number, default=None)
     best_value = statistics.fmean(values) if values else None
-    times = [t.user_attrs.get("training_seconds", math.inf) for t in baselines]
+    # What a script says itself isn't compared: it may lie, and it varies with other load.
+    times = [t.user_attrs.get("measured_seconds", math.inf) for t in baselines]
     longest = _MOST_TIME * max(times, default=math.inf) + _LEEWAY_SECONDS
     steps = []
     for trial in finished:
@@ -157,7 +158,7 @@ def read_history(
             outcome = str(trial.user_attrs.get("status", "crash"))
         elif is_baseline(trial):
             outcome = "baseline"
-        elif trial.user_attrs.get("training_seconds", 0.0) > longest:
+        elif trial.user_attrs.get("measured_seconds", 0.0) > longest:
             outcome = OVERTIME
         elif gain > needed:
             outcome, best, best_value = KEPT, trial, trial.value

@@ -17,6 +17,7 @@ import re
 import tokenize
 import warnings
 
+from objective.run.outcome import one_line
 from objective.testbed.metric import METRIC
 from objective.testbed.testbed import TIME_BUDGET
 
@@ -206,7 +207,7 @@ def _parse(source: str) -> ast.Module:
             compile(source, "train.py", "exec", dont_inherit=True)
     except SyntaxError as error:
         where = f"line {error.lineno}" if error.lineno else "the script"
-        text = (error.text or "").strip()[:80]
+        text = one_line(error.text or "", 80)  # of a string in three quotes: several lines
         raise ValidationError(
             f"The script doesn't compile: {error.msg} at {where}: {text}"
         ) from None

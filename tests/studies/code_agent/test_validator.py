@@ -43,6 +43,12 @@ def test_a_changed_script_passes_and_gets_a_fingerprint() -> None:
     assert check_source(changed, baseline=BASELINE) == fingerprint(changed)
 
 
+def test_an_error_in_a_text_of_several_lines_is_told_in_one() -> None:
+    with pytest.raises(ValidationError) as error:
+        check_source('"""a\nb"""LR = 1', baseline=BASELINE)
+    assert "\n" not in str(error.value)
+
+
 def test_comments_docstrings_and_formatting_do_not_make_a_script_new() -> None:
     same = BASELINE.replace('"""A script."""', '"""Another."""').replace(
         "LR = 0.1", "LR   =   0.1  # a rate"
