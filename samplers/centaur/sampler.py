@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 
 from .._critic.critic import Critic
 from .._critic.trials import unfinished
-from .._llm.connect import chat_to_ask
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
@@ -606,6 +605,9 @@ class CentaurSampler(CmaEsSampler):
     def _resolve_chat(self) -> Chat:
         with _CHAT_LOCK:
             if self._chat is None:
+                # Without a model nothing of a connection needs to be imported.
+                from .._llm.connect import chat_to_ask
+
                 self._chat = chat_to_ask(None)
         return self._chat
 
