@@ -10,7 +10,8 @@ Notation:
     a          variance of what each does alone
     v          noise variance
     theta      logarithms of l, s, a and v in this order, (d + 3,)
-    D          squared differences of the inputs, (d, n, n): D_j = (x_j - x'_j)^2
+    D          squared differences of the inputs, D_j = (x_j - x'_j)^2, for each pair of points once,
+               in the order of ``np.tril_indices(n, -1)``: (d, n (n - 1) / 2)
     r          distance of two inputs, each coordinate divided by its length scale
     K          covariance of the targets, (n, n): s matern(r) + a e + v I
     e          mean over j of exp(-d D_j / (2 l_j^2))
@@ -117,7 +118,7 @@ def _fit(points: bytes, targets: bytes, d: int) -> np.ndarray:
     found = optimize.minimize(
         _loss,
         mean,
-        args=((X.T[:, :, None] - X.T[:, None, :]) ** 2, y, mean, deviation),
+        args=(_differences(X), y, mean, deviation),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -131,6 +132,12 @@ def _prior(d: int) -> tuple[np.ndarray, np.ndarray]:
     log_length = (_LOG_LENGTH[0] + math.log(max(d, 1)) / 2, _LOG_LENGTH[1])
     rows = np.array([log_length] * d + [_LOG_SIGNAL, _LOG_ALONE, _LOG_NOISE])
     return rows[:, 0], rows[:, 1]
+
+
+def _differences(X: np.ndarray) -> np.ndarray:
+    """D of points, (n, d)."""
+    i, j = np.tril_indices(len(X), -1)
+    return np.ascontiguousarray(((X[i] - X[j]) ** 2).T)
 
 
 def _loss(
@@ -148,32 +155,34 @@ def _loss(
     length, signal, alone, noise = _unpack(theta)
     d = max(len(D), 1)
     weights = length**-2.0
-    squared = np.tensordot(weights, D, 1)
+    squared = weights @ D
     root = np.sqrt(5.0 * squared)
     decay = np.exp(-root)
     matern = (1.0 + root + (5.0 / 3.0) * squared) * decay
-    of_inputs = np.exp(D * (-d / 2 * weights)[:, None, None])
+    of_inputs = np.exp(D * (-d / 2 * weights)[:, None])
     mean_of_inputs = of_inputs.sum(axis=0) / d
-    K = signal * matern + alone * mean_of_inputs
-    K[np.diag_indices_from(K)] += noise
+    pairs = np.tril_indices(len(y), -1)
+    K = np.diag(np.full(len(y), signal + alone + noise))
+    K[pairs] = signal * matern + alone * mean_of_inputs  # of the lower triangle only
     try:
         L = linalg.cholesky(K, lower=True, check_finite=False)
     except linalg.LinAlgError:
         return 1e25, np.zeros_like(theta)
+    alpha = linalg.cho_solve((L, True), y, check_finite=False)
     inverse, _ = linalg.lapack.dpotri(L, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    alpha = inverse @ y
     deviations = (theta - mean) / deviation
     loss = 0.5 * y @ alpha + np.log(np.diag(L)).sum() + 0.5 * deviations @ deviations
 
-    W = np.outer(alpha, alpha) - inverse
+    # W of each pair, which stands for two entries, and its trace.
+    W = alpha[pairs[0]] * alpha[pairs[1]] - inverse[pairs]
+    trace = alpha @ alpha - np.trace(inverse)
     # dmatern / d(r^2) = -5/6 (1 + root) decay
-    M = W * (signal * (5.0 / 3.0) * (1.0 + root) * decay)
+    of_distance = W * (signal * (5.0 / 3.0) * (1.0 + root) * decay)
     of_inputs *= D
-    of_length = 0.5 * weights * (np.tensordot(D, M, 2) + alone * np.tensordot(of_inputs, W, 2))
-    of_signal = 0.5 * signal * np.sum(W * matern)
-    of_alone = 0.5 * alone * np.sum(W * mean_of_inputs)
-    of_noise = 0.5 * noise * np.trace(W)
+    of_length = weights * (D @ of_distance + alone * (of_inputs @ W))
+    of_signal = signal * (W @ matern + 0.5 * trace)
+    of_alone = alone * (W @ mean_of_inputs + 0.5 * trace)
+    of_noise = 0.5 * noise * trace
     gradient = -np.array([*of_length, of_signal, of_alone, of_noise]) + deviations / deviation
     return float(loss), gradient
 

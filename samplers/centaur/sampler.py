@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 
 from .._critic.critic import Critic
 from .._critic.trials import unfinished
-from .._llm.connect import chat_to_ask
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
@@ -296,7 +295,7 @@ class CentaurSampler(CmaEsSampler):
         self._candidate_seed = secrets.randbits(31) if seed is None else seed
         self._constraints_func = constraints_func
         # Of none nobody would hear before the first trial that is the model's.
-        self._chat = chat_to_ask(chat) if llm_ratio > 0 else chat
+        self._chat = _chat_to_ask(chat) if llm_ratio > 0 else chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
         self._warm_start = warm_start
@@ -606,7 +605,7 @@ class CentaurSampler(CmaEsSampler):
     def _resolve_chat(self) -> Chat:
         with _CHAT_LOCK:
             if self._chat is None:
-                self._chat = chat_to_ask(None)
+                self._chat = _chat_to_ask(None)
         return self._chat
 
     def _trials_to_learn(
@@ -843,6 +842,13 @@ class CentaurSampler(CmaEsSampler):
             proposal=base,
             show_covariance=self._show_covariance,
         )
+
+
+def _chat_to_ask(chat: Chat | None) -> Chat:
+    # Without a model nothing of a connection needs to be imported.
+    from .._llm.connect import chat_to_ask
+
+    return chat_to_ask(chat)
 
 
 def _first_complete(study: Study) -> FrozenTrial | None:

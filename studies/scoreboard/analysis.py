@@ -128,6 +128,8 @@ class Board:
             resampled += table[:, drawn].mean(axis=2) / len(per_problem)
         mean = np.mean([table.mean(axis=1) for table in per_problem], axis=0)  # (2, n_samplers)
         low, high = np.percentile(resampled, (2.5, 97.5), axis=1)
+        # With one seed all three are the same number, but for how they are rounded.
+        low, high = np.minimum(low, mean), np.maximum(high, mean)
         rows = [
             Standing(
                 sampler,

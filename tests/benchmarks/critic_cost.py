@@ -32,7 +32,7 @@ from tests.benchmarks.keep import keep
 STORED = (300, 1000, 10_000)
 ASKED = 25
 STARTED = (0, 300, 1000)
-STARTS = 5
+STARTS = 3
 CENTAUR = "from samplers import CentaurSampler as Sampler; options = {'llm_ratio': 0}"
 CMA_ES = "from optuna.samplers import CmaEsSampler as Sampler; options = {}"
 # Of the parameters only their number matters, as no trial has told the sampler what they are.

@@ -46,7 +46,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     X, y = data(25)
     mean, deviation = gp._prior(3)
     theta = mean + np.random.default_rng(1).normal(0, 0.3, 6)
-    D = (X.T[:, :, None] - X.T[:, None, :]) ** 2
+    D = gp._differences(X)
 
     gradient = gp._loss(theta, D, y, mean, deviation)[1]
 

@@ -116,3 +116,13 @@ def test_a_curve_ends_at_the_mean_regret() -> None:
 def test_what_a_sampler_asks_is_part_of_its_name() -> None:
     board = Board([result(ONE, "centaur", asks="random steps"), result(ONE, "centaur", asks="m")])
     assert board.samplers == ["CentaurSampler (m)", "CentaurSampler (random steps)"]
+
+
+def test_the_interval_of_one_seed_holds_its_mean_to_the_last_digit() -> None:
+    problems = [f"bbob/f{i}/2d" for i in range(1, 15)]
+    samplers = ("random", "tpe", "cma-es", "gp")
+    rng = np.random.default_rng(0)
+    rows = [result(name, s, curve=at(float(rng.random()))) for name in problems for s in samplers]
+    for row in Board(rows).standings(problems, 10):
+        assert row.rank_low <= row.rank <= row.rank_high
+        assert row.regret_low <= row.regret <= row.regret_high
