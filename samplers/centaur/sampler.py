@@ -110,6 +110,10 @@ _MAX_CLASHES = 4
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
 
+# Mean standard deviation, as a share of the ranges, from which on CMA-ES's mean says something; it
+# starts with a sixth.
+_NARROW = 0.12
+
 # Generations whose step size the model is told.
 _N_STEPS = 5
 
@@ -719,9 +723,8 @@ class CentaurSampler(CmaEsSampler):
             reason=reason_key(space) if reason else "",
             n_first=n_first,
         )
-        state = self._describe_state(
-            study, trial, space, {} if screen is not None and large else base
-        )
+        advised = screen is not None and large
+        state = self._describe_state(study, trial, space, {} if advised else base, advised)
         proposal = propose(
             study,
             trial,
@@ -827,14 +830,21 @@ class CentaurSampler(CmaEsSampler):
         trial: FrozenTrial,
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
+        only_if_narrow: bool,
     ) -> list[str]:
-        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing."""
+        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing.
+
+        A mean whose standard deviations are still those of the start says nothing, and misleads a
+        model that others do the small steps for.
+        """
         stored = self._stored_states(study, trial, space, _N_STEPS)
         if stored is None:
             return [""]
         if stored[1][-1].generation == 0 and self._starts_anywhere:
             return [""]
         cube, states, generation = stored
+        if only_if_narrow and np.mean(states[-1].standard_deviations) > _NARROW:
+            return [""]
         return describe_state(
             states,
             cube,
