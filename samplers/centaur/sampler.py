@@ -73,7 +73,6 @@ from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
 from .screening import N_RANDOM
-from .screening import N_RANDOM_IF_AHEAD
 from .screening import N_SAMPLES
 from .screening import N_STEPS
 from .screening import RANDOM
@@ -497,16 +496,19 @@ class CentaurSampler(CmaEsSampler):
         return choose(judge, pools, fixed, rng)
 
     def _knows_enough(self, study: Study, best: Sequence[FrozenTrial]) -> bool:
-        """Whether the trials tell more than chance: some, a model's, or a given one that is ahead."""
-        if len(best) >= N_RANDOM or sum(source_of(t) == LLM for t in best) >= N_RANDOM_IF_AHEAD:
+        """Whether the trials tell more than chance: there are some, or a given one is ahead.
+
+        Those of a language model are given ones: a model that is wrong is found out by chance.
+        """
+        if len(best) >= N_RANDOM:
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        given = [sign * t.values[0] for t in best if is_enqueued(t)]
+        given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
         # Those that the critic chose already are not there by chance.
         by_chance = [
             sign * t.values[0]
             for t in best
-            if not is_enqueued(t) and t.user_attrs.get("chosen_by") != CRITIC
+            if not is_enqueued(t) and t.user_attrs.get("chosen_by") not in (CRITIC, MODEL)
         ]
         return is_ahead(given, by_chance)
 
