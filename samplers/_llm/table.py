@@ -51,9 +51,8 @@ _NEAR = 0.03
 _N_GROUPED = 60
 _N_FAR_AMONG = 200
 _N_EARLIER = 200
-# Parameters in which a trial may differ from the one that it was made from, and copies named.
-_MOST_CHANGES = 4
-_MOST_COPIES = 4
+# Changes and copies that are named.
+_MOST_NAMED = 4
 # A column whose values are closer than this share of the largest tells nothing.
 _VARIES = 0.01
 _MISSING = object()  # no choice of any parameter
@@ -161,10 +160,9 @@ class Table:
 
     def _find_origin(self, trial: FrozenTrial) -> tuple[FrozenTrial, list[str]] | None:
         own = self._text(trial)
-        earlier = [t for t in self.finished if t.number < trial.number][-_N_EARLIER:]
-        most = min(_MOST_CHANGES, max(1, len(self._space) // 3))
+        most = max(1, len(self._space) // 2)
         found = None
-        for other in earlier:
+        for other in [t for t in self.finished if t.number < trial.number][-_N_EARLIER:]:
             text = self._text(other)
             changed = [name for name in self._space if own.get(name) != text.get(name)]
             loss = (
@@ -250,15 +248,19 @@ class Table:
         after = [f"{side[n]:.4g}" if n in side else "" for n in columns[1]]
         notes = [proposer_of(trial)]
         if (origin := self.origin(trial)) is not None:
-            notes.append(f"#{origin[0].number} with other {' '.join(map(label, origin[1]))}")
+            notes.append(f"#{origin[0].number} with other {_few([*map(label, origin[1])])}")
         if copies:
-            named = [f"#{t.number} {t.values[0]:.{self.digits}g}" for t in copies[:_MOST_COPIES]]
-            more = f" and {len(copies) - _MOST_COPIES} more" if len(copies) > _MOST_COPIES else ""
-            notes.append(f"near-copies {' '.join(named)}{more}")
+            named = [f"#{t.number} {t.values[0]:.{self.digits}g}" for t in copies]
+            notes.append(f"near-copies {_few(named)}")
         note = csv_field("; ".join(filter(None, notes)))
         return format_row(
             trial, self._space, self._rule, self.digits, before=before, after=[*after, note]
         )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return " ".join(names[:_MOST_NAMED]) + more
 
 
 def _varying(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -266,11 +266,12 @@ class TrialPrompt:
         """What the table doesn't show at a glance, a line each."""
         lines = [*self._noise(), *self._at_bounds(), *self._gains(), *self._running()]
         if self.table.finished and (since := self.trials_since_best()) >= _FEW:
-            lines.append(f"No trial of the last {since} was better than the best before them.")
+            noise = " by more than the noise" if self._knowledge.noise else ""
+            lines.append(f"No trial of the last {since} was better than the best before{noise}.")
         if self.repeatable():
             lines.append(
-                f"The best value may be luck: you may have #{self.table.best[0].number} run once "
-                "more, by giving its values again."
+                f"The best value may be luck: you may, as an exception, have "
+                f"#{self.table.best[0].number} run once more, by giving its values again."
             )
         return "\n".join(lines)
 

@@ -72,7 +72,6 @@ from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
 from .screening import N_RANDOM
-from .screening import N_RANDOM_IF_AHEAD
 from .screening import N_SAMPLES
 from .screening import N_STEPS
 from .screening import RANDOM
@@ -108,6 +107,10 @@ _MAX_CLASHES = 4
 
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
+
+# Mean standard deviation, as a share of the ranges, from which on CMA-ES's mean says something; it
+# starts with a sixth.
+_NARROW = 0.12
 
 # Generations whose step size the model is told.
 _N_STEPS = 5
@@ -492,16 +495,19 @@ class CentaurSampler(CmaEsSampler):
         return choose(judge, pools, fixed, rng)
 
     def _knows_enough(self, study: Study, best: Sequence[FrozenTrial]) -> bool:
-        """Whether the trials tell more than chance: some, a model's, or a given one that is ahead."""
-        if len(best) >= N_RANDOM or sum(source_of(t) == LLM for t in best) >= N_RANDOM_IF_AHEAD:
+        """Whether the trials tell more than chance: there are some, or a given one is ahead.
+
+        Those of a language model are given ones: a model that is wrong is found out by chance.
+        """
+        if len(best) >= N_RANDOM:
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        given = [sign * t.values[0] for t in best if is_enqueued(t)]
+        given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
         # Those that the critic chose already are not there by chance.
         by_chance = [
             sign * t.values[0]
             for t in best
-            if not is_enqueued(t) and t.user_attrs.get("chosen_by") != CRITIC
+            if not is_enqueued(t) and t.user_attrs.get("chosen_by") not in (CRITIC, MODEL)
         ]
         return is_ahead(given, by_chance)
 
@@ -718,9 +724,8 @@ class CentaurSampler(CmaEsSampler):
             reason=reason_key(space) if reason else "",
             n_first=n_first,
         )
-        state = self._describe_state(
-            study, trial, space, {} if screen is not None and large else base
-        )
+        advised = screen is not None and large
+        state = self._describe_state(study, trial, space, {} if advised else base, advised)
         proposal = propose(
             study,
             trial,
@@ -826,14 +831,21 @@ class CentaurSampler(CmaEsSampler):
         trial: FrozenTrial,
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
+        only_if_narrow: bool,
     ) -> list[str]:
-        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing."""
+        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing.
+
+        A mean whose standard deviations are still those of the start says nothing, and misleads a
+        model that others do the small steps for.
+        """
         stored = self._stored_states(study, trial, space, _N_STEPS)
         if stored is None:
             return [""]
         if stored[1][-1].generation == 0 and self._starts_anywhere:
             return [""]
         cube, states, generation = stored
+        if only_if_narrow and np.mean(states[-1].standard_deviations) > _NARROW:
+            return [""]
         return describe_state(
             states,
             cube,

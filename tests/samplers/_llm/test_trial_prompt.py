@@ -100,7 +100,7 @@ def test_the_question_fits_the_moment() -> None:
         add(study, 20.0 + i, lr=0.2 + 0.01 * i)
     stuck = prompt(anew(study), n_trials=100)
     assert "stuck" in stuck.moment() and stuck.trials_since_best() == 15
-    assert "No trial of the last 15 was better" in text(stuck)
+    assert "No trial of the last 15 was better than the best before." in text(stuck)
 
 
 def test_a_gain_within_the_noise_is_no_way_out() -> None:

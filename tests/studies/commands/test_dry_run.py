@@ -39,12 +39,12 @@ def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
     prompt = "".join(message["content"] for message in facts["first_prompt"])
     assert "DEPTH" in prompt and "val_bpb" in prompt
     assert 0 < facts["first_prompt_tokens"] < len(prompt)
-    assert facts["calls"] == 6  # 30 % of the 20 trials after start-up
+    assert facts["calls"] == 7  # the warm start, and 30 % of the 20 trials after start-up
     tokens = facts["prompt_tokens"] * 3 + facts["completion_tokens"] * 15
     assert facts["cost"] == pytest.approx(tokens / 1e6, abs=1e-4)
     assert list(cli.folder.iterdir()) == []
     text = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run").stdout
-    assert prompt.splitlines()[0] in text and "6 calls" in text
+    assert prompt.splitlines()[0] in text and "7 calls" in text
 
 
 def test_a_dry_run_of_a_script_whose_time_nobody_knows_says_so(cli: Cli, tmp_path: Path) -> None:
