@@ -96,6 +96,9 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             f"trial {number} was trained {times(len(again.values))} more, with other seeds{failed}:"
             f" {name} {cell(again.mean)} on average{sd}"
         )
+    if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
+        seconds = sum(r.seconds for r in winner.repeated.values())
+        lines.append(f"charged for {trainings} trainings of the best again: {seconds:.1f} s")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
         lines.append(
