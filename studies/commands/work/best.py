@@ -98,7 +98,7 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
         )
     if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
         seconds = sum(r.seconds for r in winner.repeated.values())
-        lines.append(f"charged for {trainings} trainings of the best again: {seconds:.1f} s")
+        lines.append(f"training the best again: {times(trainings)}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
         lines.append(

@@ -39,7 +39,7 @@ def evaluated(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, trials=4))
+    done = cli(*run(testbed, trials=4, confirm=0))
     assert done.returncode == 0, done.stderr
     assert "val_bpb" in done.stdout and "LR" in done.stdout
     lines = [line.split("  |")[0].split()[:3] for line in done.stderr.splitlines()]
@@ -50,14 +50,21 @@ def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testb
         for line in done.stdout.splitlines()
         if line.strip().startswith("optuna-autoresearch ")
     ]
-    assert [shlex.split(command)[1] for command in commands] == ["status", "dashboard"]
-    again = cli(*shlex.split(commands[0])[1:])
+    assert [shlex.split(command)[1] for command in commands if "revalidate" not in command] == [
+        "best",
+        "status",
+        "dashboard",
+    ]
+    best, status, _ = commands[-3:]
+    assert cli(*shlex.split(best)[1:]).returncode == 0
+    again = cli(*shlex.split(status)[1:])
     assert again.returncode == 0 and "4 ok" in again.stdout
 
 
 def test_json_is_all_that_is_on_stdout(cli: Cli, testbed: Path) -> None:
     done = cli(*run(testbed, "cma-es", trials=3, seed=5), "--json")
     facts = json.loads(done.stdout)
+    assert facts.pop("winner") == json.loads(cli("best", "--json").stdout)
     assert facts["method"] == "cma-es" and facts["seed"] == 5
     assert facts["evaluated"] == 3
     assert facts["baseline"]["params"] == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
@@ -100,11 +107,20 @@ def test_the_same_command_goes_on_and_adds_nothing_to_what_is_done(
 
 
 def test_a_budget_of_training_time_is_used_up_and_not_overrun(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, budget="4s", train_seconds="0.5s"))
+    done = cli(*run(testbed, budget="4s", train_seconds="0.5s", confirm=0))
     assert done.returncode == 0, done.stderr
     charged = sum(map(charge, cli.trials("s")))
     dearest = max(map(charge, cli.trials("s")))
     assert 4 - dearest < charged <= 4
+    assert cli.trials("s-revalidated") == []
+
+
+def test_trainings_of_the_best_again_are_within_the_budget(cli: Cli, testbed: Path) -> None:
+    done = cli(*run(testbed, budget="4s", train_seconds="0.5s"))
+    assert done.returncode == 0, done.stderr
+    again = cli.trials("s-revalidated")
+    assert again, "a quarter of the time is kept for them"
+    assert sum(map(charge, [*cli.trials("s"), *again])) <= 4
 
 
 def test_two_processes_on_one_file_share_the_trials(cli: Cli, testbed: Path) -> None:
