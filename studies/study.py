@@ -66,10 +66,8 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        may_change = key in (
-            "wall_seconds",
-            "testbed_hash",
-        )  # the latter as `_check_comparable` says
+        # The latter where `_check_comparable` lets it.
+        may_change = key in ("wall_seconds", "testbed_hash")
         if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():

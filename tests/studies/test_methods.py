@@ -105,8 +105,11 @@ def test_what_a_study_says_of_itself_keeps_its_names(
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     for method, others in (
-        ("random", {"space_hash"}),
-        ("centaur", {"space_hash", "llm_ratio", "model", "max_tokens"}),
+        ("random", {"space_hash", "failure_value", "budget_confirm"}),
+        (
+            "centaur",
+            {"space_hash", "failure_value", "budget_confirm", "llm_ratio", "model", "max_tokens"},
+        ),
         ("karpathy-code", {"baselines", "min_gain", "model", "max_tokens"}),
     ):
         words = ["run", "--method", method, "--testbed", testbed, "--study", method, "--trials", 1]
