@@ -365,3 +365,10 @@ def test_what_is_advised_about_changed_ranges_works(cli: Cli, testbed: Path) -> 
     assert advice == ["--study", "s-2"]
     assert cli(*words[:3], *advice, *words[5:]).returncode == 0
     assert len(cli.trials("s-2")) == 1
+
+
+def test_after_a_timeout_more_time_helps(cli: Cli, testbed: Path) -> None:
+    error = cli.fails(1, *run(testbed, trials=1, wall_seconds="0.01s"))
+    assert "(timeout" in error and "a larger --wall-seconds" in error
+    assert cli(*run(testbed, trials=1, wall_seconds="60s")).returncode == 0
+    assert [t.user_attrs["status"] for t in cli.trials("s")] == ["timeout", "ok"]
