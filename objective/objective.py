@@ -32,6 +32,9 @@ from objective.failure import store_constraint
 from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
+from objective.run.environment import chosen_variables
+from objective.run.interpreter import find_interpreter
+from objective.run.interpreter import Interpreter
 from objective.run.outcome import Limits
 from objective.run.outcome import RunResult
 from objective.run.script import Isolation
@@ -179,8 +182,14 @@ class TrainScriptObjective:
         self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
+        runtime = self.testbed.runtime
+        self._python = Interpreter()
+        if not self.testbed.is_embedded:
+            self._python = find_interpreter(self.testbed.path, runtime.python)
+        self._environment = {**self._python.variables(), **chosen_variables(runtime.env)}
         self._train_seed = train_seed
-        self._environment = {} if train_seed is None else {"AUTORESEARCH_SEED": str(train_seed)}
+        if train_seed is not None:
+            self._environment["AUTORESEARCH_SEED"] = str(train_seed)
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Suggest the search space in its order, train, and return the metric's value.
@@ -203,15 +212,18 @@ class TrainScriptObjective:
     def _train(self, trial: optuna.Trial, source: str) -> float:
         source = self._seeded(self._timed(source))
         reporter = _Reporter(trial)
-        with self._folder(trial.number, source) as folder:
+        with self._folder(trial.number, source) as (home, folder):
             result = run_script(
                 folder,
                 limits=self.limits,
                 metric=self.testbed.metric,
                 on_progress=reporter,
-                environment=self._environment,
-                log=folder.with_name("train.log"),
+                environment=self._variables(home / "run"),
+                log=home / "train.log",
                 sandbox=self._sandbox,
+                python=self._python.argv,
+                cwd=home / "run" / self.testbed.files.cwd,
+                shown=self._shown(home / "run"),
             )
             attributes = _attributes(result, self.testbed.metric.name)
             if self._sandbox is not None:
@@ -277,8 +289,8 @@ class TrainScriptObjective:
         return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
-    def _folder(self, number: int, source: str) -> Iterator[Path]:
-        """Make a folder with a ``train.py`` of this text and the testbed's other Python files."""
+    def _folder(self, number: int, source: str) -> Iterator[tuple[Path, Path]]:
+        """Make a trial's folder, and in it one with this ``train.py`` and the testbed's files."""
         try:
             if self._work_dir is not None:
                 self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -286,23 +298,46 @@ class TrainScriptObjective:
         except OSError as error:
             raise RunError(_unwritable(self._work_dir or tempfile.gettempdir(), error)) from None
         try:
-            folder = home / "run"
+            files = self.testbed.files
+            folder = home / "run" / files.folder
             try:
                 (home / _MARK).write_text(json.dumps(worker_mark(number)))
-                folder.mkdir()
+                folder.mkdir(parents=True)
                 (folder / "train.py").write_bytes(source.encode())
             except OSError as error:
                 raise RunError(_unwritable(folder, error)) from None
             try:
-                _copy_modules(self.testbed.path, folder)
+                files.lay_out(home / "run")
             except OSError as error:
                 raise RunError(_uncopied(folder, error)) from None
             if not self._has_swept:
                 _sweep(home.parent)
                 self._has_swept = True
-            yield folder
+            yield home, folder
         finally:
             shutil.rmtree(home, ignore_errors=True)
+
+    def _variables(self, target: Path) -> dict[str, str]:
+        """Return the variables of a script whose files were laid out there."""
+        paths = self.testbed.files.python_path(target)
+        if not paths:
+            return self._environment
+        given = self._environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+        return {
+            **self._environment,
+            "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [given])]),
+        }
+
+    def _shown(self, target: Path) -> list[Path]:
+        """Return what a sandbox has to show of a training, beside the testbed's own folder.
+
+        Links above that folder, which no import needs, are not there.
+        """
+        if self._sandbox is None:
+            return []
+        files = self.testbed.files
+        above = [target / p for p in files.copies if not p.is_relative_to(files.folder)]
+        return [*above, *(files.root / link for link in files.links), *self._python.folders()]
 
     def _upload(self, trial: optuna.Trial, path: Path, text: str | None = None) -> None:
         if self._artifact_store is None or not isinstance(trial, optuna.Trial):
@@ -464,26 +499,6 @@ def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:
         trial.set_user_attr("source", "enqueued")
 
 
-def _copy_modules(testbed: Path, folder: Path) -> None:
-    """Copy what ``train.py`` may import: Python files and packages. Data stays where it is.
-
-    Nothing can import a name that begins with a dot, such as an editor's lock file, which is a
-    link to nowhere.
-    """
-    for entry in testbed.iterdir():
-        if entry.name.startswith(".") or entry.name in ("train.py", "__init__.py"):
-            continue
-        if entry.suffix == ".py" and entry.is_file():
-            shutil.copyfile(entry, folder / entry.name)
-        elif (entry / "__init__.py").is_file():
-            shutil.copytree(
-                entry,
-                folder / entry.name,
-                ignore=shutil.ignore_patterns("__pycache__"),
-                ignore_dangling_symlinks=True,
-            )
-
-
 def _sweep(parent: Path) -> None:
     """Remove the folders of trials whose process on this machine was killed."""
     for mark in parent.glob(f"{_PREFIX}*/{_MARK}"):
@@ -496,18 +511,10 @@ def _sweep(parent: Path) -> None:
 
 
 def _uncopied(folder: Path, error: OSError) -> str:
-    what, reason = error.filename, error.strerror or str(error)
-    if isinstance(error, shutil.Error):
-        # `copytree` goes on after an error, and tells of them all as text: source, target, reason.
-        failed = error.args[0]
-        what, _, reason = failed[0]
-        is_full = any(os.strerror(n) in text for *_, text in failed for n in _DISK_FULL)
-    else:
-        is_full = error.errno in _DISK_FULL
-    if is_full:
+    if error.errno in _DISK_FULL:
         return f"The disk of {folder} is full."
-    where = "" if what is None else f"{what}: "
-    return f"The testbed's modules must be copied to {folder}, but {where}{reason}."
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"The testbed's files must be copied to {folder}, but {where}{error.strerror}."
 
 
 def _unwritable(where: object, error: OSError) -> str:

@@ -36,6 +36,7 @@ from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.methods import CODE_AGENT
 from studies.spec import file_hash
+from studies.spec import stored_runtime
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
 from studies.stopping import finishing
@@ -180,7 +181,8 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
         return lambda t: SurrogateObjective(
             surrogate, failure_value=None, train_seed=t.user_attrs["train_seed"]
         )
-    testbed = Testbed.load(None if attrs["testbed"] == "embedded" else attrs["testbed"])
+    folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
+    testbed = Testbed.load(folder, stored_runtime(attrs))
     _check_hash(attrs, testbed_hash(testbed))
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT

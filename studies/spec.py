@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
@@ -20,6 +21,9 @@ from objective.failure import FailureValue
 from objective.failure import PAPER
 from objective.failure import WORST
 from objective.results import Results
+from objective.testbed.runtime import Runtime
+from studies.changes import FILES
+from studies.changes import recorded
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import Method
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 
 EMBEDDED = "embedded"
+RUNTIME = "runtime"  # user attribute of a study
 # Code that a model wrote never gets all memory: by default, this share of it for all workers.
 MEMORY_SHARE = 0.5
 # Proposals that are refused cost the code agent no training. For a model whose replies are all
@@ -58,12 +63,22 @@ class Where:
         testbed: Folder of the script; ``None`` is the embedded one.
         surrogate: File of a surrogate to ask instead of training, or ``embedded`` for the one of
             the embedded testbed that comes with the project.
+        runtime: Where and with what the script runs.
     """
 
     storage: str
     artifacts: Path | None = None
     testbed: Path | None = None
     surrogate: str | None = None
+    runtime: Runtime = Runtime()
+
+    def load_script(self) -> Testbed:
+        """Load the testbed.
+
+        Raises:
+            TestbedError: If it can't be used.
+        """
+        return Testbed.load(self.testbed, self.runtime)
 
     @property
     def folder(self) -> Path:
@@ -174,6 +189,7 @@ class Spec:
         prune: A key of `studies.pruning.PRUNERS`; ``None`` lets every training end.
         failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
             new one. The code agent has none.
+        accept_changes: Go on though the script or files beside it were edited.
     """
 
     where: Where
@@ -187,6 +203,7 @@ class Spec:
     comparison: str | None = None
     prune: str | None = None
     failure_value: FailureValue = None
+    accept_changes: bool = False
 
     @property
     def row(self) -> Method:
@@ -224,7 +241,7 @@ class Spec:
         """Return the study's metadata, as its user attributes hold them."""
         where = self.where
         folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
-        others = {
+        others: dict[str, Any] = {
             "space_hash": None if self.row.edits_code else space_hash(testbed),
             "testbed": folder if where.surrogate is None else f"surrogate {where.surrogate}",
             "version": version("optuna-autoresearch"),
@@ -235,6 +252,9 @@ class Spec:
             "surrogate": where.surrogate,
             "model": self.model.name if self.row.uses_llm else None,
         }
+        if isinstance(testbed, Testbed) and not testbed.is_embedded:
+            others[FILES] = recorded(testbed.files.fingerprints())
+            others[RUNTIME] = _recorded_runtime(where.runtime)
         known = {key: value for key, value in others.items() if value is not None}
         return {**self.identity(testbed), **known}
 
@@ -265,6 +285,25 @@ class Spec:
             budget=replace(budget, trials=budget.trials or AGENT_TRIALS * fit),
             editing=replace(self.editing, baselines=baselines),
         )
+
+
+def _recorded_runtime(runtime: Runtime) -> dict[str, Any] | None:
+    """Return what a study keeps of a runtime: of variables only their names, for they may be keys."""
+    if runtime == Runtime():
+        return None
+    names = [word.partition("=")[0] for word in runtime.env]
+    return {**asdict(runtime), "env": names, "copy": list(runtime.copy)}
+
+
+def stored_runtime(attrs: Mapping[str, Any]) -> Runtime:
+    """Read a runtime from a study's user attributes; variables have their values here."""
+    stored = attrs.get(RUNTIME) or {}
+    return Runtime(
+        stored.get("python"),
+        tuple(stored.get("env", ())),
+        tuple(stored.get("copy", ())),
+        stored.get("cwd"),
+    )
 
 
 def failure_value_of(attrs: Mapping[str, Any]) -> FailureValue:
@@ -329,7 +368,7 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
     """
     surrogate = spec.where.surrogate
     if surrogate is None:
-        testbed = Testbed.load(spec.where.testbed)
+        testbed = spec.where.load_script()
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed

@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from objective import Testbed
 from objective import TrainScriptObjective
 from studies.budget import is_ok
+from studies.changes import changes
+from studies.changes import FILES
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import Objective
@@ -23,6 +25,7 @@ from studies.methods import Setup
 from studies.pruning import make_pruner
 from studies.spec import failure_value_of
 from studies.spec import load_testbed
+from studies.spec import RUNTIME
 from studies.spec import space_hash
 from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
@@ -66,8 +69,8 @@ def _note_metadata(
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
     for key, value in metadata.items():
-        # The latter where `_check_comparable` lets it.
-        may_change = key in ("wall_seconds", "testbed_hash")
+        # What was made with another script or other files, `_check_comparable` has judged.
+        may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
         if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():
@@ -94,16 +97,25 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
         defaults = {"charge_llm": False, "tune": 0.0, "tune_edits": 0}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
     # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
-    may_be_edited = not spec.row.edits_code and not any(map(is_ok, trials))
+    may_be_edited = spec.accept_changes or not (spec.row.edits_code or any(map(is_ok, trials)))
     for key, value in spec.identity(testbed).items():
         if key in stored and stored[key] != value:
             if key == "testbed_hash":
                 if may_be_edited:
                     continue
-                what = "another train.py, prepare.py or surrogate (or they were edited since)"
+                what = (
+                    "another train.py, prepare.py or surrogate (or they were edited since;"
+                    " --accept-changes goes on)"
+                )
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
+    files = spec.metadata(testbed).get(FILES, {})
+    if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
+        raise StudyConflict(
+            f"study {spec.name!r} was made with other files beside train.py ({edited});"
+            f" put them back, {advice}, or go on with them as they are by --accept-changes"
+        )
     if spec.row.edits_code:
         return
     for trial in trials:

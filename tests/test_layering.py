@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("objective", "samplers", "studies.best_so_far"),
     ("studies.storage", "studies.budget", "studies.stopping", "studies.random_steps"),
-    ("studies.errors", "studies.facts", "studies.methods"),
+    ("studies.errors", "studies.facts", "studies.methods", "studies.changes"),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),

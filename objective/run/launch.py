@@ -23,8 +23,9 @@ A Python script is run in this process, and any other command takes its place, w
 but without a wrapped evaluator.
 
 Options: ``lifeline`` and ``metric`` (file descriptors), ``command`` (words; a first ``python`` is
-this interpreter), ``evaluator`` (name of the function) and ``name`` (of what it measures),
-``train_seconds`` and ``memory_mb`` (null: as they are).
+this interpreter), ``folder`` (that a script's path is relative to), ``evaluator`` (name of the
+function) and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they
+are).
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _kill_orphans() -> None:
 
 
 def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
-    folder = os.getcwd()
+    folder = options["folder"]
     python, *arguments = options["command"]
     os.set_inheritable(metric, False)
     try:

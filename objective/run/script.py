@@ -45,6 +45,7 @@ from typing import Any
 from typing import Protocol
 from typing import TYPE_CHECKING
 
+from objective.run.environment import script_environment
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
@@ -59,37 +60,6 @@ if TYPE_CHECKING:
     from objective.run.outcome import Limits
 
 
-# What a training may see of our environment. Never all of it: it holds the keys of LLM servers,
-# and a script may have been written by one of them.
-ENVIRONMENT = (
-    "PATH",
-    "HOME",  # data caches live below it
-    "XDG_CACHE_HOME",
-    "TMPDIR",
-    "TZ",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_ENABLE_MPS_FALLBACK",
-    "TORCHINDUCTOR_CACHE_DIR",
-    "TRITON_CACHE_DIR",
-    # The embedded testbed's.
-    "AUTORESEARCH_CACHE",
-    "AUTORESEARCH_CORPUS",
-    "AUTORESEARCH_DEVICE",
-    "AUTORESEARCH_SEED",
-)
 # Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
 # which it hides: without these variables their users write to its own /tmp and home folder.
 _DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
@@ -137,19 +107,25 @@ def run_script(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
+    python: Sequence[str] = (sys.executable,),
+    cwd: Path | None = None,
+    shown: Iterable[Path] = (),
 ) -> RunResult:
     """Run a script to its end, or to the first limit.
 
     Args:
         folder: Working directory of the script, with the script and what it imports.
         limits: See :class:`Limits`.
-        command: The words that start it; a first ``python`` is this interpreter.
+        command: The words that start it; a first ``python`` is that of ``python``.
         metric: The value to look for in the output.
         on_progress: Called with what each progress line says, such as
             ``step 00012 (34.5%) | loss: 3.210000``; true ends the run.
-        environment: Variables on top of the allow-list (:data:`ENVIRONMENT`).
+        environment: Variables on top of the allow-list (`objective.run.environment`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
+        python: Command that starts Python.
+        cwd: Working directory of the script, if it is not the folder.
+        shown: What a sandbox shows, read-only, beside the folder.
 
     Returns:
         Never raises for what the script does; see :class:`RunResult`.
@@ -167,7 +143,17 @@ def run_script(
     with ExitStack() as opened:
         file = opened.enter_context(_Log(log, limits.log_bytes))
         process = opened.enter_context(
-            _Process(folder, command, limits, metric, environment, sandbox)
+            _Process(
+                folder,
+                command,
+                limits,
+                metric,
+                script_environment(environment),
+                sandbox,
+                python,
+                cwd or folder,
+                shown,
+            )
         )
 
         def handle(channel: str, data: bytes) -> None:
@@ -225,24 +211,12 @@ def run_script(
     )
 
 
-def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that a script gets: an allow-list of ours, and ``extra``."""
-    ours = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
-
-
 def _changed(path: Path) -> int | None:
     """Return when a file was changed, in nanoseconds; None if it isn't there."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def launcher(options: Mapping[str, Any]) -> list[str]:
-    """Return the command that runs a script in the working directory; see ``launch.py``."""
-    program = Path(__file__).with_name("launch.py")
-    return [sys.executable, "-u", str(program), json.dumps(dict(options))]
 
 
 def _oom_kills() -> int | None:
@@ -263,10 +237,14 @@ class _Process:
         command: Sequence[str],
         limits: Limits,
         metric: Metric,
-        environment: Mapping[str, str] | None,
+        variables: dict[str, str],
         sandbox: Isolation | None,
+        python: Sequence[str],
+        cwd: Path,
+        shown: Iterable[Path],
     ) -> None:
         self._sandbox = sandbox
+        self._has_parent = sandbox is not None or len(python) > 1
         self._next_look = 0.0
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
@@ -281,12 +259,14 @@ class _Process:
             "name": metric.name,
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
+            "folder": str(folder.resolve()),
         }
         self.nonce = secrets.token_hex(16)
-        variables = script_environment(environment)
-        argv = launcher(options)
+        launcher = Path(__file__).with_name("launch.py")
+        argv = [*python, "-u", str(launcher), json.dumps(options)]
         if sandbox is not None:
-            shown = [Path(variables[name]).expanduser() for name in _DATA if name in variables]
+            shown = [*shown]
+            shown += [Path(variables[name]).expanduser() for name in _DATA if name in variables]
             if "HF_HOME" in variables:  # it may hold a token too
                 shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
             variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
@@ -300,7 +280,7 @@ class _Process:
         try:
             self._process = subprocess.Popen(
                 argv,
-                cwd=folder,
+                cwd=cwd,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
@@ -393,8 +373,8 @@ class _Process:
         except subprocess.TimeoutExpired:  # a stopped watcher; its child dies with it on Linux
             self._process.kill()
             code = self._process.wait()
-        # Sandboxes tell of a signal as shells do.
-        return 128 - code if self._sandbox is not None and 128 < code < 128 + 65 else code
+        # Sandboxes and launchers tell of a signal as shells do.
+        return 128 - code if self._has_parent and 128 < code < 128 + 65 else code
 
 
 class _Log:

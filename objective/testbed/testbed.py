@@ -9,14 +9,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import textwrap
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.testbed.files import Files
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
+from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
@@ -58,6 +61,7 @@ class Testbed:
         task: Description for a language model: ``task.md``, or the script's name, docstring,
             training time and metric.
         metric: The value that the script is judged by.
+        runtime: Where and with what it runs.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
@@ -70,9 +74,10 @@ class Testbed:
     rule: Rule
     task: str
     metric: Metric = METRIC
+    runtime: Runtime = Runtime()
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> Testbed:
+    def load(cls, path: str | Path | None = None, runtime: Runtime = Runtime()) -> Testbed:
         """Read a testbed folder; None is the embedded one.
 
         Raises:
@@ -87,7 +92,29 @@ class Testbed:
         space, baseline, rule = search_space(source, toml=_read_toml(folder), constants=constants)
         task = folder / "task.md"
         text = _read(task) if task.is_file() else _default_task(folder, source, constants, METRIC)
-        return cls(folder, source, space, baseline, constants, rule, text, METRIC)
+        return cls(folder, source, space, baseline, constants, rule, text, METRIC, runtime)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the one that comes with the project."""
+        return self.path == _EMBEDDED
+
+    @cached_property
+    def files(self) -> Files:
+        """The files that a training sees.
+
+        Raises:
+            TestbedError: If the runtime names others that aren't there, or one can't be looked at.
+        """
+        try:
+            return Files.of(
+                self.path, self.runtime.copy, cwd=self.runtime.cwd, alone=self.is_embedded
+            )
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise TestbedError(
+                f"The files of {self.path} must be readable, but {where}{error.strerror}."
+            ) from None
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -22,9 +22,7 @@ from optuna.trial import TrialState
 
 from .._trials.history import effective_params
 from .._trials.history import failure_class
-from .._trials.history import finished_trials
 from .._trials.history import is_failure
-from .._trials.history import ranked
 from .values import choice_labels
 from .values import format_value
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optuna.distributions import BaseDistribution
-    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from .._trials.history import Rule
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
     from .chat import Message
 
 _Size = TypeVar("_Size")
-
-# Digits of objective values: what separates the best of a study is often in the fourth.
-_VALUE_DIGITS = 5
 
 # What a server's chat template puts around a message, in tokens; ChatML takes about 5.
 _MESSAGE_TOKENS = 8
@@ -79,6 +73,8 @@ class Extent:
         best: Best trials that are named.
         task_characters: Length that the task's text is cut to; ``None``: whole.
         choices: Choices that are listed of a categorical parameter; ``None``: all.
+        details: Whether the best come first with their near-copies, and rows have more columns.
+        others: With details, older failures that are shown, and as many far successes.
     """
 
     recent: int = 20
@@ -86,6 +82,8 @@ class Extent:
     best: int = 5
     task_characters: int | None = None
     choices: int | None = None
+    details: bool = False
+    others: int = 0
 
     @property
     def most_rows(self) -> int:
@@ -106,20 +104,14 @@ EXTENTS = (
     Extent(recent=0, step=1, best=1, task_characters=400, choices=10),
 )
 
-
-@dataclass(frozen=True)
-class History:
-    """The parts of a prompt that depend on the trials, ready for ``fill``.
-
-    Attributes:
-        trials: Table of the recent trials, a CSV row each, the oldest first. Changes by appending.
-        best: The best trials by number; rows of those that ``trials`` does not show.
-        failures: Failures of each class and which are the latest; ``"none"`` without any.
-    """
-
-    trials: str
-    best: str
-    failures: str
+# For models that read more than a page, before ``EXTENTS``.
+DETAILED = (
+    *(
+        Extent(recent=10, step=step, best=best, others=others, details=True)
+        for step, best, others in ((20, 15, 5), (20, 10, 3), (10, 10, 3), (10, 5, 2), (6, 5, 1))
+    ),
+    Extent(recent=5, step=5, best=3, others=1, details=True),
+)
 
 
 def fill(template: str, **values: object) -> str:
@@ -149,7 +141,7 @@ def message(role: str, text: str) -> Message:
     return {"role": role, "content": neutral(text)}
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
     """A name as it stands in a table or a list, in one line: as JSON would escape it."""
     return json.dumps(name)[1:-1] if _CONTROL.search(name) else name
 
@@ -158,12 +150,12 @@ def describe_search_space(
     space: Mapping[str, BaseDistribution], n_choices: int | None = None
 ) -> str:
     """Write a line a parameter: name, type, range, log or step, or its first ``n_choices``."""
-    return "\n".join(f"{_label(name)}: {_describe(d, n_choices)}" for name, d in space.items())
+    return "\n".join(f"{label(name)}: {_describe(d, n_choices)}" for name, d in space.items())
 
 
 def _describe(distribution: BaseDistribution, n_choices: int | None) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        labels = [_label(label) for label in choice_labels(distribution)]
+        labels = [label(text) for text in choice_labels(distribution)]
         if n_choices is None or len(labels) <= n_choices:
             return f"one of {', '.join(labels)}"
         return f"one of {len(labels)} such as {', '.join(labels[:n_choices])}"
@@ -201,47 +193,59 @@ def window_start(n_trials: int, extent: Extent) -> int:
     return max(0, (n_trials - extent.recent) // extent.step * extent.step)
 
 
-def format_header(space: Mapping[str, BaseDistribution]) -> str:
-    """Write the first line of the table of trials."""
-    return ",".join(["trial", *(_csv_field(_label(name)) for name in space), "value"])
+def format_header(
+    space: Mapping[str, BaseDistribution], before: Sequence[str] = (), after: Sequence[str] = ()
+) -> str:
+    """Write the first line of the table of trials, with columns before and after the value."""
+    names = [*space, *before]
+    return ",".join(["trial", *(csv_field(label(name)) for name in names), "value", *after])
 
 
 def format_row(
-    trial: FrozenTrial, space: Mapping[str, BaseDistribution], rule: Rule | None = None
+    trial: FrozenTrial,
+    space: Mapping[str, BaseDistribution],
+    rule: Rule | None = None,
+    digits: int = 5,
+    *,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
 ) -> str:
     """Write a CSV row: the trial's number, its effective values, its value or how it failed.
 
-    A parameter that the trial does not have is an empty field.
+    A parameter that the trial does not have is an empty field. Fields before and after the value
+    stand as they are given.
     """
     params = effective_params(trial, rule)
     fields = [format_value(params[n], d) if n in params else "" for n, d in space.items()]
-    return ",".join([str(trial.number), *map(_csv_field, fields), _outcome(trial)])
+    fields = [csv_field(field) for field in fields]
+    return ",".join([str(trial.number), *fields, *before, _outcome(trial, digits), *after])
 
 
-def _csv_field(text: str) -> str:
+def csv_field(text: str) -> str:
+    """Quote a field that would be taken for two."""
     if any(character in text for character in ',"\n\r'):
         return '"' + text.replace('"', '""').replace("\n", " ") + '"'
     return text
 
 
-def _outcome(trial: FrozenTrial) -> str:
+def _outcome(trial: FrozenTrial, digits: int) -> str:
     if trial.state == TrialState.RUNNING:
         return "running"
     if is_failure(trial):
         return failure_class(trial)
     if trial.state == TrialState.PRUNED:
         return "pruned"
-    return f"{trial.values[0]:.{_VALUE_DIGITS}g}"
+    return f"{trial.values[0]:.{digits}g}"
 
 
 def format_failures(trials: Sequence[FrozenTrial]) -> str:
-    """Write the failures by class: how many, and the latest one's number and reason."""
+    """Write the failures by class: how many, and the latest one's number and reason; ``""``."""
     classes: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if is_failure(trial):
             classes.setdefault(failure_class(trial), []).append(trial)
     if not classes:
-        return "none"
+        return ""
     parts = []
     for name, failed in sorted(classes.items(), key=lambda item: -len(item[1])):
         reason = str(failed[-1].user_attrs.get("reason", ""))[:80]
@@ -249,34 +253,6 @@ def format_failures(trials: Sequence[FrozenTrial]) -> str:
         parts.append(f"{len(failed)} {name} (last {latest})")
     total = sum(map(len, classes.values()))
     return f"{total} of {len(trials)} trials failed: " + "; ".join(parts)
-
-
-def describe_history(
-    study: Study,
-    space: Mapping[str, BaseDistribution],
-    extent: Extent,
-    *,
-    rule: Rule | None = None,
-    fullest: bool = False,
-) -> History:
-    """Write the history parts of a prompt at a given extent.
-
-    With ``fullest`` the table is as long as it will become, see ``fit``.
-    """
-    trials = finished_trials(study)
-    shown = trials[window_start(len(trials), extent) :]
-    numbers = {t.number for t in shown}
-    best = ranked(study)[: extent.best]
-    unseen = [format_row(t, space, rule) for t in best if t.number not in numbers]
-    rows = [format_row(t, space, rule) for t in shown]
-    if fullest:
-        rows = grown(rows, extent.most_rows + extent.best - len(unseen))
-    named = "trials " + ", ".join(str(t.number) for t in best) if best else "none yet"
-    return History(
-        trials="\n".join([format_header(space), *rows]),
-        best="\n".join([named, *unseen]),
-        failures=format_failures(trials),
-    )
 
 
 def grown(rows: Sequence[str], n: int) -> list[str]:
@@ -295,9 +271,12 @@ def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
 
 
 def fit(
-    build: Callable[[Extent, bool], Sequence[Message]], chat: Chat, max_tokens: int
+    build: Callable[[Extent, bool], Sequence[Message]],
+    chat: Chat,
+    max_tokens: int,
+    extents: Sequence[Extent] = EXTENTS,
 ) -> list[Message]:
-    """Build the messages with the largest of ``EXTENTS`` that stays within a budget for good.
+    """Build the messages with the largest extent that stays within a budget for good.
 
     Args:
         build: Makes the messages of an extent; if its second argument is true, with the table as
@@ -306,6 +285,7 @@ def fit(
             nothing would stay in the server's prefix cache.
         chat: Counts the tokens.
         max_tokens: The budget.
+        extents: Ever smaller ones to choose from.
 
     Raises:
         PromptTooLong: If the smallest extent is still too long.
@@ -314,11 +294,11 @@ def fit(
     def needed(extent: Extent) -> int:
         return count_tokens(chat, build(extent, True))
 
-    extent = largest_fitting(EXTENTS, lambda extent: needed(extent) <= max_tokens)
+    extent = largest_fitting(extents, lambda extent: needed(extent) <= max_tokens)
     if extent is None:
         raise PromptTooLong(
             f"The prompt must fit into {max_tokens} tokens, but without any trial it takes "
-            f"{needed(EXTENTS[-1])}. Allow a longer prompt, or tune fewer parameters."
+            f"{needed(extents[-1])}. Allow a longer prompt, or tune fewer parameters."
         )
     return list(build(extent, False))
 

@@ -18,6 +18,7 @@ from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ContextTooLong
 from .prompt import count_tokens
+from .prompt import EXTENTS
 from .prompt import fit
 from .prompt import format_params
 from .prompt import message
@@ -34,11 +35,14 @@ from .reply import configuration_key
 from .reply import known_configurations
 from .reply import params_schema
 from .reply import parse_params
+from .reply import reason_key
 from .reply import ReplyError
+from .reply import with_reason_first
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Collection
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -65,6 +69,9 @@ _N_OFFERED = 3
 # never came near the best so far; 8 to 27 do.
 _LARGE = 3
 
+# A reason of a sentence or two.
+_REASON_TOKENS = 150
+
 # A server whose context is smaller than the budget says so; each time the prompt shrinks to this
 # share, or to what the server says that it holds.
 _SHRINK = 0.7
@@ -82,7 +89,8 @@ class Proposal:
     Attributes:
         params: A value for every parameter; ``None`` if the caller has to use its own.
         source: ``"llm"``, ``"llm-error"`` or ``"llm-duplicate"``, for ``record``.
-        reason: The error, the trial that was repeated, or what was repaired; ``""`` if nothing.
+        reason: The error or the trial that was repeated; of a proposal the model's own reason and
+            what was repaired; ``""`` if nothing.
         exchanges: Every request of this turn, for ``record``.
         error: What the caller has to raise after it has recorded the turn, see ``propose``.
     """
@@ -105,6 +113,9 @@ def propose(
     reply_format: Literal["full", "changes", "menu"] = "full",
     rule: Rule | None = None,
     max_prompt_tokens: int = 2600,
+    extents: Sequence[Extent] = EXTENTS,
+    with_reason: bool = False,
+    repeatable: Collection[int] = (),
     seed: int | None = None,
     on_error: Literal["base", "raise"] = "base",
 ) -> Proposal:
@@ -128,6 +139,10 @@ def propose(
             those that are known (``changes_schema``): what a weak model can handle.
         rule: The objective's own rule, for telling duplicates.
         max_prompt_tokens: Longest prompt, in the model's tokens.
+        extents: Amounts of detail for ``build``, the largest first.
+        with_reason: Whether the reply begins with the model's reason, in a sentence. It becomes
+            the proposal's.
+        repeatable: Numbers of trials whose configurations may be proposed again.
         seed: Seed of the trial, not of the study: the same seed with the same messages may repeat
             the same reply. The second request adds 1.
         on_error: What to do about a failed turn, which is a ``ChatError`` or two replies that no
@@ -140,9 +155,10 @@ def propose(
         PromptTooLong: If even the search space does not fit, with ``on_error="raise"``. Otherwise
             it is a failed turn of its own kind, which never stops the study.
     """
-    turn = _Turn(study, trial, space, base, rule)
+    turn = _Turn(study, trial, space, base, rule, with_reason, repeatable)
     schema = _schema(reply_format, turn, trial.number if seed is None else seed)
     max_reply_tokens = _reply_tokens(chat, turn.open_space, turn.base)
+    max_reply_tokens += _REASON_TOKENS * with_reason
     exchanges: list[Exchange] = []
     problem, source = "", LLM_ERROR
     budget = max_prompt_tokens
@@ -150,7 +166,7 @@ def propose(
         budget = min(budget, chat.context_tokens - max_reply_tokens)
     shrinks = 0
     try:
-        messages = fit(build, chat, budget)
+        messages = fit(build, chat, budget, extents)
     except PromptTooLong as error:
         if on_error == "raise":
             raise
@@ -172,7 +188,7 @@ def propose(
             taken = min(budget, count_tokens(chat, messages))
             budget = _smaller(taken, error, max_reply_tokens)
             try:
-                messages = fit(build, chat, budget)
+                messages = fit(build, chat, budget, extents)
             except PromptTooLong:
                 return failed_turn(study, trial, error, exchanges, on_error)
             continue
@@ -183,15 +199,15 @@ def propose(
             return failed_turn(study, trial, error, exchanges, on_error)
         asked += 1
         try:
-            params, repairs = turn.read(completion, reply_format)
+            params, notes = turn.read(completion, reply_format)
         except ReplyError as error:
             problem, source = str(error), LLM_ERROR
         else:
             clash = turn.clash(params)
             if clash is None:
                 exchanges.append(Exchange(messages, completion))
-                return Proposal(params, LLM, one_line("; ".join(repairs)), tuple(exchanges))
-            problem, source = _clash_message(clash, params, space, repairs), LLM_DUPLICATE
+                return Proposal(params, LLM, one_line("; ".join(notes)), tuple(exchanges))
+            problem, source = _clash_message(clash, params, space, notes), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
         complaint: list[Message] = [
             message("assistant", completion.text),
@@ -200,7 +216,7 @@ def propose(
         room = budget - count_tokens(chat, complaint)
         if count_tokens(chat, messages) > room:
             try:
-                messages = fit(build, chat, room)
+                messages = fit(build, chat, room, extents)
             except PromptTooLong:
                 break
         messages = [*messages, *complaint]
@@ -219,14 +235,18 @@ class _Turn:
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
         rule: Rule | None,
+        with_reason: bool,
+        repeatable: Collection[int],
     ) -> None:
         self._study, self._trial, self._space, self._rule = study, trial, space, rule
+        self._repeatable = repeatable
         self._fixed = {n: value for n, value in fixed_params(trial).items() if n in space}
         self.base = {**base, **self._fixed}
         self.open_space = {n: d for n, d in space.items() if n not in self._fixed}
+        self.reason_key = reason_key(space) if with_reason else None
 
     def read(self, completion: Completion, reply_format: str) -> tuple[dict[str, Any], list[str]]:
-        """Read the values of a reply, and list what had to be repaired.
+        """Read the values of a reply; list the model's reason, and what had to be repaired.
 
         Raises:
             ReplyError: If there are none.
@@ -236,16 +256,17 @@ class _Turn:
             # As the prompt shows it, which a server that enforces no schema lets the model write.
             text = text.replace(neutral(name), name)
         try:
-            parsed = parse_params(text, self.open_space, self.base)
+            parsed = parse_params(text, self.open_space, self.base, self.reason_key)
         except ReplyError as error:
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
             raise
-        repairs = list(parsed.repairs)
+        notes = [parsed.reason] if parsed.reason else []
+        notes += parsed.repairs
         left_out = [name for name in self.open_space if name not in parsed.named]
         if reply_format == "full" and left_out:
-            repairs.append(f"filled in: {', '.join(left_out)}")
-        return {**parsed.params, **self._fixed}, repairs
+            notes.append(f"filled in: {', '.join(left_out)}")
+        return {**parsed.params, **self._fixed}, notes
 
     def knowledge(self) -> Callable[[Mapping[str, Any]], bool]:
         """Return a test of whether a configuration was known when the turn began."""
@@ -262,14 +283,15 @@ class _Turn:
         """
         announce(self._study, self._trial, params)
         known = known_configurations(self._study, self._space, self._rule, besides=self._trial)
-        return known.get(configuration_key(params, self._space, self._rule))
+        clash = known.get(configuration_key(params, self._space, self._rule))
+        return None if clash in self._repeatable else clash
 
 
 def _schema(reply_format: str, turn: _Turn, seed: int) -> dict[str, Any]:
     if reply_format == "full":
-        return params_schema(turn.open_space)
+        return with_reason_first(params_schema(turn.open_space), turn.reason_key)
     if reply_format == "changes":
-        return changes_schema(turn.open_space)
+        return with_reason_first(changes_schema(turn.open_space), turn.reason_key)
     schema = changes_schema(turn.open_space, turn.base, turn.knowledge())
     if not schema["properties"]:
         schema = changes_schema(turn.open_space, turn.base)
@@ -302,10 +324,10 @@ def _clash_message(
     number: int,
     params: Mapping[str, Any],
     space: Mapping[str, BaseDistribution],
-    repairs: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     # What was repaired may be why: a value beyond a bound at which the best trial is already.
-    read = f" ({'; '.join(repairs)})" if repairs else ""
+    read = f" ({'; '.join(notes)})" if notes else ""
     return (
         f"That is the configuration of trial {number}, which needs no second run: "
         f"{format_params(params, space)}{read}. Change at least one value."

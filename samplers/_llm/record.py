@@ -40,6 +40,9 @@ ENQUEUED = "enqueued"
 
 SOURCES = (STARTUP, BASE, LLM, LLM_ERROR, LLM_DUPLICATE, LLM_SCREENED, ENQUEUED)
 
+# Those of the attribute ``proposer``, in words for a language model.
+_PROPOSERS = {"steps": "steps", "cma-es": "CMA-ES", "random": "random", "llm": "you"}
+
 # The dashboard ships attributes with every poll, so texts stay short; prompts are artifacts.
 _MAX_TEXT = 200
 
@@ -70,6 +73,18 @@ def source_of(trial: FrozenTrial) -> str:
     """Return a trial's ``source``; ``""`` if it has none or an objective's own of that name."""
     source = trial.user_attrs.get("source")
     return source if isinstance(source, str) and source in SOURCES else ""
+
+
+def proposer_of(trial: FrozenTrial) -> str:
+    """Return who proposed a trial in a word or two, as a language model is told; ``""``: unknown."""
+    source, proposer = source_of(trial), trial.user_attrs.get("proposer")
+    if source == ENQUEUED:
+        return "given"
+    if source == LLM:
+        return "you"
+    if isinstance(proposer, str) and proposer in _PROPOSERS:
+        return _PROPOSERS[proposer]
+    return {STARTUP: "random", BASE: "base method"}.get(source, "")
 
 
 def record(

@@ -66,11 +66,13 @@ class ParsedReply:
         params: A value for every parameter of the search space, each inside its distribution.
         named: The parameters whose value the reply gave (clipped or rounded counts, refused not).
         repairs: What had to be done to the reply, a line each.
+        reason: The model's reason, ``""`` if it gave none.
     """
 
     params: dict[str, Any]
     named: frozenset[str]
     repairs: tuple[str, ...]
+    reason: str = ""
 
 
 def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -81,6 +83,26 @@ def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         "required": list(space),
         "additionalProperties": False,
     }
+
+
+def reason_key(space: Mapping[str, BaseDistribution]) -> str:
+    """Return the key of a reply's reason, which no parameter has."""
+    key = "reason"
+    while key in space:
+        key = f"{key}_"
+    return key
+
+
+def with_reason_first(schema: dict[str, Any], key: str | None) -> dict[str, Any]:
+    """Let an object of values begin with a reason, so that the model thinks before it decides."""
+    if key is None:
+        return schema
+    extended = {**schema, "properties": {key: {"type": "string"}, **schema["properties"]}}
+    if "required" in schema:
+        extended["required"] = [key, *schema["required"]]
+    if "minProperties" in schema:
+        extended["minProperties"] = schema["minProperties"] + 1
+    return extended
 
 
 def changes_schema(
@@ -166,7 +188,10 @@ def json_values(text: str) -> Iterator[Any]:
 
 
 def parse_params(
-    text: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+    text: str,
+    space: Mapping[str, BaseDistribution],
+    base: Mapping[str, Any],
+    reason_key: str | None = None,
 ) -> ParsedReply:
     """Read a configuration, or changes to ``base``, from a reply.
 
@@ -175,18 +200,22 @@ def parse_params(
             counts. In a text without any (cut off, or not quite JSON), ``name: value`` pairs do.
         space: The search space.
         base: A value for every parameter, used where the reply has none or an impossible one.
+        reason_key: The key of the model's reason, if it was asked for one.
 
     Raises:
         ReplyError: If the reply has not one usable value.
     """
     try:
-        return _parse(text, space, base)
+        return _parse(text, space, base, reason_key)
     except RecursionError:
         raise ReplyError("The reply must be a JSON object, but it is nested too deeply.") from None
 
 
 def _parse(
-    text: str, space: Mapping[str, BaseDistribution], base: Mapping[str, Any]
+    text: str,
+    space: Mapping[str, BaseDistribution],
+    base: Mapping[str, Any],
+    reason_key: str | None,
 ) -> ParsedReply:
     candidates = [
         found for value in json_values(text) for found in _assignments(value, space, _MOST_LEVELS)
@@ -204,8 +233,15 @@ def _parse(
                 "The reply must have the names of the search space as its keys, but none of "
                 f"{', '.join(map(str, list(best)[:5])) or 'its keys'} is one."
             )
-    parsed = to_params(best, space, base)
-    return ParsedReply(parsed.params, parsed.named, (*repairs, *parsed.repairs))
+    values = {name: value for name, value in best.items() if name != reason_key}
+    parsed = to_params(values, space, base)
+    reason = best.get(reason_key) if reason_key is not None else None
+    return ParsedReply(
+        parsed.params,
+        parsed.named,
+        (*repairs, *parsed.repairs),
+        reason if isinstance(reason, str) else "",
+    )
 
 
 def to_params(

@@ -17,6 +17,8 @@ from optuna.distributions import IntDistribution
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.distributions import BaseDistribution
 
 
@@ -68,6 +70,38 @@ def format_value(value: Any, distribution: BaseDistribution) -> str:
     # In a log range small values are as far apart as large ones.
     decimals = max(decimals, least) if log else min(max(decimals, least), least + 3)
     return _plain(round(value, decimals), 15)
+
+
+def position(value: Any, distribution: BaseDistribution) -> float:
+    """Return where in its range a number is, from 0 to 1; of a logarithmic one by its logarithm."""
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, x = float(distribution.low), float(distribution.high), float(value)
+    if high <= low:
+        return 0.0
+    if distribution.log:
+        low, high, x = math.log(low), math.log(high), math.log(max(x, 1e-300))
+    return (x - low) / (high - low)
+
+
+def value_digits(values: Sequence[float], noise: float | None = None) -> int:
+    """Return the significant digits of objective values that tell something.
+
+    Those above a tenth of the noise; without knowledge of it 5, or what a hundredth of the
+    distance between the quartiles takes, where that is more.
+
+    Args:
+        values: Of the successes.
+        noise: Standard deviation of the value on repetition.
+    """
+    finite = sorted(v for v in values if math.isfinite(v))
+    if not finite:
+        return 5
+    largest = max(abs(finite[0]), abs(finite[-1]))
+    unit = noise if noise else (finite[3 * len(finite) // 4] - finite[len(finite) // 4]) / 10
+    if not largest or not unit > 0:
+        return 5
+    digits = 2 + math.floor(math.log10(largest)) - math.floor(math.log10(unit))
+    return min(max(digits, 2 if noise else 5), 15)
 
 
 def _plain(value: float, digits: int) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     # The objective's own rule: parameters in, the values that are really run out.
     Rule = Callable[[Mapping[str, Any]], dict[str, Any]]
+    # Parameters as they are run in, further numbers that the value may depend on out.
+    Derived = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 # Classes of failure that an objective may give as the user attribute ``status``. A study may have
 # an attribute of that name for something else, whose values then tell nothing here.
@@ -100,6 +102,19 @@ def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[Fr
     finished = finished_trials(study) if trials is None else trials
     successes = [t for t in finished if t.state == TrialState.COMPLETE and not is_failure(t)]
     return sorted(successes, key=lambda t: (sign * t.values[0], t.number))
+
+
+def latest_failures(failures: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
+    """Return the latest failure of each class, then the latest of all; a pruned one is a class.
+
+    Args:
+        failures: Failed and pruned trials by number.
+        n: How many at most.
+    """
+    classes = [failure_class(t) if is_failure(t) else "pruned" for t in failures]
+    latest = {name: t.number for name, t in zip(classes, failures)}  # a later one replaces it
+    first = set(latest.values())
+    return sorted(failures, key=lambda t: (t.number not in first, -t.number))[:n]
 
 
 def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, Any]:

@@ -1,9 +1,4 @@
-"""The prompt of the model's turn: the trials, CMA-ES's state, and the question.
-
-What stays the same from turn to turn comes first, so that a server's prefix cache serves most of
-the prompt: task and parameters never change, the table of trials grows at its end, and CMA-ES's
-state and the question come last.
-"""
+"""What the prompt of the model's turn has of Centaur's own: CMA-ES's state and the question."""
 
 from __future__ import annotations
 
@@ -15,20 +10,9 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.study import StudyDirection
 
-from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
-from .._llm.prompt import format_failures
-from .._llm.prompt import format_header
-from .._llm.prompt import format_row
-from .._llm.prompt import grown
-from .._llm.prompt import message
-from .._llm.prompt import shorten
-from .._llm.prompt import window_start
 from .._llm.values import format_value
-from .._trials.history import finished_trials
-from .._trials.history import ranked
 
 
 if TYPE_CHECKING:
@@ -36,11 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optuna.distributions import BaseDistribution
-    from optuna.study import Study
 
-    from .._llm.chat import Message
-    from .._llm.prompt import Extent
-    from .._trials.history import Rule
     from .state import CmaState
     from .state import UnitCube
 
@@ -49,7 +29,10 @@ if TYPE_CHECKING:
 _N_CORRELATIONS = 3
 _WEAK_CORRELATION = 0.15
 
-_DEFAULT_TASK = "The parameters' names are all that is known of it."
+_NEAR_THE_MEAN = (
+    "Use what you know of the task and what the trials show: stay near the best or CMA-ES's mean "
+    "where the step size is small, explore where little was tried."
+)
 
 
 def template(name: str) -> str:
@@ -57,74 +40,38 @@ def template(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8").strip()
 
 
-def build_messages(
-    study: Study,
-    space: Mapping[str, BaseDistribution],
-    extent: Extent,
-    fullest: bool,
-    *,
-    task: str,
-    noise: float | None,
-    rule: Rule | None,
-    state: str,
-    ask: str,
-) -> list[Message]:
-    """Build the messages of a request, as the argument ``build`` of ``propose``.
-
-    Args:
-        study: The study.
-        space: The parameters.
-        extent: Amount of detail.
-        fullest: Make the table as long as it will become, see ``fit``.
-        task: The task's text.
-        noise: Standard deviation of the value on repetition, if known.
-        rule: The objective's own rule.
-        state: CMA-ES's state as text.
-        ask: The question.
-    """
-    finished = finished_trials(study)
-    start = window_start(len(finished), extent)
-    # Of the trials before the window, so that until it moves rows are only added, at the end: a
-    # server's cache serves a prompt up to the first token that is new.
-    best_before = ranked(study, finished[:start])[: extent.best]
-    table = sorted(best_before, key=lambda t: t.number) + finished[start:]
-    rows = [format_row(t, space, rule) for t in table]
-    if fullest:
-        rows = grown(rows, extent.most_rows + extent.best)
-    text = fill(
-        template("prompt.txt"),
-        task=shorten(task, extent.task_characters) or _DEFAULT_TASK,
-        direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
-        noise="" if noise is None else f" Its standard deviation on repetition is {noise:.3g}.",
-        space=describe_search_space(space, extent.choices),
-        trials="\n".join([format_header(space), *rows]),
-        best=", ".join(f"trial {t.number}" for t in ranked(study, finished)[: extent.best])
-        or "none yet",
-        failures=format_failures(finished),
-        state=state,
-        ask=ask,
-    )
-    return [message("user", text)]
-
-
 def question(
     *,
     reply_format: str,
     number: int,
-    trials_left: int | None,
+    left: str,
+    moment: str,
     base: str,
     fixed: Mapping[str, Any],
+    reason: str,
 ) -> str:
-    """The prompt's last part: it asks for a whole configuration, or for changes to ``base``."""
+    """The prompt's last part: it asks for a whole configuration, or for changes to ``base``.
+
+    Args:
+        reply_format: ``"full"`` or another.
+        number: The trial's.
+        left: The trials that are left, in words.
+        moment: The kind of trial that is wanted now; ``""`` for models that get no such advice.
+        base: The configuration to change, in words.
+        fixed: Values that are decided already.
+        reason: Key of the reason in the reply; ``""`` if none is wanted.
+    """
     values = {
         "number": number,
-        # None is left of the plan if trials were killed and repeated.
-        "left": f" ({trials_left} are left)" if trials_left and trials_left > 0 else "",
+        "left": left,
         "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
+        "reason": f' first "{reason}", why in a sentence, then' if reason else "",
     }
     if reply_format == "full":
-        return fill(template("ask_full.txt"), **values)
-    return fill(template("ask_changes.txt"), base=base, **values)
+        return fill(template("ask_full.txt"), advice=moment or _NEAR_THE_MEAN, **values)
+    return fill(
+        template("ask_changes.txt"), base=base, advice=f" {moment}" if moment else "", **values
+    )
 
 
 def describe_state(
@@ -135,7 +82,7 @@ def describe_state(
     evaluated: int,
     proposal: Mapping[str, Any],
     show_covariance: bool,
-) -> str:
+) -> list[str]:
     """Describe CMA-ES's state in a few lines, its mean in the parameters' own units.
 
     Args:
@@ -143,30 +90,37 @@ def describe_state(
         cube: The numerical parameters.
         space: All parameters, in the order of the table of trials.
         evaluated: Trials of the current generation that are finished.
-        proposal: CMA-ES's own proposal for this trial.
+        proposal: CMA-ES's own proposal for this trial, if it is what else would be run.
         show_covariance: Whether to tell all correlations.
+
+    Returns:
+        The text; two of them with ``show_covariance``, the longer one first.
     """
     now = states[-1]
     mean = cube.values(np.clip(now.mean, 0, 1))
     # Shares of the ranges with two digits are half as long as values to either side of the mean.
     sd = {n: f"{share:.2g}" for n, share in zip(cube.space, now.standard_deviations)}
     steps = ", ".join(f"{state.sigma:.2g}" for state in states)
+    also = ", and its proposal" if proposal else ""
     lines = [
         f"Generation {now.generation}, {evaluated} of {now.population_size} trials done. "
         f"Step size, as a share of the ranges, until now: {steps}.",
-        "Its mean, the standard deviations as shares of the ranges (log where the parameter is), "
-        "and its proposal; columns as in the table:",
+        "Its mean and the standard deviations as shares of the ranges (log where the parameter "
+        f"is){also}; columns as in the table:",
         _row("mean", {n: format_value(v, space[n]) for n, v in mean.items()}, space),
         _row("sd", sd, space),
-        _row("proposal", {n: format_value(v, space[n]) for n, v in proposal.items()}, space),
     ]
+    if proposal:
+        values = {n: format_value(v, space[n]) for n, v in proposal.items()}
+        lines.append(_row("proposal", values, space))
     names = list(cube.space)
+    strongest = _strongest(now.correlations, names)
+    texts = ["\n".join([*lines, f"Strongest correlations: {strongest}"] if strongest else lines)]
     if show_covariance:
         lines += ["Correlations, in this order: " + ",".join(names)]
         lines += [",".join(f"{r:.2f}" for r in row) for row in now.correlations]
-    else:
-        lines.append("Strongest correlations: " + _strongest(now.correlations, names))
-    return "\n".join(lines)
+        texts.insert(0, "\n".join(lines))
+    return texts
 
 
 def _row(label: str, fields: Mapping[str, str], space: Mapping[str, BaseDistribution]) -> str:
@@ -184,4 +138,4 @@ def _strongest(correlations: np.ndarray, names: Sequence[str]) -> str:
     ]
     pairs.sort(key=lambda pair: -abs(pair[0]))
     told = [f"{a} and {b} {r:+.2f}" for r, a, b in pairs[:_N_CORRELATIONS]]
-    return ", ".join(told) or "none so far"
+    return ", ".join(told)

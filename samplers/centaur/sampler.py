@@ -33,6 +33,10 @@ from .._llm.record import LLM_SCREENED
 from .._llm.record import record
 from .._llm.record import source_of
 from .._llm.record import STARTUP
+from .._llm.reply import reason_key
+from .._llm.trial_prompt import default_prompt_tokens
+from .._llm.trial_prompt import Knowledge
+from .._llm.trial_prompt import TrialPrompt
 from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
@@ -53,9 +57,9 @@ from .population import Generation
 from .population import LATE_KEY
 from .population import population
 from .population import turn_of
-from .prompt import build_messages
 from .prompt import describe_state
 from .prompt import question
+from .prompt import template
 from .screening import Candidates
 from .screening import Choice
 from .screening import choose
@@ -178,13 +182,18 @@ class CentaurSampler(CmaEsSampler):
             When the model gives no usable answer, ``"base"`` runs CMA-ES's proposal and raises
             only after five such turns in a row; ``"raise"`` raises at once.
         max_prompt_tokens:
-            Longest prompt, in the model's tokens.
+            Longest prompt, in the model's tokens; never more than its context holds. By default
+            2,600 where it chooses from a menu, else 12,000.
         rule:
             The objective's own rule: a function from parameters to the values that are really
             run. Configurations equal under it are duplicates, which the model may not propose.
         derived:
-            Further numbers for the critic that the value may depend on, such as a width that is a
-            product: a function from the parameters, as they are really run, to numbers by name.
+            Further numbers that the value may depend on, such as a width that is a product: a
+            function from the parameters, as they are really run, to numbers by name. The critic
+            learns from them, and the model is shown them.
+        side_data:
+            Names of trials' user attributes that tell the model more than the value does, such as
+            steps or memory. Those that are numbers and vary are shown.
         constraints_func:
             As in Optuna's samplers: constraints of a trial, above 0 where they are violated. Those
             of ``Trial.set_constraint`` count as well. The critic learns where they are violated;
@@ -230,9 +239,10 @@ class CentaurSampler(CmaEsSampler):
         reply: Literal["auto", "full", "changes", "menu"] = "auto",
         learn_from_llm: Literal["clipped", "all"] = "clipped",
         on_error: Literal["base", "raise"] = "base",
-        max_prompt_tokens: int = 2600,
+        max_prompt_tokens: int | None = None,
         rule: Rule | None = None,
         derived: Derived | None = None,
+        side_data: Sequence[str] = (),
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         n_trials: int | None = None,
         noise: float | None = None,
@@ -278,14 +288,12 @@ class CentaurSampler(CmaEsSampler):
         self._chat = chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
-        self._task = task
+        self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
         self._reply = reply
         self._learn_from_llm = learn_from_llm
         self._on_error = on_error
         self._max_prompt_tokens = max_prompt_tokens
         self._rule = rule
-        self._n_trials = n_trials
-        self._noise = noise
         self._artifact_store = artifact_store
         self._show_covariance = show_covariance
         self._seed = seed
@@ -664,38 +672,47 @@ class CentaurSampler(CmaEsSampler):
             named = f"trial {best[0].number}, the best so far"
         elif screen is not None or not base:
             named = f"this configuration: {format_params({**own, **fixed}, space)}"
-        state = self._describe_state(study, trial, space, base)
+        large = reply_format != "menu"
+        prompt = TrialPrompt(
+            study,
+            trial,
+            space,
+            self._knowledge,
+            intro=template("prompt_critic.txt" if screen is not None and large else "prompt.txt"),
+            is_mine=self.is_llm_turn,
+            details=large,
+        )
+        reason = is_large(self._resolve_chat()) is not False and large
         ask = question(
             reply_format=reply_format,
             number=trial.number,
-            trials_left=None if self._n_trials is None else self._n_trials - trial.number,
+            left=prompt.left(),
+            moment=prompt.moment(),
             base=named,
             fixed=fixed,
+            reason=reason_key(space) if reason else "",
+        )
+        state = self._describe_state(
+            study, trial, space, {} if screen is not None and large else base
         )
         proposal = propose(
             study,
             trial,
             space,
             chat=self._resolve_chat(),
-            build=partial(
-                build_messages,
-                study,
-                space,
-                task=self._task,
-                noise=self._noise,
-                rule=self._rule,
-                state=state,
-                ask=ask,
-            ),
+            build=partial(prompt.build, ask=ask, state=state),
             base=start,
             reply_format=reply_format,
             rule=self._rule,
-            max_prompt_tokens=self._max_prompt_tokens,
+            max_prompt_tokens=self._max_prompt_tokens or default_prompt_tokens(large),
+            extents=prompt.extents,
+            with_reason=reason,
+            repeatable=prompt.repeatable(),
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
             on_error=self._on_error,
         )
         params = proposal.params
-        source, reason = proposal.source, proposal.reason
+        source, why = proposal.source, proposal.reason
         choice: Choice | None = None
         if screen is not None:
             settle = partial(self._settle, study, trial, screen.judge)
@@ -710,14 +727,14 @@ class CentaurSampler(CmaEsSampler):
                 decide = partial(screen.decide, screen.with_rest(params, space))
                 choice = settle(decide(), decide)
                 if choice.proposer != MODEL:
-                    source, reason = LLM_SCREENED, "the critic preferred another candidate"
+                    source, why = LLM_SCREENED, "the critic preferred another candidate"
         record(
             study,
             trial,
             source=source,
             proposer="" if choice is None else choice.proposer,
             chosen_by="" if choice is None else choice.chosen_by,
-            reason=reason,
+            reason=why,
             exchanges=proposal.exchanges,
             artifact_store=self._artifact_store,
         )
@@ -782,11 +799,13 @@ class CentaurSampler(CmaEsSampler):
         trial: FrozenTrial,
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
-    ) -> str:
-        """CMA-ES's state as text."""
+    ) -> list[str]:
+        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing."""
         stored = self._stored_states(study, trial, space, _N_STEPS)
         if stored is None:
-            return "It has not started: no trial succeeded, or the search space changed."
+            return [""]
+        if stored[1][-1].generation == 0 and self._starts_anywhere:
+            return [""]
         cube, states, generation = stored
         return describe_state(
             states,

@@ -13,19 +13,17 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
-from optuna.study import StudyDirection
-
-from .._llm.prompt import describe_history
-from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import format_params
-from .._llm.prompt import message
-from .._llm.prompt import shorten
 from .._llm.propose import is_large
 from .._llm.propose import propose
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import record
 from .._llm.record import STARTUP
+from .._llm.reply import reason_key
+from .._llm.trial_prompt import default_prompt_tokens
+from .._llm.trial_prompt import Knowledge
+from .._llm.trial_prompt import TrialPrompt
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
@@ -34,15 +32,25 @@ from .._trials.seeds import derive_seed
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from .._llm.chat import Chat
-    from .._llm.chat import Message
-    from .._llm.prompt import Extent
+    from .._trials.history import Derived
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
+
+
+# For models that get no advice that fits the moment: to changes, and to whole configurations.
+_ADVICE = (
+    "Decide from the trials above and from what is known of such experiments what to change next: "
+    "a parameter that seems far from its best value, or one that few trials have varied.",
+    "Decide from the trials above and from what is known of such experiments what to try next, "
+    "starting from the best configuration.",
+)
 
 
 class KarpathyAgentSampler(RandomBaseSampler):
@@ -73,7 +81,8 @@ class KarpathyAgentSampler(RandomBaseSampler):
             Finished trials, of whatever outcome, before the model's turns begin. At least one is
             needed for the search space to be known.
         max_prompt_tokens:
-            Longest prompt, in the model's tokens. The oldest trials go first.
+            Longest prompt, in the model's tokens; never more than its context holds. By default
+            2,600 where it chooses from a menu, else 12,000.
         n_trials:
             Trials planned in all, for telling the model how many are left.
         noise:
@@ -81,6 +90,13 @@ class KarpathyAgentSampler(RandomBaseSampler):
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
+        derived:
+            Further numbers that the value may depend on, such as a width that is a product: a
+            function from the parameters, as they are really run, to numbers by name. The model
+            sees them.
+        side_data:
+            Names of trials' user attributes that tell the model more than the value does, such as
+            steps or memory. Those that are numbers and vary are shown.
         artifact_store:
             An Optuna artifact store that prompts and replies are written to.
         on_error:
@@ -97,10 +113,12 @@ class KarpathyAgentSampler(RandomBaseSampler):
         task: str = "",
         reply: Literal["auto", "changes", "menu", "full"] = "auto",
         n_startup_trials: int = 1,
-        max_prompt_tokens: int = 2600,
+        max_prompt_tokens: int | None = None,
         n_trials: int | None = None,
         noise: float | None = None,
         rule: Rule | None = None,
+        derived: Derived | None = None,
+        side_data: Sequence[str] = (),
         artifact_store: ArtifactStore | None = None,
         on_error: Literal["base", "raise"] = "base",
         seed: int | None = None,
@@ -120,8 +138,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         self._reply = reply
         self._n_startup_trials = n_startup_trials
         self._max_prompt_tokens = max_prompt_tokens
-        self._n_trials = n_trials
-        self._noise = noise
+        self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -136,16 +153,33 @@ class KarpathyAgentSampler(RandomBaseSampler):
         best = next((t for t in ranked(study) if t.params.keys() >= search_space.keys()), None)
         origin = best or finished[-1]
         start = {name: origin.params[name] for name in search_space}
+        reply_format = self._reply_format()
+        large = reply_format != "menu"
+        prompt = TrialPrompt(
+            study,
+            trial,
+            search_space,
+            self._knowledge,
+            intro=_template("prompt.txt"),
+            is_mine=lambda number: True,
+            details=large,
+        )
+        reason = reason_key(search_space) if large and self._may_reason() else ""
         proposal = propose(
             study,
             trial,
             search_space,
             chat=self._language_model(),
-            build=partial(self._messages, study, trial, search_space, origin),
+            build=partial(
+                prompt.build, ask=self._ask(trial, search_space, origin, prompt, reason)
+            ),
             base=start,
-            reply_format=self._reply_format(),
+            reply_format=reply_format,
             rule=self._rule,
-            max_prompt_tokens=self._max_prompt_tokens,
+            max_prompt_tokens=self._max_prompt_tokens or default_prompt_tokens(large),
+            extents=prompt.extents,
+            with_reason=bool(reason),
+            repeatable=prompt.repeatable(),
             seed=derive_seed(self._seed, trial.number, "proposal"),
             on_error=self._on_error,
         )
@@ -163,53 +197,33 @@ class KarpathyAgentSampler(RandomBaseSampler):
             return self._base_proposal(study, trial, search_space)
         return proposal.params
 
+    def _may_reason(self) -> bool:
+        return is_large(self._language_model()) is not False
+
     def _reply_format(self) -> Literal["changes", "menu", "full"]:
         if self._reply != "auto":
             return self._reply
         return "menu" if is_large(self._language_model()) is False else "changes"
 
-    def _messages(
+    def _ask(
         self,
-        study: Study,
         trial: FrozenTrial,
         space: dict[str, BaseDistribution],
         origin: FrozenTrial,
-        extent: Extent,
-        fullest: bool,
-    ) -> list[Message]:
-        """Build the request. Its unchanging parts come first, for the server's prefix cache."""
-        history = describe_history(study, space, extent, rule=self._rule, fullest=fullest)
-        text = fill(
-            _template("prompt.txt"),
-            task=shorten(self._task, extent.task_characters) or "Known by its parameters' names.",
-            direction="maximized" if study.direction == StudyDirection.MAXIMIZE else "minimized",
-            noise=(
-                f" Its standard deviation on repetition is {self._noise:.3g}."
-                if self._noise is not None
-                else ""
-            ),
-            space=describe_search_space(space, extent.choices),
-            trials=history.trials,
-            failures=history.failures,
-            best=history.best,
-            ask=self._ask(trial, space, origin),
-        )
-        return [message("user", text)]
-
-    def _ask(
-        self, trial: FrozenTrial, space: dict[str, BaseDistribution], origin: FrozenTrial
+        prompt: TrialPrompt,
+        reason: str,
     ) -> str:
         fixed = {n: v for n, v in fixed_params(trial).items() if n in space}
-        planned = self._n_trials if self._n_trials is not None else 0
         values: dict[str, object] = {
             "number": trial.number,
-            # Past the plan if trials were killed and repeated.
-            "left": f" of {planned}" if trial.number < planned else "",
+            "left": prompt.left(),
+            "advice": prompt.moment() or _ADVICE[self._reply == "full"],
             "fixed": (
                 f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
                 if fixed
                 else ""
             ),
+            "reason": f' first "{reason}", why in a sentence, then' if reason else "",
         }
         if self._reply == "full":
             return fill(_template("ask_full.txt"), **values)

@@ -27,6 +27,7 @@ from .._llm.values import format_value
 from .._trials.history import effective_params
 from .._trials.history import failure_class
 from .._trials.history import is_failure
+from .._trials.history import latest_failures
 from .._trials.seeds import derive_seed
 
 
@@ -86,15 +87,8 @@ def shown_successes(successes: Sequence[FrozenTrial], size: Size) -> list[Frozen
 
 
 def shown_failures(failures: Sequence[FrozenTrial], size: Size) -> list[FrozenTrial]:
-    """The latest failure of each class, then the latest of all, in the order of their numbers.
-
-    Args:
-        failures: The failed and the pruned trials in the order of their numbers.
-        size: Numbers of trials to show.
-    """
-    latest = {outcome(t): t.number for t in failures}  # a later trial of a class replaces it
-    ordered = sorted(failures, key=lambda t: (t.number != latest[outcome(t)], -t.number))
-    return sorted(ordered[: size.failures], key=lambda t: t.number)
+    """The latest failures of all classes, in the order of their numbers."""
+    return sorted(latest_failures(failures, size.failures), key=lambda t: t.number)
 
 
 def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[FrozenTrial]:

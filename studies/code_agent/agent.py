@@ -32,7 +32,6 @@ import os
 from pathlib import Path
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
@@ -44,14 +43,16 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
+from objective.run.environment import chosen_variables
+from objective.run.environment import script_environment
+from objective.run.interpreter import find_interpreter
+from objective.run.interpreter import Interpreter
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
-from objective.run.script import script_environment
 from objective.testbed.source import read_constants
 from objective.worker import claim
 from samplers._llm.chat import Completion
@@ -147,7 +148,7 @@ def run_agent(
         Failed: No baseline could be measured, or the best script is lost.
         ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
     """
-    testbed = Testbed.load(spec.where.testbed)
+    testbed = spec.where.load_script()
     sandbox = None if spec.editing.unsafe else require_sandbox()
     if chat is None and spec.editing.command is not None:
         chat = ScriptedChat()  # which only counts tokens
@@ -540,10 +541,15 @@ class CodeAgent:
             or not (self._testbed.path / "prepare.py").exists()
         ):
             return
+        runtime = self._testbed.runtime
+        python = Interpreter()
+        if not self._testbed.is_embedded:
+            python = find_interpreter(self._testbed.path, runtime.python)
+        variables = {**python.variables(), **chosen_variables(runtime.env)}
         done = subprocess.run(
-            [sys.executable, "prepare.py"],
+            [*python.argv, "prepare.py"],
             cwd=self._testbed.path,
-            env=script_environment(),
+            env=script_environment(variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -18,6 +18,9 @@ def agent(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
         int,
@@ -105,6 +108,8 @@ def agent(
         typer.Option(metavar="FOLDER", help="Write the accepted steps as a series of patches."),
     ] = None,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     as_json: options.Json = False,
 ) -> None:
     """Let a language model edit the training script.
@@ -114,7 +119,6 @@ def agent(
     """
     from rich.console import Console
 
-    from objective import Testbed
     from objective.testbed.metric import Metric
     from studies.budget import Budget
     from studies.code_agent import export as exports
@@ -127,11 +131,12 @@ def agent(
     from studies.spec import Spec
     from studies.spec import Where
 
-    script = Testbed.load(testbed)
+    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, None))
+    script = where.load_script()
     if train_seconds is not None:
         script.require_time_budget()
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name("code", seed, testbed),
         CODE_AGENT,
         seed,
@@ -148,8 +153,11 @@ def agent(
             agent_command,
             agent_seconds,
         ),
+        accept_changes=accept_changes,
     ).completed(workers)
     work.say_isolation(spec)
+    if not no_check:
+        work.check_script(spec, script)
     stop_by_signal()
     try:
         done = work.run_here(spec, workers)

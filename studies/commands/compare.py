@@ -85,6 +85,10 @@ def compare(
     ] = DEFAULT_NAME,
     storage: options.Storage = options.DEFAULT_STORAGE,
     testbed: options.TestbedFolder = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -115,7 +119,13 @@ def compare(
         Comparison(
             split("--methods", methods, str),
             parse_seeds(seeds),
-            Where(storage, artifacts, testbed, work.surrogate_named(surrogate, surrogate_file)),
+            Where(
+                storage,
+                artifacts,
+                testbed,
+                work.surrogate_named(surrogate, surrogate_file),
+                options.runtime(python, env, copy, cwd),
+            ),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
             Model(llm, None, max_tokens, max_cost, price_in, price_out),

@@ -102,7 +102,7 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     """
     if spec.row.edits_code:
         raise Misuse(f"--dry-run must be of a method with a sampler, but got {spec.method}")
-    testbed = Testbed.load(spec.where.testbed)
+    testbed = spec.where.load_script()
     facts: dict[str, Any] = {"method": spec.method, "space": space_rows(testbed), "llm": None}
     if not spec.row.uses_llm:
         return facts

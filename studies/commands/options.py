@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from datetime import timedelta
 import math
+import os
 from pathlib import Path
 import re
 import shlex
@@ -13,11 +14,16 @@ import sys
 from typing import Annotated
 from typing import Any
 from typing import NoReturn
+from typing import TYPE_CHECKING
 from typing import TypeVar
 
 import typer
 
 from studies.errors import Misuse
+
+
+if TYPE_CHECKING:
+    from objective.testbed.runtime import Runtime
 
 
 T = TypeVar("T")
@@ -127,6 +133,57 @@ TestbedFolder = Annotated[
         metavar="FOLDER",
         help="Folder with a train.py (and prepare.py, search_space.toml, task.md). "
         "[default: the embedded small GPT]",
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="The Python that runs the script: a path, the folder of an environment, or a command "
+        "such as 'uv run python'. [default: .venv beside the script or above it in its checkout; "
+        "uv run, if a uv.lock or pyproject.toml is there and uv is installed; else this Python]",
+    ),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[=VALUE]",
+        help="A variable of the environment that the script gets, too; NAME alone with its value "
+        "here. Can be repeated. Without it the script gets PATH, HOME and what sets up libraries "
+        "(CUDA_*, NCCL_*, HF_HOME, proxies, PYTHONPATH, ...), and no keys.",
+    ),
+]
+Copy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file, folder or pattern (data/*.csv) that the script needs, seen from its folder; "
+        "what is large becomes a link. Can be repeated. Without it a training sees what git tracks "
+        "beside the script (without git: all), and what train.py names.",
+    ),
+]
+Cwd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Working directory of the script, seen from its folder, such as .. "
+        "[default: its folder]",
+    ),
+]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Begin without the checks of the script's Python, imports, GPU and metric that "
+        "otherwise precede the first trial.",
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on with a study though train.py, prepare.py or files beside them were edited since. "
+        "Its earlier trials stay, and may not compare with new ones.",
     ),
 ]
 Budget = Annotated[
@@ -246,6 +303,17 @@ Artifacts = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]
+
+
+def runtime(
+    python: str | None, env: list[str] | None, copy: list[str] | None, cwd: str | None
+) -> Runtime:
+    """Put together where and with what the script runs."""
+    from objective.testbed.runtime import Runtime
+
+    if python is not None and Path(python).expanduser().exists():
+        python = os.path.abspath(Path(python).expanduser())  # workers may be in other folders
+    return Runtime(python, tuple(env or ()), tuple(copy or ()), cwd)
 
 
 def study_name(stem: str, seed: int, testbed: Path | None) -> str:

@@ -33,6 +33,10 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     testbed: options.TestbedFolder = None,
+    python: options.Python = None,
+    env: options.Env = None,
+    copy: options.Copy = None,
+    cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
         int | None,
@@ -119,6 +123,8 @@ def run(
         ),
     ] = REQUEUE,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
+    accept_changes: options.AcceptChanges = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -135,7 +141,7 @@ def run(
     again goes on where it was stopped, by Ctrl-C, a crash or a power failure, and several of them
     at once share the work.
     """
-    from objective import Testbed
+
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
     from studies.commands.work import run as work
@@ -168,7 +174,8 @@ def run(
         trials = DEFAULT_TRIALS
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
-    script = Testbed.load(testbed)
+    where = Where(storage, artifacts, testbed, runtime=options.runtime(python, env, copy, cwd))
+    script = where.load_script()
     if prune is not None and script.metric.direction != "minimize":
         raise Misuse(
             "--prune compares losses, and must be with a metric to be minimized: its reports would"
@@ -176,7 +183,7 @@ def run(
         )
     train_seconds = trial_seconds(script, train_seconds, budget)
     spec = Spec(
-        Where(storage, artifacts, testbed),
+        where,
         study or options.study_name(method, seed, testbed),
         method,
         seed,
@@ -185,12 +192,15 @@ def run(
         Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
         prune=prune,
         failure_value=failure_value,
+        accept_changes=accept_changes,
     ).completed(workers or 1)
     limit = wall_seconds or default_wall_seconds(script, train_seconds)
     if dry_run:
         work.show_dry_run(spec, limit, as_json)
         return
     work.say_isolation(spec)
+    if not no_check and cluster is None:
+        work.check_script(spec, script)
     if wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import difflib
 import json
-import os
 from pathlib import Path
 import shutil
 import signal
@@ -22,7 +21,9 @@ from objective import TrainScriptObjective
 from objective import TrialFailed
 from objective.objective import default_wall_seconds
 from objective.results import Results
+from objective.run.sandbox import find_sandbox
 from objective.run.script import RunError
+from objective.testbed.runtime import Runtime
 from objective.worker import worker_mark
 from tests.objective.run.test_script import gone
 
@@ -291,35 +292,48 @@ def test_what_cannot_be_copied_is_named(
         run_one(TrainScriptObjective(folder), {"LR": 1.0})
 
 
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [(28, "The disk of .* is full"), (13, "must be copied to .*inner.py: .*Permission denied")],
-)
-def test_what_cannot_be_copied_of_a_package_is_named(
-    number: int,
-    message: str,
-    testbed_folder: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_script_finds_its_files_variables_and_python(
+    testbed_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = testbed_folder("LR = 1.0\n")
-    (folder / "parts").mkdir()
-    for name in ("__init__.py", "inner.py"):
-        (folder / "parts" / name).touch()
-    copy2 = shutil.copy2
+    monkeypatch.setenv("MINE", "1")
+    train = (
+        "import json, os, sys, parts.inner, above\nLR = 1.0\n"
+        "data = open('data/numbers.txt').read(), json.load(open(here + '/config.json'))\n"
+    ).replace("here", "os.path.dirname(__file__)")
+    shown = "data, os.environ['MINE'], os.environ['OTHER'], os.environ.get('LEVEL'), os.listdir()"
+    folder = testbed_folder(f"{train}print({shown})\nprint('---\\nval_bpb: 1')\n")
+    for name, text in {
+        "../data/numbers.txt": "1 2 3",
+        "config.json": "[4]",
+        "src/parts/inner.py": "",
+        "../above/__init__.py": "",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    runtime = Runtime(f"env LEVEL=3 {sys.executable}", ("MINE", "OTHER=2"), ("../data",), "..")
+    store = make_store(folder.parent)
+    objective = TrainScriptObjective(Testbed.load(folder, runtime), artifact_store=store)
+    assert run_one(objective, {"LR": 1.0}).value == 1
+    logs = [p.read_text() for p in (folder.parent / "artifacts").iterdir()]
+    assert "('1 2 3', [4]) 1 2 3 " in "\n".join(logs)
 
-    def copy(source: object, target: object, **options: object) -> object:
-        if str(getattr(source, "name", source)).endswith("inner.py"):
-            raise OSError(number, os.strerror(number), "source")
-        return copy2(source, target)  # type: ignore[call-overload]
 
-    copytree = shutil.copytree
-
-    def with_copy(source: Path, target: Path, **options: object) -> object:
-        return copytree(source, target, copy_function=copy, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(shutil, "copytree", with_copy)
-    with pytest.raises(RunError, match=message):
-        run_one(TrainScriptObjective(folder), {"LR": 1.0})
+def test_a_sandbox_shows_what_is_linked_and_imported(
+    testbed_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = find_sandbox()
+    if sandbox is None:
+        pytest.skip("no sandbox works here")
+    monkeypatch.setattr("objective.testbed.files._LARGE_BYTES", 10)
+    reads = "open('large.txt').read() + open('in/large.txt').read()"
+    folder = testbed_folder(f"import above\nLR = 1.0\nprint({reads})\nprint('---\\nval_bpb: 1')\n")
+    (folder / "in").mkdir()
+    (folder.parent / "above.py").touch()
+    for name in ("large.txt", "in/large.txt"):
+        (folder / name).write_text("more than ten")
+    objective = TrainScriptObjective(folder, sandbox=sandbox)
+    trial = run_one(objective, {"LR": 1.0})
+    assert trial.user_attrs["status"] == "ok", trial.user_attrs
 
 
 def test_a_source_of_somebody_elses_is_run_without_suggesting_anything(folder: Path) -> None:

@@ -158,9 +158,9 @@ def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left
     study.optimize(objective, n_trials=1)
     text = chat.requests[0].text
     assert "Costs $5 {a} run." in text and "repetition is 0.0003" in text
-    assert "trial 2 of 20" in text
+    assert "trial 2 (18 are left)" in text
     assert "depth: int 1 to 12" in text and "lr: float 0.0001 to 1, log" in text
-    assert "\n0,4,0.5,S,5\n" in text
+    assert "\n0,4,0.5,S,5," in text
 
 
 def test_a_repeat_is_refused_once_and_then_replaced_and_tagged() -> None:
@@ -221,7 +221,8 @@ def test_requests_stay_within_the_budget_however_long_the_history(n: int, more: 
         f"PARAMETER_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(14)
     }
     chat = SchemaChat(context_tokens=8192)
-    study = optuna.create_study(sampler=KarpathyAgentSampler(chat=chat, task="t" * 20_000, seed=0))
+    sampler = KarpathyAgentSampler(chat=chat, task="t" * 20_000, max_prompt_tokens=2600, seed=0)
+    study = optuna.create_study(sampler=sampler)
     rng = np.random.default_rng(0)
     values = [{name: float(10 ** rng.uniform(-4, 0)) for name in space} for _ in range(n)]
     study.add_trials(

@@ -101,7 +101,7 @@ def test_what_a_study_says_of_itself_keeps_its_names(
 ) -> None:
     common = {
         "method", "seed", "testbed_hash", "train_seconds", "charge_llm", "testbed", "version",
-        "memory_limit_mb", "budget_trials",
+        "memory_limit_mb", "budget_trials", "files",
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     for method, others in (

@@ -15,7 +15,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from objective import Testbed
 from studies import random_steps
 from studies.commands import options
 from studies.commands.progress import clock
@@ -84,7 +83,7 @@ def checked(comparison: Comparison) -> Comparison:
         # A variant, beside the runs of a language model.
         comparison = replace(comparison, models=[llm])
     if comparison.where.surrogate is None:
-        script = Testbed.load(comparison.where.testbed)
+        script = comparison.where.load_script()
         seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
         return replace(comparison, budget=replace(budget, train_seconds=seconds))
     given: dict[str, object] = {

@@ -10,9 +10,10 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from objective import Testbed
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
+from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
@@ -33,6 +34,7 @@ from studies.spec import Spec
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
 from studies.storage.open import open_storage
+from studies.storage.open import StorageError
 from studies.workers.cluster import count_workers
 from studies.workers.cluster import LOCAL
 from studies.workers.cluster import run_cluster
@@ -120,16 +122,59 @@ def say_isolation(spec: Spec) -> None:
     print(text, file=sys.stderr)
 
 
+def check_script(spec: Spec, script: Testbed) -> None:
+    """Say on stderr what is known of a script before its first trial.
+
+    Raises:
+        TestbedError: If it can't be tuned as it is.
+    """
+    from objective.preflight import preflight
+    from objective.preflight import short_run
+
+    found = preflight(script)
+    # A study that goes on has shown that its metric is there.
+    if not found.problems and not spec.row.edits_code and _is_new(spec):
+        run = short_run(script, spec.budget.train_seconds, spec.limits.memory_mb)
+        found.problems += run.problems
+        found.notes += run.notes
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    if found.problems:
+        said = " ".join(found.problems)
+        raise TestbedError(f"{said} (--no-check begins all the same.)")
+
+
+def _is_new(spec: Spec) -> bool:
+    try:
+        storage = open_storage(spec.where.storage, must_exist=True)
+    except StorageError:
+        return True
+    if spec.name not in optuna.get_all_study_names(storage):
+        return True
+    return not optuna.load_study(study_name=spec.name, storage=storage).trials
+
+
 def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
-    """Print what the study would ask of a language model, and its limits."""
+    """Print what the study would ask of a language model, and its limits.
+
+    Raises:
+        TestbedError: After that, if the script can't be tuned as it is.
+    """
+    from objective.preflight import preflight
     from studies.commands.dry_run import dry_run
 
-    facts = {**dry_run(spec), "wall_seconds": wall_seconds}
+    found = preflight(spec.where.load_script())
+    checked = {"notes": found.notes, "problems": found.problems}
+    facts = {**dry_run(spec), "wall_seconds": wall_seconds, "checks": checked}
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
+        for note in found.notes:
+            print(note)
+    if found.problems:
+        raise TestbedError.of(found.problems)
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
@@ -137,7 +182,7 @@ def _progress(spec: Spec, workers: int) -> Progress:
 
 
 def _metric(spec: Spec) -> Metric:
-    return Testbed.load(spec.where.testbed).metric
+    return spec.where.load_script().metric
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:

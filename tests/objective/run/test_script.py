@@ -14,10 +14,10 @@ import time
 import psutil
 import pytest
 
+from objective.run.environment import script_environment
 from objective.run.outcome import Limits
 from objective.run.script import run_script
 from objective.run.script import RunError
-from objective.run.script import script_environment
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run

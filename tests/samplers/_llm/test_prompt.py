@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import itertools
 import math
 from typing import Any
@@ -19,7 +20,6 @@ from samplers import ScriptedChat
 from samplers._llm.chat import Message
 from samplers._llm.connect import open_embedded
 from samplers._llm.prompt import count_tokens
-from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import EXTENTS
@@ -31,10 +31,11 @@ from samplers._llm.prompt import format_params
 from samplers._llm.prompt import format_row
 from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
-from samplers._llm.prompt import shorten
 from samplers._llm.prompt import TemplateError
 from samplers._llm.prompt import window_start
 from samplers._llm.tokens import estimate_tokens
+from samplers._llm.trial_prompt import Knowledge
+from samplers._llm.trial_prompt import TrialPrompt
 
 
 # The paper's 14 hyperparameters.
@@ -96,19 +97,18 @@ def wide(n_params: int) -> dict[str, BaseDistribution]:
 def builder(
     study: optuna.Study, space: dict[str, BaseDistribution], task: str = "Tune it."
 ) -> Any:
-    def build(extent: Extent, fullest: bool) -> list[Message]:
-        history = describe_history(study, space, extent, fullest=fullest)
-        text = fill(
-            "# Task\n$task\n# Space\n$space\n# Trials\n$trials\n$failures\n# Best\n$best\nAnswer.",
-            task=shorten(task, extent.task_characters),
-            space=describe_search_space(space, extent.choices),
-            trials=history.trials,
-            failures=history.failures,
-            best=history.best,
-        )
-        return [{"role": "user", "content": text}]
-
-    return build
+    return partial(
+        TrialPrompt(
+            study,
+            create_trial(state=TrialState.RUNNING),
+            space,
+            Knowledge(task=task),
+            intro="Help.",
+            is_mine=lambda number: True,
+            details=False,
+        ).build,
+        ask="Answer.",
+    )
 
 
 def test_a_template_and_its_values_must_match() -> None:
@@ -181,31 +181,6 @@ def test_the_window_grows_by_appending_and_is_cut_in_steps() -> None:
     assert [window_start(n, Extent(recent=0)) for n in (0, 5)] == [0, 5]
 
 
-def test_between_cuts_a_prompt_begins_with_the_one_before() -> None:
-    study = optuna.create_study()
-    grow(study, SPACE, 40)
-    kept = 0
-    extent = Extent(recent=20, step=10)
-    for _ in range(20):
-        before = describe_history(anew(study), SPACE, extent).trials
-        grow(study, SPACE, 1)
-        kept += describe_history(anew(study), SPACE, extent).trials.startswith(before)
-    assert kept == 18
-
-
-def test_best_are_named_and_only_rows_out_of_sight_are_shown() -> None:
-    study = optuna.create_study()
-    grow(study, SPACE, 100)
-    history = describe_history(study, SPACE, Extent(best=5))
-    first, *rows = history.best.splitlines()
-    best = sorted(t.number for t in study.trials if t.user_attrs.get("status") != "oom")
-    best.sort(key=lambda number: study.trials[number].value or 0)
-    assert first == "trials " + ", ".join(map(str, best[:5]))
-    window = range(window_start(100, Extent()), 100)
-    assert [int(row.split(",")[0]) for row in rows] == [n for n in best[:5] if n not in window]
-    assert describe_history(optuna.create_study(), SPACE, Extent()).best == "none yet"
-
-
 def test_rows_go_first_then_best_then_the_task() -> None:
     study = optuna.create_study()
     grow(study, SPACE, 100)
@@ -237,7 +212,7 @@ def test_an_extent_that_fits_fits_until_the_table_is_cut() -> None:
     for _ in range(12):
         build = builder(anew(study), SMALL)
         tables = {build(e, False)[0]["content"]: e for e in EXTENTS}
-        fitted.append(tables[fit(build, chat, 250)[0]["content"]])
+        fitted.append(tables[fit(build, chat, 280)[0]["content"]])
         grow(study, SMALL, 1)
     assert len(set(fitted)) == 1 and 0 < fitted[0].recent < 20
 

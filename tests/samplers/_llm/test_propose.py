@@ -23,7 +23,6 @@ from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.chat import Message
-from samplers._llm.prompt import describe_history
 from samplers._llm.prompt import describe_search_space
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import message
@@ -36,6 +35,7 @@ from samplers._llm.propose import propose
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.record import record
 from samplers._llm.record import source_of
+from samplers._llm.table import Table
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -65,8 +65,7 @@ def turn(study: optuna.Study, chat: ScriptedChat, **options: Any) -> Proposal:
     trial = start(study)
 
     def build(extent: Extent, fullest: bool) -> list[Message]:
-        history = describe_history(study, SPACE, extent, fullest=fullest)
-        return [{"role": "user", "content": history.trials}]
+        return [message("user", "\n".join(Table(study, SPACE).lines(extent, fullest)))]
 
     options = {"base": BASE, "seed": 7, **options}
     proposal = propose(study, trial, SPACE, chat=chat, build=build, **options)
@@ -343,3 +342,20 @@ def test_an_attribute_source_of_the_objectives_own_is_no_turn_of_the_models(
     assert source_of(create_trial(value=1.0, user_attrs={"source": own})) == ""
     study.add_trial(create_trial(value=1.0, user_attrs={"source": own}))
     assert errors_in_a_row(study, besides=study.trials[0]) == 0
+
+
+def test_a_reason_is_asked_for_first_and_kept(study: optuna.Study) -> None:
+    chat = ScriptedChat([{"reason": "Deeper\nlearns more.", **NEW}])
+    proposal = turn(study, chat, with_reason=True)
+    assert (proposal.params, proposal.reason) == (NEW, "Deeper learns more.")
+    assert chat.requests[0].schema is not None
+    assert list(chat.requests[0].schema["properties"])[0] == "reason"
+    # A model that gives none, or another kind of one, is as good.
+    assert turn(study, ScriptedChat([{**NEW, "k": 9}]), with_reason=True).reason == ""
+    odd = turn(study, ScriptedChat([{**NEW, "k": 7, "reason": 3}]), with_reason=True)
+    assert (odd.params, odd.reason) == ({**NEW, "k": 7}, "")
+
+
+def test_the_best_trial_may_be_run_again_where_that_is_allowed(study: optuna.Study) -> None:
+    proposal = turn(study, ScriptedChat([OLD]), repeatable={0})
+    assert (proposal.params, proposal.source) == (OLD, "llm")

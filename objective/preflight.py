@@ -1,0 +1,212 @@
+"""What can be known of a testbed before its first training: in seconds, instead of after trial 0.
+
+Interpreter, imports, files and variables are checked without running anything of the testbed. A
+script that is to train for half a minute or more, and whose training time can be set, is then run
+for two seconds, which shows what no look at the files can: that its data is there, and that it
+prints its metric. (A shorter training shows it itself.)
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import field
+import os
+
+import optuna
+
+from objective.failure import TrialFailed
+from objective.objective import TrainScriptObjective
+from objective.run.environment import chosen_variables
+from objective.run.environment import script_environment
+from objective.run.interpreter import find_interpreter
+from objective.run.interpreter import Interpreter
+from objective.testbed.files import SCRIPTS
+from objective.testbed.source import TestbedError
+from objective.testbed.testbed import Testbed
+
+
+_SHORT_SECONDS = 2.0
+_WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
+_WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+_GPU_CALLS = {"get_device_capability", "get_device_properties", "set_device", "synchronize"}
+
+
+@dataclass
+class Preflight:
+    """What was found.
+
+    Attributes:
+        problems: Sentences, each of which keeps the testbed from being tuned.
+        notes: Sentences that a user should know.
+        missing: Modules that the interpreter lacks.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def collect(self, check: Callable[[], object]) -> None:
+        """Run a check, and keep what it refuses."""
+        try:
+            check()
+        except TestbedError as error:
+            self.problems.append(str(error))
+
+
+def preflight(testbed: Testbed) -> Preflight:
+    """Check a testbed without running anything of it."""
+    found = Preflight()
+    if testbed.is_embedded:
+        return found
+    found.collect(lambda: testbed.files)
+    found.collect(lambda: chosen_variables(testbed.runtime.env))
+    found.collect(lambda: _check_interpreter(testbed, found))
+    if not any(map(os.path.exists, _GPU_DEVICES)):
+        found.problems += _needs_gpu(testbed)
+    return found
+
+
+def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:
+    """Train for two seconds with the script's own values, if that is worth it.
+
+    Args:
+        testbed: The testbed, which has passed :func:`preflight`.
+        train_seconds: Training time of a trial; None is the testbed's own.
+        memory_mb: Limit of its memory.
+    """
+    found = Preflight()
+    seconds = train_seconds or testbed.time_budget
+    if testbed.is_embedded or seconds is None or seconds < _WORTH_SECONDS:
+        return found
+    objective = TrainScriptObjective(
+        testbed,
+        train_seconds=_SHORT_SECONDS,
+        wall_seconds=_WALL_SECONDS,
+        memory_limit_mb=memory_mb,
+        failure_value=None,
+    )
+    trial = optuna.trial.FixedTrial(testbed.baseline)
+    with suppress(TrialFailed):
+        objective(trial)  # type: ignore[arg-type]
+    told = trial.user_attrs
+    status, reason = told["status"], told.get("reason", "")
+    if status in ("oom", "crash", "no-metric"):
+        found.problems.append(
+            f"A training of {_SHORT_SECONDS:g} s with the script's own values ended as {status}:"
+            f" {reason.rstrip('.')}."
+        )
+    elif status == "ok":
+        others = told["total_seconds"] - told["training_seconds"]
+        found.notes.append(
+            f"A training of {_SHORT_SECONDS:g} s printed {testbed.metric.name}; starting and"
+            f" evaluating took {max(0.0, others):.0f} s beside it."
+        )
+    else:
+        found.notes.append(
+            f"A training of {_SHORT_SECONDS:g} s for a test ended as {status}, which says nothing"
+            f" of one of {seconds:g} s."
+        )
+    return found
+
+
+def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
+    python = find_interpreter(testbed.path, testbed.runtime.python)
+    variables = script_environment({**python.variables(), **_chosen(testbed)})
+    paths = [str(testbed.files.root / path) for path in testbed.files.paths]
+    given = filter(None, [variables.get("PYTHONPATH")])
+    variables["PYTHONPATH"] = os.pathsep.join([*paths, *given])
+    importers = _importers(testbed)
+    told = python.examine(list(importers), variables, testbed.path)
+    if python.origin:
+        version = ".".join(map(str, told["version"]))
+        found.notes.append(f"python: {told['executable']} ({version}; {python.origin})")
+    found.missing = told["missing"]
+    if found.missing:
+        found.problems.append(
+            _lacks(python, told["executable"], testbed, importers, found.missing)
+        )
+
+
+def _chosen(testbed: Testbed) -> dict[str, str]:
+    try:
+        return chosen_variables(testbed.runtime.env)
+    except TestbedError:  # told of by its own check
+        return {}
+
+
+def _lacks(
+    python: Interpreter,
+    executable: str,
+    testbed: Testbed,
+    importers: dict[str, str],
+    missing: list[str],
+) -> str:
+    scripts = " and ".join(dict.fromkeys(importers[name] for name in missing))
+    project = next((s for s in ("uv.lock", "pyproject.toml") if (testbed.path / s).exists()), None)
+    advice = "install what is missing there, or name another Python by --python"
+    if not python.origin and project:
+        advice = (
+            f"its environment is described by {project}: make it by `uv sync` in {testbed.path},"
+            " where it is found then, or name it by --python"
+        )
+    return f"{scripts} must find {', '.join(missing)}, but {executable} doesn't; {advice}."
+
+
+def _importers(testbed: Testbed) -> dict[str, str]:
+    """Return the modules that the scripts can't do without, each with the first that imports it."""
+    found: dict[str, str] = {}
+    for script in SCRIPTS:
+        path = testbed.path / script
+        if path.is_file():
+            for statement in _unconditional(ast.parse(path.read_bytes())):
+                for name in _imported(statement):
+                    found.setdefault(name, script)
+    return found
+
+
+def _imported(statement: ast.AST) -> list[str]:
+    if isinstance(statement, ast.Import):
+        return [alias.name.partition(".")[0] for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+        return [statement.module.partition(".")[0]]
+    return []
+
+
+def _unconditional(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what every run of a script comes to: nothing inside a function, ``if`` or ``try``."""
+    nodes: list[ast.AST] = list(reversed(tree.body))
+    conditional = (
+        ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.If, ast.IfExp, ast.Try, ast.BoolOp
+    )  # fmt: skip
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, conditional):
+            yield node
+            nodes += reversed(list(ast.iter_child_nodes(node)))
+
+
+def _needs_gpu(testbed: Testbed) -> list[str]:
+    """Say where train.py asks for a GPU of CUDA, unless it asks first whether there is one."""
+    if "is_available" in testbed.source or "device_count" in testbed.source:
+        return []
+    for node in _unconditional(ast.parse(testbed.source.removeprefix("\ufeff"))):
+        if isinstance(node, ast.Call) and _is_gpu_call(node):
+            call = ast.unparse(node)
+            return [
+                f"train.py:{node.lineno} asks for a GPU of CUDA ({call}), but this machine has none."
+            ]
+    return []
+
+
+def _is_gpu_call(call: ast.Call) -> bool:
+    called = ast.unparse(call.func)
+    if called.startswith("torch.cuda."):
+        return called.rpartition(".")[2] in _GPU_CALLS
+    first = call.args[0] if call.args else None
+    is_cuda = isinstance(first, ast.Constant) and str(first.value).startswith("cuda")
+    return is_cuda and called in ("torch.device", "torch.set_default_device")

@@ -1,0 +1,359 @@
+"""The files that a training sees: which of them are copied, which are links, and what they hold.
+
+A trial runs in a folder of its own, so that trainings side by side don't disturb one another and
+what they write doesn't lie about. It holds, beside the script:
+
+- in a git checkout, the files that git tracks, and Python files that it doesn't track yet; elsewhere
+  all files but hidden ones, databases, logs, caches and virtual environments;
+- what a string in ``train.py`` or ``prepare.py`` names, as data that git ignores is;
+- what the user adds (``copy``).
+
+Files beyond 10 MB, folders of more than 1,000 files and links to folders are links to the original,
+which a script can write to; so a model's weights, which the script may have saved itself, are there
+only if git tracks them or the user adds them. Above the testbed, up to the top of its checkout (without git: one
+folder, if something in it is imported or named), packages that the scripts import are copied, and
+the rest is linked. What an import would find only in a ``src`` folder or further up is put on
+``PYTHONPATH``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+from objective.testbed.source import TestbedError
+
+
+SCRIPTS = ("train.py", "prepare.py")
+
+_LARGE_BYTES = 10 * 2**20
+_MANY_FILES = 1000
+_GIT_SECONDS = 30.0
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx")
+_OUTPUT = (".db", ".db-journal", ".db-wal", ".db-shm", ".sqlite", ".sqlite3", ".log", ".pyc")
+_OUTPUT_FOLDERS = ("__pycache__", "node_modules", "wandb", "mlruns")
+_ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
+# Files that decide no trial's value, so that a study goes on when they were changed.
+_NO_INPUT = (".md", ".rst", ".ipynb", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".lock")
+# What the study's other fingerprints cover, and what agents write.
+_NO_INPUTS = ("results.tsv", "search_space.toml", *SCRIPTS)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a testbed, as paths relative to ``root``.
+
+    Attributes:
+        root: The folder that is reproduced: the testbed's, or one above it.
+        folder: The testbed's folder in it.
+        copies: Files that are copied.
+        links: Files and folders that become links.
+        paths: Folders for PYTHONPATH.
+        cwd: Working directory.
+    """
+
+    root: Path
+    folder: Path
+    copies: tuple[Path, ...]
+    links: tuple[Path, ...]
+    paths: tuple[Path, ...] = ()
+    cwd: Path = Path()
+
+    @classmethod
+    def of(
+        cls,
+        testbed: Path,
+        extra: Sequence[str] = (),
+        *,
+        cwd: str | None = None,
+        alone: bool = False,
+    ) -> Files:
+        """Find the files of a testbed.
+
+        Args:
+            testbed: Its folder.
+            extra: Further files, folders or patterns (``data/*.csv``), seen from the folder.
+            cwd: Working directory, seen from the folder; None is the folder.
+            alone: Nothing above the folder belongs to it.
+
+        Raises:
+            TestbedError: If one of the extra files matches nothing, or the working directory isn't
+                there.
+        """
+        names, texts = _imports_and_texts(testbed)
+        top = None if alone else _git_top(testbed)
+        chosen = _beside(testbed, top is not None)
+        chosen += [p for p in map(testbed.joinpath, texts) if _is_inside(p, testbed)]
+        chosen += _matches(testbed, extra)
+        paths: dict[Path, None] = {}
+        root = testbed if top is None else top
+        places = [p for level in _levels(testbed, top, alone) for p in (level, level / "src")]
+        for name in names:
+            found, place = next(
+                ((m, p) for p in places if (m := _modules(p, name))), ([], testbed)
+            )
+            chosen += found
+            if place != testbed:
+                paths[place] = None
+        if not alone and any(
+            text.startswith("../") and (testbed / text).exists() for text in texts
+        ):
+            root = min(root, testbed.parent, key=lambda path: len(path.parts))
+        place = Path(os.path.normpath(testbed / (cwd or ".")))
+        if not place.is_dir():
+            raise TestbedError(
+                f"--cwd must be a folder as it is seen from {testbed}, but got {cwd!r}."
+            )
+        for path in (place, *chosen):
+            while not path.is_relative_to(root):
+                root = root.parent
+        copies: dict[Path, None] = {}
+        links: dict[Path, None] = {}
+        for path in chosen:
+            _sort(path, copies, links)
+        links |= dict.fromkeys(_surroundings(testbed, root, chosen))
+        for kept in (copies, links):
+            kept.pop(testbed / "train.py", None)
+            kept.pop(testbed / "__init__.py", None)
+        return cls(
+            root,
+            testbed.relative_to(root),
+            tuple(path.relative_to(root) for path in sorted(copies)),
+            tuple(
+                path.relative_to(root)
+                for path in sorted(links)
+                if links.keys().isdisjoint(path.parents)
+            ),
+            tuple(path.relative_to(root) for path in paths),
+            place.relative_to(root),
+        )
+
+    def lay_out(self, target: Path) -> Path:
+        """Make the files below an existing folder, and return the testbed's folder in it.
+
+        Raises:
+            OSError: If one can't be copied.
+        """
+        (target / self.folder).mkdir(parents=True, exist_ok=True)
+        for path in self.copies:
+            if not any(link in self.links for link in path.parents):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.root / path, target / path)
+                shutil.copymode(self.root / path, target / path)
+        for path in self.links:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).symlink_to(self.root / path)
+        (target / self.cwd).mkdir(parents=True, exist_ok=True)
+        return target / self.folder
+
+    def python_path(self, target: Path) -> list[str]:
+        """Return the folders for PYTHONPATH, where the files were laid out."""
+        return [str(target / path) for path in self.paths]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return a hash of what each file holds that may decide a trial's value, by its name.
+
+        Of a large file it is that of its size. ``train.py`` isn't among them, nor are documents.
+        """
+        prints = {}
+        others = {self.folder / name for name in _NO_INPUTS}
+        for path in self.copies:
+            if path.suffix not in _NO_INPUT and path not in others:
+                digest = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+                prints[_name(path, self.folder)] = digest[:12]
+        for path in self.links:
+            original = self.root / path
+            if original.is_file() and path.is_relative_to(self.folder):
+                prints[_name(path, self.folder)] = f"{original.stat().st_size} bytes"
+        return prints
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return a file's path as seen from the testbed's folder."""
+    return os.path.relpath(path, folder).replace(os.sep, "/")
+
+
+def _imports_and_texts(testbed: Path) -> tuple[list[str], list[str]]:
+    """Return the top-level names that the scripts import, and the texts that may name a file."""
+    names: dict[str, None] = {}
+    texts: dict[str, None] = {}
+    for script in SCRIPTS:
+        try:
+            tree = ast.parse((testbed / script).read_bytes())
+        except (OSError, ValueError, SyntaxError, RecursionError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= dict.fromkeys(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names[node.module.partition(".")[0]] = None
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if 0 < len(node.value) < 256 and node.value.isprintable():
+                    texts[node.value] = None
+    return [name for name in names if name not in sys.stdlib_module_names], list(texts)
+
+
+def _is_inside(path: Path, testbed: Path) -> bool:
+    """Return whether a text of the script names something below the testbed's folder."""
+    try:
+        inside = Path(os.path.normpath(path)) != testbed and path.exists()
+    except (OSError, ValueError):  # too long, say
+        return False
+    return (
+        inside
+        and Path(os.path.normpath(path)).is_relative_to(testbed)
+        and path.suffix not in _WEIGHTS
+    )
+
+
+def _beside(testbed: Path, in_git: bool) -> list[Path]:
+    """Return the files and folders beside the script that belong to it."""
+    entries = [path for path in sorted(testbed.iterdir()) if not _is_ignored(path)]
+    if not in_git:
+        return entries
+    tracked = _git(testbed, "ls-files", "-z", "--cached")
+    new = _git(testbed, "ls-files", "-z", "--others", "--exclude-standard")
+    listed = [*tracked, *(name for name in new if name.endswith(".py"))]
+    # The folder may be ignored by the git around it; then there is nothing that it tracks.
+    if not listed:
+        return entries
+    counts: dict[str, int] = {}
+    for name in listed:
+        counts[name.partition("/")[0]] = counts.get(name.partition("/")[0], 0) + 1
+    many = {name for name, count in counts.items() if count > _MANY_FILES}
+    files = [testbed / name for name in listed if name.partition("/")[0] not in many]
+    modules = [p for p in entries if p.suffix == ".py" or (p / "__init__.py").is_file()]
+    return [
+        *(path for path in files if path.exists() and not path.name.startswith(".")),
+        *modules,
+        *(testbed / name for name in many),
+    ]
+
+
+def _is_ignored(path: Path) -> bool:
+    return (
+        path.name.startswith(".")
+        or path.name.endswith((*_OUTPUT, *_WEIGHTS, _ARTIFACTS))
+        or path.name in _OUTPUT_FOLDERS
+        or (path / "pyvenv.cfg").exists()
+    )
+
+
+def _matches(testbed: Path, patterns: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    problems = []
+    for pattern in patterns:
+        if not pattern or os.path.isabs(pattern):
+            matches = []
+        elif (testbed / pattern).exists():
+            matches = [Path(os.path.normpath(testbed / pattern))]
+        else:
+            matches = [Path(os.path.normpath(path)) for path in testbed.glob(pattern)]
+        if not matches:
+            problems.append(
+                "--copy must name files or folders as they are seen from the testbed's folder,"
+                f" but {pattern!r} matches nothing in {testbed}."
+            )
+        found += matches
+    if problems:
+        raise TestbedError.of(problems)
+    return found
+
+
+def _levels(testbed: Path, top: Path | None, alone: bool) -> list[Path]:
+    """Return the testbed's folder and those above it that may hold what it imports."""
+    if alone:
+        return [testbed]
+    if top is None:
+        return [testbed, testbed.parent]
+    return [p for p in (testbed, *testbed.parents) if p.is_relative_to(top)]
+
+
+def _modules(place: Path, name: str) -> list[Path]:
+    """Return the module or package of this name in a folder."""
+    if (place / f"{name}.py").is_file():
+        return [place / f"{name}.py"]
+    package = place / name
+    try:
+        is_package = (package / "__init__.py").is_file() or (
+            package.is_dir() and any(package.glob("*.py"))
+        )
+    except OSError:
+        return []
+    return [package] if is_package else []
+
+
+def _surroundings(testbed: Path, root: Path, chosen: Iterable[Path]) -> Iterator[Path]:
+    """Yield what lies beside the folders that lead from the root to the testbed."""
+    inside = set(chosen)
+    for path in list(inside):
+        inside.update(path.parents)
+    for level in testbed.parents:
+        if not level.is_relative_to(root):
+            break
+        for path in sorted(level.iterdir()):
+            if path not in inside and not testbed.is_relative_to(path) and not _is_ignored(path):
+                if path.exists():
+                    yield path
+
+
+def _sort(path: Path, copies: dict[Path, None], links: dict[Path, None]) -> None:
+    """Put a file, or the files of a folder, to the copies or the links."""
+    if path.is_dir():
+        files = None if path.is_symlink() else _files(path)
+        if files is None:
+            links[path] = None
+        else:
+            for file in files:
+                _sort(file, copies, links)
+    elif path.is_file():  # no dangling link, no pipe
+        (links if path.stat().st_size > _LARGE_BYTES else copies)[path] = None
+
+
+def _files(folder: Path) -> list[Path] | None:
+    """Return the files below a folder and the links to folders in it; None if they are many."""
+    found: list[Path] = []
+    folders = [folder]
+    while folders:
+        for path in sorted(folders.pop().iterdir()):
+            if _is_ignored(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
+            else:
+                found.append(path)
+        if len(found) + len(folders) > _MANY_FILES:
+            return None
+    return found
+
+
+def _git_top(testbed: Path) -> Path | None:
+    """Return the top of the checkout that the folder is in; None if there is none."""
+    top = _git(testbed, "rev-parse", "--show-toplevel", end="\n")
+    return Path(top[0]) if top and testbed.is_relative_to(top[0]) else None
+
+
+def _git(folder: Path, *words: str, end: str = "\0") -> list[str]:
+    """Return the items that git prints; none if it fails, or there is no git."""
+    # Nothing that a checkout's configuration names is to be run.
+    options = ("-c", "core.fsmonitor=false")
+    try:
+        done = subprocess.run(
+            ["git", *options, "-C", str(folder), *words],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [item for item in os.fsdecode(done.stdout).split(end) if item]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import re
+import subprocess
+
+import pytest
+
+from objective.preflight import preflight
+from objective.preflight import short_run
+from objective.testbed.runtime import Runtime
+from objective.testbed.testbed import Testbed
+
+
+Make = Callable[..., Path]
+
+
+def test_a_sound_testbed_has_no_problem(testbed_folder: Make) -> None:
+    train = (
+        "import math, helper, pkg\nfrom . import x\ntry:\n    import gone\nexcept ImportError: pass\n"
+        "if False:\n    import gone2\ndef f():\n    import gone3\nLR = 1\n"
+    )
+    folder = testbed_folder(train, **{"helper.py": ""})
+    (folder / "src" / "pkg").mkdir(parents=True)
+    (folder / "src" / "pkg" / "m.py").touch()
+    found = preflight(Testbed.load(folder))
+    assert (found.problems, found.notes) == ([], [])
+    assert preflight(Testbed.load()).problems == []
+
+
+def test_all_problems_are_told_at_once(
+    testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.preflight._GPU_DEVICES", ())
+    monkeypatch.delenv("UNSET", raising=False)
+    train = "import torchless, math\nimport torch\nLR = 1\nd = torch.device('cuda')\n"
+    folder = testbed_folder(train, "import deeply.missing, torchless\n", **{"uv.lock": ""})
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # where there may be git, and is no uv
+    runtime = Runtime(env=("UNSET",))
+    problems = preflight(Testbed.load(folder, runtime)).problems
+    assert len(problems) == 3
+    assert "--env UNSET must be set here" in problems[0]
+    assert "train.py and prepare.py must find torchless, deeply, but" in problems[1]
+    assert f"make it by `uv sync` in {folder}" in problems[1]
+    assert "train.py:4 asks for a GPU of CUDA (torch.device('cuda'))" in problems[2]
+    wrong = Runtime(python="no-such-python", copy=("nothing*",), cwd="nowhere")
+    told = " ".join(preflight(Testbed.load(folder, wrong)).problems)
+    for part in ("no no-such-python here", "'nothing*' matches nothing"):
+        assert part in told
+
+
+@pytest.mark.parametrize(
+    ("line", "needs"),
+    [
+        ("cap = torch.cuda.get_device_capability()", True),
+        ("torch.cuda.synchronize()", True),
+        ("d = torch.device('cuda' if torch.cuda.is_available() else 'cpu')", False),
+        ("def f():\n    torch.cuda.synchronize()", False),
+        ("if use_gpu:\n    torch.cuda.synchronize()", False),
+        ("torch.cuda.manual_seed(1)", False),
+        ("d = torch.device('cpu')", False),
+    ],
+)
+def test_a_script_that_needs_a_gpu_is_told_from_one_that_asks_first(
+    line: str, needs: bool, testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.preflight._GPU_DEVICES", ())
+    folder = testbed_folder(f"LR = 1\n{line}\n")
+    assert bool(preflight(Testbed.load(folder)).problems) == needs
+    monkeypatch.setattr("objective.preflight._GPU_DEVICES", ("/dev/null",))
+    assert preflight(Testbed.load(folder)).problems == []
+
+
+def test_the_interpreter_that_was_taken_is_named(testbed_folder: Make) -> None:
+    folder = testbed_folder("import inside\nLR = 1\n")
+    subprocess.run(["python3", "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    [site] = (folder / ".venv").glob("lib/python3*/site-packages")
+    found = preflight(Testbed.load(folder))
+    assert len(found.problems) == 1
+    (site / "inside.py").touch()
+    found = preflight(Testbed.load(folder))
+    assert found.problems == []
+    assert found.notes[0].startswith(f"python: {folder}/.venv/bin/python")
+    assert found.notes[0].endswith("; .venv/bin/python)")
+
+
+GOOD = "LR = 1\nprint('---\\nval_bpb:', LR, '\\ntraining_seconds:', TIME_BUDGET)\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "problem", "note"),
+    [
+        (f"TIME_BUDGET = 300\n{GOOD}", "", "A training of 2 s printed val_bpb"),
+        (f"TIME_BUDGET = 300\nopen('tokenizer.bin')\n{GOOD}", "as crash: .*tokenizer.bin'", ""),
+        ("TIME_BUDGET = 300\nLR = 1\n", "as no-metric: ", ""),
+        (f"TIME_BUDGET = 300\n{GOOD.replace('LR,', 'float(1e999),')}", "", "says nothing of one"),
+        ("TIME_BUDGET = 5\nLR = 1\n", "", ""),
+        ("LR = 1\n", "", ""),
+    ],
+)
+def test_two_seconds_show_what_a_look_does_not(
+    train: str, problem: str, note: str, testbed_folder: Make
+) -> None:
+    found = short_run(Testbed.load(testbed_folder(train)), None, None)
+    for expected, said in ((problem, found.problems), (note, found.notes)):
+        assert bool(said) == bool(expected)
+        assert re.search(expected, " ".join(said))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from objective.testbed.files import Files
+from objective.testbed.source import TestbedError
+from tests.toy_testbed import write_testbed
+
+
+def put(folder: Path, names: str, text: str = "") -> None:
+    for name in names.split():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def laid_out(files: Files, target: Path) -> set[str]:
+    """Lay the files out and return the names of what is there; a link's ends with ``@``."""
+    target.mkdir()
+    files.lay_out(target)
+    found = set()
+    for folder, folders, names in os.walk(target):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink() or path.is_file():
+                found.add(str(path.relative_to(target)) + "@" * path.is_symlink())
+    return found
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., None]:
+    """Run git in the temporary folder."""
+
+    def run(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    return run
+
+
+def test_without_git_all_is_copied_but_what_no_script_reads(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "LR = 1\n")
+    put(bed, "config.json data/a.csv src/pkg/m.py names/b.py __init__.py")
+    put(bed, ".env .git/config old.db my-artifacts/x __pycache__/m.pyc venv/pyvenv.cfg best.pt")
+    files = Files.of(bed)
+    assert (files.root, files.folder, files.paths) == (bed, Path("."), ())
+    kept = {"config.json", "data/a.csv", "src/pkg/m.py", "names/b.py"}
+    assert laid_out(files, tmp_path / "trial") == kept
+
+
+def test_what_is_large_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objective.testbed.files._LARGE_BYTES", 10)
+    monkeypatch.setattr("objective.testbed.files._MANY_FILES", 3)
+    bed = write_testbed(tmp_path / "bed", "LR = 1\n")
+    put(bed, "large.bin some/large.npy", "x" * 11)
+    put(bed, "some/a some/b images/1 images/2 images/more/3 images/more/4")
+    (bed / "data").symlink_to(bed / "images")
+    put(bed, "best.pt", "x" * 11)
+    expected = {"large.bin@", "some/large.npy@", "some/a", "some/b", "images@", "data@"}
+    assert laid_out(Files.of(bed), tmp_path / "trial") == expected
+    assert (tmp_path / "trial" / "large.bin").read_text() == "x" * 11
+    added = laid_out(Files.of(bed, ["best.pt"]), tmp_path / "another")
+    assert added == {*expected, "best.pt@"}
+
+
+def test_in_a_checkout_it_is_what_git_tracks_and_what_the_script_names(
+    tmp_path: Path, git: Callable[..., None]
+) -> None:
+    git("init")
+    train = "import new\nopen('data/a.csv'), open('seen.json')\nLR = 1\n"
+    write_testbed(tmp_path, train)
+    put(tmp_path, "tracked.yaml data/a.csv data/b.csv seen.json unseen.json out/x.bin pkg/p.py")
+    (tmp_path / ".gitignore").write_text("data\nseen.json\nunseen.json\nout\n")
+    git("add", ".")
+    put(tmp_path, "new.py results.tsv")
+    trial = tmp_path.with_name(f"{tmp_path.name}-trial")
+    kept = {"tracked.yaml", "data/a.csv", "seen.json", "pkg/p.py", "new.py"}
+    assert laid_out(Files.of(tmp_path), trial) == kept
+
+
+def test_what_the_user_adds_is_there(tmp_path: Path, git: Callable[..., None]) -> None:
+    git("init")
+    bed = write_testbed(tmp_path / "bed", "LR = 1\n")
+    put(tmp_path, "bed/data/a.csv bed/data/b.txt shared/c.csv bed/e.bin")
+    git("add", "bed/train.py")
+    files = Files.of(bed, ["data/*.csv", "../shared", "e.bin"])
+    assert laid_out(files, tmp_path / "trial") == {"bed/data/a.csv", "shared/c.csv", "bed/e.bin"}
+    with pytest.raises(TestbedError, match="2 problems.*'nothing\\*'.*'/etc'"):
+        Files.of(bed, ["nothing*", "/etc"])
+
+
+def test_packages_in_src_and_above_are_found_and_the_rest_is_linked(
+    tmp_path: Path, git: Callable[..., None]
+) -> None:
+    git("init")
+    bed = write_testbed(
+        tmp_path / "experiments" / "one", "import pkg, above, top, here, json\nLR = 1\n"
+    )
+    put(bed, "src/pkg/m.py here.py")
+    put(tmp_path, "experiments/above/__init__.py src/top/__init__.py json.py here.py data/x.csv")
+    files = Files.of(bed)
+    assert (files.root, files.folder) == (tmp_path, Path("experiments/one"))
+    assert list(map(str, files.paths)) == ["experiments/one/src", "experiments", "src"]
+    trial = tmp_path.with_name(f"{tmp_path.name}-trial")
+    assert laid_out(files, trial) == {
+        "experiments/one/src/pkg/m.py",
+        "experiments/one/here.py",
+        "experiments/above/__init__.py",
+        "src/top/__init__.py",
+        "json.py@",
+        "here.py@",
+        "data@",
+    }
+    paths = os.pathsep.join(files.python_path(trial))
+    subprocess.run(
+        [sys.executable, "-c", "import pkg.m, above, top, json; json.dumps"],
+        env={**os.environ, "PYTHONPATH": paths},
+        check=True,
+    )
+
+
+def test_one_folder_up_counts_without_git_only_if_it_is_used(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "LR = 1\n")
+    put(tmp_path, "pkg/__init__.py data.csv")
+    assert Files.of(bed).root == bed
+    for line in ("import pkg\n", "open('../data.csv')\n"):
+        (bed / "train.py").write_text(line)
+        files = Files.of(bed)
+        assert (files.root, files.folder) == (tmp_path, Path("bed"))
+        assert Files.of(bed, alone=True).root == bed
+
+
+def test_fingerprints_are_of_what_decides_a_value(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "import up\nLR = 1\n", "T = 1\n")
+    put(bed, "helper.py pkg/train.py data.csv README.md results.tsv search_space.toml")
+    put(tmp_path, "up.py unused/x.py")
+    before = Files.of(bed).fingerprints()
+    assert before.keys() == {"helper.py", "pkg/train.py", "data.csv", "../up.py"}
+    put(bed, "pkg/train.py README.md train.py", "changed = 1\n")
+    after = Files.of(bed).fingerprints()
+    assert {name for name in before if after.get(name) != before[name]} == {
+        "pkg/train.py",
+        "../up.py",  # no longer imported
+    }
