@@ -256,7 +256,7 @@ def test_a_script_that_does_not_say_how_long_it_trains_has_a_limit_that_is_said(
 
 @pytest.mark.llm
 def test_a_study_with_the_embedded_model_says_who_decided_what(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, "centaur", trials=14, llm="local"), "--json")
+    done = cli(*run(testbed, "centaur", trials=14, llm="local", confirm=0), "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     turns = {k: n for k, n in facts["sources"].items() if k.startswith("llm")}
