@@ -36,7 +36,6 @@ ELSEWHERE = {
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",
-    "studies/llm.py": "faults/test_llm.py",
     "studies/methods.py": "studies/test_loop.py",
     "studies/spec.py": "studies/commands/test_run.py",
     "studies/study.py": "studies/commands/test_run.py",

@@ -34,6 +34,8 @@ from collections.abc import Callable
 import ctypes
 import functools
 import importlib
+import importlib.abc
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -49,6 +51,7 @@ from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_CHILD_SUBREAPER = 36
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
 
 
 def main() -> None:
@@ -187,21 +190,65 @@ def _limit_memory(memory_mb: int) -> None:
     """Make allocations beyond the limit fail: of the GPU if training is on one, else of the host.
 
     RLIMIT_DATA counts what a process may really write to, so that PyTorch's CPU allocator fails
-    where RLIMIT_AS would count mere reservations. On a GPU it would hit CUDA's own bookkeeping in
-    host memory instead. (The GPU branch is untested: there was none where this was written.)
+    where RLIMIT_AS would count mere reservations. CUDA's own bookkeeping in host memory would meet
+    it, so that on a machine with a GPU it holds until PyTorch starts CUDA. Then the device that the
+    script is on is limited instead. (Untested with a GPU: there was none where this was written.
+    Other frameworks' trainings on a GPU keep the limit of the host's memory.)
     """
-    on_gpu = os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
-    if on_gpu and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
-        import torch
-
-        if torch.cuda.is_available():
-            for device in range(torch.cuda.device_count()):
-                total = torch.cuda.get_device_properties(device).total_memory
-                fraction = min(1.0, memory_mb * 2**20 / total)
-                torch.cuda.set_per_process_memory_fraction(fraction, device)
-            return
     limit = memory_mb * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    on_gpu = any(map(os.path.exists, GPU_DEVICES))
+    if on_gpu and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        sys.meta_path.insert(0, _AfterTorch(memory_mb))
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+class _AfterTorch(importlib.abc.MetaPathFinder):
+    """Prepares the limit of a GPU's memory when the script imports torch.
+
+    Not by importing it earlier: it reads its allocator's settings then, which the script may set.
+    """
+
+    def __init__(self, memory_mb: int) -> None:
+        self._memory_mb = memory_mb
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        loader: Any = None if spec is None else spec.loader
+        if loader is not None:
+            execute = loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                execute(module)
+                self._prepare(module)
+
+            loader.exec_module = exec_module
+        return spec
+
+    def _prepare(self, torch: Any) -> None:
+        start = getattr(torch._C, "_cuda_init", None)
+        if start is None:  # a build without CUDA
+            return
+
+        def start_cuda() -> None:
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+            start()
+
+        def limit() -> None:
+            # Of no other device: to limit one makes a context there, of hundreds of megabytes.
+            device = torch.cuda.current_device()
+            total = torch.cuda.get_device_properties(device).total_memory
+            fraction = min(1.0, self._memory_mb * 2**20 / total)
+            torch.cuda.set_per_process_memory_fraction(fraction, device)
+
+        torch._C._cuda_init = start_cuda
+        torch.cuda._lazy_call(limit)
 
 
 def _set_up_prepare(metric: int, nonce: str, options: dict[str, Any]) -> None:

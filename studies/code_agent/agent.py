@@ -74,6 +74,7 @@ from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.edit_blocks import with_line_ends_of
 from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
@@ -345,7 +346,7 @@ class CodeAgent:
                     if edited is not None:
                         source = edited
                     elif self._editing.whole_files:
-                        source = parse_whole_file(text)
+                        source = with_line_ends_of(parent, parse_whole_file(text))
                     else:
                         source = apply_edits(parent, parse_edits(text))
                 attributes["fingerprint"] = self._check(source, trials)

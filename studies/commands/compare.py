@@ -139,9 +139,9 @@ def compare(
         workers = work.default_workers(comparison)
     specs = comparison.runs(workers)
     if dry_run:
-        board = work.stored(specs)
+        board = work.planned(specs)
     else:
         board = work.run_runs(comparison, specs, workers)
     work.tell(comparison, specs, board, workers if dry_run else None, as_json)
-    if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
+    if failed := [n for n, run in board.items() if run.state == "failed"]:
         raise Failed(work.advice(failed, board))

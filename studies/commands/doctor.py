@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.errors import masked
 
 
 def doctor(
@@ -45,7 +46,7 @@ def doctor(
         for finding in findings:
             print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")
         if not findings:
-            print(f"Nothing is wrong with {storage} and {where.folder}.")
+            print(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
         if mendable and not yes:
             yes = typer.confirm(f"Mend {len(mendable)} of {len(findings)} findings?")
     if mendable and yes:

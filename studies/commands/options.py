@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import typer
 
+from studies.errors import masked
 from studies.errors import Misuse
 
 
@@ -91,8 +92,8 @@ def parse_failure_value(text: str) -> str | float:
 
 
 def this_command() -> str:
-    """Return the command line that was given, to be given again."""
-    return shlex.join([PROGRAM, *sys.argv[1:]])
+    """Return the command line that was given, to be given again, but for a password in it."""
+    return shlex.join([PROGRAM, *map(masked, sys.argv[1:])])
 
 
 def stopped() -> NoReturn:
@@ -105,7 +106,7 @@ def command(name: str, storage: str, artifacts: Path | None = None, *more: str) 
     """Write another command on the same storage and artifacts."""
     words = [PROGRAM, name, *more]
     if storage != DEFAULT_STORAGE:
-        words += ["--storage", storage]
+        words += ["--storage", masked(storage)]
     if artifacts is not None:
         words += ["--artifacts", str(artifacts)]
     return shlex.join(words)

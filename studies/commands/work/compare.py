@@ -25,15 +25,19 @@ from studies.comparison import label
 from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.comparison import stored_standing
+from studies.comparison import without_model
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.spec import EMBEDDED
 from studies.spec import has_gpu
+from studies.spec import load_testbed
 from studies.spec import Spec
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
+from studies.storage.kinds import check_sharing
 from studies.storage.open import open_storage
 from studies.storage.open import StorageError
+from studies.study import check_comparable
 
 
 def default_workers(comparison: Comparison) -> int:
@@ -110,8 +114,22 @@ def run_runs(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Boa
         options.stopped()
 
 
-def stored(specs: Sequence[Spec]) -> Board:
-    """Read the runs' standings, without making anything."""
+def planned(specs: Sequence[Spec]) -> Board:
+    """Read the runs' standings without making anything, and refuse what ``run_runs`` would.
+
+    Raises:
+        Misuse: As ``run_comparison``.
+    """
+    board = _stored(specs)
+    left = [spec for spec in specs if board[spec.name].state != "done"]
+    for name, error in without_model(left).items():
+        board[name] = replace(board[name], state="failed", error=error)
+    return board
+
+
+def _stored(specs: Sequence[Spec]) -> Board:
+    testbed = load_testbed(specs[0])
+    check_sharing(specs[0].where.storage, workers=2)
     board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
     try:
         storage = open_storage(specs[0].where.storage, must_exist=True)
@@ -121,6 +139,7 @@ def stored(specs: Sequence[Spec]) -> Board:
     for spec in specs:
         if spec.name in there:
             study = optuna.load_study(study_name=spec.name, storage=storage)
+            check_comparable(study, spec, testbed)
             board[spec.name] = stored_standing(study, spec.budget)
     return board
 
