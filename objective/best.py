@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+from contextlib import suppress
 import json
 import math
 from pathlib import Path
@@ -18,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import CLASSES
 from objective.testbed.testbed import Testbed
 
 
@@ -25,7 +27,7 @@ def has_succeeded(trial: FrozenTrial) -> bool:
     """Return whether a trial of any study has a value that counts: finite, and feasible."""
     return (
         trial.state == TrialState.COMPLETE
-        and trial.user_attrs.get("status", "ok") == "ok"
+        and trial.user_attrs.get("status") not in CLASSES
         and all(map(math.isfinite, trial.values))
         and all(c <= 0 for c in trial.constraints.values())
     )
@@ -33,8 +35,12 @@ def has_succeeded(trial: FrozenTrial) -> bool:
 
 def values_run(trial: FrozenTrial) -> dict[str, Any]:
     """Return the values that a trial was really run with, in the order of its parameters."""
-    changed = json.loads(trial.user_attrs.get("effective", "{}"))
-    return {**trial.params, **changed}
+    changed: Any = {}
+    with suppress(TypeError, ValueError):  # of another program, to which it means something else
+        changed = json.loads(trial.user_attrs.get("effective", "{}"))
+    if not isinstance(changed, dict):
+        changed = {}
+    return {name: changed.get(name, value) for name, value in trial.params.items()}
 
 
 def by_value(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:

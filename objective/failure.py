@@ -31,6 +31,9 @@ from optuna.trial import TrialState
 FailureValue = Union[float, Literal["worst"], None]
 """``"worst"``: see `behind`. A number: always that. None: `TrialFailed` is raised."""
 
+# The user attribute ``status`` of a trial that failed; anything else is another program's own.
+CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected")
+
 WORST: Literal["worst"] = "worst"
 PAPER = 100.0
 """The failure value of the paper's protocol, and of studies that don't say which they have."""
@@ -79,7 +82,7 @@ def score(
         return math.nan
     study = trial.study
     others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    successes = [t.values[0] for t in others if t.user_attrs.get("status", "ok") == "ok"]
+    successes = [t.values[0] for t in others if t.user_attrs.get("status") not in CLASSES]
     stands = behind(successes, study.direction)
     return math.nan if stands is None else stands
 

@@ -175,8 +175,6 @@ def run(
     if cluster == SLURM and dry_run:
         print(slurm_script(job_options), end="")
         return
-    if worker or cluster:
-        confirm = 0  # by `revalidate`, where there is a machine for it
     if prune not in (None, *RULES):
         raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
@@ -184,6 +182,8 @@ def run(
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
     if not limited:
         trials = DEFAULT_TRIALS
+    if worker or cluster or METHODS[method].edits_code:
+        confirm = 0  # by `revalidate`, where there is a machine for it
     where = Where(
         storage,
         artifacts,

@@ -40,6 +40,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from objective import Surrogate
+from objective.failure import PAPER
 from objective.surrogate.surrogate import SHIPPED
 from studies.errors import Misuse
 from studies.scoreboard.datasets import DATASETS
@@ -235,12 +236,9 @@ def _surrogate(seed: int) -> Problem:
     def evaluate(params: Params) -> Outcome:
         result = surrogate(params)
         if result.value is None:
-            return Outcome(_FAILURE_VALUE, result.status)
+            return Outcome(PAPER, result.status)
         return Outcome(result.value)
 
     trials = (evaluate(row.params) for row in surrogate.data.rows if row.status == "ok")
     optimum = min(t.value for t in trials if t.counts and t.value is not None)
     return Problem(dict(surrogate.space), evaluate, optimum, task=surrogate.task)
-
-
-_FAILURE_VALUE = 100.0  # the objective's own

@@ -104,12 +104,15 @@ def test_what_a_study_says_of_itself_keeps_its_names(
 ) -> None:
     common = {
         "method", "seed", "testbed_hash", "train_seconds", "charge_llm", "testbed", "version",
-        "memory_limit_mb", "budget_trials", "budget_confirm", "files",
+        "memory_limit_mb", "budget_trials", "files",
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     for method, others in (
-        ("random", {"space_hash", "failure_value"}),
-        ("centaur", {"space_hash", "failure_value", "llm_ratio", "model", "max_tokens"}),
+        ("random", {"space_hash", "failure_value", "budget_confirm"}),
+        (
+            "centaur",
+            {"space_hash", "failure_value", "budget_confirm", "llm_ratio", "model", "max_tokens"},
+        ),
         ("karpathy-code", {"baselines", "min_gain", "tune", "tune_edits", "model", "max_tokens"}),
     ):
         words = ["run", "--method", method, "--testbed", testbed, "--study", method, "--trials", 1]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 import pytest
 
+from objective import TrainScriptObjective
+from studies.budget import charge
+from studies.facts import study_facts
 from studies.pruning import make_pruner
 from studies.pruning import RULES
 from tests.studies.commands.test_run import run
@@ -39,16 +41,18 @@ def test_without_a_rule_none_is_stopped() -> None:
     assert stopped_at(None) == 101
 
 
-def test_what_was_stopped_is_charged_and_counted_as_that(cli: Cli, testbed: Path) -> None:
+def test_what_was_stopped_is_charged_and_counted_as_that(testbed: Path) -> None:
     train = testbed / "train.py"
     train.write_text(train.read_text().replace("{5 - step / 10:.6f}", "{DEPTH - step / 10:.6f}"))
-    done = cli(*run(testbed, trials=14, train_seconds=0.5, prune="median"), "--json")
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    pruned = [t for t in cli.trials("s") if t.state == TrialState.PRUNED]
-    assert facts["pruned"] == len(pruned) > 0
-    assert facts["ok"] + facts["failed"] + facts["pruned"] == 14
-    assert all(0 < t.user_attrs["training_seconds"] < 5 for t in pruned)
+    study = optuna.create_study(pruner=make_pruner("median"))
+    for depth in (1, 1, 2, 2, 3, 7):
+        study.enqueue_trial({"DEPTH": depth, "LR": 0.01, "PATTERN": "ab"})
+    study.optimize(TrainScriptObjective(testbed, train_seconds=2), n_trials=6)
+    stopped = study.trials[-1]
+    assert stopped.state == TrialState.PRUNED
+    assert 0 < charge(stopped) == stopped.user_attrs["total_seconds"]
+    facts = study_facts(study)
+    assert (facts["ok"], facts["failed"], facts["pruned"]) == (5, 0, 1)
 
 
 def test_a_rule_must_be_one_that_there_is(cli: Cli, testbed: Path) -> None:

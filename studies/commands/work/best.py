@@ -96,6 +96,9 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             f"trial {number} was trained {times(len(again.values))} more, with other seeds{failed}:"
             f" {name} {cell(again.mean)} on average{sd}"
         )
+    if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
+        seconds = sum(r.seconds for r in winner.repeated.values())
+        lines.append(f"training the best again: {times(trainings)}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
         lines.append(

@@ -62,7 +62,8 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     if not queued:
         return
     print(
-        f"the best configurations are trained again, with other seeds: {queued} trainings",
+        "the best configurations are trained again, with other seeds:"
+        f" {queued} training{'s' if queued > 1 else ''}",
         file=sys.stderr,
     )
     if workers > 1:

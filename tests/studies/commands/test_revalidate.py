@@ -19,6 +19,7 @@ from studies.code_agent.agent import run_agent
 from studies.errors import Misuse
 from studies.revalidation import FIRST_SEED
 from studies.revalidation import queue_repetitions
+from studies.revalidation import repetition_facts
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import Editing
@@ -140,8 +141,10 @@ def test_repetitions_of_what_is_no_longer_the_best_are_not_taken_for_the_best_on
     best = min(load(work).trials, key=lambda t: t.value or 999)
     assert best.number > 0
     again = repeat(work, 1)
-    assert [t.params for t in again.trials] == [best.params]
+    assert [t.params for t in again.trials] == [load(work).trials[0].params, best.params]
     assert again.user_attrs["revalidates_trial"] == best.number
+    facts = repetition_facts(open_storage(work.where.storage), "s")
+    assert (facts["trial"], len(facts["values"])) == (best.number, 1)
 
 
 def test_an_edited_testbed_is_not_what_the_study_was_trained_with(cli: Cli, testbed: Path) -> None:
