@@ -28,16 +28,21 @@ def doctor(
     """Find what faults left in a storage and its artifacts, and mend it after asking.
 
     Running trials that nobody runs, interrupted ones that nobody queued again, results that were
-    never told, artifacts without a trial, and trials whose artifact is missing.
+    never told, artifacts without a trial, trials whose artifact is missing, and lines of a journal
+    that Optuna can't read.
     """
     from studies.spec import Where
     from studies.storage.examine import examine
+    from studies.storage.examine import examine_journal
+    from studies.storage.kinds import journal_path
     from studies.storage.open import open_storage
     from studies.storage.recovery import alone
 
     opened = open_storage(storage, must_exist=True)
     where = Where(storage, artifacts)
-    findings = examine(opened, where.folder)
+    journal = journal_path(storage)
+    findings = [] if journal is None else examine_journal(Path(journal))
+    findings += examine(opened, where.folder)
     mendable = [finding for finding in findings if finding.mend is not None]
     if as_json:
         print(json.dumps([finding.facts() for finding in findings], indent=2))

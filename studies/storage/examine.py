@@ -19,6 +19,8 @@ from optuna.trial import TrialState
 
 from objective.results import Results
 from objective.worker import worker_is_here
+from studies.storage.journal import damage
+from studies.storage.journal import mend
 from studies.storage.open import stored_studies
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import requeue
@@ -35,7 +37,7 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
+        kind: ``torn-journal``, ``unreadable-lines``, ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
             ``orphaned-artifacts``.
         what: One line.
         remedy: What would be done; or, if ``mend`` is ``None``, what to do oneself.
@@ -65,6 +67,48 @@ def examine(storage: BaseStorage, folder: Path) -> list[Finding]:
         findings += _results(study, Results(folder / "results"))
         findings += _missing(study, folder, owned)
     return findings + _orphans(folder, owned)
+
+
+def examine_journal(path: Path) -> list[Finding]:
+    """Find what is wrong with the file of a journal."""
+    found = damage(path)
+    findings = []
+
+    def mend_it() -> None:
+        mend(path)
+
+    if found.torn:
+        findings.append(
+            Finding(
+                "torn-journal",
+                f"{path} ends with {found.torn} bytes of a line that was never finished",
+                "cut them off",
+                mend_it,
+            )
+        )
+    if found.lines:
+        findings.append(
+            Finding(
+                "unreadable-lines",
+                f"{path} has {_count(found.lines)} that Optuna can't read",
+                "keep what can be read of them, and blank the rest",
+                mend_it,
+            )
+        )
+    if found.short:
+        findings.append(
+            Finding(
+                "unreadable-lines",
+                f"{path} has {_count(found.short)} that Optuna can't read, too short to be blanked",
+                "stop all workers and delete them in an editor",
+            )
+        )
+    return findings
+
+
+def _count(lines: Sequence[int]) -> str:
+    some = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+    return f"{len(lines)} lines ({some})" if len(lines) > 1 else f"a line ({some})"
 
 
 def _trials(study: optuna.Study) -> list[Finding]:

@@ -19,7 +19,6 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 import sqlalchemy
 from sqlalchemy.engine import URL
@@ -28,6 +27,8 @@ from sqlalchemy.exc import OperationalError
 
 from studies.storage import PROXY_PORT
 from studies.storage.heartbeat import BeatingJournal
+from studies.storage.journal import is_journal
+from studies.storage.journal import JournalFile
 from studies.storage.kinds import journal_path
 from studies.storage.kinds import parse
 from studies.storage.kinds import StorageError as StorageError
@@ -230,20 +231,20 @@ def _check_character_set(storage: RDBStorage, url: URL) -> None:
 def _open_journal(path: Path, must_exist: bool, beating: Mapping[str, Any]) -> JournalStorage:
     _check_file(path, must_exist)
     try:
-        # Optuna would read a file of anything else until the first line that isn't JSON.
-        with path.open("rb") as file:
-            if (start := file.read(1)) and start != b"{":
-                raise StorageError(f"{path} must be an Optuna journal, but is something else.")
-    except FileNotFoundError:
-        pass
+        if path.exists() and not is_journal(path):
+            raise StorageError(f"{path} must be an Optuna journal, but is something else.")
     except OSError as error:
         raise StorageError(f"{path} must be readable, but: {error.strerror}.") from None
     try:
-        return BeatingJournal(JournalFileBackend(str(path)), **beating)
+        return BeatingJournal(JournalFile(path), **beating)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AssertionError):  # what its replay may raise
-        raise StorageError(f"{path} must be an Optuna journal, but can't be read.") from None
+    except StorageError:
+        raise
+    except Exception as error:  # whatever its replay may raise
+        raise StorageError(
+            f"{path} must be an Optuna journal, but can't be read ({type(error).__name__})."
+        ) from None
 
 
 def _check_file(path: Path, must_exist: bool) -> None:
