@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 import functools
 import itertools
+import os
 from pathlib import Path
 import sqlite3
 import time
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -26,6 +30,7 @@ import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
 from studies.storage import PROXY_PORT
+from studies.storage.attributes import CheckedDatabase
 from studies.storage.heartbeat import BeatingJournal
 from studies.storage.journal import is_journal
 from studies.storage.journal import JournalFile
@@ -48,6 +53,7 @@ def open_storage(
     url: str,
     *,
     must_exist: bool = False,
+    read_only: bool = False,
     heartbeat_interval: int = 10,
     grace_period: int = 60,
     lock_timeout: float = 60.0,
@@ -61,7 +67,9 @@ def open_storage(
             ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or
             ``grpc://HOST:PORT`` of `studies.storage.proxy`. What each supports:
             `studies.storage.kinds`.
-        must_exist: Refuse to make a new file (for commands that only read).
+        must_exist: Refuse to make a new file.
+        read_only: Write nothing, not even tables or files beside it, and need no right to. Then it
+            must exist.
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
             sleeps for longer loses its running trials to other workers.
@@ -79,15 +87,19 @@ def open_storage(
     }
     journal = journal_path(url)
     if journal is not None:
-        return _open_journal(Path(journal), must_exist, beating)
+        return _open_journal(Path(journal), must_exist or read_only, read_only, beating)
     parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "grpc":
         return _open_proxy(parsed, patience, wait, beating)
     engine_kwargs: dict[str, Any] = {}
-    open_database: Callable[..., RDBStorage] = RDBStorage
+    open_database: Callable[..., RDBStorage] = CheckedDatabase
+    address = parsed
     if backend == "sqlite":
-        _check_sqlite(parsed, must_exist)
+        if read_only:
+            address = _to_read(parsed)
+        else:
+            _check_sqlite(parsed, must_exist)
         engine_kwargs["connect_args"] = {"timeout": lock_timeout}
     else:
         engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
@@ -101,17 +113,16 @@ def open_storage(
         try:
             storage = quietly(
                 open_database,
-                parsed.render_as_string(hide_password=False),
+                address.render_as_string(hide_password=False),
                 engine_kwargs=dict(engine_kwargs),
+                skip_table_creation=read_only,
                 **beating,
             )
             if backend == "mysql":
                 _check_character_set(storage, parsed)
             return storage
         except ImportError as error:
-            raise StorageError(
-                f"{_shown(parsed)} needs a driver that isn't installed: {error}."
-            ) from None
+            raise StorageError(_driver_missing(parsed, error)) from None
         except RuntimeError as error:  # made by another version of Optuna
             raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as raised:
@@ -126,6 +137,25 @@ def open_storage(
                 ) from None
             time.sleep(min(0.2 * (attempt + 1), 2.0))
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def opened(url: str, **options: Any) -> Iterator[BaseStorage]:
+    """Open a storage by :func:`open_storage` for a while, and give its connections back."""
+    storage = open_storage(url, **options)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close a storage's connections; it opens new ones if it is used again, but for a proxy's."""
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+    elif isinstance(storage, PatientProxy):
+        storage.close()
 
 
 def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
@@ -218,6 +248,17 @@ def _open_proxy(
     return proxy
 
 
+_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+
+
+def _driver_missing(url: URL, error: ImportError) -> str:
+    missing = error.__cause__ or error
+    name = getattr(missing, "name", None) or url.drivername
+    extra = _EXTRAS.get(url.get_backend_name())
+    package = f"'optuna-autoresearch[{extra}]'" if extra else "a driver that SQLAlchemy has for it"
+    return f"{_shown(url)} needs a driver that isn't installed, {name}: pip install {package}."
+
+
 def _check_character_set(storage: RDBStorage, url: URL) -> None:
     with storage.engine.connect() as connection:
         name = connection.scalar(sqlalchemy.text("SELECT @@character_set_database"))
@@ -228,7 +269,9 @@ def _check_character_set(storage: RDBStorage, url: URL) -> None:
         )
 
 
-def _open_journal(path: Path, must_exist: bool, beating: Mapping[str, Any]) -> JournalStorage:
+def _open_journal(
+    path: Path, must_exist: bool, read_only: bool, beating: Mapping[str, Any]
+) -> JournalStorage:
     _check_file(path, must_exist)
     try:
         if path.exists() and not is_journal(path):
@@ -236,7 +279,7 @@ def _open_journal(path: Path, must_exist: bool, beating: Mapping[str, Any]) -> J
     except OSError as error:
         raise StorageError(f"{path} must be readable, but: {error.strerror}.") from None
     try:
-        return BeatingJournal(JournalFile(path), **beating)
+        return BeatingJournal(JournalFile(path, read_only=read_only), **beating)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
     except StorageError:
@@ -267,10 +310,40 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
         database += f"?{options}" if options else ""
     else:
         _check_file(Path(database), must_exist)
-    shown = url.database
+    with _probing(str(url.database), "a writable", database, uri=as_uri) as connection:
+        # On a read-only database even BEGIN EXCLUSIVE succeeds; only a write doesn't.
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("ROLLBACK")
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _to_read(url: URL) -> URL:
+    """Return the address by which an SQLite file is only read."""
+    database = url.database
+    if not database or database == ":memory:" or database.startswith("file:"):
+        return url
+    path = Path(database)
+    _check_file(path, must_exist=True)
+    address = f"file:{quote(str(path.resolve()))}"
+    options = {"mode": "ro"}
+    log = path.with_name(f"{path.name}-wal")
+    if not os.access(path.parent, os.W_OK) and not log.exists():
+        # A write-ahead log has an index in memory that readers share by a file, which can't be made
+        # here. Nobody else can write either.
+        options["immutable"] = "1"
+    query = "&".join(f"{key}={value}" for key, value in options.items())
+    with _probing(database, "a readable", f"{address}?{query}", uri=True):
+        return url.set(database=address, query={**options, "uri": "true"})
+
+
+@contextmanager
+def _probing(shown: str, needed: str, database: str, *, uri: bool) -> Iterator[sqlite3.Connection]:
+    """Look into an SQLite database before Optuna does, whose errors don't say what is wrong."""
     try:
         connection = sqlite3.connect(
-            database, timeout=_PROBE_SECONDS, isolation_level=None, uri=as_uri
+            database, timeout=_PROBE_SECONDS, isolation_level=None, uri=uri
         )
         try:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -278,12 +351,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
                 raise StorageError(
                     f"{shown} must be an Optuna database, but is of something else."
                 )
-            # On a read-only database even BEGIN EXCLUSIVE succeeds; only a write doesn't.
-            [version] = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"PRAGMA user_version = {version}")
-            connection.execute("ROLLBACK")
-            connection.execute("PRAGMA journal_mode=WAL")
+            yield connection
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
@@ -296,7 +364,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
             cause = "it is something else"
         else:
             cause = text
-        raise StorageError(f"{shown} must be a writable SQLite database, but {cause}.") from None
+        raise StorageError(f"{shown} must be {needed} SQLite database, but {cause}.") from None
 
 
 def _is_race(error: BaseException) -> bool:
