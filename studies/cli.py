@@ -20,6 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from studies.errors import explain
+from studies.printable import printable
 
 
 # Command -> module and function. Only the one that is called is imported.
@@ -96,5 +97,5 @@ def main() -> NoReturn:
         status = 1
     except Exception as error:  # `explain` raises what nobody foresaw, with its traceback
         message, status = explain(error)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(status or 0)

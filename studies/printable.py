@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 
 # Control characters, of which terminals make commands, without tab and line end; marks that turn
@@ -18,6 +19,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff2
 def printable(text: str) -> str:
     """Return a text with a ``\N{REPLACEMENT CHARACTER}`` for what a terminal wouldn't just show."""
     return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def all_printable(value: Any) -> Any:
+    """Return a value of JSON with every text in it, names too, made :func:`printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {all_printable(name): all_printable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [all_printable(item) for item in value]
+    return value
 
 
 def cell(text: str) -> str:

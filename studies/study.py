@@ -30,6 +30,7 @@ from studies.spec import space_hash
 from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
 from studies.storage.open import open_storage
+from studies.storage.open import reading
 from studies.storage.recovery import alone
 
 
@@ -54,6 +55,8 @@ def open_study(
         pruner=make_pruner(spec.prune),
         load_if_exists=True,
     )
+    with reading(spec.name):
+        study.get_trials(deepcopy=False)
     testbed.metric.name_in(study)
     _check_comparable(study, spec, testbed)
     metadata = spec.metadata(testbed)

@@ -7,10 +7,7 @@ is made of, and its numbers are checked before an optimizer is made of them.
 
 from __future__ import annotations
 
-import copy
-from functools import cache
 import io
-import math
 import pickle
 import pickletools
 from typing import Any
@@ -48,6 +45,8 @@ _MOST_BYTES = 2**24  # enough for 1,000 dimensions
 _LARGEST_POPULATION = 100_000
 _MOST_RESAMPLING = 100_000  # Optuna: 10 for each dimension
 _LARGEST_INTEGER = 2**53
+_NONE_AT_FIRST = ("_B", "_D", "_bounds")
+_LARGEST = 1e100  # of any value, whose products are to be finite
 
 
 class UntrustedState(ValueError):
@@ -111,7 +110,6 @@ def load_optimizer(pickled: bytes) -> Any:
         if not isinstance(optimizer, _State):
             raise UntrustedState("it is no optimizer of cmaes")
         made = _made(optimizer)
-        _try(made)
     except UntrustedState:
         raise
     except Exception as error:  # whatever foreign bytes may lead to, NumPy's errors included
@@ -173,65 +171,79 @@ def _frombuffer() -> Callable[..., np.ndarray]:
 def _made(state: _State) -> Any:
     """Make the optimizer, once its values are known to be numbers that belong together."""
     values, kind = state.values, state.optimizer
-    if strange := values.keys() - _names(kind):
-        raise UntrustedState(f"it has a value named {min(map(str, strange))[:80]!r}")
-    for name, value in values.items():
-        if name != "_cma" and not _is_number(name, value):
-            raise UntrustedState(f"its {name} is not of numbers")
-    if values["_n_max_resampling"] > _MOST_RESAMPLING:
+    numbers = {name: value for name, value in values.items() if name != "_cma"}
+    for name, value in numbers.items():
+        if not _is_number(name, value):
+            raise UntrustedState(f"its {str(name)[:80]} is not of numbers")
+    if not 0 < numbers["_n_max_resampling"] <= _MOST_RESAMPLING:
         raise UntrustedState("it would draw a sample for ever")
     made = kind.__new__(kind)
     if kind is cmaes.CMAwM:
         inner = values["_cma"]
         if not isinstance(inner, _State) or inner.optimizer is not cmaes.CMA:
             raise UntrustedState("its CMAwM holds no CMA")
-        made.__dict__.update(values, _cma=_made(inner))
+        cma = _made(inner)
+        _check_shapes(numbers, _shapes_with_margin(numbers, cma.dim))
+        made.__dict__.update(numbers, _cma=cma)
     else:
-        _check_sizes(values)
-        made.__setstate__(dict(values))
+        _check_shapes(numbers, _shapes(kind, numbers))
+        made.__setstate__(dict(numbers))
     return made
-
-
-@cache
-def _names(kind: Any) -> frozenset[str]:
-    """The names of the values that an optimizer of this kind stores."""
-    start: dict[str, Any] = {"mean": np.full(2, 0.5), "sigma": 0.1}
-    if kind is cmaes.CMAwM:
-        start.update(bounds=np.array([[0.0, 1.0]] * 2), steps=np.array([0.5, 0.0]))
-        return frozenset(vars(kind(**start)))
-    return frozenset(kind(**start).__getstate__())
-
-
-def _check_sizes(values: dict[str, Any]) -> None:
-    n, size = values["_n_dim"], values["_popsize"]
-    if not (isinstance(n, int) and n > 0 and values["_mean"].shape == (n,)):
-        raise UntrustedState("its number of dimensions isn't that of its mean")
-    if not (isinstance(size, int) and 0 < size <= _LARGEST_POPULATION):
-        raise UntrustedState("its population is too large")
-    # Read a place further on at each generation, which a trial of one generation doesn't show.
-    if values["_funhist_values"].shape != (2 * values["_funhist_term"],):
-        raise UntrustedState("its history is not as long as it says")
 
 
 def _is_number(name: str, value: Any) -> bool:
     if value is None:
-        return True
+        return name in _NONE_AT_FIRST
     if isinstance(value, int):
         return abs(value) <= _LARGEST_INTEGER
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind not in "biuf" or value.nbytes > _MOST_BYTES:
             return False
         # The history is not filled from the start, and holds anything there.
-        return name == "_funhist_values" or bool(np.all(np.isfinite(value)))
-    return isinstance(value, float) and math.isfinite(value)
+        return name == "_funhist_values" or bool(np.all(np.abs(value) <= _LARGEST))
+    return isinstance(value, float) and abs(value) <= _LARGEST
 
 
-def _try(optimizer: Any) -> None:
-    """Sample from a copy, and tell it one generation."""
-    copied = copy.deepcopy(optimizer)
-    with np.errstate(all="ignore"):
-        asked = copied.ask()
-        x = asked[1] if isinstance(copied, cmaes.CMAwM) else asked
-        if x.shape != (copied.dim,) or not np.all(np.isfinite(x)):
-            raise UntrustedState("it draws no finite samples")
-        copied.tell([(x, float(i)) for i in range(copied.population_size)])
+def _check_shapes(values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+    for name, value in values.items():
+        if name not in shapes:
+            raise UntrustedState(f"it has a value named {str(name)[:80]!r}")
+        if value is not None and np.shape(value) != shapes[name]:
+            raise UntrustedState(f"its {name} has the shape {np.shape(value)}")
+    if missing := shapes.keys() - values.keys():
+        raise UntrustedState(f"it lacks {min(missing)}")
+
+
+def _shapes(kind: Any, values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the values of a ``CMA`` or ``SepCMA``, by what it says of itself."""
+    n, size = values["_n_dim"], values["_popsize"]
+    if not (isinstance(n, int) and n > 0 and np.shape(values["_mean"]) == (n,)):
+        raise UntrustedState("its number of dimensions isn't that of its mean")
+    if not (isinstance(size, int) and 1 < size <= _LARGEST_POPULATION):
+        raise UntrustedState("its population is too small or too large")
+    fresh = kind(mean=np.zeros(n), sigma=1.0, population_size=size).__getstate__()
+    shapes = {name: np.shape(value) for name, value in fresh.items()}
+    if values.get("_mu") != fresh["_mu"] or values.get("_funhist_term") != fresh["_funhist_term"]:
+        raise UntrustedState("its lengths are not those of its population")
+    learned = {"_bounds": (n, 2), "_D": (n,), "_B": (n, n)}  # which a fresh one has not yet
+    return {name: learned.get(name, shape) for name, shape in shapes.items()}
+
+
+def _shapes_with_margin(values: dict[str, Any], n: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a ``CMAwM`` adds to its ``CMA`` of n dimensions."""
+    discrete, continuous = values["_discrete_idx"], values["_continuous_idx"]
+    if sorted([*discrete, *continuous]) != list(range(n)):
+        raise UntrustedState("its coordinates are not each discrete or continuous")
+    n_z = len(discrete)
+    if values["_n_zdim"] != n_z:
+        raise UntrustedState("its discrete coordinates are not as many as it says")
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("_n_max_resampling", "_n_zdim"), ()),
+        "_continuous_idx": (n - n_z,),
+        "_continuous_space": (n - n_z, 2),
+        **dict.fromkeys(("_discrete_idx", "_discrete_space_low", "_discrete_space_size"), (n_z,)),
+        "_discrete_space_step": (n_z,),
+    }
+    if n_z:
+        shapes |= {"margin": (), "_A": (n,), "m_z_lim_low": (n_z,), "m_z_lim_up": (n_z,)}
+    return shapes

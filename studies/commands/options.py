@@ -20,6 +20,7 @@ from typing import TypeVar
 import typer
 
 from studies.errors import Misuse
+from studies.printable import printable
 
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ def parse_failure_value(text: str) -> str | float:
 def this_command() -> str:
     """Return the command line that was given, to be given again."""
     return shlex.join([PROGRAM, *sys.argv[1:]])
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr that may hold texts of others."""
+    print(printable(line), file=sys.stderr)
 
 
 def stopped() -> NoReturn:

@@ -127,7 +127,9 @@ class Damage:
 
 def damage(path: Path) -> Damage:
     """Look for what a full disk, a power cut or another program left in a journal."""
-    torn, lines, short = 0, [], []
+    torn = 0
+    lines: list[int] = []
+    short: list[int] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

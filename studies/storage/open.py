@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlite3
 import time
 from typing import Any
+from typing import TypeVar
 from urllib.parse import quote
 
 import optuna
@@ -29,6 +30,7 @@ from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
+from studies.errors import Misuse
 from studies.storage import PROXY_PORT
 from studies.storage.attributes import CheckedDatabase
 from studies.storage.heartbeat import BeatingJournal
@@ -46,6 +48,7 @@ from studies.storage.proxy import quietly
 from studies.storage.recovery import RetryKilled
 
 
+_T = TypeVar("_T")
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 
 
@@ -158,10 +161,56 @@ def close_storage(storage: BaseStorage) -> None:
         storage.close()
 
 
+# What Optuna raises where a storage holds something else than it has written.
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError),
+    *(ArithmeticError, RecursionError, RuntimeError),
+    *(StorageInternalError, sqlalchemy.exc.SQLAlchemyError),
+)
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """Return the names of all studies of a storage, and read nothing else of them."""
+    if not isinstance(storage, RDBStorage):
+        return optuna.get_all_study_names(storage)
+    with storage.engine.connect() as connection:
+        rows = connection.execute(
+            sqlalchemy.text("SELECT study_name FROM studies ORDER BY study_id")
+        )
+        return [str(name) for [name] in rows]
+
+
 def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
     """Load all studies of a storage."""
-    names = optuna.get_all_study_names(storage)
-    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+    return [optuna.load_study(study_name=n, storage=storage) for n in study_names(storage)]
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what foreign data may raise while a study is read into a StorageError of one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        if isinstance(error, (StorageError, Misuse)):
+            raise
+        cause = _first_line(error.__cause__ or error)[:200]
+        raise StorageError(
+            f"study {name!r} can't be read: {type(error).__name__}: {cause}"
+        ) from None
+
+
+def read_each(
+    storage: BaseStorage, read: Callable[[optuna.Study], _T], say: Callable[[str], None]
+) -> list[_T]:
+    """Read something of every study, and say in a line of each that can't be read why not."""
+    found = []
+    for name in study_names(storage):
+        try:
+            with reading(name):
+                found.append(read(optuna.load_study(study_name=name, storage=storage)))
+        except StorageError as error:
+            say(str(error))
+    return found
 
 
 def artifact_folder(url: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import copy
+import importlib
 import io
 import logging
 import os
@@ -32,6 +33,8 @@ from studies.methods import METHODS
 from studies.methods import Setup
 
 
+MULTIARRAY: Any = importlib.import_module("numpy._core.multiarray")
+NUMERIC: Any = importlib.import_module("numpy._core.numeric")
 SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 BOUNDS = np.array([[0.0, 1.0]] * 3)
 STEPS = {"some": np.array([0.1, 0.0, 0.25]), "none": np.zeros(3)}
@@ -208,9 +211,7 @@ HOSTILE = {
     ),
     "a tuple for ever": _hash_bomb(),
     "a memo of four billion": b"\x80\x04K\x01r\xff\xff\xff\xff.",
-    "a huge array": pickle.dumps(
-        _Plant(np._core.multiarray._reconstruct, np.ndarray, (10**12,), b"b")
-    ),
+    "a huge array": pickle.dumps(_Plant(MULTIARRAY._reconstruct, np.ndarray, (10**12,), b"b")),
 }
 
 
@@ -227,9 +228,9 @@ def test_a_pickle_leaves_numpy_and_cmaes_as_they_are(named: str) -> None:
     """It may ask to set attributes on whatever it names."""
     loaded = pickletools.optimize(pickle.dumps((None, {"ask": 1, "__defaults__": (1,)})))
     texts = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in named.split())
-    defaults = np._core.numeric._frombuffer.__defaults__
+    defaults = NUMERIC._frombuffer.__defaults__
     with pytest.raises(UntrustedState):
         # Its protocol and frame are 11 bytes; then: build what is named of it, and stop.
         load_optimizer(b"\x80\x04" + texts + b"\x93" + loaded[11:-1] + b"b.")
     assert cmaes.CMA.ask.__name__ == "ask" and not hasattr(np.ndarray, "ask")
-    assert np._core.numeric._frombuffer.__defaults__ == defaults
+    assert NUMERIC._frombuffer.__defaults__ == defaults
