@@ -41,6 +41,8 @@ from studies.spec import surrogate_file
 from studies.spec import testbed_hash
 from studies.stopping import finishing
 from studies.storage.open import open_storage
+from studies.storage.open import reading
+from studies.storage.open import study_names
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
 from studies.storage.recovery import take_any
@@ -101,12 +103,13 @@ def queue_repetitions(
     Raises:
         Misuse: If the study has no best trial, or none that can be trained again.
     """
-    studies = optuna.get_all_study_names(storage)
+    studies = study_names(storage)
     if work.study not in studies:
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     original = optuna.load_study(study_name=work.study, storage=storage)
-    metric = Metric.of(original)
-    found = finalists(original.get_trials(deepcopy=False), metric, best)
+    with reading(work.study):
+        metric = Metric.of(original)
+        found = finalists(original.get_trials(deepcopy=False), metric, best)
     if "testbed_hash" not in original.user_attrs:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:

@@ -30,6 +30,7 @@ _logger = logging.getLogger(__name__)
 
 _LARGEST = 1e15  # of anything that is counted or measured: sums of them stay exact enough
 _LONGEST_TEXT = 100_000
+_LONGEST_NAME = 250
 _ARTIFACT = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,99}")  # never a path
 
 
@@ -45,6 +46,10 @@ def _integer(value: Any) -> bool:
 
 def _text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
 
 
 def _flag(value: Any) -> bool:
@@ -138,17 +143,11 @@ _OF_TRIALS_SYSTEM: _Checks = {
     "import:key": _text,
 }
 _OF_STUDIES: _Checks = {
+    **dict.fromkeys(("method", "comparison", "variant"), _name),
     **dict.fromkeys(
         (
-            *("method", "comparison", "model", "variant", "revalidates", "run_error", "version"),
-            *(
-                "imported_from",
-                "testbed",
-                "testbed_hash",
-                "space_hash",
-                "surrogate",
-                "metric_unit",
-            ),
+            *("model", "revalidates", "run_error", "version", "imported_from", "testbed"),
+            *("testbed_hash", "space_hash", "surrogate", "metric_unit"),
         ),
         _text,
     ),
@@ -163,6 +162,8 @@ _OF_STUDIES: _Checks = {
     "charge_llm": _flag,
 }
 _OF_STUDIES_SYSTEM: _Checks = {"study:metric_names": _texts}
+# Of studies: None says that there is no limit, or no error.
+_LIMITS = {"budget_trials", "budget_seconds", "max_tokens", "max_cost", "run_error"}
 _ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
 _DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints
 
@@ -200,12 +201,8 @@ class CheckedAttributes(BaseStorage):
         odd = {
             name
             for name, value in attrs.items()
-            # Without a value it is as if it weren't there.
-            if value is not None
-            and (
-                (name in checks and not checks[name](value))
-                or (name.startswith(_ARTIFACTS) and not _in_json(_artifact)(value))
-            )
+            if (name in checks and not checks[name](value) and not _no_limit(name, value))
+            or (name.startswith(_ARTIFACTS) and not _in_json(_artifact)(value))
         }
         if not odd:
             return attrs
@@ -248,6 +245,10 @@ class CheckedDatabase(CheckedAttributes, RDBStorage):
         trials = super()._get_trials(*args, **kwargs)
         self.check_trials(trials)
         return trials
+
+
+def _no_limit(name: str, value: Any) -> bool:
+    return value is None and name in _LIMITS
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:

@@ -21,7 +21,7 @@ from objective.results import Results
 from objective.worker import worker_is_here
 from studies.storage.journal import damage
 from studies.storage.journal import mend
-from studies.storage.open import stored_studies
+from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import requeue
 from studies.storage.recovery import retry
@@ -58,15 +58,26 @@ class Finding:
         }
 
 
-def examine(storage: BaseStorage, folder: Path) -> list[Finding]:
-    """Find what is wrong with a storage's studies and its folder of artifacts."""
-    findings: list[Finding] = []
+def examine(storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> list[Finding]:
+    """Find what is wrong with a storage's studies and its folder of artifacts.
+
+    ``say`` is given a line for each study that can't be read. What its artifacts are isn't known
+    then, so that no file is taken for an orphan.
+    """
     owned: set[str] = set()
-    for study in stored_studies(storage):
-        findings += _trials(study)
-        findings += _results(study, Results(folder / "results"))
-        findings += _missing(study, folder, owned)
-    return findings + _orphans(folder, owned)
+    unreadable: list[str] = []
+
+    def look(study: optuna.Study) -> list[Finding]:
+        return [
+            *_trials(study),
+            *_results(study, Results(folder / "results")),
+            *_missing(study, folder, owned),
+        ]
+
+    findings = [each for found in read_each(storage, look, unreadable.append) for each in found]
+    for line in unreadable:
+        say(line)
+    return findings if unreadable else findings + _orphans(folder, owned)
 
 
 def examine_journal(path: Path) -> list[Finding]:

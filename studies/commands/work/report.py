@@ -29,6 +29,9 @@ from studies.report.runs import Run
 from studies.report.statistics import in_words
 
 
+_LONGEST_NAME = 60  # characters, of up to four bytes, of which a file's name may have 255
+
+
 def comparisons(
     storage: optuna.storages.BaseStorage, url: str, chosen: str | None
 ) -> dict[str, Contents]:
@@ -64,7 +67,7 @@ def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
 
 def folder_name(comparison: str) -> str:
     """Return a comparison's name as that of a folder."""
-    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-") or "unnamed"
+    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-")[:_LONGEST_NAME] or "unnamed"
 
 
 def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:

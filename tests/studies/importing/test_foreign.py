@@ -154,7 +154,7 @@ def test_the_same_trial_counts_once_and_a_shared_identifier_twice(cli: Cli, writ
         ({"error": "Timed out after 900 s"}, "timeout", None),
         ({"error": "loss is NaN"}, "nan", None),
         ({"error": "AssertionError\n  at line 3"}, "crash", None),
-        ({"error": None}, "crash", "a failure without a reason: taken as crash"),
+        ({"error": None}, "unknown", "a failure without a reason: its class is unknown"),
         ({"val_bpb": 0.95, "error": "FAIL"}, "crash", None),
         (
             {"success": True, "val_bpb": None},
