@@ -54,14 +54,14 @@ def surrogate(
     from objective import DataSet
     from objective import fit_surrogate
     from objective import Testbed
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
     from studies.storage.open import stored_studies
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
-    opened = open_storage(storage, must_exist=True)
     made = provenance(_PACKAGES) | ({} if made_by is None else {"trials": made_by})
-    data = DataSet.collect(stored_studies(opened), Testbed.load(testbed), made)
+    with opened(storage, read_only=True) as there:
+        data = DataSet.collect(stored_studies(there), Testbed.load(testbed), made)
     console = Console(stderr=True, highlight=False)
     with console.status(f"learning from {len(data.rows)} trials"):
         fitted = fit_surrogate(data)

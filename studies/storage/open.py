@@ -144,20 +144,21 @@ def open_storage(
 @contextmanager
 def opened(url: str, **options: Any) -> Iterator[BaseStorage]:
     """Open a storage by :func:`open_storage` for a while, and give its connections back."""
-    storage = open_storage(url, **options)
+    with closing_storage(open_storage(url, **options)) as storage:
+        yield storage
+
+
+@contextmanager
+def closing_storage(storage: BaseStorage) -> Iterator[BaseStorage]:
+    """Give a storage's connections back at the end; but a proxy's can then be used no more."""
     try:
         yield storage
     finally:
-        close_storage(storage)
-
-
-def close_storage(storage: BaseStorage) -> None:
-    """Close a storage's connections; it opens new ones if it is used again, but for a proxy's."""
-    storage.remove_session()
-    if isinstance(storage, RDBStorage):
-        storage.engine.dispose()
-    elif isinstance(storage, PatientProxy):
-        storage.close()
+        storage.remove_session()
+        if isinstance(storage, RDBStorage):
+            storage.engine.dispose()
+        elif isinstance(storage, PatientProxy):
+            storage.close()
 
 
 # What Optuna raises where a storage holds something else than it has written.

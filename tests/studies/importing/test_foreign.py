@@ -184,7 +184,7 @@ def test_failures_have_their_class_and_no_value(
     assert trial.user_attrs["status"] == status
     assert "val_bpb" not in trial.user_attrs
     assert trial.user_attrs["total_seconds"] == 30.0
-    assert "\n" not in trial.user_attrs["reason"]
+    assert "\n" not in trial.user_attrs.get("reason", "")
 
 
 def test_what_is_no_hyperparameter_in_the_first_form_is_said(cli: Cli, write: Write) -> None:
