@@ -249,7 +249,7 @@ class Repeated:
 def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
     """Return the repetitions of a study's trials by the trials' numbers."""
     name = study.study_name + SUFFIX
-    if name not in optuna.get_all_study_names(storage):
+    if name not in study_names(storage):
         return {}
     again = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)

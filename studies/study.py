@@ -31,6 +31,7 @@ from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
 from studies.storage.open import open_storage
 from studies.storage.open import reading
+from studies.storage.open import study_names
 from studies.storage.recovery import alone
 
 
@@ -85,7 +86,7 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     option, base = (
         ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
     )
-    names = optuna.get_all_study_names(study._storage)
+    names = study_names(study._storage)
     free = next(
         name
         for name in (f"{base}-{n}" for n in count(2))

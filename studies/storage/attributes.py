@@ -178,6 +178,8 @@ class CheckedAttributes(BaseStorage):
     def check_trials(self, trials: Sequence[FrozenTrial]) -> None:
         """Take the attributes that aren't sound off trials."""
         for trial in trials:
+            if not all(isinstance(value, (int, float)) for value in trial.values or ()):
+                raise ValueError(f"trial {trial.number} has a value that is no number")
             what = f"of trial {trial.number}"
             trial.user_attrs = self._sound(trial.user_attrs, _OF_TRIALS, what)
             trial.system_attrs = self._sound(trial.system_attrs, _OF_TRIALS_SYSTEM, what)

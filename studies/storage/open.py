@@ -163,7 +163,7 @@ def closing_storage(storage: BaseStorage) -> Iterator[BaseStorage]:
 
 # What Optuna raises where a storage holds something else than it has written.
 _UNREADABLE = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
     *(ArithmeticError, RecursionError, RuntimeError),
     *(StorageInternalError, sqlalchemy.exc.SQLAlchemyError),
 )
@@ -171,9 +171,11 @@ _UNREADABLE = (
 
 def study_names(storage: BaseStorage) -> list[str]:
     """Return the names of all studies of a storage, and read nothing else of them."""
-    if not isinstance(storage, RDBStorage):
+    # Optuna puts a cache around the database of a study.
+    database = getattr(storage, "_backend", storage)
+    if not isinstance(database, RDBStorage):
         return optuna.get_all_study_names(storage)
-    with storage.engine.connect() as connection:
+    with database.engine.connect() as connection:
         rows = connection.execute(
             sqlalchemy.text("SELECT study_name FROM studies ORDER BY study_id")
         )
