@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 import os
 import sys
+import traceback
 from typing import Annotated
 from typing import Any
 from typing import NoReturn
@@ -20,6 +21,7 @@ import typer
 from typer.exceptions import TyperException
 
 from studies.errors import explain
+from studies.errors import masked
 from studies.printable import printable
 
 
@@ -95,7 +97,11 @@ def main() -> NoReturn:
         # The reader (head, say) has seen enough; Python would complain when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except Exception as error:  # `explain` raises what nobody foresaw, with its traceback
-        message, status = explain(error)
+    except Exception as error:
+        try:
+            message, status = explain(error)
+        except Exception:  # nobody foresaw it: its traceback is what helps
+            print(masked(traceback.format_exc()), file=sys.stderr, end="")
+            sys.exit(1)
         print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(status or 0)

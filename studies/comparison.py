@@ -27,7 +27,7 @@ from studies.errors import Misuse
 from studies.facts import best_trial
 from studies.facts import RUN_ERROR
 from studies.facts import run_state
-from studies.llm import open_llm
+from studies.llm import checked_llm
 from studies.llm import share_embedded_model
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
@@ -224,6 +224,28 @@ def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
     return {spec.name: open_study(spec, testbed, storage) for spec in specs}
 
 
+def without_model(specs: Sequence[Spec]) -> dict[str, str]:
+    """Check the models that runs ask, and return why there is none, by the runs' names.
+
+    Raises:
+        Misuse: If ``--llm`` and ``--model`` don't go together.
+    """
+    reasons: dict[Model, str] = {}
+    for model in dict.fromkeys(spec.model for spec in specs if spec.row.uses_llm):
+        try:
+            checked_llm(model)
+            reasons[model] = ""
+        except Misuse:
+            raise
+        except Exception as error:  # only what `explain` foresees; the rest it raises
+            reasons[model] = explain(error)[0]
+    return {
+        spec.name: reasons[spec.model]
+        for spec in specs
+        if spec.row.uses_llm and reasons[spec.model]
+    }
+
+
 def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[str, str]]:
     """Start the embedded model, if a run asks it, once for all of them.
 
@@ -235,24 +257,12 @@ def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[s
         The runs, with its address in them, and those that can't be because there is no model, by
         their names with the reason.
     """
-    ready: list[Spec] = []
-    without: dict[str, str] = {}
-    known: dict[Model, Model] = {}
-    for spec in specs:
-        if not spec.row.uses_llm:
-            ready.append(spec)
-            continue
-        model = spec.model
-        try:
-            if model not in known:
-                open_llm(model)
-                known[model] = share_embedded_model(model, n_busy)
-            ready.append(replace(spec, model=known[model]))
-        except Misuse:
-            raise
-        except Exception as error:  # only what `explain` foresees; the rest it raises
-            without[spec.name] = explain(error)[0]
-    return ready, without
+    without = without_model(specs)
+    ready = [spec for spec in specs if spec.name not in without]
+    shared: dict[Model, Model] = {}
+    for model in dict.fromkeys(spec.model for spec in ready if spec.row.uses_llm):
+        shared[model] = share_embedded_model(model, n_busy)
+    return [replace(spec, model=shared.get(spec.model, spec.model)) for spec in ready], without
 
 
 def _run(spec: Spec, tell: Tell) -> None:

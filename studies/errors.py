@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import errno
+import sys
+
+from samplers._llm.masking import mask_urls
+from samplers._llm.masking import passwords
 
 
 class Misuse(ValueError):
@@ -16,12 +20,22 @@ class Failed(RuntimeError):
     """The command was right, but its work failed."""
 
 
+def masked(text: str) -> str:
+    """Mask the passwords of addresses, those of this command's arguments in whatever form."""
+    return mask_urls(text, *(word for argument in sys.argv for word in passwords(argument)))
+
+
 def explain(error: Exception) -> tuple[str, int]:
     """Return one line that explains a foreseeable error, and the exit status.
 
     Raises:
         Exception: The error itself, if nobody foresaw it: then its traceback is what helps.
     """
+    text, status = _explain(error)
+    return masked(text), status
+
+
+def _explain(error: Exception) -> tuple[str, int]:
     # Not above: every command imports this module, and its --help needs none of them.
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError

@@ -47,6 +47,25 @@ def open_llm(model: Model) -> Chat:
     return open_chat(llm_named(model), model=model.name, make=make)
 
 
+def checked_llm(model: Model, *, patient: bool = True) -> Chat:
+    """Open the language model, and ask for one word: before anything is trained for nothing.
+
+    Args:
+        model: As a command names it.
+        patient: Whether to wait for a server that is away.
+
+    Raises:
+        NoChatFound, Misuse: As ``open_llm``.
+        ChatError: If it doesn't answer.
+    """
+    from samplers import OpenAIChat
+
+    chat = open_llm(model)
+    if isinstance(chat, OpenAIChat):
+        chat.check(patient=patient)
+    return chat
+
+
 def within_caps(chat: Chat | None, watch: Watch) -> Watch:
     """Extend a watch to charge a model's caps with the requests of all processes of a study.
 

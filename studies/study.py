@@ -59,7 +59,7 @@ def open_study(
     with reading(spec.name):
         study.get_trials(deepcopy=False)
     testbed.metric.name_in(study)
-    _check_comparable(study, spec, testbed)
+    check_comparable(study, spec, testbed)
     metadata = spec.metadata(testbed)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
@@ -82,7 +82,8 @@ def _note_metadata(
             study.set_user_attr(key, value)
 
 
-def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
+    """Raise StudyConflict if new trials would not compare with those that a study has."""
     option, base = (
         ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
     )
@@ -118,7 +119,7 @@ def _check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrog
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
             f"study {spec.name!r} was made with other files beside train.py ({edited});"
-            f" put them back, {advice}, or go on with them as they are by --accept-changes"
+            f" put them back; {advice}; or go on with them as they are by --accept-changes"
         )
     if spec.row.edits_code:
         return

@@ -11,6 +11,9 @@ from importlib import import_module
 import os
 from typing import TYPE_CHECKING
 
+import optuna
+
+from .chat import ChatUnavailable
 from .chat import NoChatFound
 from .openai_chat import OPENAI_URL
 from .openai_chat import OpenAIChat
@@ -19,6 +22,10 @@ from .openai_chat import OpenAIChat
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from .chat import Chat
+
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 def default_chat(make: Callable[..., OpenAIChat] = OpenAIChat) -> OpenAIChat:
@@ -45,6 +52,25 @@ def default_chat(make: Callable[..., OpenAIChat] = OpenAIChat) -> OpenAIChat:
             "There is no language model to ask. Give one as chat=, or set OPENAI_BASE_URL, "
             f"OPENAI_API_KEY and OPENAI_MODEL. {error}"
         ) from None
+
+
+def chat_to_ask(chat: Chat | None) -> Chat:
+    """Return the model that a sampler asks, if it is given one or none.
+
+    An ``OpenAIChat`` is asked for one word. Only a server that is away may be there in time.
+
+    Raises:
+        NoChatFound: If there is none.
+        ChatError: If the server refuses: the key, the model, any request.
+    """
+    if chat is None:
+        chat = default_chat()
+    if isinstance(chat, OpenAIChat):
+        try:
+            chat.check(patient=False)
+        except ChatUnavailable as error:
+            _logger.warning(f"The language model can't be asked yet. {error}")
+    return chat
 
 
 def open_embedded(

@@ -182,9 +182,9 @@ class Dialect:
             return replace(self, length=other)
         return replace(self, longest=max(asked // 2, 16))
 
-    def understood(self, sent_format: bool) -> Dialect:
-        """Return the dialect after a request that was answered."""
-        return replace(self, refused=0) if sent_format and self.refused else self
+    def understood(self, in_format: bool) -> Dialect:
+        """Return the dialect after an answer, to a request with this reply format or without one."""
+        return replace(self, refused=0) if in_format and self.refused else self
 
 
 def may_help(refusal: Refusal, body: Mapping[str, Any], futile: int) -> bool:

@@ -45,10 +45,15 @@ def mask(text: str, *secrets: str | None) -> str:
     return text
 
 
-def mask_all(text: str, *secrets: str | None) -> str:
-    """Mask the secrets, and whatever else looks like a key, or like a password in an address."""
+def mask_urls(text: str, *secrets: str | None) -> str:
+    """Mask the secrets, and the passwords of addresses."""
     text = _LOGIN.sub(rf"\g<begin>:{MASK}@", mask(text, *secrets))
-    return _LIKE_A_KEY.sub(MASK, _PARAMETER.sub(rf"\g<begin>{MASK}", text))
+    return _PARAMETER.sub(rf"\g<begin>{MASK}", text)
+
+
+def mask_all(text: str, *secrets: str | None) -> str:
+    """Mask the secrets, the passwords of addresses, and whatever else looks like a key."""
+    return _LIKE_A_KEY.sub(MASK, mask_urls(text, *secrets))
 
 
 def passwords(text: str) -> list[str]:

@@ -28,6 +28,7 @@ from .address import root
 from .answers import model_name
 from .answers import read_completion
 from .answers import records
+from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ChatRejected
 from .chat import ChatUnavailable
@@ -53,6 +54,16 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+CHECK = ({"role": "user", "content": 'Reply with this JSON object: {"ready": true}'},)
+_CHECK_SCHEMA = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean"}},
+    "required": ["ready"],
+    "additionalProperties": False,
+}
+_CHECK_TOKENS = 64
+_passed: set[tuple[object, ...]] = set()  # checks: address, model and key
 
 _LEAST_THINKING_TOKENS = 1024  # in a context that doesn't hold more
 _ASK_AGAIN_SECONDS = 60.0  # a server that was away
@@ -231,6 +242,29 @@ class OpenAIChat:
         """Whether the server counts, as far as it was asked; else tokens are estimated."""
         return bool(self._token_counts)
 
+    def check(self, *, patient: bool = True) -> None:
+        """Ask for one word, so that a wrong address, key or model shows before it costs anything.
+
+        What the server understands of a request is known from then on. A check that was passed is
+        not repeated in this process; nor is a server checked that is started when needed.
+
+        Args:
+            patient: Whether to wait for a server that is away as ``complete`` does.
+
+        Raises:
+            ChatError: If a request would fail.
+        """
+        address = self._client.base_url
+        key = address, self._model, hash(self._client.key())
+        if key in _passed or not isinstance(address, str):
+            return
+        if not patient:
+            with suppress(ChatRejected):  # if it has no list
+                self._client.call("GET", "models", self._deadline(CONNECT_SECONDS), max_retries=0)
+        with suppress(BudgetExhausted):  # which is told when it matters
+            self.complete(CHECK, schema=_CHECK_SCHEMA, max_tokens=_CHECK_TOKENS, temperature=0.0)
+        _passed.add(key)
+
     def complete(
         self,
         messages: Sequence[Message],
@@ -297,7 +331,8 @@ class OpenAIChat:
                 now, level = change
             else:
                 last = completions[-1]
-                now = dialect.understood("response_format" in body)
+                kept = "response_format" in body and level <= dialect.format
+                now = dialect.understood(kept)
                 starved = last.truncated and not last.text  # all of it was spent on thinking
                 if starved and refused is not None:
                     raise refused

@@ -19,7 +19,7 @@ from .._trials.announced import announce
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 from .._trials.seeds import derive_seed
-from .connect import default_chat
+from .connect import chat_to_ask
 from .record import ENQUEUED
 from .record import record
 from .record import STARTUP
@@ -50,7 +50,7 @@ class RandomBaseSampler(BaseSampler):
     A subclass implements ``sample_relative``.
 
     Args:
-        chat: The language model; ``None``: ``default_chat()``, when it is first needed.
+        chat: The language model; ``None``: ``default_chat()``.
         task: Description of the task, for the language model.
         rule: The objective's own rule, for duplicates and for showing effective values.
         artifact_store: Store that prompts and replies are written to; ``None``: nowhere.
@@ -70,7 +70,7 @@ class RandomBaseSampler(BaseSampler):
     ) -> None:
         if on_error not in ("base", "raise"):
             raise ValueError(f'on_error must be "base" or "raise", but got {on_error!r}.')
-        self._chat = chat
+        self._chat = chat_to_ask(chat)
         self._task = task
         self._rule = rule
         self._artifact_store = artifact_store
@@ -110,8 +110,6 @@ class RandomBaseSampler(BaseSampler):
             record(study, trial, source=source)
 
     def _language_model(self) -> Chat:
-        if self._chat is None:
-            self._chat = default_chat()
         return self._chat
 
     def _base_proposal(

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from .._critic.critic import Critic
 from .._critic.trials import unfinished
-from .._llm.connect import default_chat
+from .._llm.connect import chat_to_ask
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
@@ -285,7 +285,8 @@ class CentaurSampler(CheckedCmaEsSampler):
         self._starts_anywhere = source_trials is None
         self._candidate_seed = secrets.randbits(31) if seed is None else seed
         self._constraints_func = constraints_func
-        self._chat = chat
+        # Of none nobody would hear before the first trial that is the model's.
+        self._chat = chat_to_ask(chat) if llm_ratio > 0 else chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
         self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
@@ -582,7 +583,7 @@ class CentaurSampler(CheckedCmaEsSampler):
     def _resolve_chat(self) -> Chat:
         with _CHAT_LOCK:
             if self._chat is None:
-                self._chat = default_chat()
+                self._chat = chat_to_ask(None)
         return self._chat
 
     def _trials_to_learn(

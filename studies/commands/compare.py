@@ -98,6 +98,7 @@ def compare(
         ),
     ] = None,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be run, and write nothing.")
     ] = False,
@@ -133,15 +134,16 @@ def compare(
             split("--model", model, str),
             name,
             failure_value,
-        )
+        ),
+        check=not no_check,
     )
     if workers is None:
         workers = work.default_workers(comparison)
     specs = comparison.runs(workers)
     if dry_run:
-        board = work.stored(specs)
+        board = work.planned(specs)
     else:
         board = work.run_runs(comparison, specs, workers)
     work.tell(comparison, specs, board, workers if dry_run else None, as_json)
-    if not dry_run and (failed := [n for n, run in board.items() if run.state == "failed"]):
+    if failed := [n for n, run in board.items() if run.state == "failed"]:
         raise Failed(work.advice(failed, board))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from studies.commands import options
+from studies.errors import masked
 from studies.printable import printable
 
 
@@ -63,7 +64,7 @@ def doctor(
         for finding in findings:
             print(printable(f"{finding.kind}: {finding.what}\n  {finding.remedy}"))
         if not findings:
-            print(f"Nothing is wrong with {storage} and {where.folder}.")
+            print(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
         if mendable and not yes:
             yes = typer.confirm(f"Mend {mendable} of {len(findings)} findings?")
     if mendable and yes:

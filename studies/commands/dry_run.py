@@ -18,12 +18,13 @@ import optuna
 from objective import Testbed
 from objective.objective import suggest
 from samplers import Completion
+from samplers import OpenAIChat
 from samplers import ScriptedChat
-from samplers._llm.chat import NoChatFound
+from samplers._llm.chat import ChatUnavailable
 from samplers._llm.scripted import Request
-from samplers._llm.tokens import estimate_tokens
 from studies.commands.tables import space_rows
 from studies.errors import Misuse
+from studies.llm import checked_llm
 from studies.llm import open_llm
 from studies.loop import StudyLoop
 from studies.spec import Spec
@@ -41,23 +42,20 @@ class PlayedChat(ScriptedChat):
     """Answers any request with a valid reply to its schema.
 
     Args:
-        real: The model that counts tokens; ``None`` estimates them from above.
+        real: The model that counts tokens.
 
     Attributes:
         tokens: Prompt and completion tokens of each request.
     """
 
-    def __init__(self, real: Chat | None) -> None:
-        context = None if real is None else real.context_tokens
-        super().__init__(
-            self._play, context_tokens=context, model="none" if real is None else real.model
-        )
+    def __init__(self, real: Chat) -> None:
+        super().__init__(self._play, context_tokens=real.context_tokens, model=real.model)
         self._real = real
         self._random = random.Random(0)
         self.tokens: list[tuple[int, int]] = []
 
     def count_tokens(self, text: str) -> int:
-        return estimate_tokens(text) if self._real is None else self._real.count_tokens(text)
+        return self._real.count_tokens(text)
 
     def _play(self, request: Request) -> Completion:
         reply = json.dumps(self._answer(request.schema)) if request.schema else "{}"
@@ -99,6 +97,7 @@ def dry_run(spec: Spec) -> dict[str, Any]:
 
     Raises:
         Misuse: If its method is the code agent, whose prompts show what was measured.
+        NoChatFound, ChatError: If there is no language model, or it refuses.
     """
     if spec.row.edits_code:
         raise Misuse(f"--dry-run must be of a method with a sampler, but got {spec.method}")
@@ -106,12 +105,11 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     facts: dict[str, Any] = {"method": spec.method, "space": space_rows(testbed), "llm": None}
     if not spec.row.uses_llm:
         return facts
+    real, problem = open_llm(spec.model), ""
     try:
-        real = open_llm(spec.model)
-    except NoChatFound:
-        if spec.model.llm is not None:
-            raise
-        real = None
+        real = checked_llm(spec.model, patient=False)
+    except ChatUnavailable as error:  # it may be there when the study begins
+        problem = str(error)
     chat = PlayedChat(real)
     per_trial, planned = _play(spec, testbed, chat)
     n_trials = planned or len(per_trial)
@@ -123,6 +121,9 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     scale = calls / len(chat.requests) if chat.requests else 0.0
     llm = {
         "model": chat.model,
+        "problem": problem or None,
+        "tokens_counted": isinstance(real, OpenAIChat) and real.counts_tokens,
+        "context_tokens": chat.context_tokens,
         "trials": n_trials,
         "trials_known": planned is not None,
         "first_prompt": chat.requests[0].messages if chat.requests else [],

@@ -29,8 +29,8 @@ def import_(
             metavar="FILE",
             help="JSON {method: {seed: [{tid, val_bpb, success, wt, DEPTH, ...}]}}, or JSON lines "
             "with backend, seed, trial_id, config, val_bpb, success, error, wall_time_seconds, "
-            "timestamp. Where they say status, error, source (who proposed it), llm_ratio or model, "
-            "these are kept.",
+            "timestamp; or the results.tsv of karpathy/autoresearch. Where they say status, error, "
+            "source (who proposed it), llm_ratio or model, these are kept.",
         ),
     ],
     storage: options.Storage = options.DEFAULT_STORAGE,

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import typer
 
+from studies.errors import masked
 from studies.errors import Misuse
 from studies.printable import printable
 
@@ -92,8 +93,8 @@ def parse_failure_value(text: str) -> str | float:
 
 
 def this_command() -> str:
-    """Return the command line that was given, to be given again."""
-    return shlex.join([PROGRAM, *sys.argv[1:]])
+    """Return the command line that was given, to be given again, but for a password in it."""
+    return shlex.join([PROGRAM, *map(masked, sys.argv[1:])])
 
 
 def complain(line: str) -> None:
@@ -111,7 +112,7 @@ def command(name: str, storage: str, artifacts: Path | None = None, *more: str) 
     """Write another command on the same storage and artifacts."""
     words = [PROGRAM, name, *more]
     if storage != DEFAULT_STORAGE:
-        words += ["--storage", storage]
+        words += ["--storage", masked(storage)]
     if artifacts is not None:
         words += ["--artifacts", str(artifacts)]
     return shlex.join(words)
@@ -273,8 +274,8 @@ Llm = Annotated[
     typer.Option(
         metavar="LLM",
         help="(methods that ask a language model) local (the embedded model), openai, anthropic, "
-        "gemini, vllm, ollama, the base URL of an OpenAI-compatible server, the path of a GGUF file, "
-        "or random-steps (no model but small random changes, to see what a model adds to them). "
+        "gemini, mistral, groq, openrouter, deepseek, vllm, ollama, the base URL of an "
+        "OpenAI-compatible server, the path of a GGUF file, or random-steps (no model but small random changes, to see what a model adds to them). "
         "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
     ),
 ]

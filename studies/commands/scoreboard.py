@@ -111,7 +111,7 @@ def scoreboard(
     """
     from studies.commands.progress import Bar
     from studies.commands.work import scoreboard as work
-    from studies.llm import open_llm
+    from studies.llm import checked_llm
     from studies.llm import share_embedded_model
     from studies.scoreboard.report import write_report
     from studies.scoreboard.runs import Results
@@ -136,7 +136,7 @@ def scoreboard(
             raise Misuse("None of --problems can be run.")
         asks = RANDOM_STEPS
         if (llm or model) and any(row.uses_llm for row in rows.values()):
-            asks = open_llm(asked).model
+            asks = checked_llm(asked).model
         folder = registry and registry.resolve()
         specs = [
             Spec(name, sampler, seed, trials, asks if row.uses_llm else "", asked, folder)

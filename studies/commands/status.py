@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.errors import masked
 from studies.errors import Misuse
 
 
@@ -54,4 +55,4 @@ def status(
             print(line)
     else:
         advice = options.command("run", storage, None, "--method", "tpe", "--trials", "20")
-        print(f"There is no study in {storage} yet: {advice}")
+        print(f"There is no study in {masked(storage)} yet: {advice}")

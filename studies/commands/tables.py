@@ -78,11 +78,17 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
         return Group(*parts, f"{facts['method']} asks no language model.")
     if not llm["first_prompt"]:
         return Group(*parts, f"The language model has no turn in {llm['trials']} trials.")
+    if llm["tokens_counted"]:
+        counted = "counted by the server"
+    else:
+        counted = "estimated: rather too many, for the server doesn't count"
+    if llm["problem"]:
+        parts.append(f"The language model can't be asked just now: {llm['problem']}")
     parts.append("The first prompt (its measured values are placeholders):\n")
     parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
     parts.append(
-        f"{llm['first_prompt_tokens']} tokens, by the server's count if it has one, else an estimate"
-        f" from above. {llm['trials']} trials:"
+        f"{llm['first_prompt_tokens']} tokens, {counted}."
+        f" {llm['trials']} trials:"
         f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
         f" {llm['completion_tokens']} completion tokens."
     )

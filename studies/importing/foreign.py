@@ -1,6 +1,6 @@
 """Trials that another program ran, read from its files.
 
-Two forms:
+Three forms, of which `studies.importing.results_tsv` describes the third:
 
 1. JSON ``{method: {seed: [{"tid": 0, "val_bpb": 0.99, "success": true, "wt": 300.1, "DEPTH": 8,
    ...}]}}``. Upper-case names are hyperparameters, as they are in a training script.
@@ -36,6 +36,8 @@ from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
 from samplers._trials.history import FAILURES
 from studies.errors import Misuse
+from studies.importing.results_tsv import is_results
+from studies.importing.results_tsv import read_results
 from studies.printable import printable
 
 
@@ -76,6 +78,7 @@ class ForeignTrial:
         val_bpb: Bits per byte; None if it failed.
         seconds: Charged to the budget; 0 if the file doesn't say, or has more than a year.
         ended: Naive local time; None if the file doesn't say.
+        attributes: Further user attributes.
     """
 
     key: str
@@ -91,6 +94,7 @@ class ForeignTrial:
     source: str = ""
     llm_ratio: float | None = None
     model: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,13 +132,15 @@ def read_file(path: Path) -> Foreign:
         raise _neither(path, "something that is no UTF-8 text") from None
     foreign = Foreign()
     try:
-        document = _load(text)
+        document = None if is_results(text) else _load(text)
     except RecursionError:
         raise _neither(path, "JSON of a depth that nobody would write") from None
     except json.JSONDecodeError:
         rows = _lines(path, text, foreign)
     else:
-        if isinstance(document, dict) and {"backend", "config"} <= document.keys():
+        if document is None and is_results(text):
+            rows = read_results(text, foreign.skipped, foreign.notes)
+        elif isinstance(document, dict) and {"backend", "config"} <= document.keys():
             rows = iter([document])  # a file of one line
         else:
             rows = _nested(path, document, foreign)
@@ -192,7 +198,8 @@ def _encodable(value: Any) -> Any:
 def _neither(path: Path, what: str) -> Misuse:
     return Misuse(
         f"{path} must be JSON of the form {{method: {{seed: [{{tid, val_bpb, success, wt, ...}}]}}}}"
-        f" or JSON lines with backend, seed, trial_id, config, val_bpb, success, but is {what}."
+        f" or JSON lines with backend, seed, trial_id, config, val_bpb, success, or autoresearch's"
+        f" results.tsv, but is {what}."
     )
 
 
@@ -294,6 +301,7 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
         source=_source(row.get("source"), notes),
         llm_ratio=_ratio(row.get("llm_ratio")),
         model=_line(row.get("model")),
+        attributes=_attributes(row.get("attributes")),
     )
 
 
@@ -327,6 +335,18 @@ def _source(value: Any, notes: Counter[str]) -> str:
 def _ratio(value: Any) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number and 0 <= value <= 1 else None
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    """Return what else is kept of a trial: texts in one line, and its memory."""
+    if not isinstance(given, dict):
+        return {}
+    texts = {name: _line(given.get(name)) for name in ("commit", "decision", "description")}
+    found: dict[str, Any] = {name: text for name, text in texts.items() if text}
+    memory = given.get("peak_memory_mb")
+    if isinstance(memory, float) and is_finite(memory):
+        found["peak_memory_mb"] = memory
+    return found
 
 
 def _verdict(

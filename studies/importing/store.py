@@ -109,6 +109,7 @@ def frozen_trial(
         "total_seconds": trial.seconds,
         "status": trial.status,
         "tid": trial.tid,
+        **trial.attributes,
     }
     known = {"reason": trial.reason, "source": trial.source, "llm_model": trial.model}
     attrs |= {name: value for name, value in known.items() if value}

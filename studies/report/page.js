@@ -244,10 +244,23 @@ function settings(div) {
   return Object.fromEntries([...controls].map(c => [c.dataset.setting, c.value]));
 }
 
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
+/** In a dark page what is black in a figure is light, and on a small screen it is lower. */
+function themed(traces, figure) {
+  if (innerWidth < 500 && figure.margin) figure = {...figure, margin: {...figure.margin, l: 50, r: 8}};
+  if (!darkness.matches) return [traces, figure];
+  const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"'));
+  const axes = Object.fromEntries(Object.entries(figure).map(([key, value]) =>
+    [key, /^[xy]axis/.test(key) ? {...value, gridcolor: "#333", color: "#e8e8e8"} : value]));
+  const paper = {paper_bgcolor: "#181818", plot_bgcolor: "#181818", font: {color: "#e8e8e8"}};
+  return [dark(traces), {...axes, ...paper}];
+}
+
 function draw(div) {
   const [traces, figure] = div.dataset.view ? views[div.dataset.view](settings(div)) : comparison(div);
   div.dataset.drawn = "";
-  plotly().react(div, traces, figure, CONFIG);
+  plotly().react(div, ...themed(traces, figure), CONFIG);
   if (!div.dataset.bound) {
     div.dataset.bound = "";
     div.on("plotly_hover", event => speak(event.points[0]));
@@ -269,6 +282,9 @@ const seen = new IntersectionObserver(entries => {
   }
 }, {rootMargin: "200px"});
 for (const div of figures) seen.observe(div);
+const redrawAll = () => { for (const div of figures) redraw(div); };
+darkness.addEventListener("change", redrawAll);
+addEventListener("beforeprint", () => { for (const div of figures) draw(div); });
 
 for (const div of figures)
   for (const control of div.parentElement.querySelectorAll(".controls select, .controls input"))

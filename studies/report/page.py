@@ -73,9 +73,7 @@ def build_page(report: Report) -> str:
         f"{_count(trials, 'trial')}. Values are {metric}: {metric.better} is better.",
         [
             *([] if report.winner is None else [best_section(runs, report.winner)]),
-            *_result_sections(report),
-            *_comparison_sections(report),
-            *_run_sections(runs),
+            *(_single_run_sections(report) if len(runs) == 1 else _several_run_sections(report)),
             *_transcript_sections(report),
         ],
         {
@@ -90,12 +88,24 @@ def build_page(report: Report) -> str:
     )
 
 
+def _single_run_sections(report: Report) -> Iterator[Section]:
+    """Show a run alone: there is nothing to compare it with."""
+    traces, *others = _run_sections(report.runs)
+    yield traces
+    if report.notes:
+        yield Section("Notes", "To bear in mind", "", bullets(report.notes))
+    yield from others
+    yield from _comparison_sections(report, without=("time", "trials", "runs"))
+    yield Section("Costs", "What it cost", "", cost_table(report.methods))
+
+
+def _several_run_sections(report: Report) -> Iterator[Section]:
+    yield from _result_sections(report)
+    yield from _comparison_sections(report)
+    yield from _run_sections(report.runs)
+
+
 def _result_sections(report: Report) -> Iterator[Section]:
-    if len(report.runs) == 1:  # there is nothing to compare
-        known = bullets(report.notes) if report.notes else "<p>Nothing is amiss.</p>"
-        yield Section("Notes", "To bear in mind", "", known)
-        yield Section("Costs", "What it cost", "", cost_table(report.methods))
-        return
     found = "".join(
         f"<p>By the {what}:</p>{bullets(in_words(report.tests[kind]))}"
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
@@ -128,10 +138,10 @@ def _result_sections(report: Report) -> Iterator[Section]:
         )
 
 
-def _comparison_sections(report: Report) -> Iterator[Section]:
+def _comparison_sections(report: Report, without: Sequence[str] = ()) -> Iterator[Section]:
     menus = {"llm": "Measure", "failure-map": "Method"}
     for key, (name, title, text) in PLOTS.items():
-        if key in report.plots:
+        if key in report.plots and key not in without:
             keys = {f"{key}-{i}": d.title or d.y for i, d in enumerate(report.plots[key])}
             yield Section(name, title, text, figure(title, keys, menus.get(key, "")))
 

@@ -15,28 +15,34 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from objective.preflight import preflight
 from studies import random_steps
 from studies.commands import options
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
+from studies.commands.work.run import say_preflight
 from studies.comparison import Board
 from studies.comparison import Comparison
 from studies.comparison import label
 from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.comparison import stored_standing
+from studies.comparison import without_model
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.spec import EMBEDDED
 from studies.spec import has_gpu
+from studies.spec import load_testbed
 from studies.spec import Spec
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
+from studies.storage.kinds import check_sharing
 from studies.storage.open import closing_storage
 from studies.storage.open import open_storage
 from studies.storage.open import reading
 from studies.storage.open import StorageError
 from studies.storage.open import study_names
+from studies.study import check_comparable
 
 
 def default_workers(comparison: Comparison) -> int:
@@ -57,11 +63,16 @@ def surrogate_named(embedded: bool, file: Path | None) -> str | None:
     return str(file.resolve())
 
 
-def checked(comparison: Comparison) -> Comparison:
+def checked(comparison: Comparison, check: bool = True) -> Comparison:
     """Check that the comparison's options go together, and add the training time of a trial.
+
+    Args:
+        comparison: As it was asked for.
+        check: Whether the script is looked at, too (`objective.preflight`).
 
     Raises:
         Misuse: If they don't.
+        TestbedError: If the script can't be tuned as it is.
     """
     methods, budget, llm = comparison.methods, comparison.budget, comparison.model.llm
     if wrong := [method for method in methods if method not in METHODS] or not methods:
@@ -87,6 +98,8 @@ def checked(comparison: Comparison) -> Comparison:
         comparison = replace(comparison, models=[llm])
     if comparison.where.surrogate is None:
         script = comparison.where.load_script()
+        if check:
+            say_preflight(preflight(script))
         seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
         return replace(comparison, budget=replace(budget, train_seconds=seconds))
     given: dict[str, object] = {
@@ -113,8 +126,22 @@ def run_runs(comparison: Comparison, specs: Sequence[Spec], workers: int) -> Boa
         options.stopped()
 
 
-def stored(specs: Sequence[Spec]) -> Board:
-    """Read the runs' standings, without making anything."""
+def planned(specs: Sequence[Spec]) -> Board:
+    """Read the runs' standings without making anything, and refuse what ``run_runs`` would.
+
+    Raises:
+        Misuse: As ``run_comparison``.
+    """
+    board = _stored(specs)
+    left = [spec for spec in specs if board[spec.name].state != "done"]
+    for name, error in without_model(left).items():
+        board[name] = replace(board[name], state="failed", error=error)
+    return board
+
+
+def _stored(specs: Sequence[Spec]) -> Board:
+    testbed = load_testbed(specs[0])
+    check_sharing(specs[0].where.storage, workers=2)
     board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
     try:
         storage = open_storage(specs[0].where.storage, read_only=True)
@@ -124,9 +151,11 @@ def stored(specs: Sequence[Spec]) -> Board:
         there = set(study_names(storage))
         for spec in specs:
             if spec.name in there:
+                study = optuna.load_study(study_name=spec.name, storage=storage)
                 with reading(spec.name):
-                    study = optuna.load_study(study_name=spec.name, storage=storage)
-                    board[spec.name] = stored_standing(study, spec.budget)
+                    study.get_trials(deepcopy=False)
+                check_comparable(study, spec, testbed)
+                board[spec.name] = stored_standing(study, spec.budget)
     return board
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 import json
 import sys
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import optuna
 from rich.console import Console
 
+from objective.preflight import Preflight
+from objective.preflight import preflight
+from objective.preflight import short_run
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
 from objective.testbed.testbed import Testbed
@@ -24,9 +28,11 @@ from studies.commands.tables import dry_run_report
 from studies.commands.tables import final_table
 from studies.commands.work.best import lines_of
 from studies.commands.work.revalidate import run as repeat
+from studies.comparison import stored_standing
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import trial_facts
+from studies.llm import checked_llm
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -131,15 +137,21 @@ def check_script(spec: Spec, script: Testbed) -> None:
     Raises:
         TestbedError: If it can't be tuned as it is.
     """
-    from objective.preflight import preflight
-    from objective.preflight import short_run
-
     found = preflight(script)
     # A study that goes on has shown that its metric is there.
     if not found.problems and not spec.row.edits_code and _is_new(spec):
         run = short_run(script, spec.budget.train_seconds, spec.limits.memory_mb)
         found.problems += run.problems
         found.notes += run.notes
+    say_preflight(found)
+
+
+def say_preflight(found: Preflight) -> None:
+    """Say on stderr what was found of a script.
+
+    Raises:
+        TestbedError: If it can't be tuned as it is.
+    """
     for note in found.notes:
         print(note, file=sys.stderr)
     if found.problems:
@@ -165,7 +177,6 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
     Raises:
         TestbedError: After that, if the script can't be tuned as it is.
     """
-    from objective.preflight import preflight
     from studies.commands.dry_run import dry_run
 
     found = preflight(spec.where.load_script())
@@ -182,6 +193,18 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
         raise TestbedError.of(found.problems)
 
 
+def _check_model(spec: Spec) -> None:
+    """Raise what keeps the language model from answering, if the study has anything to ask it."""
+    if not spec.row.uses_llm or spec.editing.command is not None:
+        return
+    with suppress(StorageError, KeyError):  # where there is no study yet
+        storage = open_storage(spec.where.storage, must_exist=True, patience=0)
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        if stored_standing(study, spec.budget).state == "done":
+            return
+    checked_llm(spec.model)
+
+
 def _progress(spec: Spec, workers: int) -> Progress:
     return Progress(spec.budget, _metric(spec), workers=workers, uses_llm=spec.row.uses_llm)
 
@@ -193,6 +216,7 @@ def _metric(spec: Spec) -> Metric:
 def run_here(spec: Spec, workers: int) -> optuna.Study:
     """Do the study's trials on this machine."""
     check_sharing(spec.where.storage, workers=workers)
+    _check_model(spec)
     with _progress(spec, workers) as progress:
         if workers == 1:
             return work_on(spec, progress.update)
@@ -209,6 +233,7 @@ def run_on_cluster(
 
     if workers is None:
         workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
+    _check_model(spec)
     with _progress(spec, workers) as progress:
         return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
 
@@ -221,6 +246,7 @@ def be_worker(spec: Spec) -> optuna.Study:
             f"--worker must have a storage that it shares with others, but {kind.name} is seen by"
             " its own process only; choose sqlite:///FILE"
         )
+    _check_model(spec)
     log = WorkerLog(spec.name, _metric(spec))
     with opened(spec.where.storage, wait=_WAIT_SECONDS):  # many may come at once
         pass

@@ -17,6 +17,7 @@ import pytest
 
 from samplers._llm import client
 from samplers._llm import dialect
+from samplers._llm import openai_chat
 
 
 @dataclass
@@ -50,6 +51,7 @@ class LoopbackServer:
     def __init__(self) -> None:
         self.answers: list[Answer] | Callable[[dict[str, Any]], Answer] = []
         self.others: dict[str, Answer] = {}  # by path: anything but chat completions
+        self.passes_checks = True  # without a request among these
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.keys: list[str | None] = []
@@ -85,11 +87,14 @@ class LoopbackServer:
             if handler.path != "/v1/chat/completions":
                 answer = self.others.get(handler.path, Answer({"error": "no such path"}, 404))
             else:
-                self.requests.append(body)
                 self.keys.append(handler.headers.get("Authorization"))
-                if callable(self.answers):
+                if self.passes_checks and body.get("messages") == [*openai_chat.CHECK]:
+                    answer = reply('{"ready": true}')
+                elif callable(self.answers):
+                    self.requests.append(body)
                     answer = self.answers(body)
                 else:
+                    self.requests.append(body)
                     answer = self.answers.pop(0)
         time.sleep(answer.hang)
         if answer.drop:
@@ -129,6 +134,7 @@ def server() -> Iterator[LoopbackServer]:
 def _no_memory_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports come again, so what was found out about a server must not outlive the test."""
     monkeypatch.setattr(dialect, "_known", {})
+    monkeypatch.setattr(openai_chat, "_passed", set())
 
 
 @pytest.fixture

