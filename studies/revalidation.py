@@ -110,7 +110,8 @@ def queue_repetitions(
     with reading(work.study):
         metric = Metric.of(original)
         found = finalists(original.get_trials(deepcopy=False), metric, best)
-    if "testbed_hash" not in original.user_attrs:
+        attrs_of_study = original.user_attrs
+    if "testbed_hash" not in attrs_of_study:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")

@@ -57,7 +57,7 @@ def open_study(
         load_if_exists=True,
     )
     with reading(spec.name):
-        study.get_trials(deepcopy=False)
+        study.get_trials(deepcopy=False), study.user_attrs
     testbed.metric.name_in(study)
     check_comparable(study, spec, testbed)
     metadata = spec.metadata(testbed)
