@@ -338,7 +338,10 @@ def test_jobs_of_slurm_share_a_study_and_one_that_ends_is_submitted_again(
 
 def test_a_local_cluster_takes_no_task_of_anybody_else(tmp_path: Path) -> None:
     """Who reaches a Dask scheduler runs code as its owner, and a machine may be shared."""
-    with open_site("local", {}, 1, tmp_path, print) as site:
+    from distributed import Client
+    from distributed.security import Security
+
+    with distributed.open_site("local", {}, 1, tmp_path, print) as site:
         assert site.cluster is not None
         address = site.cluster.scheduler_address
         assert address.startswith("tls://127.0.0.1:")
