@@ -40,7 +40,17 @@ def values_run(trial: FrozenTrial) -> dict[str, Any]:
         changed = json.loads(trial.user_attrs.get("effective", "{}"))
     if not isinstance(changed, dict):
         changed = {}
-    return {name: changed.get(name, value) for name, value in trial.params.items()}
+    # Anybody may have stored anything for it; a number stands for a number.
+    sound = {
+        name: value
+        for name, value in changed.items()
+        if name in trial.params and _is_number(value) == _is_number(trial.params[name])
+    }
+    return {**trial.params, **sound}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def by_value(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:

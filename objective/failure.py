@@ -32,7 +32,7 @@ FailureValue = Union[float, Literal["worst"], None]
 """``"worst"``: see `behind`. A number: always that. None: `TrialFailed` is raised."""
 
 # The user attribute ``status`` of a trial that failed; anything else is another program's own.
-CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected")
+CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
 WORST: Literal["worst"] = "worst"
 PAPER = 100.0

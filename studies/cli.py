@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 
 from studies.errors import explain
 from studies.errors import masked
+from studies.printable import printable
 
 
 # Command -> module and function. Only the one that is called is imported.
@@ -102,5 +103,5 @@ def main() -> NoReturn:
         except Exception:  # nobody foresaw it: its traceback is what helps
             print(masked(traceback.format_exc()), file=sys.stderr, end="")
             sys.exit(1)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(status or 0)

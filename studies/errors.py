@@ -83,6 +83,9 @@ _DATABASE = {
     "disk I/O error": "its disk may be full or failing: make room and run the same command again",
     "readonly database": "make it writable or choose another --storage",
     "unable to open database file": "its folder must exist and be writable",
+    "disk image is malformed": (
+        "it is damaged: restore a backup, or save what can be read by sqlite3 FILE .recover"
+    ),
     "file is not a database": "it is some other file: choose another --storage",
 }
 _TRANSIENT = {"database is locked", "database or disk is full", "disk I/O error"}

@@ -178,12 +178,12 @@ class Method:
 
 
 def _cma_es(setup: Setup) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
+    from samplers._trials.stored_cma import CheckedCmaEsSampler
 
     # That a failed trial is infeasible is for `best_trial`; CMA-ES learns from its value.
     warnings.filterwarnings("ignore", "Constraints have been set, but CmaEsSampler", UserWarning)
     # Categorical parameters are sampled at random, which Optuna would mention in every trial.
-    return CmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
+    return CheckedCmaEsSampler(seed=setup.seed, warn_independent_sampling=False)
 
 
 def _of_optuna(name: str, summary: str, milliseconds: float = 100.0) -> Method:

@@ -42,6 +42,8 @@ from studies.spec import surrogate_file
 from studies.spec import testbed_hash
 from studies.stopping import finishing
 from studies.storage.open import open_storage
+from studies.storage.open import reading
+from studies.storage.open import study_names
 from studies.storage.recovery import alone
 from studies.storage.recovery import recover
 from studies.storage.recovery import take_any
@@ -102,13 +104,15 @@ def queue_repetitions(
     Raises:
         Misuse: If the study has no best trial, or none that can be trained again.
     """
-    studies = optuna.get_all_study_names(storage)
+    studies = study_names(storage)
     if work.study not in studies:
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     original = optuna.load_study(study_name=work.study, storage=storage)
-    metric = Metric.of(original)
-    found = finalists(original.get_trials(deepcopy=False), metric, best)
-    if "testbed_hash" not in original.user_attrs:
+    with reading(work.study):
+        metric = Metric.of(original)
+        found = finalists(original.get_trials(deepcopy=False), metric, best)
+        attrs_of_study = original.user_attrs
+    if "testbed_hash" not in attrs_of_study:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
@@ -247,7 +251,7 @@ class Repeated:
 def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
     """Return the repetitions of a study's trials by the trials' numbers."""
     name = study.study_name + SUFFIX
-    if name not in optuna.get_all_study_names(storage):
+    if name not in study_names(storage):
         return {}
     again = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)

@@ -32,6 +32,8 @@ from studies.spec import space_hash
 from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
 from studies.storage.open import open_storage
+from studies.storage.open import reading
+from studies.storage.open import study_names
 from studies.storage.recovery import alone
 
 
@@ -56,6 +58,8 @@ def open_study(
         pruner=make_pruner(spec.prune),
         load_if_exists=True,
     )
+    with reading(spec.name):
+        study.get_trials(deepcopy=False), study.user_attrs
     check_comparable(study, spec, testbed)
     testbed.metric.name_in(study)
     metadata = spec.metadata(testbed)
@@ -85,7 +89,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     option, base = (
         ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
     )
-    names = optuna.get_all_study_names(study._storage)
+    names = study_names(study._storage)
     free = next(
         name
         for name in (f"{base}-{n}" for n in count(2))

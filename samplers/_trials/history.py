@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Classes of failure that an objective may give as the user attribute ``status``. A study may have
 # an attribute of that name for something else, whose values then tell nothing here.
-FAILURES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected")
+FAILURES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
 
 def is_failure(trial: FrozenTrial) -> bool:

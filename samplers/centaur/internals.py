@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
 
-    from optuna.samplers import CmaEsSampler
     from optuna.study import Study
     from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
+
+    from .._trials.stored_cma import CheckedCmaEsSampler
 
 # System attribute: the point that CMA-ES with margin learns for a trial, and not its parameters.
 POINT_TO_TELL = "x_for_tell"
@@ -64,7 +65,7 @@ class CmaStore:
         sampler: The sampler, whose options the names of the attributes depend on.
     """
 
-    def __init__(self, sampler: CmaEsSampler) -> None:
+    def __init__(self, sampler: CheckedCmaEsSampler) -> None:
         self._sampler = sampler
 
     def generation(self, trial: FrozenTrial) -> int | None:
@@ -75,6 +76,10 @@ class CmaStore:
     def has_optimizer(self, trial: FrozenTrial) -> bool:
         """Whether an optimizer is stored on a trial; its pickle comes in pieces from 0 on."""
         return f"{self._sampler._attr_key_optimizer}:0" in trial.system_attrs
+
+    def is_sound(self, trial: FrozenTrial) -> bool:
+        """Whether the optimizer stored on a trial is one that ``cmaes`` may have stored."""
+        return self._sampler._restore_optimizer([trial]) is not None
 
     def with_generation(self, trial: FrozenTrial, number: int) -> FrozenTrial:
         """Return a copy of a trial, as one that was sampled in the generation of this number."""

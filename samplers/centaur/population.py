@@ -87,7 +87,8 @@ def carriers(trials: Sequence[FrozenTrial], store: CmaStore) -> dict[int, Frozen
 
     CmaEsSampler writes a trial's generation after its optimizer, so that a trial with both has the
     whole of it, running or not. One that was queued again has copies of both, or of one and
-    something newer of the other, and the trial that they come from has them too.
+    something newer of the other, and the trial that they come from has them too. The last of them
+    is sound: CMA-ES goes on from the last optimizer that is.
 
     Args:
         trials: Trials of the study, by number.
@@ -100,7 +101,10 @@ def carriers(trials: Sequence[FrozenTrial], store: CmaStore) -> dict[int, Frozen
         and store.has_optimizer(t)
         and not interrupted_before(t)
     }
-    return dict(sorted(found.items()))
+    found = dict(sorted(found.items()))
+    while found and not store.is_sound(list(found.values())[-1]):
+        found.popitem()
+    return found
 
 
 def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Generation:

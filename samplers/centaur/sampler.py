@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import CmaEsSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
@@ -48,6 +47,7 @@ from .._trials.internals import is_enqueued
 from .._trials.internals import set_system_attr
 from .._trials.internals import stored_trial
 from .._trials.seeds import derive_seed
+from .._trials.stored_cma import CheckedCmaEsSampler
 from .internals import CmaStore
 from .internals import POINT_TO_TELL
 from .internals import store_constraints
@@ -116,7 +116,7 @@ _NARROW = 0.12
 _N_STEPS = 5
 
 
-class CentaurSampler(CmaEsSampler):
+class CentaurSampler(CheckedCmaEsSampler):
     """CMA-ES, steps from the best trials and a language model, with a critic that chooses.
 
     The critic is a model of the trials: what value a configuration will have, and whether it will

@@ -47,12 +47,12 @@ def best(
     from studies.code_agent.sources import diff as lines_of_diff
     from studies.commands.work import best as work
     from studies.spec import Where
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
 
     if diff and as_json:
         raise Misuse("--diff must be without --json, but got both.")
-    opened = open_storage(storage, must_exist=True, patience=0)
-    found = find_winner(work.choose(opened, storage, study), opened)
+    with opened(storage, read_only=True, patience=0) as there:
+        found = find_winner(work.choose(there, storage, study), there)
     if found is None:
         raise Failed(f"study {study!r} has no successful trial yet")
     where = Where(storage, artifacts)

@@ -7,14 +7,23 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 from pathlib import Path
 from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from studies.commands import options
 from studies.errors import masked
+from studies.printable import printable
+
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from studies.storage.examine import Finding
 
 
 def doctor(
@@ -29,30 +38,40 @@ def doctor(
     """Find what faults left in a storage and its artifacts, and mend it after asking.
 
     Running trials that nobody runs, interrupted ones that nobody queued again, results that were
-    never told, artifacts without a trial, and trials whose artifact is missing.
+    never told, artifacts without a trial, trials whose artifact is missing, and lines of a journal
+    that Optuna can't read.
     """
     from studies.spec import Where
     from studies.storage.examine import examine
-    from studies.storage.open import open_storage
+    from studies.storage.examine import examine_journal
+    from studies.storage.kinds import journal_path
+    from studies.storage.open import opened
     from studies.storage.recovery import alone
 
-    opened = open_storage(storage, must_exist=True)
     where = Where(storage, artifacts)
-    findings = examine(opened, where.folder)
-    mendable = [finding for finding in findings if finding.mend is not None]
+    journal = journal_path(storage)
+
+    def look(there: BaseStorage, say: Callable[[str], None]) -> list[Finding]:
+        of_file = [] if journal is None else examine_journal(Path(journal))
+        return of_file + examine(there, where.folder, say)
+
+    with opened(storage, read_only=True) as there:
+        findings = look(there, options.complain)
+    mendable = sum(finding.mend is not None for finding in findings)
     if as_json:
         print(json.dumps([finding.facts() for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")
+            print(printable(f"{finding.kind}: {finding.what}\n  {finding.remedy}"))
         if not findings:
             print(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
         if mendable and not yes:
-            yes = typer.confirm(f"Mend {len(mendable)} of {len(findings)} findings?")
+            yes = typer.confirm(f"Mend {mendable} of {len(findings)} findings?")
     if mendable and yes:
-        with alone(where.lock_file if Path(where.lock_file).parent.is_dir() else None):
-            for finding in mendable:
-                assert finding.mend is not None
-                finding.mend()
+        lock = where.lock_file if Path(where.lock_file).parent.is_dir() else None
+        with alone(lock), opened(storage, must_exist=True) as there:
+            for finding in look(there, lambda line: None):
+                if finding.mend is not None:
+                    finding.mend()
         if not as_json:
-            print(f"Mended {len(mendable)} of {len(findings)} findings.")
+            print(f"Mended {mendable} of {len(findings)} findings.")

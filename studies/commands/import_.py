@@ -13,6 +13,7 @@ import typer
 
 from studies.commands import options
 from studies.errors import Failed
+from studies.printable import all_printable
 
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def import_(
             metavar="FILE",
             help="JSON {method: {seed: [{tid, val_bpb, success, wt, DEPTH, ...}]}}, or JSON lines "
             "with backend, seed, trial_id, config, val_bpb, success, error, wall_time_seconds, "
-            "timestamp; or the results.tsv of karpathy/autoresearch.",
+            "timestamp; or the results.tsv of karpathy/autoresearch. Where they say status, error, "
+            "source (who proposed it), llm_ratio or model, these are kept.",
         ),
     ],
     storage: options.Storage = options.DEFAULT_STORAGE,
@@ -67,45 +69,47 @@ def import_(
     from studies.importing.store import moments_of
     from studies.importing.store import open_study
     from studies.storage.bulk import add_trials
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
 
     foreign = read_file(file)
     if not foreign.trials:
         counts = ", ".join(f"{count} x {reason}" for reason, count in foreign.skipped.items())
         raise Failed(f"no trial of {file} can be imported: {counts or 'it has none'}")
-    opened = open_storage(storage)
     known = Testbed.load(testbed).space if testbed is not None else PAPER_SPACE
     runs: dict[tuple[str, int], list[ForeignTrial]] = {}
     for trial in foreign.trials:
         runs.setdefault((f"{prefix}{trial.method}", trial.seed), []).append(trial)
-    studies = {run: open_study(opened, *run, file.name) for run in runs}
-    stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
-    space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)
+    with opened(storage) as there:
+        studies = {run: open_study(there, *run, file.name, trials) for run, trials in runs.items()}
+        stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
+        space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)
 
-    imported: dict[str, int] = {}
-    there = 0
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("importing", total=len(foreign.trials))
-        for run, trials in runs.items():
-            study = studies[run]
-            keys = {trial.system_attrs.get(KEY) for trial in stored[run]}
-            moments = moments_of(trials, foreign.notes)
-            new = [
-                frozen_trial(trial, space, ended, foreign.notes)
-                for trial, ended in sorted(zip(trials, moments), key=lambda pair: pair[1])
-                if trial.key not in keys
-            ]
-            there += len(trials) - len(new)
-            progress.advance(bar, len(trials) - len(new))
-            for start in range(0, len(new), _CHUNK):
-                add_trials(study, opened, new[start : start + _CHUNK])
-                progress.advance(bar, len(new[start : start + _CHUNK]))
-            imported[study.study_name] = len(new)
+        imported: dict[str, int] = {}
+        known_before = 0
+        console = Console(stderr=True)
+        with Progress(
+            console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
+            bar = progress.add_task("importing", total=len(foreign.trials))
+            for run, trials in runs.items():
+                study = studies[run]
+                keys = {trial.system_attrs.get(KEY) for trial in stored[run]}
+                moments = moments_of(trials, foreign.notes)
+                new = [
+                    frozen_trial(trial, space, ended, foreign.notes)
+                    for trial, ended in sorted(zip(trials, moments), key=lambda pair: pair[1])
+                    if trial.key not in keys
+                ]
+                known_before += len(trials) - len(new)
+                progress.advance(bar, len(trials) - len(new))
+                for start in range(0, len(new), _CHUNK):
+                    add_trials(study, there, new[start : start + _CHUNK])
+                    progress.advance(bar, len(new[start : start + _CHUNK]))
+                imported[study.study_name] = len(new)
     facts = {
         "file": str(file),
         "imported": sum(imported.values()),
-        "already_there": there,
+        "already_there": known_before,
         "skipped": dict(foreign.skipped),
         "notes": dict(foreign.notes),
         "studies": imported,
@@ -113,7 +117,7 @@ def import_(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        _print(facts)
+        _print(all_printable(facts))
 
 
 def _print(facts: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from studies.methods import Asking
 from studies.methods import METHODS
 from studies.methods import NOT_AS_PUBLISHED
 from studies.methods import option_of
+from studies.printable import printable
 
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ def parse_failure_value(text: str) -> str | float:
 def this_command() -> str:
     """Return the command line that was given, to be given again, but for a password in it."""
     return shlex.join([PROGRAM, *map(masked, sys.argv[1:])])
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr that may hold texts of others."""
+    print(printable(line), file=sys.stderr)
 
 
 def stopped() -> NoReturn:

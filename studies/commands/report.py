@@ -89,39 +89,41 @@ def report(
     from studies.report.content import Report
     from studies.report.transcripts import load_transcripts
     from studies.spec import Where
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
+    from studies.storage.open import study_names
 
-    opened = open_storage(storage, must_exist=True)
-    found = work.comparisons(opened, storage, comparison)
-    if pin is not None and pin not in optuna.get_all_study_names(opened):
-        raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
-    where = Where(storage, artifacts)
-    store = where.open_artifacts() if where.folder.is_dir() else None  # a report makes no folder
-    results = {}
-    for name, contents in found.items():
-        runs = [run.until(budget or math.inf, trials or math.inf) for run in contents.runs]
-        empty = [run.study for run in runs if not run.rows]
-        runs = [run for run in runs if run.rows]
-        if not runs:
-            raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
-        best = None if budget or trials else best_run(runs)
-        content = Report(
-            runs,
-            work.reference_of(runs, reference),
-            work.title_of(title, name, runs),
-            [*contents.unstarted, *empty],
-            tables.Prices(price_in, price_out),
-            load_transcripts(runs, opened, store) if store else (),
-            None
-            if best is None
-            else find_winner(optuna.load_study(study_name=best.study, storage=opened), opened),
-        )
-        folder = out / work.folder_name(name) if len(found) > 1 else out
-        results[name] = work.write(content, folder, pictures.value)
-        if pin is not None:
-            work.pin_plots(content, optuna.load_study(study_name=pin, storage=opened), name)
-        if not as_json:
-            work.say(content, folder)
+    with opened(storage, must_exist=True, read_only=pin is None) as there:
+        found = work.comparisons(there, storage, comparison)
+        if pin is not None and pin not in study_names(there):
+            raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
+        where = Where(storage, artifacts)
+        # A report makes no folder.
+        store = where.open_artifacts() if where.folder.is_dir() else None
+        results = {}
+        for name, contents in found.items():
+            runs = [run.until(budget or math.inf, trials or math.inf) for run in contents.runs]
+            empty = [run.study for run in runs if not run.rows]
+            runs = [run for run in runs if run.rows]
+            if not runs:
+                raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+            best = None if budget or trials else best_run(runs)
+            content = Report(
+                runs,
+                work.reference_of(runs, reference),
+                work.title_of(title, name, runs),
+                [*contents.unstarted, *empty],
+                tables.Prices(price_in, price_out),
+                load_transcripts(runs, there, store) if store else (),
+                None
+                if best is None
+                else find_winner(optuna.load_study(study_name=best.study, storage=there), there),
+            )
+            folder = out / work.folder_name(name) if len(found) > 1 else out
+            results[name] = work.write(content, folder, pictures.value)
+            if pin is not None:
+                work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)
+            if not as_json:
+                work.say(content, folder)
     if as_json:
         several = len(results) > 1
         print(json.dumps(results if several else next(iter(results.values())), indent=2))

@@ -18,6 +18,8 @@ import typer
 from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.printable import all_printable
+from studies.printable import printable
 
 
 def revalidate(
@@ -44,7 +46,6 @@ def revalidate(
     Training time, limits and testbed are those that the study recorded; code that a model wrote
     is run in the sandbox. The same command again trains only what is missing.
     """
-    import optuna
     from rich.console import Console
 
     from studies.commands.work.revalidate import run
@@ -55,32 +56,34 @@ def revalidate(
     from studies.revalidation import Work
     from studies.spec import has_gpu
     from studies.spec import Where
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
+    from studies.storage.open import StorageError
+    from studies.storage.open import study_names
 
-    opened = open_storage(storage, must_exist=True)
-    names = study or [n for n in optuna.get_all_study_names(opened) if not n.endswith(SUFFIX)]
-    where = Where(storage, artifacts)
-    where.open_artifacts()
-    skipped: dict[str, str] = {}
-    queued: dict[str, int] = {}
-    for name in names:
-        work = Work(where, name)
-        try:
-            queued[name] = queue_repetitions(work, opened, repeats)
-        except Misuse as error:
-            if study:
-                raise
-            skipped[name] = str(error)
-    if workers is None:
-        workers = 1 if has_gpu() else os.cpu_count() or 1
-    errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
-    facts = [{**repetition_facts(opened, name), "error": errors.get(name)} for name in queued]
+    with opened(storage, must_exist=True) as there:
+        names = study or [n for n in study_names(there) if not n.endswith(SUFFIX)]
+        where = Where(storage, artifacts)
+        where.open_artifacts()
+        skipped: dict[str, str] = {}
+        queued: dict[str, int] = {}
+        for name in names:
+            work = Work(where, name)
+            try:
+                queued[name] = queue_repetitions(work, there, repeats)
+            except (Misuse, StorageError) as error:
+                if study:
+                    raise
+                skipped[name] = str(error)
+        if workers is None:
+            workers = 1 if has_gpu() else os.cpu_count() or 1
+        errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
+        facts = [{**repetition_facts(there, name), "error": errors.get(name)} for name in queued]
     if as_json:
         print(json.dumps({"studies": facts, "skipped": skipped}, indent=2))
     else:
-        Console(markup=False).print(table_of(facts))
+        Console(markup=False).print(table_of(all_printable(facts)))
         for name, why in skipped.items():
-            print(f"left out: {why}")
+            print(printable(f"left out: {why}"))
     if errors:
         said = "; ".join(f"{name}: {why}" for name, why in errors.items())
         raise Failed(f"{said}. Mend this and run the same command again: {options.this_command()}")

@@ -30,23 +30,26 @@ def status(
     """
     from rich.console import Console
 
+    from studies.commands.options import complain
     from studies.commands.tables import comparison_lines
     from studies.commands.tables import status_table
     from studies.commands.work import status as work
     from studies.facts import study_facts
-    from studies.storage.open import open_storage
-    from studies.storage.open import stored_studies
+    from studies.printable import all_printable
+    from studies.storage.open import opened
+    from studies.storage.open import read_each
 
     if watch and as_json:
         raise Misuse("--watch must be without --json, but got both.")
-    opened = open_storage(storage, must_exist=True, patience=0)
-    if watch:
-        work.watch(opened, options.command("doctor", storage))
-        return
-    facts = [study_facts(study) for study in stored_studies(opened)]
+    with opened(storage, read_only=True, patience=0) as there:
+        if watch:
+            work.watch(there, options.command("doctor", storage))
+            return
+        facts = read_each(there, study_facts, complain)
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
+        facts = all_printable(facts)
         Console(markup=False).print(status_table(facts))
         for line in comparison_lines(facts):
             print(line)

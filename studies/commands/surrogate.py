@@ -55,16 +55,16 @@ def surrogate(
     from objective import fit_surrogate
     from objective import Testbed
     from objective.testbed.interface import Interface
-    from studies.storage.open import open_storage
+    from studies.storage.open import opened
     from studies.storage.open import stored_studies
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
-    opened = open_storage(storage, must_exist=True)
     made = provenance(_PACKAGES) | ({} if made_by is None else {"trials": made_by})
-    studies = stored_studies(opened)
-    interface = next((Interface.of(s.user_attrs) for s in studies), Interface())
-    data = DataSet.collect(studies, Testbed.load(testbed, interface=interface), made)
+    with opened(storage, read_only=True) as there:
+        studies = stored_studies(there)
+        interface = next((Interface.of(s.user_attrs) for s in studies), Interface())
+        data = DataSet.collect(studies, Testbed.load(testbed, interface=interface), made)
     console = Console(stderr=True, highlight=False)
     with console.status(f"learning from {len(data.rows)} trials"):
         fitted = fit_surrogate(data)

@@ -8,7 +8,9 @@ Three forms, of which `studies.importing.results_tsv` describes the third:
    ...}, "val_bpb": 0.99, "success": true, "error": null, "wall_time_seconds": 300.1,
    "timestamp": "2026-03-01T12:00:00"}``
 
-In both, a failure has ``success`` false, and 100.0 or null for ``val_bpb``. Any value may be null.
+Both may also say ``status`` (a class of failure), ``error`` or ``reason``, ``source`` (who proposed
+it), ``llm_ratio`` and ``model``. In both, a failure has ``success`` false, and 100.0 or null for
+``val_bpb``. Any value may be null.
 Files in the wild have more: numbers that are NaN, trials twice, identifiers twice (of two processes
 that wrote one file), successes without a value. What of that is a trial is read, what isn't is
 counted by reason.
@@ -22,7 +24,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
-from datetime import timezone
 import hashlib
 import json
 import math
@@ -30,9 +31,14 @@ from pathlib import Path
 import re
 from typing import Any
 
+from samplers._llm.record import BASE
+from samplers._llm.record import LLM
+from samplers._llm.record import SOURCES
+from samplers._trials.history import FAILURES
 from studies.errors import Misuse
 from studies.importing.results_tsv import is_results
 from studies.importing.results_tsv import read_results
+from studies.printable import printable
 
 
 FAILURE_VALUE = 100.0
@@ -46,8 +52,13 @@ _CLASSES = {
 }
 _MAX_REASON = 200
 _MAX_SECONDS = 366 * 86_400  # of a trial: what is longer is a mistake, and dates end in 9999
-_FIRST_FORM = {"tid", "val_bpb", "success", "wt"}
-_NO_REASON = "the file does not say why it failed"
+_EXTRAS = ("status", "error", "reason", "source", "llm_ratio", "model", "timestamp")
+_FIRST_FORM = {"tid", "val_bpb", "success", "wt", *_EXTRAS}
+_UNKNOWN = "unknown"  # class of a failure that the file says nothing of
+_LARGEST_INTEGER = 10**15
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200  # of moments that are no mistake
+_LONGEST_NAME = 200
+_LARGEST_FILE = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,11 @@ class ForeignTrial:
         method, seed: The run that it belongs to.
         tid: Its identifier in the file; not necessarily unique or without gaps.
         params: Values of hyperparameters, of whatever type; null ones are left out.
-        status: ``ok`` or the class of the failure.
-        reason: Why it failed, at most 200 characters; empty if ok.
+        status: ``ok`` or the class of the failure; ``unknown`` if the file doesn't say.
+        reason: Why it failed, at most 200 characters; empty if ok or unknown.
+        source: Who proposed it, as on our own trials; empty if the file doesn't say.
+        llm_ratio: Share of the run's trials that a language model decides; None if unknown.
+        model: The language model; empty if unknown.
         val_bpb: Bits per byte; None if it failed.
         seconds: Charged to the budget; 0 if the file doesn't say, or has more than a year.
         ended: Naive local time; None if the file doesn't say.
@@ -77,6 +91,9 @@ class ForeignTrial:
     val_bpb: float | None
     seconds: float
     ended: datetime | None
+    source: str = ""
+    llm_ratio: float | None = None
+    model: str = ""
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -106,6 +123,8 @@ def read_file(path: Path) -> Foreign:
         Misuse: If it is neither.
     """
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise Misuse(f"{path} must have at most {_LARGEST_FILE} bytes, but has more.")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise Misuse(f"{path} must be a readable file, but: {error.strerror}.") from None
@@ -209,7 +228,8 @@ def _nested_rows(runs: list[tuple[str, Any, Any]], foreign: Foreign) -> Iterator
                 continue
             for name in row.keys() - _FIRST_FORM:
                 if not name.isupper():
-                    foreign.notes[f"{name}: left out, since a hyperparameter is upper-case"] += 1
+                    shown = name[:_LONGEST_NAME]
+                    foreign.notes[f"{shown}: left out, since a hyperparameter is upper-case"] += 1
             yield {
                 "backend": method,
                 "seed": seed,
@@ -218,6 +238,7 @@ def _nested_rows(runs: list[tuple[str, Any, Any]], foreign: Foreign) -> Iterator
                 "val_bpb": row.get("val_bpb"),
                 "success": row.get("success"),
                 "wall_time_seconds": row.get("wt"),
+                **{name: row[name] for name in _EXTRAS if name in row},
             }
 
 
@@ -245,6 +266,8 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
     method, success, config = row.get("backend"), row.get("success"), row.get("config")
     if not isinstance(method, str) or not method.strip():
         raise _Skip("no method")
+    if len(method) > _LONGEST_NAME or printable(method) != method:
+        raise _Skip("a method whose name is too long or can't be printed")
     seed, tid = _integer(row.get("seed")), _integer(row.get("trial_id"))
     if seed is None:
         raise _Skip("no seed (an integer)")
@@ -263,32 +286,63 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
     if not 0 <= seconds <= _MAX_SECONDS:
         notes["no time: charged nothing"] += 1
         seconds = 0.0
-    status, reason = _verdict(success, value, row.get("error"), notes)
+    status, reason = _verdict(success, value, row, notes)
     return ForeignTrial(
         key=_key(row),
         method=method.strip(),
         seed=seed,
         tid=tid,
-        params={name: value for name, value in (config or {}).items() if value is not None},
+        params=_params(config or {}, notes),
         status=status,
-        reason=" ".join(reason.split())[:_MAX_REASON],
+        reason=reason[:_MAX_REASON],
         val_bpb=float(value) if status == "ok" and value is not None else None,
         seconds=float(seconds),
         ended=_time(row.get("timestamp")),
+        source=_source(row.get("source"), notes),
+        llm_ratio=_ratio(row.get("llm_ratio")),
+        model=_line(row.get("model")),
         attributes=_attributes(row.get("attributes")),
     )
+
+
+def _params(config: Mapping[str, Any], notes: Counter[str]) -> dict[str, Any]:
+    params = {}
+    for name, value in config.items():
+        if len(name) > _LONGEST_NAME or printable(name) != name:
+            notes["a hyperparameter left out whose name is too long or can't be printed"] += 1
+        elif value is not None:
+            params[name] = value
+    return params
+
+
+def _line(value: Any) -> str:
+    """Return a text in one line that is fit to be printed; empty if it is none."""
+    if not isinstance(value, str):
+        return ""
+    return printable(" ".join(value[: 2 * _MAX_REASON].split()))[:_MAX_REASON]
+
+
+def _source(value: Any, notes: Counter[str]) -> str:
+    """Return who proposed a trial, in our terms."""
+    source = _line(value).lower()
+    if source in ("", *SOURCES):
+        return source
+    known = LLM if re.search(r"llm|language.model", source) else BASE
+    notes[f"source {source[:40]!r}: taken as {known}"] += 1
+    return known
+
+
+def _ratio(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None
 
 
 def _attributes(given: Any) -> dict[str, Any]:
     """Return what else is kept of a trial: texts in one line, and its memory."""
     if not isinstance(given, dict):
         return {}
-    texts = {name: given.get(name) for name in ("commit", "decision", "description")}
-    found: dict[str, Any] = {
-        name: " ".join(text.split())[:_MAX_REASON]
-        for name, text in texts.items()
-        if isinstance(text, str) and text.strip()
-    }
+    texts = {name: _line(given.get(name)) for name in ("commit", "decision", "description")}
+    found: dict[str, Any] = {name: text for name, text in texts.items() if text}
     memory = given.get("peak_memory_mb")
     if isinstance(memory, float) and is_finite(memory):
         found["peak_memory_mb"] = memory
@@ -296,9 +350,10 @@ def _attributes(given: Any) -> dict[str, Any]:
 
 
 def _verdict(
-    success: bool, value: float | None, error: Any, notes: Counter[str]
+    success: bool, value: float | None, row: Mapping[str, Any], notes: Counter[str]
 ) -> tuple[str, str]:
     """Class and reason of a trial. A success is one that measured something."""
+    error = row.get("error") or row.get("reason")
     if success and value is not None and is_finite(value) and value != FAILURE_VALUE:
         return "ok", ""
     if success and value is None:
@@ -310,11 +365,16 @@ def _verdict(
     if success:
         notes[f"a success of {FAILURE_VALUE:g}, the failure value: taken as a failure"] += 1
         return "crash", f"reported as a success, but val_bpb is the failure value {value}"
-    reason = str(error) if error else _NO_REASON
-    if not error:
-        notes["a failure without a reason: taken as crash"] += 1
+    # However deep it is: a text of an object is never needed.
+    reason = _line(error)
+    status = row.get("status")
+    if isinstance(status, str) and status in FAILURES:
+        return status, reason
+    if not reason:
+        notes["a failure without a reason: its class is unknown"] += 1
+        return _UNKNOWN, ""
     for pattern, status in _CLASSES.items():
-        if error and re.search(pattern, reason, re.IGNORECASE):
+        if re.search(pattern, reason, re.IGNORECASE):
             return status, reason
     return "crash", reason
 
@@ -329,21 +389,23 @@ def _integer(value: Any) -> int | None:
         value = _whole(re.sub(r"\D", "", value))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
         return None
-    return int(value) if value == int(value) and value >= 0 else None
+    return int(value) if value == int(value) and 0 <= value <= _LARGEST_INTEGER else None
 
 
 def _time(value: Any) -> datetime | None:
     """Naive local time, as Optuna has it, of ISO 8601 or seconds since 1970."""
     try:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value)
-        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+            moment = datetime.fromtimestamp(value)
+        elif isinstance(value, str):
+            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        else:
+            return None
         if moment.tzinfo is not None:
             moment = moment.astimezone(tz=None).replace(tzinfo=None)
-        moment.astimezone(timezone.utc)  # year 1 has none
-        return moment
     except (ValueError, OverflowError, OSError):
         return None
+    return moment if _FIRST_YEAR <= moment.year <= _LAST_YEAR else None
 
 
 def _kind(value: Any) -> str:

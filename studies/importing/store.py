@@ -29,9 +29,13 @@ from studies.importing.space import fits
 KEY = "import:key"  # system attribute: which of a file's trials it is
 # Trials without a time of their own end one after the other, from here on.
 _EPOCH = datetime(2000, 1, 1)
+_LONGEST_SECONDS = 100 * 366 * 86_400.0  # of all trials of a study together
 
 
-def open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optuna.Study:
+def open_study(
+    storage: BaseStorage, method: str, seed: int, file: str, trials: Sequence[ForeignTrial]
+) -> optuna.Study:
+    """Open the study of a method and a seed, with what its trials agree in."""
     study = optuna.create_study(
         storage=storage,
         study_name=f"{method}-seed{seed}",
@@ -45,12 +49,15 @@ def open_study(storage: BaseStorage, method: str, seed: int, file: str) -> optun
             " don't belong among its own; choose another --storage or a --prefix"
         )
     METRIC.name_in(study)
-    metadata = {
+    metadata: dict[str, Any] = {
         "imported_from": file,
         "method": method,
         "seed": seed,
         "version": version("optuna-autoresearch"),
     }
+    ratios = {trial.llm_ratio for trial in trials}
+    if len(ratios) == 1 and (ratio := ratios.pop()) is not None:
+        metadata["llm_ratio"] = ratio
     for name, value in metadata.items():
         if name not in attrs:
             study.set_user_attr(name, value)
@@ -68,9 +75,11 @@ def moments_of(trials: Sequence[ForeignTrial], notes: Counter[str]) -> list[date
         return moments
     if moments:
         notes["a study with times for some trials only: dates are made up"] += 1
+    seconds = [max(trial.seconds, 0.001) for trial in trials]
+    shorter = min(1.0, _LONGEST_SECONDS / sum(seconds)) if seconds else 1.0
     end, made_up = _EPOCH, []
-    for trial in trials:
-        end += timedelta(seconds=max(trial.seconds, 0.001))
+    for each in seconds:
+        end += timedelta(seconds=each * shorter)
         made_up.append(end)
     return made_up
 
@@ -102,8 +111,8 @@ def frozen_trial(
         "tid": trial.tid,
         **trial.attributes,
     }
-    if trial.reason:
-        attrs["reason"] = trial.reason
+    known = {"reason": trial.reason, "source": trial.source, "llm_model": trial.model}
+    attrs |= {name: value for name, value in known.items() if value}
     if trial.val_bpb is not None:
         attrs[METRIC.name] = trial.val_bpb
     frozen = create_trial(

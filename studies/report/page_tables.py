@@ -39,7 +39,7 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Show failures, duplicates, and the language model's answers, tokens and seconds."""
 
     def llm(key: str, spec: str = ",.0f") -> Any:
-        return lambda r: number(r[key], spec) if r["llm_asked"] else cell("")
+        return lambda r: number(r[key], spec) if r["llm_asked"] > 0 else cell("")
 
     def classes(row: Mapping[str, Any]) -> str:
         return text(", ".join(f"{name} {n}" for name, n in sorted(row["failures"].items())))
@@ -130,7 +130,7 @@ def _repetitions_failed(row: Mapping[str, Any]) -> str:
 
 def _part(row: Mapping[str, Any], key: str) -> str:
     asked = row["llm_asked"]
-    return cell(f"{row[key]} of {asked}", row[key] / asked) if asked else cell("")
+    return cell(f"{row[key]} of {asked}", row[key] / asked) if asked > 0 else cell("")
 
 
 def interval(low: float, high: float, spec: str = ".4f") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections import defaultdict
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from studies.facts import REPEATS
 from studies.facts import run_state
 from studies.facts import trial_status
 from studies.methods import LLM_RATIO
-from studies.storage.open import stored_studies
+from studies.storage.open import read_each
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,12 @@ def metric_of(runs: Sequence[Run]) -> Metric:
     return runs[0].metric if runs else METRIC
 
 
-def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
+def load_contents(
+    storage: optuna.storages.BaseStorage, say: Callable[[str], None]
+) -> dict[str, Contents]:
     """Return the comparisons of a storage by name; ``""`` are the studies that belong to none.
+
+    ``say`` is given a line for each study that can't be read.
 
     A run is a study with the attribute ``method``. A study with the attribute ``revalidates``
     holds the best configuration of the study that it names, trained again.
@@ -184,18 +189,21 @@ def load_contents(storage: optuna.storages.BaseStorage) -> dict[str, Contents]:
     runs: dict[str, list[Run]] = defaultdict(list)
     comparisons: dict[str, Contents] = defaultdict(Contents)
     again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
-    for study in stored_studies(storage):
+
+    def read(study: optuna.Study) -> None:
         name, metadata = study.study_name, study.user_attrs
         comparison = str(metadata.get("comparison", ""))
+        trials = study.get_trials(deepcopy=False)
         if "revalidates" in metadata:
-            trials = study.get_trials(deepcopy=False)
             again[metadata["revalidates"]] = metadata.get("revalidates_trial"), trials
         elif "method" in metadata:
-            run = _run(name, metadata, study.get_trials(deepcopy=False), Metric.of(study))
+            run = _run(name, metadata, trials, Metric.of(study))
             if run.rows:
                 runs[comparison].append(run)
             else:
                 comparisons[comparison].unstarted.append(name)
+
+    read_each(storage, read, say)
     for comparison, members in runs.items():
         members = [_with_repetitions(run, *again.get(run.study, (None, ()))) for run in members]
         comparisons[comparison].runs = _label(members)

@@ -35,6 +35,7 @@ Record = dict[str, Any]
 
 LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")
 _BINS = 8  # of a parameter's range in the failure map
+_FEW = 10  # values, of which none counts as far from the others
 
 
 def all_series(
@@ -228,17 +229,40 @@ def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[R
         bounds = [{"low": None, "high": None, "choice": choice} for choice in choices]
         return bounds, [choices.index(v) if v in choices else -1 for v in values]
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high, count = float(distribution.low), float(distribution.high), _BINS
+    found = np.asarray(values, dtype=float)
+    low, high = _span(float(distribution.low), float(distribution.high), found, distribution.log)
+    count = _BINS
     if isinstance(distribution, IntDistribution):
-        count = min(_BINS, int(high - low) // distribution.step + 1)
+        count = max(1, min(_BINS, int(high - low) // distribution.step + 1))
     edges = np.linspace(0.0, 1.0, count + 1)
-    edges = low * (high / low) ** edges if distribution.log else low + (high - low) * edges
+    # Not low + (high - low) * edges, which may be infinite in between.
+    edges = (
+        low ** (1 - edges) * high**edges if distribution.log else low * (1 - edges) + high * edges
+    )
     # An objective's rule may run a value just outside the range: the ends are open.
-    places = np.searchsorted(edges[1:-1], np.asarray(values, dtype=float))
+    places = np.searchsorted(edges[1:-1], found)
     bounds = [
         {"low": float(a), "high": float(b), "choice": None} for a, b in zip(edges, edges[1:])
     ]
     return bounds, [int(place) for place in places]
+
+
+def _span(low: float, high: float, values: np.ndarray, log: bool) -> tuple[float, float]:
+    """Return the range to cut: the whole, unless a few values alone make it so wide.
+
+    One of an imported file can be a thousand times the others, which would share one part.
+    """
+    if len(values) < _FEW:
+        return low, high
+    first = float(np.quantile(values, 0.02, method="higher"))
+    last = float(np.quantile(values, 0.98, method="lower"))
+
+    def width(a: float, b: float) -> float:
+        return math.log(b) - math.log(a) if log else b / 2 - a / 2
+
+    if low <= first < last <= high and width(first, last) < width(low, high) / 4:
+        return first, last
+    return low, high
 
 
 def summaries(records: Sequence[Record], key: str) -> list[Record]:

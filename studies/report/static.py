@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import fields
+from dataclasses import is_dataclass
+from dataclasses import replace
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
+from studies.printable import printable
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
 from studies.report.drawing import Marks
@@ -63,9 +67,23 @@ def save(pictures: Mapping[str, Sequence[Drawing]], folder: Path, format_: str) 
     with matplotlib.rc_context(_SETTINGS):
         for name, drawings in pictures.items():
             path = folder / f"{name}.{format_}"
-            draw(drawings).savefig(path, format=format_, metadata=_METADATA[format_])
+            draw(_literal(drawings)).savefig(path, format=format_, metadata=_METADATA[format_])
             written.append(path)
     return written
+
+
+def _literal(drawing: Any) -> Any:
+    """Return drawings whose names are drawn as they are: matplotlib takes ``$`` for a formula."""
+    if isinstance(drawing, str):
+        return printable(drawing).replace("$", r"\$")
+    if is_dataclass(drawing) and not isinstance(drawing, type):
+        parts = {each.name: _literal(getattr(drawing, each.name)) for each in fields(drawing)}
+        return replace(drawing, **parts)
+    if isinstance(drawing, dict):
+        return {_literal(name): _literal(value) for name, value in drawing.items()}
+    if isinstance(drawing, (list, tuple)):
+        return type(drawing)(_literal(part) for part in drawing)
+    return drawing
 
 
 def draw(drawings: Sequence[Drawing]) -> Figure:

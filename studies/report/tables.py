@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 from studies.facts import LLM_SOURCES
+from studies.printable import cell
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import compare
@@ -121,7 +122,7 @@ def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str
     much those runs' revalidated mean is worse than their best; ``repetitions`` of best
     configurations in all runs, and ``revalidated_failed``, how many of these failed; ``trials``,
     ``failed_share``, ``failures`` (class to count), ``distinct`` (configurations, summed over runs),
-    ``duplicates`` (trials that repeated one of their run); ``llm_asked``, ``llm_answered`` (its
+    ``duplicates`` (trials that repeated one of their run); ``llm_asked`` (NaN: unknown), ``llm_answered`` (its
     proposal was run), ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
     ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training
     time): sums.
@@ -140,6 +141,9 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
     failures = Counter(row.status for row in trials if not row.ok)
     sources = Counter(row.source for row in trials)
     distinct = sum(run.distinct for run in runs)
+
+    # Other programs' files need not say who proposed what.
+    unknown = any("imported_from" in run.metadata for run in runs) and not any(sources.keys())
 
     def total(key: str) -> Any:
         return sum(row.attrs.get(key, 0) for row in trials)
@@ -161,7 +165,7 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
         "failures": dict(failures),
         "distinct": distinct,
         "duplicates": len(trials) - distinct,
-        "llm_asked": sum(sources[source] for source in LLM_SOURCES),
+        "llm_asked": math.nan if unknown else sum(sources[source] for source in LLM_SOURCES),
         "llm_answered": sources["llm"],
         "llm_refused": sources["llm-duplicate"],
         "llm_errors": sources["llm-error"],
@@ -221,12 +225,17 @@ def parameters(runs: Sequence[Run]) -> list[str]:
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a row for CSV: NaN and None become empty cells, dictionaries become JSON."""
+    """Flatten a row for CSV: NaN and None become empty cells, dictionaries become JSON.
+
+    Names and texts, which may be anybody's, are no formulas to a spreadsheet.
+    """
     return {
-        key: json.dumps(value, sort_keys=True)
+        cell(key): json.dumps(value, sort_keys=True)
         if isinstance(value, dict)
         else ""
         if value is None or (isinstance(value, float) and math.isnan(value))
+        else cell(value)
+        if isinstance(value, str)
         else value
         for key, value in row.items()
     }

@@ -19,7 +19,9 @@ from optuna.trial import TrialState
 
 from objective.results import Results
 from objective.worker import worker_is_here
-from studies.storage.open import stored_studies
+from studies.storage.journal import damage
+from studies.storage.journal import mend
+from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import requeue
 from studies.storage.recovery import retry
@@ -35,7 +37,7 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
+        kind: ``torn-journal``, ``unreadable-lines``, ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
             ``orphaned-artifacts``.
         what: One line.
         remedy: What would be done; or, if ``mend`` is ``None``, what to do oneself.
@@ -56,15 +58,68 @@ class Finding:
         }
 
 
-def examine(storage: BaseStorage, folder: Path) -> list[Finding]:
-    """Find what is wrong with a storage's studies and its folder of artifacts."""
-    findings: list[Finding] = []
+def examine(storage: BaseStorage, folder: Path, say: Callable[[str], None]) -> list[Finding]:
+    """Find what is wrong with a storage's studies and its folder of artifacts.
+
+    ``say`` is given a line for each study that can't be read. What its artifacts are isn't known
+    then, so that no file is taken for an orphan.
+    """
     owned: set[str] = set()
-    for study in stored_studies(storage):
-        findings += _trials(study)
-        findings += _results(study, Results(folder / "results"))
-        findings += _missing(study, folder, owned)
-    return findings + _orphans(folder, owned)
+    unreadable: list[str] = []
+
+    def look(study: optuna.Study) -> list[Finding]:
+        return [
+            *_trials(study),
+            *_results(study, Results(folder / "results")),
+            *_missing(study, folder, owned),
+        ]
+
+    findings = [each for found in read_each(storage, look, unreadable.append) for each in found]
+    for line in unreadable:
+        say(line)
+    return findings if unreadable else findings + _orphans(folder, owned)
+
+
+def examine_journal(path: Path) -> list[Finding]:
+    """Find what is wrong with the file of a journal."""
+    found = damage(path)
+    findings = []
+
+    def mend_it() -> None:
+        mend(path)
+
+    if found.torn:
+        findings.append(
+            Finding(
+                "torn-journal",
+                f"{path} ends with {found.torn} bytes of a line that was never finished",
+                "cut them off",
+                mend_it,
+            )
+        )
+    if found.lines:
+        findings.append(
+            Finding(
+                "unreadable-lines",
+                f"{path} has {_count(found.lines)} that Optuna can't read",
+                "keep what can be read of them, and blank the rest",
+                mend_it,
+            )
+        )
+    if found.short:
+        findings.append(
+            Finding(
+                "unreadable-lines",
+                f"{path} has {_count(found.short)} that Optuna can't read, too short to be blanked",
+                "stop all workers and delete them in an editor",
+            )
+        )
+    return findings
+
+
+def _count(lines: Sequence[int]) -> str:
+    some = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+    return f"{len(lines)} lines ({some})" if len(lines) > 1 else f"a line ({some})"
 
 
 def _trials(study: optuna.Study) -> list[Finding]:

@@ -24,6 +24,8 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from studies.storage.attributes import CheckedKept
+
 
 # System attribute of a trial: seconds since 1970, by its worker's clock.
 BEAT = "autoresearch:beat"
@@ -88,5 +90,5 @@ class AttributeHeartbeat(BaseStorage, BaseHeartbeat):
         return self._callback
 
 
-class BeatingJournal(AttributeHeartbeat, JournalStorage):
+class BeatingJournal(CheckedKept, AttributeHeartbeat, JournalStorage):
     """A journal with heartbeats."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import contextmanager
 import functools
 import itertools
+import os
 from pathlib import Path
 import sqlite3
 import time
 from typing import Any
+from typing import TypeVar
+from urllib.parse import quote
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -19,7 +24,6 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 import sqlalchemy
 from sqlalchemy.engine import URL
@@ -27,7 +31,10 @@ import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
 from studies.storage import PROXY_PORT
+from studies.storage.attributes import CheckedDatabase
 from studies.storage.heartbeat import BeatingJournal
+from studies.storage.journal import is_journal
+from studies.storage.journal import JournalFile
 from studies.storage.kinds import journal_path
 from studies.storage.kinds import parse
 from studies.storage.kinds import StorageError as StorageError
@@ -40,6 +47,7 @@ from studies.storage.proxy import quietly
 from studies.storage.recovery import RetryKilled
 
 
+_T = TypeVar("_T")
 _PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
 
 
@@ -47,6 +55,7 @@ def open_storage(
     url: str,
     *,
     must_exist: bool = False,
+    read_only: bool = False,
     heartbeat_interval: int = 10,
     grace_period: int = 60,
     lock_timeout: float = 60.0,
@@ -60,7 +69,9 @@ def open_storage(
             ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or
             ``grpc://HOST:PORT`` of `studies.storage.proxy`. What each supports:
             `studies.storage.kinds`.
-        must_exist: Refuse to make a new file (for commands that only read).
+        must_exist: Refuse to make a new file.
+        read_only: Write nothing, not even tables or files beside it, and need no right to. Then it
+            must exist.
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
             sleeps for longer loses its running trials to other workers.
@@ -78,15 +89,19 @@ def open_storage(
     }
     journal = journal_path(url)
     if journal is not None:
-        return _open_journal(Path(journal), must_exist, beating)
+        return _open_journal(Path(journal), must_exist or read_only, read_only, beating)
     parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "grpc":
         return _open_proxy(parsed, patience, wait, beating)
     engine_kwargs: dict[str, Any] = {}
-    open_database: Callable[..., RDBStorage] = RDBStorage
+    open_database: Callable[..., RDBStorage] = CheckedDatabase
+    address = parsed
     if backend == "sqlite":
-        _check_sqlite(parsed, must_exist)
+        if read_only:
+            address = _to_read(parsed)
+        else:
+            _check_sqlite(parsed, must_exist)
         engine_kwargs["connect_args"] = {"timeout": lock_timeout}
     else:
         engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
@@ -100,17 +115,16 @@ def open_storage(
         try:
             storage = quietly(
                 open_database,
-                parsed.render_as_string(hide_password=False),
+                address.render_as_string(hide_password=False),
                 engine_kwargs=dict(engine_kwargs),
+                skip_table_creation=read_only,
                 **beating,
             )
             if backend == "mysql":
                 _check_character_set(storage, parsed)
             return storage
         except ImportError as error:
-            raise StorageError(
-                f"{_shown(parsed)} needs a driver that isn't installed: {error}."
-            ) from None
+            raise StorageError(_driver_missing(parsed, error)) from None
         except RuntimeError as error:  # made by another version of Optuna
             raise StorageError(f"{_shown(parsed)}: {_first_line(error)}") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as raised:
@@ -127,10 +141,78 @@ def open_storage(
     raise AssertionError("unreachable")
 
 
+@contextmanager
+def opened(url: str, **options: Any) -> Iterator[BaseStorage]:
+    """Open a storage by :func:`open_storage` for a while, and give its connections back."""
+    with closing_storage(open_storage(url, **options)) as storage:
+        yield storage
+
+
+@contextmanager
+def closing_storage(storage: BaseStorage) -> Iterator[BaseStorage]:
+    """Give a storage's connections back at the end; but a proxy's can then be used no more."""
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        if isinstance(storage, RDBStorage):
+            storage.engine.dispose()
+        elif isinstance(storage, PatientProxy):
+            storage.close()
+
+
+# What Optuna raises where a storage holds something else than it has written.
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError),
+    *(ArithmeticError, RecursionError, RuntimeError),
+    *(StorageInternalError, sqlalchemy.exc.SQLAlchemyError),
+)
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """Return the names of all studies of a storage, and read nothing else of them."""
+    # Optuna puts a cache around the database of a study.
+    database = getattr(storage, "_backend", storage)
+    if not isinstance(database, RDBStorage):
+        return optuna.get_all_study_names(storage)
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            sqlalchemy.text("SELECT study_name FROM studies ORDER BY study_id")
+        )
+        return [str(name) for [name] in rows]
+
+
 def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
     """Load all studies of a storage."""
-    names = optuna.get_all_study_names(storage)
-    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+    return [optuna.load_study(study_name=n, storage=storage) for n in study_names(storage)]
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what foreign data may raise while a study is read into a StorageError of one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        if isinstance(error, StorageError):
+            raise
+        cause = _first_line(error.__cause__ or error)[:200]
+        raise StorageError(
+            f"study {name!r} can't be read: {type(error).__name__}: {cause}"
+        ) from None
+
+
+def read_each(
+    storage: BaseStorage, read: Callable[[optuna.Study], _T], say: Callable[[str], None]
+) -> list[_T]:
+    """Read something of every study, and say in a line of each that can't be read why not."""
+    found = []
+    for name in study_names(storage):
+        try:
+            with reading(name):
+                found.append(read(optuna.load_study(study_name=name, storage=storage)))
+        except StorageError as error:
+            say(str(error))
+    return found
 
 
 def artifact_folder(url: str) -> Path:
@@ -217,6 +299,17 @@ def _open_proxy(
     return proxy
 
 
+_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+
+
+def _driver_missing(url: URL, error: ImportError) -> str:
+    missing = error.__cause__ or error
+    name = getattr(missing, "name", None) or url.drivername
+    extra = _EXTRAS.get(url.get_backend_name())
+    package = f"'optuna-autoresearch[{extra}]'" if extra else "a driver that SQLAlchemy has for it"
+    return f"{_shown(url)} needs a driver that isn't installed, {name}: pip install {package}."
+
+
 def _check_character_set(storage: RDBStorage, url: URL) -> None:
     with storage.engine.connect() as connection:
         name = connection.scalar(sqlalchemy.text("SELECT @@character_set_database"))
@@ -227,23 +320,25 @@ def _check_character_set(storage: RDBStorage, url: URL) -> None:
         )
 
 
-def _open_journal(path: Path, must_exist: bool, beating: Mapping[str, Any]) -> JournalStorage:
+def _open_journal(
+    path: Path, must_exist: bool, read_only: bool, beating: Mapping[str, Any]
+) -> JournalStorage:
     _check_file(path, must_exist)
     try:
-        # Optuna would read a file of anything else until the first line that isn't JSON.
-        with path.open("rb") as file:
-            if (start := file.read(1)) and start != b"{":
-                raise StorageError(f"{path} must be an Optuna journal, but is something else.")
-    except FileNotFoundError:
-        pass
+        if path.exists() and not is_journal(path):
+            raise StorageError(f"{path} must be an Optuna journal, but is something else.")
     except OSError as error:
         raise StorageError(f"{path} must be readable, but: {error.strerror}.") from None
     try:
-        return BeatingJournal(JournalFileBackend(str(path)), **beating)
+        return BeatingJournal(JournalFile(path, read_only=read_only), **beating)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AssertionError):  # what its replay may raise
-        raise StorageError(f"{path} must be an Optuna journal, but can't be read.") from None
+    except StorageError:
+        raise
+    except Exception as error:  # whatever its replay may raise
+        raise StorageError(
+            f"{path} must be an Optuna journal, but can't be read ({type(error).__name__})."
+        ) from None
 
 
 def _check_file(path: Path, must_exist: bool) -> None:
@@ -266,10 +361,40 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
         database += f"?{options}" if options else ""
     else:
         _check_file(Path(database), must_exist)
-    shown = url.database
+    with _probing(str(url.database), "a writable", database, uri=as_uri) as connection:
+        # On a read-only database even BEGIN EXCLUSIVE succeeds; only a write doesn't.
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("ROLLBACK")
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _to_read(url: URL) -> URL:
+    """Return the address by which an SQLite file is only read."""
+    database = url.database
+    if not database or database == ":memory:" or database.startswith("file:"):
+        return url
+    path = Path(database)
+    _check_file(path, must_exist=True)
+    address = f"file:{quote(str(path.resolve()))}"
+    options = {"mode": "ro"}
+    log = path.with_name(f"{path.name}-wal")
+    if not os.access(path.parent, os.W_OK) and not log.exists():
+        # A write-ahead log has an index in memory that readers share by a file, which can't be made
+        # here. Nobody else can write either.
+        options["immutable"] = "1"
+    query = "&".join(f"{key}={value}" for key, value in options.items())
+    with _probing(database, "a readable", f"{address}?{query}", uri=True):
+        return url.set(database=address, query={**options, "uri": "true"})
+
+
+@contextmanager
+def _probing(shown: str, needed: str, database: str, *, uri: bool) -> Iterator[sqlite3.Connection]:
+    """Look into an SQLite database before Optuna does, whose errors don't say what is wrong."""
     try:
         connection = sqlite3.connect(
-            database, timeout=_PROBE_SECONDS, isolation_level=None, uri=as_uri
+            database, timeout=_PROBE_SECONDS, isolation_level=None, uri=uri
         )
         try:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -277,12 +402,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
                 raise StorageError(
                     f"{shown} must be an Optuna database, but is of something else."
                 )
-            # On a read-only database even BEGIN EXCLUSIVE succeeds; only a write doesn't.
-            [version] = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"PRAGMA user_version = {version}")
-            connection.execute("ROLLBACK")
-            connection.execute("PRAGMA journal_mode=WAL")
+            yield connection
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
@@ -295,7 +415,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
             cause = "it is something else"
         else:
             cause = text
-        raise StorageError(f"{shown} must be a writable SQLite database, but {cause}.") from None
+        raise StorageError(f"{shown} must be {needed} SQLite database, but {cause}.") from None
 
 
 def _is_race(error: BaseException) -> bool:

@@ -33,6 +33,8 @@ from optuna.trial import TrialState
 import sqlalchemy.event
 import sqlalchemy.exc
 
+from studies.storage.attributes import CheckedDatabase
+
 
 _logger = logging.getLogger(__name__)
 
@@ -157,7 +159,7 @@ class Patient(BaseStorage):
     # Twice is once: the row's key is the trial and the name, and Optuna ignores the second.
     "_set_trial_param",
 )
-class PatientStorage(Patient, RDBStorage):
+class PatientStorage(Patient, CheckedDatabase):
     """A database. SQLAlchemy's ``do_connect`` waits for its server.
 
     Args:

@@ -26,6 +26,7 @@ from optuna.storages import get_storage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import run_grpc_proxy_server
 
+from studies.storage.attributes import CheckedKept
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.kinds import kind_of
 from studies.storage.kinds import KINDS
@@ -44,7 +45,7 @@ _T = TypeVar("_T")
 # A study or a trial may be made twice this way: the second study has the first one's name and is
 # refused, and a surplus trial waits and nobody asked for it.
 @repeating("create_new_study", "create_new_trial", "set_trial_param", "get_all_trials")
-class PatientProxy(AttributeHeartbeat, Patient, GrpcStorageProxy):
+class PatientProxy(CheckedKept, AttributeHeartbeat, Patient, GrpcStorageProxy):
     """Client of the proxy, which waits for its server and writes heartbeats.
 
     Args:
@@ -83,7 +84,8 @@ def check_grpc() -> None:
         import grpc  # noqa: F401
     except ImportError as error:
         raise StorageError(
-            f"A gRPC proxy needs {error.name}, which isn't installed: pip install grpcio protobuf."
+            f"A gRPC proxy needs {error.name}, which isn't installed:"
+            " pip install 'optuna-autoresearch[grpc]'."
         ) from None
 
 

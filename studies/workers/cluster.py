@@ -420,12 +420,17 @@ def open_site(
     marker = folder / MARKER
     if cluster == LOCAL:
         from distributed import LocalCluster
+        from distributed.security import Security
 
         own: SpecCluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=max(1, (os.cpu_count() or 1) // workers),
             resources={RESOURCE: 1},
             memory_limit=0,  # trainings have their own
+            # Whoever reaches a scheduler may run code as its owner, and the machine may be shared:
+            # both ends need a key that is made here and kept in memory.
+            security=Security.temporary(),
+            host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # else 8787, of all interfaces
             silence_logs=logging.CRITICAL,
             preload="studies.workers.dask_worker",

@@ -17,6 +17,7 @@ from studies.errors import Misuse
 from studies.llm import share_embedded_model
 from studies.spec import load_testbed
 from studies.storage.open import open_storage
+from studies.storage.open import opened
 from studies.storage.patient import PATIENCE
 from studies.study import open_study
 from studies.study import run_study
@@ -132,5 +133,6 @@ def share_work(
 
 def _share(work_and_spec: tuple[Callable[[Spec, Watch], object], Spec], tell: Tell) -> None:
     work, spec = work_and_spec
-    open_storage(spec.where.storage, wait=PATIENCE)  # it was there, but may be away just now
+    with opened(spec.where.storage, wait=PATIENCE):  # it was there, but may be away just now
+        pass
     work(spec, lambda trials: tell(None))

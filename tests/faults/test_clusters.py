@@ -334,3 +334,19 @@ def test_jobs_of_slurm_share_a_study_and_one_that_ends_is_submitted_again(
     assert "Dask has lost" in err
     check(load(storage), ledger, trials=40, kills=1)
     until(lambda: not any(map(psutil.pid_exists, jobs_of(slurm))), 60)
+
+
+def test_a_local_cluster_takes_no_task_of_anybody_else(tmp_path: Path) -> None:
+    """Who reaches a Dask scheduler runs code as its owner, and a machine may be shared."""
+    from distributed import Client
+    from distributed.security import Security
+
+    with distributed.open_site("local", {}, 1, tmp_path, print) as site:
+        assert site.cluster is not None
+        address = site.cluster.scheduler_address
+        assert address.startswith("tls://127.0.0.1:")
+        assert site.client.submit(pow, 2, 5).result(timeout=60) == 32
+        stranger = Security.temporary()  # type: ignore[no-untyped-call]  # a key of one's own is none of ours
+        for other, security in ((address.replace("tls", "tcp"), None), (address, stranger)):
+            with pytest.raises(OSError):
+                Client(other, security=security, timeout=5)  # type: ignore[no-untyped-call]

@@ -6,16 +6,16 @@ from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.samplers import CmaEsSampler
 import pytest
 
+from samplers._trials.stored_cma import CheckedCmaEsSampler
 from samplers.centaur.internals import _SearchSpaceTransform
 from samplers.centaur.internals import CmaStore
 
 
 @pytest.mark.parametrize("options", [{}, {"with_margin": True}, {"use_separable_cma": True}])
 def test_what_cmaessampler_stores_is_found(options: dict[str, Any]) -> None:
-    sampler = CmaEsSampler(seed=0, popsize=4, **options)
+    sampler = CheckedCmaEsSampler(seed=0, popsize=4, **options)
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=12)
     store = CmaStore(sampler)

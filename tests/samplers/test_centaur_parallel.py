@@ -55,14 +55,16 @@ def sampler(**options: Any) -> CentaurSampler:
 def learned(monkeypatch: pytest.MonkeyPatch) -> Callable[[optuna.Study], list[float]]:
     """Values that the newest optimizer of a study has learned, in all its generations."""
     tell = cmaes.CMA.tell
+    # By the state that it led to, since an optimizer is stored with nothing of ours.
+    values: dict[bytes, list[float]] = {}
 
     def remember(cma: Any, solutions: list[tuple[np.ndarray, float]]) -> None:
-        # Stored with the optimizer, so that it holds what led to this one and nothing else.
-        cma.learned = getattr(cma, "learned", []) + [value for _, value in solutions]
+        before = values.get(cma.mean.tobytes(), [])
         tell(cma, solutions)
+        values[cma.mean.tobytes()] = before + [value for _, value in solutions]
 
     monkeypatch.setattr(cmaes.CMA, "tell", remember)
-    return lambda study: newest_optimizer(study).learned
+    return lambda study: values[newest_optimizer(study).mean.tobytes()]
 
 
 def newest_optimizer(study: optuna.Study) -> Any:

@@ -17,6 +17,7 @@ from studies.best import Winner
 from studies.commands import options
 from studies.errors import Misuse
 from studies.revalidation import SUFFIX
+from studies.storage.open import study_names
 
 
 def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> optuna.Study:
@@ -25,7 +26,7 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
     Raises:
         Misuse: If there is none, or there are several.
     """
-    names = [n for n in optuna.get_all_study_names(storage) if not n.endswith(SUFFIX)]
+    names = [n for n in study_names(storage) if not n.endswith(SUFFIX)]
     if not names:
         raise Misuse(f"there is no study in {url} yet")
     if name is None and len(names) > 1:

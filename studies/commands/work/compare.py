@@ -37,8 +37,11 @@ from studies.spec import Spec
 from studies.spec import trial_seconds
 from studies.stopping import stop_by_signal
 from studies.storage.kinds import check_sharing
+from studies.storage.open import closing_storage
 from studies.storage.open import open_storage
+from studies.storage.open import reading
 from studies.storage.open import StorageError
+from studies.storage.open import study_names
 from studies.study import check_comparable
 
 
@@ -141,15 +144,18 @@ def _stored(specs: Sequence[Spec]) -> Board:
     check_sharing(specs[0].where.storage, workers=2)
     board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
     try:
-        storage = open_storage(specs[0].where.storage, must_exist=True)
+        storage = open_storage(specs[0].where.storage, read_only=True)
     except StorageError:
         return board  # a file that is yet to be made; if it can't be, the run itself says so
-    there = set(optuna.get_all_study_names(storage))
-    for spec in specs:
-        if spec.name in there:
-            study = optuna.load_study(study_name=spec.name, storage=storage)
-            check_comparable(study, spec, testbed)
-            board[spec.name] = stored_standing(study, spec.budget)
+    with closing_storage(storage):
+        there = set(study_names(storage))
+        for spec in specs:
+            if spec.name in there:
+                study = optuna.load_study(study_name=spec.name, storage=storage)
+                with reading(spec.name):
+                    study.get_trials(deepcopy=False)
+                check_comparable(study, spec, testbed)
+                board[spec.name] = stored_standing(study, spec.budget)
     return board
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import optuna
 
+from studies.commands import options
 from studies.errors import Misuse
+from studies.printable import printable
 from studies.report import tables
 from studies.report.best import best_sentences
 from studies.report.content import Report
@@ -27,11 +29,14 @@ from studies.report.runs import Run
 from studies.report.statistics import in_words
 
 
+_LONGEST_NAME = 60  # characters, of up to four bytes, of which a file's name may have 255
+
+
 def comparisons(
     storage: optuna.storages.BaseStorage, url: str, chosen: str | None
 ) -> dict[str, Contents]:
     """Return the storage's comparisons by name, or only the chosen one."""
-    found = {name: c for name, c in load_contents(storage).items() if c.runs}
+    found = {name: c for name, c in load_contents(storage, options.complain).items() if c.runs}
     if not found:
         raise Misuse(f"{url} must hold a study with a finished trial, but holds none.")
     if chosen is None:
@@ -62,7 +67,7 @@ def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
 
 def folder_name(comparison: str) -> str:
     """Return a comparison's name as that of a folder."""
-    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-") or "unnamed"
+    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-")[:_LONGEST_NAME] or "unnamed"
 
 
 def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
@@ -109,9 +114,9 @@ def say(content: Report, folder: Path) -> None:
         print(" ".join(best_sentences(content.runs, content.winner)))
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
-            print(sentence if kind == "best" else f"Revalidated: {sentence}")
+            print(printable(sentence if kind == "best" else f"Revalidated: {sentence}"))
     for sentence in content.notes:
-        print(f"note: {sentence}")
+        print(printable(f"note: {sentence}"))
     trials = sum(len(run.rows) for run in content.runs)
     print(f"{len(content.runs)} runs, {trials} trials: {folder / 'report.html'}")
 
@@ -119,9 +124,10 @@ def say(content: Report, folder: Path) -> None:
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         if rows:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            cells = [tables.flat(row) for row in rows]
+            writer = csv.DictWriter(file, list(cells[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(map(tables.flat, rows))
+            writer.writerows(cells)
 
 
 def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

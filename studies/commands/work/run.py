@@ -39,8 +39,12 @@ from studies.revalidation import Work
 from studies.spec import Spec
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import kind_of
+from studies.storage.open import closing_storage
 from studies.storage.open import open_storage
+from studies.storage.open import opened
+from studies.storage.open import reading
 from studies.storage.open import StorageError
+from studies.storage.open import study_names
 from studies.workers.cluster import count_workers
 from studies.workers.cluster import LOCAL
 from studies.workers.cluster import run_cluster
@@ -158,12 +162,14 @@ def say_preflight(found: Preflight) -> None:
 
 def _is_new(spec: Spec) -> bool:
     try:
-        storage = open_storage(spec.where.storage, must_exist=True)
+        storage = open_storage(spec.where.storage, read_only=True)
     except StorageError:
         return True
-    if spec.name not in optuna.get_all_study_names(storage):
-        return True
-    return not optuna.load_study(study_name=spec.name, storage=storage).trials
+    with closing_storage(storage), reading(spec.name):
+        if spec.name not in study_names(storage):
+            return True
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        return not study.get_trials(deepcopy=False)
 
 
 def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
@@ -243,7 +249,8 @@ def be_worker(spec: Spec) -> optuna.Study:
         )
     _check_model(spec)
     log = WorkerLog(spec.name, _metric(spec))
-    open_storage(spec.where.storage, wait=_WAIT_SECONDS)  # many may come at once
+    with opened(spec.where.storage, wait=_WAIT_SECONDS):  # many may come at once
+        pass
     study = work_on(spec, log.update)
     log.end(study.get_trials(deepcopy=False))
     return study

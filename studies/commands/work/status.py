@@ -22,7 +22,9 @@ from studies.commands.tables import status_table
 from studies.errors import explain
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
-from studies.storage.open import stored_studies
+from studies.printable import all_printable
+from studies.printable import printable
+from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 
 
@@ -51,9 +53,10 @@ def watch(storage: BaseStorage, doctor: str) -> None:
 
 def screen(storage: BaseStorage, doctor: str) -> Group:
     """Build the screen of ``--watch``."""
-    studies = stored_studies(storage)
-    facts = [study_facts(study) for study in studies]
-    lines = [line for study in studies for line in live_lines(study, doctor)]
+    unreadable: list[str] = []
+    read = read_each(storage, lambda s: (study_facts(s), live_lines(s, doctor)), unreadable.append)
+    facts = [all_printable(of_study) for of_study, _ in read]
+    lines = [printable(line) for _, lines in read for line in lines] + unreadable
     return Group(status_table(facts), *comparison_lines(facts), *lines)
 
 

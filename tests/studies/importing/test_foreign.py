@@ -154,7 +154,7 @@ def test_the_same_trial_counts_once_and_a_shared_identifier_twice(cli: Cli, writ
         ({"error": "Timed out after 900 s"}, "timeout", None),
         ({"error": "loss is NaN"}, "nan", None),
         ({"error": "AssertionError\n  at line 3"}, "crash", None),
-        ({"error": None}, "crash", "a failure without a reason: taken as crash"),
+        ({"error": None}, "unknown", "a failure without a reason: its class is unknown"),
         ({"val_bpb": 0.95, "error": "FAIL"}, "crash", None),
         (
             {"success": True, "val_bpb": None},
@@ -184,7 +184,7 @@ def test_failures_have_their_class_and_no_value(
     assert trial.user_attrs["status"] == status
     assert "val_bpb" not in trial.user_attrs
     assert trial.user_attrs["total_seconds"] == 30.0
-    assert "\n" not in trial.user_attrs["reason"]
+    assert "\n" not in trial.user_attrs.get("reason", "")
 
 
 def test_what_is_no_hyperparameter_in_the_first_form_is_said(cli: Cli, write: Write) -> None:

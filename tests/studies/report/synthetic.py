@@ -142,5 +142,5 @@ def _transcript(study: optuna.Study, number: int, text: str, folder: Path) -> di
 
 def runs_of(storage: optuna.storages.BaseStorage) -> list[Run]:
     """The runs of a storage that holds one comparison."""
-    (contents,) = load_contents(storage).values()
+    (contents,) = load_contents(storage, print).values()
     return contents.runs

@@ -17,7 +17,7 @@ from tests.studies.report.synthetic import add_study
 
 def findings(storage: InMemoryStorage, reference: str = "random") -> list[str]:
     """The sentences of the page's first section."""
-    (contents,) = load_contents(storage).values()
+    (contents,) = load_contents(storage, print).values()
     page = build_page(Report(contents.runs, reference, unstarted=contents.unstarted))
     section = re.search(r'<section id="s0".*?</section>', page, re.DOTALL)
     assert section is not None
@@ -144,7 +144,7 @@ def test_a_code_agents_runs_have_a_page_without_parameters(memory: InMemoryStora
     for number in range(3):
         attrs = {"status": "ok", "val_bpb": 1.0 - number / 100, "source_sha256": str(number)}
         study.add_trial(create_trial(value=1.0, user_attrs=attrs))
-    (contents,) = load_contents(memory).values()
+    (contents,) = load_contents(memory, print).values()
     page = build_page(Report(contents.runs, "karpathy-code"))
     links = re.findall(r'<a href="#s\d+">(.*?)</a>', page)
     assert "Traces" in links

@@ -126,7 +126,7 @@ def test_studies_are_grouped_by_comparison(memory: InMemoryStorage) -> None:
     add_study(memory, "a", 0)
     add_study(memory, "a", 0, name="x-a", comparison="x")
     add_study(memory, "b", 0, name="x-b", comparison="x", trials=0)
-    found = load_contents(memory)
+    found = load_contents(memory, print)
     assert {name: [r.study for r in c.runs] for name, c in found.items()} == {
         "": ["a-seed0"],
         "x": ["x-a"],

@@ -1,0 +1,38 @@
+"""Text of others, made fit to be printed and to be opened in a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+# Control characters, of which terminals make commands, without tab and line end; marks that turn
+# the direction of writing, by which a text looks like another one; halves of surrogate pairs, which
+# can't be written.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# A cell that begins so is a formula to spreadsheets (OWASP, "CSV Injection").
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def printable(text: str) -> str:
+    """Return a text with a ``\N{REPLACEMENT CHARACTER}`` for what a terminal wouldn't just show."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def all_printable(value: Any) -> Any:
+    """Return a value of JSON with every text in it, names too, made :func:`printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {all_printable(name): all_printable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [all_printable(item) for item in value]
+    return value
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a CSV file, with an apostrophe before what begins a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,261 @@
+"""The attributes that this project reads from a storage, checked once, where they are read.
+
+Whoever may write to a storage may have stored anything under these names, and everything behind
+this module relies on what they hold: an attribute that isn't what it should be is left out, as if
+it had never been stored, with a warning that names it. Attributes of other names are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import copy
+import json
+import logging
+import re
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from studies.printable import printable
+
+
+_logger = logging.getLogger(__name__)
+
+_LARGEST = 1e15  # of anything that is counted or measured: sums of them stay exact enough
+_LONGEST_TEXT = 100_000
+_LONGEST_NAME = 250
+_ARTIFACT = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,99}")  # never a path
+
+
+def _number(value: Any) -> bool:
+    """A number that is finite and not absurd, of at least 0."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 <= value <= _LARGEST
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_integer, value))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in value
+    )
+
+
+def _mark(value: Any) -> bool:
+    """Machine, process, start and number of the trial: `objective.worker.worker_mark`."""
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    machine, process, started, number = value
+    return _text(machine) and _integer(process) and _number(started) and _integer(number)
+
+
+def _values(value: Any) -> bool:
+    """Values of parameters, by name."""
+    return isinstance(value, dict) and all(
+        value is None or isinstance(value, (bool, str, float)) or _integer(value)
+        for value in value.values()
+    )
+
+
+def _in_json(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    def is_it(value: Any) -> bool:
+        if not _text(value):
+            return False
+        try:
+            return check(json.loads(value))
+        except (ValueError, RecursionError):
+            return False
+
+    return is_it
+
+
+def _artifact(value: Any) -> bool:
+    """What Optuna stores of an artifact; its identifier is the name of a file."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"artifact_id", "filename", "mimetype", "encoding"}
+        and _text(value["artifact_id"])
+        and _ARTIFACT.fullmatch(value["artifact_id"]) is not None
+        and _text(value["filename"])
+        and _text(value["mimetype"])
+        and (value["encoding"] is None or _text(value["encoding"]))
+    )
+
+
+_Checks = Mapping[str, Callable[[Any], bool]]
+
+_OF_TRIALS: _Checks = {
+    **dict.fromkeys(
+        (
+            *("training_seconds", "total_seconds", "peak_memory_mb", "tokens_m", "steps"),
+            *("params_m", "llm_prompt_tokens", "llm_cached_tokens", "llm_completion_tokens"),
+            *("llm_seconds", "llm_attempts", "lines_added", "lines_removed"),
+        ),
+        _number,
+    ),
+    **dict.fromkeys(
+        (
+            *("status", "reason", "source", "proposer", "chosen_by", "llm_model", "llm_reason"),
+            *("description", "source_sha256"),
+        ),
+        _text,
+    ),
+    **dict.fromkeys(("tid", "parent"), _integer),
+    "effective": _in_json(_values),
+}
+_OF_TRIALS_SYSTEM: _Checks = {
+    "autoresearch:worker": _mark,
+    "autoresearch:beat": _number,
+    "autoresearch:kills": _integer,
+    "failed_trial": _integer,
+    "retry_history": _integers,
+    "fixed_params": _values,
+    "constraints": _numbers,
+    "import:key": _text,
+}
+_OF_STUDIES: _Checks = {
+    **dict.fromkeys(("method", "comparison", "variant"), _name),
+    **dict.fromkeys(
+        (
+            *("model", "revalidates", "run_error", "version", "imported_from", "testbed"),
+            *("testbed_hash", "space_hash", "surrogate", "metric_unit"),
+        ),
+        _text,
+    ),
+    **dict.fromkeys(("seed", "revalidates_trial", "train_seed"), _integer),
+    **dict.fromkeys(
+        (
+            *("budget_trials", "budget_seconds", "train_seconds", "wall_seconds"),
+            *("llm_ratio", "memory_limit_mb", "max_tokens", "max_cost"),
+        ),
+        _number,
+    ),
+    "charge_llm": _flag,
+}
+_OF_STUDIES_SYSTEM: _Checks = {"study:metric_names": _texts}
+# Of studies: None says that there is no limit, or no error.
+_LIMITS = {"budget_trials", "budget_seconds", "max_tokens", "max_cost", "run_error"}
+_ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
+_DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints
+
+
+class CheckedAttributes(BaseStorage):
+    """Base of storages that give out none but sound attributes; inherited before the storage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._told: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    def check_trials(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take the attributes that aren't sound off trials."""
+        for trial in trials:
+            if not all(isinstance(value, (int, float)) for value in trial.values or ()):
+                raise ValueError(f"trial {trial.number} has a value that is no number")
+            what = f"of trial {trial.number}"
+            trial.user_attrs = self._sound(trial.user_attrs, _OF_TRIALS, what)
+            trial.system_attrs = self._sound(trial.system_attrs, _OF_TRIALS_SYSTEM, what)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        trial = super().get_trial(trial_id)  # type: ignore[safe-super]
+        self.check_trials([trial])
+        return trial
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        attrs = super().get_study_user_attrs(study_id)  # type: ignore[safe-super]
+        shallow = {name: value for name, value in attrs.items() if _is_shallow(value)}
+        self._tell(attrs.keys() - shallow.keys(), "of a study")
+        return self._sound(shallow, _OF_STUDIES, "of a study")
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        attrs = super().get_study_system_attrs(study_id)  # type: ignore[safe-super]
+        return self._sound(attrs, _OF_STUDIES_SYSTEM, "of a study")
+
+    def _sound(self, attrs: dict[str, Any], checks: _Checks, what: str) -> dict[str, Any]:
+        odd = {
+            name
+            for name, value in attrs.items()
+            if (name in checks and not checks[name](value) and not _no_limit(name, value))
+            or (name.startswith(_ARTIFACTS) and not _in_json(_artifact)(value))
+        }
+        if not odd:
+            return attrs
+        self._tell(odd, what)
+        return {name: value for name, value in attrs.items() if name not in odd}
+
+    def _tell(self, odd: Iterable[str], what: str) -> None:
+        for name in odd:
+            known = _ARTIFACTS if name.startswith(_ARTIFACTS) else printable(name)[:80]
+            if known not in self._told:
+                self._told.add(known)
+                _logger.warning(
+                    "the attribute %s %s is not as it should be; left out", known, what
+                )
+
+
+class CheckedKept(CheckedAttributes):
+    """The same for storages that keep their trials, whose finished ones are looked at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._checked: dict[int, FrozenTrial] = {}  # finished trials, by their identifiers
+        super().__init__(*args, **kwargs)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        trials = super().get_all_trials(study_id, False, states)  # type: ignore[safe-super]
+        self.check_trials([t for t in trials if self._checked.get(t._trial_id) is not t])
+        self._checked.update((t._trial_id, t) for t in trials if t.state.is_finished())
+        return copy.deepcopy(trials) if deepcopy else trials
+
+
+class CheckedDatabase(CheckedAttributes, RDBStorage):
+    """A database, from which Optuna reads a finished trial once and keeps it."""
+
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        trials = super()._get_trials(*args, **kwargs)
+        self.check_trials(trials)
+        return trials
+
+
+def _no_limit(name: str, value: Any) -> bool:
+    return value is None and name in _LIMITS
+
+
+def _is_shallow(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return depth < _DEEPEST and all(_is_shallow(item, depth + 1) for item in value)
+    return True

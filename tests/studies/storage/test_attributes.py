@@ -1,0 +1,229 @@
+"""Attributes that anybody may have stored, and what the commands make of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+import sqlite3
+import sys
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+import psutil
+import pytest
+
+from objective.worker import WORKER
+from studies import cli
+from studies.facts import study_facts
+from studies.storage.heartbeat import BEAT
+from studies.storage.open import opened
+from studies.storage.open import StorageError
+from studies.storage.recovery import abandoned
+from studies.storage.recovery import recover
+
+
+DEEP: Any = json.loads("[" * 900 + "]" * 900)
+ODD: list[Any] = [[], {}, "", "x\x1b[2J", -1, 1e308, float("inf"), float("nan"), True, None, [1]]
+ODD += ["[1]", '{"x": [1]}', '{"x": "text"}', "9" * 5000, {"a": {"b": []}}, ["a", 1], 10**30]
+TRIAL_ATTRIBUTES = ["status", "reason", "source", "effective", "training_seconds"]
+TRIAL_ATTRIBUTES += ["total_seconds", "llm_seconds", "llm_attempts", "llm_model", "peak_memory_mb"]
+SYSTEM_ATTRIBUTES = [WORKER, BEAT, "failed_trial", "retry_history", "constraints"]
+SYSTEM_ATTRIBUTES += ["autoresearch:kills", "artifacts:x", "fixed_params"]
+STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ratio", "comparison"]
+STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error", "revalidates_trial"]
+STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from"]
+
+
+def _fill(storage: BaseStorage) -> None:
+    """Three studies for each odd value: on a trial, on the system's part of one, on the study."""
+    for i, odd in enumerate(ODD):
+        for part in ("user", "system", "study"):
+            study = optuna.create_study(storage=storage, study_name=f"{part}{i}")
+            study.set_user_attr("method", f"m{i}")
+            good = {"status": "ok", "training_seconds": 1.0}
+            user = dict.fromkeys(TRIAL_ATTRIBUTES, odd) if part == "user" else {}
+            system = dict.fromkeys(SYSTEM_ATTRIBUTES, odd) if part == "system" else {}
+            for state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL):
+                study.add_trial(
+                    create_trial(
+                        state=state,
+                        value=0.5 if state == TrialState.COMPLETE else None,
+                        params={"x": 0.5},
+                        distributions={"x": FloatDistribution(0, 1)},
+                        user_attrs=good | user,
+                        system_attrs=system,
+                    )
+                )
+            if part == "study":
+                for name in STUDY_ATTRIBUTES:
+                    study.set_user_attr(name, odd)
+
+
+@pytest.fixture(params=["sqlite:///{}/s.db", "journal:{}/s.log"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    address: str = request.param.format(tmp_path)
+    return address
+
+
+def _run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Give a command in this process; return its status and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["optuna-autoresearch", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return int(str(ended.value.code)), out, err
+
+
+def test_what_is_no_attribute_of_ours_is_left_out_and_all_else_is_shown(
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with opened(url) as storage:
+        _fill(storage)
+    with caplog.at_level(logging.WARNING), opened(url, read_only=True) as storage:
+        for name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage)
+            facts = study_facts(study)
+            json.dumps(facts)
+            assert facts["trials"]["complete"] == 1
+            abandoned(study)
+    assert "is not as it should be" in caplog.text and "\x1b" not in caplog.text
+    status, out, err = _run(monkeypatch, capsys, "status", "--storage", url)
+    assert status == 0 and all(f"study{i}" in out for i in range(len(ODD)))
+    assert "\x1b" not in out + err
+    status, out, err = _run(
+        monkeypatch, capsys, "report", "--storage", url, "--out", tmp_path / "r", "--json"
+    )
+    assert status == 0, err
+    status, out, _ = _run(monkeypatch, capsys, "doctor", "--storage", url, "--json")
+    assert status == 0 and isinstance(json.loads(out), list)
+
+
+def test_a_worker_takes_no_harm_from_them(url: str) -> None:
+    with opened(url) as storage:
+        _fill(storage)
+        for name in optuna.get_all_study_names(storage):
+            recover(optuna.load_study(study_name=name, storage=storage))
+
+
+def _break(file: Path, sql: str) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(sql)
+    connection.close()
+
+
+DEEP_JSON = "[" * 100_000
+BROKEN = {
+    "no JSON": "UPDATE trial_user_attributes SET value_json='{'",
+    "deep JSON": f"UPDATE trial_user_attributes SET value_json='{DEEP_JSON}'",
+    "a deep attribute of the study": f"UPDATE study_user_attributes SET value_json='{DEEP_JSON}'",
+    "a date past 9999": "UPDATE trials SET datetime_complete='99999-01-01 00:00:00.000000'",
+    "a state that is none": "UPDATE trials SET state='GONE'",
+    "a distribution that is none": "UPDATE trial_params SET distribution_json='{}'",
+    "a value of text": "UPDATE trial_values SET value='text'",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with opened(url) as storage:
+        for name in ("broken", "sound"):
+            study = optuna.create_study(storage=storage, study_name=name)
+            study.set_user_attr("method", "random")
+            study.add_trial(
+                create_trial(
+                    value=0.5,
+                    params={"x": 0.5},
+                    distributions={"x": FloatDistribution(0, 1)},
+                    user_attrs={"status": "ok"},
+                )
+            )
+    key = "study_id=1" if "study_user" in BROKEN[what] else "trial_id=1"
+    _break(tmp_path / "s.db", f"{BROKEN[what]} WHERE {key}")
+
+    status, out, err = _run(monkeypatch, capsys, "status", "--storage", url)
+    assert status == 0 and "sound" in out
+    assert err.startswith("study 'broken' can't be read: ") and err.count("\n") == 1
+    arguments = ["report", "--storage", url, "--out", tmp_path / "r"]
+    status, out, err = _run(monkeypatch, capsys, *arguments)
+    assert status == 0 and "1 runs, 1 trials" in out and "'broken' can't be read" in err
+    arguments = ["run", "--method", "random", "--study", "broken", "--storage", url]
+    status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3)
+    assert status == 2 and "study 'broken' can't be read: " in err.splitlines()[-1]
+    status, _, err = _run(monkeypatch, capsys, "doctor", "--storage", url, "--yes")
+    assert status == 0
+    assert (
+        "'broken' can't be read" in err or "attribute of the study" in what
+    )  # which it needs not
+    status, out, _ = _run(monkeypatch, capsys, "revalidate", "--storage", url)
+    assert "'broken' can't be read" in out
+
+
+def test_a_damaged_page_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with opened(url) as storage:
+        optuna.create_study(storage=storage, study_name="s").optimize(
+            lambda trial: trial.suggest_float("x", 0, 1), n_trials=5
+        )
+    file = tmp_path / "s.db"
+    data = bytearray(file.read_bytes())
+    for page in range(4096, len(data), 4096):
+        data[page : page + 200] = b"\xa5" * 200
+    file.write_bytes(data)
+    for command in ("status", "report", "doctor", "revalidate"):
+        status, _, err = _run(monkeypatch, capsys, command, "--storage", url)
+        assert status in (0, 1, 2) and len(err.splitlines()) == 1, (command, err)
+        assert "malformed" in err or "can't be read" in err or "SQLite" in err
+
+
+def test_a_storage_that_is_only_read_is_not_written(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened(url) as storage:
+        study = optuna.create_study(storage=storage, study_name="s")
+        study.set_user_attr("method", "random")
+        study.add_trial(create_trial(value=0.5, user_attrs={"status": "ok"}))
+    folder = tmp_path
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with opened(url, read_only=True) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        with pytest.raises((StorageError, StorageInternalError)):
+            study.set_user_attr("k", 1)
+    for command in ("status", "doctor"):
+        assert _run(monkeypatch, capsys, command, "--storage", url)[0] == 0
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert not {name for name in after if "claim" in name or "artifacts" in name}
+
+
+def test_whoever_opens_a_storage_for_a_while_gives_its_connections_back(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with opened(url) as storage:
+        optuna.create_study(storage=storage)
+        assert _connections(tmp_path) > 0
+    assert _connections(tmp_path) == 0
+
+
+def _connections(folder: Path) -> int:
+    """Count this process's open files in a folder."""
+    return sum(Path(file.path).is_relative_to(folder) for file in psutil.Process().open_files())

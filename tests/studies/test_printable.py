@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from studies.printable import all_printable
+from studies.printable import cell
+from studies.printable import printable
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[2J",  # clears the screen
+        "\x1b]0;title\x07",
+        "\x9b31m",  # the same as an escape, in one byte
+        "a\rb",  # writes over what is there
+        "\x08\x08",
+        "a\u202eb",  # turns the direction
+        "\u2066",
+        "\ud800",  # can't be written at all
+    ],
+)
+def test_nothing_of_it_is_a_command_to_a_terminal(text: str) -> None:
+    shown = printable(f"x{text}y")
+    assert "\N{REPLACEMENT CHARACTER}" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\r\x08\u202e\u2066\ud800")
+    shown.encode()
+
+
+def test_texts_of_people_stay_as_they_are() -> None:
+    text = "Größe\t模型 😀\nнабор = 1 'x' \"y\""
+    assert printable(text) == text and cell(text) == text
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\uff1d"])
+def test_no_cell_is_a_formula(start: str) -> None:
+    assert cell(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
+
+
+def test_names_and_values_of_objects_are_shown_too() -> None:
+    value = {"a\x1b": ["\x1b", 1, None, {"b": "\x9b"}]}
+    assert all_printable(value) == {"a\ufffd": ["\ufffd", 1, None, {"b": "\ufffd"}]}
