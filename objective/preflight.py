@@ -24,6 +24,7 @@ from objective.run.environment import chosen_variables
 from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
+from objective.run.launch import GPU_DEVICES
 from objective.testbed.files import SCRIPTS
 from objective.testbed.source import TestbedError
 from objective.testbed.testbed import Testbed
@@ -32,7 +33,6 @@ from objective.testbed.testbed import Testbed
 _SHORT_SECONDS = 2.0
 _WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
 _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 _GPU_CALLS = {"get_device_capability", "get_device_properties", "set_device", "synchronize"}
 
 
@@ -66,7 +66,7 @@ def preflight(testbed: Testbed) -> Preflight:
     found.collect(lambda: testbed.files)
     found.collect(lambda: chosen_variables(testbed.runtime.env))
     found.collect(lambda: _check_interpreter(testbed, found))
-    if not any(map(os.path.exists, _GPU_DEVICES)):
+    if not any(map(os.path.exists, GPU_DEVICES)):
         found.problems += _needs_gpu(testbed)
     return found
 
@@ -116,8 +116,12 @@ def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | No
 
 def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
     python = find_interpreter(testbed.path, testbed.runtime.python)
-    variables = script_environment({**python.variables(), **_chosen(testbed)})
-    paths = [str(testbed.files.root / path) for path in testbed.files.paths]
+    variables = script_environment(python.variables())
+    paths: list[str] = []
+    with suppress(TestbedError):  # each is told of by its own check
+        variables |= chosen_variables(testbed.runtime.env)
+    with suppress(TestbedError):
+        paths = testbed.files.python_path(testbed.files.root)
     given = filter(None, [variables.get("PYTHONPATH")])
     variables["PYTHONPATH"] = os.pathsep.join([*paths, *given])
     importers = _importers(testbed)
@@ -130,13 +134,6 @@ def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
         found.problems.append(
             _lacks(python, told["executable"], testbed, importers, found.missing)
         )
-
-
-def _chosen(testbed: Testbed) -> dict[str, str]:
-    try:
-        return chosen_variables(testbed.runtime.env)
-    except TestbedError:  # told of by its own check
-        return {}
 
 
 def _lacks(

@@ -115,7 +115,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
             f"study {spec.name!r} was made with other files beside train.py ({edited});"
-            f" put them back, {advice}, or go on with them as they are by --accept-changes"
+            f" put them back; {advice}; or go on with them as they are by --accept-changes"
         )
     if spec.row.edits_code:
         return

@@ -12,9 +12,10 @@ PACKAGES = {f"samplers/{path.parent.name}" for path in (ROOT / "samplers").glob(
 PACKAGES |= {"objective/benchmark", "studies/best_so_far"}
 # Modules that are parts of what another test file tests, and seen only through that.
 ELSEWHERE = {
-    # In a process of its own: what it does is seen in trainings.
-    "objective/run/launch.py": "objective/run/test_script.py",
+    # Measured and hidden from a training.
+    "objective/testbed/data.py": "objective/testbed/test_evaluation.py",
     "objective/testbed/embedded/prepare.py": "objective/testbed/test_embedded.py",
+    "objective/testbed/embedded/program.py": "objective/testbed/test_program.py",
     "objective/testbed/embedded/train.py": "objective/testbed/test_embedded.py",
     # Results are kept for, and told to, a storage that was away.
     "objective/results.py": "faults/test_database.py",

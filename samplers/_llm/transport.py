@@ -2,6 +2,7 @@
 
 The time is that of the whole: a time-out of the usual kind holds for each wait for a few bytes, so
 that an answer that drips is never late, and for none of the name's look-up. So another thread waits.
+`openai` sends; it limits neither, nor the size of an answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 from typing import Any
 from typing import TYPE_CHECKING
+import zlib
 
 from .address import is_loopback
 from .chat import ChatError
@@ -23,7 +25,10 @@ from .chat import ChatUnavailable
 
 
 if TYPE_CHECKING:
-    import requests
+    from collections.abc import Iterator
+
+    import httpx2
+    import openai
 
 CONNECT_SECONDS = 10.0
 # Of an answer, unpacked. The longest replies have some 100,000 tokens, lists of models 2 MB.
@@ -52,7 +57,8 @@ class Transport:
     """Sends requests. Connections are kept, by process, since they must not outlive a fork."""
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[int, bool], requests.Session] = {}
+        self._clients: dict[tuple[int, bool], openai.OpenAI] = {}
+        self._reading = threading.local()  # what the thread that reads a body needs
         self._lock = threading.Lock()
 
     def send(
@@ -71,7 +77,7 @@ class Transport:
             ChatUnavailable: If none came in time. The text may hold the server's words.
             ChatError: If it is longer than ``MAX_BYTES``.
         """
-        # Failures are returned, not raised: an exception of requests' has the key in its context.
+        # Failures are returned, not raised: an exception of openai's has the key in its context.
         future: Future[Answer | ChatError] = Future()
         deadline = time.monotonic() + seconds
 
@@ -93,67 +99,117 @@ class Transport:
     def _exchange(
         self, method: str, url: str, key: str | None, body: Any, deadline: float
     ) -> Answer | ChatError:
-        from http.client import HTTPException
-
-        import requests
-        from urllib3.exceptions import HTTPError
+        import httpx2
+        import openai
 
         seconds = max(deadline - time.monotonic(), 0.001)
-        data = None
-        if body is not None:
-            data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-
-        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            if key:
-                request.headers["Authorization"] = f"Bearer {key}"
-            return request
-
+        headers: dict[str, Any] = {"Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        else:
+            headers["Authorization"] = openai.Omit()
+        options: Any = {
+            "headers": headers,
+            "max_retries": 0,
+            "timeout": httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+        }
+        client = self._client(is_loopback(url))
+        self._reading.deadline = deadline
         try:
-            with self._session(is_loopback(url)).request(
-                method,
-                url,
-                data=data,
-                headers={"Content-Type": "application/json", "Accept": "application/json"},
-                auth=authorize,  # if there is none, requests looks for one in ~/.netrc
-                timeout=(min(seconds, CONNECT_SECONDS), seconds),
-                allow_redirects=False,  # that would send prompts where nobody said
-                stream=True,
-            ) as response:
-                content = _read(response, deadline)
-                status, headers = response.status_code, response.headers
-        except (requests.ConnectTimeout, requests.ReadTimeout):
+            if method == "GET":
+                response = client.get(url, cast_to=httpx2.Response, options=options)
+            else:
+                headers["Content-Type"] = "application/json"
+                content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+                response = client.post(
+                    url, cast_to=httpx2.Response, content=content, options=options
+                )
+        except openai.APIStatusError as error:
+            response = error.response
+        except _Unreadable as error:
+            return error.error
+        except openai.APITimeoutError:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
-        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
-            return ChatUnavailable(f"no connection: {error}")
-        if isinstance(content, ChatError):
-            return content
-        text = content.decode("utf-8-sig", "replace")
+        except (openai.OpenAIError, httpx2.HTTPError, OSError, ValueError) as error:
+            return ChatUnavailable(f"no connection: {error.__cause__ or error}")
+        text = response.content.decode("utf-8-sig", "replace")
         try:
             payload = json.loads(text)
         except (ValueError, RecursionError):
             payload = None
-        return Answer(status, headers, text, payload)
+        return Answer(response.status_code, response.headers, text, payload)
 
-    def _session(self, own: bool) -> requests.Session:
-        import requests
+    def _client(self, own: bool) -> openai.OpenAI:
+        import httpx2
+        import openai
 
         with self._lock:
-            session = self._sessions.get((os.getpid(), own))
-            if session is None:
-                session = requests.Session()
-                # A proxy of the environment's can't reach this machine's own loopback.
-                session.trust_env = not own
-                self._sessions[os.getpid(), own] = session
-            return session
+            client = self._clients.get((os.getpid(), own))
+            if client is None:
+                client = openai.OpenAI(
+                    api_key="none",  # each request has its own
+                    http_client=httpx2.Client(
+                        trust_env=not own,  # a proxy can't reach this machine's own loopback
+                        follow_redirects=False,  # that would send prompts where nobody said
+                        event_hooks={"response": [self._bound]},
+                    ),
+                )
+                self._clients[os.getpid(), own] = client
+            return client
+
+    def _bound(self, response: httpx2.Response) -> None:
+        """Let a body be read to ``MAX_BYTES`` of what it unpacks to, and to the deadline.
+
+        httpx unpacks each piece that arrives as a whole, be it a thousand times as long.
+        """
+        packing = response.headers.pop("content-encoding", "")
+        stream: Any = response.stream
+        response.stream = _bounded_stream(stream, packing, self._reading.deadline)
 
 
-def _read(response: requests.Response, deadline: float) -> bytes | ChatError:
-    """Read a body to its end, unpacked piece by piece, so that no piece is beyond bounds."""
-    content = bytearray()
-    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
-        content += piece
-        if len(content) > MAX_BYTES:
-            return ChatError(f"The server's answer has more than {MAX_BYTES / 1e6:g} MB.")
-        if time.monotonic() > deadline:  # nobody waits any more
-            return ChatUnavailable("no whole answer in time")
-    return bytes(content)
+class _Unreadable(Exception):
+    """A body that is not read to its end."""
+
+    def __init__(self, error: ChatError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _bounded_stream(stream: Any, packing: str, deadline: float) -> Any:
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            pieces = iter(stream)
+            for name in reversed([word.strip().lower() for word in packing.split(",")]):
+                if name in ("gzip", "x-gzip", "deflate"):
+                    pieces = _unpacked(pieces)
+                elif name not in ("", "identity"):
+                    raise _Unreadable(ChatError(f"The server's answer is packed by {name!r}."))
+            size = 0
+            for piece in pieces:
+                size += len(piece)
+                if size > MAX_BYTES:
+                    raise _Unreadable(
+                        ChatError(f"The server's answer has more than {MAX_BYTES / 1e6:g} MB.")
+                    )
+                if time.monotonic() > deadline:  # nobody waits any more
+                    raise _Unreadable(ChatUnavailable("no whole answer in time"))
+                yield piece
+
+        def close(self) -> None:
+            stream.close()
+
+    return Bounded()
+
+
+def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack gzip or zlib in pieces of bounded length."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, by its header
+    try:
+        for piece in pieces:
+            while piece:
+                yield unpacker.decompress(piece, _PIECE_BYTES)
+                piece = unpacker.unconsumed_tail
+    except zlib.error as error:
+        raise _Unreadable(ChatUnavailable(f"no answer that unpacks: {error}")) from None

@@ -72,7 +72,7 @@ def parse_edits(reply: str) -> list[EditBlock]:
         raise EditError(
             f"A reply must have at most {MAX_REPLY_CHARS} characters, but got {len(reply)}."
         )
-    blocks = list(_blocks(reply.splitlines()))
+    blocks = list(_blocks(split_lines(reply.replace("\r\n", "\n"))))
     if blocks:
         return blocks
     if not reply.strip():
@@ -128,6 +128,19 @@ def _text(lines: list[str]) -> str:
     return "\n".join(lines)
 
 
+def split_lines(text: str) -> list[str]:
+    """Split at newlines only: a form feed or U+0085 is a character of a script like any other."""
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def with_line_ends_of(like: str, text: str) -> str:
+    """Return a text of newlines with the line ends of another: all of CR and LF, or as it is."""
+    if "\r\n" in like and like.count("\r\n") == like.count("\n"):
+        return text.replace("\r\n", "\n").replace("\n", "\r\n")
+    return text
+
+
 def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
     """Return the text with every block applied, in order, each to what the one before it left.
 
@@ -148,8 +161,8 @@ def _apply(text: str, block: EditBlock, name: str) -> str:
         raise EditError(
             f"{name} searches for nothing: it must name at least one line of the text."
         )
-    lines = text.splitlines()
-    search = block.search.splitlines()
+    lines = split_lines(text)
+    search = split_lines(block.search)
     found = _occurrences(lines, search)
     if len(found) > 1:
         places = ", ".join(str(start + 1) for start in found[:5])
@@ -160,7 +173,9 @@ def _apply(text: str, block: EditBlock, name: str) -> str:
     if not found:
         raise EditError(f"{name} matches no lines of the text. {_nearest(lines, search)}")
     start = found[0]
-    lines[start : start + len(search)] = block.replace.splitlines()
+    end = "\r" if lines[start].endswith("\r") else ""
+    new = [line.rstrip("\r") + end for line in split_lines(block.replace)]
+    lines[start : start + len(search)] = new
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
 
 
@@ -214,7 +229,7 @@ def parse_whole_file(reply: str) -> str:
         raise EditError(
             f"A reply must have at most {MAX_REPLY_CHARS} characters, but got {len(reply)}."
         )
-    lines = reply.splitlines()
+    lines = split_lines(reply.replace("\r\n", "\n"))
     fences = [number for number, line in enumerate(lines) if line.startswith("```")]
     if not fences:
         raise EditError("The reply must contain the whole file between two lines of ```.")

@@ -353,4 +353,5 @@ def _outline(source: str) -> _Outline:
             nested = any(a <= first <= b for a, b in bodies)
             if last - first >= 2 and not nested:
                 bodies.append((first, last))
-    return _Outline(source.splitlines(), sorted(bodies))
+    # As Python counts lines: form feeds and U+0085 end none.
+    return _Outline(re.split(r"\r\n?|\n", source), sorted(bodies))

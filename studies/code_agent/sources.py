@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import re
 from typing import TYPE_CHECKING
 
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -62,20 +63,29 @@ class Sources:
         return self._known[sha]
 
 
+_NO_NEWLINE = "\\ No newline at end of file"
+
+
 def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
 def diff(old: str, new: str, context: int = 3) -> list[str]:
     """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``."""
-    before, after = old.splitlines(), new.splitlines()
+    # Not splitlines(), which also breaks at form feeds and U+0085.
+    before, after = (re.findall(r"[^\n]*\n|[^\n]+$", text) for text in (old, new))
     names = "a/train.py", "b/train.py"
-    return list(difflib.unified_diff(before, after, *names, n=context, lineterm=""))
+    lines = []
+    for line in difflib.unified_diff(before, after, *names, n=context):
+        lines.append(line.removesuffix("\n"))
+        if not line.endswith("\n"):
+            lines.append(_NO_NEWLINE)
+    return lines
 
 
 def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:
     """Return the lines that a change removes (``-``) and adds (``+``), n added and n removed."""
-    lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith("@@")]
+    lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith(("@@", "\\"))]
     removed = sum(line.startswith("-") for line in lines)
     return lines, len(lines) - removed, removed
 

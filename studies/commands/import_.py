@@ -28,7 +28,7 @@ def import_(
             metavar="FILE",
             help="JSON {method: {seed: [{tid, val_bpb, success, wt, DEPTH, ...}]}}, or JSON lines "
             "with backend, seed, trial_id, config, val_bpb, success, error, wall_time_seconds, "
-            "timestamp.",
+            "timestamp; or the results.tsv of karpathy/autoresearch.",
         ),
     ],
     storage: options.Storage = options.DEFAULT_STORAGE,

@@ -1,6 +1,6 @@
 """Trials that another program ran, read from its files.
 
-Two forms:
+Three forms, of which `studies.importing.results_tsv` describes the third:
 
 1. JSON ``{method: {seed: [{"tid": 0, "val_bpb": 0.99, "success": true, "wt": 300.1, "DEPTH": 8,
    ...}]}}``. Upper-case names are hyperparameters, as they are in a training script.
@@ -31,6 +31,8 @@ import re
 from typing import Any
 
 from studies.errors import Misuse
+from studies.importing.results_tsv import is_results
+from studies.importing.results_tsv import read_results
 
 
 FAILURE_VALUE = 100.0
@@ -62,6 +64,7 @@ class ForeignTrial:
         val_bpb: Bits per byte; None if it failed.
         seconds: Charged to the budget; 0 if the file doesn't say, or has more than a year.
         ended: Naive local time; None if the file doesn't say.
+        attributes: Further user attributes.
     """
 
     key: str
@@ -74,6 +77,7 @@ class ForeignTrial:
     val_bpb: float | None
     seconds: float
     ended: datetime | None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,13 +113,15 @@ def read_file(path: Path) -> Foreign:
         raise _neither(path, "something that is no UTF-8 text") from None
     foreign = Foreign()
     try:
-        document = _load(text)
+        document = None if is_results(text) else _load(text)
     except RecursionError:
         raise _neither(path, "JSON of a depth that nobody would write") from None
     except json.JSONDecodeError:
         rows = _lines(path, text, foreign)
     else:
-        if isinstance(document, dict) and {"backend", "config"} <= document.keys():
+        if document is None and is_results(text):
+            rows = read_results(text, foreign.skipped, foreign.notes)
+        elif isinstance(document, dict) and {"backend", "config"} <= document.keys():
             rows = iter([document])  # a file of one line
         else:
             rows = _nested(path, document, foreign)
@@ -173,7 +179,8 @@ def _encodable(value: Any) -> Any:
 def _neither(path: Path, what: str) -> Misuse:
     return Misuse(
         f"{path} must be JSON of the form {{method: {{seed: [{{tid, val_bpb, success, wt, ...}}]}}}}"
-        f" or JSON lines with backend, seed, trial_id, config, val_bpb, success, but is {what}."
+        f" or JSON lines with backend, seed, trial_id, config, val_bpb, success, or autoresearch's"
+        f" results.tsv, but is {what}."
     )
 
 
@@ -268,7 +275,24 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
         val_bpb=float(value) if status == "ok" and value is not None else None,
         seconds=float(seconds),
         ended=_time(row.get("timestamp")),
+        attributes=_attributes(row.get("attributes")),
     )
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    """Return what else is kept of a trial: texts in one line, and its memory."""
+    if not isinstance(given, dict):
+        return {}
+    texts = {name: given.get(name) for name in ("commit", "decision", "description")}
+    found: dict[str, Any] = {
+        name: " ".join(text.split())[:_MAX_REASON]
+        for name, text in texts.items()
+        if isinstance(text, str) and text.strip()
+    }
+    memory = given.get("peak_memory_mb")
+    if isinstance(memory, float) and is_finite(memory):
+        found["peak_memory_mb"] = memory
+    return found
 
 
 def _verdict(

@@ -100,6 +100,7 @@ def frozen_trial(
         "total_seconds": trial.seconds,
         "status": trial.status,
         "tid": trial.tid,
+        **trial.attributes,
     }
     if trial.reason:
         attrs["reason"] = trial.reason

@@ -10,6 +10,7 @@ from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import MAX_REPLY_CHARS
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
+from studies.code_agent.edit_blocks import with_line_ends_of
 
 
 TEXT = """\
@@ -137,3 +138,17 @@ def test_a_whole_file_is_taken_only_from_one_closed_fence() -> None:
     ]:
         with pytest.raises(EditError, match=message):
             parse_whole_file(reply)
+
+
+@pytest.mark.parametrize("odd", ["\x0c", "\x85", "\u2028", "\x1c", "é"])
+def test_only_newlines_end_lines_and_all_else_stays_as_it_is(odd: str) -> None:
+    text = f"A = 1 # {odd} a\r\n{odd}\r\nB = 2\r\nC = 3"
+    edited = apply_edits(text, parse_edits(block(f"{odd}\nB = 2", f"{odd}\nB = '{odd}'\nD = 4")))
+    assert edited == text.replace("B = 2", f"B = '{odd}'\r\nD = 4")
+    assert apply_edits(text, parse_edits(block("C = 3", "C = 4"))) == text[:-1] + "4"
+
+
+def test_a_whole_file_gets_the_line_ends_of_the_script() -> None:
+    assert with_line_ends_of("a\r\nb\r\n", "c\nd\n") == "c\r\nd\r\n"
+    assert with_line_ends_of("a\nb\r\n", "c\nd\n") == "c\nd\n"
+    assert with_line_ends_of("a\nb\n", "c\nd\n") == "c\nd\n"

@@ -6,9 +6,13 @@ import csv
 from pathlib import Path
 import subprocess
 
+import pytest
+
 from studies.code_agent.export import agent_facts
 from studies.code_agent.export import write_patches
 from studies.code_agent.export import write_results
+from studies.code_agent.sources import changed_lines
+from studies.code_agent.sources import diff
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
@@ -50,3 +54,23 @@ def test_the_facts_count_what_applied_ran_and_improved(bench: Bench) -> None:
     assert counts == {"proposals": 3, "rejected": 1, "applied": 2, "measured": 1, "kept": 1}
     assert facts["outcomes"] == {"kept": 1, "crash": 1, "rejected": 1}
     assert facts["llm"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("A = 1\r\n\x0cB = 2\x85\r\nC = 3\r\n", "A = 1\r\n\x0cB = 4\x85\r\nC = 3\r\n"),
+        ("A = 1\nB = 2", "A = 1\nB = 3"),
+        ("A = 1\nB = 2", "A = 1\nB = 2\nC = 3\n"),
+        ("A = 1\n", "A = 1\nB = '\u2028'"),
+    ],
+)
+def test_a_diff_applies_byte_for_byte(old: str, new: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_bytes(old.encode())
+    patch = "\n".join([*diff(old, new), ""]).encode()
+    command = ["git", "apply", "--whitespace=nowarn", "-"]
+    subprocess.run(command, input=patch, cwd=tmp_path, check=True)
+    assert (tmp_path / "train.py").read_bytes() == new.encode()
+    lines, added, removed = changed_lines(old, new)
+    assert (added, removed) == (sum(x[0] == "+" for x in lines), sum(x[0] == "-" for x in lines))
+    assert all(x[0] in "+-" for x in lines)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from studies.importing.foreign import read_file
+from studies.importing.results_tsv import is_results
+from tests.studies.conftest import Cli
+
+
+RESULTS = (
+    "commit\tval_bpb\tmemory_gb\tstatus\tdescription\r\n"
+    "a1b2c3d\t0.997900\t44.0\tkeep\tbaseline\r\n"
+    "b2c3d4e\t0.993200\t44.2\tkeep\tincrease LR to 0.04\x85 and \x0c more\r\n"
+    "c3d4e5f\t1.005000\t44.0\tdiscard\tswitch to GeLU activation\r\n"
+    "d4e5f6g\t0.000000\t0.0\tcrash\tdouble model width (OOM)\r\n"
+    "e5f6a7b\t0.9"
+)
+
+
+def test_experiments_are_one_study_with_what_the_file_says(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "results.tsv").write_bytes(RESULTS.encode())
+    for new in (4, 0):
+        done = cli("import", tmp_path / "results.tsv", "--json")
+        assert done.returncode == 0, done.stderr
+        assert f'"imported": {new}' in done.stdout
+        assert 'fewer columns than the header (cut off, perhaps)": 1' in done.stdout
+    trials = optuna.load_study(study_name="autoresearch-seed0", storage=cli.storage).trials
+    assert [t.user_attrs.get("val_bpb") for t in trials] == [0.9979, 0.9932, 1.005, None]
+    assert [t.user_attrs["status"] for t in trials] == ["ok", "ok", "ok", "oom"]
+    assert [t.user_attrs["decision"] for t in trials] == ["keep", "keep", "discard", "crash"]
+    assert trials[1].user_attrs["description"] == "increase LR to 0.04 and more"
+    assert trials[0].user_attrs["peak_memory_mb"] == 44 * 1024
+    assert trials[0].user_attrs["commit"] == "a1b2c3d"
+
+
+def test_another_metrics_name_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "results.tsv"
+    path.write_text(RESULTS.replace("val_bpb", "val_loss"))
+    found = read_file(path)
+    assert len(found.trials) == 4
+    assert found.notes["val_loss: taken as val_bpb"] == 4
+
+
+def test_other_tables_and_json_are_not_taken_for_it() -> None:
+    assert is_results(RESULTS)
+    assert not is_results("{}")
+    assert not is_results("commit\tval_bpb\n")
+    assert not is_results("name\tval_bpb\tmemory_gb\tstatus\tdescription\n")
