@@ -38,6 +38,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import infer_space
 from objective.testbed.inference import LARGEST_INT
 from objective.testbed.inference import Space
@@ -213,11 +214,20 @@ def _valued(distribution: BaseDistribution, value: Value | None) -> Value:
     return float(value) if isinstance(distribution, FloatDistribution) else value
 
 
-def _from_toml(text: str) -> _Overrides:
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a ``search_space.toml``.
+
+    Raises:
+        TestbedError: If it is no TOML.
+    """
     try:
-        tables = tomllib.loads(text.removeprefix("\ufeff"))
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:  # also numbers and nesting beyond any measure
         raise TestbedError(f"{_WHERE} must be valid TOML, but: {error}.") from None
+
+
+def _from_toml(text: str) -> _Overrides:
+    tables = parse_toml(text)
     space: Space = {}
     powers_of_two, at_least, untuned, problems = [], {}, [], []
     try:
@@ -226,6 +236,7 @@ def _from_toml(text: str) -> _Overrides:
         problems.append(str(error))
         only_listed = False
     tables.pop(_ONLY_LISTED, None)
+    tables.pop(DERIVED, None)
     for name, table in tables.items():
         try:
             if not isinstance(table, dict):

@@ -15,12 +15,14 @@ import textwrap
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.testbed.derived import Derived
 from objective.testbed.files import Files
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from objective.testbed.rule import Rule
 from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
+from objective.testbed.search_space import parse_toml
 from objective.testbed.search_space import search_space
 from objective.testbed.source import read_constants
 from objective.testbed.source import TestbedError
@@ -115,6 +117,13 @@ class Testbed:
             raise TestbedError(
                 f"The files of {self.path} must be readable, but {where}{error.strerror}."
             ) from None
+
+    @cached_property
+    def derived(self) -> Derived:
+        """Numbers that follow from a configuration, see `objective.testbed.derived`."""
+        toml = _read_toml(self.path)
+        tables = None if toml is None else parse_toml(toml)
+        return Derived.of(tables, self.baseline, self.constants)
 
     @property
     def left_out(self) -> dict[str, str]:
