@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlite3
 import subprocess
 import sys
+from urllib.parse import quote
 
 import optuna
 import pytest
@@ -149,3 +150,22 @@ def test_a_full_disk_is_named_and_the_study_goes_on_when_there_is_room(
     assert cli(*arguments).returncode == 0
     trials = cli.trials("s")
     assert len(evaluated(trials)) == 6 and {t.state for t in trials} <= STATES
+
+
+@pytest.mark.parametrize("command", ["status", "doctor", "report", "run --method random"])
+def test_a_databases_password_is_in_no_error(command: str, cli: Cli) -> None:
+    url = "postgresql://me:pa55word@127.0.0.1:1/x"
+    said = cli.fails(2, *command.split(), "--storage", url)
+    assert "me:***@" in said and "pa55word" not in said
+
+
+def test_a_databases_password_is_in_no_traceback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(url: str, **options: object) -> None:
+        raise LookupError(f"nobody foresaw it: {url}, {quote('pa55/word', safe='')}")
+
+    monkeypatch.setattr("studies.storage.open.open_storage", fail)
+    done = cli("status", "--storage", "postgresql://me:pa55/word@db/x")
+    assert done.returncode == 1 and "LookupError" in done.stderr
+    assert "pa55" not in done.stderr
