@@ -28,7 +28,7 @@ _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 def commands() -> Iterator[tuple[str, list[str]]]:
     for document in DOCUMENTS:
         for match in _COMMAND.finditer(document.read_text()):
-            line = match[1].replace("\\\n", " ").replace(" ... ", " ").replace("...", "")
+            line = match[1].replace("\\\n", " ").replace("...", "x")
             line = re.sub(r" > \S+", "", line)  # the shell's
             yield f"{document.relative_to(ROOT)}: {line}", shlex.split(line, comments=True)
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 import json
 import os
 import threading
@@ -27,7 +29,6 @@ from .chat import ChatUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import httpx2
     import openai
 
 CONNECT_SECONDS = 10.0
@@ -99,9 +100,9 @@ class Transport:
     def _exchange(
         self, method: str, url: str, key: str | None, body: Any, deadline: float
     ) -> Answer | ChatError:
-        import httpx2
         import openai
 
+        httpx = _httpx()
         seconds = max(deadline - time.monotonic(), 0.001)
         headers: dict[str, Any] = {"Accept-Encoding": "identity"}
         if key:
@@ -111,18 +112,18 @@ class Transport:
         options: Any = {
             "headers": headers,
             "max_retries": 0,
-            "timeout": httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+            "timeout": httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
         }
         client = self._client(is_loopback(url))
         self._reading.deadline = deadline
         try:
             if method == "GET":
-                response = client.get(url, cast_to=httpx2.Response, options=options)
+                response = client.get(url, cast_to=httpx.Response, options=options)
             else:
                 headers["Content-Type"] = "application/json"
                 content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
                 response = client.post(
-                    url, cast_to=httpx2.Response, content=content, options=options
+                    url, cast_to=httpx.Response, content=content, options=options
                 )
         except openai.APIStatusError as error:
             response = error.response
@@ -130,7 +131,7 @@ class Transport:
             return error.error
         except openai.APITimeoutError:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
-        except (openai.OpenAIError, httpx2.HTTPError, OSError, ValueError) as error:
+        except (openai.OpenAIError, httpx.HTTPError, OSError, ValueError) as error:
             return ChatUnavailable(f"no connection: {error.__cause__ or error}")
         text = response.content.decode("utf-8-sig", "replace")
         try:
@@ -140,15 +141,15 @@ class Transport:
         return Answer(response.status_code, response.headers, text, payload)
 
     def _client(self, own: bool) -> openai.OpenAI:
-        import httpx2
         import openai
 
+        httpx = _httpx()
         with self._lock:
             client = self._clients.get((os.getpid(), own))
             if client is None:
                 client = openai.OpenAI(
                     api_key="none",  # each request has its own
-                    http_client=httpx2.Client(
+                    http_client=httpx.Client(
                         trust_env=not own,  # a proxy can't reach this machine's own loopback
                         follow_redirects=False,  # that would send prompts where nobody said
                         event_hooks={"response": [self._bound]},
@@ -157,7 +158,7 @@ class Transport:
                 self._clients[os.getpid(), own] = client
             return client
 
-    def _bound(self, response: httpx2.Response) -> None:
+    def _bound(self, response: Any) -> None:
         """Let a body be read to ``MAX_BYTES`` of what it unpacks to, and to the deadline.
 
         httpx unpacks each piece that arrives as a whole, be it a thousand times as long.
@@ -165,6 +166,11 @@ class Transport:
         packing = response.headers.pop("content-encoding", "")
         stream: Any = response.stream
         response.stream = _bounded_stream(stream, packing, self._reading.deadline)
+
+
+def _httpx() -> Any:
+    """The HTTP library that `openai` is built on: httpx2 from Python 3.11 on, before it httpx."""
+    return import_module("httpx2" if find_spec("httpx2") else "httpx")
 
 
 class _Unreadable(Exception):
@@ -176,9 +182,9 @@ class _Unreadable(Exception):
 
 
 def _bounded_stream(stream: Any, packing: str, deadline: float) -> Any:
-    import httpx2
+    httpx = _httpx()
 
-    class Bounded(httpx2.SyncByteStream):
+    class Bounded(httpx.SyncByteStream):  # type: ignore[misc, name-defined]
         def __iter__(self) -> Iterator[bytes]:
             pieces = iter(stream)
             for name in reversed([word.strip().lower() for word in packing.split(",")]):
