@@ -33,13 +33,19 @@ from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
 from objective.run.environment import chosen_variables
+from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.outcome import Limits
+from objective.run.outcome import one_line
 from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.testbed.data import Data
+from objective.testbed.data import is_evaluated_apart
+from objective.testbed.data import prepare_data
+from objective.testbed.data import PrepareFailed
 from objective.testbed.delivery import Inputs
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
@@ -183,6 +189,7 @@ class TrainScriptObjective:
         self._results = results
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._has_swept = False
+        self._data: Data | None = None
         runtime = self.testbed.runtime
         self._python = Interpreter()
         if not self.testbed.is_embedded:
@@ -191,6 +198,22 @@ class TrainScriptObjective:
         self._train_seed = train_seed
         if train_seed is not None:
             self._environment["AUTORESEARCH_SEED"] = str(train_seed)
+
+    def prepare(self) -> Data:
+        """Let the testbed make its caches, once; in a sandbox they can't be written.
+
+        Raises:
+            RunError: Its ``prepare.py`` failed.
+        """
+        if self._data is None:
+            try:
+                self._data = prepare_data(
+                    self.testbed.path, self._python.argv, script_environment(self._environment)
+                )
+            except PrepareFailed as error:
+                message = f"prepare.py of the testbed failed: {one_line(str(error))}"
+                raise RunError(message) from None
+        return self._data
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Suggest the search space in its order, train, and return the metric's value.
@@ -219,6 +242,9 @@ class TrainScriptObjective:
         )
 
     def _train(self, trial: optuna.Trial, inputs: Inputs) -> float:
+        data = Data()
+        if self._sandbox is not None and is_evaluated_apart(self.testbed.path):
+            data = self.prepare()
         reporter = _Reporter(trial)
         with self._folder(trial.number, inputs.files) as (home, folder):
             result = run_script(
@@ -230,6 +256,7 @@ class TrainScriptObjective:
                 environment={**self._variables(home / "run"), **inputs.environment},
                 log=home / "train.log",
                 sandbox=self._sandbox,
+                data=data,
                 python=self._python.argv,
                 cwd=home / "run" / self.testbed.files.cwd,
                 shown=self._shown(home / "run"),

@@ -116,8 +116,12 @@ def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | No
 
 def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
     python = find_interpreter(testbed.path, testbed.runtime.python)
-    variables = script_environment({**python.variables(), **_chosen(testbed)})
-    paths = [str(testbed.files.root / path) for path in testbed.files.paths]
+    variables = script_environment(python.variables())
+    paths: list[str] = []
+    with suppress(TestbedError):  # each is told of by its own check
+        variables |= chosen_variables(testbed.runtime.env)
+    with suppress(TestbedError):
+        paths = testbed.files.python_path(testbed.files.root)
     given = filter(None, [variables.get("PYTHONPATH")])
     variables["PYTHONPATH"] = os.pathsep.join([*paths, *given])
     importers = _importers(testbed)
@@ -130,13 +134,6 @@ def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
         found.problems.append(
             _lacks(python, told["executable"], testbed, importers, found.missing)
         )
-
-
-def _chosen(testbed: Testbed) -> dict[str, str]:
-    try:
-        return chosen_variables(testbed.runtime.env)
-    except TestbedError:  # told of by its own check
-        return {}
 
 
 def _lacks(

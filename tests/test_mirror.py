@@ -12,9 +12,10 @@ PACKAGES = {f"samplers/{path.parent.name}" for path in (ROOT / "samplers").glob(
 PACKAGES |= {"objective/benchmark", "studies/best_so_far"}
 # Modules that are parts of what another test file tests, and seen only through that.
 ELSEWHERE = {
-    # In a process of its own: what it does is seen in trainings.
-    "objective/run/launch.py": "objective/run/test_script.py",
+    # Measured and hidden from a training.
+    "objective/testbed/data.py": "objective/testbed/test_evaluation.py",
     "objective/testbed/embedded/prepare.py": "objective/testbed/test_embedded.py",
+    "objective/testbed/embedded/program.py": "objective/testbed/test_program.py",
     "objective/testbed/embedded/train.py": "objective/testbed/test_embedded.py",
     # Results are kept for, and told to, a storage that was away.
     "objective/results.py": "faults/test_database.py",
@@ -32,6 +33,7 @@ ELSEWHERE = {
     "samplers/_llm/address.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/client.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/connect.py": "samplers/_llm/test_openai_chat.py",
+    "samplers/_llm/openvino_model.py": "samplers/_llm/test_openvino_server.py",
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",

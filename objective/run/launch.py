@@ -7,30 +7,35 @@ nothing of the project, and nothing but the standard library before the limits h
   (Linux: ``PR_SET_CHILD_SUBREAPER``) and, when the training ends or the runner's end of the
   *lifeline* pipe closes (by intent, or because the runner died, be it of ``kill -9``), kills all
   that is left. A byte on the lifeline asks the training to end: SIGTERM.
-* Its child becomes the training, in a process group of its own. The evaluator, a function
-  of ``prepare.py``, is wrapped, so that what the evaluator returned goes to the runner by the *metric* pipe: that
-  counts, whatever the script prints. Each message bears a *nonce*, which the runner wrote to the
-  lifeline before anything else and which is neither in the arguments nor in the environment, so
-  that a script that finds the pipe and writes to it is not believed.
+* Its child becomes the training, in a process group of its own.
+* If ``prepare.py`` defines ``evaluate_program``, another child becomes the *evaluator*, which does
+  what that function says with the bytes that the training hands over, once, by a pipe. It alone has
+  the *metric* pipe to the runner, and the file of what was held out, where the runner gives it. It
+  and the watcher can't be looked into by the training, though it has their user id
+  (``PR_SET_DUMPABLE``).
+* Otherwise the evaluator, a function of ``prepare.py``, is wrapped in the training's own process,
+  and what it returned goes to the runner by the metric pipe: that counts, whatever the script
+  prints. Each message bears a *nonce*, which the runner wrote to the lifeline before anything else
+  and which is neither in the arguments nor in the environment, so that a script that finds the
+  pipe and writes to it is not believed. But code that reads the wrapper's variables out of the
+  interpreter can learn the nonce, and code that changes what the evaluator calls changes its
+  result. studies/code_agent/validator.py refuses the ordinary ways to do either, by their names;
+  a determined author can spell them otherwise. docs/safety.md has all that remains.
 
-What this doesn't cover: script and evaluator share one process. Code that reads the wrapper's
-variables out of the interpreter can learn the nonce, and code that changes what the evaluator
-calls (torch itself, say) changes its result. studies/code_agent/validator.py refuses the ordinary ways to do
-either, by their names; a determined author can spell them otherwise. The evaluator of the
-embedded testbed takes logits, not losses, and refuses a model that looks ahead; others may not.
+A Python script is run in the training's process, and any other command takes its place, with the
+same limits but without an evaluator.
 
-A Python script is run in this process, and any other command takes its place, with the same limits
-but without a wrapped evaluator.
-
-Options: ``lifeline`` and ``metric`` (file descriptors), ``command`` (words; a first ``python`` is
-this interpreter), ``folder`` (that a script's path is relative to), ``evaluator`` (name of the
-function) and ``name`` (of what it measures), ``train_seconds`` and ``memory_mb`` (null: as they
-are).
+Options: ``lifeline``, ``metric`` and ``held_out`` (file descriptors; the last may be null),
+``command`` (words; a first ``python`` is this interpreter), ``folder`` (that a script's path is
+relative to), ``evaluator`` (name of the function) and ``name`` (of what it measures),
+``train_seconds`` and ``memory_mb`` (null: as they are), ``frozen`` (whether ``prepare`` may not be
+written to).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -45,13 +50,17 @@ import select
 import signal
 import sys
 import traceback
+import types
 from typing import Any
 from typing import NoReturn
 
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
+_APART = "evaluate_program"  # of prepare.py: evaluates what a training hands over
+_MAX_PROGRAM_BYTES = 2**32
 
 
 def main() -> None:
@@ -61,16 +70,24 @@ def main() -> None:
     # No core dumps: a crashed training of several gigabytes would leave one each.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
     watcher = os.getpid()
+    exchange = _start_evaluator(options, nonce) if _is_evaluated_apart(options) else None
     child = os.fork()
     if child == 0:
         os.close(lifeline)
         os.setpgid(0, 0)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != watcher:  # it died before we asked to die with it
-            os._exit(1)
-        _train(metric, nonce, options)
+        _die_with(watcher)
+        if exchange is not None:
+            os.close(metric)
+        if options["held_out"] is not None:
+            os.close(options["held_out"])
+        # Nothing secret is left here, and the runner has to see how much memory is used.
+        _prctl(_PR_SET_DUMPABLE, 1)
+        _train(metric, nonce, options, exchange)
     else:
+        for end in exchange or ():
+            os.close(end)
         try:
             os.setpgid(child, child)  # whoever comes first; the group must exist before a kill
         except OSError:
@@ -81,6 +98,99 @@ def main() -> None:
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _die_with(watcher: int) -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != watcher:  # it died before we asked to die with it
+        os._exit(1)
+
+
+# The evaluator ----------------------------------------------------------------------------------
+
+
+def _is_evaluated_apart(options: dict[str, Any]) -> bool:
+    python, script = (*options["command"], "", "")[:2]
+    if python != "python" or "/" in script or not script.endswith(".py"):
+        return False
+    try:
+        prepare = Path(options["folder"], "prepare.py")
+        return f"\ndef {_APART}(" in prepare.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
+    """Start the evaluator; return where to write a program to, and to read the answer from."""
+    sys.path[0] = options["folder"]
+    if sys.platform == "linux":
+        # Once for all three processes: torch takes seconds. Elsewhere a fork with it isn't safe.
+        with contextlib.suppress(Exception):  # which the training is to meet
+            importlib.import_module("prepare")
+    program, program_end = os.pipe()
+    answer, answer_end = os.pipe()
+    watcher = os.getpid()
+    if os.fork():
+        os.close(program)
+        os.close(answer_end)
+        return program_end, answer
+    # From here on the evaluator; the training is no child of it.
+    for fd in (program_end, answer, options["lifeline"]):
+        os.close(fd)
+    _die_with(watcher)
+    try:
+        _evaluate(program, answer_end, nonce, options)
+    finally:
+        os._exit(0)
+
+
+def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) -> None:
+    """Read what is handed over, evaluate it, and tell the runner and the training."""
+    metric, held_out = options["metric"], options["held_out"]
+    if options["frozen"]:
+        # What is imported later must not come from where the training can write.
+        sys.path = [p for p in sys.path if os.path.isdir(p) and not os.access(p, os.W_OK)]
+    _report(metric, {"nonce": nonce, "evaluator": True})
+    with os.fdopen(program, "rb") as pipe:
+        size = int.from_bytes(pipe.read(8), "big")
+        data = pipe.read(size) if size <= _MAX_PROGRAM_BYTES else b""
+    if len(data) != size or not size:  # the training has ended
+        return
+    _report(metric, {"nonce": nonce, "trained": True})
+    try:
+        if options["memory_mb"] is not None:
+            _limit_memory(options["memory_mb"])
+        prepare: Any = importlib.import_module("prepare")
+        if held_out is None:
+            value = prepare.evaluate_program(data)
+        else:
+            with os.fdopen(held_out, "rb") as file:
+                value = prepare.evaluate_program(data, file)
+        message: dict[str, Any] = {"value": float(value)}
+        _report(metric, {"nonce": nonce, **message})
+    except Exception as error:  # of what was handed over, so it is the training's to raise
+        message = {"error": f"{type(error).__name__}: {error}"[:1000]}
+    os.write(answer, json.dumps(message).encode())
+
+
+def _hand_over(exchange: tuple[int, int]) -> Callable[[bytes], float]:
+    """Return what takes the place of the evaluation in the training's process."""
+    program, answer = exchange
+
+    def evaluate(data: bytes) -> float:
+        try:
+            with os.fdopen(program, "wb") as pipe:
+                pipe.write(len(data).to_bytes(8, "big") + data)
+            with os.fdopen(answer, "rb") as reply:
+                message = json.loads(reply.read() or b'{"error": "the evaluation was killed"}')
+        except OSError:
+            raise ValueError("A model is evaluated once, at the end of its training.") from None
+        if "error" in message:
+            kind, _, text = message["error"].partition(": ")
+            raise MemoryError(text) if kind == "MemoryError" else ValueError(message["error"])
+        return float(message["value"])
+
+    return evaluate
 
 
 # The watcher ------------------------------------------------------------------------------------
@@ -156,10 +266,13 @@ def _kill_orphans() -> None:
 # The training -----------------------------------------------------------------------------------
 
 
-def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
+def _train(
+    metric: int, nonce: str, options: dict[str, Any], exchange: tuple[int, int] | None
+) -> None:
     folder = options["folder"]
     python, *arguments = options["command"]
-    os.set_inheritable(metric, False)
+    if exchange is None:
+        os.set_inheritable(metric, False)
     try:
         if options["memory_mb"] is not None:
             _limit_memory(options["memory_mb"])
@@ -171,7 +284,13 @@ def _train(metric: int, nonce: str, options: dict[str, Any]) -> None:
         sys.path[0] = os.path.dirname(script)
         sys.argv = [os.path.relpath(script), *arguments[1:]]
         if os.path.exists(os.path.join(sys.path[0], "prepare.py")):
-            _set_up_prepare(metric, nonce, options)
+            prepare = _set_up_prepare(options["train_seconds"])
+            if exchange is not None:
+                setattr(prepare, _APART, _hand_over(exchange))
+            else:
+                _listen(prepare, metric, nonce, options)
+            if options["frozen"]:
+                prepare.__class__ = _Frozen
         runpy.run_path(script, run_name="__main__")
     except Exception as error:  # whatever a script raises is its failure, and has to be classed
         _fail(error, folder)
@@ -251,14 +370,29 @@ class _AfterTorch(importlib.abc.MetaPathFinder):
         torch.cuda._lazy_call(limit)
 
 
-def _set_up_prepare(metric: int, nonce: str, options: dict[str, Any]) -> None:
-    """Set the time budget before the script imports it, and listen to the evaluator."""
+class _Frozen(types.ModuleType):
+    """A module whose names can't be given other values from outside."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{self.__name__}.{name} is not to be changed.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{self.__name__}.{name} is not to be changed.")
+
+
+def _set_up_prepare(train_seconds: float | None) -> Any:
+    """Import prepare.py, and set the time budget before the script imports it."""
     prepare: Any = importlib.import_module("prepare")
-    train_seconds, evaluator = options["train_seconds"], options["evaluator"]
     if train_seconds is not None:
         # An int where it is one: scripts may print or count with it.
         whole = float(train_seconds).is_integer()
         prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
+    return prepare
+
+
+def _listen(prepare: Any, metric: int, nonce: str, options: dict[str, Any]) -> None:
+    """Let the runner know what the evaluator returns."""
+    evaluator = options["evaluator"]
     if hasattr(prepare, evaluator):
 
         def report(value: float | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import field
 import json
 import math
+import os
 from pathlib import Path
 import re
 import signal
@@ -93,6 +94,8 @@ class RunResult:
         seconds: From start to end.
         returncode: Negative: the signal that ended it. 0 to 255: the exit status.
         log: File with what was printed.
+        trained_seconds: What the training took until it was evaluated, measured by the runner;
+            None if only the script can tell.
     """
 
     status: str
@@ -104,10 +107,16 @@ class RunResult:
     seconds: float
     returncode: int
     log: Path
+    trained_seconds: float | None = None
 
     @property
     def charged_seconds(self) -> float:
-        """Training time that counts against a budget: all of it if the run failed."""
+        """Training time that counts against a budget: all of it if the run failed.
+
+        As far as it was measured, that counts, whatever the script says.
+        """
+        if self.status == "ok" and self.trained_seconds is not None:
+            return self.trained_seconds
         trained = self.summary.get("training_seconds", math.nan)
         return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds
 
@@ -132,6 +141,7 @@ class Output:
     pruned: bool = False
     loss: float = 0.0  # the last one printed
     bytes_read: int = 0
+    trained: bool = False  # the training has handed over what is to be evaluated
     watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _reports_metric: bool | None = None  # and not the loss; None before the first report
@@ -166,6 +176,7 @@ class Output:
                     continue  # not of the wrapper's
                 if "evaluator" in message:
                     self.has_evaluator = bool(message["evaluator"])
+                self.trained |= bool(message.get("trained"))
                 self.watcher_reported |= bool(message.get("ended"))
                 if message.get("value") is not None:
                     self.measured = float(message["value"])
@@ -175,7 +186,10 @@ class Output:
     def read_file(self, path: Path) -> None:
         """Take the metric from the file that the script wrote it to."""
         try:
-            data = path.read_bytes()[-_FILE_BYTES:]
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size  # 0 of a device, which may have no end
+                file.seek(max(0, size - _FILE_BYTES))
+                data = file.read(min(size, _FILE_BYTES))
         except OSError:  # it wrote none
             return
         lines = lines_of_file(data.decode(errors="replace"))

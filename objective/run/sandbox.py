@@ -84,10 +84,9 @@ _SYSTEM = (
     "/sys/bus/pci",
     "/sys/module/nvidia",
 )
-# Under the home folder: corpora and tokenizers (karpathy/autoresearch keeps them in autoresearch),
-# and kernels that were fetched before. Not all of .cache/huggingface: it holds a token.
+# Under the home folder: corpora and tokenizers of karpathy/autoresearch, and kernels that were
+# fetched before. Not all of .cache/huggingface: it holds a token.
 _CACHES = (
-    ".cache/optuna-autoresearch",
     ".cache/autoresearch",
     ".cache/huggingface/hub",
 )
@@ -170,7 +169,7 @@ class Sandbox:
             folder: Its working folder. The files that lie in it are there read-only, and what the
                 command writes beside them is gone afterwards.
             read_only: Further files and folders to show, e.g. the corpus.
-            hidden: Files and folders to show empty, though they lie in others that are shown.
+            hidden: Files and folders to show empty where they lie in others that are shown.
             wall_seconds: What the caller will end it after; here it only bounds the CPU time.
             disk_mb: Size of each place that can be written, and of one file.
             max_tasks: Processes and threads.
@@ -281,7 +280,10 @@ def _mounts(
         ):
             _check_uncovers_nothing(place, folder)
             mounts.append(("ro", str(place), ""))
-    mounts += [("hidden", str(path), "") for path in hidden if path.exists()]
+    inside = [Path(path) for kind, path, _ in mounts if kind == "ro"]
+    for place in {p for name in hidden for p in (Path(os.path.abspath(name)), name.resolve())}:
+        if place.exists() and any(place.is_relative_to(shown_one) for shown_one in inside):
+            mounts.append(("hidden", str(place), ""))
     mounts.append(("tmpfs", str(folder), size))
     mounts += [("ro", str(path), "") for path in sorted(folder.iterdir()) if path.exists()]
     return list(_with_parents(mounts))

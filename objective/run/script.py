@@ -52,6 +52,8 @@ from objective.run.outcome import one_line
 from objective.run.outcome import OnProgress
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
+from objective.run.processor_time import ProcessorTime
+from objective.testbed.data import Data
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
 
 # Variables that name folders with data, which a sandbox shows read-only, and folders to write to,
 # which it hides: without these variables their users write to its own /tmp and home folder.
-_DATA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS", "CUDA_HOME")
+_CORPORA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
@@ -90,6 +92,7 @@ class Isolation(Protocol):
         *,
         folder: Path,
         read_only: Iterable[Path],
+        hidden: Iterable[Path],
         wall_seconds: float,
         lifeline: int,
     ) -> list[str]: ...
@@ -107,6 +110,7 @@ def run_script(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
     sandbox: Isolation | None = None,
+    data: Data = Data(),
     python: Sequence[str] = (sys.executable,),
     cwd: Path | None = None,
     shown: Iterable[Path] = (),
@@ -123,6 +127,7 @@ def run_script(
         environment: Variables on top of the allow-list (`objective.run.environment`).
         log: Where the output goes; by default beside the folder, as ``<folder>.log``.
         sandbox: Isolates the script; None is for scripts that are trusted.
+        data: What a sandbox shows and hides of the testbed's data.
         python: Command that starts Python.
         cwd: Working directory of the script, if it is not the folder.
         shown: What a sandbox shows, read-only, beside the folder.
@@ -153,26 +158,29 @@ def run_script(
                 python,
                 cwd or folder,
                 shown,
+                data,
             )
         )
+        clock = _TrainingClock(process)
 
-        def handle(channel: str, data: bytes) -> None:
+        def handle(channel: str, chunk: bytes) -> None:
             if channel == "metric":
-                output.feed_metric(data, process.nonce)
+                output.feed_metric(chunk, process.nonce)
+                clock.note(output)
             else:
-                file.write(data)
-                output.feed(data)
+                file.write(chunk)
+                output.feed(chunk)
 
         deadline = start + limits.wall_seconds
         while True:
-            for channel, data in process.read(max(0.0, deadline - time.monotonic())):
-                handle(channel, data)
+            for channel, chunk in process.read(max(0.0, deadline - time.monotonic())):
+                handle(channel, chunk)
             if process.ended:
                 break
             if not stop and output.bytes_read > limits.output_mb * 2**20:
                 stop = "output"
             if not stop:
-                stop = process.excess(limits)
+                stop = process.excess(limits, clock.look)
             if stop and stop != "timeout":
                 process.kill()
                 break
@@ -187,8 +195,8 @@ def run_script(
                 process.kill()
                 break
         returncode = process.kill()
-        for channel, data in process.drain():
-            handle(channel, data)
+        for channel, chunk in process.drain():
+            handle(channel, chunk)
         output.feed(b"\n")  # the last line may lack its end
     if metric.file is not None and _changed(folder / metric.file) != file_before:
         output.read_file(folder / metric.file)
@@ -208,6 +216,7 @@ def run_script(
         seconds=seconds,
         returncode=returncode,
         log=log,
+        trained_seconds=clock.seconds,
     )
 
 
@@ -217,6 +226,40 @@ def _changed(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
+
+
+class _TrainingClock:
+    """Measures a training that hands over what is to be evaluated, from its start to that.
+
+    On a GPU that is time; on the processor it is the time of all its processes and threads, for
+    each core that they may use, so that other load doesn't count and further processes do.
+    """
+
+    def __init__(self, process: _Process) -> None:
+        self._process = process
+        self._time = ProcessorTime(process.pid)
+        self._start: float | None = None
+        self.seconds: float | None = None
+
+    def look(self) -> None:
+        self._time.look()
+
+    def note(self, output: Output) -> None:
+        """Look whether the training has begun, or ended."""
+        if output.has_evaluator and self._start is None:
+            self._start = self._now()
+        if output.trained and self._start is not None and self.seconds is None:
+            self.seconds = max(0.0, self._now() - self._start)
+
+    def _now(self) -> float:
+        if self._process.is_on_gpu:
+            return time.monotonic()
+        return self._time.look() / self._process.cores
+
+
+def _is_on_gpu(variables: Mapping[str, str]) -> bool:
+    has_gpu = sys.platform == "darwin" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd")))
+    return has_gpu and variables.get("AUTORESEARCH_DEVICE") != "cpu"
 
 
 def _oom_kills() -> int | None:
@@ -242,6 +285,7 @@ class _Process:
         python: Sequence[str],
         cwd: Path,
         shown: Iterable[Path],
+        data: Data,
     ) -> None:
         self._sandbox = sandbox
         self._has_parent = sandbox is not None or len(python) > 1
@@ -251,8 +295,12 @@ class _Process:
         lifeline, self._lifeline = os.pipe()
         measured, metric_end = os.pipe()
         output, output_end = os.pipe()
+        held_out = None
+        if sandbox is not None and data.held_out is not None:
+            held_out = os.open(data.held_out, os.O_RDONLY)
         options = {
             "lifeline": lifeline,
+            "held_out": held_out,
             "metric": metric_end,
             "command": list(command),
             "evaluator": metric.evaluator,
@@ -260,13 +308,20 @@ class _Process:
             "train_seconds": limits.train_seconds,
             "memory_mb": limits.memory_mb,
             "folder": str(folder.resolve()),
+            "frozen": sandbox is not None,
         }
         self.nonce = secrets.token_hex(16)
+        self.is_on_gpu = _is_on_gpu(variables)
+        self.cores = max(1, int(variables.get("OMP_NUM_THREADS") or 1))
         launcher = Path(__file__).with_name("launch.py")
         argv = [*python, "-u", str(launcher), json.dumps(options)]
         if sandbox is not None:
-            shown = [*shown]
-            shown += [Path(variables[name]).expanduser() for name in _DATA if name in variables]
+            if data.shown is not None:
+                variables = {k: v for k, v in variables.items() if k not in _CORPORA}
+                variables["AUTORESEARCH_PREPARED"] = str(data.shown)
+            names = ("CUDA_HOME", *_CORPORA)
+            shown = [*shown, *([] if data.shown is None else [data.shown])]
+            shown += [Path(variables[name]).expanduser() for name in names if name in variables]
             if "HF_HOME" in variables:  # it may hold a token too
                 shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
             variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
@@ -274,6 +329,7 @@ class _Process:
                 argv,
                 folder=folder,
                 read_only=shown,
+                hidden=[path for path in (data.hidden,) if path is not None],
                 wall_seconds=limits.wall_seconds + limits.grace_seconds,
                 lifeline=lifeline,
             )
@@ -285,7 +341,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=output_end,
-                pass_fds=(lifeline, metric_end),
+                pass_fds=(lifeline, metric_end, *([] if held_out is None else [held_out])),
                 start_new_session=True,
             )
         except OSError as error:
@@ -293,8 +349,9 @@ class _Process:
                 os.close(fd)
             raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
         finally:
-            for fd in (lifeline, metric_end, output_end):
-                os.close(fd)
+            for end in (lifeline, metric_end, output_end, held_out):
+                if end is not None:
+                    os.close(end)
         try:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already
@@ -311,6 +368,10 @@ class _Process:
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def ended(self) -> bool:
@@ -354,11 +415,17 @@ class _Process:
         except BrokenPipeError:  # it just did
             pass
 
-    def excess(self, limits: Limits) -> str:
-        """Name the resource whose limit the processes of a sandbox exceed together; "" if none."""
+    def excess(self, limits: Limits, look: Callable[[], object]) -> str:
+        """Name the resource whose limit the processes of a sandbox exceed together; "" if none.
+
+        Args:
+            limits: Its limits.
+            look: Called whenever it looks, which it does now and then.
+        """
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
         self._next_look = time.monotonic() + _WATCH_SECONDS
+        look()
         return self._sandbox.excess(self._process.pid, limits.memory_mb)
 
     def kill(self) -> int:

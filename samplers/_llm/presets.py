@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .chat import NoChatFound
 from .connect import open_embedded
+from .masking import mask_all
 from .openai_chat import OPENAI_URL
 from .openai_chat import OpenAIChat
 
@@ -33,6 +34,10 @@ PRESETS = {
     "openai": Preset(OPENAI_URL, "OPENAI_API_KEY"),
     "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "gemini": Preset("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
     "vllm": Preset("http://127.0.0.1:8000/v1", "VLLM_API_KEY"),
     "ollama": Preset("http://127.0.0.1:11434/v1", "OLLAMA_API_KEY"),
 }
@@ -44,9 +49,9 @@ def open_chat(
     """Open a model by a short name.
 
     Args:
-        spec: ``"local"`` (the embedded model), ``openai``, ``anthropic``, ``gemini``, ``vllm``,
-            ``ollama``, a base URL, or the path of a GGUF file. The key is read from the preset's
-            environment variable, else from ``OPENAI_API_KEY``.
+        spec: ``"local"`` (the embedded model), a name in ``PRESETS``, a base URL, or
+            the path of a GGUF file. The key is read from the preset's environment variable, of a
+            base URL from ``OPENAI_API_KEY``.
         model: Name of the model; by default the only one that the server lists.
         make: Makes the connection, see ``default_chat``.
 
@@ -58,11 +63,12 @@ def open_chat(
     if spec in PRESETS:
         preset = PRESETS[spec]
         return make(model, base_url=preset.base_url, key_variable=preset.key_variable)
-    if spec.startswith(("http://", "https://")):
+    if "://" in spec or spec.strip("'\" ").startswith(("http:", "https:")):
         return make(model, base_url=spec)
     if spec.endswith(".gguf"):
         return open_embedded(Path(spec), make=make)
+    shown = "***" if "@" in spec else spec  # of what is no address nobody knows the password
     raise NoChatFound(
         f"A language model must be local, {', '.join(PRESETS)}, a base URL that begins with "
-        f"http:// or https://, or the path of a .gguf file, but got {spec!r}."
+        f"http:// or https://, or the path of a .gguf file, but got {mask_all(shown)!r}."
     )

@@ -31,7 +31,6 @@ from collections.abc import Sequence
 import os
 from pathlib import Path
 import re
-import subprocess
 import tempfile
 import time
 from typing import Any
@@ -46,10 +45,6 @@ from optuna.trial import TrialState
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
-from objective.run.environment import chosen_variables
-from objective.run.environment import script_environment
-from objective.run.interpreter import find_interpreter
-from objective.run.interpreter import Interpreter
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
@@ -537,27 +532,8 @@ class CodeAgent:
 
     def _prepare(self) -> None:
         """Let the testbed make its caches now: in a sandbox they can't be written."""
-        if (
-            self._study.get_trials(deepcopy=False)
-            or not (self._testbed.path / "prepare.py").exists()
-        ):
-            return
-        runtime = self._testbed.runtime
-        python = Interpreter()
-        if not self._testbed.is_embedded:
-            python = find_interpreter(self._testbed.path, runtime.python)
-        variables = {**python.variables(), **chosen_variables(runtime.env)}
-        done = subprocess.run(
-            [*python.argv, "prepare.py"],
-            cwd=self._testbed.path,
-            env=script_environment(variables),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-            raise Failed(f"prepare.py of the testbed failed: {one_line(said[-1])}")
+        if not self._study.get_trials(deepcopy=False):
+            self._objective.prepare()
 
     def _log_tail(self, step: Step) -> str:
         log = read_artifact(self._study, step.trial, self._artifacts, "train.log")

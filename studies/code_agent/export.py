@@ -17,13 +17,15 @@ from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
+from studies.code_agent.history import OVERTIME
+from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import Sources
 
 
 # Statuses of karpathy/autoresearch's results.tsv.
-_KARPATHY = {"baseline": "keep", KEPT: "keep", "reverted": "discard"}
+_KARPATHY = {"baseline": "keep", KEPT: "keep", REVERTED: "discard", OVERTIME: "discard"}
 
 
 def write_results(history: CodeHistory, path: Path) -> None:

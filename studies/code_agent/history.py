@@ -2,7 +2,7 @@
 
 The rule is hill climbing. Finished trials are judged in the order in which they finished; one
 is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
-otherwise. Half of that is enough for other values of the constants, which make no script longer. The best is at first the mean of the repeated baselines, whose standard deviation tells
+otherwise, or if it trained for longer (*overtime*). Half of that is enough for other values of the constants, which make no script longer. The best is at first the mean of the repeated baselines, whose standard deviation tells
 what a run's value is worth. Nothing of this is stored: a resumed run and every worker compute the
 same.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+import math
 import statistics
 
 from optuna.trial import FrozenTrial
@@ -29,8 +30,13 @@ TUNER = "tuner"
 # A change must gain this many standard deviations of a repeated baseline to be kept.
 GAIN_IN_SD = 2.0
 
+# It must not train for longer than the longest baseline by this factor and these seconds (a pass of
+# a larger model ends a little later).
+_MOST_TIME, _LEEWAY_SECONDS = 1.25, 0.5
+
 KEPT = "kept"
 REVERTED = "reverted"
+OVERTIME = "overtime"
 REJECTED = "rejected"
 
 
@@ -139,6 +145,8 @@ def read_history(
         min_gain = GAIN_IN_SD * (noise or 0.0)
     best = min(baselines, key=lambda t: t.number, default=None)
     best_value = statistics.fmean(values) if values else None
+    times = [t.user_attrs.get("training_seconds", math.inf) for t in baselines]
+    longest = _MOST_TIME * max(times, default=math.inf) + _LEEWAY_SECONDS
     steps = []
     for trial in finished:
         before = None if is_baseline(trial) else best_value
@@ -149,6 +157,8 @@ def read_history(
             outcome = str(trial.user_attrs.get("status", "crash"))
         elif is_baseline(trial):
             outcome = "baseline"
+        elif trial.user_attrs.get("training_seconds", 0.0) > longest:
+            outcome = OVERTIME
         elif gain > needed:
             outcome, best, best_value = KEPT, trial, trial.value
         else:

@@ -24,7 +24,13 @@ from objective.testbed.testbed import TIME_BUDGET
 MAX_SOURCE_BYTES = 200_000
 # Ways for code to reach into the process that measures it. A name that the baseline uses itself is
 # not refused (karpathy/autoresearch, for one, imports gc).
-_REACHING_MODULES = frozenset({"ctypes", "cffi", "inspect", "gc"})
+_REACHING_MODULES = frozenset(
+    {"ctypes", "cffi", "inspect", "gc", "importlib", "builtins", "imp", "code", "unittest"}
+)
+# Calls that write to, or give away the insides of, their first argument.
+_WRITERS = frozenset({"setattr", "delattr", "__setattr__", "__delattr__", "vars", "object"})
+# Parts of a module that are there to be set.
+_SETTINGS = frozenset({"backends", "config", "environ"})
 _REACHING_NAMES = frozenset(
     {
         "__closure__",
@@ -45,7 +51,18 @@ _REACHING_NAMES = frozenset(
         "setprofile",
         "pythonapi",
         "py_object",
+        "__dict__",
+        "__setattr__",
+        "__subclasses__",
+        "__torch_function__",
+        "__torch_dispatch__",
+        "TorchFunctionMode",
+        "TorchDispatchMode",
     }
+)
+# Only as names: `model.eval()` and `torch.compile(model)` are something else.
+_REACHING_FUNCTIONS = frozenset(
+    {"exec", "eval", "compile", "globals", "locals", "__import__", "breakpoint"}
 )
 _REACHING_TEXT = ("/proc/", "/dev/fd")
 
@@ -116,10 +133,16 @@ def check_source(
         )
     for line in _prepare_writes(tree):
         raise ValidationError(f"Line {line} changes the module prepare, which must stay as it is.")
-    for line in _module_writes(tree):
-        raise ValidationError(
-            f"Line {line} changes an imported module, which the evaluation uses too."
-        )
+    own = _module_writes(original)
+    for text, (line, module) in _module_writes(tree).items():
+        if module.split(".")[0] == "prepare":
+            raise ValidationError(
+                f"Line {line} changes the module prepare, which must stay as it is."
+            )
+        if text not in own:
+            raise ValidationError(
+                f"Line {line} changes an imported module or class, which the evaluation uses too."
+            )
     if evaluator in _called_names(original) and evaluator not in _called_names(tree):
         raise ValidationError(f"The script must still call {evaluator}: it measures what counts.")
     for key in sorted(_summary_keys(baseline) - _summary_keys(source)):
@@ -130,8 +153,15 @@ def check_source(
         raise ValidationError(
             f"The script must not import {module}: training needs no such access."
         )
-    for name in sorted(_used_names(tree) & _REACHING_NAMES - _used_names(original)):
+    used = _used_names(tree) | _written_names(tree)
+    for name in sorted(used & _REACHING_NAMES - _used_names(original)):
         raise ValidationError(f"The script must not use {name}: training needs no such access.")
+    for name in sorted((_called_plainly(tree) & _REACHING_FUNCTIONS) - _called_plainly(original)):
+        raise ValidationError(f"The script must not call {name}: training needs no such access.")
+    if _reads_modules(tree) and not _reads_modules(original):
+        raise ValidationError(
+            "The script must not use sys.modules: training needs no such access."
+        )
     for text in _REACHING_TEXT:
         if text in _strings(tree) and text not in _strings(original):
             raise ValidationError(
@@ -215,53 +245,86 @@ def _written_names(tree: ast.Module) -> set[str]:
 
 
 def _prepare_writes(tree: ast.Module) -> list[int]:
-    """Return lines that assign to attributes of prepare, or reach it by setattr or sys.modules."""
-    lines = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            if _is_name(node.value, "prepare"):
-                lines.append(node.lineno)
-        elif isinstance(node, ast.Call) and _is_name(node.func, "setattr", "delattr"):
-            if node.args and _is_name(node.args[0], "prepare"):
-                lines.append(node.lineno)
-        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
-            if node.value.attr == "modules" and _is_name(node.value.value, "sys"):
-                lines.append(node.lineno)
-        elif isinstance(node, ast.Call) and _opens_prepare_for_writing(node):
-            lines.append(node.lineno)
-    return sorted(lines)
+    """Return lines that open the file of prepare to write to it."""
+    return sorted(
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _is_name(node.func, "open")
+        for path in node.args[:1]
+        if isinstance(path, ast.Constant) and str(path.value).endswith("prepare.py")
+    )
 
 
-def _module_writes(tree: ast.Module) -> list[int]:
-    """Return lines that replace a part of an imported module; its settings may be changed.
+def _module_writes(tree: ast.Module) -> dict[str, tuple[int, str]]:
+    """Return what replaces a part of something imported, as (line, module), by its text.
 
-    ``torch.backends.cudnn.benchmark = True`` is a setting, ``F.cross_entropy = fake`` is not.
+    ``F.cross_entropy = fake``, also where F has another name or the write another form. Settings
+    may be changed: ``torch.backends.cudnn.benchmark = True``.
     """
-    modules = set()
+    imported = _imported_names(tree)
+    found: dict[str, tuple[int, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            target = node.value
+        elif isinstance(node, ast.Call) and node.args and _last_name(node.func) in _WRITERS:
+            target = node.args[0]  # setattr(F, ...), object.__setattr__(F, ...), vars(F)
+        else:
+            continue
+        root, *path = _path(target)
+        if root in imported and not _SETTINGS & {*path, *imported[root].split(".")}:
+            found.setdefault(ast.dump(node), (node.lineno, imported[root]))
+    return found
+
+
+def _imported_names(tree: ast.Module) -> dict[str, str]:
+    """Return every name of something imported and what it is, such as F: torch.nn.functional."""
+    names: dict[str, str] = {}
+    given: list[tuple[ast.expr, ast.expr]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            modules |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    lines = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            path, root = [], node.value
-            while isinstance(root, ast.Attribute):
-                path.append(root.attr)
-                root = root.value
-            if isinstance(root, ast.Name) and root.id in modules:
-                if not {"backends", "config"} & set(path):
-                    lines.append(node.lineno)
-        elif isinstance(node, ast.Call) and _is_name(node.func, "setattr", "delattr"):
-            if node.args and _is_name(node.args[0], *modules):
-                lines.append(node.lineno)
-    return sorted(lines)
+            for alias in node.names:
+                whole = alias.name if alias.asname else alias.name.split(".")[0]
+                names[alias.asname or whole] = whole
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                given += _pairs(target, node.value)
+        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            given.append((node.target, node.value))
+    # Other names for them: G = F, then H = G. Each round finds one more, or all are found.
+    for _ in given:
+        before = len(names)
+        for target, value in given:
+            root, *path = _path(value)
+            if isinstance(target, ast.Name) and root in names and target.id not in names:
+                names[target.id] = ".".join((names[root], *path))
+        if len(names) == before:
+            break
+    return names
 
 
-def _opens_prepare_for_writing(call: ast.Call) -> bool:
-    if not _is_name(call.func, "open") or not call.args:
-        return False
-    path = call.args[0]
-    return isinstance(path, ast.Constant) and str(path.value).endswith("prepare.py")
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Split ``a, b = c, d`` into its assignments."""
+    if isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List)):
+        return [pair for both in zip(target.elts, value.elts) for pair in _pairs(*both)]
+    return [(target, value)]
+
+
+def _path(node: ast.expr) -> list[str]:
+    """Return ``a.b.c`` as its names; [""] for anything else."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else [""]
+
+
+def _last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _called_names(tree: ast.Module) -> set[str]:
@@ -269,6 +332,27 @@ def _called_names(tree: ast.Module) -> set[str]:
     return {f.id for f in functions if isinstance(f, ast.Name)} | {
         f.attr for f in functions if isinstance(f, ast.Attribute)
     }
+
+
+def _called_plainly(tree: ast.Module) -> set[str]:
+    return {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def _reads_modules(tree: ast.Module) -> bool:
+    """Return whether a script uses the table of all modules, by any name."""
+    imported = _imported_names(tree)
+    if "sys.modules" in imported.values():
+        return True
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == "modules"
+        and imported.get(_path(node.value)[0]) == "sys"
+        for node in ast.walk(tree)
+    )
 
 
 def _used_names(tree: ast.Module) -> set[str]:

@@ -103,6 +103,7 @@ def compare(
         ),
     ] = None,
     artifacts: options.Artifacts = None,
+    no_check: options.NoCheck = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be run, and write nothing.")
     ] = False,
@@ -139,7 +140,8 @@ def compare(
             split("--model", model, str),
             name,
             failure_value,
-        )
+        ),
+        check=not no_check,
     )
     if workers is None:
         workers = work.default_workers(comparison)

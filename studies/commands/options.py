@@ -316,8 +316,8 @@ Llm = Annotated[
     typer.Option(
         metavar="LLM",
         help="(methods that ask a language model) local (the embedded model), openai, anthropic, "
-        "gemini, vllm, ollama, the base URL of an OpenAI-compatible server, the path of a GGUF file, "
-        "or random-steps (no model but small random changes, to see what a model adds to them). "
+        "gemini, mistral, groq, openrouter, deepseek, vllm, ollama, the base URL of an "
+        "OpenAI-compatible server, the path of a GGUF file, or random-steps (no model but small random changes, to see what a model adds to them). "
         "[default: OPENAI_BASE_URL / OPENAI_API_KEY, else local]",
     ),
 ]

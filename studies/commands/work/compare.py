@@ -15,10 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from objective.preflight import preflight
 from studies import random_steps
 from studies.commands import options
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
+from studies.commands.work.run import say_preflight
 from studies.comparison import Board
 from studies.comparison import Comparison
 from studies.comparison import label
@@ -58,11 +60,16 @@ def surrogate_named(embedded: bool, file: Path | None) -> str | None:
     return str(file.resolve())
 
 
-def checked(comparison: Comparison) -> Comparison:
+def checked(comparison: Comparison, check: bool = True) -> Comparison:
     """Check that the comparison's options go together, and add the training time of a trial.
+
+    Args:
+        comparison: As it was asked for.
+        check: Whether the script is looked at, too (`objective.preflight`).
 
     Raises:
         Misuse: If they don't.
+        TestbedError: If the script can't be tuned as it is.
     """
     methods, budget, llm = comparison.methods, comparison.budget, comparison.model.llm
     if wrong := [method for method in methods if method not in METHODS] or not methods:
@@ -88,6 +95,8 @@ def checked(comparison: Comparison) -> Comparison:
         comparison = replace(comparison, models=[llm])
     if comparison.where.surrogate is None:
         script = comparison.where.load_script()
+        if check:
+            say_preflight(preflight(script))
         seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
         return replace(comparison, budget=replace(budget, train_seconds=seconds))
     given: dict[str, object] = {

@@ -11,6 +11,9 @@ from typing import Any
 import optuna
 from rich.console import Console
 
+from objective.preflight import Preflight
+from objective.preflight import preflight
+from objective.preflight import short_run
 from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
 from objective.testbed.testbed import Testbed
@@ -130,15 +133,21 @@ def check_script(spec: Spec, script: Testbed) -> None:
     Raises:
         TestbedError: If it can't be tuned as it is.
     """
-    from objective.preflight import preflight
-    from objective.preflight import short_run
-
     found = preflight(script)
     # A study that goes on has shown that its metric is there.
     if not found.problems and not spec.row.edits_code and _is_new(spec):
         run = short_run(script, spec.budget.train_seconds, spec.limits.memory_mb)
         found.problems += run.problems
         found.notes += run.notes
+    say_preflight(found)
+
+
+def say_preflight(found: Preflight) -> None:
+    """Say on stderr what was found of a script.
+
+    Raises:
+        TestbedError: If it can't be tuned as it is.
+    """
     for note in found.notes:
         print(note, file=sys.stderr)
     if found.problems:
@@ -162,7 +171,6 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
     Raises:
         TestbedError: After that, if the script can't be tuned as it is.
     """
-    from objective.preflight import preflight
     from studies.commands.dry_run import dry_run
 
     found = preflight(spec.where.load_script())

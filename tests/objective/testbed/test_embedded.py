@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 import importlib.util
+import io
 import os
 from pathlib import Path
 import random
@@ -63,6 +64,7 @@ def prepare(cache: Path) -> Iterator[Any]:
         patch.setenv("AUTORESEARCH_CACHE", str(cache))
         patch.delenv("AUTORESEARCH_CORPUS", raising=False)
         patch.setitem(sys.modules, "prepare", None)
+        patch.syspath_prepend(TESTBED)
         yield load("prepare", "prepare")
 
 
@@ -83,7 +85,8 @@ def run(
     ) -> subprocess.CompletedProcess[str]:
         source = (TESTBED / "train.py").read_text()
         (tmp_path / "train.py").write_text(set_constants(source, constants))
-        shutil.copy(TESTBED / "prepare.py", tmp_path)
+        for name in ("prepare.py", "program.py"):
+            shutil.copy(TESTBED / name, tmp_path)
         return subprocess.run(
             [sys.executable, "-c", LAUNCHER],
             cwd=tmp_path,
@@ -133,7 +136,7 @@ def test_two_seconds_of_training_end_with_a_complete_summary(run: Any, train: An
 
 
 def test_thirty_steps_learn_more_than_how_often_each_token_occurs(run: Any, prepare: Any) -> None:
-    tokens = np.fromfile(prepare.prepare() / "val.bin", dtype=np.uint16)
+    tokens = np.fromfile(prepare.validation_file(), dtype=np.uint16)
     share = np.bincount(tokens) / len(tokens)
     share = share[share > 0]
     lengths = np.array([len(b) for b in prepare.load_tokenizer().token_bytes])
@@ -269,19 +272,8 @@ def test_norm_is_pytorchs_rms_norm_with_its_gradient(train: Any) -> None:
 # Evaluation
 
 
-class FixedEvaluation:
-    """Stands in for the prepared folder: val.bin with the tokens given."""
-
-    def __init__(self, prepare: Any, tokens: list[int], folder: Path) -> None:
-        np.array(tokens, dtype=np.uint16).tofile(folder / "val.bin")
-        self.folder = folder
-
-    def __call__(self) -> Path:
-        return self.folder
-
-
 def test_bits_per_byte_do_not_depend_on_the_tokenizer(
-    prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random a and b are 1 bit per byte, told one by one or in pairs."""
     a, b = b"ab"
@@ -296,19 +288,19 @@ def test_bits_per_byte_do_not_depend_on_the_tokenizer(
         ),
     ]
     monkeypatch.setattr(prepare, "EVAL_BYTES", 4000)
-    for i, (tokenizer, tokens, possible) in enumerate(tokenizations):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        monkeypatch.setattr(prepare, "prepare", FixedEvaluation(prepare, tokens, folder))
+    for tokenizer, tokens, possible in tokenizations:
+        monkeypatch.setattr(prepare, "load_tokenizer", lambda: tokenizer)
         logits = torch.full((tokenizer.vocab_size,), -1e9)
         logits[possible] = 0.0
-        bpb = prepare.evaluate_bpb(lambda x: logits.expand(*x.shape, -1), tokenizer, 4)
-        assert bpb == pytest.approx(1.0)
+        example = torch.zeros(4, prepare.MAX_SEQ_LEN, dtype=torch.long)
+        program = prepare.Program.record(lambda x: logits.expand(*x.shape, -1), example)
+        file = io.BytesIO(np.array(tokens, dtype=np.uint16).tobytes())
+        assert prepare.evaluate_program(program.to_bytes(), file) == pytest.approx(1.0)
 
 
 def test_uniform_model_scores_the_bits_of_a_token_over_its_mean_bytes(prepare: Any) -> None:
     tokenizer = prepare.load_tokenizer()
-    tokens = np.fromfile(prepare.prepare() / "val.bin", dtype=np.uint16)
+    tokens = np.fromfile(prepare.validation_file(), dtype=np.uint16)
     bpb = prepare.evaluate_bpb(lambda x: torch.zeros(*x.shape, 1024), tokenizer, 16)
     ends = np.cumsum([len(tokenizer.token_bytes[t]) for t in tokens])
     n = int(np.searchsorted(ends, prepare.EVAL_BYTES))
@@ -321,6 +313,36 @@ def test_a_model_that_sees_the_next_token_is_refused(prepare: Any) -> None:
 
     with pytest.raises(ValueError, match="must not look ahead"):
         prepare.evaluate_bpb(cheat, prepare.load_tokenizer(), 16)
+
+
+def test_a_model_that_peeks_where_the_text_goes_on_naturally_is_refused(prepare: Any) -> None:
+    """It knows which pairs of tokens follow each other, and looks ahead only at such."""
+    tokens = np.fromfile(prepare.prepare() / "train.bin", dtype=np.uint16)[:500_000]
+    pairs = torch.zeros(1024, 1024, dtype=torch.bool)
+    pairs[tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)] = True
+
+    def cheat(x: torch.Tensor) -> torch.Tensor:
+        after = x.roll(-1, 1)
+        known = pairs[x, after].unsqueeze(-1)
+        return 20.0 * torch.nn.functional.one_hot(after, 1024) * known
+
+    with pytest.raises(ValueError, match="must not look ahead"):
+        prepare.evaluate_bpb(cheat, None, 16)
+
+
+def test_a_model_that_looks_into_other_rows_finds_nothing_there(prepare: Any) -> None:
+    """Rows are pieces of one text: the next one's first token is what this one has to predict."""
+
+    def score(shift: int) -> float:
+        def predict(x: torch.Tensor) -> torch.Tensor:
+            others = torch.zeros(*x[:, :-1].shape, 1024)
+            first = x.roll(-shift, 0)[:, 0]
+            hint = 20.0 * torch.nn.functional.one_hot(first, 1024).unsqueeze(1)
+            return torch.cat([others, hint], dim=1)
+
+        return float(prepare.evaluate_bpb(predict, None, 16))
+
+    assert score(1) == pytest.approx(score(0), rel=0.01)
 
 
 # Data
@@ -373,9 +395,10 @@ def test_two_first_preparations_at_once_both_succeed_with_the_same_bytes(tmp_pat
     contents = []
     for cache in ("shared", "alone"):
         (folder,) = (tmp_path / cache).iterdir()  # no draft is left behind
-        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        (held_out,) = (tmp_path / f"{cache}-held-out").iterdir()
+        contents.append({path.name: path.read_bytes() for path in (*folder.iterdir(), held_out)})
     assert contents[0] == contents[1]
-    assert set(contents[0]) == {"train.bin", "val.bin", "tokenizer.json"}
+    assert set(contents[0]) == {"train.bin", held_out.name, "tokenizer.json"}
 
 
 @pytest.mark.parametrize("problem", ["empty", "small", "parquet"])
@@ -422,3 +445,4 @@ def test_a_full_disk_leaves_no_half_written_corpus(
     with pytest.raises(prepare.PrepareError, match="No space left on device"):
         prepare.prepare()
     assert list((tmp_path / "cache").iterdir()) == []
+    assert len(list((tmp_path / "cache-held-out").iterdir())) <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from samplers._llm import embedded
-from samplers._llm import openvino_server
+from samplers._llm import openvino_model
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import Completion
@@ -93,23 +94,82 @@ def test_a_schema_that_openvino_cant_follow_costs_only_the_schema(chat: Chat) ->
 def test_another_requests_failure_does_not_cost_the_schema(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = object.__new__(openvino_server._Model)
+    model = object.__new__(openvino_model.Model)
     model._changed = threading.Condition()
     monkeypatch.setattr(model, "_load", lambda: None)
-    together = [openvino_server._Request(None, has_schema=True) for _ in range(2)]
-    for requests, blamed in ((together, False), ([openvino_server._Request(None, True)], True)):
+    together = [openvino_model.Request(None, has_schema=True) for _ in range(2)]
+    for requests, blamed in ((together, False), ([openvino_model.Request(None, True)], True)):
         model._requests = list(requests)
         model._start_anew("xgrammar failed")
         assert [r.bad_schema for r in requests] == [blamed] * len(requests)
         assert all(r.done.is_set() and r.failure for r in requests)
 
 
-@pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}", b'{"messages": [{"role": "user"}]}'])
+@pytest.mark.parametrize(
+    "body", [b"no JSON", b"[]", b"{}", b"[" * 100_000, b'{"messages": [{"role": "user"}]}']
+)
 def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) -> None:
     url = embedded.embedded_server()
     assert http(f"{url}/chat/completions", body)[0] == 400
     assert http(f"{url}/elsewhere")[0] == 404
     assert chat.complete(ASK, max_tokens=1).attempts == 1
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"Origin": "https://example.org"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "rebound.example.org"}, 403),
+        ({"Host": "127.0.0.1.example.org:80"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Content-Length": "-1"}, 411),
+        ({"Content-Length": "many"}, 411),
+        ({"Transfer-Encoding": "chunked"}, 411),
+        ({"Content-Length": "99999999999"}, 413),
+        ({"Host": "localhost:80"}, 200),
+    ],
+)
+def test_what_no_client_of_ours_sends_is_refused(
+    chat: Chat, headers: dict[str, str], status: int
+) -> None:
+    body = json.dumps({"content": "How many tokens?"})
+    sent = {"Host": "127.0.0.1", "Content-Length": str(len(body)), **headers}
+    if "Transfer-Encoding" in headers:
+        del sent["Content-Length"]
+    lines = [f"{name}: {value}" for name, value in sent.items()]
+    with connection() as client:
+        client.sendall("\r\n".join(["POST /tokenize HTTP/1.1", *lines, "", body]).encode())
+        answer = client.recv(65536).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} "), answer
+
+
+def test_a_page_may_not_even_look(chat: Chat) -> None:
+    for header in ("Origin: https://example.org", "Host: rebound.example.org"):
+        host = "" if header.startswith("Host") else "Host: localhost\r\n"
+        with connection() as client:
+            client.sendall(f"GET /v1/models HTTP/1.1\r\n{host}{header}\r\n\r\n".encode())
+            assert client.recv(65536).startswith(b"HTTP/1.1 403 ")
+
+
+def test_clients_that_send_no_body_keep_nobody_waiting(chat: Chat) -> None:
+    heads = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    )
+    waiting = [connection() for _ in range(4)]
+    try:
+        for client in waiting:
+            client.sendall(heads)
+        assert chat.complete(ASK, max_tokens=2).attempts == 1
+    finally:
+        for client in waiting:
+            client.close()
+
+
+def connection() -> socket.socket:
+    host, port = embedded.embedded_server().removesuffix("/v1").removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:

@@ -29,3 +29,10 @@ def test_the_noise_of_repeated_baselines_sets_the_gain_that_counts() -> None:
     trials = [finished(t.number, t.user_attrs["source"], -t.values[0]) for t in trials]
     history = read_history(trials, metric=Metric("accuracy", "maximize"))
     assert outcomes(history)[3:] == ["reverted", "kept"]
+
+
+def test_a_change_that_trained_for_longer_is_not_kept() -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.0), finished(2, "llm", 1.5)]
+    for trial, seconds in zip(trials, (8.0, 16.0, 8.5)):
+        trial.user_attrs["training_seconds"] = seconds
+    assert outcomes(read_history(trials)) == ["baseline", "overtime", "kept"]

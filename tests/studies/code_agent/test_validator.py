@@ -82,11 +82,26 @@ def test_a_byte_order_mark_is_no_part_of_a_script(marked: tuple[str, str]) -> No
         check_source(after + BASELINE, baseline=before + BASELINE)
 
 
-def test_a_library_setting_may_be_changed() -> None:
-    changed = BASELINE.replace(
-        "LR = 0.1", "LR = 0.1\ntorch.backends.cuda.matmul.allow_tf32 = True"
-    )
-    check_source(changed, baseline=BASELINE)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "from torch import backends\nbackends.cudnn.benchmark = True",
+        "from torch._inductor import config\nconfig.coordinate_descent_tuning = True",
+        "import os\nos.environ['OMP_NUM_THREADS'] = '1'",
+        "model = torch.nn.Linear(1, 1)\nmodel.weight.data = torch.zeros(1, 1)",
+        "model = torch.nn.Linear(1, 1)\nsetattr(model, 'gain', 1.0)",
+        "model = torch.compile(torch.nn.Linear(1, 1)).eval()",
+        "p = torch.nn.Linear(1, 1)\nfor m in p.modules():\n    m.bias = None",
+    ],
+)
+def test_settings_and_objects_of_ones_own_may_be_changed(line: str) -> None:
+    check_source(BASELINE.replace("LR = 0.1", f"LR = 0.1\n{line}"), baseline=BASELINE)
+
+
+def test_what_the_baseline_changes_itself_may_stay() -> None:
+    baseline = BASELINE.replace("LR = 0.1", "torch.Tensor.half = torch.Tensor.float\nLR = 0.1")
+    check_source(baseline.replace("LR = 0.1", "LR = 0.2"), baseline=baseline)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +119,46 @@ def test_a_library_setting_may_be_changed() -> None:
         ("LR = 0.1", "from math import pi as evaluate_bpb", "must not define evaluate_bpb"),
         ("LR = 0.1", "import prepare\nprepare.TIME_BUDGET = 900", "changes the module prepare"),
         ("LR = 0.1", "import prepare\nsetattr(prepare, 'x', 9)", "changes the module prepare"),
-        ("LR = 0.1", "import sys\nsys.modules['prepare'] = 1", "changes the module prepare"),
+        ("LR = 0.1", "import prepare as p\np.TIME_BUDGET = 900", "changes the module prepare"),
+        ("LR = 0.1", "evaluate_bpb.__defaults__ = ()", "changes the module prepare"),
+        ("LR = 0.1", "import prepare\nprepare.np.exp = min", "changes the module prepare"),
+        ("LR = 0.1", "import sys\nsys.modules['prepare'] = 1", "must not use sys.modules"),
+        ("LR = 0.1", "import sys as s\ns.modules.pop('prepare')", "must not use sys.modules"),
+        ("LR = 0.1", "from sys import modules as m\nm['prepare'] = 1", "must not use sys.modules"),
+        ("LR = 0.1", "import importlib", "must not import importlib"),
+        ("LR = 0.1", "import builtins\nbuiltins.float = min", "changes an imported module"),
+        ("LR = 0.1", "__import__('prepare')", "must not call __import__"),
+        ("LR = 0.1", "exec('F.cross_entropy = min')", "must not call exec"),
+        ("LR = 0.1", "run = eval\nrun('1')", "must not call eval"),
+        ("LR = 0.1", "globals()['evaluate_bpb'] = min", "must not call globals"),
+        (
+            "LR = 0.1",
+            "setattr(torch.nn.functional, 'x', 1)",
+            "changes an imported module or class",
+        ),
+        (
+            "LR = 0.1",
+            "from torch.nn import functional as G\nG.x = 1",
+            "changes an imported module",
+        ),
+        ("LR = 0.1", "from torch import Tensor\nTensor.item = min", "changes an imported module"),
+        ("LR = 0.1", "torch.Tensor.item = min", "changes an imported module or class"),
+        ("LR = 0.1", "del torch.Tensor.item", "changes an imported module or class"),
+        ("LR = 0.1", "G = F\nH = G\nH.cross_entropy = min", "changes an imported module or class"),
+        ("LR = 0.1", "a, (b, c) = 1, (2, torch.nn)\nc.Linear = 1", "changes an imported module"),
+        ("LR = 0.1", "for F.cross_entropy in [min]: pass", "changes an imported module or class"),
+        ("LR = 0.1", "with open('x') as F.cross_entropy: pass", "changes an imported module"),
+        ("LR = 0.1", "(F.cross_entropy, x) = (min, 1)", "changes an imported module or class"),
+        ("LR = 0.1", "F.cross_entropy += 1", "changes an imported module or class"),
+        ("LR = 0.1", "vars(F)['cross_entropy'] = min", "changes an imported module or class"),
+        ("LR = 0.1", "F.__dict__['cross_entropy'] = min", "must not use __dict__"),
+        ("LR = 0.1", "type.__setattr__(torch.Tensor, 'item', min)", "changes an imported module"),
+        ("LR = 0.1", "from unittest import mock", "must not import unittest"),
+        (
+            "LR = 0.1",
+            "class T(torch.Tensor):\n    def __torch_function__(self): pass",
+            "must not use __torch_function__",
+        ),
         ("LR = 0.1", "open('prepare.py', 'w')", "changes the module prepare"),
         ("LR = 0.1", "F.cross_entropy = min", "changes an imported module"),
         ("LR = 0.1", "torch.nn.functional.cross_entropy = min", "changes an imported module"),

@@ -21,6 +21,7 @@ from studies.budget import charge
 from studies.budget import is_evaluated
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
+from tests.toy_testbed import write_testbed
 
 
 STATES = {TrialState.COMPLETE, TrialState.FAIL}
@@ -349,3 +350,36 @@ def test_what_is_advised_about_changed_ranges_works(cli: Cli, testbed: Path) -> 
     assert advice == ["--study", "s-2"]
     assert cli(*words[:3], *advice, *words[5:]).returncode == 0
     assert len(cli.trials("s-2")) == 1
+
+
+def test_an_edited_module_is_named_and_can_be_accepted(cli: Cli, testbed: Path) -> None:
+    (testbed / "helper.py").touch()
+    assert cli(*run(testbed, trials=1, confirm=0)).returncode == 0
+    (testbed / "helper.py").write_text("A = 1\n")
+    (testbed / "README.md").write_text("no input of a training\n")
+    refused = cli(*run(testbed, trials=2, confirm=0))
+    assert refused.returncode == 2
+    assert "(helper.py was edited); put them back" in refused.stderr
+    assert cli(*run(testbed, trials=2, confirm=0), "--accept-changes").returncode == 0
+    assert cli(*run(testbed, trials=3, confirm=0)).returncode == 0, "accepted once and for all"
+
+
+def test_what_a_script_lacks_is_said_before_anything_is_stored(cli: Cli, tmp_path: Path) -> None:
+    folder = write_testbed(
+        tmp_path / "bed", "import not_there\nLR = 1\nprint('---\\nval_bpb: 1')\n"
+    )
+    done = cli(*run(folder, trials=1), "--env", "NOT_SET_HERE", "--copy", "gone/*")
+    assert done.returncode == 2
+    for part in (
+        "find not_there, but",
+        "--env NOT_SET_HERE must be set",
+        "'gone/*' matches nothing",
+    ):
+        assert part in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(KeyError):
+        optuna.load_study(study_name="s", storage=cli.storage)
+    dry = cli(*run(folder, trials=1), "--dry-run")
+    assert dry.returncode == 2 and "LR" in dry.stdout and "find not_there, but" in dry.stderr
+    begun = cli(*run(folder, trials=1, confirm=0), "--no-check")
+    assert "No module named 'not_there'" in begun.stdout + begun.stderr
