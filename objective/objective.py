@@ -87,6 +87,16 @@ _RESERVED = re.compile(
     re.IGNORECASE,
 )
 
+# Attributes of a trial that tell more of it than its value; numbers, each where there is one.
+SIDE_DATA = (
+    "steps",
+    "tokens_m",
+    "tokens_per_second",
+    "params_m",
+    "peak_memory_mb",
+    "total_seconds",
+)
+
 # A browser shows plain text where it would download text/x-python.
 _TEXT = "text/plain; charset=utf-8"
 
@@ -539,6 +549,9 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         name = names.get(key, key)
         if math.isfinite(value) and name != metric and not _RESERVED.fullmatch(name):
             attributes.setdefault(name, int(value) if value.is_integer() else value)
+    if result.status == "ok" and "tokens_m" in attributes and result.charged_seconds > 0:
+        speed = 1e6 * attributes["tokens_m"] / result.charged_seconds
+        attributes.setdefault("tokens_per_second", round(speed))
     return attributes
 
 

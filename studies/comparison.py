@@ -92,6 +92,8 @@ class Comparison:
             name = f"{self.name}-{name}"
         if model.llm_ratio != LLM_RATIO:
             name += f"-r{model.llm_ratio:g}"
+        if variant := METHODS[method].asking(model.asking).variant:
+            name += f"-{variant.replace(' ', '-')}"
         if model.name is not None:
             name += f"-{model.name}"
         spec = Spec(self.where, name, method, seed, self.budget, self.limits, model)

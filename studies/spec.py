@@ -26,9 +26,11 @@ from objective.testbed.runtime import Runtime
 from studies.changes import FILES
 from studies.changes import recorded
 from studies.errors import Misuse
+from studies.methods import Asking
 from studies.methods import LLM_RATIO
 from studies.methods import Method
 from studies.methods import METHODS
+from studies.methods import PUBLISHED
 from studies.storage.open import artifact_folder
 from studies.storage.open import claim_lock
 from studies.storage.open import open_artifacts
@@ -129,6 +131,7 @@ class Model:
         max_cost: What they may cost, by the prices; needs one of these.
         price_in, price_out: Of a million tokens of prompts and of replies.
         llm_ratio: Share of the trials after start-up that it decides (Centaur).
+        asking: How it is asked.
     """
 
     llm: str | None = None
@@ -138,6 +141,7 @@ class Model:
     price_in: float | None = None
     price_out: float | None = None
     llm_ratio: float = LLM_RATIO
+    asking: Asking = Asking()
 
     def __post_init__(self) -> None:
         if self.max_cost is not None and self.price_in is None and self.price_out is None:
@@ -239,6 +243,8 @@ class Spec:
             shared["failure_value"] = self.failure_value
         if self.row.uses_llm:
             shared["llm_ratio"] = self.model.llm_ratio
+        if variant := self.row.asking(self.model.asking).variant:
+            shared["variant"] = variant
         return shared
 
     def metadata(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
@@ -271,6 +277,10 @@ class Spec:
         Raises:
             Misuse: If it can't be told how many trials fit into a budget of training time.
         """
+        if self.model.asking.protocol == PUBLISHED:
+            own = PAPER if self.failure_value is None else self.failure_value
+            editing = replace(self.editing, baselines=1, min_gain=0.0)
+            self = replace(self, failure_value=own, editing=editing)
         if not self.row.edits_code:
             return self
         limits = replace(self.limits, memory_mb=self.limits.memory_mb or memory_share(workers))

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.objective import SIDE_DATA
 from objective.testbed.interface import Interface
 from studies.budget import is_ok
 from studies.changes import changes
@@ -149,8 +150,11 @@ def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
         n_trials=spec.budget.trials,
         task="\n".join([testbed.task.rstrip(), *limits]),
         rule=testbed.rule,
+        derived=testbed.derived,
+        side_data=SIDE_DATA,
         chat=chat,
         llm_ratio=spec.model.llm_ratio,
+        asking=spec.row.asking(spec.model.asking),
     )
 
 

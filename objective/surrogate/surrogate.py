@@ -45,6 +45,7 @@ from objective.surrogate.models import QuadraticRidge
 from objective.surrogate.models import Score
 from objective.surrogate.models import Table
 from objective.surrogate.models import VALUE_MODELS
+from objective.testbed.derived import Derived
 
 
 _MIN_SECONDS = 1e-3  # imported trials may lack a time, and zero has no logarithm
@@ -77,7 +78,7 @@ class Surrogate:
 
     Attributes:
         data: The same.
-        space, baseline, task, rule, metric: As in :class:`Testbed`.
+        space, baseline, task, rule, metric, derived: As in :class:`Testbed`.
         scores: Cross-validated, a row per target and model.
         noise_sd: Standard deviation of log bits per byte between runs of one configuration, pooled
             over those of the better half that ran repeatedly; 0.0 if none did.
@@ -91,6 +92,7 @@ class Surrogate:
         self.baseline: dict[str, Any] = data.baseline
         self.task = data.task
         self.rule = data.rule
+        self.derived = Derived.of(None, data.baseline, data.rule.constants)
         self.metric = data.metric
         self.scores = tuple(Score(**row) for row in data.fit["scores"])
         self.noise_sd = float(data.fit["noise_sd"])

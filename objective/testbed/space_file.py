@@ -36,7 +36,8 @@ command line (`objective.testbed.interface.Interface`)::
     low = 16
     high = 64
 
-Every problem of a file is told at once.
+A table ``[derived]`` holds formulas (`objective.testbed.derived`). Every problem of a file is told at
+once.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import LARGEST_INT
 from objective.testbed.interface import Interface
 from objective.testbed.interface import shown
@@ -108,13 +110,8 @@ class SpaceFile:
         Raises:
             TestbedError: If it isn't as described above; of all that is wrong.
         """
-        try:
-            tables = tomllib.loads(text.removeprefix("\ufeff"))
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # numbers of thousands of digits, deep nesting
-            raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None
+        tables = parse_toml(text)
+        tables.pop(DERIVED, None)
         plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
         only_listed = plain.pop(_ONLY_LISTED, False)
         interface, problems = Interface.from_table(plain, NAME)
@@ -141,6 +138,18 @@ class SpaceFile:
             raise TestbedError.of(problems)
         rule = Rule.from_rows(rows, {})
         return cls(interface, space, rule, defaults, tuple(untuned), only_listed)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a ``search_space.toml``.
+
+    Raises:
+        TestbedError: If it is no TOML.
+    """
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
+        raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None
 
 
 def fitting(

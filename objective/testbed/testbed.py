@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.delivery import Delivery
 from objective.testbed.delivery import SCRIPT
+from objective.testbed.derived import Derived
 from objective.testbed.files import Files
 from objective.testbed.interface import Interface
 from objective.testbed.metric import METRIC
@@ -30,6 +31,7 @@ from objective.testbed.source import read_constants
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
+from objective.testbed.space_file import parse_toml
 from objective.testbed.space_file import SpaceFile
 
 
@@ -175,6 +177,13 @@ class Testbed:
             raise TestbedError(
                 f"The files of {self.path} must be readable, but {where}{error.strerror}."
             ) from None
+
+    @cached_property
+    def derived(self) -> Derived:
+        """Numbers that follow from a configuration, see `objective.testbed.derived`."""
+        toml = _read_toml(self.path)
+        tables = None if toml is None else parse_toml(toml)
+        return Derived.of(tables, self.baseline, self.constants)
 
     @property
     def left_out(self) -> dict[str, str]:

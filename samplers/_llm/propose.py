@@ -38,6 +38,10 @@ from .reply import parse_params
 from .reply import reason_key
 from .reply import ReplyError
 from .reply import with_reason_first
+from .warm_start import configurations_schema
+from .warm_start import parse_configurations
+from .warm_start import store
+from .warm_start import stored
 
 
 if TYPE_CHECKING:
@@ -116,6 +120,7 @@ def propose(
     extents: Sequence[Extent] = EXTENTS,
     with_reason: bool = False,
     repeatable: Collection[int] = (),
+    n_first: int = 0,
     seed: int | None = None,
     on_error: Literal["base", "raise"] = "base",
 ) -> Proposal:
@@ -143,6 +148,9 @@ def propose(
         with_reason: Whether the reply begins with the model's reason, in a sentence. It becomes
             the proposal's.
         repeatable: Numbers of trials whose configurations may be proposed again.
+        n_first: Trials of a warm start that are left, this one included; 0 if it is none. What an
+            earlier trial kept is proposed without a request. Else so many whole configurations are
+            asked for, of which the first that is new is proposed; the others are kept.
         seed: Seed of the trial, not of the study: the same seed with the same messages may repeat
             the same reply. The second request adds 1.
         on_error: What to do about a failed turn, which is a ``ChatError`` or two replies that no
@@ -156,9 +164,17 @@ def propose(
             it is a failed turn of its own kind, which never stops the study.
     """
     turn = _Turn(study, trial, space, base, rule, with_reason, repeatable)
-    schema = _schema(reply_format, turn, trial.number if seed is None else seed)
+    if n_first > 1:
+        schema = configurations_schema(turn.open_space, n_first, turn.reason_key)
+    else:
+        schema = _schema(reply_format, turn, trial.number if seed is None else seed)
     max_reply_tokens = _reply_tokens(chat, turn.open_space, turn.base)
-    max_reply_tokens += _REASON_TOKENS * with_reason
+    max_reply_tokens = max(1, n_first) * (max_reply_tokens + _REASON_TOKENS * with_reason)
+    if n_first:
+        for params, note in stored(study, trial, space):
+            params = {**params, **turn.fixed}
+            if turn.clash(params) is None:
+                return Proposal(params, LLM, note, ())
     exchanges: list[Exchange] = []
     problem, source = "", LLM_ERROR
     budget = max_prompt_tokens
@@ -199,15 +215,18 @@ def propose(
             return failed_turn(study, trial, error, exchanges, on_error)
         asked += 1
         try:
-            params, notes = turn.read(completion, reply_format)
+            found = turn.read(completion, reply_format, n_first)
         except ReplyError as error:
             problem, source = str(error), LLM_ERROR
         else:
-            clash = turn.clash(params)
-            if clash is None:
-                exchanges.append(Exchange(messages, completion))
-                return Proposal(params, LLM, one_line("; ".join(notes)), tuple(exchanges))
-            problem, source = _clash_message(clash, params, space, notes), LLM_DUPLICATE
+            if n_first > 1:
+                store(study, trial, found)
+            for params, note in found:
+                clash = turn.clash(params)
+                if clash is None:
+                    exchanges.append(Exchange(messages, completion))
+                    return Proposal(params, LLM, note, tuple(exchanges))
+                problem, source = _clash_message(clash, params, space, note), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
         complaint: list[Message] = [
             message("assistant", completion.text),
@@ -240,13 +259,15 @@ class _Turn:
     ) -> None:
         self._study, self._trial, self._space, self._rule = study, trial, space, rule
         self._repeatable = repeatable
-        self._fixed = {n: value for n, value in fixed_params(trial).items() if n in space}
-        self.base = {**base, **self._fixed}
-        self.open_space = {n: d for n, d in space.items() if n not in self._fixed}
+        self.fixed = {n: value for n, value in fixed_params(trial).items() if n in space}
+        self.base = {**base, **self.fixed}
+        self.open_space = {n: d for n, d in space.items() if n not in self.fixed}
         self.reason_key = reason_key(space) if with_reason else None
 
-    def read(self, completion: Completion, reply_format: str) -> tuple[dict[str, Any], list[str]]:
-        """Read the values of a reply; list the model's reason, and what had to be repaired.
+    def read(
+        self, completion: Completion, reply_format: str, n_first: int
+    ) -> list[tuple[dict[str, Any], str]]:
+        """Read a reply's values, each with the model's reason and what had to be repaired.
 
         Raises:
             ReplyError: If there are none.
@@ -256,17 +277,23 @@ class _Turn:
             # As the prompt shows it, which a server that enforces no schema lets the model write.
             text = text.replace(neutral(name), name)
         try:
-            parsed = parse_params(text, self.open_space, self.base, self.reason_key)
+            if n_first > 1:
+                replies = parse_configurations(text, self.open_space, self.base, self.reason_key)
+            else:
+                replies = [parse_params(text, self.open_space, self.base, self.reason_key)]
         except ReplyError as error:
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
             raise
-        notes = [parsed.reason] if parsed.reason else []
-        notes += parsed.repairs
-        left_out = [name for name in self.open_space if name not in parsed.named]
-        if reply_format == "full" and left_out:
-            notes.append(f"filled in: {', '.join(left_out)}")
-        return {**parsed.params, **self._fixed}, notes
+        found = []
+        for parsed in replies:
+            notes = [parsed.reason] if parsed.reason else []
+            notes += parsed.repairs
+            left_out = [name for name in self.open_space if name not in parsed.named]
+            if reply_format == "full" and left_out:
+                notes.append(f"filled in: {', '.join(left_out)}")
+            found.append(({**parsed.params, **self.fixed}, one_line("; ".join(notes))))
+        return found
 
     def knowledge(self) -> Callable[[Mapping[str, Any]], bool]:
         """Return a test of whether a configuration was known when the turn began."""
@@ -324,10 +351,10 @@ def _clash_message(
     number: int,
     params: Mapping[str, Any],
     space: Mapping[str, BaseDistribution],
-    notes: Sequence[str],
+    note: str,
 ) -> str:
     # What was repaired may be why: a value beyond a bound at which the best trial is already.
-    read = f" ({'; '.join(notes)})" if notes else ""
+    read = f" ({note})" if note else ""
     return (
         f"That is the configuration of trial {number}, which needs no second run: "
         f"{format_params(params, space)}{read}. Change at least one value."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
+from optuna.trial import TrialState
 
 from .._trials.announced import announce
 from .._trials.internals import cached_trials
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
-    from optuna.trial import TrialState
 
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
@@ -80,10 +80,16 @@ class RandomBaseSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the parameters that all completed trials share, but those of a single value."""
+        """Return the parameters that all completed trials share, but those of a single value.
+
+        Before the first of them those of the latest trial that has any, which may be running.
+        """
         self._raise_error_if_multi_objective(study)
-        space = intersection_search_space(cached_trials(study))
-        return {name: d for name, d in space.items() if not d.single()}
+        trials = cached_trials(study)
+        space: Mapping[str, BaseDistribution] = intersection_search_space(trials)
+        if not space and not any(t.state == TrialState.COMPLETE for t in trials):
+            space = next((t.distributions for t in reversed(trials) if t.distributions), {})
+        return {name: d for name, d in sorted(space.items()) if not d.single()}
 
     def sample_independent(
         self,

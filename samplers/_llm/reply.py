@@ -7,6 +7,7 @@ the distributions all the same: servers ignore numeric bounds and some ignore sc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 import json
 import re
 from typing import Any
@@ -73,6 +74,10 @@ class ParsedReply:
     named: frozenset[str]
     repairs: tuple[str, ...]
     reason: str = ""
+
+    def with_reason(self, reason: Any) -> ParsedReply:
+        """The same with a reason, if that is a text."""
+        return replace(self, reason=reason if isinstance(reason, str) else "")
 
 
 def params_schema(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -236,12 +241,7 @@ def _parse(
     values = {name: value for name, value in best.items() if name != reason_key}
     parsed = to_params(values, space, base)
     reason = best.get(reason_key) if reason_key is not None else None
-    return ParsedReply(
-        parsed.params,
-        parsed.named,
-        (*repairs, *parsed.repairs),
-        reason if isinstance(reason, str) else "",
-    )
+    return replace(parsed, repairs=(*repairs, *parsed.repairs)).with_reason(reason)
 
 
 def to_params(

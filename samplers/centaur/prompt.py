@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._llm import warm_start
 from .._llm.prompt import fill
 from .._llm.values import format_value
 
@@ -49,6 +50,7 @@ def question(
     base: str,
     fixed: Mapping[str, Any],
     reason: str,
+    n_first: int,
 ) -> str:
     """The prompt's last part: it asks for a whole configuration, or for changes to ``base``.
 
@@ -60,11 +62,15 @@ def question(
         base: The configuration to change, in words.
         fixed: Values that are decided already.
         reason: Key of the reason in the reply; ``""`` if none is wanted.
+        n_first: Configurations that a warm start asks for; 1 or less is none.
     """
+    told = f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else ""
+    if n_first > 1:
+        return warm_start.question(n_first, told, reason)
     values = {
         "number": number,
         "left": left,
-        "fixed": f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else "",
+        "fixed": told,
         "reason": f' first "{reason}", why in a sentence, then' if reason else "",
     }
     if reply_format == "full":

@@ -37,6 +37,8 @@ from .._llm.reply import reason_key
 from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.trial_prompt import Knowledge
 from .._llm.trial_prompt import TrialPrompt
+from .._llm.warm_start import first_trials_left
+from .._llm.warm_start import N_FIRST
 from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
@@ -71,6 +73,7 @@ from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
 from .screening import N_RANDOM
+from .screening import N_RANDOM_IF_AHEAD
 from .screening import N_SAMPLES
 from .screening import N_STEPS
 from .screening import RANDOM
@@ -163,6 +166,10 @@ class CentaurSampler(CmaEsSampler):
             trial aren't counted in it: they have that one's turn.
         n_startup_trials:
             Trials before the model's turns begin. CMA-ES starts after the first.
+        warm_start:
+            Number of different configurations that the model is asked for in one request, before
+            anything is known; they are the first trials whose search space is known. By default 5
+            with the critic, for models that propose whole configurations, else 0.
         critic:
             ``"gp"``: a Gaussian process of the trials chooses among candidates. ``None``: what is
             proposed is run.
@@ -234,6 +241,7 @@ class CentaurSampler(CmaEsSampler):
         chat: Chat | None = None,
         llm_ratio: float = 0.3,
         n_startup_trials: int = 10,
+        warm_start: int | None = None,
         critic: Literal["gp"] | None = "gp",
         task: str = "",
         reply: Literal["auto", "full", "changes", "menu"] = "auto",
@@ -260,6 +268,8 @@ class CentaurSampler(CmaEsSampler):
     ) -> None:
         if not 0 <= llm_ratio <= 1:
             raise ValueError(f"`llm_ratio` must be between 0 and 1, but got {llm_ratio}.")
+        if warm_start is not None and warm_start < 0:
+            raise ValueError(f"`warm_start` must be 0 or more, but got {warm_start}.")
         for name, value, choices in (
             ("critic", critic, ("gp", None)),
             ("reply", reply, ("auto", "full", "changes", "menu")),
@@ -289,6 +299,7 @@ class CentaurSampler(CmaEsSampler):
         self._chat = chat_to_ask(chat) if llm_ratio > 0 else chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
+        self._warm_start = warm_start
         self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
         self._reply = reply
         self._learn_from_llm = learn_from_llm
@@ -322,13 +333,24 @@ class CentaurSampler(CmaEsSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        finished = finished_trials(study)
         if self._critic is not None:
-            return _all_distributions(finished_trials(study))
+            if not finished and self._n_first(study):
+                return _all_distributions(cached_trials(study))
+            return _all_distributions(finished)
         space = self._common_space(study)
-        if not space and self.is_llm_turn(turn_of(study, trial)):
+        if not space and (self._n_first(study) or self.is_llm_turn(turn_of(study, trial))):
             # Nothing succeeded so far. The model can do better than chance at what failed.
-            space = _common_distributions(finished_trials(study))
+            space = _common_distributions(finished or cached_trials(study))
         return space
+
+    def _n_first(self, study: Study) -> int:
+        """The trials of the warm start."""
+        if self._warm_start is not None:
+            return self._warm_start
+        if self._critic is None or self._llm_ratio == 0 or self._reply not in ("auto", "full"):
+            return 0
+        return N_FIRST if self.reply_format(study) == "full" else 0
 
     def _common_space(self, study: Study) -> dict[str, BaseDistribution]:
         """The parameters that all completed trials share, without those of a single value."""
@@ -348,13 +370,14 @@ class CentaurSampler(CmaEsSampler):
 
         asked = {name: d for name, d in search_space.items() if name not in fixed}
         turn = turn_of(study, trial)
-        if not asked or not self.is_llm_turn(turn):
+        n_first = first_trials_left(study, trial, self._n_first(study)) if asked else 0
+        if not asked or not (n_first or self.is_llm_turn(turn)):
             if not fixed:
                 # Without a finished trial there is nothing to know or to ask.
                 startup = turn < self._first_llm_trial or not search_space
                 record(study, trial, source=STARTUP if startup else BASE)
             return base
-        return self._ask(study, trial, search_space, base)
+        return self._ask(study, trial, search_space, base, n_first=n_first)
 
     def _sample_cma(
         self, study: Study, trial: FrozenTrial, numerical: dict[str, BaseDistribution]
@@ -393,14 +416,14 @@ class CentaurSampler(CmaEsSampler):
         rng = np.random.default_rng([self._candidate_seed, turn])
         again = partial(self._choose, study, trial, judge, space, fixed, turn, rng)
         choice = self._settle(study, trial, judge, again(), again)
-        if self.is_llm_turn(turn):
-            if not common:  # nothing succeeded so far
-                common = _common_distributions(finished_trials(study))
+        n_first = first_trials_left(study, trial, self._n_first(study))
+        if n_first or self.is_llm_turn(turn):
+            if not common:  # nothing succeeded so far, or finished
+                common = _common_distributions(finished_trials(study) or cached_trials(study))
                 common = {n: d for n, d in common.items() if n in space}
             if any(name not in fixed for name in common):
-                return self._ask(
-                    study, trial, common, base, Screen(judge, choice, again, fixed, rng)
-                )
+                screen = Screen(judge, choice, again, fixed, rng)
+                return self._ask(study, trial, common, base, screen, n_first)
         if fixed_params(trial):
             source = ENQUEUED
         else:
@@ -470,8 +493,8 @@ class CentaurSampler(CmaEsSampler):
         return choose(judge, pools, fixed, rng)
 
     def _knows_enough(self, study: Study, best: Sequence[FrozenTrial]) -> bool:
-        """Whether the trials tell more than chance: there are some, or a given one is ahead."""
-        if len(best) >= N_RANDOM:
+        """Whether the trials tell more than chance: some, a model's, or a given one that is ahead."""
+        if len(best) >= N_RANDOM or sum(source_of(t) == LLM for t in best) >= N_RANDOM_IF_AHEAD:
             return True
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         given = [sign * t.values[0] for t in best if is_enqueued(t)]
@@ -647,6 +670,7 @@ class CentaurSampler(CmaEsSampler):
         space: dict[str, BaseDistribution],
         base: dict[str, Any],
         screen: Screen | None = None,
+        n_first: int = 0,
     ) -> dict[str, Any]:
         """The model's turn: its values for every parameter, or others if it has none.
 
@@ -656,6 +680,7 @@ class CentaurSampler(CmaEsSampler):
             space: What the model is asked for.
             base: CMA-ES's sample, ``{}`` if it has none.
             screen: The critic, and what it would have run; ``None``: CMA-ES's sample would be.
+            n_first: Trials of the warm start that are left, if this is one.
         """
         known = base if screen is None else screen.choice.params
         own = {
@@ -664,7 +689,7 @@ class CentaurSampler(CmaEsSampler):
             else self._independent_sampler.sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }
-        reply_format = self.reply_format(study)
+        reply_format = self.reply_format(study) if not n_first else "full"
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
         fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
         start, named = own, "CMA-ES's proposal"
@@ -683,7 +708,7 @@ class CentaurSampler(CmaEsSampler):
             is_mine=self.is_llm_turn,
             details=large,
         )
-        reason = is_large(self._resolve_chat()) is not False and large
+        reason = n_first > 1 or (is_large(self._resolve_chat()) is not False and large)
         ask = question(
             reply_format=reply_format,
             number=trial.number,
@@ -692,6 +717,7 @@ class CentaurSampler(CmaEsSampler):
             base=named,
             fixed=fixed,
             reason=reason_key(space) if reason else "",
+            n_first=n_first,
         )
         state = self._describe_state(
             study, trial, space, {} if screen is not None and large else base
@@ -709,6 +735,7 @@ class CentaurSampler(CmaEsSampler):
             extents=prompt.extents,
             with_reason=reason,
             repeatable=prompt.repeatable(),
+            n_first=n_first,
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
             on_error=self._on_error,
         )

@@ -24,6 +24,9 @@ from .._llm.reply import reason_key
 from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.trial_prompt import Knowledge
 from .._llm.trial_prompt import TrialPrompt
+from .._llm.warm_start import first_trials_left
+from .._llm.warm_start import N_FIRST
+from .._llm.warm_start import question
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
@@ -80,6 +83,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
         n_startup_trials:
             Finished trials, of whatever outcome, before the model's turns begin. At least one is
             needed for the search space to be known.
+        warm_start:
+            Number of different configurations that the model is asked for in one request, before
+            anything is known; they are the first trials whose search space is known. By default 5,
+            but 0 for models that choose from a menu.
         max_prompt_tokens:
             Longest prompt, in the model's tokens; never more than its context holds. By default
             2,600 where it chooses from a menu, else 12,000.
@@ -113,6 +120,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         task: str = "",
         reply: Literal["auto", "changes", "menu", "full"] = "auto",
         n_startup_trials: int = 1,
+        warm_start: int | None = None,
         max_prompt_tokens: int | None = None,
         n_trials: int | None = None,
         noise: float | None = None,
@@ -135,7 +143,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
             raise ValueError(
                 f'`reply` must be "auto", "changes", "menu" or "full", but got {reply!r}.'
             )
+        if warm_start is not None and warm_start < 0:
+            raise ValueError(f"`warm_start` must be 0 or more, but got {warm_start}.")
         self._reply = reply
+        self._warm_start = warm_start
         self._n_startup_trials = n_startup_trials
         self._max_prompt_tokens = max_prompt_tokens
         self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
@@ -147,13 +158,18 @@ class KarpathyAgentSampler(RandomBaseSampler):
         if fixed_params(trial).keys() >= search_space.keys():
             return {}  # also for an empty search space: there is nothing to decide
         finished = [t for t in finished_trials(study) if t.params.keys() >= search_space.keys()]
-        if not finished or len(finished) < self._n_startup_trials:
+        n_first = first_trials_left(study, trial, self._n_first())
+        if not n_first and (not finished or len(finished) < self._n_startup_trials):
             record(study, trial, source=STARTUP)
             return self._base_proposal(study, trial, search_space)
         best = next((t for t in ranked(study) if t.params.keys() >= search_space.keys()), None)
-        origin = best or finished[-1]
-        start = {name: origin.params[name] for name in search_space}
-        reply_format = self._reply_format()
+        origin = best or (finished[-1] if finished else None)
+        start = (
+            {name: origin.params[name] for name in search_space}
+            if origin is not None
+            else self._draw(study, trial, search_space, 0)
+        )
+        reply_format = "full" if n_first or origin is None else self._reply_format()
         large = reply_format != "menu"
         prompt = TrialPrompt(
             study,
@@ -164,14 +180,16 @@ class KarpathyAgentSampler(RandomBaseSampler):
             is_mine=lambda number: True,
             details=large,
         )
-        reason = reason_key(search_space) if large and self._may_reason() else ""
+        may_reason = n_first > 1 or (large and is_large(self._language_model()) is not False)
+        reason = reason_key(search_space) if may_reason else ""
         proposal = propose(
             study,
             trial,
             search_space,
             chat=self._language_model(),
             build=partial(
-                prompt.build, ask=self._ask(trial, search_space, origin, prompt, reason)
+                prompt.build,
+                ask=self._ask(trial, search_space, origin, prompt, reply_format, reason, n_first),
             ),
             base=start,
             reply_format=reply_format,
@@ -180,6 +198,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             extents=prompt.extents,
             with_reason=bool(reason),
             repeatable=prompt.repeatable(),
+            n_first=n_first,
             seed=derive_seed(self._seed, trial.number, "proposal"),
             on_error=self._on_error,
         )
@@ -197,8 +216,11 @@ class KarpathyAgentSampler(RandomBaseSampler):
             return self._base_proposal(study, trial, search_space)
         return proposal.params
 
-    def _may_reason(self) -> bool:
-        return is_large(self._language_model()) is not False
+    def _n_first(self) -> int:
+        """The trials of the warm start."""
+        if self._warm_start is not None:
+            return self._warm_start
+        return N_FIRST if self._reply_format() != "menu" else 0
 
     def _reply_format(self) -> Literal["changes", "menu", "full"]:
         if self._reply != "auto":
@@ -209,23 +231,28 @@ class KarpathyAgentSampler(RandomBaseSampler):
         self,
         trial: FrozenTrial,
         space: dict[str, BaseDistribution],
-        origin: FrozenTrial,
+        origin: FrozenTrial | None,
         prompt: TrialPrompt,
+        reply_format: str,
         reason: str,
+        n_first: int,
     ) -> str:
         fixed = {n: v for n, v in fixed_params(trial).items() if n in space}
+        decided = (
+            f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
+            if fixed
+            else ""
+        )
+        if n_first > 1:
+            return question(n_first, decided, reason)
         values: dict[str, object] = {
             "number": trial.number,
             "left": prompt.left(),
-            "advice": prompt.moment() or _ADVICE[self._reply == "full"],
-            "fixed": (
-                f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
-                if fixed
-                else ""
-            ),
+            "advice": prompt.moment() or _ADVICE[reply_format == "full"],
+            "fixed": decided,
             "reason": f' first "{reason}", why in a sentence, then' if reason else "",
         }
-        if self._reply == "full":
+        if reply_format == "full" or origin is None:
             return fill(_template("ask_full.txt"), **values)
         start = {name: origin.params[name] for name in space} | fixed
         return fill(

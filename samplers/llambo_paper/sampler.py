@@ -18,7 +18,6 @@ history in the server's prefix cache.
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from typing import Any
@@ -46,14 +45,13 @@ from .._llm.record import LLM_ERROR
 from .._llm.record import record
 from .._llm.record import STARTUP
 from .._llm.reply import known_configurations
-from .._llm.values import fit_value
-from .._llm.values import ValueRefused
+from .._llm.warm_start import store
+from .._llm.warm_start import stored
 from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
 from .._trials.internals import fixed_params
-from .._trials.internals import set_system_attr
 from .candidates import parse_candidates
 from .candidates import screen
 from .candidates import Screened
@@ -79,9 +77,6 @@ if TYPE_CHECKING:
     from .._trials.internals import ArtifactStore
 
 _T = TypeVar("_T")
-
-# System attribute of the trial that asked for the start-up configurations: all of them.
-_WARM_START_KEY = "llambo:warm_start"
 
 
 class LLAMBOSampler(RandomBaseSampler):
@@ -332,33 +327,16 @@ class _Turn:
 
     def _warm_start(self) -> dict[str, Any]:
         """Return a configuration recommended without results, from a stored list or a new one."""
-        stored = self._stored_recommendations()
-        if stored:
-            # Workers that start together begin at different places of the list.
-            at = self._trial.number % len(stored)
-            params = self._claim([*stored[at:], *stored[:at]])
-            if params is not None:
+        for params, _ in stored(self._study, self._trial, self.facts.space):
+            claimed = self._claim([self._whole({**params, **self.facts.fixed})])
+            if claimed is not None:
                 self._notes.append("recommended when an earlier trial asked")
-                return params
+                return claimed
         n = max(self._sampler._n_startup_trials, 1)
         new = self._propose(lambda clashes: self._prompts.warm_start(n, clashes))
-        recommended = [{name: params[name] for name in self.facts.space} for params in new]
-        set_system_attr(self._study, self._trial, _WARM_START_KEY, json.dumps(recommended))
+        recommended = [({name: params[name] for name in self.facts.space}, "") for params in new]
+        store(self._study, self._trial, recommended)
         return self._claim_one_of(new)
-
-    def _stored_recommendations(self) -> list[dict[str, Any]]:
-        """Return the model's recommendations to other trials that can still be run."""
-        found = []
-        for trial in self._study.get_trials(deepcopy=False):
-            for stored in json.loads(trial.system_attrs.get(_WARM_START_KEY, "[]")):
-                if stored.keys() != self.facts.space.keys():
-                    continue
-                try:
-                    values = {n: fit_value(stored[n], d)[0] for n, d in self.facts.space.items()}
-                except ValueRefused:
-                    continue
-                found.append(self._whole({**values, **self.facts.fixed}))
-        return self._screen(found).new
 
     def _bayesian_step(self) -> dict[str, Any]:
         """Return the candidate with the best acquisition value that nobody else runs."""

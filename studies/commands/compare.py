@@ -59,6 +59,12 @@ def compare(
             help="(methods that ask a language model) A variant for each of the server's models.",
         ),
     ] = None,
+    warm_start: options.WarmStart = None,
+    reply: options.Reply = None,
+    critic: options.CriticOption = None,
+    learn_from_llm: options.LearnFromLlm = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    protocol: options.Protocol = None,
     max_tokens: options.MaxTokens = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
@@ -121,6 +127,15 @@ def compare(
     from studies.spec import Model
     from studies.spec import Where
 
+    asking = options.asking(
+        split("--methods", methods, str),
+        warm_start=warm_start,
+        reply=reply,
+        critic=critic,
+        learn_from_llm=learn_from_llm,
+        max_prompt_tokens=max_prompt_tokens,
+        protocol=protocol,
+    )
     comparison = work.checked(
         Comparison(
             split("--methods", methods, str),
@@ -135,7 +150,7 @@ def compare(
             ),
             Budget(trials, budget, train_seconds, charge_llm),
             Limits(memory_limit, wall_seconds),
-            Model(llm, None, max_tokens, max_cost, price_in, price_out),
+            Model(llm, None, max_tokens, max_cost, price_in, price_out, asking=asking),
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
 import math
@@ -21,6 +22,10 @@ import typer
 
 from studies.errors import masked
 from studies.errors import Misuse
+from studies.methods import Asking
+from studies.methods import METHODS
+from studies.methods import NOT_AS_PUBLISHED
+from studies.methods import option_of
 
 
 if TYPE_CHECKING:
@@ -344,6 +349,60 @@ PriceIn = Annotated[float | None, typer.Option(min=0, help="Price of a million p
 PriceOut = Annotated[
     float | None, typer.Option(min=0, help="Price of a million completion tokens.")
 ]
+WarmStart = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="(centaur, karpathy-hp) Number of different configurations that the language model is "
+        "asked for in one request, as the first trials. [default: 5 for models that propose whole "
+        "configurations; 0 for small ones, and for centaur with --critic none]",
+    ),
+]
+Reply = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|full|changes|menu",
+        help="(centaur, karpathy-hp) The language model's reply: a whole configuration, changes to "
+        "the best one, or changes with a few values to choose from, which small models need. "
+        "[default: auto, by the model's name and its first answers]",
+    ),
+]
+CriticOption = Annotated[
+    str | None,
+    typer.Option(
+        "--critic",
+        metavar="gp|none",
+        help="(centaur) Who chooses among candidates: a Gaussian process of the trials, or nobody: "
+        "CMA-ES's sample is run, or the language model's proposal. [default: gp]",
+    ),
+]
+LearnFromLlm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="clipped|all",
+        help="(centaur) What CMA-ES learns of the language model's trials: all of it, as published, "
+        "or steps of bounded size and nothing of failures. [default: clipped]",
+    ),
+]
+MaxPromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="(methods that ask a language model, but not the code agent) Longest prompt, in the "
+        "model's tokens, and never more than its context holds. [default: 2600 for small models, "
+        "12000 for large ones; 3000 for LLAMBO]",
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="paper",
+        help="Run each method as it was published, before any other option of it: centaur without "
+        "critic and warm start, a share by every round(1/ratio)-th trial, and CMA-ES learning from "
+        "all; whole configurations as replies; LLAMBO's own numbers; 100.0 for failures; the code "
+        "agent with one baseline and no minimum gain. It is said what can't be reproduced.",
+    ),
+]
 Artifacts = Annotated[
     Path | None,
     typer.Option(
@@ -376,6 +435,29 @@ def runtime(
     if python is not None and Path(python).expanduser().exists():
         python = os.path.abspath(Path(python).expanduser())  # workers may be in other folders
     return Runtime(python, tuple(env or ()), tuple(copy or ()), cwd)
+
+
+def asking(methods: Sequence[str], **values: Any) -> Asking:
+    """Make the options of asking, and say what a protocol leaves out.
+
+    Args:
+        methods: Those that are to be run.
+        values: Those of `Asking`.
+
+    Raises:
+        Misuse: If one is wrong, or heeded by none of the methods.
+    """
+    try:
+        asked = Asking(**values)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    for name in asked.given().keys() - {"protocol"}:
+        heeding = [method for method, row in METHODS.items() if name in row.heeds]
+        if not set(heeding) & set(methods):
+            raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
+    if asked.protocol is not None:
+        print(NOT_AS_PUBLISHED, file=sys.stderr)
+    return asked
 
 
 def study_name(stem: str, seed: int, testbed: Path | None) -> str:

@@ -79,6 +79,12 @@ def run(
             help="(centaur) Share of the trials after start-up that the language model decides.",
         ),
     ] = LLM_RATIO,
+    warm_start: options.WarmStart = None,
+    reply: options.Reply = None,
+    critic: options.CriticOption = None,
+    learn_from_llm: options.LearnFromLlm = None,
+    max_prompt_tokens: options.MaxPromptTokens = None,
+    protocol: options.Protocol = None,
     max_tokens: options.MaxTokens = None,
     max_cost: options.MaxCost = None,
     price_in: options.PriceIn = None,
@@ -193,6 +199,15 @@ def run(
             f" be taken for {script.metric.name}"
         )
     train_seconds = trial_seconds(script, train_seconds, budget)
+    asking = options.asking(
+        [method],
+        warm_start=warm_start,
+        reply=reply,
+        critic=critic,
+        learn_from_llm=learn_from_llm,
+        max_prompt_tokens=max_prompt_tokens,
+        protocol=protocol,
+    )
     spec = Spec(
         where,
         study or options.study_name(method, seed, testbed),
@@ -200,7 +215,7 @@ def run(
         seed,
         Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
         Limits(memory_limit, wall_seconds),
-        Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio),
+        Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio, asking),
         prune=prune,
         failure_value=failure_value,
         accept_changes=accept_changes,

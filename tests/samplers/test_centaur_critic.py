@@ -161,7 +161,9 @@ def test_running_trials_are_kept_away_from() -> None:
 
 def test_a_large_models_proposal_is_run_as_it_is() -> None:
     chat = ScriptedChat(distinct_replies())
-    study = optuna.create_study(sampler=CentaurSampler(chat=chat, reply="full", seed=0))
+    study = optuna.create_study(
+        sampler=CentaurSampler(chat=chat, reply="full", seed=0, warm_start=0)
+    )
 
     study.optimize(objective, n_trials=30)
 
@@ -189,7 +191,9 @@ def test_a_small_models_proposal_is_a_candidate() -> None:
 
 def test_without_an_answer_the_critics_choice_is_run() -> None:
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=ScriptedChat(["no", "no"] * 9), llm_ratio=0.1, seed=0)
+        sampler=CentaurSampler(
+            chat=ScriptedChat(["no", "no"] * 9), llm_ratio=0.1, warm_start=0, seed=0
+        )
     )
 
     study.optimize(objective, n_trials=30)

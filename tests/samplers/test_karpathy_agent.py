@@ -75,7 +75,7 @@ def source(study: optuna.Study, number: int = -1) -> str:
 
 def test_the_first_trial_is_the_enqueued_baseline_and_the_second_the_models() -> None:
     chat = ScriptedChat(cycle([new_lr]))
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0))
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0))
     study.enqueue_trial(BASELINE)
     study.optimize(objective, n_trials=3)
     assert [source(study, i) for i in range(3)] == ["enqueued", "llm", "llm"]
@@ -85,7 +85,9 @@ def test_the_first_trial_is_the_enqueued_baseline_and_the_second_the_models() ->
 
 
 def test_without_a_baseline_the_first_trial_is_a_startup_trial() -> None:
-    study = new_study(KarpathyAgentSampler(chat=ScriptedChat(cycle([new_lr])), seed=0))
+    study = new_study(
+        KarpathyAgentSampler(warm_start=0, chat=ScriptedChat(cycle([new_lr])), seed=0)
+    )
     study.optimize(objective, n_trials=2)
     assert [source(study, i) for i in range(2)] == ["startup", "llm"]
 
@@ -93,7 +95,9 @@ def test_without_a_baseline_the_first_trial_is_a_startup_trial() -> None:
 @pytest.mark.parametrize("direction,best", [("minimize", 0), ("maximize", 3)])
 def test_changes_are_made_to_the_best_trial_in_either_direction(direction: str, best: int) -> None:
     chat = ScriptedChat([{"depth": 2}])
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0), 4, direction=direction)
+    study = new_study(
+        KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 4, direction=direction
+    )
     study.optimize(objective, n_trials=1)
     assert study.trials[-1].params == {**study.trials[best].params, "depth": 2}
     assert f"the best so far (trial {best})" in chat.requests[0].text
@@ -102,7 +106,9 @@ def test_changes_are_made_to_the_best_trial_in_either_direction(direction: str, 
 
 def test_a_failure_value_is_never_the_best_even_when_maximising() -> None:
     chat = ScriptedChat([{"depth": 2}])
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0), 2, direction="maximize")
+    study = new_study(
+        KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 2, direction="maximize"
+    )
     add(study, 100.0, params={"lr": 0.9}, user_attrs={"status": "oom"})
     add(study, math.inf, params={"lr": 0.8})
     add(study, state=TrialState.FAIL, params={"lr": 0.7})
@@ -117,7 +123,7 @@ def test_a_failure_value_is_never_the_best_even_when_maximising() -> None:
 
 def test_when_all_failed_the_model_is_told_and_asked_all_the_same() -> None:
     chat = ScriptedChat([{"depth": 2}])
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0))
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0))
     add(study, 100.0, user_attrs={"status": "oom"})
     study.optimize(objective, n_trials=1)
     assert "which failed, as all did so far" in chat.requests[0].text
@@ -127,7 +133,7 @@ def test_when_all_failed_the_model_is_told_and_asked_all_the_same() -> None:
 @pytest.mark.parametrize("reply", ["changes", "menu", "full"])
 def test_every_form_of_reply_leads_to_new_configurations(reply: Any) -> None:
     chat = SchemaChat()
-    study = new_study(KarpathyAgentSampler(chat=chat, reply=reply, seed=0), 3)
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, reply=reply, seed=0), 3)
     study.optimize(objective, n_trials=8)
     assert {source(study, i) for i in range(3, 11)} == {"llm"}
     assert len({tuple(t.params.values()) for t in study.trials}) == 11
@@ -140,7 +146,9 @@ def test_every_form_of_reply_leads_to_new_configurations(reply: Any) -> None:
 def test_a_model_that_is_small_by_its_name_chooses_from_a_menu(model: str, offers: bool) -> None:
     chat = SchemaChat()
     chat.model = model
-    new_study(KarpathyAgentSampler(chat=chat, seed=0), 3).optimize(objective, n_trials=1)
+    new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 3).optimize(
+        objective, n_trials=1
+    )
     assert chat.requests[0].schema is not None
     values = chat.requests[0].schema["properties"].values()
     assert all("enum" in value for value in values) == offers
@@ -152,7 +160,13 @@ def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left
 
     chat = ScriptedChat([{"lr": 0.3}])
     sampler = KarpathyAgentSampler(
-        chat=chat, task="Costs $5 {a} run.", noise=0.0003, n_trials=20, rule=rule, seed=0
+        warm_start=0,
+        chat=chat,
+        task="Costs $5 {a} run.",
+        noise=0.0003,
+        n_trials=20,
+        rule=rule,
+        seed=0,
     )
     study = new_study(sampler, 2)
     study.optimize(objective, n_trials=1)
@@ -165,7 +179,7 @@ def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left
 
 def test_a_repeat_is_refused_once_and_then_replaced_and_tagged() -> None:
     chat = ScriptedChat(cycle([{"lr": 0.5}]))
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0), 2)
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 2)
     study.optimize(objective, n_trials=1)
     assert len(chat.requests) == 2
     assert "trial 0" in chat.requests[1].messages[-1]["content"]
@@ -174,7 +188,9 @@ def test_a_repeat_is_refused_once_and_then_replaced_and_tagged() -> None:
 
 
 def test_a_re_ask_may_succeed() -> None:
-    study = new_study(KarpathyAgentSampler(chat=ScriptedChat(["Sorry?", {"lr": 0.25}]), seed=0), 2)
+    study = new_study(
+        KarpathyAgentSampler(warm_start=0, chat=ScriptedChat(["Sorry?", {"lr": 0.25}]), seed=0), 2
+    )
     study.optimize(objective, n_trials=1)
     assert source(study) == "llm"
     assert study.trials[-1].params == {**BASELINE, "lr": 0.25}
@@ -182,7 +198,9 @@ def test_a_re_ask_may_succeed() -> None:
 
 
 def test_useless_replies_are_never_hidden_as_the_models_own() -> None:
-    study = new_study(KarpathyAgentSampler(chat=ScriptedChat(cycle(["I refuse."])), seed=0), 2)
+    study = new_study(
+        KarpathyAgentSampler(warm_start=0, chat=ScriptedChat(cycle(["I refuse."])), seed=0), 2
+    )
     with pytest.raises(TooManyLLMErrors):
         study.optimize(objective, n_trials=10)
     new = study.trials[2:]
@@ -193,7 +211,7 @@ def test_useless_replies_are_never_hidden_as_the_models_own() -> None:
 
 def test_on_error_raise_raises_at_once() -> None:
     lost = ScriptedChat(cycle([ChatUnavailable("lost")]))
-    study = new_study(KarpathyAgentSampler(chat=lost, on_error="raise", seed=0), 2)
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=lost, on_error="raise", seed=0), 2)
     with pytest.raises(ChatError, match="lost"):
         study.optimize(objective, n_trials=1)
     assert (source(study), study.trials[-1].state) == ("llm-error", TrialState.FAIL)
@@ -202,12 +220,12 @@ def test_on_error_raise_raises_at_once() -> None:
 @pytest.mark.parametrize("wrong", [{"reply": "poem"}, {"on_error": "ignore"}])
 def test_arguments_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        KarpathyAgentSampler(**wrong)
+        KarpathyAgentSampler(warm_start=0, **wrong)
 
 
 def test_partly_enqueued_values_are_told_to_the_model_and_kept() -> None:
     chat = ScriptedChat([{"lr": 0.3, "pattern": "S"}])
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0), 2)
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 2)
     study.enqueue_trial({"pattern": None})
     study.optimize(objective, n_trials=1)
     assert 'Decided already: {"pattern": "None"}.' in chat.requests[0].text
@@ -221,7 +239,9 @@ def test_requests_stay_within_the_budget_however_long_the_history(n: int, more: 
         f"PARAMETER_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(14)
     }
     chat = SchemaChat(context_tokens=8192)
-    sampler = KarpathyAgentSampler(chat=chat, task="t" * 20_000, max_prompt_tokens=2600, seed=0)
+    sampler = KarpathyAgentSampler(
+        warm_start=0, chat=chat, task="t" * 20_000, max_prompt_tokens=2600, seed=0
+    )
     study = optuna.create_study(sampler=sampler)
     rng = np.random.default_rng(0)
     values = [{name: float(10 ** rng.uniform(-4, 0)) for name in space} for _ in range(n)]
@@ -241,7 +261,7 @@ def test_a_resumed_study_asks_what_an_uninterrupted_one_would(storage: StorageFa
             study = optuna.create_study(
                 storage=storage(),
                 study_name=name,
-                sampler=KarpathyAgentSampler(chat=chat, seed=5),
+                sampler=KarpathyAgentSampler(warm_start=0, chat=chat, seed=5),
                 load_if_exists=True,
             )
             study.optimize(objective, n_trials=n_trials)
@@ -253,7 +273,7 @@ def test_a_resumed_study_asks_what_an_uninterrupted_one_would(storage: StorageFa
 
 def test_threads_repeat_no_configuration_and_share_no_seed() -> None:
     chat = ScriptedChat(cycle([new_lr]))
-    study = new_study(KarpathyAgentSampler(chat=chat, seed=0), 1)
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 1)
     study.optimize(objective, n_trials=24, n_jobs=4)
     assert len({tuple(t.params.values()) for t in study.trials}) == 25
     assert len({r.seed for r in chat.requests}) == len(chat.requests)
@@ -277,7 +297,9 @@ def work(url: str, path: str) -> None:
     """Eight trials of the study ``shared``; writes the first request of each to ``path``."""
     chat = _SameForAll()
     study = optuna.load_study(
-        study_name="shared", storage=url, sampler=KarpathyAgentSampler(chat=chat, seed=0)
+        study_name="shared",
+        storage=url,
+        sampler=KarpathyAgentSampler(warm_start=0, chat=chat, seed=0),
     )
     space = {**SPACE, "depth": IntDistribution(1, 60)}
     requests = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import optuna
 from optuna.distributions import IntDistribution
 import pytest
 
+from samplers import ScriptedChat
 from studies import comparison
 from studies.commands.work import scoreboard
+from studies.methods import Asking
 from studies.methods import Method
 from studies.methods import METHODS
 from studies.methods import Setup
@@ -177,3 +180,83 @@ def test_derived_values_reach_the_model_of_the_trials(method: str) -> None:
         study.tell(trial, trial.params["depth"])
 
     assert study.trials[0].params in seen
+
+
+def test_options_of_asking_reach_the_sampler_of_every_method_that_has_them() -> None:
+    """Names and defaults are the samplers' own; what a method doesn't heed never reaches it."""
+    chat = ScriptedChat()
+    asking = Asking(3, "changes", "none", "all", 777)
+    for name, row in METHODS.items():
+        if row.edits_code:
+            continue
+        sampler: Any = row.sampler(Setup(seed=0, chat=chat, asking=row.asking(asking)), 0)
+        own = {
+            "warm_start": "_warm_start",
+            "reply": "_reply",
+            "learn_from_llm": "_learn_from_llm",
+            "max_prompt_tokens": "_max_prompt_tokens",
+        }
+        for option in row.heeds:
+            if option == "critic":
+                assert sampler._critic is None
+            elif option == "max_prompt_tokens" and name.startswith("llambo"):
+                assert sampler._settings.max_tokens == 777
+            else:
+                assert getattr(sampler, own[option]) == getattr(asking, option), (name, option)
+        row.sampler(Setup(seed=0, chat=chat), 0)
+
+
+def test_the_published_protocol_is_every_third_trial_all_told_and_no_critic() -> None:
+    row = METHODS["centaur"]
+    asking = Asking(protocol="paper")
+    sampler: Any = row.sampler(Setup(seed=0, chat=ScriptedChat(), asking=asking), 0)
+    assert [n for n in range(20) if sampler.is_llm_turn(n)] == [12, 15, 18]
+    assert sampler._critic is None and sampler._learn_from_llm == "all"
+    assert sampler._reply == "full" and sampler._warm_start == 0
+    assert asking.variant == "protocol=paper"
+    agent: Any = METHODS["karpathy-hp"].sampler(
+        Setup(seed=0, chat=ScriptedChat(), asking=replace(asking, warm_start=4)), 0
+    )
+    assert (agent._reply, agent._warm_start) == ("full", 4)
+    llambo: Any = METHODS["llambo-paper"].sampler(
+        Setup(seed=0, chat=ScriptedChat(), asking=asking), 0
+    )
+    assert (llambo._settings.n_templates, llambo._n_predictions) == (1, 10)
+
+
+def test_a_variant_is_a_study_of_its_own_and_named_in_the_report(cli: Cli, testbed: Path) -> None:
+    words: list[Any] = ["compare", "--methods", "centaur-no-llm,random", "--seeds", 0]
+    words += ["--trials", 2, "--testbed", testbed, "--workers", 1]
+    for options in ((), ("--critic", "none"), ("--protocol", "paper")):
+        done = cli(*words, *options)
+        assert done.returncode == 0, done.stderr
+        assert ("does not reproduce" in done.stderr) == ("--protocol" in options)
+    names = {s.study_name for s in optuna.get_all_study_summaries(cli.storage)}
+    assert {
+        "centaur-no-llm-seed0",
+        "centaur-no-llm-seed0-critic=none",
+        "centaur-no-llm-seed0-protocol=paper",
+        "random-seed0-protocol=paper",
+    } <= names and "random-seed0-critic=none" not in names
+    done = cli("report", "--out", "report")
+    assert done.returncode == 0, done.stderr
+    table = "".join(path.read_text() for path in cli.folder.rglob("methods.csv"))
+    assert "centaur-no-llm [critic=none]" in table and "random [protocol=paper]" in table
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (
+            ("--method", "tpe", "--reply", "full"),
+            "--reply must be with one of karpathy-hp, centaur",
+        ),
+        (("--method", "centaur", "--reply", "xml"), "--reply must be one of auto, full"),
+        (("--method", "centaur", "--protocol", "mine"), "--protocol must be one of paper"),
+    ],
+)
+def test_options_of_asking_that_nobody_heeds_are_refused(
+    cli: Cli, testbed: Path, options: tuple[str, ...], told: str
+) -> None:
+    done = cli("run", *options, "--testbed", testbed, "--trials", 1)
+    assert done.returncode == 2 and told in done.stderr

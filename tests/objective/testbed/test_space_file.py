@@ -46,6 +46,9 @@ when = { optimizer = "sgd", "model.width" = [16, 32] }
 
 [model.depth]
 tune = false
+
+[derived]  # read elsewhere
+size = "2 * 3"
 """
 
 
