@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from importlib.metadata import version
+import io
 import os
 import sys
 import traceback
@@ -85,6 +86,9 @@ def _quiet(command: Callable[..., None]) -> Callable[..., None]:
 
 def main() -> NoReturn:
     """Run the command that the arguments name; exit status 0 done, 1 failed, 2 misuse."""
+    for stream in (sys.stdout, sys.stderr):  # a name or reason may hold what a locale doesn't
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8")
     called = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         status = make_app(called or list(COMMANDS))(standalone_mode=False)

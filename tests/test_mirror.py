@@ -20,8 +20,7 @@ ELSEWHERE = {
     # Results are kept for, and told to, a storage that was away.
     "objective/results.py": "faults/test_database.py",
     "studies/storage/patient.py": "faults/test_database.py",
-    # A rule is made from a search space's file; a metric's name is seen in what people read.
-    "objective/testbed/rule.py": "objective/testbed/test_search_space.py",
+    # A metric's name is seen in what people read.
     "objective/testbed/metric.py": "studies/test_metric.py",
     # Only together are they a prediction.
     "objective/surrogate/data_set.py": "objective/surrogate/test_surrogate.py",

@@ -45,9 +45,12 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def script_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment that a script gets: an allow-list of ours, and ``extra``."""
+    """Return the environment that a script gets: an allow-list of ours, and ``extra``.
+
+    Python reads and writes UTF-8 in it, whatever the locale.
+    """
     ours = {name: value for name, value in os.environ.items() if _is_technical(name, value)}
-    return {**ours, "PYTHONHASHSEED": "0", **(extra or {})}
+    return {**ours, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", **(extra or {})}
 
 
 def _is_technical(name: str, value: str) -> bool:

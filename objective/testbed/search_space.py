@@ -96,7 +96,8 @@ def search_space(
         said_why = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:5])
         raise TestbedError(
             f"{script} must assign numbers to upper-case names, but none is tunable"
-            + (f" ({said_why})." if reasons else ".")
+            + (f" ({said_why})" if reasons else "")
+            + "; --command or --config say how else values reach it."
         )
     powers = (*said.rule.powers_of_two, *(n for n in usual.powers_of_two if n in inferred))
     rule = Rule(powers, at_least, known, said.rule.only_when)
@@ -144,6 +145,9 @@ def to_toml(space: Space, baseline: Mapping[str, Value], rule: Rule) -> str:
                 rows.append("power_of_two = true")
             if factors := rule.at_least.get(name):
                 rows.append(f"at_least = [{', '.join(map(_toml, factors))}]")
+        for other, values in rule.only_when.get(name, {}).items():
+            allowed = ", ".join(map(_toml, values))
+            rows.append(f"when.{_toml(other)} = [{allowed}]")
         tables.append("\n".join(rows))
     return "\n\n".join(tables) + "\n"
 

@@ -114,13 +114,7 @@ class SpaceFile:
         Raises:
             TestbedError: If it isn't as described above; of all that is wrong.
         """
-        try:
-            tables = tomllib.loads(text.removeprefix("\ufeff"))
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # numbers of thousands of digits, deep nesting
-            raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None
+        tables = parse_toml(text)
         derived = tables.pop(DERIVED, None)
         plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
         only_listed = plain.pop(_ONLY_LISTED, False)
@@ -148,6 +142,18 @@ class SpaceFile:
             raise TestbedError.of(problems)
         rule = Rule.from_rows(rows, {})
         return cls(interface, space, rule, defaults, tuple(untuned), only_listed, derived)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a ``search_space.toml``.
+
+    Raises:
+        TestbedError: If it is no TOML.
+    """
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
+        raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None
 
 
 def fitting(

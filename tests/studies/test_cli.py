@@ -37,6 +37,18 @@ def test_help_waits_for_nothing_that_only_the_work_of_a_command_needs() -> None:
     assert not imported & slow
 
 
+def test_output_is_utf_8_whatever_the_locale() -> None:
+    script = (
+        "from studies import cli; cli.COMMANDS = {}; import sys; sys.argv = ['x', '→']; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.returncode == 2 and "→" in done.stderr.decode("utf-8"), done.stderr
+
+
 def test_the_bare_command_is_its_help_and_its_version_can_be_asked_for(cli: Cli) -> None:
     assert cli().stdout == cli("--help").stdout != ""
     assert cli("--version").stdout == f"{version('optuna-autoresearch')}\n"

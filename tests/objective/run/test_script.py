@@ -84,6 +84,14 @@ def test_no_secret_is_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPat
     assert script_environment({"A": "b"})["A"] == "b"
 
 
+def test_a_script_reads_and_writes_utf_8_whatever_the_locale(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.ISO-8859-1")
+    result = run("import sys; print('→', sys.flags.utf8_mode)\n" + GOOD)
+    assert result.status == "ok" and "→ 1\n" in result.log.read_text(encoding="utf-8")
+
+
 def test_a_run_that_is_no_longer_wanted_is_killed(run: Run) -> None:
     result = run(
         """

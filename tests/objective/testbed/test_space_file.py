@@ -46,6 +46,9 @@ when = { optimizer = "sgd", "model.width" = [16, 32] }
 
 [model.depth]
 tune = false
+
+[derived]
+size = "2 * 3"
 """
 
 
@@ -67,6 +70,7 @@ def test_a_file_holds_parameters_conditions_and_how_the_script_is_run_and_read()
         {"optimizer": "adam", "model.rate": 0.0},
         ("model.depth",),
         only_listed=True,
+        derived={"size": "2 * 3"},
     )
     assert list(file.space) == ["optimizer", "model.width", "model.rate", "momentum"]
 

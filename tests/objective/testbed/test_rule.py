@@ -1,0 +1,31 @@
+"""The rule of conditions between parameters."""
+
+from __future__ import annotations
+
+import json
+
+from objective.testbed.rule import Rule
+
+
+RULE = Rule(
+    ("width",),
+    constants={"momentum": 0.9, "nesterov": False, "width": 64},
+    only_when={"momentum": {"opt": ("sgd",)}, "nesterov": {"momentum": (0.5, 0.9)}},
+)
+
+
+def test_a_parameter_whose_condition_fails_is_run_at_its_default() -> None:
+    given = {"opt": "adam", "momentum": 0.3, "nesterov": True, "width": 48}
+    assert RULE(given) == {"opt": "adam", "momentum": 0.9, "nesterov": True, "width": 32}
+    assert RULE(given | {"opt": "sgd"}) == {**given, "opt": "sgd", "nesterov": False, "width": 32}
+    assert RULE({"momentum": 0.3}) == {"momentum": 0.9}, "a condition on what isn't there fails"
+
+
+def test_configurations_that_differ_only_in_what_does_not_count_are_one() -> None:
+    one, other = ({"opt": "adam", "momentum": m, "nesterov": True} for m in (0.1, 0.7))
+    assert RULE(one) == RULE(other)
+
+
+def test_a_rule_survives_json() -> None:
+    rows = json.loads(json.dumps(RULE.rows()))
+    assert Rule.from_rows(rows, RULE.constants) == RULE
