@@ -114,7 +114,7 @@ class SpaceFile:
         Raises:
             TestbedError: If it isn't as described above; of all that is wrong.
         """
-        tables = parse_toml(text)
+        tables = _tables(text)
         derived = tables.pop(DERIVED, None)
         plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
         only_listed = plain.pop(_ONLY_LISTED, False)
@@ -144,7 +144,7 @@ class SpaceFile:
         return cls(interface, space, rule, defaults, tuple(untuned), only_listed, derived)
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def _tables(text: str) -> dict[str, Any]:
     """Parse a ``search_space.toml``.
 
     Raises:
