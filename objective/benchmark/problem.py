@@ -109,7 +109,7 @@ class Problem(_MemoryLimited):
         data: str | Path | None = None,
         *,
         noise: bool = False,
-        failure_value: FailureValue = WORST,
+        failure_value: FailureValue = "worst",
         seed: int = 0,
     ) -> None:
         if data is None and _PUBLISHED.exists():
@@ -177,7 +177,7 @@ class TrainingProblem(_MemoryLimited):
         *,
         train_seconds: float | None = None,
         memory_limit_mb: int | None = None,
-        failure_value: FailureValue = WORST,
+        failure_value: FailureValue = "worst",
         seed: int | None = None,
     ) -> None:
         objective = TrainScriptObjective(

@@ -34,6 +34,7 @@ _NO_PROCESS = re.compile(r"BlockingIOError: .{0,80}Resource temporarily unavaila
 # What a lack of memory looks like where something else reports it; only believed under a limit.
 _STARVED = re.compile(
     r"can't start new thread|Resource temporarily unavailable|(?:failed to|cannot) map"
+    r"|SystemError: error return without exception set"  # an import that found no memory
 )
 _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)

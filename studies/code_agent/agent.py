@@ -273,7 +273,7 @@ class CodeAgent:
             history = self._history(trials)
             if not self._tuner.is_turn(history):
                 return False
-            tuned = self._tuner.propose(history, len(trials))
+            tuned = self._tuner.propose(history, _counted(trials))
             if tuned is None:
                 return False
             try:
@@ -412,7 +412,7 @@ class CodeAgent:
         history = self._history(trials)
         total = self._budget.trials
         return Outlook(
-            left=None if total is None else max(0, total - len(trials)),
+            left=None if total is None else max(0, total - _counted(trials)),
             tuning=self._tuner.share(history) if self._editing.tune else 0.0,
             found=self._tuner.found(history) if self._editing.tune else {},
         )
@@ -538,6 +538,11 @@ class CodeAgent:
     def _log_tail(self, step: Step) -> str:
         log = read_artifact(self._study, step.trial, self._artifacts, "train.log")
         return log_tail(log or "")
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> int:
+    """Return how many there are without those that were interrupted, which come again."""
+    return sum(not is_interrupted(t) for t in trials)
 
 
 def _writes_no_blocks(history: CodeHistory) -> bool:

@@ -235,7 +235,8 @@ def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
     said = []
     if outlook.left is not None:
         mine = f", some {round(outlook.left * (1 - outlook.tuning))} of them yours"
-        said.append(f"{outlook.left} trials are left{mine if outlook.tuning else ''}.")
+        left = "1 trial is" if outlook.left == 1 else f"{outlook.left} trials are"
+        said.append(f"{left} left{mine if outlook.tuning else ''}.")
     if outlook.tuning:
         gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
         said.append(

@@ -63,8 +63,8 @@ def model() -> Iterator[LoopbackServer]:
 
 
 def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:
-    """Build the arguments of a ``run`` of study ``s``."""
-    options = {"method": "random", "study": "s", "trials": trials, **others}
+    """Build the arguments of a ``run`` of study ``s``; its ledger is of this study's trainings only."""
+    options = {"method": "random", "study": "s", "trials": trials, "confirm": 0, **others}
     words: list[object] = ["run", "--testbed", bed, "--storage", storage]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", value]

@@ -156,7 +156,9 @@ def test_no_method_seeks_failures(method: str, direction: Direction) -> None:
     def sampler(number: int) -> BaseSampler:
         if method != "published":
             return METHODS[method].sampler(setup, number)
-        return CentaurSampler(chat=RandomSteps(), critic=None, learn_from_llm="all", seed=0)
+        return CentaurSampler(
+            chat=RandomSteps(), critic=None, learn_from_llm="all", reply="menu", seed=0
+        )
 
     study = optuna.create_study(direction=direction, sampler=sampler(0))
     study.enqueue_trial({"x": 0.4, "y": 0.5})

@@ -105,6 +105,7 @@ def test_what_a_study_says_of_itself_keeps_its_names(
     common = {
         "method", "seed", "testbed_hash", "train_seconds", "charge_llm", "testbed", "version",
         "memory_limit_mb", "budget_trials", "files",
+        "command", "config", "metric", "direction", "metric_file",
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     for method, others in (
@@ -124,7 +125,7 @@ def test_what_a_study_says_of_itself_keeps_its_names(
 
 def capped(cli: Cli, testbed: Path, server: LoopbackServer, *more: object) -> Any:
     words: list[object] = ["run", "--method", "karpathy-hp", "--testbed", testbed, "--study", "s"]
-    words += ["--llm", server.url, "--model", "m", "--trials", 6]
+    words += ["--llm", server.url, "--model", "m", "--trials", 6, "--warm-start", 0]
     return cli(*words, *more)
 
 

@@ -49,6 +49,8 @@ from studies.workers.cluster import count_workers
 from studies.workers.cluster import LOCAL
 from studies.workers.cluster import run_cluster
 from studies.workers.cluster import SLURM
+from studies.workers.cluster import spans_machines
+from studies.workers.cluster import within_reach
 from studies.workers.share import run_workers
 from studies.workers.share import work_on
 
@@ -234,6 +236,8 @@ def run_on_cluster(
 
     if workers is None:
         workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
+    if spans_machines(cluster):  # what they can't reach is refused before it is asked
+        within_reach(spec, True, workers)
     _check_model(spec)
     with _progress(spec, workers) as progress:
         return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)

@@ -99,7 +99,7 @@ def _samplers() -> dict[str, BaseSampler]:
     chat = ScriptedChat([])
     made: dict[str, BaseSampler] = {
         f"centaur-{critic}-{learn}": CentaurSampler(
-            chat=chat, critic=critic, learn_from_llm=learn, seed=0
+            chat=chat, critic=critic, learn_from_llm=learn, warm_start=0, seed=0
         )
         for critic in ("gp", None)
         for learn in ("clipped", "all")
@@ -110,7 +110,7 @@ def _samplers() -> dict[str, BaseSampler]:
     )
     made["smac"] = SMACSampler(seed=0)
     made["llambo"] = LLAMBOSampler(chat=chat, warm_start="random", n_startup_trials=99, seed=0)
-    made["karpathy"] = KarpathyAgentSampler(chat=chat, n_startup_trials=99, seed=0)
+    made["karpathy"] = KarpathyAgentSampler(chat=chat, n_startup_trials=99, warm_start=0, seed=0)
     for name, method in METHODS.items():
         if method.build is not None and not method.uses_llm:
             made[f"--method {name}"] = method.build(_setup())

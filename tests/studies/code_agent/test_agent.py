@@ -605,6 +605,8 @@ def test_another_command_on_the_same_study_is_refused(bench: Bench) -> None:
 
 
 def test_an_unedited_script_that_fails_ends_the_study_with_its_reason(bench: Bench) -> None:
-    (bench.testbed / "train.py").write_text(TRAIN.replace("RATE = 0.5", "RATE = undefined"))
+    (bench.testbed / "train.py").write_text(
+        TRAIN.replace("seconds = train()", "seconds = undefined")
+    )
     with pytest.raises(Failed, match="NameError"):
         bench.run(ScriptedChat([]), trials=2)

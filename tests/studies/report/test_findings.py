@@ -213,6 +213,7 @@ def test_a_method_none_of_whose_repetitions_succeeded_has_no_verdict(
 
 def test_runs_without_repetitions_are_said(memory: InMemoryStorage) -> None:
     add_study(memory, "random", 0)
+    add_study(memory, "tpe", 0)
     assert any("No run is revalidated" in sentence for sentence in findings(memory))
     add_repetitions(memory, add_study(memory, "random", 1), [1.0])
     assert "1 of 2 runs of random are not revalidated." in findings(memory)
