@@ -65,6 +65,8 @@ def model() -> Iterator[LoopbackServer]:
 def arguments(bed: Path, storage: str, trials: int, **others: object) -> list[object]:
     """Build the arguments of a ``run`` of study ``s``; its ledger is of this study's trainings only."""
     options = {"method": "random", "study": "s", "trials": trials, "confirm": 0, **others}
+    if "llm" in others:  # the share of the model's turns is that of the trials after start-up
+        options["warm_start"] = 0
     words: list[object] = ["run", "--testbed", bed, "--storage", storage]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", value]
