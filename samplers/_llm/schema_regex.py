@@ -28,7 +28,7 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
     """Regular expression of the JSON that follows a schema.
 
     Of JSON schema it knows what this package's own schemas use: ``anyOf``, ``enum`` and ``const``;
-    integers and numbers, whose bounds hold to the digit before the point; strings of a greatest
+    truth values; integers and numbers, whose bounds hold to the digit before the point; strings of a greatest
     length, in ASCII; arrays of a fixed length; and objects whose properties, in their order, are
     all required or of which any may come, but at least one.
 
@@ -41,6 +41,8 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         values = schema["enum"] if "enum" in schema else [schema["const"]]
         return _either(re.escape(json.dumps(value)) for value in values)
+    if kind == "boolean":
+        return "(?:true|false)"
     if kind in ("integer", "number"):
         low = schema.get("minimum", -(10**_DIGITS) + 1)
         high = schema.get("maximum", 10**_DIGITS - 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from samplers._llm import openai_chat
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
 from samplers._llm.schema_regex import integer_regex
@@ -143,3 +144,11 @@ def test_a_number_without_bounds(value: float) -> None:
 def test_what_it_does_not_know_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         schema_regex(schema)
+
+
+def test_the_check_before_the_first_trial_has_a_schema_that_the_embedded_model_can_follow() -> (
+    None
+):
+    """Else the check itself would teach that the server takes no schemas."""
+    pattern = schema_regex(openai_chat._CHECK_SCHEMA)
+    assert re.fullmatch(pattern, '{"ready": true}') and re.fullmatch(pattern, '{"ready": false}')
