@@ -31,13 +31,12 @@ REQUIRE_SERVICES = bool(os.environ.get("AUTORESEARCH_REQUIRE_SERVICES"))
 
 
 def not_here(reason: str) -> NoReturn:
-    """End a test that needs what this machine doesn't offer: a failure in .ci/run.
-
-    `make test` is for users too, and their machines may lack it.
-    """
+    """End a test that needs what this machine doesn't offer: a failure in .ci/run."""
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    pytest.skip(reason)  # a user's machine may lack a service or a right; .ci/run fails above
+    # The one skip of the suite: `make test` is for users, too, and a machine of theirs may lack a
+    # service, a right or a kernel's feature. Nothing is skipped in .ci/run: it has failed above.
+    pytest.skip(reason)
 
 
 def _missing(what: str, package: str) -> NoReturn:

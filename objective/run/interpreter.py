@@ -42,7 +42,7 @@ missing = []
 for name in sys.argv[1:]:
     try:
         found = name in sys.modules or importlib.util.find_spec(name) is not None
-    except Exception:
+    except Exception:  # whatever a package above it raises: a script could not import it either
         found = False
     if not found:
         missing.append(name)

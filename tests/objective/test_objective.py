@@ -25,6 +25,7 @@ from objective.run.sandbox import find_sandbox
 from objective.run.script import RunError
 from objective.testbed.runtime import Runtime
 from objective.worker import worker_mark
+from tests.conftest import not_here
 from tests.objective.run.test_script import gone
 
 
@@ -323,7 +324,7 @@ def test_a_sandbox_shows_what_is_linked_and_imported(
 ) -> None:
     sandbox = find_sandbox()
     if sandbox is None:
-        pytest.skip("no sandbox works here")
+        not_here("nothing here isolates a process")
     monkeypatch.setattr("objective.testbed.files._LARGE_BYTES", 10)
     reads = "open('large.txt').read() + open('in/large.txt').read()"
     folder = testbed_folder(f"import above\nLR = 1.0\nprint({reads})\nprint('---\\nval_bpb: 1')\n")
