@@ -69,6 +69,7 @@ class Testbed:
         delivery: How values reach the script.
         interface: What was said of that, by ``search_space.toml`` too.
         runtime: Where and with what it runs.
+        toml: Text of ``search_space.toml``; None without one.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
@@ -84,6 +85,7 @@ class Testbed:
     delivery: Delivery = Delivery()
     interface: Interface = Interface()
     runtime: Runtime = Runtime()
+    toml: str | None = None
 
     @classmethod
     def load(
@@ -149,6 +151,7 @@ class Testbed:
             delivery,
             interface,
             runtime,
+            toml,
         )
 
     @property
@@ -180,15 +183,14 @@ class Testbed:
     @cached_property
     def derived(self) -> Derived:
         """Numbers that follow from a configuration, see `objective.testbed.derived`."""
-        file = SpaceFile.parse(_read_toml(self.path) or "")
-        return Derived.of(file.derived, self.baseline, self.constants)
+        return Derived.of(SpaceFile.parse(self.toml or "").derived, self.baseline, self.constants)
 
     @property
     def left_out(self) -> dict[str, str]:
         """Each parameter, or upper-case constant, of the script that isn't tuned, and why not."""
         return left_out(
             self.source if self.delivery.script.endswith(".py") else "",
-            _read_toml(self.path),
+            self.toml,
             parameters=self.delivery.parameters,
             script=self.delivery.script,
         )

@@ -205,7 +205,7 @@ class CodeAgent:
             if claimed is not None:
                 evaluate(study, claimed, self._run, self._results)
             elif self._baselines_left(trials) == 0 and self._room(trials):
-                if not self._tune():
+                if not (self._editing.tune and self._tune()):
                     self._propose(trials)
             elif any(t.state == TrialState.RUNNING for t in trials):
                 time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back

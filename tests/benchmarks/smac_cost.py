@@ -27,10 +27,8 @@ from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.distributions import CategoricalDistribution
-from optuna.distributions import FloatDistribution
-from optuna.distributions import IntDistribution
 
+from objective.testbed.inference import PAPER_SPACE
 from samplers.smac import SMACSampler
 from samplers.smac.space import to_configspace
 from samplers.smac.space import to_configuration
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
 
-    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
 N_FINISHED = (50, 100, 300)
@@ -52,22 +49,7 @@ REPEATS = 11
 FACADE_REPEATS = 3  # It takes some ten seconds a suggestion.
 RESULTS = Path(__file__).parent / "results"
 
-SPACE: dict[str, BaseDistribution] = {
-    "DEPTH": IntDistribution(4, 24),
-    "ASPECT_RATIO": IntDistribution(32, 128),
-    "HEAD_DIM": IntDistribution(64, 256, log=True),
-    "DEVICE_BATCH_SIZE": IntDistribution(32, 256, log=True),
-    "TOTAL_BATCH_SIZE": IntDistribution(65536, 2097152, log=True),
-    "EMBEDDING_LR": FloatDistribution(0.01, 2.0, log=True),
-    "UNEMBEDDING_LR": FloatDistribution(0.0005, 0.05, log=True),
-    "MATRIX_LR": FloatDistribution(0.005, 0.2, log=True),
-    "SCALAR_LR": FloatDistribution(0.05, 2.0, log=True),
-    "WEIGHT_DECAY": FloatDistribution(0.0, 0.5),
-    "WARMUP_RATIO": FloatDistribution(0.0, 0.3),
-    "WARMDOWN_RATIO": FloatDistribution(0.1, 0.8),
-    "FINAL_LR_FRAC": FloatDistribution(0.0, 0.2),
-    "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
-}
+SPACE = PAPER_SPACE
 OPTUNA_SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "CmaEsSampler": lambda: optuna.samplers.CmaEsSampler(seed=0, warn_independent_sampling=False),
     "TPESampler": lambda: optuna.samplers.TPESampler(seed=0),

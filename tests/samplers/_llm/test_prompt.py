@@ -16,6 +16,7 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
+from objective.testbed.inference import PAPER_SPACE
 from samplers import ScriptedChat
 from samplers._llm.chat import Message
 from samplers._llm.connect import open_embedded
@@ -38,23 +39,7 @@ from samplers._llm.trial_prompt import Knowledge
 from samplers._llm.trial_prompt import TrialPrompt
 
 
-# The paper's 14 hyperparameters.
-SPACE: dict[str, BaseDistribution] = {
-    "DEPTH": IntDistribution(4, 24),
-    "ASPECT_RATIO": IntDistribution(32, 128),
-    "HEAD_DIM": IntDistribution(64, 256, log=True),
-    "DEVICE_BATCH_SIZE": IntDistribution(32, 256, log=True),
-    "TOTAL_BATCH_SIZE": IntDistribution(65536, 2097152, log=True),
-    "EMBEDDING_LR": FloatDistribution(0.01, 2.0, log=True),
-    "UNEMBEDDING_LR": FloatDistribution(0.0005, 0.05, log=True),
-    "MATRIX_LR": FloatDistribution(0.005, 0.2, log=True),
-    "SCALAR_LR": FloatDistribution(0.05, 2.0, log=True),
-    "WEIGHT_DECAY": FloatDistribution(0, 0.5),
-    "WARMUP_RATIO": FloatDistribution(0, 0.3),
-    "WARMDOWN_RATIO": FloatDistribution(0.1, 0.8),
-    "FINAL_LR_FRAC": FloatDistribution(0, 0.2),
-    "WINDOW_PATTERN": CategoricalDistribution(["SSSL", "SSLL", "SLSL", "LLLL", "SSSS", "LSSL"]),
-}
+SPACE = PAPER_SPACE
 SMALL: dict[str, BaseDistribution] = {
     "x": FloatDistribution(0, 1),
     "k": IntDistribution(1, 9),
