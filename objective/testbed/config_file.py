@@ -1,7 +1,7 @@
 """A configuration file beside a script: the values in it, and the same file with others.
 
 The name of a value within tables is its path: ``optimizer.lr``. Items of lists have no names. YAML
-keeps its comments, anchors and tags; JSON and TOML are written anew.
+and TOML keep their comments, YAML its anchors and tags; JSON is written anew.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
-import datetime
 import json
 from pathlib import PurePath
 import re
@@ -17,6 +16,7 @@ import sys
 from typing import Any
 from typing import NoReturn
 
+import tomlkit
 import yaml
 
 from objective.testbed.arguments import parse_number
@@ -65,7 +65,9 @@ class ConfigFile:
         """Return the file's text with other values under some of its names."""
         if self._kind == "yaml":
             return self._yaml_with(values)
-        data = self._loaded()
+        data: Any = self._loaded()
+        if self._kind == "toml":
+            data = tomlkit.parse(self.text.removeprefix("\ufeff"))
         for name, value in values.items():
             table, key = data, name
             while key not in table:  # a key may hold dots itself
@@ -74,7 +76,7 @@ class ConfigFile:
             table[key] = value.item() if hasattr(value, "item") else value  # numpy scalars
         if self._kind == "json":
             return json.dumps(data, indent=2) + "\n"
-        return "".join(f"{_toml_key(key)} = {_toml(value)}\n" for key, value in data.items())
+        return tomlkit.dumps(data)
 
     @property
     def _kind(self) -> str:
@@ -169,23 +171,3 @@ def _of_yaml(node: yaml.ScalarNode) -> Value | None:
         return None
     value = yaml.SafeLoader("").construct_object(node)
     return value if isinstance(value, _SCALARS) else None
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
-
-
-def _toml(value: Any) -> str:
-    """Write a value as TOML: tables and lists on one line."""
-    if isinstance(value, str):
-        return json.dumps(value)  # the escapes of JSON are escapes of TOML
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        items = (f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items())
-        return f"{{ {', '.join(items)} }}" if value else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    return repr(value)

@@ -8,14 +8,13 @@ in the order of the space; :mod:`objective.testbed.space_file` describes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import json
 import math
-from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+import tomlkit
 
 from objective.testbed.inference import infer_space
 from objective.testbed.inference import Space
@@ -126,37 +125,30 @@ def left_out(
 
 def to_toml(space: Space, baseline: Mapping[str, Value], rule: Rule) -> str:
     """Write a search space as the ``search_space.toml`` that reads back to it."""
-    tables = []
+    document = tomlkit.document()
     for name, distribution in space.items():
-        rows = [f"[{name}]  # {_toml(baseline[name])} in the script"]
+        table = tomlkit.table()
+        table.comment(f"{tomlkit.item(baseline[name]).as_string()} in the script")
         if isinstance(distribution, CategoricalDistribution):
-            choices = ", ".join(map(_toml, distribution.choices))
-            rows += ['type = "categorical"', f"choices = [{choices}]"]
+            table |= {"type": "categorical", "choices": list(distribution.choices)}
         else:
             assert isinstance(distribution, (IntDistribution, FloatDistribution))
-            kind = "int" if isinstance(distribution, IntDistribution) else "float"
-            rows += [f'type = "{kind}"', f"low = {_toml(distribution.low)}"]
-            rows.append(f"high = {_toml(distribution.high)}")
+            table["type"] = "int" if isinstance(distribution, IntDistribution) else "float"
+            table |= {"low": distribution.low, "high": distribution.high}
             if distribution.log:
-                rows.append("log = true")
+                table["log"] = True
             elif distribution.step not in (None, 1):
-                rows.append(f"step = {_toml(distribution.step)}")
+                table["step"] = distribution.step
             if name in rule.powers_of_two:
-                rows.append("power_of_two = true")
+                table["power_of_two"] = True
             if factors := rule.at_least.get(name):
-                rows.append(f"at_least = [{', '.join(map(_toml, factors))}]")
-        for other, values in rule.only_when.get(name, {}).items():
-            allowed = ", ".join(map(_toml, values))
-            rows.append(f"when.{_toml(other)} = [{allowed}]")
-        tables.append("\n".join(rows))
-    return "\n\n".join(tables) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """Write a value of TOML; text in JSON's form, which is one of TOML's."""
-    if isinstance(value, (bool, str)):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+                table["at_least"] = list(factors)
+        if conditions := rule.only_when.get(name):
+            when = tomlkit.inline_table()
+            when |= {other: list(values) for other, values in conditions.items()}
+            table["when"] = when
+        document.add(name, table)
+    return tomlkit.dumps(document)
 
 
 def _own_value(

@@ -96,3 +96,9 @@ def test_a_wrong_file_is_one_clear_line(name: str, text: str, message: str) -> N
     with pytest.raises(TestbedError, match=message) as error:
         ConfigFile(name, text).values()
     assert "\n" not in str(error.value)
+
+
+def test_the_comments_of_toml_stay() -> None:
+    text = "# of the model\nwidth = 8  # a power of two\n\n[optimizer]\nlr = 1e-3\n"
+    written = ConfigFile("c.toml", text).with_values({"width": 16, "optimizer.lr": 0.5})
+    assert written == text.replace("= 8", "= 16").replace("1e-3", "0.5")
