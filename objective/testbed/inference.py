@@ -100,8 +100,8 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
             left_out[name] = reason
         elif constant.choices:
             others[name] = CategoricalDistribution(list(constant.choices))
-        elif (widened := _widened(PAPER_SPACE.get(name), value)) is not None:
-            paper[name] = widened
+        elif (usual := widened(PAPER_SPACE.get(name), value)) is not None:
+            paper[name] = usual
         elif is_family:
             left_out[name] = "it is not among the paper's 14, which this script has"
         elif reason := _no_hyperparameter(name):
@@ -136,7 +136,7 @@ def _out_of_reach(value: Value) -> str:
     return ""
 
 
-def _widened(distribution: BaseDistribution | None, value: Value) -> BaseDistribution | None:
+def widened(distribution: BaseDistribution | None, value: Value) -> BaseDistribution | None:
     """Return the distribution with room for a value; None if that is of another kind."""
     if isinstance(distribution, CategoricalDistribution):
         if not isinstance(value, str):

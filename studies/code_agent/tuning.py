@@ -21,10 +21,9 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
-from optuna.distributions import IntDistribution
 
 from objective.testbed.inference import inferred
+from objective.testbed.inference import widened
 from objective.testbed.source import read_constants
 from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
@@ -72,13 +71,11 @@ class Tuned:
     Attributes:
         source: The script.
         parent: The trial whose constants were changed.
-        changed: Those that differ from the parent's, with their new values.
         description: The change in one line.
     """
 
     source: str
     parent: FrozenTrial
-    changed: dict[str, Value]
     description: str
 
 
@@ -188,7 +185,7 @@ class Tuner:
             if changed and fingerprint(tuned) not in known:
                 was = script.values
                 said = ", ".join(f"{n} {_brief(was[n])} -> {_brief(changed[n])}" for n in changed)
-                return Tuned(tuned, base, changed, said)
+                return Tuned(tuned, base, said)
             judge.exclude([steps[index]])
         return None
 
@@ -233,9 +230,7 @@ class Tuner:
         assert first is not None
         space: dict[str, BaseDistribution] = {}
         for name, value in first.values.items():
-            given = self._testbed.space.get(name)
-            if given is None or not _contains(given, value):
-                given = inferred(name, value)
+            given = widened(self._testbed.space.get(name), value) or inferred(name, value)
             if given is not None:
                 space[name] = given
         return space
@@ -268,10 +263,9 @@ class Tuner:
     def _with_ancestors(
         self, history: CodeHistory, structure: str
     ) -> Iterator[tuple[Step, float]]:
-        """Yield steps of a structure and of those that it was made from.
+        """Yield the steps of a structure and of those that it was made from.
 
-        Returns:
-            Each step, and what to add to its cost to make it one of ``structure``.
+        With each what to add to its cost, to make it one of ``structure``.
         """
         by_number = {first_number(step.trial): step for step in history.steps}
         offset, seen = 0.0, set()
@@ -321,16 +315,6 @@ def _read(source: str) -> _Script | None:
 
 def _restricted(begun: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values.get(name, value) for name, value in begun.items()}
-
-
-def _contains(distribution: BaseDistribution, value: Value) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    if isinstance(value, str) or (
-        isinstance(distribution, IntDistribution) and value != int(value)
-    ):
-        return False
-    return distribution._contains(float(value))
 
 
 def _brief(value: Value) -> str:
