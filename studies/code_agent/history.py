@@ -2,9 +2,10 @@
 
 The rule is hill climbing. Finished trials are judged in the order in which they finished; one
 is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
-otherwise, or if it trained for longer (*overtime*). Half of that is enough for other values of the constants, which make no script longer. The best is at first the mean of the repeated baselines, whose standard deviation tells
-what a run's value is worth. Nothing of this is stored: a resumed run and every worker compute the
-same.
+otherwise. Half of that is enough for other values of the constants, which make no script longer.
+A change that trained for longer than the others is not kept either (*overtime*). The best is at
+first the mean of the repeated baselines, whose standard deviation tells what a run's value is
+worth. Nothing of this is stored: a resumed run and every worker compute the same.
 """
 
 from __future__ import annotations
