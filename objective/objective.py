@@ -47,11 +47,7 @@ from objective.testbed.data import is_evaluated_apart
 from objective.testbed.data import prepare_data
 from objective.testbed.data import PrepareFailed
 from objective.testbed.delivery import Inputs
-from objective.testbed.source import read_constants
-from objective.testbed.source import set_constants
 from objective.testbed.testbed import Testbed
-from objective.testbed.testbed import TestbedError
-from objective.testbed.testbed import TIME_BUDGET
 from objective.worker import claim
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
@@ -68,7 +64,6 @@ _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of i
 _LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_SEED = "SEED"
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
@@ -245,7 +240,7 @@ class TrainScriptObjective:
     def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
         """Return what a training is started with: these values, and a script of this text."""
         return self.testbed.delivery.inputs(
-            self._seeded(self._timed(self.testbed.source if source is None else source)),
+            self.testbed.source if source is None else source,
             values,
             seconds=self.limits.train_seconds,
             seed=self._train_seed,
@@ -305,38 +300,6 @@ class TrainScriptObjective:
             return score(trial, result.status, result.reason, result.value, self.failure_value)
         except TrialFailed:
             return None
-
-    def _timed(self, source: str) -> str:
-        """Return the script with the training time in its own TIME_BUDGET, if it has one.
-
-        That of ``prepare.py`` is set in the process that runs the script.
-        """
-        seconds = self.limits.train_seconds
-        is_python = self.testbed.delivery.script.endswith(".py")
-        if seconds is None or TIME_BUDGET in self.testbed.space or not is_python:
-            return source
-        try:
-            own = read_constants(source).get(TIME_BUDGET)
-        except TestbedError:  # no Python, which is to be the trial's failure
-            return source
-        if own is None or own.value == seconds:
-            return source
-        # An int where it is one: scripts may print or count with it.
-        return set_constants(
-            source, {TIME_BUDGET: int(seconds) if float(seconds).is_integer() else seconds}
-        )
-
-    def _seeded(self, source: str) -> str:
-        """Return the script with the training's seed in its own SEED, if it has one."""
-        if self._train_seed is None or _SEED in self.testbed.space:
-            return source
-        try:
-            own = read_constants(source).get(_SEED)
-        except TestbedError:  # no Python, which is to be the trial's failure
-            return source
-        if own is None or not isinstance(own.value, int):
-            return source
-        return set_constants(source, {_SEED: self._train_seed})
 
     @contextmanager
     def _folder(self, number: int, texts: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:

@@ -65,7 +65,8 @@ def preflight(testbed: Testbed) -> Preflight:
         return found
     found.collect(lambda: testbed.files)
     found.collect(lambda: chosen_variables(testbed.runtime.env))
-    found.collect(lambda: _check_interpreter(testbed, found))
+    if testbed.delivery.command.is_python:  # another program may have a Python of its own
+        found.collect(lambda: _check_interpreter(testbed, found))
     if not any(map(os.path.exists, GPU_DEVICES)):
         found.problems += _needs_gpu(testbed)
     return found

@@ -77,8 +77,7 @@ class Interpreter:
         """Return the folders that it needs to run, for a sandbox that shows no others."""
         if not self.origin:
             return []
-        found = _examine(self.argv, (), os.environ, Path.cwd(), _START_SECONDS)
-        return [Path(prefix) for prefix in found["prefixes"]]
+        return [Path(prefix) for prefix in _prefixes(self.argv)]
 
     def examine(
         self, modules: Sequence[str], environment: Mapping[str, str], folder: Path
@@ -165,6 +164,12 @@ def _resolved(argv: tuple[str, ...]) -> str:
     # uv looks for its cache, mirrors and certificates in variables of its own.
     found = _examine(argv, (), os.environ, Path.cwd(), _UV_SECONDS)
     return str(found["executable"])
+
+
+@functools.lru_cache
+def _prefixes(argv: tuple[str, ...]) -> list[str]:
+    found = _examine(argv, (), os.environ, Path.cwd(), _START_SECONDS)
+    return list(found["prefixes"])
 
 
 def _examine(

@@ -23,12 +23,7 @@ class ProcessorTime:
     def look(self) -> float:
         """Return the seconds so far."""
         with_ended = 0.0
-        try:
-            first = psutil.Process(self._pid)
-            tree = [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            tree = []
-        for process in tree:
+        for process in process_tree(self._pid):
             try:
                 times = process.cpu_times()
                 own = times.user + times.system
@@ -37,3 +32,12 @@ class ProcessorTime:
             except psutil.Error:  # it has just ended
                 continue
         return max(with_ended, sum(self._seen.values()))
+
+
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all below it; orphans stay below the first of their PID namespace."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -44,7 +44,7 @@ import subprocess
 import sys
 import tempfile
 
-import psutil
+from objective.run.processor_time import process_tree
 
 
 _logger = logging.getLogger(__name__)
@@ -502,12 +502,3 @@ def _kernel_fields(pid: int, name: str) -> dict[str, int]:
     except OSError:
         return {}
     return {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+)(?: kB)?$", text, re.M)}
-
-
-def process_tree(pid: int) -> list[psutil.Process]:
-    """Return a process and all below it; orphans stay below the first of their PID namespace."""
-    try:
-        first = psutil.Process(pid)
-        return [first, *first.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

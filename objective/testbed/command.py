@@ -27,7 +27,6 @@ RESERVED = (TIME_BUDGET, SEED)
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Command:
     """The words of a command and the variables of its environment, before values are put in.
 
     Attributes:
-        words: Program and arguments. A ``python`` in front is the interpreter of the testbed.
+        words: Program and arguments. A ``python`` in front is the interpreter of the testbed, which
+            ``python3`` is taken for, too.
         environment: Variables.
     """
 
@@ -59,12 +59,19 @@ class Command:
             del words[0]
         if not words:
             raise TestbedError(f"The command must name a program, but got {text!r}.")
+        if words[0] == "python3":
+            words[0] = "python"
         return cls(tuple(words), environment)
 
     @property
     def is_python(self) -> bool:
-        """Whether the program is Python, without saying which."""
-        return _PYTHON.fullmatch(self.words[0]) is not None
+        """Whether the program is the testbed's Python."""
+        return self.words[0] == "python"
+
+    @property
+    def runs_script(self) -> bool:
+        """Whether it is ``python SCRIPT.py``, for which ``prepare.py`` is set up and measures."""
+        return self.is_python and len(self.words) > 1 and self.words[1].endswith(".py")
 
     @property
     def placeholders(self) -> list[str]:
@@ -72,8 +79,13 @@ class Command:
         texts = (*self.environment.values(), *self.words)
         return list(dict.fromkeys(name for text in texts for name in _PLACEHOLDER.findall(text)))
 
+    @property
+    def parameters(self) -> list[str]:
+        """The placeholders that are parameters."""
+        return [name for name in self.placeholders if name not in RESERVED]
+
     def scripts(self) -> Iterator[str]:
-        """Yield the files, seen from the working directory, that may be the script."""
+        """Yield the files, seen from the testbed's folder, that may be the script."""
         for word, following in zip(self.words, (*self.words[1:], "")):
             if word == "-m" and following:
                 yield following.replace(".", "/") + ".py"

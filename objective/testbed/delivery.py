@@ -21,13 +21,13 @@ from objective.testbed.arguments import read_arguments
 from objective.testbed.arguments import read_globals
 from objective.testbed.arguments import read_variables
 from objective.testbed.command import Command
-from objective.testbed.command import RESERVED
 from objective.testbed.command import SEED
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.config_file import ConfigFile
 from objective.testbed.inference import infer_space
 from objective.testbed.interface import Interface
 from objective.testbed.source import Constant
+from objective.testbed.source import read_constants
 from objective.testbed.source import read_text
 from objective.testbed.source import scan
 from objective.testbed.source import set_constants
@@ -68,14 +68,19 @@ class Delivery:
         command: What starts it.
         arguments: Options that are added behind the command, as far as they are tuned.
         config: The configuration file that takes values, if any.
-        parameters: The values that the script has by itself, where they aren't its constants.
+        parameters: What may be tuned, with the values that the script has by itself.
     """
 
     script: str = SCRIPT
     command: Command = Command(("python", SCRIPT))
     arguments: tuple[Argument, ...] = ()
     config: ConfigFile | None = None
-    parameters: Mapping[str, Constant] | None = None
+    parameters: Mapping[str, Constant] = field(default_factory=dict)
+
+    @property
+    def is_python(self) -> bool:
+        """Whether the script is one of Python, which can be read."""
+        return self.script.endswith(".py")
 
     @classmethod
     def find(
@@ -105,15 +110,14 @@ class Delivery:
         found = cls(script, command, config=config or None)
         if script and not (folder / script).is_file():
             raise TestbedError(f"The script must be a file, but got {folder / script}.")
-        source = read_text(folder / script) if script.endswith(".py") else ""
+        source = read_text(folder / script) if found.is_python else ""
         return found._with_parameters(source, file)
 
     def _with_parameters(self, source: str, file: SpaceFile) -> Delivery:
-        placeholders = [name for name in self.command.placeholders if name not in RESERVED]
         listed = file.space.keys() | set(file.untuned)
-        arguments = read_arguments(source, self.script) if self.script.endswith(".py") else {}
-        constants = scan(source, self.script) if self.script.endswith(".py") else {}
-        parameters = {name: self._own(source, name) for name in placeholders}
+        arguments = read_arguments(source, self.script)
+        constants = scan(source, self.script)
+        parameters = self._placeholders(source, arguments)
         if self.config is not None:
             parameters |= self.config.values()
         by_argument = {name: a for name, a in arguments.items() if name not in parameters}
@@ -122,40 +126,46 @@ class Delivery:
             parameters |= {n: c for n, c in constants.items() if n in listed - parameters.keys()}
             by_argument = {n: a for n, a in by_argument.items() if n in listed}
         elif infer_space(constants)[0] or listed & constants.keys() or not arguments:
-            by_argument = {n: a for n, a in by_argument.items() if n in listed - constants.keys()}
-            if not by_argument:
-                return self
-            parameters = dict(constants)
+            parameters = constants
+            by_argument = {n: a for n, a in by_argument.items() if n in listed}
         chosen = {n: a for n, a in by_argument.items() if n not in parameters}
         parameters |= {name: argument.constant() for name, argument in chosen.items()}
         return replace(self, arguments=tuple(chosen.values()), parameters=parameters)
 
-    def _own(self, source: str, name: str) -> Constant:
-        """Return the script's own value of a placeholder, as far as it can be read."""
-        option, variable = self.command.option_of(name), self.command.variable_of(name)
-        if self.script.endswith(".py"):
-            arguments = read_arguments(source, self.script).values()
-            variables = read_variables(source, self.script)
-            if variable in variables:
-                return replace(variables[variable], name=name)
-            for argument in arguments:
-                if option in argument.options or (option is None and argument.name == name):
-                    return replace(argument.constant(), name=name)
-            if (found := read_globals(source, self.script)).get(name) is not None:
-                return found[name]
-        return Constant(
-            name,
-            None,
-            0,
-            problem=f"search_space.toml must give {name} a default, for the script's own value of"
-            f" {{{name}}} can't be read.",
-            why_not="its value in the script can't be read",
-        )
+    def _placeholders(self, source: str, arguments: Mapping[str, Argument]) -> dict[str, Constant]:
+        """Return the script's own values of the placeholders, as far as they can be read."""
+        variables = read_variables(source, self.script)
+        by_option = {option: a for a in arguments.values() for option in a.options}
+        assigned = read_globals(source, self.script)
+        found = {}
+        for name in self.command.parameters:
+            option = self.command.option_of(name)
+            argument = arguments.get(name) if option is None else by_option.get(option)
+            own = variables.get(self.command.variable_of(name) or "")
+            if own is None and argument is not None:
+                own = argument.constant()
+            if own is None:
+                own = assigned.get(name) or Constant(
+                    name,
+                    None,
+                    0,
+                    problem=f"search_space.toml must give {name} a default, for the script's own"
+                    f" value of {{{name}}} can't be read.",
+                    why_not="its value in the script can't be read",
+                )
+            found[name] = replace(own, name=name)
+        return found
 
     @property
     def is_by_command(self) -> bool:
         """Whether values are words of the command or variables."""
-        return bool(self.arguments) or any(n not in RESERVED for n in self.command.placeholders)
+        return bool(self.arguments) or bool(self.command.parameters)
+
+    @property
+    def texts(self) -> list[str]:
+        """Words of the command and texts of the configuration file, which may name files."""
+        values = [] if self.config is None else [c.value for c in self.config.values().values()]
+        return [*self.command.words, *(value for value in values if isinstance(value, str))]
 
     def written(self, source: str, values: Mapping[str, Any]) -> tuple[str, str]:
         """Return the file that takes values, the configuration or the script, without and with them.
@@ -174,12 +184,11 @@ class Delivery:
 
     def problems(self, file: SpaceFile) -> list[str]:
         """Return the placeholders for which neither the script nor the file has a value."""
-        own = self.parameters or {}
         return [
             f"{{{name}}} of the command must have a table [{name}] in search_space.toml, for its"
             " value in the script can't be read."
-            for name in self.command.placeholders
-            if name in own and own[name].value is None and name not in file.space
+            for name in self.command.parameters
+            if self.parameters[name].value is None and name not in file.space
         ]
 
     def inputs(
@@ -195,16 +204,19 @@ class Delivery:
         Args:
             source: Text of the script.
             values: Of parameters, as they are to be run.
-            seconds: Of training, for ``{TIME_BUDGET}``.
-            seed: For ``{SEED}``; None is 0.
+            seconds: Of training, for ``{TIME_BUDGET}`` and a constant of that name.
+            seed: For ``{SEED}``, where None is 0, and a constant of that name.
 
         Raises:
             TestbedError: If a placeholder has no value.
         """
-        own = {name: c.value for name, c in (self.parameters or {}).items() if c.value is not None}
-        known = {**own, SEED: seed or 0, **values}
+        given: dict[str, float] = {} if seed is None else {SEED: seed}
         if seconds is not None:
-            known.setdefault(TIME_BUDGET, int(seconds) if float(seconds).is_integer() else seconds)
+            # An int where it is one: scripts may print or count with it.
+            given[TIME_BUDGET] = int(seconds) if float(seconds).is_integer() else seconds
+        own = {name: self.parameters[name].value for name in self.command.parameters}
+        own = {name: value for name, value in own.items() if value is not None}
+        known = {**own, SEED: 0, **given, **values}
         words, environment = self.command.filled(known)
         for argument in self.arguments:
             if argument.name in values:
@@ -217,6 +229,21 @@ class Delivery:
             files[self.config.name] = self.config.with_values(in_config)
             left = {name: value for name, value in left.items() if name not in in_config}
         if self.script:
-            script = set_constants(source, left, self.script) if left else source
-            files[self.script] = script
+            if self.is_python:
+                given = {name: value for name, value in given.items() if name not in values}
+                source = _with_constants(source, given)
+            files[self.script] = set_constants(source, left, self.script) if left else source
         return Inputs(files, words, environment)
+
+
+def _with_constants(source: str, values: Mapping[str, Any]) -> str:
+    """Return a script with these numbers in its own constants of these names, as far as there are.
+
+    Those of ``prepare.py`` are set in the process that runs the script.
+    """
+    try:
+        own = {name: constant.value for name, constant in read_constants(source).items()}
+    except TestbedError:  # no Python, which is to be the trial's failure
+        return source
+    others = {n: v for n, v in values.items() if isinstance(own.get(n), (int, float))}
+    return set_constants(source, {n: v for n, v in others.items() if own[n] != v})

@@ -5,8 +5,9 @@ what they write doesn't lie about. It holds, beside the script:
 
 - in a git checkout, the files that git tracks, and Python files that it doesn't track yet; elsewhere
   all files but hidden ones, databases, logs, caches and virtual environments;
-- what a string in ``train.py`` or ``prepare.py`` names, as data that git ignores is;
-- what the user adds (``copy``).
+- what a string in the script, ``prepare.py`` or the configuration file, or a word of the command
+  names, as data that git ignores is;
+- the configuration file, and what the user adds (``copy``).
 
 Files beyond 10 MB, folders of more than 1,000 files and links to folders are links to the original,
 which a script can write to; so a model's weights, which the script may have saved itself, are there
@@ -45,7 +46,7 @@ _ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
 # Files that decide no trial's value, so that a study goes on when they were changed.
 _NO_INPUT = (".md", ".rst", ".ipynb", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".lock")
 # What the study's other fingerprints cover, and what agents write.
-_NO_INPUTS = ("results.tsv", "search_space.toml", "train.py", PREPARE)
+_NO_INPUTS = ("results.tsv", "search_space.toml", PREPARE)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Files:
         *,
         cwd: str | None = None,
         alone: bool = False,
+        texts: Sequence[str] = (),
         script: str = "train.py",
     ) -> Files:
         """Find the files of a testbed.
@@ -85,13 +87,15 @@ class Files:
             extra: Further files, folders or patterns (``data/*.csv``), seen from the folder.
             cwd: Working directory, seen from the folder; None is the folder.
             alone: Nothing above the folder belongs to it.
+            texts: What may name files, beside the strings in the scripts.
             script: Path of the script in the folder.
 
         Raises:
             TestbedError: If one of the extra files matches nothing, or the working directory isn't
                 there.
         """
-        names, texts = _imports_and_texts(testbed, (script, PREPARE))
+        names, found_texts = _imports_and_texts(testbed, (script, PREPARE))
+        texts = [*found_texts, *texts]
         top = None if alone else _git_top(testbed)
         chosen = _beside(testbed, top is not None)
         chosen += [p for p in map(testbed.joinpath, texts) if _is_inside(p, testbed)]
@@ -164,7 +168,7 @@ class Files:
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of what each file holds that may decide a trial's value, by its name.
 
-        Of a large file it is that of its size. ``train.py`` isn't among them, nor are documents.
+        Of a large file it is its size. The script isn't among them, nor are documents.
         """
         prints = {}
         others = {self.folder / name for name in _NO_INPUTS}

@@ -1,7 +1,7 @@
-"""From the upper-case constants of a script to Optuna distributions.
+"""From a script's own values, such as its upper-case constants, to Optuna distributions.
 
-Constants that nobody describes are searched as :mod:`objective.testbed.inference` says.
-``search_space.toml`` of the testbed overrides that constant by constant, and its tables come first
+Those that nobody describes are searched as :mod:`objective.testbed.inference` says.
+``search_space.toml`` of the testbed overrides that one by one, and its tables come first
 in the order of the space; :mod:`objective.testbed.space_file` describes it.
 """
 
@@ -20,7 +20,6 @@ from objective.testbed.inference import infer_space
 from objective.testbed.inference import Space
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
-from objective.testbed.source import scan
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
 from objective.testbed.space_file import fitting
@@ -29,30 +28,26 @@ from objective.testbed.space_file import SpaceFile
 
 
 def search_space(
-    source: str,
+    own: Mapping[str, Constant],
+    said: SpaceFile = SpaceFile(),
     *,
-    toml: str | None = None,
     constants: Mapping[str, Value] | None = None,
-    parameters: Mapping[str, Constant] | None = None,
     script: str = "train.py",
 ) -> tuple[Space, dict[str, Value], Rule]:
-    """Distributions, the script's own values and the rule of its tunable constants.
+    """Distributions, the script's own values and the rule of its tunable parameters.
 
     Args:
-        source: Text of the script.
-        toml: Text of ``search_space.toml``; None if the testbed has none.
+        own: What may be tuned: constants of the script, its arguments, environment variables, or
+            values of a configuration file.
+        said: The contents of ``search_space.toml``.
         constants: Of the script and ``prepare.py``; the rule may refer to them.
-        parameters: What may be tuned, if it isn't the script's constants: arguments, environment
-            variables, values of a configuration file.
         script: Its name, for errors.
 
     Raises:
-        TestbedError: If nothing is tunable, a constant that the toml names is missing, ambiguous
-            or outside its range, or the toml is wrong. It tells of all of these at once.
+        TestbedError: If nothing is tunable, or what the file names is missing, ambiguous or
+            outside its range. It tells of all of these at once.
     """
-    own = scan(source, script) if parameters is None else parameters
     constants = constants or {}
-    said = SpaceFile.parse(toml or "")
     inferred, usual, reasons = infer_space(own)
     if said.only_listed:
         inferred = {}
@@ -103,20 +98,9 @@ def search_space(
     return {**said.space, **inferred}, baseline, rule
 
 
-def left_out(
-    source: str,
-    toml: str | None = None,
-    *,
-    parameters: Mapping[str, Constant] | None = None,
-    script: str = "train.py",
-) -> dict[str, str]:
-    """Say of each constant of a script, or other parameter, that isn't tuned why not.
-
-    Args:
-        source, toml, parameters, script: As in :func:`search_space`.
-    """
-    said = SpaceFile.parse(toml or "")
-    inferred, _, reasons = infer_space(scan(source, script) if parameters is None else parameters)
+def left_out(own: Mapping[str, Constant], said: SpaceFile) -> dict[str, str]:
+    """Say of each of a script's own values that isn't tuned why not; see :func:`search_space`."""
+    inferred, _, reasons = infer_space(own)
     if said.only_listed:
         reasons |= dict.fromkeys(inferred, f"{NAME} doesn't list it")
     reasons |= dict.fromkeys(said.untuned, f"{NAME} says so")

@@ -69,7 +69,7 @@ class Testbed:
         delivery: How values reach the script.
         interface: What was said of that, by ``search_space.toml`` too.
         runtime: Where and with what it runs.
-        toml: Text of ``search_space.toml``; None without one.
+        file: The contents of ``search_space.toml``.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest thinks of its name
@@ -85,7 +85,7 @@ class Testbed:
     delivery: Delivery = Delivery()
     interface: Interface = Interface()
     runtime: Runtime = Runtime()
-    toml: str | None = None
+    file: SpaceFile = SpaceFile()
 
     @classmethod
     def load(
@@ -110,8 +110,8 @@ class Testbed:
         script = None
         if folder.is_file() and folder.suffix == ".py":
             folder, script = folder.parent, folder.name
-        toml = _read_toml(folder)
-        file = SpaceFile.parse(toml or "")
+        toml = folder / "search_space.toml"
+        file = SpaceFile.parse(read_text(toml) if toml.is_file() else "")
         interface = interface.or_else(file.interface)
         if problems := interface.problems():
             raise TestbedError.of(problems)
@@ -124,13 +124,12 @@ class Testbed:
             raise TestbedError.of(problems)
         name = delivery.script
         source = read_text(folder / name) if name else ""
-        own = _constants(folder / name) if name.endswith(".py") else {}
+        own = _constants(folder / name) if delivery.is_python else {}
         constants = {**_constants(folder / "prepare.py"), **own}
         space, baseline, rule = search_space(
-            source if name.endswith(".py") else "",
-            toml=toml,
+            delivery.parameters,
+            file,
             constants=constants,
-            parameters=delivery.parameters,
             script=name or delivery.command.words[0],
         )
         metric = interface.to_metric()
@@ -151,7 +150,7 @@ class Testbed:
             delivery,
             interface,
             runtime,
-            toml,
+            file,
         )
 
     @property
@@ -169,7 +168,8 @@ class Testbed:
         try:
             return Files.of(
                 self.path,
-                self.runtime.copy,
+                (*self.runtime.copy, *([self.interface.config] if self.interface.config else [])),
+                texts=self.delivery.texts,
                 cwd=self.runtime.cwd,
                 alone=self.is_embedded,
                 script=self.delivery.script,
@@ -183,17 +183,12 @@ class Testbed:
     @cached_property
     def derived(self) -> Derived:
         """Numbers that follow from a configuration, see `objective.testbed.derived`."""
-        return Derived.of(SpaceFile.parse(self.toml or "").derived, self.baseline, self.constants)
+        return Derived.of(self.file.derived, self.baseline, self.constants)
 
     @property
     def left_out(self) -> dict[str, str]:
         """Each parameter, or upper-case constant, of the script that isn't tuned, and why not."""
-        return left_out(
-            self.source if self.delivery.script.endswith(".py") else "",
-            self.toml,
-            parameters=self.delivery.parameters,
-            script=self.delivery.script,
-        )
+        return left_out(self.delivery.parameters, self.file)
 
     @property
     def time_budget(self) -> float | None:
@@ -209,11 +204,13 @@ class Testbed:
         Raises:
             TestbedError: If there is no TIME_BUDGET to be set.
         """
-        prepare = self.path / "prepare.py"
-        if TIME_BUDGET in self.delivery.command.placeholders:
+        prepare, command = self.path / "prepare.py", self.delivery.command
+        own = read_constants(self.source) if self.delivery.is_python else {}
+        if TIME_BUDGET in command.placeholders or (TIME_BUDGET in own and self.time_budget):
             return
-        if self.time_budget is None and not (
-            prepare.is_file() and _binds(read_text(prepare), TIME_BUDGET)
+        # In a process that another program takes the place of, it would have no effect.
+        if not (
+            command.runs_script and prepare.is_file() and _binds(read_text(prepare), TIME_BUDGET)
         ):
             raise TestbedError(
                 f"A training time must have a constant to be set in, but neither"
@@ -238,11 +235,6 @@ def _default_task(
     if described:
         text += f"It says of itself: {textwrap.shorten(described, _DESCRIPTION)}\n"
     return text
-
-
-def _read_toml(folder: Path) -> str | None:
-    path = folder / "search_space.toml"
-    return read_text(path) if path.is_file() else None
 
 
 def _constants(path: Path) -> dict[str, Value]:

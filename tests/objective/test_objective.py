@@ -241,9 +241,14 @@ def test_the_training_time_is_set_in_the_scripts_own_constant(
     assert (seconds(), seconds(train_seconds=0.5)) == (5, 0.5)
     objective = TrainScriptObjective(folder, train_seconds=7.0)
     assert objective.limits.wall_seconds == 2 * 7 + 60
-    assert objective._timed(train) == train.replace("5  # s", "7  # s")
-    for as_it_is in (train.replace("5", "7.0"), "TIME_BUDGET = 1 + x", "no Python"):
-        assert objective._timed(as_it_is) == as_it_is
+    for source, written in (
+        (train, train.replace("5  # s", "7  # s")),
+        *(
+            (same, same)
+            for same in (train.replace("5", "7.0"), "TIME_BUDGET = 1 + x", "no Python")
+        ),
+    ):
+        assert objective._inputs({}, source).files == {"train.py": written}
 
 
 def test_a_training_time_that_nothing_would_heed_is_refused(

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from objective.run import sandbox as sandbox_module
+from objective.run.processor_time import process_tree
 from objective.run.sandbox import find_sandbox
-from objective.run.sandbox import process_tree
 from objective.run.sandbox import proportional_memory_mb
 from objective.run.sandbox import require_sandbox
 from objective.run.sandbox import Sandbox

@@ -66,7 +66,7 @@ def test_the_papers_ranges_widen_to_the_scripts_value(
     ],
 )
 def test_the_rule_leaves_the_scripts_own_values(source: str, changes: dict[str, int]) -> None:
-    _, baseline, rule = search_space(source, constants={"MAX_SEQ_LEN": 2048})
+    _, baseline, rule = search_space(scan(source), constants={"MAX_SEQ_LEN": 2048})
     assert rule(baseline) == baseline
     assert {name: rule({name: 33})[name] for name in changes} == changes
 

@@ -9,12 +9,15 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
+from objective.testbed.inference import Space
 from objective.testbed.rule import Rule
 from objective.testbed.search_space import left_out
-from objective.testbed.search_space import search_space
+from objective.testbed.search_space import search_space as space_of
 from objective.testbed.search_space import to_toml
+from objective.testbed.source import scan
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
+from objective.testbed.space_file import SpaceFile
 from tests.objective.conftest import AUTORESEARCH_TRAIN
 
 
@@ -37,6 +40,12 @@ PAPER: dict[str, tuple[BaseDistribution, object]] = {
         "SSSL",
     ),
 }
+
+
+def search_space(
+    source: str, toml: str | None = None, constants: dict[str, Value] | None = None
+) -> tuple[Space, dict[str, Value], Rule]:
+    return space_of(scan(source), SpaceFile.parse(toml or ""), constants=constants)
 
 
 ODD = "\\ \" ' # \u0085 \u2028 é"
@@ -91,10 +100,10 @@ def test_a_toml_overrides_row_by_row_and_comes_first() -> None:
     values = {"OTHER": 1.0, "DEPTH": 8, "KIND": True, "WIDTH": 4, "MATRIX_LR": 0.1, "N": 3}
     assert baseline == values
     assert rule == Rule(("DEPTH",), {"DEPTH": ("WIDTH", "SEQ")}, {"SEQ": 2, **values})
-    assert left_out(source, toml) == {"HEADS": "search_space.toml says so"}
+    assert left_out(scan(source), SpaceFile.parse(toml)) == {"HEADS": "search_space.toml says so"}
     only = "only_listed = true\n" + toml
     assert list(search_space(source, toml=only, constants={"SEQ": 2})[0].items()) == listed
-    assert left_out(source, only).keys() == {"HEADS", "MATRIX_LR", "N"}
+    assert left_out(scan(source), SpaceFile.parse(only)).keys() == {"HEADS", "MATRIX_LR", "N"}
 
 
 def test_a_table_for_one_of_the_papers_names_leaves_the_thirteen_others() -> None:
