@@ -138,6 +138,8 @@ def test_repetitions_tell_the_noise_and_the_best_may_be_run_once_more() -> None:
     assert "Repetitions (2 runs of 1) have a standard deviation of 0.71." in text(
         prompt(anew(study))
     )
+    add(study, 0.5, lr=0.5)
+    assert prompt(anew(study)).repeatable() == {7}  # by the noise that was measured
 
 
 def test_gains_are_told_by_whose_they_are() -> None:
