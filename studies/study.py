@@ -33,7 +33,6 @@ from studies.spec import load_testbed
 from studies.spec import RUNTIME
 from studies.spec import space_hash
 from studies.spec import StudyConflict
-from studies.storage.bulk import add_study_attrs
 from studies.storage.bulk import add_trials
 from studies.storage.open import open_storage
 from studies.storage.open import reading
@@ -236,5 +235,4 @@ def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch:
         there = len(stored.get_trials(deepcopy=False))
         if new := memory.get_trials(deepcopy=False)[there:]:
             add_trials(stored, storage, new)
-            notes = Notes(stored).missing(stored.get_trials(deepcopy=False))
-            add_study_attrs(stored, storage, notes)
+            Notes(stored, storage).write(stored.get_trials(deepcopy=False))

@@ -25,7 +25,7 @@ FLOORS = (
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),
-    ("studies.code_agent",),
+    ("studies.code_agent", "studies.played"),
     ("studies.workers",),
     ("studies.comparison", "studies.revalidation", "studies.importing"),
     ("studies.best",),

@@ -166,7 +166,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             Trials before the model's turns begin. CMA-ES starts after the first.
         warm_start:
             Number of different configurations that the model is asked for in one request, before
-            anything is known; they are the first trials whose search space is known. By default 5
+            anything is known; they are the first trials whose search space is known. By default 3
             with the critic, for models that propose whole configurations, else 0.
         critic:
             ``"gp"``: a Gaussian process of the trials chooses among candidates. ``None``: what is

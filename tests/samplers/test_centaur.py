@@ -632,7 +632,8 @@ def test_each_form_of_reply_has_its_schema(form: Any) -> None:
     study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=chat, reply=form, seed=0))
     study.optimize(objective, n_trials=14)
     schema = chat.requests[0].schema or {}
-    assert ("required" in schema) is (form == "full")
+    required = {"full": ["reason", *sorted(REPLY)], "changes": ["reason"], "menu": []}
+    assert schema.get("required", []) == required[form]
     assert all("enum" in values for values in schema["properties"].values()) is (form == "menu")
     assert ("by changing trial" in chat.requests[0].text) is (form != "full")
 
