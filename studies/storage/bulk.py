@@ -116,8 +116,7 @@ def add_study_attrs(
     if isinstance(storage, _CachedStorage):
         storage = storage._backend
     if not isinstance(storage, RDBStorage):
-        names: Iterable[str] = storage.get_study_system_attrs(study._study_id)
-        for key, value in _new(groups, names):
+        for key, value in _new(groups, storage.get_study_system_attrs(study._study_id)):
             storage.set_study_system_attr(study._study_id, key, value)
         return
     table = models.StudySystemAttributeModel
@@ -126,7 +125,7 @@ def add_study_attrs(
 
     def write(ask: bool) -> None:
         with _create_scoped_session(storage.scoped_session) as session:
-            names = session.scalars(asked) if ask else ()
+            names = list(session.scalars(asked)) if ask else []
             rows = [
                 {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
                 for key, value in _new(groups, names)
