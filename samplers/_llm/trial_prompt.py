@@ -316,7 +316,7 @@ class TrialPrompt:
                 least = sign * trial.values[0]
         if not n[True]:
             return []
-        text = f"Of your {n[True]} trials so far {gains[True]} were a new best"
+        text = f"Of your {n[True]} trials so far {gains[True]} gave a new best"
         return [f"{text}, of the {n[False]} others {gains[False]}."]
 
     def _running(self) -> list[str]:

@@ -125,7 +125,7 @@ def add_study_attrs(
 
     def write(ask: bool) -> None:
         with _create_scoped_session(storage.scoped_session) as session:
-            names = list(session.scalars(asked)) if ask else []
+            names: list[str] = list(session.scalars(asked)) if ask else []
             rows = [
                 {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
                 for key, value in _new(groups, names)
