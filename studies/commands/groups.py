@@ -36,7 +36,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     Typer reads a function's signature, so that is what is changed.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
     @wraps(command)
     def run(**values: Any) -> None:
