@@ -21,6 +21,7 @@ FLOORS = (
     ("objective", "samplers", "studies.best_so_far", "studies.printable"),
     ("studies.storage", "studies.budget", "studies.stopping", "studies.random_steps"),
     ("studies.errors", "studies.facts", "studies.methods", "studies.changes"),
+    ("studies.notes",),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),

@@ -102,9 +102,11 @@ def with_reason_first(schema: dict[str, Any], key: str | None) -> dict[str, Any]
     """Let an object of values begin with a reason, so that the model thinks before it decides."""
     if key is None:
         return schema
-    extended = {**schema, "properties": {key: {"type": "string"}, **schema["properties"]}}
-    if "required" in schema:
-        extended["required"] = [key, *schema["required"]]
+    extended = {
+        **schema,
+        "properties": {key: {"type": "string"}, **schema["properties"]},
+        "required": [key, *schema.get("required", ())],
+    }
     if "minProperties" in schema:
         extended["minProperties"] = schema["minProperties"] + 1
     return extended

@@ -55,9 +55,15 @@ class Answer:
 
 
 class Transport:
-    """Sends requests. Connections are kept, by process, since they must not outlive a fork."""
+    """Sends requests. Connections are kept, by process, since they must not outlive a fork.
 
-    def __init__(self) -> None:
+    Args:
+        of_environment: Whether to send ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
+            ``OPENAI_CUSTOM_HEADERS``, too, as ``openai`` does to any server.
+    """
+
+    def __init__(self, *, of_environment: bool = False) -> None:
+        self._of_environment = of_environment
         self._clients: dict[tuple[int, bool], openai.OpenAI] = {}
         self._reading = threading.local()  # what the thread that reads a body needs
         self._lock = threading.Lock()
@@ -155,6 +161,9 @@ class Transport:
                         event_hooks={"response": [self._bound]},
                     ),
                 )
+                if not self._of_environment:
+                    client.organization = client.project = None
+                    client._custom_headers = {}
                 self._clients[os.getpid(), own] = client
             return client
 
