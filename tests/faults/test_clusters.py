@@ -197,17 +197,21 @@ def test_a_command_on_a_cluster_ends_as_others_do(
     cli: Cli,
     bed: Path,
     ledger: Path,
+    gate: Path,
 ) -> None:
     cluster = "local"
     if kind == "address":
         cluster = dask.address
         for _ in range(2):
             dask.add_worker()
-    command = arguments(bed, cli.storage, 5, workers=2, train_seconds="2s", cluster=cluster)
+    command = arguments(bed, cli.storage, 12, workers=2, cluster=cluster)
     process = cli.start(*command, "--on-stop", on_stop)
     until(lambda: states(cli.storage)["COMPLETE"])
-    until(lambda: states(cli.storage)["RUNNING"])
+    gate.touch()
+    until(lambda: states(cli.storage)["RUNNING"] == 2)
     os.killpg(process.pid, number)
+    if on_stop == "finish":
+        gate.unlink()
     _, err = output_of(process)
     assert process.returncode == 1, err
     stopped = states(cli.storage)
@@ -215,9 +219,9 @@ def test_a_command_on_a_cluster_ends_as_others_do(
         assert set(stopped) == {"COMPLETE"}
     else:
         assert not stopped["RUNNING"] and stopped["WAITING"]
-    assert cli(*command, "--train-seconds", "0.2s").returncode == 0
-    # A training that had just ended may have been stopped before its worker read the result.
-    check(load(cli.storage), ledger, trials=5, kills=0 if on_stop == "finish" else 2)
+    gate.unlink(missing_ok=True)
+    assert cli(*command).returncode == 0
+    check(load(cli.storage), ledger, trials=12)
 
 
 @pytest.mark.faults
@@ -248,12 +252,13 @@ def test_a_dask_worker_that_is_killed_loses_nothing(
 
 @pytest.mark.faults
 def test_a_scheduler_that_is_killed_ends_the_command_and_its_workers(
-    dask: Dask, cli: Cli, bed: Path, ledger: Path
+    dask: Dask, cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
     worker = dask.add_worker()
-    command = arguments(bed, cli.storage, 5, train_seconds="2s")
+    command = arguments(bed, cli.storage, 8)
     process = cli.start(*command, "--cluster", dask.address)
     until(lambda: trained(ledger) >= 1)
+    gate.touch()
     own = until(lambda: supervised(worker.pid))
     dask.processes[0].kill()
     _, err = output_of(process)
@@ -261,8 +266,9 @@ def test_a_scheduler_that_is_killed_ends_the_command_and_its_workers(
     assert "the Dask scheduler is gone" in err.splitlines()[-1]
     until(lambda: not any(p.is_running() for p in own))
     assert not states(cli.storage)["RUNNING"]
-    assert cli(*command, "--train-seconds", "0.2s").returncode == 0
-    check(load(cli.storage), ledger, trials=5, kills=1)
+    gate.unlink()
+    assert cli(*command).returncode == 0
+    check(load(cli.storage), ledger, trials=8, kills=1)
 
 
 @pytest.mark.faults
@@ -284,18 +290,20 @@ def test_processes_of_a_local_cluster_may_be_killed(cli: Cli, bed: Path, ledger:
 @pytest.mark.faults
 @pytest.mark.long
 def test_a_command_that_is_killed_leaves_no_worker_of_its_cluster(
-    cli: Cli, bed: Path, ledger: Path
+    cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
-    command = arguments(bed, cli.storage, 6, workers=2, train_seconds="1s", cluster="local")
+    command = arguments(bed, cli.storage, 10, workers=2, cluster="local")
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 2)
+    gate.touch()
     until(lambda: len(supervised(process.pid)) == 2)
     own = supervised(process.pid)
     process.kill()
     process.communicate()
     until(lambda: not any(p.is_running() for p in own))
+    gate.unlink()
     assert cli(*command).returncode == 0
-    check(load(cli.storage), ledger, trials=6, kills=2)
+    check(load(cli.storage), ledger, trials=10, kills=2)
 
 
 SBATCH = """\
