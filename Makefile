@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDIES := $(BIN)/optuna-autoresearch
 DEMO := --storage sqlite:///demo.db
 
-.PHONY: demo test test-faults test-faults-short check dashboard clean
+.PHONY: demo test test-faults test-faults-short test-properties check dashboard clean
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
@@ -27,6 +27,10 @@ test-faults: .venv/ready
 # Each kind of fault once, but for those that `make test` has: what CI runs.
 test-faults-short: .venv/ready
 	$(FAULTS) -m "faults and not long"
+
+# Parsers of what models, servers, files and storages hold, with 10,000 examples each; half an hour.
+test-properties: .venv/ready
+	HYPOTHESIS_EXAMPLES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/properties
 
 check: .venv/ready
 	$(BIN)/ruff check .
