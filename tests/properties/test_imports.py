@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import example
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution
 from optuna.distributions import IntDistribution
 import pytest
 
@@ -29,7 +30,7 @@ from tests.properties.bounds import read
 from tests.properties.bounds import values
 
 
-KNOWN = {"DEPTH": IntDistribution(1, 6)}
+KNOWN: dict[str, BaseDistribution] = {"DEPTH": IntDistribution(1, 6)}
 ROW = {"tid": 0, "val_bpb": 0.99, "success": True, "wt": 300.1, "DEPTH": 8, "LR": 0.1}
 LINE = {
     "trial_id": 0,

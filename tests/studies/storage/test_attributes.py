@@ -123,9 +123,9 @@ def test_a_study_of_ours_has_none_but_sound_ones(
     cli: Cli, testbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No limit of memory, of cost or of tokens is a sound one."""
-    command = ["run", "--method", "random", "--testbed", testbed, "--trials", 2, "--confirm", 1]
+    run: list[object] = ["run", "--method", "random", "--testbed", testbed]
     with caplog.at_level(logging.WARNING):
-        for command in (command, ["status"], ["report"], ["doctor"]):
+        for command in ([*run, "--trials", 2, "--confirm", 1], ["status"], ["report"], ["doctor"]):
             assert cli(*command).returncode == 0
     assert "not as it should be" not in caplog.text
 
