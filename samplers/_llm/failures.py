@@ -165,16 +165,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """Read how many seconds a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
     text = headers.get("retry-after") or ""
     try:
-        return max(float(text), 0.0)
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max((date - datetime.now(timezone.utc)).total_seconds(), 0.0)
+        try:
+            date = parsedate_to_datetime(text)
+            if date.tzinfo is None:
+                date = date.replace(tzinfo=timezone.utc)
+            seconds = (date - datetime.now(timezone.utc)).total_seconds()
+        except (ValueError, OverflowError):  # no date, or one of a zone that no clock has
+            return 0.0
+    return max(0.0, seconds)  # 0 for NaN, too
 
 
 def _error_of_a_choice(body: Mapping[str, Any]) -> Any:

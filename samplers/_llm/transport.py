@@ -54,6 +54,16 @@ class Answer:
     payload: Any
 
 
+def answer_of(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Read an answer's body as text, and as JSON if it is some."""
+    text = body.decode("utf-8-sig", "replace")
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        payload = None
+    return Answer(status, headers, text, payload)
+
+
 class Transport:
     """Sends requests. Connections are kept, by process, since they must not outlive a fork.
 
@@ -139,12 +149,7 @@ class Transport:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
         except (openai.OpenAIError, httpx.HTTPError, OSError, ValueError) as error:
             return ChatUnavailable(f"no connection: {error.__cause__ or error}")
-        text = response.content.decode("utf-8-sig", "replace")
-        try:
-            payload = json.loads(text)
-        except (ValueError, RecursionError):
-            payload = None
-        return Answer(response.status_code, response.headers, text, payload)
+        return answer_of(response.status_code, response.headers, response.content)
 
     def _client(self, own: bool) -> openai.OpenAI:
         import openai
