@@ -93,6 +93,7 @@ def report(
     from studies.storage.open import study_names
 
     with opened(storage, must_exist=True, read_only=pin is None) as there:
+        there = optuna.storages.get_storage(there)  # which reads a study once, and keeps it
         found = work.comparisons(there, storage, comparison)
         if pin is not None and pin not in study_names(there):
             raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")

@@ -14,6 +14,7 @@ import pytest
 
 from studies.commands.report import report
 from studies.errors import Misuse
+from studies.storage.attributes import CheckedAttributes
 from tests.studies.report.synthetic import add_study
 
 
@@ -51,6 +52,20 @@ def test_it_writes_the_page_every_table_every_series_and_every_picture(
     assert set(series) >= {"time", "trials", "final", "failure-map"}
     assert {path.name for path in (out / "pictures").iterdir()} >= {"time.svg", "traces.svg"}
     assert (out / "report.html").stat().st_size > 1_000_000  # plotly is in it
+
+
+def test_each_trial_is_read_once(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    check = CheckedAttributes.check_trials
+    monkeypatch.setattr(
+        CheckedAttributes,
+        "check_trials",
+        lambda self, trials: (read.extend(t._trial_id for t in trials), check(self, trials))[1],
+    )
+    report(url, tmp_path / "out")
+    assert sorted(read) == list(range(1, 11))
 
 
 def test_json_is_the_facts_without_nan(
