@@ -78,7 +78,7 @@ def report(
     """Write one self-contained page, pictures, and CSV of all that they show.
 
     From the storage alone: studies with a method and a seed are its runs, and their repetitions
-    by `revalidate` belong to them.
+    by `revalidate` belong to them. Studies made with Optuna alone have a report each.
     """
     import optuna
 
@@ -107,6 +107,7 @@ def report(
             runs = [run for run in runs if run.rows]
             if not runs:
                 raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+            folder = out / work.folder_name(name) if len(found) > 1 else out
             best = None if budget or trials else best_run(runs)
             content = Report(
                 runs,
@@ -118,8 +119,9 @@ def report(
                 None
                 if best is None
                 else find_winner(optuna.load_study(study_name=best.study, storage=there), there),
+                work.made_now(),
+                work.address(where.folder, folder) if store else "",
             )
-            folder = out / work.folder_name(name) if len(found) > 1 else out
             results[name] = work.write(content, folder, pictures.value)
             if pin is not None:
                 work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)
