@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDIES := $(BIN)/optuna-autoresearch
 DEMO := --storage sqlite:///demo.db
 
-.PHONY: demo test test-faults check dashboard clean
+.PHONY: demo test test-faults test-faults-short test-properties check dashboard clean
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
@@ -18,9 +18,19 @@ dashboard: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-# Kills, pauses, restarts and full disks, and what must hold after each; some minutes.
+# Kills, pauses, restarts and full disks, and what must hold after each; some minutes. They mostly
+# wait, for each other's processes too, so that more of them than there are cores run side by side.
+FAULTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal --durations=10 tests/faults
 test-faults: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults -m "faults or not faults" --durations=0
+	$(FAULTS) -m "faults or not faults"
+
+# Each kind of fault once, but for those that `make test` has: what CI runs.
+test-faults-short: .venv/ready
+	$(FAULTS) -m "faults and not long"
+
+# Parsers of what models, servers, files and storages hold, with 10,000 examples each; half an hour.
+test-properties: .venv/ready
+	HYPOTHESIS_EXAMPLES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/properties
 
 check: .venv/ready
 	$(BIN)/ruff check .

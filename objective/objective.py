@@ -148,8 +148,8 @@ class TrainScriptObjective:
         artifact_store: Gets ``train.py`` and ``train.log`` of each trial; None keeps neither.
         work_dir: Where trials get their folders, removed when they end; by default the system's
             folder for temporary files.
-        train_seed: AUTORESEARCH_SEED of every training, and its constant SEED if the script has
-            one; by default the script's own.
+        train_seed: AUTORESEARCH_SEED of every training, and the value of the script's constant,
+            option or configuration that is called seed; by default the script's own.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage

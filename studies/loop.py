@@ -53,6 +53,7 @@ from studies.errors import Failed
 from studies.facts import baseline_trial
 from studies.methods import Method
 from studies.methods import Setup
+from studies.notes import Notes
 from studies.stopping import finishing
 from studies.storage.recovery import alone
 from studies.storage.recovery import hurry
@@ -125,6 +126,7 @@ class StudyLoop:
         """
         study = self.study
         study.sampler = self.method.sampler(self.setup, 0)
+        notes = Notes(study)
         claimed: FrozenTrial | None = None
         with alone(self.lock_file):
             self._try_again()
@@ -136,6 +138,7 @@ class StudyLoop:
                         _refuse_to_waste_time(trials[claimed.number], trials)
                     claimed, trials = self._claim(trials)
                 watch(trials)
+                notes.write(trials)
                 if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
             except KeyboardInterrupt:  # perhaps before it was known what had been claimed

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.best import values_run
+from objective.run.environment import chosen_variables
 from objective.run.sandbox import require_sandbox
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
@@ -175,6 +176,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
 
     Raises:
         Misuse: If the testbed isn't what it was.
+        TestbedError: If a variable of its environment has no value here.
     """
     attrs = original.user_attrs
     if attrs.get("surrogate") is not None:
@@ -187,8 +189,9 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
             surrogate, failure_value=None, train_seed=t.user_attrs["train_seed"]
         )
     folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
-    testbed = Testbed.load(folder, stored_runtime(attrs), Interface.of(attrs))
+    testbed = Testbed.load(folder, stored_runtime(attrs, work.where.runtime), Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
+    chosen_variables(testbed.runtime.env)  # before a repetition is claimed
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT
     sandbox = require_sandbox() if is_code else None

@@ -21,6 +21,7 @@ from objective.failure import FailureValue
 from objective.failure import PAPER
 from objective.failure import WORST
 from objective.results import Results
+from objective.run.environment import may_be_secret
 from objective.testbed.interface import Interface
 from objective.testbed.runtime import Runtime
 from studies.changes import FILES
@@ -302,19 +303,25 @@ class Spec:
 
 
 def _recorded_runtime(runtime: Runtime) -> dict[str, Any] | None:
-    """Return what a study keeps of a runtime: of variables only their names, for they may be keys."""
+    """Return what a study keeps of a runtime: of what may be a key only the variable's name."""
     if runtime == Runtime():
         return None
-    names = [word.partition("=")[0] for word in runtime.env]
-    return {**asdict(runtime), "env": names, "copy": list(runtime.copy)}
+    words = [word.partition("=") for word in runtime.env]
+    env = [name if may_be_secret(name, value) else name + eq + value for name, eq, value in words]
+    return {**asdict(runtime), "env": env, "copy": list(runtime.copy)}
 
 
-def stored_runtime(attrs: Mapping[str, Any]) -> Runtime:
-    """Read a runtime from a study's user attributes; variables have their values here."""
+def stored_runtime(attrs: Mapping[str, Any], given: Runtime = Runtime()) -> Runtime:
+    """Read a runtime from a study's user attributes.
+
+    Variables that are stored without a value have the one that ``given`` has for them, or else the
+    one that they have here.
+    """
     stored = attrs.get(RUNTIME) or {}
+    values = {word.partition("=")[0]: word for word in given.env}
     return Runtime(
         stored.get("python"),
-        tuple(stored.get("env", ())),
+        tuple(word if "=" in word else values.get(word, word) for word in stored.get("env", ())),
         tuple(stored.get("copy", ())),
         stored.get("cwd"),
     )

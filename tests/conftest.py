@@ -81,11 +81,11 @@ class PostgresServer:
             cwd=self._folder,
             check=True,
             stdout=subprocess.DEVNULL,
-            timeout=60,
+            timeout=600,
         )
 
     def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", *arguments)
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "-t", "600", *arguments)
 
     def start(self, *settings: str) -> None:
         """With more settings of its configuration, such as ``max_connections=200``."""
@@ -153,7 +153,7 @@ def mariadb_server() -> Iterator[str]:
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=120,
+        timeout=600,
     )
     options = [
         f"--port={port}",
@@ -166,7 +166,7 @@ def mariadb_server() -> Iterator[str]:
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([str(binary), *common, *options], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not _answers(port):
             assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline

@@ -27,6 +27,7 @@ FLOORS = (
         "studies.random_steps",
     ),
     ("studies.errors", "studies.facts", "studies.methods", "studies.changes"),
+    ("studies.notes",),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),

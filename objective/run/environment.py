@@ -40,6 +40,7 @@ _FAMILIES = re.compile(
     r"|JAX|MIOPEN)_\w+"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_LIKE_A_KEY = re.compile(r"(?=[^/\s]*\d)(?=[^/\s]*[A-Za-z])[\w+=.~-]{20,}|@")
 _PROXY = re.compile(r"(HTTPS?|ALL)_PROXY", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -58,6 +59,11 @@ def _is_technical(name: str, value: str) -> bool:
         return False
     family = _FAMILIES.fullmatch(name) and not _SECRET.search(name)
     return name in ENVIRONMENT or bool(family)
+
+
+def may_be_secret(name: str, value: str) -> bool:
+    """Return whether a variable may hold a key or password, by its name or by what it looks like."""
+    return bool(_SECRET.search(name) or _LIKE_A_KEY.search(value))
 
 
 def chosen_variables(words: Sequence[str]) -> dict[str, str]:

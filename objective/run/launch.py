@@ -35,6 +35,9 @@ written to).
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import ctypes
 import functools
@@ -411,30 +414,53 @@ def _reporting(
     @functools.wraps(evaluate)
     def reporting(*args: Any, **kwargs: Any) -> Any:
         value = evaluate(*args, **kwargs)
-        report(_only_number(value, name))
+        number = None
+        with contextlib.suppress(Exception):  # the script, which runs alone, must get its value
+            number = _only_number(value, name)
+        report(number)
         return value
 
     return reporting
 
 
 def _only_number(value: Any, name: str) -> float | None:
-    """Return the number that an evaluator returned: alone, under the metric's name, or with others
-    that are none."""
-    if isinstance(value, dict):
-        value = value[name] if name in value else list(value.values())
-    if isinstance(value, (list, tuple)):
-        numbers = [item for item in value if _to_float(item) is not None]
-        value = numbers[0] if len(numbers) == 1 else None
-    return _to_float(value)
+    """Return the number that an evaluator returned: the one under the metric's name, or the only one.
+
+    None if it isn't clear which one it is. Nothing that the script gets is changed or used up.
+    """
+    named = list(_under(value, name))
+    for found in (named, [value]):
+        numbers = [number for item in found for number in _numbers(item)]
+        if len(numbers) == 1:
+            return numbers[0]
+    return None
 
 
-def _to_float(value: Any) -> float | None:
-    if isinstance(value, (bool, str, bytes)):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
-        return None
+def _under(value: Any, name: str) -> Iterator[Any]:
+    """Yield what bears the name: items of dictionaries, and attributes, of named tuples too."""
+    if isinstance(value, Mapping):
+        if name in value:
+            yield value[name]
+        parts: Iterable[Any] = value.values()
+    else:
+        own = hasattr(value, "__dict__") or hasattr(value, "_fields")
+        if own and (found := getattr(value, name, None)) is not None:
+            yield found
+        parts = value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        yield from _under(part, name)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers in what an evaluator returned; an array counts if it holds just one."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(part)
+        return
+    with contextlib.suppress(Exception):  # each library has its own for what is no number
+        item = value.item() if hasattr(value, "item") else value
+        if not isinstance(item, (bool, str, bytes)):
+            yield float(item)
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:

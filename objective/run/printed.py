@@ -28,7 +28,9 @@ _MATCHED_CHARS = 300
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _SHARE = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\)", re.I)
 _STEP = re.compile(
-    r"\b(?:global_)?(?:step|iter|iteration|epoch|batch)s?\b[\"']?[\s:=#\[(]*(\d+)\b", re.I
+    r"\b(?:global_)?(?:step|iter|iteration|epoch|batch)s?\b[\"']?[\s:=#\[(]*(\d+)\b"
+    r"(?:\s*(?:/|of)\s*(\d+)\b)?",
+    re.I,
 )
 _LOSS = re.compile(rf"loss\b[\"']?\s*[:=]?\s*({_NUMBER})", re.I)
 
@@ -82,7 +84,7 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        step: A percentage of the time budget, or a step's number.
+        step: A percentage of the training, or a step's number if nothing says of how many.
         is_share: Whether it is a percentage.
         loss: The loss that stands beside it; None if none does.
     """
@@ -100,6 +102,8 @@ def progress_of(line: str) -> Progress | None:
     if share := _SHARE.search(line):
         return Progress(to_number(share[1]), True, value)
     if step := _STEP.search(line):
+        if step[2] and 0 < float(step[1]) <= float(step[2]):
+            return Progress(100 * float(step[1]) / float(step[2]), True, value)
         return Progress(float(step[1]), False, value)
     return None
 

@@ -56,6 +56,7 @@ from objective.testbed.testbed import Testbed
 METADATA = ("testbed_hash", "train_seconds", "memory_limit_mb")
 
 _FORMAT = 1
+_MOST_BYTES = 2**23  # of a file, unpacked: some 50,000 trials
 _COLUMNS = ("study", "number", "status", "value", "training_seconds", "total_seconds")
 
 
@@ -171,9 +172,14 @@ class DataSet:
             DataSetError: If it is something else.
         """
         try:
-            content = path.read_bytes()
-            if not content.startswith(b"{"):
-                content = lzma.decompress(content)
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+            if not content.startswith(b"{"):  # a few kilobytes may unpack to gigabytes
+                content = lzma.LZMADecompressor().decompress(content, _MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
+                raise DataSetError(
+                    f"{path} must unpack to at most {_MOST_BYTES >> 20} MB, but is larger."
+                )
             document = json.loads(content)
             if document["format"] != _FORMAT:
                 raise DataSetError(
@@ -185,7 +191,14 @@ class DataSet:
             raise DataSetError(f"{path} must be readable, but: {error.strerror}.") from None
         except DataSetError:
             raise
-        except (lzma.LZMAError, ValueError, KeyError, TypeError, IndexError):
+        except (
+            lzma.LZMAError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             raise DataSetError(
                 f"{path} must be a data set that `optuna-autoresearch surrogate` wrote, but isn't."
             ) from None

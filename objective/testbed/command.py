@@ -24,6 +24,7 @@ from objective.testbed.source import TestbedError
 TIME_BUDGET = "TIME_BUDGET"  # the constant or placeholder that says how many seconds to train
 SEED = "SEED"
 RESERVED = (TIME_BUDGET, SEED)
+_MOST_CHARS = 10_000
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -49,6 +50,10 @@ class Command:
         Raises:
             TestbedError: If it has no program, or a quote that isn't closed.
         """
+        if len(text) > _MOST_CHARS:  # the time that shlex takes grows with the square
+            raise TestbedError(
+                f"The command must have at most {_MOST_CHARS} characters, but has {len(text)}."
+            )
         try:
             words = shlex.split(text)
         except ValueError as error:

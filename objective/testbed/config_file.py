@@ -6,6 +6,7 @@ and TOML keep their comments, YAML its anchors and tags; JSON is written anew.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ else:
     import tomli as tomllib
 
 _SCALARS = (bool, int, float, str)
+_LONGEST_YAML = 100_000  # characters, of which PyYAML reads some 200,000 a second
 _YAML_MARK = re.compile(r"(?:[&!]\S*\s+)*")  # anchor and tag in front of a value
 
 
@@ -104,21 +106,21 @@ class ConfigFile:
     def _table(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{twice!r} is there more than once")
+            names = Counter(name for name, _ in pairs)
+            raise ValueError(f"{names.most_common(1)[0][0]!r} is there more than once")
         return table
 
     def _composed(self) -> yaml.MappingNode:
+        if len(self.text) > _LONGEST_YAML:
+            self._refuse(ValueError(f"it has more than {_LONGEST_YAML} characters"))
         try:
             root = yaml.compose(self.text, yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             self._refuse(error)
         if not isinstance(root, yaml.MappingNode):
             raise TestbedError(f"{self.name} must hold names and values, but it doesn't.")
-        names = [name for name, _ in _nodes(root)]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(name for name, _ in _nodes(root)).items():
+            if times > 1:
                 raise TestbedError(f"{self.name} must hold {name} once, but it is there twice.")
         return root
 
@@ -153,13 +155,21 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _nodes(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if isinstance(value, yaml.MappingNode):
-            yield from _nodes(value, f"{name}.")
-        elif isinstance(value, yaml.ScalarNode):
-            yield name, value
+def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """Yield the scalars and their names; those with several, by aliases, by the first one."""
+    seen: set[yaml.Node] = set()
+    waiting: list[tuple[str, yaml.Node]] = [("", root)]
+    while waiting:
+        name, node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, yaml.ScalarNode):
+            yield name, node
+        elif isinstance(node, yaml.MappingNode):
+            prefix = f"{name}." if node is not root else ""
+            inner = [(f"{prefix}{key.value}", value) for key, value in node.value]
+            waiting += reversed(inner)
 
 
 def _of_yaml(node: yaml.ScalarNode) -> Value | None:

@@ -32,10 +32,13 @@ from objective.testbed.source import read_text
 from objective.testbed.source import scan
 from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
+from objective.testbed.source import Value
 from objective.testbed.space_file import SpaceFile
 
 
 SCRIPT = "train.py"
+
+_SEEDS = ("seed", "random_seed", "manual_seed")  # in upper or lower case, in any table
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Delivery:
         command: What starts it.
         arguments: Options that are added behind the command, as far as they are tuned.
         config: The configuration file that takes values, if any.
+        seed: The option that takes the training's seed, if the command doesn't give it one.
         parameters: What may be tuned, with the values that the script has by itself.
     """
 
@@ -75,6 +79,7 @@ class Delivery:
     command: Command = Command(("python", SCRIPT))
     arguments: tuple[Argument, ...] = ()
     config: ConfigFile | None = None
+    seed: Argument | None = None
     parameters: Mapping[str, Constant] = field(default_factory=dict)
 
     @property
@@ -130,7 +135,17 @@ class Delivery:
             by_argument = {n: a for n, a in by_argument.items() if n in listed}
         chosen = {n: a for n, a in by_argument.items() if n not in parameters}
         parameters |= {name: argument.constant() for name, argument in chosen.items()}
-        return replace(self, arguments=tuple(chosen.values()), parameters=parameters)
+        return replace(
+            self,
+            arguments=tuple(chosen.values()),
+            parameters=parameters,
+            seed=self._seed_option(arguments),
+        )
+
+    def _seed_option(self, arguments: Mapping[str, Argument]) -> Argument | None:
+        given = {word.partition("=")[0] for word in self.command.words}
+        free = (a for n, a in arguments.items() if _is_seed(n) and given.isdisjoint(a.options))
+        return next(free, None) if self.command.is_python else None
 
     def _placeholders(self, source: str, arguments: Mapping[str, Argument]) -> dict[str, Constant]:
         """Return the script's own values of the placeholders, as far as they can be read."""
@@ -205,7 +220,8 @@ class Delivery:
             source: Text of the script.
             values: Of parameters, as they are to be run.
             seconds: Of training, for ``{TIME_BUDGET}`` and a constant of that name.
-            seed: For ``{SEED}``, where None is 0, and a constant of that name.
+            seed: For ``{SEED}``, where None is 0, and for what is called ``seed``: an option, a
+                value of the configuration file, a constant.
 
         Raises:
             TestbedError: If a placeholder has no value.
@@ -221,29 +237,46 @@ class Delivery:
         for argument in self.arguments:
             if argument.name in values:
                 words += argument.words(values[argument.name])
+        if self.seed is not None and seed is not None and self.seed.name not in values:
+            words += self.seed.words(seed)
         placed = {*self.command.placeholders, *(a.name for a in self.arguments)}
         left = {name: value for name, value in values.items() if name not in placed}
         files = {}
         if self.config is not None:
-            in_config = {n: v for n, v in left.items() if n in self.config.values()}
+            there = self.config.values()
+            in_config = {n: v for n, v in left.items() if n in there}
+            if seed is not None:
+                in_config = _seeds({n: c.value for n, c in there.items()}, seed) | in_config
             files[self.config.name] = self.config.with_values(in_config)
             left = {name: value for name, value in left.items() if name not in in_config}
         if self.script:
             if self.is_python:
-                given = {name: value for name, value in given.items() if name not in values}
-                source = _with_constants(source, given)
+                source = _with_constants(source, given, values)
             files[self.script] = set_constants(source, left, self.script) if left else source
         return Inputs(files, words, environment)
 
 
-def _with_constants(source: str, values: Mapping[str, Any]) -> str:
-    """Return a script with these numbers in its own constants of these names, as far as there are.
+def _is_seed(name: str) -> bool:
+    """Return whether a name, of a value within tables too, is that of a training's seed."""
+    return name.rpartition(".")[2].lower() in _SEEDS
 
-    Those of ``prepare.py`` are set in the process that runs the script.
+
+def _seeds(own: Mapping[str, Value | None], seed: float) -> dict[str, float]:
+    """Return the seeds among a script's own values, each with this one."""
+    return {n: seed for n, v in own.items() if _is_seed(n) and type(v) is int}
+
+
+def _with_constants(source: str, given: Mapping[str, float], values: Mapping[str, Any]) -> str:
+    """Return a script with its own constants for the training time and the seed set to those given.
+
+    Those of ``prepare.py`` are set in the process that runs the script; ``values`` are set later.
     """
     try:
         own = {name: constant.value for name, constant in read_constants(source).items()}
     except TestbedError:  # no Python, which is to be the trial's failure
         return source
-    others = {n: v for n, v in values.items() if isinstance(own.get(n), (int, float))}
-    return set_constants(source, {n: v for n, v in others.items() if own[n] != v})
+    wanted = {n: v for n, v in given.items() if isinstance(own.get(n), (int, float))}
+    if SEED in given:
+        wanted |= _seeds(own, given[SEED])
+    changed = {n: v for n, v in wanted.items() if own[n] != v and n not in values}
+    return set_constants(source, changed)

@@ -67,7 +67,7 @@ class Derived:
         for name, formula in self.formulas.items():
             try:
                 values[name] = float(_value(ast.parse(formula, mode="eval").body, known))
-            except (ArithmeticError, KeyError, TypeError, ValueError):
+            except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError):
                 continue
         return values
 

@@ -36,10 +36,18 @@ _OPERATORS = {ast.Mult: operator.mul, ast.Pow: operator.pow, ast.LShift: operato
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 
 
+_LONGEST_MESSAGE = 4000  # characters
+
+
 class TestbedError(ValueError):
     """A testbed that can't be used as it is. The message is one line that says what to change."""
 
     __test__ = False  # it is no test, whatever pytest thinks of its name
+
+    def __init__(self, message: str) -> None:
+        # It quotes files, which may hold anything.
+        line = " ".join(message.split())[:_LONGEST_MESSAGE]
+        super().__init__("".join(c if c.isprintable() else "\ufffd" for c in line))
 
     @classmethod
     def of(cls, problems: Sequence[str]) -> TestbedError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import math
 from pathlib import PurePosixPath
 import re
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from .chat import ChatError
 from .chat import Completion
 from .failures import shorten
+from .tokens import as_tokens
 
 
 # Thoughts that a server leaves in the text; of Mistral's models in brackets.
@@ -41,11 +41,13 @@ def read_completion(
     if not text and choice.get("finish_reason") == "content_filter":
         raise ChatError("The server's filter for contents took the answer out.")
     usage = _mapping(answer.get("usage"))
-    prompt_tokens = _count(usage.get("prompt_tokens"))
+    prompt_tokens = as_tokens(usage.get("prompt_tokens"))
     cached = (
-        _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))  # most servers
-        or _count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
-        or _count(_mapping(answer.get("timings")).get("cache_n"))  # older llama.cpp
+        as_tokens(
+            _mapping(usage.get("prompt_tokens_details")).get("cached_tokens")
+        )  # most servers
+        or as_tokens(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
+        or as_tokens(_mapping(answer.get("timings")).get("cache_n"))  # older llama.cpp
     )
     details = _mapping(usage.get("completion_tokens_details"))
     name = answer.get("model")
@@ -56,8 +58,8 @@ def read_completion(
         model=model_name(name, clean) if isinstance(name, str) and name else asked,
         prompt_tokens=prompt_tokens,
         cached_tokens=min(cached, prompt_tokens) if prompt_tokens else cached,
-        completion_tokens=_count(usage.get("completion_tokens")),
-        reasoning_tokens=_count(details.get("reasoning_tokens")),
+        completion_tokens=as_tokens(usage.get("completion_tokens")),
+        reasoning_tokens=as_tokens(details.get("reasoning_tokens")),
         truncated=choice.get("finish_reason") == "length",
     )
 
@@ -76,13 +78,6 @@ def model_name(name: str, clean: Callable[[str], str]) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _count(value: Any) -> int:
-    """A number of tokens; 0 for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0
-    return int(value) if math.isfinite(value) and 0 <= value < 1e9 else 0
 
 
 def _split_reasoning(message: Mapping[str, Any]) -> tuple[str, str]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from .transport import Answer
 
+OPENAI_KEY = "OPENAI_API_KEY"  # the variable that OpenAI's own libraries read
+
 _FIRST_PAUSE = 0.5  # seconds
 _LONGEST_PAUSE = 30.0  # seconds
 _MOST_SHOWN = 4000  # characters that are looked at of an answer that is no use
@@ -59,7 +61,9 @@ class Client:
         self._set_up()
 
     def _set_up(self) -> None:
-        self._transport = Transport()
+        # What else OpenAI's variables name goes where their key does, and nowhere else.
+        own = isinstance(self.base_url, str) and self._key_variable == OPENAI_KEY
+        self._transport = Transport(of_environment=own)
         self._jitter = random.Random()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,8 +72,8 @@ class Client:
         return {**state, "_api_key": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._set_up()
         self.__dict__.update(state)
+        self._set_up()
 
     def address(self) -> str:
         """Return the base URL."""

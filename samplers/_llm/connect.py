@@ -15,6 +15,7 @@ import optuna
 
 from .chat import ChatUnavailable
 from .chat import NoChatFound
+from .client import OPENAI_KEY
 from .openai_chat import OPENAI_URL
 from .openai_chat import OpenAIChat
 
@@ -40,7 +41,7 @@ def default_chat(make: Callable[..., OpenAIChat] = OpenAIChat) -> OpenAIChat:
     Raises:
         NoChatFound: If there is neither.
     """
-    if os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY"):
+    if os.environ.get("OPENAI_BASE_URL") or os.environ.get(OPENAI_KEY):
         return make(
             os.environ.get("OPENAI_MODEL") or None,
             base_url=os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,

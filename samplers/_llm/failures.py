@@ -20,6 +20,7 @@ from .chat import ChatError
 from .chat import ChatRejected
 from .chat import ChatUnavailable
 from .chat import ContextTooLong
+from .tokens import as_tokens
 
 
 # Of a server's words: for finding out what they are about, and for people.
@@ -133,8 +134,8 @@ def refusal(status: int, payload: Any, text: str, clean: Any) -> Refusal | None:
         clean("; ".join(_words(error)))[:_MOST_CHARS] or "no reason given",
         clean(kind),
         frozenset(_names(error)),
-        _tokens(fields.get("n_prompt_tokens")),
-        _tokens(fields.get("n_ctx")),
+        as_tokens(fields.get("n_prompt_tokens")) or None,
+        as_tokens(fields.get("n_ctx")) or None,
     )
 
 
@@ -144,7 +145,7 @@ def to_error(refused: Refusal, key_variable: str) -> ChatError:
     if status < 500 and _TOO_LONG.search(f"{refused.kind} {refused.words}"):
         limit = refused.limit
         if limit is None and (match := _LIMIT.search(refused.words.replace(",", ""))):
-            limit = _tokens(int(match["first"] or match["then"]))
+            limit = as_tokens(int(match["first"] or match["then"])) or None
         return ContextTooLong(
             f"The prompt is too long for the model: {text}",
             prompt_tokens=refused.prompt_tokens,
@@ -164,16 +165,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """Read how many seconds a server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
     text = headers.get("retry-after") or ""
     try:
-        return max(float(text), 0.0)
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max((date - datetime.now(timezone.utc)).total_seconds(), 0.0)
+        try:
+            date = parsedate_to_datetime(text)
+            if date.tzinfo is None:
+                date = date.replace(tzinfo=timezone.utc)
+            seconds = (date - datetime.now(timezone.utc)).total_seconds()
+        except (ValueError, OverflowError):  # no date, or one of a zone that no clock has
+            return 0.0
+    return max(0.0, seconds)  # 0 for NaN, too
 
 
 def _error_of_a_choice(body: Mapping[str, Any]) -> Any:
@@ -231,9 +232,3 @@ def _names(error: Any) -> Iterator[str]:
                 yield from (name for name in where if isinstance(name, str) and name != "body")
     for words in _words(error):
         yield from _NAMED.findall(words[:_MOST_CHARS])
-
-
-def _tokens(value: Any) -> int | None:
-    """A number of tokens, if it is one."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9
-    return value if ok else None

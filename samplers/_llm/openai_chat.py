@@ -1,13 +1,8 @@
 """A chat model behind any server that speaks OpenAI's protocol, as such servers really answer.
 
-Its parts: ``transport`` (one HTTP request within a time and a size), ``client`` (its repetition),
-``failures`` (errors in all their shapes), ``dialect`` (what a server understands of a request) and
-``answers`` (its replies).
-
-``openai`` is not used: it reads answers of any length, has no time-out for the whole of one, and
-its retries, which know none for all attempts together, would be off; a client is left that posts
-JSON. Nor are ``any-llm`` and ``litellm``, which unify interfaces that are not OpenAI's: see
-docs/language_models.md.
+Its parts: ``transport`` (one HTTP request by ``openai``, within a time and a size), ``client`` (its
+repetition), ``failures`` (errors in all their shapes), ``dialect`` (what a server understands of a
+request) and ``answers`` (its replies). docs/language_models.md says which libraries were weighed.
 """
 
 from __future__ import annotations
@@ -35,11 +30,13 @@ from .chat import ChatUnavailable
 from .chat import Completion
 from .chat import ContextTooLong
 from .client import Client
+from .client import OPENAI_KEY
 from .dialect import known_dialect
 from .dialect import remember
 from .dialect import STRICT
 from .dialect import THINKING_TOKENS
 from .failures import Refused
+from .tokens import as_tokens
 from .tokens import estimate_tokens
 from .transport import CONNECT_SECONDS
 
@@ -54,7 +51,6 @@ _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
 
 OPENAI_URL = "https://api.openai.com/v1"
-
 CHECK = ({"role": "user", "content": 'Reply with this JSON object: {"ready": true}'},)
 _CHECK_SCHEMA = {
     "type": "object",
@@ -82,7 +78,8 @@ class OpenAIChat:
             every request, for a server that is started when it is needed.
         api_key: By default the environment variable ``key_variable``. A server of one's own may
             need none.
-        key_variable: Where the key is if it is not given.
+        key_variable: Where the key is if it is not given. With OpenAI's own variable ``OPENAI_ORG_ID``,
+            ``OPENAI_PROJECT_ID`` and ``OPENAI_CUSTOM_HEADERS`` are sent, too.
         timeout: Seconds for one ``complete``, retries and pauses included.
         max_retries: Retries of one request at most, within ``timeout``; with 0 none is made. Those
             that a server answers by 429, "too many requests", aren't counted: they last as long as
@@ -102,7 +99,7 @@ class OpenAIChat:
         *,
         base_url: str | Callable[[], str] = OPENAI_URL,
         api_key: str | None = None,
-        key_variable: str = "OPENAI_API_KEY",
+        key_variable: str = OPENAI_KEY,
         timeout: float = 600.0,
         max_retries: int = 5,
         context_tokens: int | None = None,
@@ -188,11 +185,11 @@ class OpenAIChat:
                 "GET", f"{root(address)}/props", deadline, max_retries=0
             )
             settings = properties.get("default_generation_settings")
-            if isinstance(settings, dict) and (length := _length(settings.get("n_ctx"))):
+            if isinstance(settings, dict) and (length := as_tokens(settings.get("n_ctx"))):
                 return length
         listed = self._client.call("GET", "models", deadline, max_retries=0)
         for entry in records(listed, "data"):
-            length = _length(entry.get("max_model_len"))
+            length = as_tokens(entry.get("max_model_len"))
             if length and entry.get("id") == self.model:
                 return length
         return None
@@ -363,9 +360,3 @@ class OpenAIChat:
 
     def _deadline(self, seconds: float | None = None) -> float:
         return time.monotonic() + min(self._timeout, seconds or self._timeout)
-
-
-def _length(value: Any) -> int | None:
-    """A number of tokens, if it is one."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and value > 0 else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chat import NoChatFound
+from .client import OPENAI_KEY
 from .connect import open_embedded
 from .masking import mask_all
 from .openai_chat import OPENAI_URL
@@ -31,7 +32,7 @@ class Preset:
 
 
 PRESETS = {
-    "openai": Preset(OPENAI_URL, "OPENAI_API_KEY"),
+    "openai": Preset(OPENAI_URL, OPENAI_KEY),
     "anthropic": Preset("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "gemini": Preset("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),

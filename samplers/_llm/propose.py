@@ -259,7 +259,7 @@ class _Turn:
     ) -> None:
         self._study, self._trial, self._space, self._rule = study, trial, space, rule
         self._repeatable = repeatable
-        self.fixed = {n: value for n, value in fixed_params(trial).items() if n in space}
+        self.fixed = fixed_params(trial, space)
         self.base = {**base, **self.fixed}
         self.open_space = {n: d for n, d in space.items() if n not in self.fixed}
         self.reason_key = reason_key(space) if with_reason else None

@@ -115,15 +115,12 @@ class RandomBaseSampler(BaseSampler):
             source = ENQUEUED if fixed and fixed.keys() >= trial.params.keys() else STARTUP
             record(study, trial, source=source)
 
-    def _language_model(self) -> Chat:
-        return self._chat
-
     def _base_proposal(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw a new configuration, or a known one if nothing new is left; fixed values stay."""
         known = known_configurations(study, space, self._rule, besides=trial)
-        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
+        fixed = fixed_params(trial, space)
         for attempt in range(_MAX_DRAWS):
             params = {**self._draw(study, trial, space, attempt), **fixed}
             if configuration_key(params, space, self._rule) not in known:

@@ -39,8 +39,6 @@ LLM_SCREENED = "llm-screened"
 ENQUEUED = "enqueued"
 SOURCES = (STARTUP, BASE, LLM, LLM_ERROR, LLM_DUPLICATE, LLM_SCREENED, ENQUEUED)
 
-SOURCES = (STARTUP, BASE, LLM, LLM_ERROR, LLM_DUPLICATE, LLM_SCREENED, ENQUEUED)
-
 # Those of the attribute ``proposer``, in words for a language model.
 _PROPOSERS = {"steps": "steps", "cma-es": "CMA-ES", "random": "random", "llm": "you"}
 

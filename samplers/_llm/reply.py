@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from .._trials.announced import announced
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
+from .masking import printable
 from .values import choice_labels
 from .values import fit_value
 from .values import format_value
@@ -51,12 +52,20 @@ _MOST_LOOKS = 5_000_000
 _SURROGATE = re.compile(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
+_MOST_SAID = 1000  # characters of an error
 # Objects in objects: of a reply, of its "parameters", and of a list of names and values.
 _MOST_LEVELS = 4
 
 
 class ReplyError(ValueError):
-    """A reply that no configuration can be made of; the message is meant for the model."""
+    """A reply that no configuration can be made of; the message, of one line, is for the model."""
+
+    def __init__(self, message: str) -> None:
+        # It quotes names of the reply, which may be of any length and hold anything.
+        text = " ".join(printable(message).split())
+        super().__init__(
+            text if len(text) <= _MOST_SAID else f"{text[: _MOST_SAID // 2]} ... {text[-50:]}"
+        )
 
 
 @dataclass(frozen=True)
@@ -102,9 +111,11 @@ def with_reason_first(schema: dict[str, Any], key: str | None) -> dict[str, Any]
     """Let an object of values begin with a reason, so that the model thinks before it decides."""
     if key is None:
         return schema
-    extended = {**schema, "properties": {key: {"type": "string"}, **schema["properties"]}}
-    if "required" in schema:
-        extended["required"] = [key, *schema["required"]]
+    extended = {
+        **schema,
+        "properties": {key: {"type": "string"}, **schema["properties"]},
+        "required": [key, *schema.get("required", ())],
+    }
     if "minProperties" in schema:
         extended["minProperties"] = schema["minProperties"] + 1
     return extended

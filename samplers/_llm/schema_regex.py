@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _COMMA = ", ?"
 _DIGITS = 9  # of a number without bounds
+_CHARACTERS = 300  # of a string without a greatest length: a reason of a sentence or two
 _DECIMALS = r"(\.[0-9]{1,6})?"
 _EXPONENT = "(e-[0-9]{1,2})?"
 
@@ -28,9 +29,9 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
     """Regular expression of the JSON that follows a schema.
 
     Of JSON schema it knows what this package's own schemas use: ``anyOf``, ``enum`` and ``const``;
-    truth values; integers and numbers, whose bounds hold to the digit before the point; strings of a greatest
-    length, in ASCII; arrays of a fixed length; and objects whose properties, in their order, are
-    all required or of which any may come, but at least one.
+    truth values; integers and numbers, whose bounds hold to the digit before the point; strings, in ASCII;
+    arrays of a fixed length; and objects, of whose properties, in their order, the first are required
+    (all, some or none), and of the others any may come, but at least one.
 
     Raises:
         ValueError: If the schema is beyond that.
@@ -50,8 +51,8 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
             return integer_regex(low, high)
         # Of -0.5 it is -0.
         return f"{_whole_part(low, high, least=0)}{_DECIMALS}{_EXPONENT}"
-    if kind == "string" and "maxLength" in schema:
-        return rf'"[ !#-\[\]-~]{{0,{schema["maxLength"]}}}"'
+    if kind == "string":
+        return rf'"[ !#-\[\]-~]{{0,{schema.get("maxLength", _CHARACTERS)}}}"'
     if kind == "array":
         return rf"\[{_COMMA.join(schema_regex(item) for item in _items(schema))}\]"
     if kind == "object" and schema.get("properties"):
@@ -60,10 +61,10 @@ def schema_regex(schema: Mapping[str, Any]) -> str:
             f"{re.escape(json.dumps(name))}: ?{schema_regex(value)}"
             for name, value in schema["properties"].items()
         ]
-        if schema.get("required") == names:
-            return rf"\{{{_COMMA.join(pairs)}\}}"
-        if not schema.get("required"):
-            return rf"\{{{_any_of(pairs)}\}}"
+        n = len(schema.get("required", ()))
+        if names[:n] == [*schema.get("required", ())]:
+            parts = pairs[:n] + ([_any_of(pairs[n:])] if pairs[n:] else [])
+            return rf"\{{{_COMMA.join(parts)}\}}"
     raise ValueError(f"A schema must be of those that `schema_regex` knows, but got {schema}.")
 
 

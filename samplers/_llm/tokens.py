@@ -1,14 +1,22 @@
-"""An estimate of how many tokens a text has, where no tokenizer is at hand."""
+"""Numbers of tokens: as a server says them, and an estimate where no tokenizer is at hand."""
 
 from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 
 # A run of capitals, another run of letters, one digit, or one other sign; a space goes with the
 # word after it.
 _PIECE = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Za-z][a-z]*|[0-9]|[^\sA-Za-z0-9]|\n+| {2,}")
+
+
+def as_tokens(value: Any) -> int:
+    """Read a number of tokens; 0 for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return int(value) if math.isfinite(value) and 0 < value < 1e9 else 0
 
 
 def estimate_tokens(text: str) -> int:

@@ -54,10 +54,26 @@ class Answer:
     payload: Any
 
 
-class Transport:
-    """Sends requests. Connections are kept, by process, since they must not outlive a fork."""
+def answer_of(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Read an answer's body as text, and as JSON if it is some."""
+    text = body.decode("utf-8-sig", "replace")
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError):
+        payload = None
+    return Answer(status, headers, text, payload)
 
-    def __init__(self) -> None:
+
+class Transport:
+    """Sends requests. Connections are kept, by process, since they must not outlive a fork.
+
+    Args:
+        of_environment: Whether to send ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
+            ``OPENAI_CUSTOM_HEADERS``, too, as ``openai`` does to any server.
+    """
+
+    def __init__(self, *, of_environment: bool = False) -> None:
+        self._of_environment = of_environment
         self._clients: dict[tuple[int, bool], openai.OpenAI] = {}
         self._reading = threading.local()  # what the thread that reads a body needs
         self._lock = threading.Lock()
@@ -133,12 +149,7 @@ class Transport:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
         except (openai.OpenAIError, httpx.HTTPError, OSError, ValueError) as error:
             return ChatUnavailable(f"no connection: {error.__cause__ or error}")
-        text = response.content.decode("utf-8-sig", "replace")
-        try:
-            payload = json.loads(text)
-        except (ValueError, RecursionError):
-            payload = None
-        return Answer(response.status_code, response.headers, text, payload)
+        return answer_of(response.status_code, response.headers, response.content)
 
     def _client(self, own: bool) -> openai.OpenAI:
         import openai
@@ -155,6 +166,9 @@ class Transport:
                         event_hooks={"response": [self._bound]},
                     ),
                 )
+                if not self._of_environment:
+                    client.organization = client.project = None
+                    client._custom_headers = {}
                 self._clients[os.getpid(), own] = client
             return client
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from collections.abc import Iterable
 
     from optuna.artifacts._protocol import ArtifactStore as ArtifactStore
@@ -62,13 +63,17 @@ def set_study_system_attr(study: Study, key: str, value: Any) -> None:
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
-def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+def fixed_params(trial: FrozenTrial, names: Container[str] | None = None) -> dict[str, Any]:
     """Return the values that ``enqueue_trial`` gave a trial; whatever is sampled, they win.
 
-    NumPy's numbers, which a storage in memory keeps as they are, become Python's own.
+    Of these ``names``, if any are given. NumPy's numbers, which a storage in memory keeps as they are, become Python's own.
     """
     fixed = trial.system_attrs.get(_FIXED_PARAMS, {})
-    return {name: v.item() if hasattr(v, "item") else v for name, v in fixed.items()}
+    return {
+        name: v.item() if hasattr(v, "item") else v
+        for name, v in fixed.items()
+        if names is None or name in names
+    }
 
 
 def is_enqueued(trial: FrozenTrial) -> bool:

@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice
 import math
 import secrets
-import threading
 from typing import Any
 from typing import cast
 from typing import Literal
@@ -99,9 +98,6 @@ if TYPE_CHECKING:
     from .._trials.internals import ArtifactStore
     from .state import CmaState
 
-# Two threads of a study must not each make a connection.
-_CHAT_LOCK = threading.Lock()
-
 # Choices of which another worker made the same at the same time, before one is run nevertheless.
 _MAX_CLASHES = 4
 
@@ -161,7 +157,7 @@ class CentaurSampler(CheckedCmaEsSampler):
     Args:
         chat:
             The language model. By default the server that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY``
-            and ``OPENAI_MODEL`` tell of, else the embedded model; looked for on the first turn.
+            and ``OPENAI_MODEL`` tell of, else the embedded model.
         llm_ratio:
             Share of the trials after ``n_startup_trials`` that the model decides. Exact: whether a
             trial is the model's is a function of its number alone. Those that repeat a killed
@@ -298,7 +294,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         self._candidate_seed = secrets.randbits(31) if seed is None else seed
         self._constraints_func = constraints_func
         # Of none nobody would hear before the first trial that is the model's.
-        self._chat = _chat_to_ask(chat) if llm_ratio > 0 else chat
+        self._chat = _chat_to_ask(chat) if llm_ratio > 0 or warm_start else chat
         self._llm_ratio = llm_ratio
         self._first_llm_trial = n_startup_trials
         self._warm_start = warm_start
@@ -403,7 +399,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """The critic's choice or, on its turn, a large language model's proposal."""
-        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
+        fixed = fixed_params(trial, space)
         turn = turn_of(study, trial)
         common = {n: d for n, d in self._common_space(study).items() if n in space}
         base = self._sample_cma(study, trial, _numerical(common))
@@ -593,7 +589,8 @@ class CentaurSampler(CheckedCmaEsSampler):
         """
         if self._reply != "auto":
             return self._reply
-        large = is_large(self._resolve_chat())
+        assert self._chat is not None, "a sampler with turns of a model has one"
+        large = is_large(self._chat)
         if large is not None:
             return "full" if large else "menu"
         turns = (t for t in finished_trials(study) if self.is_llm_turn(turn_of(study, t)))
@@ -607,12 +604,6 @@ class CentaurSampler(CheckedCmaEsSampler):
             better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
             good += source_of(probe) == LLM and probe.number in better_half
         return "full" if 2 * good >= _N_PROBES else "menu"
-
-    def _resolve_chat(self) -> Chat:
-        with _CHAT_LOCK:
-            if self._chat is None:
-                self._chat = _chat_to_ask(None)
-        return self._chat
 
     def _trials_to_learn(
         self, study: Study, trial: FrozenTrial, cube: UnitCube
@@ -694,9 +685,10 @@ class CentaurSampler(CheckedCmaEsSampler):
             else self._independent_sampler.sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }
+        assert self._chat is not None
         reply_format = self.reply_format(study) if not n_first else "full"
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
-        fixed = {name: value for name, value in fixed_params(trial).items() if name in space}
+        fixed = fixed_params(trial, space)
         start, named = own, "CMA-ES's proposal"
         if reply_format != "full" and best:
             start = {name: best[0].params[name] for name in space}
@@ -713,7 +705,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             is_mine=self.is_llm_turn,
             details=large,
         )
-        reason = n_first > 1 or (is_large(self._resolve_chat()) is not False and large)
+        reason = n_first > 1 or (is_large(self._chat) is not False and large)
         ask = question(
             reply_format=reply_format,
             number=trial.number,
@@ -730,7 +722,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             study,
             trial,
             space,
-            chat=self._resolve_chat(),
+            chat=self._chat,
             build=partial(prompt.build, ask=ask, state=state),
             base=start,
             reply_format=reply_format,

@@ -180,13 +180,13 @@ class KarpathyAgentSampler(RandomBaseSampler):
             is_mine=lambda number: True,
             details=large,
         )
-        may_reason = n_first > 1 or (large and is_large(self._language_model()) is not False)
+        may_reason = n_first > 1 or (large and is_large(self._chat) is not False)
         reason = reason_key(search_space) if may_reason else ""
         proposal = propose(
             study,
             trial,
             search_space,
-            chat=self._language_model(),
+            chat=self._chat,
             build=partial(
                 prompt.build,
                 ask=self._ask(trial, search_space, origin, prompt, reply_format, reason, n_first),
@@ -225,7 +225,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
     def _reply_format(self) -> Literal["changes", "menu", "full"]:
         if self._reply != "auto":
             return self._reply
-        return "menu" if is_large(self._language_model()) is False else "changes"
+        return "menu" if is_large(self._chat) is False else "changes"
 
     def _ask(
         self,
@@ -237,7 +237,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         reason: str,
         n_first: int,
     ) -> str:
-        fixed = {n: v for n, v in fixed_params(trial).items() if n in space}
+        fixed = fixed_params(trial, space)
         decided = (
             f" Decided already: {format_params(fixed, {n: space[n] for n in fixed})}."
             if fixed

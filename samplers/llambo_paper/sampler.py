@@ -305,7 +305,7 @@ class _Turn:
 
     def decide(self) -> Proposal:
         """Ask the model; ``params`` is ``None`` if the base proposal has to do."""
-        chat = self._sampler._language_model()
+        chat = self._sampler._chat
         self._prompts = Prompts(self._sampler._settings, self.facts, chat)
         try:
             params = self._warm_start() if self.is_startup else self._bayesian_step()
@@ -439,7 +439,7 @@ class _Turn:
             ChatError: If no request was answered, or one was not and that can't be made do with:
                 the budget is reached, or ``on_error="raise"``.
         """
-        chat = self._sampler._language_model()
+        chat = self._sampler._chat
         templates = sorted({request.template for request in requests})
 
         def ask_in_turn(template: int) -> list[tuple[Exchange, ChatError | None]]:

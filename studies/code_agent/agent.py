@@ -95,6 +95,7 @@ from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import evaluate
 from studies.loop import Watch
+from studies.notes import Notes
 from studies.stopping import finishing
 from studies.storage.open import open_storage
 from studies.storage.open import read_artifact
@@ -195,6 +196,7 @@ class CodeAgent:
         """Work until the study has its trials and no other process is at one."""
         study = self._study
         self._prepare()
+        notes = Notes(study)
         while not finishing():
             with alone(self._lock_file):
                 recover(study, self._results)
@@ -202,6 +204,7 @@ class CodeAgent:
                 claimed = take_any(study)
             trials = study.get_trials(deepcopy=False)
             watch(trials)
+            notes.write(trials)
             if claimed is not None:
                 evaluate(study, claimed, self._run, self._results)
             elif self._baselines_left(trials) == 0 and self._room(trials):

@@ -9,23 +9,19 @@ from typing import Annotated
 
 import typer
 
+from studies.commands import groups
 from studies.commands import options
 from studies.methods import CODE_AGENT
 from studies.stopping import stop_by_signal
 
 
+@groups.with_groups
 def agent(
+    script: groups.Script,
+    training: groups.OneTraining,
+    spending: groups.Spending,
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
-    testbed: options.TestbedFolder = None,
-    script_command: options.Command = None,
-    config: options.Config = None,
-    metric: options.MetricName = None,
-    direction: options.DirectionName = None,
-    metric_file: options.MetricFile = None,
-    python: options.Python = None,
-    env: options.Env = None,
-    copy: options.Copy = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
         int,
@@ -33,9 +29,6 @@ def agent(
             min=1, help="Trials in total: baselines, proposals that ran, proposals refused."
         ),
     ] = 20,
-    train_seconds: options.TrainSeconds = None,
-    wall_seconds: options.WallSeconds = None,
-    memory_limit: options.MemoryLimit = None,
     baselines: Annotated[
         int,
         typer.Option(min=1, help="Runs of the unedited script, which tell the noise of a run."),
@@ -95,10 +88,6 @@ def agent(
     ] = 600.0,
     llm: options.Llm = None,
     model: options.ModelName = None,
-    max_tokens: options.MaxTokens = None,
-    max_cost: options.MaxCost = None,
-    price_in: options.PriceIn = None,
-    price_out: options.PriceOut = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that propose and train at the same time.")
     ] = 1,
@@ -131,30 +120,21 @@ def agent(
     from studies.code_agent.sources import Sources
     from studies.commands.work import run as work
     from studies.spec import Editing
-    from studies.spec import Limits
     from studies.spec import Model
     from studies.spec import Spec
-    from studies.spec import Where
 
-    where = Where(
-        storage,
-        artifacts,
-        testbed,
-        None,
-        options.runtime(python, env, copy, None),
-        options.interface(script_command, config, metric, direction, metric_file),
-    )
-    script = where.load_script()
-    if train_seconds is not None:
-        script.require_time_budget()
+    where = script.where(storage, artifacts)
+    edited = where.load_script()
+    if training.train_seconds is not None:
+        edited.require_time_budget()
     spec = Spec(
         where,
-        study or options.study_name("code", seed, testbed),
+        study or options.study_name("code", seed, script.testbed),
         CODE_AGENT,
         seed,
-        Budget(trials, None, train_seconds),
-        Limits(memory_limit, wall_seconds),
-        Model(llm, model, max_tokens, max_cost, price_in, price_out),
+        Budget(trials, None, training.train_seconds),
+        training.limits(),
+        Model(llm, model, **vars(spending)),
         Editing(
             baselines,
             min_gain,
@@ -169,7 +149,7 @@ def agent(
     ).completed(workers)
     work.say_isolation(spec)
     if not no_check:
-        work.check_script(spec, script)
+        work.check_script(spec, edited)
     stop_by_signal()
     try:
         done = work.run_here(spec, workers)
@@ -185,6 +165,6 @@ def agent(
         exports.write_results(history, export)
         print(f"wrote {export}", file=sys.stderr)
     if patches is not None:
-        sources = Sources(spec.where.open_artifacts(), script.source)
+        sources = Sources(spec.where.open_artifacts(), edited.source)
         written = exports.write_patches(history, sources, patches)
         print(f"wrote {len(written)} patches to {patches}", file=sys.stderr)

@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
+from studies.commands import groups
 from studies.commands import options
-from studies.commands.options import parse_seeds
-from studies.commands.options import split
+from studies.commands.parsing import parse_seeds
+from studies.commands.parsing import split
 from studies.errors import Failed
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
 
 
+@groups.with_groups
 def compare(
     methods: Annotated[
         str,
@@ -24,6 +26,10 @@ def compare(
             help=f"Of {', '.join(METHODS)}, separated by commas.",
         ),
     ],
+    script: groups.Script,
+    training: groups.OneTraining,
+    asking: groups.AskingOptions,
+    spending: groups.Spending,
     seeds: Annotated[
         str, typer.Option(metavar="SEEDS", help="One run of each method for each: 0-7, or 0,3,5.")
     ] = "0-2",
@@ -39,9 +45,6 @@ def compare(
             help="Charge the language model's time to --budget, too. It is recorded in any case.",
         ),
     ] = False,
-    train_seconds: options.TrainSeconds = None,
-    wall_seconds: options.WallSeconds = None,
-    memory_limit: options.MemoryLimit = None,
     failure_value: options.FailureValue = None,
     llm_ratio: Annotated[
         str | None,
@@ -59,16 +62,6 @@ def compare(
             help="(methods that ask a language model) A variant for each of the server's models.",
         ),
     ] = None,
-    warm_start: options.WarmStart = None,
-    reply: options.Reply = None,
-    critic: options.CriticOption = None,
-    learn_from_llm: options.LearnFromLlm = None,
-    max_prompt_tokens: options.MaxPromptTokens = None,
-    protocol: options.Protocol = None,
-    max_tokens: options.MaxTokens = None,
-    max_cost: options.MaxCost = None,
-    price_in: options.PriceIn = None,
-    price_out: options.PriceOut = None,
     surrogate: Annotated[
         bool,
         typer.Option(
@@ -90,15 +83,6 @@ def compare(
         ),
     ] = DEFAULT_NAME,
     storage: options.Storage = options.DEFAULT_STORAGE,
-    testbed: options.TestbedFolder = None,
-    script_command: options.Command = None,
-    config: options.Config = None,
-    metric: options.MetricName = None,
-    direction: options.DirectionName = None,
-    metric_file: options.MetricFile = None,
-    python: options.Python = None,
-    env: options.Env = None,
-    copy: options.Copy = None,
     cwd: options.Cwd = None,
     workers: Annotated[
         int | None,
@@ -123,34 +107,20 @@ def compare(
     from studies.budget import Budget
     from studies.commands.work import compare as work
     from studies.comparison import Comparison
-    from studies.spec import Limits
     from studies.spec import Model
-    from studies.spec import Where
 
-    asking = options.asking(
-        split("--methods", methods, str),
-        warm_start=warm_start,
-        reply=reply,
-        critic=critic,
-        learn_from_llm=learn_from_llm,
-        max_prompt_tokens=max_prompt_tokens,
-        protocol=protocol,
+    named = split("--methods", methods, str)
+    where = script.where(
+        storage, artifacts, cwd=cwd, surrogate=work.surrogate_named(surrogate, surrogate_file)
     )
     comparison = work.checked(
         Comparison(
-            split("--methods", methods, str),
+            named,
             parse_seeds(seeds),
-            Where(
-                storage,
-                artifacts,
-                testbed,
-                work.surrogate_named(surrogate, surrogate_file),
-                options.runtime(python, env, copy, cwd),
-                options.interface(script_command, config, metric, direction, metric_file),
-            ),
-            Budget(trials, budget, train_seconds, charge_llm),
-            Limits(memory_limit, wall_seconds),
-            Model(llm, None, max_tokens, max_cost, price_in, price_out, asking=asking),
+            where,
+            Budget(trials, budget, training.train_seconds, charge_llm),
+            training.limits(),
+            Model(llm, None, **vars(spending), asking=asking.of(named)),
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,

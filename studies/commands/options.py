@@ -1,101 +1,27 @@
-"""Options that several commands share: their names, their help and how their values are read."""
+"""Options that several commands share: their names and their help, and commands that are named in
+messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
-from datetime import datetime
-from datetime import timedelta
-import math
-import os
 from pathlib import Path
-import re
 import shlex
 import sys
 from typing import Annotated
 from typing import Any
 from typing import NoReturn
-from typing import TYPE_CHECKING
-from typing import TypeVar
 
 import typer
 
+from studies.commands.parsing import parse_duration
+from studies.commands.parsing import parse_failure_value
+from studies.commands.parsing import parse_memory
+from studies.commands.parsing import parse_moment
 from studies.errors import masked
-from studies.errors import Misuse
-from studies.methods import Asking
-from studies.methods import METHODS
-from studies.methods import NOT_AS_PUBLISHED
-from studies.methods import option_of
 from studies.printable import printable
 
 
-if TYPE_CHECKING:
-    from objective.testbed.interface import Interface
-    from objective.testbed.runtime import Runtime
-
-
-T = TypeVar("T")
-
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
-
-WORST = "worst"  # as in `objective.failure`, which takes a while to import
-
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
-
-
-def parse_duration(text: str) -> float:
-    """Read seconds from ``90s``, ``30m``, ``24h``, ``2d`` or a plain number."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise typer.BadParameter(
-            f"A duration must be a number above 0 with s, m, h or d, like 90s, but got {text!r}."
-        )
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def parse_moment(text: str) -> float:
-    """Read a time of day (the next one), or a date and time, as seconds since 1970."""
-    now = datetime.now()
-    try:
-        if match := re.fullmatch(r"(\d{1,2}):(\d\d)(?::(\d\d))?", text.strip()):
-            hour, minute, second = (int(part or 0) for part in match.groups())
-            moment = now.replace(hour=hour, minute=minute, second=second, microsecond=0)
-            if moment <= now:
-                moment += timedelta(days=1)
-        else:
-            moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise typer.BadParameter(
-            f"A time must be like 08:00 or 2026-12-01T08:00, but got {text!r}."
-        ) from None
-    if moment.timestamp() <= now.timestamp():
-        raise typer.BadParameter(f"A time must be in the future, but {text!r} is over.")
-    return moment.timestamp()
-
-
-def parse_memory(text: str) -> int:
-    """Read megabytes from ``1500M``, ``2G`` or a plain number."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]B?|)", text.strip().upper())
-    if match is None or (megabytes := int(float(match[1]) * _MEGABYTES[match[2]])) == 0:
-        raise typer.BadParameter(
-            f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
-        )
-    return megabytes
-
-
-def parse_failure_value(text: str) -> str | float:
-    """Read ``worst`` or a number."""
-    if text == WORST:
-        return WORST
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"A failure value must be worst or a number, but got {text!r}.")
-    return value
 
 
 def this_command() -> str:
@@ -419,83 +345,7 @@ Artifacts = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the facts as JSON to stdout.")]
 
 
-def interface(
-    command: str | None,
-    config: str | None,
-    metric: str | None,
-    direction: str | None,
-    metric_file: str | None,
-) -> Interface:
-    """Put together how the script is started, gets its values and is read."""
-    from objective.testbed.interface import Interface
-
-    return Interface(command, config, metric, direction, metric_file)
-
-
-def runtime(
-    python: str | None, env: list[str] | None, copy: list[str] | None, cwd: str | None
-) -> Runtime:
-    """Put together where and with what the script runs."""
-    from objective.testbed.runtime import Runtime
-
-    if python is not None and Path(python).expanduser().exists():
-        python = os.path.abspath(Path(python).expanduser())  # workers may be in other folders
-    return Runtime(python, tuple(env or ()), tuple(copy or ()), cwd)
-
-
-def asking(methods: Sequence[str], **values: Any) -> Asking:
-    """Make the options of asking, and say what a protocol leaves out.
-
-    Args:
-        methods: Those that are to be run.
-        values: Those of `Asking`.
-
-    Raises:
-        Misuse: If one is wrong, or heeded by none of the methods.
-    """
-    try:
-        asked = Asking(**values)
-    except ValueError as error:
-        raise Misuse(str(error)) from None
-    for name in asked.given().keys() - {"protocol"}:
-        heeding = [method for method, row in METHODS.items() if name in row.heeds]
-        if not set(heeding) & set(methods):
-            raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
-    if asked.protocol is not None:
-        print(NOT_AS_PUBLISHED, file=sys.stderr)
-    return asked
-
-
 def study_name(stem: str, seed: int, testbed: Path | None) -> str:
     """Name of a study for which none is given."""
     name = f"{stem}-seed{seed}"
     return name if testbed is None else f"{testbed.expanduser().resolve().name}-{name}"
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read seeds from ``0-7``, ``0,3,5`` or both: ``0-3,8``.
-
-    Raises:
-        Misuse: If it is anything else.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
-        seeds += range(first, last + 1)
-    return list(dict.fromkeys(seeds))
-
-
-def split(option: str, text: str | None, read: Callable[[str], T]) -> list[T]:
-    """Read the values of an option, separated by commas, each once.
-
-    Raises:
-        Misuse: If one can't be read.
-    """
-    try:
-        words = (word.strip() for word in (text or "").split(","))
-        return list(dict.fromkeys(read(word) for word in words if word))
-    except ValueError:
-        raise Misuse(f"{option} must be numbers separated by commas, but got {text!r}.") from None

@@ -38,16 +38,25 @@ def revalidate(
             help="Trainings at the same time. [default: the cores; 1 if they use a GPU]",
         ),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="A variable that the study's trainings had by --env and that isn't stored, because it "
+            "may be a key. Can be repeated. [default: its value here]",
+        ),
+    ] = None,
     artifacts: options.Artifacts = None,
     as_json: options.Json = False,
 ) -> None:
     """Train the best configuration of each study again, with fresh seeds.
 
-    Training time, limits and testbed are those that the study recorded; code that a model wrote
+    Training time, limits, testbed and its surroundings are those that the study recorded; code that a model wrote
     is run in the sandbox. The same command again trains only what is missing.
     """
     from rich.console import Console
 
+    from objective.testbed.runtime import Runtime
     from studies.commands.work.revalidate import run
     from studies.commands.work.revalidate import table_of
     from studies.revalidation import queue_repetitions
@@ -62,7 +71,7 @@ def revalidate(
 
     with opened(storage, must_exist=True) as there:
         names = study or [n for n in study_names(there) if not n.endswith(SUFFIX)]
-        where = Where(storage, artifacts)
+        where = Where(storage, artifacts, runtime=Runtime(env=tuple(env or ())))
         where.open_artifacts()
         skipped: dict[str, str] = {}
         queued: dict[str, int] = {}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from studies.commands import groups
 from studies.commands import options
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
@@ -22,6 +23,7 @@ from studies.stopping import stop_by_signal
 DEFAULT_TRIALS = 20
 
 
+@groups.with_groups
 def run(
     method: Annotated[
         str,
@@ -30,17 +32,12 @@ def run(
             help="; ".join(f"{name}: {row.summary}" for name, row in METHODS.items()) + ".",
         ),
     ],
+    script: groups.Script,
+    training: groups.OneTraining,
+    asking: groups.AskingOptions,
+    spending: groups.Spending,
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
-    testbed: options.TestbedFolder = None,
-    script_command: options.Command = None,
-    config: options.Config = None,
-    metric: options.MetricName = None,
-    direction: options.DirectionName = None,
-    metric_file: options.MetricFile = None,
-    python: options.Python = None,
-    env: options.Env = None,
-    copy: options.Copy = None,
     cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
     trials: Annotated[
@@ -55,9 +52,6 @@ def run(
     until: options.Until = None,
     wall_time: options.WallTime = None,
     confirm: options.Confirm = 3,
-    train_seconds: options.TrainSeconds = None,
-    wall_seconds: options.WallSeconds = None,
-    memory_limit: options.MemoryLimit = None,
     failure_value: options.FailureValue = None,
     prune: Annotated[
         str | None,
@@ -79,16 +73,6 @@ def run(
             help="(centaur) Share of the trials after start-up that the language model decides.",
         ),
     ] = LLM_RATIO,
-    warm_start: options.WarmStart = None,
-    reply: options.Reply = None,
-    critic: options.CriticOption = None,
-    learn_from_llm: options.LearnFromLlm = None,
-    max_prompt_tokens: options.MaxPromptTokens = None,
-    protocol: options.Protocol = None,
-    max_tokens: options.MaxTokens = None,
-    max_cost: options.MaxCost = None,
-    price_in: options.PriceIn = None,
-    price_out: options.PriceOut = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -156,11 +140,9 @@ def run(
     from studies.budget import Budget
     from studies.commands.work import run as work
     from studies.facts import study_facts
-    from studies.spec import Limits
     from studies.spec import Model
     from studies.spec import Spec
     from studies.spec import trial_seconds
-    from studies.spec import Where
     from studies.workers.cluster import SLURM
     from studies.workers.slurm import slurm_options
     from studies.workers.slurm import slurm_script
@@ -184,50 +166,29 @@ def run(
         trials = DEFAULT_TRIALS
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
-    where = Where(
-        storage,
-        artifacts,
-        testbed,
-        None,
-        options.runtime(python, env, copy, cwd),
-        options.interface(script_command, config, metric, direction, metric_file),
-    )
-    script = where.load_script()
-    if prune is not None and script.metric.direction != "minimize":
-        raise Misuse(
-            "--prune compares losses, and must be with a metric to be minimized: its reports would"
-            f" be taken for {script.metric.name}"
-        )
-    train_seconds = trial_seconds(script, train_seconds, budget)
-    asking = options.asking(
-        [method],
-        warm_start=warm_start,
-        reply=reply,
-        critic=critic,
-        learn_from_llm=learn_from_llm,
-        max_prompt_tokens=max_prompt_tokens,
-        protocol=protocol,
-    )
+    where = script.where(storage, artifacts, cwd=cwd)
+    tuned = where.load_script()
+    train_seconds = trial_seconds(tuned, training.train_seconds, budget)
     spec = Spec(
         where,
-        study or options.study_name(method, seed, testbed),
+        study or options.study_name(method, seed, script.testbed),
         method,
         seed,
         Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
-        Limits(memory_limit, wall_seconds),
-        Model(llm, model, max_tokens, max_cost, price_in, price_out, llm_ratio, asking),
+        training.limits(),
+        Model(llm, model, **vars(spending), llm_ratio=llm_ratio, asking=asking.of([method])),
         prune=prune,
         failure_value=failure_value,
         accept_changes=accept_changes,
     ).completed(workers or 1)
-    limit = wall_seconds or default_wall_seconds(script, train_seconds)
+    limit = training.wall_seconds or default_wall_seconds(tuned, train_seconds)
     if dry_run:
         work.show_dry_run(spec, limit, as_json)
         return
     work.say_isolation(spec)
     if not no_check and cluster is None:
-        work.check_script(spec, script)
-    if wall_seconds is None and train_seconds is None:
+        work.check_script(spec, tuned)
+    if training.wall_seconds is None and train_seconds is None:
         print(
             f"no TIME_BUDGET says how long a trial trains: it is killed after {limit:g} s;"
             " --wall-seconds sets another limit",

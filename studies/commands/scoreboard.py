@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
-from studies.commands.options import parse_seeds
-from studies.commands.options import split
+from studies.commands.parsing import parse_seeds
+from studies.commands.parsing import split
 from studies.errors import Misuse
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.datasets import DATASETS

@@ -33,13 +33,13 @@ def space(
     from rich.console import Console
 
     from objective import Testbed
+    from objective.testbed.interface import Interface
     from objective.testbed.search_space import to_toml
     from studies.commands.tables import left_out_table
     from studies.commands.tables import space_rows
     from studies.commands.tables import space_table
 
-    interface = options.interface(script_command, config, None, None, None)
-    loaded = Testbed.load(testbed, interface=interface)
+    loaded = Testbed.load(testbed, interface=Interface(script_command, config))
     rows, others = space_rows(loaded), loaded.left_out
     if write:
         print(to_toml(loaded.space, loaded.baseline, loaded.rule))

@@ -162,10 +162,11 @@ _OF_STUDIES: _Checks = {
     "charge_llm": _flag,
 }
 _OF_STUDIES_SYSTEM: _Checks = {"study:metric_names": _texts}
-# Of studies: None says that there is no limit, or no error. Without the first two, which are part
-# of what makes studies comparable, a later command's limit would go unnoticed.
-_LIMITS = {"train_seconds", "memory_limit_mb", "budget_trials", "budget_seconds"}
-_LIMITS |= {"max_tokens", "max_cost", "run_error"}
+# Of studies: None says that there is no limit, or no error.
+_LIMITS = {
+    *("budget_trials", "budget_seconds", "train_seconds", "memory_limit_mb", "max_tokens"),
+    *("max_cost", "run_error"),
+}
 _ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
 _DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints
 

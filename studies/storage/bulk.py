@@ -3,14 +3,16 @@
 `Study.add_trials` asks an SQL database several times for each parameter and attribute, which takes
 26 ms of the processor's time for a trial of 14 parameters on SQLite. Rows of all trials together,
 table by table in one transaction, take less than 1 ms (tests/benchmarks/import_speed.py). This
-writes Optuna's own tables, so the one function here is all that knows them; other storages get
+writes Optuna's own tables, so the functions here are all that know them; other storages get
 `Study.add_trials`, which takes about 1 ms in a journal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
+from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json
@@ -92,3 +94,26 @@ def add_trials(
         for table, values in tables.items():
             if values:
                 session.execute(insert(table), values)
+
+
+def add_study_attrs(
+    study: optuna.Study, storage: optuna.storages.BaseStorage, attributes: Mapping[str, Any]
+) -> None:
+    """Add system attributes to a study that it doesn't have yet.
+
+    Args:
+        study: Where they go.
+        storage: The one that the study was opened with.
+        attributes: Values that JSON holds, by name.
+    """
+    if not isinstance(storage, RDBStorage):
+        for key, value in attributes.items():
+            storage.set_study_system_attr(study._study_id, key, value)
+        return
+    rows = [
+        {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+    if rows:
+        with _create_scoped_session(storage.scoped_session) as session:
+            session.execute(insert(models.StudySystemAttributeModel), rows)

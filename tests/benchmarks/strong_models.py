@@ -78,6 +78,14 @@ def far(value: Any, distribution: BaseDistribution) -> Any:
     return moved(value, distribution, 0.5 if value < middle else -0.5)
 
 
+def anywhere(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """A random value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(rng.integers(len(distribution.choices)))]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    return moved(distribution.low, distribution, rng.random())
+
+
 def model(
     name: str, problem: Problem, study: Callable[[], optuna.Study], seed: int
 ) -> ScriptedChat:
@@ -97,11 +105,7 @@ def model(
             return around({n: far(best[n], d) for n, d in problem.space.items()}, OFF)
         done = [t for t in study().get_trials(deepcopy=False) if t.state.is_finished()]
         if len(done) < 6:
-            base = {
-                n: far(best[n], d) if rng.random() < 0.5 else best[n]
-                for n, d in problem.space.items()
-            }
-            base = around(base, 0.3)
+            base = {n: anywhere(d, rng) for n, d in problem.space.items()}
         else:
             base = around(dict(min(done, key=lambda t: t.values[0]).params), 0.05)
         return {**base, **{n: best[n] for n in known}}

@@ -25,9 +25,11 @@ from studies.budget import is_ok
 from studies.facts import LLM_SOURCES
 
 
-# A testbed that costs nothing. What it writes is what it ran; the value is one of a kind.
+# A testbed that costs nothing. What it writes is what it ran; the value is one of a kind. Trainings
+# are held while the gate is there.
 TRAIN = """\
 import json
+import os
 import random
 import time
 
@@ -36,6 +38,8 @@ import prepare
 DEPTH = 4
 LR = 0.01
 
+while os.path.exists("GATE-FILE"):
+    time.sleep(0.02)
 start = time.perf_counter()
 time.sleep(prepare.TIME_BUDGET)
 seconds = time.perf_counter() - start

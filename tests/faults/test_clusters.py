@@ -5,6 +5,7 @@ SLURM's `sbatch` is played by a script that starts the job on this machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 import os
@@ -25,6 +26,8 @@ from studies.workers import cluster as distributed
 from tests.conftest import free_port
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
+from tests.faults.conftest import output_of
+from tests.faults.conftest import states
 from tests.faults.conftest import trained
 from tests.faults.conftest import until
 from tests.faults.invariants import check
@@ -92,7 +95,7 @@ def workers_that_did(trials: Sequence[FrozenTrial]) -> set[int]:
 def test_workers_started_one_by_one_share_a_study(cli: Cli, bed: Path, ledger: Path) -> None:
     command = arguments(bed, cli.storage, 8, train_seconds="0.4s")
     both = [cli.start(*command, "--worker") for _ in range(2)]
-    logs = [process.communicate(timeout=120) for process in both]
+    logs = [output_of(process) for process in both]
     assert [process.returncode for process in both] == [0, 0], logs
     study = load(cli.storage)
     check(study, ledger, trials=8)
@@ -145,7 +148,9 @@ def test_what_other_machines_cannot_reach_is_refused_at_once(
     assert error in cli.fails(2, *command)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.faults), 2])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=[pytest.mark.faults, pytest.mark.long]), 2]
+)
 def test_what_runs_may_be_finished_before_a_command_ends(
     workers: int, cli: Cli, bed: Path, ledger: Path
 ) -> None:
@@ -153,7 +158,7 @@ def test_what_runs_may_be_finished_before_a_command_ends(
     process = cli.start(*command, "--on-stop", "finish")
     until(lambda: trained(ledger) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, err = process.communicate(timeout=60)
+    _, err = output_of(process)
     assert process.returncode == 1
     assert "are finished first" in err and "to go on" in err.splitlines()[-2]
     stopped = load(cli.storage).trials
@@ -162,27 +167,29 @@ def test_what_runs_may_be_finished_before_a_command_ends(
 
 
 @pytest.mark.faults
+@pytest.mark.long
 def test_whoever_cannot_wait_for_the_end_stops_with_a_second_signal(
     cli: Cli, bed: Path, ledger: Path
 ) -> None:
     command = arguments(bed, cli.storage, 4, workers=2, train_seconds="60s")
     process = cli.start(*command, "--on-stop", "finish")
-    until(lambda: sum(t.state == TrialState.RUNNING for t in cli.trials("s")) == 2)
+    until(lambda: states(cli.storage)["RUNNING"] == 2)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
     while "are finished first" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    output_of(process)
     assert process.returncode == 1
-    states = [t.state for t in load(cli.storage).trials]
-    assert sorted(state.name for state in states) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    assert states(cli.storage) == {"FAIL": 2, "WAITING": 2}
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 @pytest.mark.parametrize("on_stop", ["requeue", "finish"])
-@pytest.mark.parametrize("kind", ["local", "address"])
+@pytest.mark.parametrize("kind", [pytest.param("local", marks=pytest.mark.long), "address"])
 def test_a_command_on_a_cluster_ends_as_others_do(
     kind: str,
     on_stop: str,
@@ -191,98 +198,114 @@ def test_a_command_on_a_cluster_ends_as_others_do(
     cli: Cli,
     bed: Path,
     ledger: Path,
+    gate: Path,
 ) -> None:
     cluster = "local"
     if kind == "address":
         cluster = dask.address
         for _ in range(2):
             dask.add_worker()
-    command = arguments(bed, cli.storage, 12, workers=2, train_seconds="2s", cluster=cluster)
+    command = arguments(bed, cli.storage, 12, workers=2, cluster=cluster)
     process = cli.start(*command, "--on-stop", on_stop)
-    until(lambda: trained(ledger) >= 2)
+    until(lambda: states(cli.storage)["COMPLETE"])
+    gate.touch()
+    until(lambda: states(cli.storage)["RUNNING"] == 2)
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 1, err
-    trials = load(cli.storage).trials
-    states = {t.state for t in trials}
     if on_stop == "finish":
-        assert states == {TrialState.COMPLETE}
+        gate.unlink()
+    _, err = output_of(process)
+    assert process.returncode == 1, err
+    stopped = states(cli.storage)
+    if on_stop == "finish":
+        assert set(stopped) == {"COMPLETE"}
     else:
-        assert TrialState.RUNNING not in states and TrialState.WAITING in states
+        assert not stopped["RUNNING"] and stopped["WAITING"]
+    gate.unlink(missing_ok=True)
     assert cli(*command).returncode == 0
-    # A training that had just ended may have been stopped before its worker read the result.
-    check(load(cli.storage), ledger, trials=12, kills=0 if on_stop == "finish" else 2)
+    check(load(cli.storage), ledger, trials=12)
 
 
 @pytest.mark.faults
+@pytest.mark.long
 def test_a_dask_worker_that_is_killed_loses_nothing(
-    dask: Dask, cli: Cli, bed: Path, ledger: Path
+    dask: Dask, cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
     first, _ = dask.add_worker("--no-nanny"), dask.add_worker("--no-nanny")
-    command = arguments(bed, cli.storage, 14, workers=2, train_seconds="1s", cluster=dask.address)
+    command = arguments(bed, cli.storage, 10, workers=2, cluster=dask.address)
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 3)
-    own = supervised(first.pid)
-    assert len(own) == 1
+    gate.touch()
+    [own] = until(lambda: supervised(first.pid))
+    until(lambda: states(cli.storage)["RUNNING"] == 2)
+    assert len(workers_that_did(load(cli.storage).trials)) <= 2
     first.kill()
-    until(lambda: not own[0].is_running(), 20)
-    dask.add_worker("--no-nanny")
-    _, err = process.communicate(timeout=120)
+    until(lambda: not own.is_running())
+    third = dask.add_worker("--no-nanny")
+    until(lambda: supervised(third.pid))
+    until(lambda: states(cli.storage) >= Counter(FAIL=1, RUNNING=2))  # it has taken over
+    gate.unlink()
+    _, err = output_of(process)
     assert process.returncode == 0, err
     assert "a worker is replaced: Dask has lost tcp://127.0.0.1" in err
     study = load(cli.storage)
-    check(study, ledger, trials=14, kills=1)
+    check(study, ledger, trials=10, kills=1)
     assert len(workers_that_did(study.trials)) == 3
 
 
 @pytest.mark.faults
 def test_a_scheduler_that_is_killed_ends_the_command_and_its_workers(
-    dask: Dask, cli: Cli, bed: Path, ledger: Path
+    dask: Dask, cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
     worker = dask.add_worker()
-    command = arguments(bed, cli.storage, 8, train_seconds="2s")
+    command = arguments(bed, cli.storage, 8)
     process = cli.start(*command, "--cluster", dask.address)
     until(lambda: trained(ledger) >= 1)
-    own = supervised(worker.pid)
+    gate.touch()
+    own = until(lambda: supervised(worker.pid))
     dask.processes[0].kill()
-    _, err = process.communicate(timeout=120)
+    _, err = output_of(process)
     assert process.returncode == 1
     assert "the Dask scheduler is gone" in err.splitlines()[-1]
     until(lambda: not any(p.is_running() for p in own))
-    assert TrialState.RUNNING not in {t.state for t in load(cli.storage).trials}
+    assert not states(cli.storage)["RUNNING"]
+    gate.unlink()
     assert cli(*command).returncode == 0
     check(load(cli.storage), ledger, trials=8, kills=1)
 
 
 @pytest.mark.faults
 def test_processes_of_a_local_cluster_may_be_killed(cli: Cli, bed: Path, ledger: Path) -> None:
-    command = arguments(bed, cli.storage, 16, workers=2, train_seconds="1s", cluster="local")
+    command = arguments(bed, cli.storage, 12, workers=2, train_seconds="1s", cluster="local")
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 2)
-    supervised(process.pid)[0].kill()
+    until(lambda: supervised(process.pid))[0].kill()
     until(lambda: trained(ledger) >= 6)
-    parent = supervised(process.pid)[0].parent()
+    parent = until(lambda: supervised(process.pid))[0].parent()
     assert parent is not None
     parent.kill()  # a worker of Dask's
-    _, err = process.communicate(timeout=120)
+    _, err = output_of(process)
     assert process.returncode == 0, err
     assert "was killed by SIGKILL" in err and "Dask has lost" in err
-    check(load(cli.storage), ledger, trials=16, kills=2)
+    check(load(cli.storage), ledger, trials=12, kills=2)
 
 
 @pytest.mark.faults
+@pytest.mark.long
 def test_a_command_that_is_killed_leaves_no_worker_of_its_cluster(
-    cli: Cli, bed: Path, ledger: Path
+    cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
-    command = arguments(bed, cli.storage, 8, workers=2, train_seconds="1s", cluster="local")
+    command = arguments(bed, cli.storage, 10, workers=2, cluster="local")
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 2)
+    gate.touch()
+    until(lambda: len(supervised(process.pid)) == 2)
     own = supervised(process.pid)
     process.kill()
     process.communicate()
-    until(lambda: not any(p.is_running() for p in own), 60)
+    until(lambda: not any(p.is_running() for p in own))
+    gate.unlink()
     assert cli(*command).returncode == 0
-    check(load(cli.storage), ledger, trials=8, kills=2)
+    check(load(cli.storage), ledger, trials=10, kills=2)
 
 
 SBATCH = """\
@@ -319,21 +342,25 @@ def jobs_of(slurm: Path) -> list[int]:
 
 @pytest.mark.faults
 def test_jobs_of_slurm_share_a_study_and_one_that_ends_is_submitted_again(
-    slurm: Path, cli: Cli, bed: Path, ledger: Path, tmp_path: Path
+    slurm: Path, cli: Cli, bed: Path, ledger: Path, gate: Path, tmp_path: Path
 ) -> None:
     storage = f"journal:{tmp_path}/s.log"  # what several machines may share, and needs no server
-    command = arguments(bed, storage, 40, workers=2, train_seconds="1s", cluster="slurm")
+    command = arguments(bed, storage, 12, workers=2, cluster="slurm")
     command += ["--cluster-option", "cores=1", "--cluster-option", "memory=2GB"]
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 4)
+    gate.touch()
+    until(lambda: states(storage)["RUNNING"] == 2)
     assert len(jobs_of(slurm)) == 2
     os.killpg(jobs_of(slurm)[0], signal.SIGKILL)
-    until(lambda: len(jobs_of(slurm)) == 3, 120)
-    _, err = process.communicate(timeout=300)
+    until(lambda: len(jobs_of(slurm)) == 3)
+    until(lambda: states(storage) >= Counter(FAIL=1, RUNNING=2))  # it has taken over
+    gate.unlink()
+    _, err = output_of(process)
     assert process.returncode == 0, err
     assert "Dask has lost" in err
-    check(load(storage), ledger, trials=40, kills=1)
-    until(lambda: not any(map(psutil.pid_exists, jobs_of(slurm))), 60)
+    check(load(storage), ledger, trials=12, kills=1)
+    until(lambda: not any(map(psutil.pid_exists, jobs_of(slurm))))
 
 
 def test_a_local_cluster_takes_no_task_of_anybody_else(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_full_disk_of_the_cache_stops_a_study_before_anything_is_trained(
     """The embedded testbed's text is prepared by its first training."""
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(disk.folder))
     command = ["run", "--method", "random", "--study", "s", "--storage", cli.storage]
-    command += ["--trials", "1", "--train-seconds", "1"]
+    command += ["--trials", "1", "--train-seconds", "1", "--wall-seconds", "600"]
     done = cli(*command)
     assert done.returncode == 1
     assert "free some space or set AUTORESEARCH_CACHE" in done.stderr.splitlines()[-1]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from typing import Any
+from typing import TypeVar
 import warnings
 
 import optuna
@@ -33,7 +34,11 @@ from tests.toy_testbed import PATTERN
 from tests.toy_testbed import write_testbed
 
 
-SECONDS = 90.0  # for what has to happen at all
+# For what has to happen at all: it finds what hangs, and says nothing of speed. A machine that
+# does other work, too, takes ten times as long as an idle one.
+SECONDS = 300.0
+
+Seen = TypeVar("Seen")
 
 needs_sandbox = pytest.mark.usefixtures("any_sandbox")
 
@@ -105,12 +110,18 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait until something is the case."""
-    deadline = time.monotonic() + seconds
-    while not condition():
+def until(condition: Callable[[], Seen]) -> Seen:
+    """Wait until something is the case: what was seen then."""
+    deadline = time.monotonic() + SECONDS
+    while not (seen := condition()):
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
+    return seen
+
+
+def output_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait until a command ends: what it printed, and its errors."""
+    return process.communicate(timeout=SECONDS)
 
 
 class Gate:

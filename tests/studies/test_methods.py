@@ -47,7 +47,7 @@ def server() -> Iterator[LoopbackServer]:
 def here(
     jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]], None], **others: Any
 ) -> None:
-    """`run_jobs` in this process, where a test's row of METHODS is."""
+    """`run_jobs` in this process: it starts none, and sees what a test has patched."""
     for job in jobs:
 
         def tell(said: Any, name: str = job.name) -> None:
@@ -228,7 +228,10 @@ def test_the_published_protocol_is_every_third_trial_all_told_and_no_critic() ->
     assert (llambo._settings.n_templates, llambo._n_predictions) == (1, 10)
 
 
-def test_a_variant_is_a_study_of_its_own_and_named_in_the_report(cli: Cli, testbed: Path) -> None:
+def test_a_variant_is_a_study_of_its_own_and_named_in_the_report(
+    cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "run_jobs", here)
     words: list[Any] = ["compare", "--methods", "centaur-no-llm,random", "--seeds", 0]
     words += ["--trials", 2, "--testbed", testbed, "--workers", 1]
     for options in ((), ("--critic", "none"), ("--protocol", "paper")):

@@ -45,9 +45,12 @@ def test_what_was_stopped_is_charged_and_counted_as_that(testbed: Path) -> None:
     train = testbed / "train.py"
     train.write_text(train.read_text().replace("{5 - step / 10:.6f}", "{DEPTH - step / 10:.6f}"))
     study = optuna.create_study(pruner=make_pruner("median"))
-    for depth in (1, 1, 2, 2, 3, 7):
-        study.enqueue_trial({"DEPTH": depth, "LR": 0.01, "PATTERN": "ab"})
-    study.optimize(TrainScriptObjective(testbed, train_seconds=2), n_trials=6)
+    objective = TrainScriptObjective(testbed, train_seconds=2)
+    study.enqueue_trial({"DEPTH": 1, "LR": 0.01, "PATTERN": "ab"})
+    study.optimize(objective, n_trials=1)
+    study.add_trials(study.trials * 4)  # the median rule begins after five
+    study.enqueue_trial({"DEPTH": 7, "LR": 0.01, "PATTERN": "ab"})
+    study.optimize(objective, n_trials=1)
     stopped = study.trials[-1]
     assert stopped.state == TrialState.PRUNED
     assert 0 < charge(stopped) == stopped.user_attrs["total_seconds"]

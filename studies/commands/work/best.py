@@ -87,8 +87,8 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
     elif again.fixed:
         lines.append(
             f"trial {number} was trained {times(len(again.values))} more, and came to the same"
-            f" {name} each time: its script takes no seed (AUTORESEARCH_SEED, or a constant SEED),"
-            " so that this says nothing about luck"
+            f" {name} each time: its script takes no seed (AUTORESEARCH_SEED, or an option,"
+            " constant or value of its configuration that is called seed), so that this says nothing about luck"
         )
     else:
         sd = "" if again.sd is None else f" (sd {cell(again.sd)})"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from objective.run.environment import chosen_variables
+from objective.run.environment import may_be_secret
 from objective.run.environment import script_environment
 from objective.testbed.source import TestbedError
 
@@ -60,3 +61,21 @@ def test_wrong_variables_are_told_of_at_once_and_never_shown(
     for part in ("--env MISSING must be set here", "must be NAME or NAME=VALUE", "--env A must"):
         assert part in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("DATA", "/data/2026/some-corpus-of-text/v3", False),
+        ("PRECISION", "bfloat16", False),
+        ("LAUNCH", "--nodes=2 --verbose --log-level=info", False),
+        ("WANDB_API_KEY", "k", True),
+        ("AUTH", "hf_0aB1cD2eF3gH4iJ5kL6m", True),
+        ("HEX", "0123456789abcdef0123456789abcdef", True),
+        ("DATABASE", "postgresql://me:word@host/x", True),
+    ],
+)
+def test_what_may_be_a_key_is_told_by_its_name_and_by_its_looks(
+    name: str, value: str, expected: bool
+) -> None:
+    assert may_be_secret(name, value) is expected

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 import subprocess
 import sys
 import textwrap
+from types import MappingProxyType
+from types import SimpleNamespace
+from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 from objective.run import launch
 from objective.run.outcome import Limits
@@ -226,6 +234,88 @@ def test_the_time_of_processes_that_nobody_waits_for_counts(run: Run) -> None:
 def test_a_script_that_only_prints_its_time_is_believed_without_an_evaluator(run: Run) -> None:
     result = run("print('---\\nval_bpb: 1.0\\ntraining_seconds: 0.001')")
     assert (result.charged_seconds, result.trained_seconds) == (0.001, None)
+
+
+class Scores(NamedTuple):
+    loss: float
+    val_bpb: float
+
+
+@dataclass
+class Report:
+    val_bpb: float
+    tokens: int = 7
+
+
+class Refusing:
+    def __float__(self) -> float:
+        raise RuntimeError("not a number")
+
+
+@pytest.mark.parametrize(
+    ("returned", "number"),
+    [
+        (1.5, 1.5),
+        (2, 2.0),
+        (Decimal("1.5"), 1.5),
+        (np.float32(1.5), 1.5),
+        (np.array([[1.5]]), 1.5),
+        (torch.tensor([1.5], requires_grad=True), 1.5),
+        ((1.5, None), 1.5),
+        ([1.5, "bits", True], 1.5),
+        ((1.5, {"tokens": "many"}), 1.5),
+        ({"bits": 1.5}, 1.5),
+        ({"loss": 3.0, "val_bpb": torch.tensor(1.5)}, 1.5),
+        (MappingProxyType({"loss": 3.0, "val_bpb": 1.5}), 1.5),
+        ({"valid": {"val_bpb": 1.5, "loss": 3.0}, "steps": 4}, 1.5),
+        ((3.0, {"val_bpb": (1.5,)}), 1.5),
+        (Scores(3.0, 1.5), 1.5),
+        (Report(1.5), 1.5),
+        (SimpleNamespace(val_bpb=1.5, loss=3.0), 1.5),
+        # Which of them, if any, isn't clear.
+        ((1.5, 3.0), None),
+        ({"bits": 1.5, "loss": 3.0}, None),
+        ({"a": {"val_bpb": 1.5}, "b": {"val_bpb": 3.0}}, None),
+        (np.array([1.5, 3.0]), None),
+        (torch.tensor([1.5, 3.0]), None),
+        ("1.5", None),
+        (True, None),
+        (np.True_, None),
+        (None, None),
+        (10**400, None),
+        (1j, None),
+        (Refusing(), None),
+        ([], None),
+    ],
+)
+def test_of_what_an_evaluator_returns_the_clear_number_counts(
+    returned: Any, number: float | None
+) -> None:
+    reported: list[float | None] = []
+    evaluate = launch._reporting(lambda: returned, "val_bpb", reported.append)
+    assert evaluate() is returned
+    assert reported == [number]
+
+
+def test_what_an_evaluator_returns_reaches_the_script_unused() -> None:
+    around: list[Any] = [1.5]
+    around.append(around)
+    reported: list[float | None] = []
+    assert launch._reporting(lambda: around, "val_bpb", reported.append)() is around
+    values = launch._reporting(lambda: iter([1.5]), "val_bpb", reported.append)()
+    assert list(values) == [1.5] and reported == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("returned", "value"),
+    [("{'val_bpb': x, 'loss': 3.0}", 1.25), ("(x, {'loss': 3.0, 'tokens': 4})", 2.5)],
+)
+def test_without_a_clear_number_the_printed_one_counts(
+    run: Run, returned: str, value: float
+) -> None:
+    prepare = f"def evaluate_bpb(x):\n    return {returned}\n"
+    script = "import prepare\nprint(prepare.evaluate_bpb(1.25))\nprint('---\\nval_bpb: 2.5')"
+    assert run(script, prepare).value == value
 
 
 # There is no GPU where these tests run: what is really asked of PyTorch is all that they can show.

@@ -61,6 +61,41 @@ def test_a_command_takes_values_from_wherever_they_can_be_read(testbed_folder: F
     assert inputs.line == "D=3 python train.py --lr=0.25 width=5"
 
 
+SEEDED = ARGPARSE + 'p.add_argument("--random-seed", "-s", type=int)\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (None, "python train.py --lr=1.0 --random-seed=7"),
+        ("python train.py --lr {lr}", "python train.py --lr 1.0 --random-seed=7"),
+        ("python train.py --lr {lr} -s 3", "python train.py --lr 1.0 -s 3"),
+        ("torchrun train.py --lr {lr}", "torchrun train.py --lr 1.0"),
+    ],
+)
+def test_the_seed_is_given_by_the_scripts_own_option(
+    testbed_folder: Folder, command: str | None, line: str
+) -> None:
+    testbed = load(testbed_folder(SEEDED), **({} if command is None else {"command": command}))
+    assert testbed.delivery.inputs(testbed.source, {"lr": 1.0}, seed=7).line == line
+    own = testbed.delivery.inputs(testbed.source, {"lr": 1.0}).line
+    assert own == line.replace(" --random-seed=7", "")
+
+
+def test_the_seed_is_given_by_the_configuration_file_and_constants(testbed_folder: Folder) -> None:
+    config = "lr: 0.5\nseed: 1\ntraining:\n  seed: 2\n  manual_seed: none\n"
+    train = "SEED = 3\nRANDOM_SEED = 4\nSEEDS = 5\nDATA_SEED = 6\n"
+    testbed = load(testbed_folder(train, **{"c.yaml": config}), config="c.yaml")
+    files = testbed.delivery.inputs(testbed.source, {"lr": 1.0}, seed=7).files
+    changed = (
+        config.replace("0.5", "1.0").replace("seed: 1", "seed: 7").replace("seed: 2", "seed: 7")
+    )
+    assert files["c.yaml"] == changed
+    assert files["train.py"] == "SEED = 7\nRANDOM_SEED = 7\nSEEDS = 5\nDATA_SEED = 6\n"
+    files = testbed.delivery.inputs(testbed.source, {"lr": 1.0, "seed": 9}, seed=7).files
+    assert "\nseed: 9\n" in files["c.yaml"]
+
+
 def test_time_and_seed_are_no_parameters(testbed_folder: Folder) -> None:
     command = "python train.py --lr {lr} --for {TIME_BUDGET} --seed {SEED}"
     testbed = load(testbed_folder(ARGPARSE), command=command)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 import json
@@ -54,7 +55,7 @@ class LoopbackServer:
         self.passes_checks = True  # without a request among these
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
-        self.keys: list[str | None] = []
+        self.headers: list[Message] = []
         self._lock = threading.Lock()
         outer = self
 
@@ -87,7 +88,7 @@ class LoopbackServer:
             if handler.path != "/v1/chat/completions":
                 answer = self.others.get(handler.path, Answer({"error": "no such path"}, 404))
             else:
-                self.keys.append(handler.headers.get("Authorization"))
+                self.headers.append(handler.headers)
                 if self.passes_checks and body.get("messages") == [*openai_chat.CHECK]:
                     answer = reply('{"ready": true}')
                 elif callable(self.answers):
@@ -117,6 +118,10 @@ class LoopbackServer:
                 handler.wfile.write(data)
         except OSError:  # the client gave up, as a test of time-outs wants it to
             handler.close_connection = True
+
+    @property
+    def keys(self) -> list[str | None]:
+        return [headers.get("Authorization") for headers in self.headers]
 
     def close(self) -> None:
         self._server.shutdown()

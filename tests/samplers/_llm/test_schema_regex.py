@@ -12,8 +12,10 @@ import pytest
 from samplers._llm import openai_chat
 from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
+from samplers._llm.reply import with_reason_first
 from samplers._llm.schema_regex import integer_regex
 from samplers._llm.schema_regex import schema_regex
+from samplers._llm.warm_start import configurations_schema
 from samplers.llambo_paper.candidates import candidates_schema
 from studies.code_agent.constant_choice import choice_schema
 
@@ -72,6 +74,17 @@ def test_changes_are_any_of_the_offered_values_in_their_order() -> None:
     assert not follows({first: -1}, schema)
 
 
+def test_a_reason_comes_first_and_is_not_all() -> None:
+    values = {"DEPTH": 6, "MATRIX_LR": 0.03}
+    changes = with_reason_first(changes_schema(SPACE), "reason")
+    assert follows({"reason": "It's too deep.", **values}, changes)
+    for reply in ({"reason": "It's too deep."}, values, {**values, "reason": "late"}):
+        assert not follows(reply, changes)
+    several = configurations_schema(SPACE, 2, "reason")
+    assert follows({"configurations": [{"reason": "why", **BASE}] * 2}, several)
+    assert not follows({"configurations": [BASE] * 2}, several)
+
+
 def test_a_list_of_configurations() -> None:
     schema = candidates_schema(SPACE, 2)
     row = [BASE[name] for name in SPACE]
@@ -127,7 +140,6 @@ def test_a_number_without_bounds(value: float) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "string"},
         {"type": "object"},
         {"type": "object", "properties": {}},
         {"enum": []},
@@ -136,7 +148,7 @@ def test_a_number_without_bounds(value: float) -> None:
         {
             "type": "object",
             "properties": {"a": {"enum": [1]}, "b": {"enum": [1]}},
-            "required": ["a"],
+            "required": ["b"],
         },
         {},
     ],

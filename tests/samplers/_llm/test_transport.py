@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import socket
 import threading
 import time
@@ -111,6 +112,24 @@ def test_a_redirection_is_told_and_not_followed(server: LoopbackServer) -> None:
     with pytest.raises(ChatError, match=r"changed to https://user:\*\*\*@example.org") as raised:
         connect(server).complete(ASK)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "GROQ_API_KEY"])
+def test_openais_account_is_told_only_where_openais_key_is_sent(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: 1\nAuthorization: Bearer another")
+    monkeypatch.setenv(variable, "sk-of-this-server")
+    server.answers = [reply("hello")] * 2
+    chat = OpenAIChat("m", base_url=server.url, key_variable=variable)
+    chat.complete(ASK)
+    pickle.loads(pickle.dumps(chat)).complete(ASK)
+    told = ["org-1", "proj-1", "1"] if variable == "OPENAI_API_KEY" else [None] * 3
+    names = ("OpenAI-Organization", "OpenAI-Project", "X-Gateway")
+    assert [[headers.get(n) for n in names] for headers in server.headers] == [told] * 2
+    assert server.keys == ["Bearer sk-of-this-server"] * 2
 
 
 def test_the_key_of_another_file_is_not_sent(

@@ -1,4 +1,4 @@
-"""Reading of the values of options."""
+"""Commands that are named in messages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ import sys
 import pytest
 
 from studies.commands import options
-from studies.commands.options import parse_seeds
-from studies.errors import Misuse
-
-
-def test_seeds_are_ranges_and_lists_without_repetition() -> None:
-    assert parse_seeds("0-3,8, 2") == [0, 1, 2, 3, 8]
-    with pytest.raises(Misuse):
-        parse_seeds("")
 
 
 def test_commands_that_are_shown_hide_the_password(monkeypatch: pytest.MonkeyPatch) -> None:

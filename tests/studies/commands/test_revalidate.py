@@ -13,6 +13,8 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 import pytest
 
+from objective.testbed.runtime import Runtime
+from objective.testbed.source import TestbedError
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.code_agent.agent import run_agent
@@ -24,6 +26,7 @@ from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import Editing
 from studies.spec import Limits
+from studies.spec import RUNTIME
 from studies.spec import Spec
 from studies.spec import Where
 from studies.storage.open import open_storage
@@ -54,11 +57,12 @@ def make_study(
     trials: int = 4,
     limits: Limits = Limits(),
     surrogate: str | None = None,
+    runtime: Runtime = Runtime(),
 ) -> Work:
     """A study of random search, stored, and the work of repeating its best."""
     url = f"sqlite:///{folder}/autoresearch.db"
     budget = Budget(trials=trials, train_seconds=None if testbed is None else 0.05)
-    where = Where(url, testbed=testbed, surrogate=surrogate)
+    where = Where(url, testbed=testbed, surrogate=surrogate, runtime=runtime)
     run_study(Spec(where, "s", "random", 0, budget, limits))
     return Work(where, "s")
 
@@ -130,6 +134,24 @@ def test_limits_are_those_that_the_study_recorded(testbed: Path, tmp_path: Path)
             lines = file.read().decode().splitlines()
         logs.append([line for line in lines if line.startswith(("limit", "budget"))])
     assert logs[0] == logs[1] and "budget 0.05" in logs[0]
+
+
+def test_variables_are_those_of_the_study_but_for_keys(
+    testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = testbed / "train.py"
+    show = "import os\nprint('secret_digits:', len(os.environ['SIZE'] + os.environ['API_KEY']))\n"
+    train.write_text(show + train.read_text())
+    runtime = Runtime(env=("SIZE=large", "API_KEY=k1"))
+    work = make_study(tmp_path, testbed, runtime=runtime)
+    assert load(work).user_attrs[RUNTIME]["env"] == ["SIZE=large", "API_KEY"]
+    (trial,) = repeat(work, 1).trials  # at the end of a run, which has the key
+    assert trial.user_attrs["secret_digits"] == 7
+    later = Work(Where(work.where.storage), "s")
+    with pytest.raises(TestbedError, match="--env API_KEY must be set here"):
+        repeat(later, 2)
+    monkeypatch.setenv("API_KEY", "k2")
+    assert repeat(later, 2).trials[1].user_attrs["secret_digits"] == 7
 
 
 def test_repetitions_of_what_is_no_longer_the_best_are_not_taken_for_the_best_ones(

@@ -26,6 +26,7 @@ from studies.storage.open import opened
 from studies.storage.open import StorageError
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import recover
+from tests.studies.conftest import Cli
 
 
 DEEP: Any = json.loads("[" * 900 + "]" * 900)
@@ -116,6 +117,17 @@ def test_a_worker_takes_no_harm_from_them(url: str) -> None:
         _fill(storage)
         for name in optuna.get_all_study_names(storage):
             recover(optuna.load_study(study_name=name, storage=storage))
+
+
+def test_a_study_of_ours_has_none_but_sound_ones(
+    cli: Cli, testbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No limit of memory, of cost or of tokens is a sound one."""
+    run: list[object] = ["run", "--method", "random", "--testbed", testbed]
+    with caplog.at_level(logging.WARNING):
+        for command in ([*run, "--trials", 2, "--confirm", 1], ["status"], ["report"], ["doctor"]):
+            assert cli(*command).returncode == 0
+    assert "not as it should be" not in caplog.text
 
 
 def _break(file: Path, sql: str) -> None:

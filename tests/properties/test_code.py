@@ -1,14 +1,8 @@
-"""Whatever a model writes or a file holds: a value or an error of one line, and no other end.
-
-`HYPOTHESIS_EXAMPLES=10000 python -m pytest tests/studies/code_agent/test_properties.py` is the long form.
-"""
+"""What a model writes as code or edits, what a script is, and what it prints."""
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from objective.run.outcome import Output
@@ -24,14 +18,12 @@ from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.edit_blocks import parse_whole_file
 from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
+from tests.properties.bounds import bounded
+from tests.properties.bounds import examples
+from tests.properties.bounds import read
+from tests.properties.bounds import texts
 
 
-examples = settings(
-    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")), deadline=1000, database=None
-)
-
-# Pieces that mean something to the parsers, among any text.
-ODD = ["\0", "\ufeff", "\x0c", "\u2028", "\x85", "\ud800", "\r", "\r\n", "\n", "\t", "é", "🙂"]
 CODE = ["LR = 0.1", "X = 2**19", "def f(", "(" * 90, ")" * 90, "[" * 200, "'", '"""', "#", "\\\n"]
 CODE += [
     "import prepare",
@@ -62,57 +54,42 @@ MARKERS = [
 ]
 
 
-def texts(pieces: list[str]) -> st.SearchStrategy[str]:
-    piece = st.one_of(st.sampled_from([*pieces, *ODD]), st.text(max_size=20))
-    separator = st.sampled_from(["\n", "", " ", "\n    "])
-    return st.builds(lambda parts, by: by.join(parts), st.lists(piece, max_size=30), separator)
-
-
 BASELINE = "from prepare import evaluate_bpb\nLR = 0.1\nprint(f'val_bpb: {evaluate_bpb(LR)}')\n"
-
-
-def is_one_line(error: Exception) -> bool:
-    return "\n" not in str(error) and "\r" not in str(error)
 
 
 @examples
 @given(texts(CODE))
 def test_constants_are_read_and_written_or_the_source_is_refused(source: str) -> None:
-    try:
-        constants = read_constants(source)
-        scan(source)
-    except TestbedError as error:
-        assert is_one_line(error)
-        return
-    for name, constant in constants.items():
+    constants = read(read_constants, source, refusals=TestbedError)
+    read(scan, source, refusals=TestbedError)
+    for name, constant in (constants or {}).items():
         assert set_constants(source, {name: constant.value}) == source
         changed = set_constants(source, {name: 0.125})
         assert read_constants(changed)[name].value == 0.125
+
+
+def check(proposal: str) -> str:
+    return check_source(proposal, baseline=BASELINE)
 
 
 @examples
 @given(texts([*CODE, BASELINE, "evaluate_bpb(LR)", "val_bpb: "]))
 def test_a_proposal_is_checked_or_refused_in_a_sentence(source: str) -> None:
     for proposal in (source, BASELINE + source):
-        try:
-            assert len(check_source(proposal, baseline=BASELINE)) == 64
-        except ValidationError as error:
-            assert str(error) and is_one_line(error)
+        digest = read(check, proposal, refusals=ValidationError)
+        assert digest is None or len(digest) == 64
 
 
 @examples
 @given(texts(MARKERS), texts([*CODE, *MARKERS]))
 def test_a_reply_is_blocks_or_an_error(reply: str, text: str) -> None:
-    try:
-        blocks = parse_edits(reply)
-        assert blocks
-        assert apply_edits(text, blocks) != text
-    except EditError as error:
-        assert str(error)
-    try:
-        assert parse_whole_file(reply).endswith("\n")
-    except EditError as error:
-        assert is_one_line(error)
+    with bounded():
+        try:
+            assert apply_edits(text, parse_edits(reply)) != text
+        except EditError as error:  # of several lines: it quotes those of the file
+            assert str(error)
+    file = read(parse_whole_file, reply, refusals=EditError)
+    assert file is None or file.endswith("\n")
 
 
 @examples
@@ -134,10 +111,11 @@ def test_a_line_that_occurs_once_is_replaced_and_nothing_else(
 )
 def test_any_output_is_read(printed: list[bytes], messages: list[bytes]) -> None:
     output = Output(METRIC, None)
-    for chunk in printed:
-        output.feed(chunk)
-        output.feed(b"val_bpb: " + chunk + b"\n---\nstep " + chunk + b"\n")
-    for chunk in messages:
-        output.feed_metric(chunk, "n")
-        output.feed_metric(b'{"nonce": "n", "value": ' + chunk + b"}\n", "n")
+    with bounded():
+        for chunk in printed:
+            output.feed(chunk)
+            output.feed(b"val_bpb: " + chunk + b"\n---\nstep " + chunk + b"\n")
+        for chunk in messages:
+            output.feed_metric(chunk, "n")
+            output.feed_metric(b'{"nonce": "n", "value": ' + chunk + b"}\n", "n")
     assert output.measured is None or isinstance(output.measured, float)

@@ -1,0 +1,163 @@
+"""Groups of options that several commands have in common: each a parameter of their functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import fields
+from dataclasses import is_dataclass
+from functools import wraps
+import inspect
+import os
+from pathlib import Path
+import sys
+from typing import Any
+from typing import get_type_hints
+from typing import TYPE_CHECKING
+
+from studies.commands import options
+from studies.errors import Misuse
+from studies.methods import Asking
+from studies.methods import METHODS
+from studies.methods import NOT_AS_PUBLISHED
+from studies.methods import option_of
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from studies.spec import Limits
+    from studies.spec import Where
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of each parameter that is a group, the options of the group.
+
+    Typer reads a function's signature, so that is what is changed.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            own = {field.name: values.pop(field.name) for field in fields(group)}
+            values[name] = group(**own)
+        command(**values)
+
+    parameters = [
+        option.replace(annotation=found[option.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(command).parameters.values()
+        for option, found in _options(parameter, groups.get(parameter.name), hints)
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in parameters}
+    return run
+
+
+def _options(
+    parameter: inspect.Parameter, group: Any, hints: dict[str, Any]
+) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
+    """Return the options that a parameter stands for, each with the types that hold its own."""
+    if group is None:
+        return [(parameter, hints)]
+    types = get_type_hints(group, include_extras=True)
+    return [(option, types) for option in inspect.signature(group).parameters.values()]
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is tuned: how the script is started, gets its values, is read, and with what it runs."""
+
+    testbed: options.TestbedFolder = None
+    script_command: options.Command = None
+    config: options.Config = None
+    metric: options.MetricName = None
+    direction: options.DirectionName = None
+    metric_file: options.MetricFile = None
+    python: options.Python = None
+    env: options.Env = None
+    copy: options.Copy = None
+
+    def where(
+        self,
+        storage: str,
+        artifacts: Path | None,
+        *,
+        cwd: str | None = None,
+        surrogate: str | None = None,
+    ) -> Where:
+        """Return the place of its studies, and what they tune."""
+        from objective.testbed.interface import Interface
+        from objective.testbed.runtime import Runtime
+        from studies.spec import Where
+
+        python = self.python
+        if python is not None and Path(python).expanduser().exists():
+            # Workers may be in other folders.
+            python = os.path.abspath(Path(python).expanduser())
+        return Where(
+            storage,
+            artifacts,
+            self.testbed,
+            surrogate,
+            Runtime(python, tuple(self.env or ()), tuple(self.copy or ()), cwd),
+            Interface(
+                self.script_command, self.config, self.metric, self.direction, self.metric_file
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class OneTraining:
+    """The limits of one training."""
+
+    train_seconds: options.TrainSeconds = None
+    wall_seconds: options.WallSeconds = None
+    memory_limit: options.MemoryLimit = None
+
+    def limits(self) -> Limits:
+        """Return those that are no part of a budget."""
+        from studies.spec import Limits
+
+        return Limits(self.memory_limit, self.wall_seconds)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a language model may cost."""
+
+    max_tokens: options.MaxTokens = None
+    max_cost: options.MaxCost = None
+    price_in: options.PriceIn = None
+    price_out: options.PriceOut = None
+
+
+@dataclass(frozen=True)
+class AskingOptions:
+    """How methods ask a language model, and make use of its answers."""
+
+    warm_start: options.WarmStart = None
+    reply: options.Reply = None
+    critic: options.CriticOption = None
+    learn_from_llm: options.LearnFromLlm = None
+    max_prompt_tokens: options.MaxPromptTokens = None
+    protocol: options.Protocol = None
+
+    def of(self, methods: Sequence[str]) -> Asking:
+        """Check them for the methods that are to be run, and say what a protocol leaves out.
+
+        Raises:
+            Misuse: If one is wrong, or heeded by none of the methods.
+        """
+        try:
+            asked = Asking(**vars(self))
+        except ValueError as error:
+            raise Misuse(str(error)) from None
+        for name in asked.given().keys() - {"protocol"}:
+            heeding = [method for method, row in METHODS.items() if name in row.heeds]
+            if not set(heeding) & set(methods):
+                raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
+        if asked.protocol is not None:
+            print(NOT_AS_PUBLISHED, file=sys.stderr)
+        return asked

@@ -1,0 +1,213 @@
+"""Notes on trials' pages, as optuna-dashboard reads them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+from optuna.trial import TrialState
+from optuna_dashboard import get_note
+from optuna_dashboard import save_note
+import pytest
+
+from studies.notes import MOST_TRIALS
+from studies.notes import Notes
+from studies.storage.bulk import add_study_attrs
+from tests.conftest import StorageFactory
+
+
+SPACE = {
+    "lr": FloatDistribution(1e-4, 1.0, log=True),
+    "width": FloatDistribution(0, 100),
+    "kind": CategoricalDistribution(["a", "b"]),
+}
+FIRST = {"lr": 0.01, "width": 50.0, "kind": "a"}
+
+
+def a_study(storage: Any = None, **attributes: Any) -> optuna.Study:
+    study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+    for name, value in {"method": "centaur", **attributes}.items():
+        study.set_user_attr(name, value)
+    return study
+
+
+def add(
+    study: optuna.Study,
+    value: float | None,
+    params: dict[str, Any] | None = None,
+    state: TrialState = TrialState.COMPLETE,
+    **attrs: Any,
+) -> None:
+    params = {**FIRST, **(params or {})}
+    trial = create_trial(
+        state=state,
+        value=value,
+        params=params,
+        distributions={name: SPACE[name] for name in params},
+        user_attrs={"status": "ok", **attrs},
+    )
+    trial.datetime_complete = datetime(2026, 1, 1) + timedelta(seconds=len(study.trials))
+    study.add_trial(trial)
+
+
+def notes(study: optuna.Study) -> list[str]:
+    Notes(study).write(study.get_trials(deepcopy=False))
+    return [get_note(optuna.Trial(study, t._trial_id)) for t in study.trials]
+
+
+def last_note(study: optuna.Study) -> list[str]:
+    return notes(study)[-1].split("  \n")
+
+
+def test_a_note_says_who_why_what_and_what_came_of_it_in_two_lines(
+    storage: StorageFactory,
+) -> None:
+    study = a_study(storage())
+    add(study, 1.5, source="enqueued")
+    add(
+        study,
+        1.25,
+        {"lr": 0.02, "kind": "b"},
+        source="llm",
+        llm_model="big-400b",
+        llm_reason="kind b trains faster.",
+        proposer="llm",
+        chosen_by="llm",
+    )
+    add(study, 1.75, {"width": 60.0}, source="base", proposer="steps", chosen_by="critic")
+    assert [note.split("  \n") for note in notes(study)] == [
+        ["Given: the script's own values.", "Came to val\\_bpb 1.5, the first value."],
+        [
+            "Proposed by the language model (big\\-400b): kind b trains faster.",
+            "Changed from trial 0, the best then: kind a to b, lr 0\\.01 to 0\\.02. "
+            "Came to val\\_bpb 1.25: the best so far, by 0.25.",
+        ],
+        [
+            "Proposed: a step from the best trials, chosen by the critic.",
+            "Changed from trial 1, the best then: kind b to a, width 50 to 60, lr 0\\.02 to 0\\.01. "
+            "Came to val\\_bpb 1.75, 0.5 behind trial 1.",
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attrs", "first"),
+    [
+        ({"source": "startup", "proposer": "random", "chosen_by": "random"}, "a random configura"),
+        ({"source": "base", "proposer": "cma-es", "chosen_by": "critic"}, "of CMA-ES, chosen by"),
+        ({"source": "llm-screened", "proposer": "steps", "llm_model": "m"}, "preferred to that"),
+        ({"source": "llm-error", "llm_reason": "HTTP 500"}, "that could be used: HTTP 500."),
+        ({"source": "llm-duplicate", "proposer": "cma-es"}, "a sample of CMA-ES, since the lang"),
+        ({"source": "enqueued"}, "Given by a user"),
+        ({"source": "tuner", "parent": 0}, "by the tuner of constants"),
+        ({"source": "startup", "source_sha256": "ab"}, "the script as it is"),
+        ({}, "Proposed by centaur."),
+    ],
+)
+def test_who_proposed_it(attrs: dict[str, Any], first: str) -> None:
+    study = a_study()
+    add(study, 1.0)
+    add(study, 2.0, {"lr": 0.5}, **attrs)
+    assert first in last_note(study)[0]
+
+
+def test_what_came_of_failures_of_pruned_and_of_interrupted_trials() -> None:
+    study = a_study()
+    add(study, 1.0)
+    add(study, 100.0, {"lr": 1.0}, status="oom", reason="CUDA out of memory.")
+    assert last_note(study)[1].endswith("Failed: oom: CUDA out of memory.")
+    add(study, None, {"lr": 0.1}, state=TrialState.FAIL, status="crash")
+    assert last_note(study)[1].endswith("Failed: crash.")
+    add(study, 1.2, {"lr": 0.1}, state=TrialState.PRUNED, status="pruned")
+    assert last_note(study)[1].endswith("Stopped early, as hopeless.")
+    add(study, None, state=TrialState.FAIL)
+    number = len(study.trials) - 1
+    study.add_trial(
+        create_trial(state=TrialState.WAITING, system_attrs={"retry_history": [number]})
+    )
+    assert notes(study)[number].endswith(f"Interrupted; trial {number + 1} repeats it.")
+    assert notes(study)[-1] == ""  # not finished yet
+
+
+def test_an_edit_of_the_script() -> None:
+    study = a_study(method="karpathy-code")
+    attrs: dict[str, Any] = {"parent": 3, "lines_added": 4, "lines_removed": 2}
+    attrs["description"] = "Wider MLP"
+    add(study, 2.0, source="llm", llm_model="m", **attrs)
+    assert last_note(study) == [
+        "Proposed by the language model (m).",
+        "Changed from trial 3 (+4 -2 lines): Wider MLP. Came to val\\_bpb 2, the first value.",
+    ]
+
+
+def test_imported_trials_are_written_at_once(storage: StorageFactory) -> None:
+    study = a_study(storage(), imported_from="runs.json")
+    for value in (3.0, 2.0):
+        add(study, value, {"lr": value / 10}, source="llm" if value < 3 else "")
+    missing = Notes(study).missing(study.get_trials(deepcopy=False))
+    add_study_attrs(study, study._storage, missing)
+    assert notes(study)[0].startswith("Imported from runs\\.json.")
+    assert "the best so far, by 1." in notes(study)[1]
+
+
+def test_what_a_user_wrote_stays() -> None:
+    study = a_study()
+    add(study, 1.0)
+    add(study, 2.0)
+    save_note(optuna.Trial(study, study.trials[1]._trial_id), "mine")
+    assert notes(study)[1] == "mine"
+    save_note(optuna.Trial(study, study.trials[0]._trial_id), "mine too")
+    assert notes(study) == ["mine too", "mine"]
+
+
+def test_words_of_others_are_no_markup() -> None:
+    study = a_study()
+    reason = "<img src=x onerror=alert(1)> **$x$** [a](b)\n# `c`" + "z" * 300
+    add(study, 1.0, source="llm", llm_reason=reason)
+    first, _ = last_note(study)
+    assert r"\<img src\=x onerror\=alert\(1\)\> \*\*\$x\$\*\* \[a\]\(b\) \# \`c\`z" in first
+    assert len(first) < 500
+
+
+def test_values_as_they_were_run_are_shown() -> None:
+    study = a_study()
+    add(study, 1.0)
+    add(study, 2.0, {"width": 51.0}, effective='{"width": 64}')
+    assert "width 50 to 64." in last_note(study)[1]
+    add(study, 2.0, {"width": 49.0}, effective='{"width": 50.0}')
+    assert "The same values as trial 0, the best then." in last_note(study)[1]
+
+
+def test_the_storage_is_asked_only_when_a_trial_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = a_study()
+    add(study, 1.0)
+    writer = Notes(study)
+    writer.write(study.trials)
+    asked: list[optuna.Study] = []
+
+    def ask(study: optuna.Study) -> dict[str, Any]:
+        asked.append(study)
+        return {}
+
+    monkeypatch.setattr("studies.notes.study_system_attrs", ask)
+    writer.write(study.trials)
+    assert not asked
+    add(study, 2.0)
+    writer.write(study.trials)
+    assert len(asked) == 1
+
+
+def test_a_long_study_has_notes_of_its_first_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.notes.MOST_TRIALS", 2)
+    study = a_study()
+    for value in (1.0, 2.0, 3.0):
+        add(study, value)
+    assert [bool(note) for note in notes(study)] == [True, True, False]
+    assert MOST_TRIALS >= 300  # a night's
