@@ -34,6 +34,7 @@ ELSEWHERE = {
     "samplers/_llm/client.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/connect.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/openvino_model.py": "samplers/_llm/test_openvino_server.py",
+    "samplers/_llm/llama_cpp_server.py": "samplers/_llm/test_local_http.py",
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",

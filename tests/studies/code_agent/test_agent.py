@@ -19,6 +19,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 import pytest
 
 from objective import Testbed
@@ -66,6 +67,9 @@ def test_a_gain_is_kept_and_the_next_change_starts_from_it(bench: Bench) -> None
     assert history.best_value == pytest.approx(1.5)
     assert "RATE = 0.3\n" in chat.last_prompt
     assert "RATE = 0.1\n" in bench.artifact(history.steps[-1].trial, "train.py")
+    study = optuna.load_study(study_name="code-test", storage=bench.options["storage"])
+    note = get_note(optuna.Trial(study, history.steps[-1].trial._trial_id))
+    assert "Changed from trial 1 (+1 -1 lines)" in note and "the best so far" in note
 
 
 def test_what_does_not_gain_is_reverted(bench: Bench) -> None:
