@@ -48,13 +48,13 @@ from samplers._llm.scripted import Request
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_ok
-from studies.code_agent.agent import describe
 from studies.code_agent.agent import run_agent
 from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import read_history
+from studies.code_agent.proposer import describe
 from studies.methods import CODE_AGENT
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
