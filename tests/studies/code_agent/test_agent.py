@@ -236,6 +236,8 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
             edit("a schedule", decay, "    return left**2"),
             # On a line of its own, so that it fits whichever of the others is kept.
             edit("a bug", down, down.replace("self.down", "self.down[:, :3]")),
+            # Asked to mend it, it makes another one.
+            edit("a bug", down, down.replace("self.down", "self.down[:, :5]")),
         ]
     )
     min_gain = 0.4  # the rates gain 0.7, and two runs of 1.5 s differ by 0.1
