@@ -311,7 +311,7 @@ def main() -> None:
     runs = [outcome(arm, seed, spec) for (arm, seed), spec in studies.items()]
     head = (
         f"# Structure and constants\n\nThe embedded testbed, {args.trials} trials of"
-        f" {args.seconds:g} s, {args.seeds} seeds, recorded edits replayed.\n\n"
+        f" {args.seconds:g} s, {args.seeds} seed{'' if args.seeds == 1 else 's'}, recorded edits replayed.\n\n"
     )
     text = head + table(runs, {key: so_far(spec) for key, spec in studies.items()}, args.trials)
     print(text)
