@@ -4,14 +4,13 @@ Each proposal is a trial of a study of its own (code trials have no parameters, 
 would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
-2. A prompt is made of the stored trials (`prompt`), the model's edit is applied to the best script
-   so far (`edit_blocks`) and checked by the validator (`validator`). A reply that can't be used goes
-   back to the model once, with the reason (and, if there was no block in it, with the offer to
-   change one constant instead: `constant_choice`). If the next can't be used either, the proposal
-   is a trial of status ``rejected``, which cost no training.
+2. The model is asked for a change of the best script so far (`proposer`), or for several, of which
+   all but one wait (`ideas`). If neither its reply nor the next can be used, the proposal is a trial
+   of status ``rejected``, which cost no training.
    A coding agent of the user's own may take the model's place (`edit_command`).
-3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
-   the sandbox, with the same objective as any method's.
+3. The new script is stored under its hash and the trial is enqueued (`trials`). Whoever claims it
+   runs it in the sandbox, with the same objective as any method's. If a mistake in the code ends it
+   before it trains, the model is asked once to mend it, and what it replies is run in its place.
 4. Whether it is kept or reverted follows from the stored trials (`history`).
 
 Between these proposals the constants of the best script are tuned (`tuning`), each time in a trial
@@ -27,33 +26,21 @@ from the baseline's, under its own name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import os
-from pathlib import Path
-import tempfile
 import time
-from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.artifacts import upload_artifact
-from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
-from objective.testbed.source import read_constants
-from objective.worker import claim
-from samplers._llm.record import Exchange
-from samplers._llm.record import record
 from samplers._trials.internals import interrupted_trials
-from samplers._trials.internals import repeating
 from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
@@ -63,7 +50,6 @@ from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import crashed_at_once
-from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import MENDED
 from studies.code_agent.history import PROPOSAL
@@ -78,10 +64,10 @@ from studies.code_agent.proposer import check
 from studies.code_agent.proposer import describe
 from studies.code_agent.proposer import DESCRIPTION_CHARS
 from studies.code_agent.proposer import Proposer
-from studies.code_agent.sources import changed_lines
-from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.code_agent.trials import child_of
+from studies.code_agent.trials import CodeTrials
 from studies.code_agent.tuning import Tuner
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
@@ -106,9 +92,6 @@ if TYPE_CHECKING:
 
 
 POLL_SECONDS = 0.5
-# Of a trial that repeats another one with the change mended: what they cost together.
-_SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds", "attempts")
-_TEXT = "text/plain; charset=utf-8"
 
 
 def run_agent(
@@ -160,6 +143,9 @@ class CodeAgent:
         self._sources = Sources(self._artifacts, self._testbed.source)
         self._lock_file = spec.where.lock_file
         self._drafts = Drafts(self._artifacts, spec.name)
+        self._trials = CodeTrials(
+            study, self._sources, self._testbed.source, self._artifacts, self._drafts
+        )
         self._proposer = Proposer(
             self._testbed, self._sources, spec.editing, author, self._drafts, self._log_tail
         )
@@ -208,7 +194,7 @@ class CodeAgent:
         trials = self._study.get_trials(deepcopy=False)
         there = sum(is_baseline(t) and not is_interrupted(t) for t in trials)
         for _ in range(self._n_baselines - there):
-            self._enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
+            self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
         history = read_history(trials, self._editing.min_gain, self._testbed.metric)
@@ -250,23 +236,14 @@ class CodeAgent:
             except ValidationError:  # by a rule of this script's own, such as of its size
                 return False
             attributes = {
-                **_child_of(tuned.parent, TUNER),
+                **child_of(tuned.parent, TUNER),
                 "fingerprint": fingerprint,
                 "description": one_line(tuned.description, DESCRIPTION_CHARS),
             }
-            self._enqueue(attributes | self._of_source(tuned.source, attributes["parent_sha256"]))
+            self._trials.enqueue(
+                attributes | self._trials.of_source(tuned.source, attributes["parent_sha256"])
+            )
         return True
-
-    def _of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
-        """Keep a script, and return what its trial says of it."""
-        sha = self._sources.save(source)
-        _, added, removed = changed_lines(self._sources.load(parent_sha), source)
-        return {
-            "source_sha256": sha,
-            "lines_added": added,
-            "lines_removed": removed,
-            **self._changed_constants(source),
-        }
 
     def _take_waiting(self) -> bool:
         """Enqueue the first idea that waits and can be used on the best script, if there is one."""
@@ -286,8 +263,10 @@ class CodeAgent:
                     )
                 except (EditError, ValidationError, SourceLost):
                     continue  # it may fit later, or is told to the model with the next request
-                self._enqueue(
-                    _child_of(best, PROPOSAL) | attributes | self._of_source(source, parent_sha)
+                self._trials.enqueue(
+                    child_of(best, PROPOSAL)
+                    | attributes
+                    | self._trials.of_source(source, parent_sha)
                 )
                 return True
         return False
@@ -297,7 +276,7 @@ class CodeAgent:
         history = self._history(trials)
         assert history.best is not None
         dropped = {} if crashed is not None else self._unusable(trials)
-        attributes = _child_of(history.best, PROPOSAL)
+        attributes = child_of(history.best, PROPOSAL)
         if dropped:
             attributes[DROPPED] = list(dropped)
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
@@ -308,9 +287,9 @@ class CodeAgent:
         proposal = self._proposer.propose(history, trials, outlook, seed)
         attributes |= proposal.attributes
         if not proposal.source:
-            self._reject(attributes, proposal.reason, proposal.exchanges, crashed)
+            self._trials.reject(attributes, proposal.reason, proposal.exchanges, crashed)
             return
-        attributes |= self._of_source(proposal.source, attributes["parent_sha256"])
+        attributes |= self._trials.of_source(proposal.source, attributes["parent_sha256"])
         with alone(self._lock_file):
             # Meanwhile others may have used up the study, or proposed or mended the same.
             trials = self._study.get_trials(deepcopy=False)
@@ -324,10 +303,10 @@ class CodeAgent:
             try:
                 check(proposal.source, self._testbed, trials)
             except ValidationError as error:
-                self._reject(attributes, str(error), proposal.exchanges, crashed)
+                self._trials.reject(attributes, str(error), proposal.exchanges, crashed)
                 return
-            trial = self._enqueue(attributes, crashed)
-        self._record(trial, proposal.exchanges, crashed)
+            trial = self._trials.enqueue(attributes, crashed)
+        self._trials.record(trial, proposal.exchanges, crashed)
 
     def _unusable(self, trials: Sequence[FrozenTrial]) -> dict[str, tuple[str, str]]:
         """Return the ideas that wait and can't be used: hash -> description and why."""
@@ -361,76 +340,6 @@ class CodeAgent:
             crashed=crashed,
         )
 
-    def _changed_constants(self, source: str) -> dict[str, Any]:
-        baseline = read_constants(self._testbed.source)
-        try:
-            constants = read_constants(source)
-        except TestbedError:
-            return {}
-        return {
-            name: constant.value
-            for name, constant in constants.items()
-            if name not in baseline or baseline[name].value != constant.value
-        }
-
-    def _enqueue(
-        self, attributes: Mapping[str, Any], instead_of: FrozenTrial | None = None
-    ) -> FrozenTrial:
-        """Add a trial that waits, and return it."""
-        trial_id = self._study._storage.create_new_trial(
-            self._study._study_id,
-            create_trial(
-                state=TrialState.WAITING,
-                user_attrs=dict(attributes),
-                system_attrs={"fixed_params": {}, **_repeating(instead_of)},
-            ),
-        )
-        return self._study._storage.get_trial(trial_id)
-
-    def _reject(
-        self,
-        attributes: dict[str, Any],
-        reason: str,
-        exchanges: Sequence[Exchange],
-        instead_of: FrozenTrial | None = None,
-    ) -> None:
-        """Store a trial that says why a proposal was not run."""
-        # The fingerprint of a rejected source must not make the same source a duplicate later.
-        attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
-        attributes |= {"status": "rejected", "reason": one_line(reason)}
-        template = create_trial(
-            state=TrialState.RUNNING,
-            user_attrs=attributes,
-            system_attrs=_repeating(instead_of),
-        )
-        trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
-        claim(optuna.Trial(self._study, trial_id))
-        self._record(self._study._storage.get_trial(trial_id), exchanges, instead_of)
-        self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-
-    def _record(
-        self,
-        trial: FrozenTrial,
-        exchanges: Sequence[Exchange],
-        instead_of: FrozenTrial | None = None,
-    ) -> None:
-        reason = next((e.error for e in exchanges if e.error), "")
-        record(
-            self._study,
-            trial,
-            source=PROPOSAL,
-            reason=reason,
-            exchanges=exchanges,
-            artifact_store=self._artifacts,
-        )
-        if instead_of is not None:  # whose requests count once, with those of what repeats it
-            storage = self._study._storage
-            now = storage.get_trial(trial._trial_id).user_attrs
-            for key in (f"llm_{name}" for name in _SUMS):
-                total = now.get(key, 0) + instead_of.user_attrs.get(key, 0)
-                storage.set_trial_user_attr(trial._trial_id, key, total)
-        self._drafts.drop()
-
     def _run(self, trial: optuna.Trial) -> float:
         attrs = trial.user_attrs
         if attrs.get("status") == "rejected":  # whose worker was killed before it could say so
@@ -444,23 +353,8 @@ class CodeAgent:
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
         if not is_baseline(trial.study._storage.get_trial(trial._trial_id)):
-            self._upload_diff(trial, source)
+            self._trials.upload_diff(trial, source)
         return self._objective.run(trial, source)
-
-    def _upload_diff(self, trial: optuna.Trial, source: str) -> None:
-        try:
-            parent = self._sources.load(trial.user_attrs["parent_sha256"])
-        except SourceLost:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "change.diff"
-            path.write_text("\n".join(diff(parent, source)) + "\n")
-            upload_artifact(
-                artifact_store=self._artifacts,
-                file_path=str(path),
-                study_or_trial=trial,
-                mimetype=_TEXT,
-            )
 
     def _prepare(self) -> None:
         """Let the testbed make its caches now: in a sandbox they can't be written."""
@@ -478,18 +372,5 @@ def _counted(trials: Sequence[FrozenTrial]) -> int:
     return sum(not is_interrupted(t) and t.number not in again for t in trials)
 
 
-def _child_of(parent: FrozenTrial, source: str) -> dict[str, Any]:
-    """Return the user attributes that say what a trial was made from, and by whom."""
-    return {
-        "source": source,
-        "parent": first_number(parent),
-        "parent_sha256": parent.user_attrs["source_sha256"],
-    }
-
-
 def _without(trials: Sequence[FrozenTrial], crashed: FrozenTrial | None) -> Sequence[FrozenTrial]:
     return [t for t in trials if crashed is None or t.number != crashed.number]
-
-
-def _repeating(trial: FrozenTrial | None) -> dict[str, Any]:
-    return {} if trial is None else repeating(trial.number)
