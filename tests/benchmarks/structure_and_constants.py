@@ -301,13 +301,19 @@ def main() -> None:
     studies = specs(args)
     names = {spec.name: spec for spec in studies.values()}
 
+    failed: list[str] = []
+
     def watch(events: Sequence[Event]) -> None:
         for event in events:
+            if event.kind == "failed":
+                failed.append(event.job)
             if event.kind in ("started", "done", "failed"):
                 best = f", best {so_far(names[event.job])[-1]:.4f}" if event.kind == "done" else ""
                 print(f"{event.job}: {event.kind}{best} {event.what or ''}".rstrip(), flush=True)
 
     run_jobs([Job(spec.name, do, spec) for spec in studies.values()], 2, watch)
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed; the same command again goes on")
     runs = [outcome(arm, seed, spec) for (arm, seed), spec in studies.items()]
     head = (
         f"# Structure and constants\n\nThe embedded testbed, {args.trials} trials of"
