@@ -118,11 +118,11 @@ def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | No
 def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
     python = find_interpreter(testbed.path, testbed.runtime.python)
     variables = script_environment(python.variables())
-    paths: list[str] = []
+    paths = [str(testbed.path / os.path.dirname(testbed.delivery.script))]
     with suppress(TestbedError):  # each is told of by its own check
         variables |= chosen_variables(testbed.runtime.env)
     with suppress(TestbedError):
-        paths = testbed.files.python_path(testbed.files.root)
+        paths += testbed.files.python_path(testbed.files.root)
     given = filter(None, [variables.get("PYTHONPATH")])
     variables["PYTHONPATH"] = os.pathsep.join([*paths, *given])
     importers = _importers(testbed)

@@ -18,6 +18,7 @@ from objective.testbed.metric import Metric
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import baseline_trial
+from studies.library import metric_of
 from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
 from studies.spec import EMBEDDED
@@ -124,7 +125,7 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
     ranked = by_value(trials, study.direction)
     if not ranked:
         return None
-    metric, repeated = Metric.of(study), repetitions(storage, study)
+    metric, repeated = metric_of(study), repetitions(storage, study)
     best = ranked[0]
     if _mean(repeated, best) is not None:
         best = min(

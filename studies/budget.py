@@ -165,9 +165,12 @@ class Budget:
     def repetitions(self, trials: Sequence[FrozenTrial], workers: int = 1) -> int:
         """Return how many trainings of the best configurations fit in at the end.
 
-        At most `FINAL_REPEATS` for each of the ``confirm`` best, and `FINAL_SHARE` of the trials.
+        At most `FINAL_REPEATS` for each of the ``confirm`` best, and `FINAL_SHARE` of the trials if
+        it is their number that ends the study; of its time as much was kept.
         """
-        fits = [self.confirm * FINAL_REPEATS, int(sum(map(is_ok, trials)) * FINAL_SHARE)]
+        fits = [self.confirm * FINAL_REPEATS]
+        if self.trials is not None:
+            fits.append(int(sum(map(is_ok, trials)) * FINAL_SHARE))
         if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
             fits.append(int((self.seconds - self.spent(trials)) / expected))
         end = self.deadline(trials)

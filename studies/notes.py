@@ -111,8 +111,10 @@ def describe(
     for trial in ended:
         if trial.number in numbers:
             what = " ".join(filter(None, [_changes(trial, best), _outcome(trial, best, metric)]))
-            if trial.number in repeated:
+            if trial.number in repeated and is_interrupted(trial):
                 what = f"Interrupted; trial {repeated[trial.number]} repeats it."
+            elif trial.number in repeated:  # what the code agent did about a mistake in the code
+                what = f"{what} Trial {repeated[trial.number]} is run in its place."
             # Two spaces at its end keep a line.
             yield trial, f"{_proposal(trial, attributes)}  \n{what}"
         if is_ok(trial) and (best is None or _gain(trial, best, metric) > 0):

@@ -77,7 +77,8 @@ def _note_metadata(
 ) -> None:
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
-    for key, value in metadata.items():
+    # The method last: who finds it, as another process just now may, finds all the others.
+    for key, value in sorted(metadata.items(), key=lambda item: item[0] == "method"):
         # What was made with another script or other files, `_check_comparable` has judged.
         may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
         if key not in stored or (may_change and stored[key] != value):

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "studies/comparison.py": "studies/commands/test_compare.py",
     "studies/revalidation.py": "studies/commands/test_revalidate.py",
     "studies/code_agent/sources.py": "studies/code_agent/test_agent.py",
+    "studies/code_agent/trials.py": "studies/code_agent/test_agent.py",
     # Parts of the page and of the pictures.
     "studies/report/content.py": "studies/report/test_page.py",
     "studies/report/drawing.py": "studies/report/test_pictures.py",

@@ -1,7 +1,8 @@
 """Numbers in what a script prints: its metric, others by their names, its progress.
 
 Read are, anywhere in a line, ``name: 0.5``, ``name=0.5`` and the items of JSON objects and Python
-dictionaries; the metric also as ``name 0.5`` and in a table's cells. Colours are taken off, and a
+dictionaries; the metric also as ``name 0.5``, ``name -> 0.5`` and in a table's cells. The number may
+be a tensor's or an array's only one. Colours are taken off, and a
 line ends at a carriage return, too, so that progress bars don't hide what follows them.
 """
 
@@ -22,7 +23,9 @@ _NUMBER = (
     r"|nan|inf(?:inity)?)(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
 )
 _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
-_PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*["']?({_NUMBER})(?![:/-])""", re.I)
+# What may stand in front of a number that follows a colon: tensor(0.5), np.float64(0.5), [0.5].
+_OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"""
+_PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I)
 # The end of a line that is searched: some patterns take the square of its length. JSON is longer.
 _MATCHED_CHARS = 300
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -62,7 +65,9 @@ class Reader:
         name = re.escape(metric).replace(r"\ ", r"\s+")
         cell = r"[\s|│┃:=]*"
         self._named = re.compile(
-            rf"""(?<![\w./-]){name}(?![\w/-])["']?(?:\s*[:=]\s*|{cell})["']?({_NUMBER})""", re.I
+            rf"""(?<![\w./-]){name}(?![\w/-])["'*`]*"""
+            rf"""(?:\s*(?:[:=]|[-=]>|→|\bis\b)[\s*`]*{_OPENING}|{cell}["']?)({_NUMBER})""",
+            re.I,
         )
 
     def metric(self, line: str) -> str | None:

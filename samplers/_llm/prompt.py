@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .._trials.history import Rule
     from .chat import Chat
     from .chat import Message
+    from .tokens import TokenCounter
 
 _Size = TypeVar("_Size")
 
@@ -266,10 +267,10 @@ def grown(rows: Sequence[str], n: int) -> list[str]:
     return [*rows, *[median] * (n - len(rows))]
 
 
-def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
+def count_tokens(counter: TokenCounter, messages: Sequence[Message]) -> int:
     """Count the tokens of a whole request, with what a chat template adds."""
     has_system = any(m["role"] == "system" for m in messages)
-    told = sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
+    told = sum(counter.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
     return told if has_system else told + _SYSTEM_TOKENS
 
 

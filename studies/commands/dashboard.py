@@ -30,12 +30,12 @@ def dashboard(
     """
     from optuna_dashboard import wsgi
 
+    from studies.commands.work.dashboard import without_failures
     from studies.storage.open import open_artifacts
     from studies.storage.open import open_storage
 
-    app = wsgi(
-        open_storage(storage, must_exist=True), artifact_store=open_artifacts(storage, artifacts)
-    )
+    there = open_storage(storage, must_exist=True)
+    app = without_failures(wsgi(there, artifact_store=open_artifacts(storage, artifacts)), there)
     try:
         server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:

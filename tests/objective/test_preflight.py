@@ -9,6 +9,7 @@ import pytest
 
 from objective.preflight import preflight
 from objective.preflight import short_run
+from objective.testbed.interface import Interface
 from objective.testbed.runtime import Runtime
 from objective.testbed.testbed import Testbed
 
@@ -27,6 +28,16 @@ def test_a_sound_testbed_has_no_problem(testbed_folder: Make) -> None:
     found = preflight(Testbed.load(folder))
     assert (found.problems, found.notes) == ([], [])
     assert preflight(Testbed.load()).problems == []
+
+
+def test_a_script_in_a_folder_of_its_own_finds_what_lies_beside_it(testbed_folder: Make) -> None:
+    folder = testbed_folder("")
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "fit.py").write_text("import helper, gone\nLR = 1\n")
+    (folder / "scripts" / "helper.py").touch()
+    interface = Interface(command="python scripts/fit.py")
+    (problem,) = preflight(Testbed.load(folder, interface=interface)).problems
+    assert problem.startswith("scripts/fit.py must find gone, but")
 
 
 def test_all_problems_are_told_at_once(

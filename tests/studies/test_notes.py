@@ -134,6 +134,17 @@ def test_what_came_of_failures_of_pruned_and_of_interrupted_trials() -> None:
         create_trial(state=TrialState.WAITING, system_attrs={"retry_history": [number]})
     )
     assert notes(study)[number].endswith(f"Interrupted; trial {number + 1} repeats it.")
+
+
+def test_a_change_that_was_mended_says_what_is_run_in_its_place() -> None:
+    study = a_study(method="karpathy-code")
+    add(study, None, {}, TrialState.FAIL, status="crash", reason="NameError: x", source="llm")
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING, system_attrs={"failed_trial": 0, "retry_history": [0]}
+        )
+    )
+    assert notes(study)[0].endswith("x. Trial 1 is run in its place.")
     assert notes(study)[-1] == ""  # not finished yet
 
 

@@ -38,7 +38,18 @@ from objective.run.printed import Reader
         ("accuracy: nano", None),
         ("accuracy: 1.2.3", None),
         ("accuracy: 1,2", None),
-        ("accuracy: tensor(0.5)", None),
+        ("accuracy: tensor(0.5, device='cuda:0')", "0.5"),
+        ("{'loss': np.float64(3.5), 'accuracy': np.float64(0.5)}", "0.5"),
+        ("accuracy: array([0.5])", "0.5"),
+        ("accuracy = [0.5]", "0.5"),
+        ("accuracy: tensor([0.5, 0.6])", None),
+        ("accuracy: [0.5, 0.6]", None),
+        ("accuracy (5 runs): 0.5", None),
+        ("**accuracy**: 0.5", "0.5"),
+        ("- `accuracy`: **0.5**", "0.5"),
+        ("accuracy -> 0.5", "0.5"),
+        ("accuracy is 0.5", "0.5"),
+        ("accuracy island 0.5", None),
         ("inaccuracy: 0.5", None),
     ],
 )
@@ -56,6 +67,10 @@ def test_a_metrics_name_may_hold_anything() -> None:
 
 def test_other_numbers_are_kept_by_their_names() -> None:
     read = Reader("x").numbers
+    assert read("{'loss': np.float64(3.5), 'lr': tensor(0.1), 'b': [1, 2]}") == {
+        "loss": 3.5,
+        "lr": 0.1,
+    }
     assert read("epoch 3: train_loss=0.5 (lr: 1e-3), time: 12.5s") == {
         "train_loss": 0.5,
         "lr": 0.001,

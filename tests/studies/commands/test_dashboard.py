@@ -6,8 +6,10 @@ here, and writes what is seen to docs/images/dashboard.png.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -15,6 +17,7 @@ import optuna
 from optuna.artifacts import get_all_artifact_meta
 import pytest
 
+from studies.commands.work.dashboard import without_failures
 from tests.studies.conftest import Cli
 
 
@@ -70,3 +73,42 @@ def _wait_for(page: Page, selector: str, count: int) -> None:
         "([selector, count]) => document.querySelectorAll(selector).length >= count",
         arg=[selector, count],
     )
+
+
+def test_importances_are_of_what_was_measured(tmp_path: Path) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/s.db")
+    unit = optuna.distributions.FloatDistribution(0, 1)
+    trials = []
+    for i in range(64):
+        x, y = i % 8 / 8, i // 8 / 8
+        failed = x > 0.3  # what was measured depends on y alone
+        trials.append(
+            optuna.trial.create_trial(
+                params={"x": x, "y": y},
+                distributions={"x": unit, "y": unit},
+                value=9.0 if failed else y,
+                user_attrs={"status": "oom" if failed else "ok"},
+                system_attrs={"constraints": [1.0 if failed else -1.0]},
+            )
+        )
+    asked: list[str] = []
+
+    def own(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.append(environ["PATH_INFO"])
+        return [b"{}"]
+
+    def answer(path: str) -> Any:
+        app = without_failures(own, storage)
+        start: Any = lambda status, headers: None  # noqa: E731
+        return json.loads(b"".join(app({"PATH_INFO": path}, start)))
+
+    paths = []
+    for name, some in (("both", trials), ("good", [t for t in trials if t.value != 9.0])):
+        study = optuna.create_study(storage=storage, study_name=name)
+        study.add_trials(some)
+        paths.append(f"/api/studies/{study._study_id}/param_importances")
+    ((first, second),) = answer(paths[0])["param_importances"]
+    assert (first["name"], second["name"]) == ("y", "x")
+    assert first["importance"] > 0.9 and first["distribution"] == "FloatDistribution"
+    others = [paths[1], "/api/studies/77/param_importances", "/api/studies"]
+    assert [answer(path) for path in others] == [{}] * 3 and asked == others
