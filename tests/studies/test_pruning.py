@@ -41,10 +41,7 @@ def test_without_a_rule_none_is_stopped() -> None:
     assert stopped_at(None) == 101
 
 
-def test_what_was_stopped_is_charged_and_counted_as_that(
-    testbed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("studies.pruning.FIRST_TRIALS", 2)
+def test_what_was_stopped_is_charged_and_counted_as_that(testbed: Path) -> None:
     train = testbed / "train.py"
     train.write_text(train.read_text().replace("{5 - step / 10:.6f}", "{DEPTH - step / 10:.6f}"))
     study = optuna.create_study(pruner=make_pruner("median"))
@@ -56,9 +53,10 @@ def test_what_was_stopped_is_charged_and_counted_as_that(
     study.optimize(objective, n_trials=1)
     stopped = study.trials[-1]
     assert stopped.state == TrialState.PRUNED
-    assert 0 < charge(stopped) == stopped.user_attrs["total_seconds"]
+    seconds = stopped.user_attrs
+    assert 0 < charge(stopped) == seconds["training_seconds"] < seconds["total_seconds"]
     facts = study_facts(study)
-    assert (facts["ok"], facts["failed"], facts["pruned"]) == (2, 0, 1)
+    assert (facts["ok"], facts["failed"], facts["pruned"]) == (5, 0, 1)
 
 
 def test_a_rule_must_be_one_that_there_is(cli: Cli, testbed: Path) -> None:
