@@ -20,6 +20,9 @@ from studies.budget import is_evaluated
 from studies.budget import is_failed
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.library import evaluated_trials
+from studies.library import is_library_study
+from studies.library import metric_of
 
 
 # User attribute of a study: why its run ended before its budget was used up; None once it goes on.
@@ -104,8 +107,8 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
     ``llm`` sums over all trials; what a repeated one was asked counts once.
     ``params`` are the values that were really run.
     """
-    trials = study.get_trials(deepcopy=False)
-    metric = Metric.of(study)
+    trials = evaluated_trials(study)
+    metric = metric_of(study)
     evaluated = [t for t in trials if is_evaluated(t)]
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(trial_status(t) for t in evaluated if is_failed(t))
@@ -118,6 +121,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         **study.user_attrs,
         "metric": metric.name,
         "direction": metric.direction,
+        "objectives": len(study.directions),
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
@@ -126,7 +130,9 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "best": trial_facts(best_trial(trials, metric), metric.name),
-        "baseline": trial_facts(baseline_trial(trials), metric.name),
+        "baseline": None
+        if is_library_study(study.user_attrs)
+        else trial_facts(baseline_trial(trials), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

@@ -19,13 +19,19 @@ ROOT = Path(__file__).parent.parent
 # don't know each other. A room is a package or a module.
 FLOORS = (
     ("objective", "samplers", "studies.best_so_far", "studies.printable"),
-    ("studies.storage", "studies.budget", "studies.stopping", "studies.random_steps"),
+    (
+        "studies.storage",
+        "studies.library",
+        "studies.budget",
+        "studies.stopping",
+        "studies.random_steps",
+    ),
     ("studies.errors", "studies.facts", "studies.methods", "studies.changes"),
-    ("studies.notes",),
+    ("studies.notes", "studies.repetitions"),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),
-    ("studies.code_agent",),
+    ("studies.code_agent", "studies.played"),
     ("studies.workers",),
     ("studies.comparison", "studies.revalidation", "studies.importing"),
     ("studies.best",),

@@ -78,7 +78,7 @@ def report(
     """Write one self-contained page, pictures, and CSV of all that they show.
 
     From the storage alone: studies with a method and a seed are its runs, and their repetitions
-    by `revalidate` belong to them.
+    by `revalidate` belong to them. Studies made with Optuna alone have a report each.
     """
     import optuna
 
@@ -93,6 +93,7 @@ def report(
     from studies.storage.open import study_names
 
     with opened(storage, must_exist=True, read_only=pin is None) as there:
+        there = optuna.storages.get_storage(there)  # which reads a study once, and keeps it
         found = work.comparisons(there, storage, comparison)
         if pin is not None and pin not in study_names(there):
             raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
@@ -106,6 +107,7 @@ def report(
             runs = [run for run in runs if run.rows]
             if not runs:
                 raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+            folder = out / work.folder_name(name) if len(found) > 1 else out
             best = None if budget or trials else best_run(runs)
             content = Report(
                 runs,
@@ -117,8 +119,9 @@ def report(
                 None
                 if best is None
                 else find_winner(optuna.load_study(study_name=best.study, storage=there), there),
+                work.made_now(),
+                work.address(where.folder, folder) if store else "",
             )
-            folder = out / work.folder_name(name) if len(found) > 1 else out
             results[name] = work.write(content, folder, pictures.value)
             if pin is not None:
                 work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)

@@ -118,7 +118,9 @@ def status_table(studies: list[dict[str, Any]]) -> Table:
             facts["state"],
             ", ".join(f"{n} {what}" for what, n in counts.items() if n),
             _cell((facts["baseline"] or {}).get(facts["metric"])),
-            _cell((facts["best"] or {}).get(facts["metric"])),
+            _cell((facts["best"] or {}).get(facts["metric"]))
+            if facts["objectives"] == 1
+            else f"{facts['objectives']} objectives",
             clock(facts["charged_seconds"]),
             f"{facts['llm']['turns']} ({facts['llm']['share']:.0%})"
             if facts["llm"]["turns"]

@@ -10,6 +10,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from objective.best import values_run
+from studies.library import is_library_study
 from studies.report.layout import bullets
 from studies.report.layout import Section
 from studies.report.page_tables import cell
@@ -51,11 +52,15 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     source = trial.user_attrs.get("source")
     by = f", proposed by {source}" if source else ""
     value = trial.values[0]
+    is_foreign = is_library_study(winner.study.user_attrs)
+    verb, noun = ("evaluated", "evaluation") if is_foreign else ("trained", "training")
     yield f"{metric.name} {value:.4f} in trial {trial.number} of {winner.study.study_name}{by}."
     if (again := winner.repeated.get(trial.number)) is None or not again.values:
+        repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
+        can = "testbed_hash" in winner.study.user_attrs
         yield (
-            "It was not trained again, and the best of many noisy trials is lucky:"
-            " `optuna-autoresearch revalidate` repeats it with fresh seeds."
+            f"It was not {verb} again, and the best of many noisy trials is lucky"
+            f"{repeats if can else '.'}"
         )
     elif again.fixed:
         yield "Its repetitions came to exactly the same: the script takes no seed."
@@ -72,9 +77,11 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
             error = again.sd / math.sqrt(len(again.values))
             if winner.gain < 2 * error:
                 yield "That is within the noise."
-    hours = sum(run.seconds for run in runs) / 3600
+    seconds = sum(run.seconds for run in runs)
     trials = sum(len(run.rows) for run in runs)
-    yield f"All of it took {trials:,} trials and {hours:.2g} hours of training."
+    time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")
+    took = f"{time:,.0f} {unit}" if time >= 10 else f"{time:.2g} {unit}"
+    yield f"All of it took {trials:,} trials and {took} of {noun}."
 
 
 def _values(winner: Winner) -> str:

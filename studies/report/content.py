@@ -29,6 +29,9 @@ class Report:
         prices: Of the language model's tokens.
         said: Transcripts, see `transcripts.load_transcripts`.
         winner: Of the study with the best value, if the report is to begin with it.
+        made: When and how the report was made.
+        artifacts: Address of the folder of artifacts, as the page links to it; empty if there is
+            none.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class Report:
         prices: tables.Prices = tables.Prices(),
         said: Sequence[Mapping[str, Any]] = (),
         winner: Winner | None = None,
+        made: str = "",
+        artifacts: str = "",
     ) -> None:
-        self.winner = winner
+        self.winner, self.made, self.artifacts = winner, made, artifacts
         self.runs, self.reference, self.title, self.said = runs, reference, title, said
         self.methods = tables.method_rows(runs, prices)
         self.run_rows = tables.run_rows(runs)
         self.tests = tables.all_comparisons(runs, reference)
         self.notes = notes(runs, self.tests["best"], unstarted)
-        self.series = all_series(runs, self.methods, self.run_rows)
+        self.series = all_series(runs, self.methods, self.run_rows, self.tests["best"])
         self.plots = comparison_plots(runs, self.series)

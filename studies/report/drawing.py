@@ -61,6 +61,7 @@ class Plot:
         across: Draw categories as lines, from above, and values from left to right.
         log: Whether the values' axis is logarithmic.
         limits: Of the values' axis.
+        zero: Whether the values' axis shows where 0 is.
     """
 
     marks: Sequence[Marks]
@@ -72,6 +73,7 @@ class Plot:
     across: bool = False
     log: bool = False
     limits: tuple[float, float] | None = None
+    zero: bool = False
 
     @property
     def values(self) -> str:

@@ -40,10 +40,16 @@ def draw(drawing: Drawing) -> go.Figure:
         else:
             _add_points(figure, marks, "x" if drawing.across else "y")
     places: dict[str, Any] = {"title_text": drawing.x}
-    values: dict[str, Any] = {"title_text": drawing.values, "showgrid": True}
+    values: dict[str, Any] = {
+        "title_text": drawing.values,
+        "showgrid": True,
+        "exponentformat": "power",  # not 100µ
+    }
     # Bars of parts have two categories each, which plotly can't be given the order of.
     if drawing.categories and not any(m.part and m.kind == "bars" for m in drawing.marks):
         places |= {"categoryorder": "array", "categoryarray": list(drawing.categories)}
+    if drawing.zero:
+        values |= {"zeroline": True, "zerolinecolor": "#7F7F7F", "rangemode": "tozero"}
     if drawing.log:
         values["type"] = "log"
     if drawing.limits is not None:
@@ -54,6 +60,19 @@ def draw(drawing: Drawing) -> go.Figure:
 
 
 def _add_steps(figure: go.Figure, marks: Marks) -> None:
+    if marks.faint:
+        figure.add_scatter(
+            x=marks.x,
+            y=marks.y,
+            mode="lines",
+            hoverinfo="skip",
+            legendgroup=marks.label,
+            showlegend=False,
+            opacity=0.5,
+            line={"color": marks.style.color, "width": 1, "shape": "hv"},
+            meta={"methods": marks.methods},
+        )
+        return
     none = [math.nan] * len(marks.y)
     add_mean_curve(
         figure,
@@ -102,7 +121,7 @@ def _add_bars(figure: go.Figure, marks: Marks) -> None:
         marker={"color": marks.style.color, "pattern_shape": marks.style.pattern},
         opacity=0.6 if marks.faint else 1.0,
     )
-    figure.update_layout(barmode="stack", showlegend=True)
+    figure.update_layout(barmode="stack", showlegend=marks.in_legend)
 
 
 def _common(marks: Marks) -> dict[str, Any]:

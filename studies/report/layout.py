@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+import gzip
 from html import escape
 from importlib.resources import files
 import json
@@ -30,15 +32,27 @@ class Section:
     text: str
     body: str
 
-    def html(self, i: int) -> str:
+    @property
+    def place(self) -> str:
+        """The identifier that a link to it has."""
+        return "s-" + self.name.lower().replace(" ", "-")
+
+    @property
+    def html(self) -> str:
         text = f"<p>{escape(self.text)}</p>" if self.text else ""
         return (
-            f'<section id="s{i}" aria-label="{escape(self.title)}"><h2>{escape(self.title)}</h2>'
+            f'<section id="{self.place}" aria-label="{escape(self.title)}"><h2>{escape(self.title)}</h2>'
             f"{text}{self.body}</section>"
         )
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[str, Any]) -> str:
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    data: Mapping[str, Any],
+    made: str = "",
+) -> str:
     """Return a page with everything in it that it needs.
 
     Args:
@@ -48,14 +62,17 @@ def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping
         data: What its script draws from: ``figures`` (plotly's, by the key that ``data-figure``
             refers to), ``trials`` (see `page_data.page_trials`) and ``transcripts`` (see
             `page_data.page_transcripts`).
+        made: When and how it was made.
     """
     resources = files("studies.report")
     return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
         title=escape(title),
         subtitle=escape(subtitle),
-        nav="".join(f'<a href="#s{i}">{escape(s.name)}</a>' for i, s in enumerate(sections)),
-        sections="\n".join(section.html(i) for i, section in enumerate(sections)),
-        plotly=get_plotlyjs(),
+        nav="".join(f'<a href="#{s.place}">{escape(s.name)}</a>' for s in sections),
+        sections="\n".join(section.html for section in sections),
+        made=escape(made),
+        # A third of its size, and parsed only when the first plot is drawn.
+        plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
         script=resources.joinpath("page.js").read_text("utf-8"),
         **{name: _script_json(value) for name, value in data.items()},
     )

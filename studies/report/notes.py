@@ -46,10 +46,11 @@ def notes(
 
 def _repetitions(runs: Sequence[Run]) -> Iterator[str]:
     if not any(run.repetitions for run in runs):
-        yield (
-            "No run is revalidated, so every best is the luckiest of its run's trials too: "
-            "`optuna-autoresearch revalidate` trains each best configuration again."
-        )
+        if any("testbed_hash" in run.metadata for run in runs):
+            again = ": `optuna-autoresearch revalidate` trains each best configuration again."
+        else:
+            again = "."  # only a testbed's script can be trained again
+        yield f"No run is revalidated, so every best is the luckiest of its run's trials too{again}"
         return
     for method, group in by_method(runs).items():
         part = sum(not run.repetitions for run in group)

@@ -18,15 +18,16 @@ const SOURCES = {
 const MOST_LINES = 1000; // of parallel coordinates: more take seconds without a GPU, and are one blot
 const SVG_POINTS = 3000; // above it points are drawn by WebGL, of which a page has few contexts
 
-/** Plotly takes most of a second to start, so the page opens before it does. */
-function plotly() {
-  if (!window.Plotly) {
-    const script = document.createElement("script");
-    script.textContent = byId("plotly").textContent;
-    document.head.append(script);
-  }
-  return window.Plotly;
+/** Plotly is packed, and takes most of a second to start: the page opens before it does. */
+async function startPlotly() {
+  const packed = Uint8Array.from(atob(byId("plotly").textContent), c => c.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(unpacked).text();
+  document.head.append(script);
 }
+let starting;
+const plotly = () => (starting ??= startPlotly());
 
 // --- comparisons: figures that came with the page, less the methods that are hidden ----------
 
@@ -40,8 +41,8 @@ function filtered(trace) {
   const keep = values => values?.filter((_, i) => isShown(methods[i]));
   const copy = {...trace, y: keep(trace.y), hovertext: keep(trace.hovertext)};
   copy.x = Array.isArray(trace.x[0]) ? trace.x.map(keep) : keep(trace.x);
-  const {error_y} = trace;
-  if (error_y) copy.error_y = {...error_y, array: keep(error_y.array), arrayminus: keep(error_y.arrayminus)};
+  for (const name of ["error_x", "error_y"]) if (trace[name])
+    copy[name] = {...trace[name], array: keep(trace[name].array), arrayminus: keep(trace[name].arrayminus)};
   return copy.y.length ? copy : null;
 }
 
@@ -53,7 +54,7 @@ function comparison(div) {
 
 // --- single runs: figures made here from the trials -------------------------------------------
 
-const short = v => typeof v === "number" ? String(Number(v.toPrecision(4))) : String(v);
+const short = v => typeof v === "number" && !Number.isInteger(v) ? String(Number(v.toPrecision(4))) : String(v);
 const parameter = name => data("trials").parameters.find(p => p.name === name);
 // Plotly reads a little HTML in texts, so what others named is escaped.
 const metric = () => escaped(data("trials").metric);
@@ -85,9 +86,7 @@ const points = (rows, more) => ({
   hovertext: rows.map(r => describe(r.run, r.i)), ...more,
 });
 const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
-const coloraxis = rows => ({
-  ...colors(rows), colorbar: {title: {text: metric()}},
-});
+const coloraxis = () => ({...colors(), colorbar: {title: {text: metric()}}});
 /** 1 if lower values are better, -1 if higher ones are. */
 const sign = () => data("trials").higher_is_better ? -1 : 1;
 const ranked = rows => [...rows].sort((a, b) => sign() * (a.value - b.value));
@@ -101,10 +100,14 @@ function worst(rows) {
   return sign() * (upper > values[0] ? Math.min(values.at(-1), upper + 1.5 * (upper - values[0])) : values.at(-1));
 }
 
-/** The best values are the darkest. */
-function colors(rows) {
-  const [cmin, cmax] = [best(rows), worst(rows)].sort((a, b) => a - b);
-  return {colorscale: "Cividis", cmin, cmax, reversescale: sign() < 0};
+/** The best values are the darkest; the same colour is the same value in all plots and runs. */
+let range;
+function colors() {
+  if (!range) {
+    const all = chosen("*").filter(r => r.value !== null);
+    range = [best(all), worst(all)].sort((a, b) => a - b);
+  }
+  return {colorscale: "Cividis", cmin: range[0], cmax: range[1], reversescale: sign() < 0};
 }
 
 const empty = text => [[], {
@@ -128,7 +131,7 @@ const views = {
     for (const status of new Set(failed.map(r => run.status[r.i]))) {
       const group = failed.filter(r => run.status[r.i] === status);
       traces.push(points(group, {
-        name: `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
+        name: status === "pruned" ? status : `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
         marker: {color: FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
       }));
     }
@@ -146,6 +149,25 @@ const views = {
     return [traces, figure];
   },
 
+  curves({run: index}) {
+    const rows = chosen(index).filter(r => r.run.curves?.[r.i][0].length);
+    if (!rows.length) return empty("No trial of this run reported values while it trained.");
+    const done = ranked(rows.filter(r => r.value !== null)), stopped = rows.filter(r => r.value === null);
+    const group = (name, rows, color, width) => {
+      const steps = rows.flatMap(r => [...r.run.curves[r.i][0], null]);
+      return {
+        name, type: "scatter", mode: "lines", x: steps, y: rows.flatMap(r => [...r.run.curves[r.i][1], null]),
+        line: {color, width}, hoverinfo: "text",
+        hovertext: rows.flatMap(r => [...r.run.curves[r.i][1].map(v => `trial ${r.run.number[r.i]}: ${short(v)}`), ""]),
+      };
+    };
+    return [[
+      group("stopped or failed", stopped.slice(-200), FAILED, .7),
+      group("others", done.slice(5, 200), "#8a8a8a", .8),
+      group("best five", done.slice(0, 5), "#0072B2", 2),
+    ].filter(trace => trace.x.length), layout("step", metric())];
+  },
+
   evolution({run: index}) {
     const rows = chosen(index), {parameters} = data("trials");
     const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
@@ -154,7 +176,7 @@ const views = {
     const columns = Math.min(3, shown.length), lines = Math.ceil(shown.length / columns);
     const figure = layout("", "", {
       height: 200 * lines + 60, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
-      annotations: [], coloraxis: coloraxis(ok), showlegend: false,
+      annotations: [], coloraxis: coloraxis(), showlegend: false,
     });
     delete figure.xaxis; delete figure.yaxis;
     const traces = shown.flatMap((p, k) => {
@@ -180,7 +202,7 @@ const views = {
       return group.map(r => r.run.params[j][r.i]);
     };
     const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
-    const figure = layout(escaped(x), escaped(y), {height: 520, coloraxis: coloraxis(ok)});
+    const figure = layout(escaped(x), escaped(y), {height: 520, coloraxis: coloraxis()});
     Object.assign(figure.xaxis, axis(parameter(x), values(rows, x)));
     Object.assign(figure.yaxis, axis(parameter(y), values(rows, y)));
     return [[
@@ -209,7 +231,7 @@ const views = {
     dimensions.push({label: metric(), values: rows.map(r => r.value)});
     return [[{
       type: "parcoords", dimensions, labelangle: -25, labelside: "top",
-      line: {color: rows.map(r => r.value), ...colors(rows), showscale: true},
+      line: {color: rows.map(r => r.value), ...colors(), showscale: true},
     }], {
       height: 500, margin: {t: 120, l: 80, r: 40, b: 50},
       annotations: rows.length < asked ? [{
@@ -258,9 +280,10 @@ function themed(traces, figure) {
 }
 
 function draw(div) {
+  if (!window.Plotly) return plotly().then(() => draw(div));
   const [traces, figure] = div.dataset.view ? views[div.dataset.view](settings(div)) : comparison(div);
   div.dataset.drawn = "";
-  plotly().react(div, ...themed(traces, figure), CONFIG);
+  window.Plotly.react(div, ...themed(traces, figure), CONFIG);
   if (!div.dataset.bound) {
     div.dataset.bound = "";
     div.on("plotly_hover", event => speak(event.points[0]));
@@ -284,11 +307,12 @@ const seen = new IntersectionObserver(entries => {
 for (const div of figures) seen.observe(div);
 const redrawAll = () => { for (const div of figures) redraw(div); };
 darkness.addEventListener("change", redrawAll);
+addEventListener("load", () => setTimeout(plotly, 300)); // a page is printed without waiting for it
 addEventListener("beforeprint", () => { for (const div of figures) draw(div); });
 
 for (const div of figures)
   for (const control of div.parentElement.querySelectorAll(".controls select, .controls input"))
-    control.addEventListener("change", () => draw(div));
+    control.addEventListener("change", () => { draw(div); remember(); });
 
 /** What arrow keys step through: the points of each trace, and the cells of each row of a heatmap. */
 const lines = div => (div.data ?? []).flatMap((trace, curve) => {
@@ -325,7 +349,7 @@ for (const div of figures) div.addEventListener("keydown", event => {
   const line = (at.line + step[0] + all.length) % all.length, {curve, count, place, said} = all[line];
   const point = Math.max(0, Math.min(count - 1, at.point + step[1])), {xaxis = "x", yaxis = "y"} = div.data[curve];
   div.at = {line, point};
-  plotly().Fx.hover(div, [{curveNumber: curve, ...place(point)}], xaxis + yaxis);
+  window.Plotly.Fx.hover(div, [{curveNumber: curve, ...place(point)}], xaxis + yaxis);
   speak(said(point)); // of a hover that it was told to do plotly sends no event
 });
 
@@ -334,11 +358,12 @@ for (const div of figures) div.addEventListener("keydown", event => {
 function applyMethods() {
   for (const row of document.querySelectorAll("tr[data-method]")) row.hidden = !isShown(row.dataset.method);
   for (const div of figures) if (!div.dataset.view) redraw(div);
+  remember();
 }
 for (const box of boxes) box.addEventListener("change", applyMethods);
 for (const button of document.querySelectorAll("#methods button"))
   button.addEventListener("click", () => {
-    for (const box of boxes) box.checked = button.value === "all";
+    for (const box of boxes) box.checked = ["all", box.dataset.kind].includes(button.value);
     applyMethods();
   });
 
@@ -360,6 +385,116 @@ for (const button of document.querySelectorAll("th button"))
       return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
     }).forEach(row => body.append(row));
   });
+
+// --- all trials --------------------------------------------------------------------------------
+
+const PAGE = 50; // rows
+const tableDiv = byId("table");
+const table = {sort: "", down: false, first: 0, rows: []};
+
+/** The columns of the trials' table: heading to what is shown, sorted and, if it is HTML, drawn. */
+function tableColumns() {
+  const {parameters, runs, artifacts} = data("trials"), columns = {};
+  if (runs.length > 1) Object.assign(columns, {method: r => r.run.method, seed: r => r.run.seed});
+  columns.trial = r => r.run.number[r.i];
+  columns[data("trials").metric] = r => r.value;
+  columns.state = r => r.run.status[r.i];
+  columns.source = r => r.run.source[r.i];
+  columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
+  parameters.forEach((p, j) => { columns[p.name] = r => r.run.params[j][r.i]; });
+  if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
+  if (artifacts) columns.files = r => r.run.artifacts?.[r.i] ?? [];
+  return columns;
+}
+
+function tableRows() {
+  const {run, state, source} = settings(tableDiv), get = tableColumns()[table.sort];
+  table.rows = chosen(run).filter(r =>
+    (!state || r.run.status[r.i] === state) && (!source || r.run.source[r.i] === source));
+  if (get) table.rows.sort((a, b) => {
+    const x = get(a), y = get(b);
+    if ((x ?? "") === "" || (y ?? "") === "") return ((x ?? "") === "") - ((y ?? "") === "");
+    return (table.down ? -1 : 1) * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
+  });
+}
+
+const made = (tag, text, more = {}) => Object.assign(document.createElement(tag), {textContent: text}, more);
+
+function tableCell(value) {
+  if (!Array.isArray(value))
+    return made("td", value === null ? "" : typeof value === "number" ? value : String(value), typeof value === "string" ? {className: "text", title: value} : {});
+  const cell = made("td", "", {className: "text"});
+  for (const [name, id] of value)
+    cell.append(made("a", name, {href: `${data("trials").artifacts}/${encodeURIComponent(id)}`}), " ");
+  return cell;
+}
+
+function showTable() {
+  const columns = tableColumns(), head = made("tr", "");
+  for (const name of Object.keys(columns)) {
+    const button = made("button", name, {type: "button"}), cell = made("th", "", {scope: "col"});
+    if (name === table.sort) cell.setAttribute("aria-sort", table.down ? "descending" : "ascending");
+    button.addEventListener("click", () => {
+      Object.assign(table, {down: table.sort === name && !table.down, sort: name, first: 0});
+      tableRows(); showTable(); remember();
+      [...tableDiv.querySelectorAll("th button")].find(b => b.textContent === name).focus();
+    });
+    cell.append(button);
+    head.append(cell);
+  }
+  const body = made("tbody", "");
+  const shown = table.rows.slice(table.first, table.first + PAGE);
+  for (const row of shown) {
+    const line = made("tr", "");
+    for (const get of Object.values(columns)) line.append(tableCell(get(row)));
+    body.append(line);
+  }
+  const whole = made("table", ""), top = made("thead", "");
+  top.append(head);
+  whole.append(top, body);
+  tableDiv.replaceChildren(whole);
+  const last = table.first + shown.length;
+  byId("table-range").textContent = last ? `${table.first + 1} to ${last} of ${table.rows.length}` : "none";
+  for (const button of tableDiv.parentElement.querySelectorAll(".controls button"))
+    button.disabled = button.value === "-1" ? !table.first : last >= table.rows.length;
+}
+
+if (tableDiv) {
+  const section = tableDiv.parentElement;
+  for (const [name, column] of [["state", "status"], ["source", "source"]]) {
+    const values = new Set(data("trials").runs.flatMap(run => run[column]));
+    for (const value of [...values].filter(Boolean).sort())
+      section.querySelector(`[data-setting=${name}]`).append(new Option(value, value));
+  }
+  section.addEventListener("change", () => { table.first = 0; tableRows(); showTable(); remember(); });
+  for (const button of section.querySelectorAll(".controls button"))
+    button.addEventListener("click", () => { table.first += PAGE * Number(button.value); showTable(); });
+}
+
+// --- what is chosen stands in the page's address, so that it can be passed on --------------------
+
+const controls = [...document.querySelectorAll("[data-setting], [data-chooses]")];
+const initial = new Map(controls.map(control => [control, control.value]));
+const keyOf = control => `${control.closest("section").id.slice(2)}.${control.dataset.setting ?? "shows"}`;
+
+function remember() {
+  const state = new URLSearchParams();
+  for (const control of controls) if (control.value !== initial.get(control)) state.set(keyOf(control), control.value);
+  for (const box of boxes) if (!box.checked) state.append("hide", box.value);
+  if (table.sort) state.set("sort", (table.down ? "-" : "") + table.sort);
+  history.replaceState(null, "", `${location.pathname}${state.size ? `?${state}` : ""}${location.hash}`);
+}
+
+const given = new URLSearchParams(location.search);
+for (const control of controls) {
+  control.value = given.get(keyOf(control)) ?? initial.get(control);
+  if (control.tagName === "SELECT" && control.selectedIndex < 0) control.value = initial.get(control);
+}
+for (const box of boxes) box.checked = !given.getAll("hide").includes(box.value);
+const sort = given.get("sort") ?? "";
+Object.assign(table, {down: sort.startsWith("-"), sort: sort.replace(/^-/, "")});
+if (given.has("hide")) for (const row of document.querySelectorAll("tr[data-method]")) row.hidden = !isShown(row.dataset.method);
+if (tableDiv) { tableRows(); showTable(); }
 
 // --- prompts and replies -----------------------------------------------------------------------
 

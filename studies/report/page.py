@@ -8,6 +8,8 @@ from html import escape
 import json
 import math
 
+from studies.facts import LLM_SOURCES
+from studies.methods import METHODS
 from studies.report import tables
 from studies.report import transcripts
 from studies.report.best import best_section
@@ -28,7 +30,11 @@ from studies.report.page_tables import values_table
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
+from studies.report.structures import structure_sections
 
+
+PAPER = "https://arxiv.org/abs/2603.24647"
+_FILTERS = ("State", "Source")  # of the table of trials
 
 # Name in the report's plots to the name, title and text of its section, in their order.
 PLOTS = {
@@ -36,9 +42,21 @@ PLOTS = {
         "Time",
         "Best so far against training time",
         "Steps: a value counts from the moment when its trial ended. A curve begins when all "
-        "runs of its method have a value and ends where the first of them ends.",
+        "runs of its method have a value and ends where the first of them ends; the legend has "
+        "its last value. Beginnings far from it lie outside: double-click shows them.",
     ),
     "trials": ("Trials", "Best so far against trials", "Failed trials count."),
+    "differences": (
+        "Differences",
+        "Differences from the reference",
+        "Mean of the differences on the same seeds, with its 95 % interval (Student's t).",
+    ),
+    "seeds": (
+        "Seeds",
+        "Seed by seed",
+        "Best values of runs with the same seed, joined. Where lines cross, which method is "
+        "better depends on the seed.",
+    ),
     "runs": ("Runs", "Every run's best", "A point is a run; the bar is the mean."),
     "ratios": ("Ratio", "LLM ratio", "Share of the trials that the language model decides."),
     "models": ("Models", "Model against model", "The same method with several models."),
@@ -49,6 +67,12 @@ PLOTS = {
         "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
     ),
     "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
+    "importance": (
+        "Importance",
+        "Importance of parameters",
+        "How much each matters for being among the best tenth of the trials that succeeded "
+        "(PED-ANOVA); failures don't count.",
+    ),
     "llm": (
         "Tokens",
         "Tokens and seconds of the language model",
@@ -74,6 +98,7 @@ def build_page(report: Report) -> str:
         [
             *([] if report.winner is None else [best_section(runs, report.winner)]),
             *(_single_run_sections(report) if len(runs) == 1 else _several_run_sections(report)),
+            *structure_sections(runs),
             *_transcript_sections(report),
         ],
         {
@@ -82,9 +107,10 @@ def build_page(report: Report) -> str:
                 for name, drawings in report.plots.items()
                 for i, drawing in enumerate(drawings)
             },
-            "trials": page_trials(runs),
+            "trials": page_trials(runs, report.artifacts),
             "transcripts": page_transcripts(report.said, runs),
         },
+        report.made,
     )
 
 
@@ -95,7 +121,7 @@ def _single_run_sections(report: Report) -> Iterator[Section]:
     if report.notes:
         yield Section("Notes", "To bear in mind", "", bullets(report.notes))
     yield from others
-    yield from _comparison_sections(report, without=("time", "trials", "runs"))
+    yield from _comparison_sections(report, without=("time", "trials", "runs", "failures"))
     yield Section("Costs", "What it cost", "", cost_table(report.methods))
 
 
@@ -112,8 +138,9 @@ def _result_sections(report: Report) -> Iterator[Section]:
         if report.tests.get(kind)
     )
     known = f"<p>To bear in mind:</p>{bullets(report.notes)}" if report.notes else ""
-    yield Section("Findings", "What can be said", "", found + known or "<p>One method only.</p>")
-    rows = report.methods
+    if found or known:
+        yield Section("Findings", "What can be said", "", found + known)
+    rows, runs = report.methods, report.runs
     yield Section(
         "Methods",
         "Methods",
@@ -122,7 +149,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
         "configuration trained again with fresh seeds; the best of many noisy trials is lucky, "
         "its mean on repetition is not. That is the mean of the repetitions that did not fail. "
         "Luck: by how much it was worse then.",
-        _method_boxes([row["method"] for row in rows]) + values_table(rows) + cost_table(rows),
+        _method_boxes(runs) + values_table(rows) + cost_table(rows) + _descriptions(runs),
     )
     if len(rows) > 1:
         yield Section(
@@ -139,7 +166,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
 
 
 def _comparison_sections(report: Report, without: Sequence[str] = ()) -> Iterator[Section]:
-    menus = {"llm": "Measure", "failure-map": "Method"}
+    menus = {"llm": "Measure", "failure-map": "Method", "importance": "Method"}
     for key, (name, title, text) in PLOTS.items():
         if key in report.plots and key not in without:
             keys = {f"{key}-{i}": d.title or d.y for i, d in enumerate(report.plots[key])}
@@ -158,6 +185,14 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         "the edge, values far worse than the others lie outside: double-click shows them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
+    yield _table_section(runs)
+    if any(row.curve for run in runs for row in run.rows):
+        yield Section(
+            "Curves",
+            "Learning curves",
+            "Values that trials reported while they trained; of a run with many the best 200.",
+            plot("Learning curves", 'data-view="curves"', _run_menu(runs, groups=False)),
+        )
     if not names:
         return
     yield Section(
@@ -227,17 +262,56 @@ def _name(run: Run) -> str:
     return f"{run.method}, seed {run.seed} ({best})"
 
 
-def _method_boxes(methods: Sequence[str]) -> str:
-    """Return boxes that hide methods in tables and plots."""
+def _table_section(runs: Sequence[Run]) -> Section:
+    """Return the place of the table of trials, which the page's script fills."""
+    filters = "".join(menu(name, [("", "any")], setting(name.lower())) for name in _FILTERS)
+    return Section(
+        "Table",
+        "All trials",
+        "Click a heading, or press Enter on it, to sort.",
+        f'<div class="controls">{_run_menu(runs, groups=len(runs) > 1)}{filters}'
+        '<button type="button" value="-1">previous</button>'
+        '<button type="button" value="1">next</button>'
+        '<span id="table-range" role="status"></span></div>'
+        '<div class="scroll" id="table" tabindex="0" aria-label="Table of trials"></div>',
+    )
+
+
+def _descriptions(runs: Sequence[Run]) -> str:
+    """Say in a line what each method is, and where the methods are described."""
+    known = [name for name in dict.fromkeys(run.name for run in runs) if name in METHODS]
+    if not known:
+        return ""
+    paper = f'<a href="{PAPER}">{PAPER.removeprefix("https://")}</a>'
+    lines = bullets([f"{name}: {METHODS[name].summary}" for name in known])
+    return f"{lines}<p>The methods that ask a language model follow {paper}.</p>"
+
+
+def _method_boxes(runs: Sequence[Run]) -> str:
+    """Return boxes that hide methods in tables and plots; empty where there is one."""
+    groups = tables.by_method(runs)
+    if len(groups) < 2:
+        return ""
+    kinds = {
+        method: "llm" if any(_asks_llm(run) for run in group) else "classical"
+        for method, group in groups.items()
+    }
     boxes = "".join(
-        f'<label><input type="checkbox" checked value="{escape(m)}"> {escape(m)}</label>'
-        for m in methods
+        f'<label><input type="checkbox" checked value="{escape(m)}" data-kind="{kind}"> '
+        f"{escape(m)}</label>"
+        for m, kind in kinds.items()
     )
-    return (
-        f'<fieldset id="methods"><legend>Methods shown</legend>{boxes}'
-        '<button type="button" value="all">all</button> '
-        '<button type="button" value="none">none</button></fieldset>'
+    buttons = {"all": "all", "none": "none"}
+    if len(set(kinds.values())) == 2:
+        buttons |= {"llm": "with a language model", "classical": "without one"}
+    pressed = " ".join(
+        f'<button type="button" value="{value}">{name}</button>' for value, name in buttons.items()
     )
+    return f'<fieldset id="methods"><legend>Methods shown</legend>{boxes}{pressed}</fieldset>'
+
+
+def _asks_llm(run: Run) -> bool:
+    return any(row.source in LLM_SOURCES for row in run.rows)
 
 
 def _count(n: int, what: str) -> str:

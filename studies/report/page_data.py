@@ -16,14 +16,22 @@ from studies.report.runs import Run
 from studies.report.tables import parameters
 
 
-def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
+_MOST_POINTS = 100_000  # of all learning curves, each of which keeps at least two
+
+
+def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
     """Return the runs with a list for each column; ``params`` is one list per parameter.
+
+    ``curves`` (steps and values) and ``artifacts`` (names and identifiers, in the folder of the
+    address ``artifacts``) are left out of runs that have none.
 
     Values have six significant digits and parameters four, as many as a hover shows: a page of
     hundreds of studies holds a million of them.
     """
     names = parameters(runs)
     unit, seconds = time_unit(runs)
+    curves = sum(bool(row.curve) for run in runs for row in run.rows)
+    points = max(2, min(60, _MOST_POINTS // max(1, curves)))
     return {
         "metric": metric_of(runs).name,
         "higher_is_better": metric_of(runs).better == "higher",
@@ -32,7 +40,8 @@ def page_trials(runs: Sequence[Run]) -> dict[str, Any]:
             _parameter(name, next(run.space[name] for run in runs if name in run.space))
             for name in names
         ],
-        "runs": [_columns(run, names) for run in runs],
+        "artifacts": artifacts,
+        "runs": [_columns(run, names, points, bool(artifacts)) for run in runs],
     }
 
 
@@ -55,10 +64,17 @@ def _parameter(name: str, distribution: BaseDistribution) -> dict[str, Any]:
     return {"name": name, "log": getattr(distribution, "log", False), "choices": choices}
 
 
-def _columns(run: Run, names: Sequence[str]) -> dict[str, Any]:
+def _columns(run: Run, names: Sequence[str], points: int, with_artifacts: bool) -> dict[str, Any]:
     rows = run.rows
+    more: dict[str, Any] = {}
+    if any(row.curve for row in rows):
+        more["curves"] = [_thinned(row.curve, points) for row in rows]
+    if with_artifacts and any(row.artifacts for row in rows):
+        more["artifacts"] = [row.artifacts for row in rows]
     return {
+        **more,
         "method": run.method,
+        "seed": run.seed,
         "number": [row.number for row in rows],
         "seconds": [round(row.seconds, 2) for row in rows],
         "value": [_digits(row.value, 6) for row in rows],
@@ -67,6 +83,14 @@ def _columns(run: Run, names: Sequence[str]) -> dict[str, Any]:
         "reason": [str(row.attrs.get("reason", "")) for row in rows],
         "params": [[_digits(row.params.get(name), 4) for row in rows] for name in names],
     }
+
+
+def _thinned(curve: Mapping[int, float], most: int) -> list[list[Any]]:
+    """Return at most so many steps of a curve, with the first and the last, and their values."""
+    steps = sorted(curve)
+    if len(steps) > most:
+        steps = [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+    return [steps, [_digits(float(curve[step]), 6) for step in steps]]
 
 
 def _digits(value: Any, digits: int) -> Any:

@@ -30,6 +30,9 @@ from studies.report.tables import by_method
 
 
 _INTERVAL = "mean, 95 % interval"
+_FEW_RUNS = 3
+_SETTLED = 0.1  # of the horizontal axis: the curves' beginnings are before it
+_FLATTENED = 4  # a plot this many times as high as its later part shows nothing of that
 
 
 def comparison_plots(
@@ -43,10 +46,17 @@ def comparison_plots(
     methods, best = list(by_method(runs)), f"best {metric_of(runs).name}"
     looks = styles(methods)
     unit, seconds = time_unit(runs)
+    time, trials = f"training time ({unit})", "trials that ended"
     plots: dict[str, Sequence[Drawing]] = {
-        "time": [_best_so_far(series["time"], looks, best, f"training time ({unit})", seconds)],
-        "trials": [_best_so_far(series["trials"], looks, best, "trials that ended")],
+        "time": [_best_so_far(runs, series["time"], looks, best, time, seconds)],
+        "trials": [_best_so_far(runs, series["trials"], looks, best, trials)],
         "runs": [_final_values(series["final"], methods, best)],
+        "differences": [_differences(series["differences"], best)],
+        "seeds": [_by_seed(series["final"], methods, best)],
+        "importance": [
+            _importance(method or "all methods", records)
+            for method, records in _grouped(series["importance"], "method")
+        ],
         "failures": [
             Plot(_shares(series["failures"], "status", "count", "share"), "", "failed trials (%)",
                  categories=methods)
@@ -133,15 +143,105 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
 
 
 def _best_so_far(
-    records: Sequence[Record], looks: Mapping[str, Style], best: str, x: str, unit: float = 1.0
+    runs: Sequence[Run],
+    records: Sequence[Record],
+    looks: Mapping[str, Style],
+    best: str,
+    x: str,
+    unit: float | None = None,
 ) -> Plot:
-    """Plot the mean best value with its interval, see `series.best_so_far`."""
-    marks = []
+    """Plot the mean best value, see `series.best_so_far`, with its interval.
+
+    An interval of three runs or fewer would hide everything: the runs stand in its place.
+
+    Args:
+        runs: All runs.
+        records: Of their means.
+        looks: By method.
+        best: What the values are.
+        x: Title of the horizontal axis.
+        unit: Seconds that are one on it; None if it counts trials.
+    """
+    marks, groups, few = [], by_method(runs), False
     for method, points in _grouped(records, "method"):
-        label = f"{method} (n={points[0]['n']})"
-        scaled = [{**point, "x": point["x"] / unit} for point in points]
-        marks.append(_marks("steps", label, scaled, "x", "mean", looks[method], methods=[method]))
-    return Plot(marks, x, f"{best} so far", _INTERVAL)
+        n, final = points[0]["n"], points[-1]["mean"]
+        label = f"{method}: {final:.4f} (n={n})"
+        singles = [run for run in groups[method] if run.incumbents] if 1 < n <= _FEW_RUNS else []
+        few = few or bool(singles)
+        for run in singles:
+            ends = [*run.incumbents, run.rows[-1]]
+            at = [row.position if unit is None else row.seconds / unit for row in ends]
+            values = [*(row.value for row in run.incumbents), run.best]
+            marks.append(
+                Marks("steps", label, at, values, looks[method], methods=[method], faint=True,
+                      in_legend=False)
+            )  # fmt: skip
+        scaled = [{**point, "x": point["x"] / (unit or 1)} for point in points]
+        mean = _marks("steps", label, scaled, "x", "mean", looks[method], methods=[method])
+        marks.append(replace(mean, low=(), high=()) if singles else mean)
+    xs = [x for curve in marks for x in curve.x]
+    late = [
+        y
+        for curve in marks
+        for x, y in zip(curve.x, curve.y)
+        if x >= _SETTLED * max(xs) and not curve.faint
+    ]
+    limits = _limits([y for curve in marks for y in curve.y], late)
+    note = f"{_INTERVAL}; pale: single runs of {_FEW_RUNS} or fewer" if few else _INTERVAL
+    return Plot(marks, x, f"{best} so far", note, limits=limits)
+
+
+def _limits(values: Sequence[float], late: Sequence[float]) -> tuple[float, float] | None:
+    """Return limits that show what curves came to, if their beginnings would flatten all else."""
+    if not late:
+        return None
+    low, high = min(late), max(late)
+    room = (high - low) or abs(high) * 0.01
+    if max(values) - min(values) < _FLATTENED * room:
+        return None
+    return low - 0.5 * room, high + 1.5 * room
+
+
+def _differences(records: Sequence[Record], best: str) -> Plot:
+    """Plot how far each method is from the reference on the same seeds."""
+    said = "{method}: {mean:+.4f} ({low:+.4f} to {high:+.4f}) on {n} seeds"
+    marks = _marks("points", "difference", records, "method", "mean", Style(COLORS[0]), said)
+    reference = records[0]["reference"] if records else ""
+    return Plot(
+        [replace(marks, in_legend=False)] if records else [],
+        y=f"{best}, minus that of {reference} on the same seed",
+        note=_INTERVAL,
+        categories=_names(records, "method"),
+        across=True,
+        zero=True,
+    )
+
+
+def _by_seed(records: Sequence[Record], methods: Sequence[str], best: str) -> Plot:
+    """Join the best values of a seed: where lines cross, the better method depends on the seed."""
+    shown = [record for record in records if math.isfinite(record["best"])]
+    marks = []
+    looks = styles([str(seed) for seed in _names(shown, "seed")])
+    for seed, of_seed in sorted(_grouped(shown, "seed")):
+        if len(of_seed) > 1 and len(_names(of_seed, "method")) > 1:
+            of_seed.sort(key=lambda record: methods.index(record["method"]))
+            said = "{method}, seed {seed}: {best:.4f}"
+            label, look = f"seed {seed}", looks[str(seed)]
+            marks.append(_marks("line", label, of_seed, "method", "best", look, said))
+    return Plot(marks if len(marks) > 1 else [], "", f"{best} of a run", categories=methods)
+
+
+def _importance(title: str, records: Sequence[Record]) -> Plot:
+    said = "{parameter}: {percent:.1f} % (of {trials} trials)"
+    shown = [{**record, "percent": 100 * record["importance"]} for record in records]
+    bars = _marks("bars", title, shown, "parameter", "percent", Style(COLORS[0]), said, [])
+    return Plot(
+        [replace(bars, in_legend=False)],
+        "",
+        "importance (%)",
+        title=title,
+        categories=_names(records, "parameter"),
+    )
 
 
 def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) -> Plot:

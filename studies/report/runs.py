@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,20 @@ from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import read_history
 from studies.facts import REPEATS
 from studies.facts import run_state
 from studies.facts import trial_status
+from studies.library import evaluated_trials
+from studies.library import is_library_study
+from studies.library import metric_of as metric_of_study
+from studies.methods import CODE_AGENT
 from studies.methods import LLM_RATIO
 from studies.storage.open import read_each
+
+
+_ARTIFACTS = "artifacts:"  # begins the names of Optuna's system attributes of them
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Row:
         source: Who decided the parameters, ``""`` if nobody said.
         params: The values that were really run.
         attrs: The trial's user attributes.
+        curve: Values that were reported while it trained, by their steps.
+        artifacts: Name and identifier of what was kept of it.
     """
 
     number: int
@@ -58,10 +70,17 @@ class Row:
     source: str
     params: dict[str, Any]
     attrs: dict[str, Any]
+    curve: Mapping[int, float] = field(default_factory=dict)
+    artifacts: Sequence[tuple[str, str]] = ()
 
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it went wrong; what was stopped as hopeless didn't."""
+        return self.status not in ("ok", "pruned")
 
     @property
     def configuration(self) -> str:
@@ -84,6 +103,7 @@ class Run:
         revalidated: Values of its best configuration, trained again with fresh seeds.
         repetitions: How often it was trained again, failures included.
         metric: Names its values.
+        history: What a code agent kept and reverted; None of another method.
     """
 
     study: str
@@ -96,6 +116,7 @@ class Run:
     revalidated: tuple[float, ...] = ()
     repetitions: int = 0
     metric: Metric = METRIC
+    history: CodeHistory | None = None
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -110,7 +131,7 @@ class Run:
     @property
     def name(self) -> str:
         """The method without what its label adds."""
-        return str(self.metadata["method"])
+        return str(self.metadata.get("method", self.study))
 
     @cached_property
     def model(self) -> str:
@@ -183,8 +204,9 @@ def load_contents(
 
     ``say`` is given a line for each study that can't be read.
 
-    A run is a study with the attribute ``method``. A study with the attribute ``revalidates``
-    holds the best configuration of the study that it names, trained again.
+    A run is a study with the attribute ``method``, or one that was made with Optuna alone: it is a
+    comparison by itself, under its own name. A study with the attribute ``revalidates`` holds the
+    best configuration of the study that it names, trained again.
     """
     runs: dict[str, list[Run]] = defaultdict(list)
     comparisons: dict[str, Contents] = defaultdict(Contents)
@@ -192,16 +214,21 @@ def load_contents(
 
     def read(study: optuna.Study) -> None:
         name, metadata = study.study_name, study.user_attrs
-        comparison = str(metadata.get("comparison", ""))
-        trials = study.get_trials(deepcopy=False)
+        if (objectives := len(study.directions)) > 1:
+            say(f"study {name!r} has {objectives} objectives; a report shows studies of one")
+            return
+        trials = evaluated_trials(study)
         if "revalidates" in metadata:
             again[metadata["revalidates"]] = metadata.get("revalidates_trial"), trials
-        elif "method" in metadata:
-            run = _run(name, metadata, trials, Metric.of(study))
-            if run.rows:
-                runs[comparison].append(run)
-            else:
-                comparisons[comparison].unstarted.append(name)
+            return
+        # Nothing says that studies of other programs compare, so that each is shown alone.
+        alone = name if is_library_study(metadata) else ""
+        comparison = str(metadata.get("comparison", alone))
+        run = _run(name, metadata, trials, metric_of_study(study))
+        if run.rows:
+            runs[comparison].append(run)
+        else:
+            comparisons[comparison].unstarted.append(name)
 
     read_each(storage, read, say)
     for comparison, members in runs.items():
@@ -234,13 +261,18 @@ def _run(
             space.setdefault(parameter, distribution)
     return Run(
         study=name,
-        method=str(metadata["method"]),
+        method=str(metadata.get("method", name)),
         seed=int(metadata.get("seed", 0)),
         rows=_rows(trials, Budget.of(metadata)),
         metadata=metadata,
         space=space,
         state=run_state(metadata, trials),
         metric=metric,
+        history=(
+            read_history(trials, metadata.get("min_gain"), metric)
+            if metadata["method"] == CODE_AGENT
+            else None
+        ),
     )
 
 
@@ -280,6 +312,15 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
                 source=str(attrs.get("source", "")),
                 params=values_run(trial),
                 attrs=attrs,
+                curve=trial.intermediate_values,
+                artifacts=tuple(_artifacts(trial.system_attrs)),
             )
         )
     return tuple(rows)
+
+
+def _artifacts(attrs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in attrs.items():
+        if key.startswith(_ARTIFACTS):
+            found = json.loads(value)
+            yield found["filename"], found["artifact_id"]

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 import math
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.importance import get_param_importances
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.trial import create_trial
 
 from studies.best_so_far.curves import mean_curve
 from studies.best_so_far.curves import Steps
 from studies.facts import LLM_SOURCES
 from studies.methods import LLM_RATIO
+from studies.report.runs import metric_of
 from studies.report.runs import Row
 from studies.report.runs import Run
+from studies.report.statistics import Comparison
 from studies.report.statistics import summarize
 from studies.report.tables import by_method
 from studies.report.tables import finite
@@ -35,13 +42,24 @@ Record = dict[str, Any]
 
 LLM_MEASURES = ("prompt_tokens", "seconds", "completion_tokens", "cached_tokens")
 _BINS = 8  # of a parameter's range in the failure map
+_ENOUGH = 20  # successful trials, of which some importance can be told
 _FEW = 10  # values, of which none counts as far from the others
 
 
 def all_series(
-    runs: Sequence[Run], methods: Sequence[Record], run_rows: Sequence[Record]
+    runs: Sequence[Run],
+    methods: Sequence[Record],
+    run_rows: Sequence[Record],
+    tests: Sequence[Comparison] = (),
 ) -> dict[str, list[Record]]:
-    """Name to records of all that is drawn, also from `tables.method_rows` and `run_rows`."""
+    """Name to records of all that is drawn.
+
+    Args:
+        runs: Of the comparison.
+        methods: Of `tables.method_rows`.
+        run_rows: Of `tables.run_rows`.
+        tests: Of the best values.
+    """
     final = ("method", "seed", "best", "revalidated", "revalidated_n")
     return {
         "time": best_so_far(runs, "seconds"),
@@ -53,6 +71,8 @@ def all_series(
         "ratios": ratios(runs),
         "models": models(runs),
         "llm": language_model(runs),
+        "importance": importance(runs),
+        "differences": differences(tests),
     }
 
 
@@ -105,6 +125,23 @@ def failures(methods: Sequence[Record]) -> list[Record]:
                 {"method": row["method"], "status": status, "count": count, "share": share}
             )
     return records
+
+
+def differences(tests: Sequence[Comparison]) -> list[Record]:
+    """Return each method's mean difference from the reference's best: ``mean``, ``low``, ``high``,
+    ``reference``, ``n`` (seeds that both have)."""
+    return [
+        {
+            "method": row.method,
+            "reference": row.reference,
+            "mean": row.difference,
+            "low": row.low,
+            "high": row.high,
+            "n": row.n,
+        }
+        for row in tests
+        if math.isfinite(row.low)
+    ]
 
 
 def sources(runs: Sequence[Run]) -> list[Record]:
@@ -200,13 +237,13 @@ def failure_map(runs: Sequence[Run]) -> list[Record]:
     A range is cut into equal parts, on its logarithm if the distribution has that.
     """
     records = []
-    for method, group in {"": list(runs), **by_method(runs)}.items():
+    for method, group in _all_and_each(runs).items():
         for name in parameters(group):
             distribution = next(run.space[name] for run in group if name in run.space)
             rows = [row for run in group for row in run.rows if name in row.params]
             bounds, places = _bins(distribution, [row.params[name] for row in rows])
             trials = Counter(places)
-            failed = Counter(place for place, row in zip(places, rows) if not row.ok)
+            failed = Counter(place for place, row in zip(places, rows) if row.failed)
             records += [
                 {
                     "method": method,
@@ -220,6 +257,55 @@ def failure_map(runs: Sequence[Run]) -> list[Record]:
                 for i, bound in enumerate(bounds)
             ]
     return records
+
+
+def importance(runs: Sequence[Run]) -> list[Record]:
+    """Return how much each parameter matters for being among a method's best tenth: ``parameter``,
+    ``importance`` (they sum up to 1) and ``trials``; failures don't count. ``method`` ``""`` is all.
+
+    By PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255), which takes a moment for thousands of
+    trials. Left out are methods with too few trials to say anything.
+    """
+    records = []
+    for method, group in _all_and_each(runs).items():
+        space = {name: run.space[name] for run in group for name in run.space}
+        rows = [r for run in group for r in run.rows if r.ok and r.params.keys() == space.keys()]
+        rows = [r for r in rows if all(_is_known(r.params[n], d) for n, d in space.items())]
+        if len(space) < 2 or len(rows) < _ENOUGH:
+            continue
+        study = optuna.create_study(direction=metric_of(runs).direction)
+        study.add_trials(
+            create_trial(value=row.value, params=_clipped(row.params, space), distributions=space)
+            for row in rows
+        )
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        records += [
+            {"method": method, "parameter": name, "importance": value, "trials": len(rows)}
+            for name, value in found.items()
+        ]
+    return records
+
+
+def _all_and_each(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of all methods as ``""``, and each method's if there are several."""
+    groups = by_method(runs)
+    return {"": list(runs), **(groups if len(groups) > 1 else {})}
+
+
+def _is_known(value: Any, distribution: BaseDistribution) -> bool:
+    return not isinstance(distribution, CategoricalDistribution) or value in distribution.choices
+
+
+def _clipped(params: Record, space: Mapping[str, BaseDistribution]) -> Record:
+    """Return parameters as values of their ranges, which an objective's rule may have left."""
+    inside = dict(params)
+    for name, distribution in space.items():
+        if isinstance(distribution, (FloatDistribution, IntDistribution)):
+            value = min(max(params[name], distribution.low), distribution.high)
+            if step := distribution.step:
+                value = distribution.low + round((value - distribution.low) / step) * step
+            inside[name] = value
+    return inside
 
 
 def _bins(distribution: BaseDistribution, values: Sequence[Any]) -> tuple[list[Record], list[int]]:

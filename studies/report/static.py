@@ -157,7 +157,8 @@ def _draw(axes: Axes, drawing: Drawing) -> None:
             axes.bar(x, marks.y, hatch=marks.style.pattern * 2, **more, **_look(marks))
         elif marks.kind == "steps":
             line, color = _DASHES[marks.style.dash], marks.style.color
-            axes.step(x, marks.y, where="post", linestyle=line, **_look(marks))
+            width = 0.8 if marks.faint else 1.5
+            axes.step(x, marks.y, where="post", linestyle=line, linewidth=width, **_look(marks))
             if marks.low and not math.isnan(marks.low[0]):
                 band: dict[str, Any] = {"step": "post", "color": color, "alpha": 0.15, "lw": 0}
                 axes.fill_between(x, marks.low, marks.high, **band)
@@ -174,6 +175,8 @@ def _draw(axes: Axes, drawing: Drawing) -> None:
         if places:
             axes.set_xticks(range(len(places)), drawing.categories, rotation=30, ha="right")
     axes.set(**{f"{axis}label": title, f"{axis}scale": "log" if drawing.log else "linear"})
+    if drawing.zero:
+        (axes.axvline if drawing.across else axes.axhline)(0, color="#7F7F7F", linewidth=1)
     if drawing.limits:
         axes.set(**{f"{axis}lim": drawing.limits})
 

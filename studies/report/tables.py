@@ -138,7 +138,7 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
         [run.metric.cost(run.revalidated_best) - run.metric.cost(run.best) for run in repeated]
     ).mean
     trials = [row for run in runs for row in run.rows]
-    failures = Counter(row.status for row in trials if not row.ok)
+    failures = Counter(row.status for row in trials if row.failed)
     sources = Counter(row.source for row in trials)
     distinct = sum(run.distinct for run in runs)
 
@@ -190,7 +190,7 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "revalidated_n": len(run.revalidated),
             "revalidated_failed": run.revalidated_failed,
             "trials": len(run.rows),
-            "failed": sum(not row.ok for row in run.rows),
+            "failed": sum(row.failed for row in run.rows),
             "distinct": run.distinct,
             "training_seconds": run.seconds,
             "model": run.model,

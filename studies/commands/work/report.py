@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import csv
+from datetime import date
+from importlib.metadata import version
 import json
 import math
+import os
 from pathlib import Path
 import re
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 
 from studies.commands import options
+from studies.errors import masked
 from studies.errors import Misuse
 from studies.printable import printable
 from studies.report import tables
@@ -36,9 +41,13 @@ def comparisons(
     storage: optuna.storages.BaseStorage, url: str, chosen: str | None
 ) -> dict[str, Contents]:
     """Return the storage's comparisons by name, or only the chosen one."""
-    found = {name: c for name, c in load_contents(storage, options.complain).items() if c.runs}
+    problems: list[str] = []
+    found = {name: c for name, c in load_contents(storage, problems.append).items() if c.runs}
     if not found:
-        raise Misuse(f"{url} must hold a study with a finished trial, but holds none.")
+        none = f"{masked(url)} must hold a study with a finished trial, but holds none."
+        raise Misuse("; ".join(problems) or none)
+    for problem in problems:
+        options.complain(problem)
     if chosen is None:
         return found
     if chosen not in found:
@@ -61,6 +70,8 @@ def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
     """Return the heading of a page."""
     if asked is None and len(runs) == 1:
         return runs[0].study
+    if asked is None and len(methods := tables.by_method(runs)) == 1:
+        asked = f"{next(iter(methods))} with {len(runs)} seeds"
     heading = asked or "Comparison of methods"
     return f"{heading}: {comparison}" if comparison else heading
 
@@ -68,6 +79,19 @@ def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
 def folder_name(comparison: str) -> str:
     """Return a comparison's name as that of a folder."""
     return re.sub(r"[^\w.-]+", "-", comparison).strip(".-")[:_LONGEST_NAME] or "unnamed"
+
+
+def made_now() -> str:
+    """Say when, with which versions and by which command a report is made."""
+    return (
+        f"Made on {date.today()} by optuna-autoresearch {version('optuna-autoresearch')} with "
+        f"Optuna {optuna.__version__}: {options.this_command()}"
+    )
+
+
+def address(artifacts: Path, folder: Path) -> str:
+    """Return the address of the folder of artifacts, as a page in ``folder`` links to it."""
+    return quote(Path(os.path.relpath(artifacts, folder)).as_posix())
 
 
 def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
@@ -118,7 +142,8 @@ def say(content: Report, folder: Path) -> None:
     for sentence in content.notes:
         print(printable(f"note: {sentence}"))
     trials = sum(len(run.rows) for run in content.runs)
-    print(f"{len(content.runs)} runs, {trials} trials: {folder / 'report.html'}")
+    runs = len(content.runs)
+    print(f"{runs} run{'s' * (runs != 1)}, {trials} trials: {folder / 'report.html'}")
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -60,7 +60,7 @@ def test_the_parameters_are_those_that_were_run_beside_the_baselines(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
     winner = winner_of(with_baseline(memory), memory)
-    html = best_section(runs_of(memory), winner).html(0)
+    html = best_section(runs_of(memory), winner).html
     assert winner.baseline is not None
     for trial in (winner.trial, winner.baseline):
         run = values_run(trial)

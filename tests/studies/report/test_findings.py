@@ -19,7 +19,7 @@ def findings(storage: InMemoryStorage, reference: str = "random") -> list[str]:
     """The sentences of the page's first section."""
     (contents,) = load_contents(storage, print).values()
     page = build_page(Report(contents.runs, reference, unstarted=contents.unstarted))
-    section = re.search(r'<section id="s0".*?</section>', page, re.DOTALL)
+    section = re.search(r'<section id="s-findings".*?</section>', page, re.DOTALL)
     assert section is not None
     return [unescape(item) for item in re.findall(r"<li>(.*?)</li>", section[0])]
 
@@ -146,7 +146,7 @@ def test_a_code_agents_runs_have_a_page_without_parameters(memory: InMemoryStora
         study.add_trial(create_trial(value=1.0, user_attrs=attrs))
     (contents,) = load_contents(memory, print).values()
     page = build_page(Report(contents.runs, "karpathy-code"))
-    links = re.findall(r'<a href="#s\d+">(.*?)</a>', page)
+    links = re.findall(r'<a href="#s-[\w-]+">(.*?)</a>', page)
     assert "Traces" in links
     assert not {"Parameters", "Pairs", "Parallel", "Failure map"} & set(links)
 

@@ -94,10 +94,11 @@ def traces(plot: Any) -> list[dict[str, Any]]:
 def test_every_plot_is_there(page: Page) -> None:
     names = page.locator("nav a").all_inner_texts()
     assert names == [
-        "Findings", "Methods", "Tests", "Time", "Trials", "Runs", "Ratio", "Models", "Sources",
-        "Failures", "Tokens", "Failure map", "Traces", "Parameters", "Pairs", "Parallel", "Prompts",
+        "Findings", "Methods", "Tests", "Time", "Trials", "Differences", "Seeds", "Runs", "Ratio",
+        "Models", "Sources", "Failures", "Importance", "Tokens", "Failure map", "Traces", "Table",
+        "Parameters", "Pairs", "Parallel", "Prompts",
     ]  # fmt: skip
-    for name in names[3:-1]:
+    for name in set(names[3:-1]) - {"Table"}:
         assert traces(figure(page, name)), name
     marked = {trace["name"] for trace in traces(figure(page, "Traces"))}
     assert marked >= {"llm", "base", "failed: oom", "best so far", "incumbent"}
@@ -106,12 +107,12 @@ def test_every_plot_is_there(page: Page) -> None:
 @pytest.mark.browser
 def test_hidden_methods_leave_every_table_and_comparison(page: Page) -> None:
     time_plot, runs_plot = figure(page, "Time"), figure(page, "Runs")
-    assert "random (n=40)" in [t["name"] for t in traces(time_plot)]
+    assert any("random: " in t["name"] for t in traces(time_plot) if t["name"])
     points = sum(t["n"] for t in traces(runs_plot) if t["name"] == "best")
     rows = page.locator("tr[data-method=random]")
     assert rows.first.is_visible()
     page.get_by_role("checkbox", name="random", exact=True).press("Space")
-    assert "random (n=40)" not in [t["name"] for t in traces(time_plot)]
+    assert not any("random: " in t["name"] for t in traces(time_plot) if t["name"])
     assert (
         sum(t["n"] for t in traces(runs_plot) if t["name"] == "best") == points - 41
     )  # and their mean
@@ -119,7 +120,7 @@ def test_hidden_methods_leave_every_table_and_comparison(page: Page) -> None:
     page.get_by_role("button", name="none").press("Enter")
     assert traces(time_plot) == traces(runs_plot) == []
     page.get_by_role("button", name="all", exact=True).press("Enter")
-    assert "random (n=40)" in [t["name"] for t in traces(time_plot)]
+    assert any("random: " in t["name"] for t in traces(time_plot) if t["name"])
     assert rows.first.is_visible()
 
 
@@ -152,7 +153,8 @@ def spoken_after(page: Page, key: str) -> str:
 @pytest.mark.browser
 def test_every_plot_that_promises_arrow_keys_has_them(page: Page) -> None:
     silent = []
-    for name in page.locator("nav a").all_inner_texts()[3:-1]:
+    names = page.locator("nav a").all_inner_texts()[3:-1]
+    for name in [name for name in names if name != "Table"]:
         plot = figure(page, name)
         plot.focus()
         promised = "Arrow keys" in (plot.get_attribute("aria-label") or "")
@@ -243,3 +245,41 @@ def test_a_page_is_printed_with_all_of_its_plots(page: Page) -> None:
     assert page.evaluate(undrawn) > 5
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(undrawn) == 0
+
+
+@pytest.mark.browser
+def test_trials_are_sorted_and_filtered_by_keyboard_and_the_address_brings_them_back(
+    page: Page, page_file: Path
+) -> None:
+    section = page.locator("#s-table")
+    section.get_by_label("Run").select_option("all of tpe")
+    section.get_by_label("State").select_option("ok")
+    head = section.get_by_role("button", name="val_bpb")
+    head.press("Enter")
+    head.press("Enter")
+    column = section.locator("th").all_inner_texts().index("val_bpb") + 1
+    values = [float(v) for v in section.locator(f"td:nth-child({column})").all_inner_texts()]
+    assert values == sorted(values, reverse=True) and len(values) == 50
+    assert set(section.locator("td:nth-child(5)").all_inner_texts()) == {"ok"}
+    section.get_by_role("button", name="next").press("Enter")
+    below = section.locator(f"td:nth-child({column})").first.inner_text()
+    assert float(below) <= values[-1]
+    page.get_by_role("checkbox", name="random", exact=True).press("Space")
+    address = page.url
+    page.goto(page_file.as_uri())
+    assert page.get_by_role("checkbox", name="random", exact=True).is_checked()
+    page.goto(address)
+    assert not page.get_by_role("checkbox", name="random", exact=True).is_checked()
+    assert not page.locator("tr[data-method=random]").first.is_visible()
+    again = section.locator(f"td:nth-child({column})").all_inner_texts()
+    assert [float(value) for value in again] == values
+
+
+@pytest.mark.browser
+def test_buttons_show_the_methods_of_a_kind(page: Page) -> None:
+    page.get_by_role("button", name="without one").press("Enter")
+    shown = page.locator("#methods input:checked").evaluate_all("all => all.map(b => b.value)")
+    assert sorted(shown) == ["cma-es", "random", "tpe"]
+    page.get_by_role("button", name="with a language model").press("Enter")
+    shown = page.locator("#methods input:checked").evaluate_all("all => all.map(b => b.value)")
+    assert len(shown) == 3 and all("centaur" in name for name in shown)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+import re
 
 from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 import pytest
 
 from studies.report import interactive
@@ -37,12 +39,15 @@ def test_every_plot_has_a_picture(memory: InMemoryStorage) -> None:
     drawn = {name: draw(drawings) for name, drawings in drawings_of(memory).items()}
     assert set(drawn) == {
         "time", "trials", "runs", "traces", "failures", "failure-map", "sources", "ratios",
-        "models", "llm",
+        "models", "llm", "importance",
     }  # fmt: skip
     legend = drawn["time"].axes[0].get_legend()
     assert legend is not None
     labels = [text.get_text() for text in legend.get_texts()]
-    assert "random (n=1)" in labels and len(labels) == 5
+    assert (
+        any(re.fullmatch(r"random: 1\.\d{4} \(n=1\)", label) for label in labels)
+        and len(labels) == 5
+    )
     assert len([axes for axes in drawn["traces"].axes if axes.get_visible()]) == 5
 
 
@@ -51,6 +56,44 @@ def test_a_storage_without_success_has_only_pictures_of_its_failures(
 ) -> None:
     add_study(memory, "random", 0, failed_share=1.0)
     assert set(drawings_of(memory)) == {"failures", "failure-map"}
+
+
+def test_three_runs_are_shown_singly_and_four_by_their_interval(memory: InMemoryStorage) -> None:
+    for seed in range(4):
+        add_study(memory, "random", seed)
+        if seed < 3:
+            add_study(memory, "tpe", seed)
+    (plot,) = drawings_of(memory)["trials"]
+    assert isinstance(plot, Plot)
+    of = {m: [marks for marks in plot.marks if marks.methods == [m]] for m in ("random", "tpe")}
+    assert [marks.faint for marks in of["tpe"]] == [True, True, True, False]
+    assert [bool(marks.low) for marks in of["random"]] == [True]
+    assert not any(marks.low for marks in of["tpe"])
+
+
+def test_beginnings_far_off_flatten_no_plot(memory: InMemoryStorage) -> None:
+    for seed in range(2):
+        study = add_study(memory, "random", seed, trials=0)
+        for value in (9.0, *(1 - i / 1000 for i in range(40))):
+            attrs = {"status": "ok", "val_bpb": value}
+            study.add_trial(create_trial(value=value, user_attrs=attrs))
+    (plot,) = drawings_of(memory)["trials"]
+    assert isinstance(plot, Plot) and plot.limits is not None
+    assert 0.9 < plot.limits[0] < 0.961 and 0.99 < plot.limits[1] < 1.1
+
+
+def test_pairs_are_shown_seed_by_seed_and_by_their_difference(memory: InMemoryStorage) -> None:
+    for seed in range(4):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=0.5)
+    drawn = drawings_of(memory)
+    (seeds,), (differences,) = drawn["seeds"], drawn["differences"]
+    assert isinstance(seeds, Plot) and isinstance(differences, Plot)
+    assert [marks.label for marks in seeds.marks] == [f"seed {seed}" for seed in range(4)]
+    assert all(list(marks.x) == ["random", "tpe"] for marks in seeds.marks)
+    (marks,) = differences.marks
+    assert marks.x == ["tpe"] and marks.low[0] < marks.y[0] < marks.high[0]
+    assert marks.y[0] == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 import pytest
 
 from studies.report import series
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
+from tests.studies.report.synthetic import SPACE
 
 
 def test_a_value_is_not_shown_before_its_trial_has_ended(memory: InMemoryStorage) -> None:
@@ -56,7 +58,7 @@ def test_sources_count_improvements_on_the_first_value(memory: InMemoryStorage) 
 def test_the_failure_map_counts_every_trial_once_where_it_lies(memory: InMemoryStorage) -> None:
     add_study(memory, "a", 0, trials=200)
     (run,) = runs_of(memory)
-    records = [r for r in series.failure_map([run]) if r["method"] == "a"]
+    records = [r for r in series.failure_map([run]) if r["method"] == ""]
     for name in ("LR", "WIDTH", "PATTERN"):
         of = [record for record in records if record["parameter"] == name]
         assert sum(record["trials"] for record in of) == 200
@@ -66,6 +68,25 @@ def test_the_failure_map_counts_every_trial_once_where_it_lies(memory: InMemoryS
     assert part["low"] == pytest.approx(1e-3) and part["high"] == pytest.approx(10**-2.5)
     inside = [row for row in run.rows if part["low"] < row.params["LR"] <= part["high"]]
     assert part["trials"] == len(inside)
+
+
+def test_importance_is_what_the_value_depends_on_and_no_failure_counts(
+    memory: InMemoryStorage,
+) -> None:
+    study = add_study(memory, "a", 0, trials=0)
+    for number in range(90):
+        x, failed = number / 90, number % 3 == 0
+        study.add_trial(
+            create_trial(
+                value=100.0 if failed else x,
+                params={"LR": 10 ** (-4 * x), "WIDTH": (number * 7 % 90) / 90, "PATTERN": "S"},
+                distributions=dict(SPACE),
+                user_attrs={"status": "oom" if failed else "ok"},
+            )
+        )
+    found = {r["parameter"]: r for r in series.importance(runs_of(memory))}
+    assert found["LR"]["importance"] > 0.9 and found["LR"]["trials"] == 60
+    assert sum(r["importance"] for r in found.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,15 @@ def test_a_storage_that_is_only_read_is_not_written(
     assert not {name for name in after if "claim" in name or "artifacts" in name}
 
 
+@pytest.mark.parametrize(
+    "name", ["train_seconds", "memory_limit_mb", "budget_trials", "run_error"]
+)
+def test_none_says_that_there_is_no_limit(url: str, name: str) -> None:
+    with opened(url) as storage:
+        optuna.create_study(storage=storage, study_name="s").set_user_attr(name, None)
+        assert optuna.load_study(study_name="s", storage=storage).user_attrs == {name: None}
+
+
 def test_whoever_opens_a_storage_for_a_while_gives_its_connections_back(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     with opened(url) as storage:

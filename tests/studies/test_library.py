@@ -1,0 +1,92 @@
+"""Studies that were made with Optuna alone, by every command that only looks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from studies.commands.best import best
+from studies.commands.report import report
+from studies.commands.status import status
+from studies.errors import Misuse
+from studies.library import evaluated_trials
+
+
+def _objective(trial: optuna.Trial) -> float:
+    x = trial.suggest_float("x", 1e-3, 1.0, log=True)
+    kind = trial.suggest_categorical("kind", ["a", None])
+    trial.report(x, 0)
+    if trial.number % 7 == 3:
+        raise RuntimeError
+    if trial.number % 7 == 4:
+        raise optuna.TrialPruned
+    if trial.number % 7 == 5:
+        return float("nan")
+    return x + (kind is None)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A study to be maximized, with failed and pruned trials, in a new storage."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(
+        storage=url, study_name="mine", direction="maximize", sampler=sampler
+    )
+    study.optimize(_objective, n_trials=28, catch=RuntimeError)
+    return url
+
+
+def test_its_trials_have_a_status_and_their_time(url: str) -> None:
+    study = optuna.load_study(study_name="mine", storage=url)
+    of = [t.user_attrs.get("status") for t in evaluated_trials(study)]
+    # Optuna takes a value that is no number for a failure.
+    assert of == ["ok", "ok", "ok", "crash", None, "crash", "ok"] * 4
+    assert all(t.user_attrs["training_seconds"] >= 0 for t in evaluated_trials(study))
+    assert "status" not in study.trials[0].user_attrs
+
+
+def test_attributes_of_its_own_mean_nothing_here() -> None:
+    study = optuna.create_study()
+    attrs = {"status": "completed", "source": "the shop", "training_seconds": 3.0}
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=attrs))
+    (trial,) = evaluated_trials(study)
+    assert trial.user_attrs["status"] == "ok" and "source" not in trial.user_attrs
+    assert trial.user_attrs["training_seconds"] == 3.0
+
+
+def test_status_best_and_report_show_it(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status(url, as_json=True)
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert (facts["metric"], facts["ok"], facts["pruned"]) == ("value", 16, 4)
+    assert facts["failures"] == {"crash": 8} and facts["baseline"] is None
+    value = optuna.load_study(study_name="mine", storage=url).best_value
+    assert facts["best"]["value"] == value
+    best(url, as_json=True)
+    assert json.loads(capsys.readouterr().out)["value"] == value
+    report(url, tmp_path / "out")
+    out = capsys.readouterr().out
+    assert f"value {value:.4f} in trial" in out and "revalidate`" not in out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Values are value: higher is better." in page and "Learning curves" in page
+    assert "Comparison of methods" not in page
+
+
+def test_several_objectives_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(storage=url, study_name="two", directions=["maximize", "minimize"])
+    study.optimize(lambda t: (t.suggest_float("x", 0, 1), t.number), n_trials=3)
+    status(url)
+    assert "2 objectives" in capsys.readouterr().out
+    with pytest.raises(Misuse, match="two.*2 objectives"):
+        report(url, tmp_path / "out")
+    with pytest.raises(Misuse, match="one objective, but has 2"):
+        best(url)
+    assert capsys.readouterr().err == ""
