@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from dataclasses import dataclass
-import math
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import baseline_trial
 from studies.library import metric_of
-from studies.revalidation import repetitions
+from studies.repetitions import pooled_sd
+from studies.repetitions import repetitions
 from studies.spec import EMBEDDED
 from studies.spec import testbed_hash
 
@@ -28,7 +28,7 @@ from studies.spec import testbed_hash
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from studies.revalidation import Repeated
+    from studies.repetitions import Repeated
     from studies.spec import Where
 
 
@@ -69,11 +69,7 @@ class Winner:
     @property
     def noise(self) -> float | None:
         """Standard deviation between trainings of one configuration, pooled over the repeated."""
-        known = [r for r in self.repeated.values() if r.sd is not None]
-        weights = sum(len(r.values) - 1 for r in known)
-        if not weights:
-            return None
-        return math.sqrt(sum((len(r.values) - 1) * (r.sd or 0.0) ** 2 for r in known) / weights)
+        return pooled_sd(self.repeated.values())
 
     @property
     def stored(self) -> dict[str, Any]:

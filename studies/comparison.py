@@ -28,10 +28,12 @@ from studies.facts import best_trial
 from studies.facts import RUN_ERROR
 from studies.facts import run_state
 from studies.llm import checked_llm
+from studies.llm import open_llm
 from studies.llm import share_embedded_model
 from studies.methods import DEFAULT_NAME
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
+from studies.played import check_first_prompt
 from studies.spec import Limits
 from studies.spec import load_testbed
 from studies.spec import Model
@@ -227,25 +229,38 @@ def open_studies(specs: Sequence[Spec]) -> dict[str, optuna.Study]:
 
 
 def without_model(specs: Sequence[Spec]) -> dict[str, str]:
-    """Check the models that runs ask, and return why there is none, by the runs' names.
+    """Check the models that runs ask, and return why one can't be asked, by the runs' names.
 
     Raises:
         Misuse: If ``--llm`` and ``--model`` don't go together.
     """
-    reasons: dict[Model, str] = {}
-    for model in dict.fromkeys(spec.model for spec in specs if spec.row.uses_llm):
-        try:
-            checked_llm(model)
-            reasons[model] = ""
-        except Misuse:
-            raise
-        except Exception as error:  # only what `explain` foresees; the rest it raises
-            reasons[model] = explain(error)[0]
+    reasons: dict[Model | tuple[Model, str], str] = {}
+    for spec in (spec for spec in specs if spec.row.uses_llm):
+        if spec.model not in reasons:
+            try:
+                checked_llm(spec.model)
+                reasons[spec.model] = ""
+            except Misuse:
+                raise
+            except Exception as error:  # only what `explain` foresees; the rest it raises
+                reasons[spec.model] = explain(error)[0]
+        asks = spec.model, spec.method
+        if asks not in reasons:
+            reasons[asks] = reasons[spec.model] or _too_long(spec)
     return {
-        spec.name: reasons[spec.model]
+        spec.name: reason
         for spec in specs
-        if spec.row.uses_llm and reasons[spec.model]
+        if spec.row.uses_llm and (reason := reasons[spec.model, spec.method])
     }
+
+
+def _too_long(spec: Spec) -> str:
+    """Say that a run's first prompt doesn't fit into its model's context, if it doesn't."""
+    try:
+        check_first_prompt(spec, open_llm(spec.model))
+    except Misuse as error:
+        return str(error)
+    return ""
 
 
 def share_models(specs: Sequence[Spec], n_busy: int) -> tuple[list[Spec], dict[str, str]]:

@@ -110,6 +110,7 @@ class Setup:
         derived: Further numbers that the value may depend on, such as a width that is a product:
             parameters, as they are really run, to numbers by name.
         side_data: Names of trials' attributes that tell a language model more than the value does.
+        noise: Standard deviation between trainings of one configuration, as far as it was measured.
         chat: The language model; ``None`` for methods that ask none.
         llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
         asking: How the language model is asked.
@@ -123,6 +124,7 @@ class Setup:
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     derived: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
     side_data: Sequence[str] = ()
+    noise: float | None = None
     chat: Chat | None = None
     llm_ratio: float = LLM_RATIO
     asking: Asking = Asking()
@@ -226,6 +228,7 @@ def _centaur(setup: Setup) -> BaseSampler:
         derived=setup.derived,
         side_data=setup.side_data,
         n_trials=setup.n_trials,
+        noise=setup.noise,
         artifact_store=setup.artifact_store,
         seed=setup.seed,
         warn_independent_sampling=False,
@@ -273,6 +276,7 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
         derived=setup.derived,
         side_data=setup.side_data,
         n_trials=setup.n_trials,
+        noise=setup.noise,
         artifact_store=setup.artifact_store,
         seed=setup.seed,
     )

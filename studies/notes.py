@@ -10,23 +10,24 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 import re
 from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from objective.best import values_run
 from objective.testbed.metric import Metric
 from samplers._llm.values import position
 from samplers._trials.internals import interrupted_before
-from samplers._trials.internals import set_study_system_attr
-from samplers._trials.internals import study_system_attrs
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 from studies.facts import trial_status
 from studies.printable import printable
+from studies.storage.bulk import add_study_attrs
 
 
 if TYPE_CHECKING:
@@ -53,35 +54,38 @@ class Notes:
 
     Args:
         study: The study.
+        storage: The one that it was opened with, if it is at hand.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(
+        self, study: optuna.Study, storage: optuna.storages.BaseStorage | None = None
+    ) -> None:
         self._study = study
+        self._storage = storage
         self._seen: set[int] = set()
+
+    @cached_property
+    def _of_study(self) -> tuple[Metric, dict[str, Any]]:
+        return Metric.of(self._study), self._study.user_attrs
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
         """Write the notes of finished trials; ``trials`` are all of the study, by number."""
-        for key, value in self.missing(trials).items():
-            set_study_system_attr(self._study, key, value)
-
-    def missing(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-        """Return the study's system attributes that `write` would set; the next time, others."""
-        new = [
-            t for t in trials[:MOST_TRIALS] if t.state.is_finished() and t.number not in self._seen
-        ]
-        if not new:
-            return {}
-        self._seen |= {t.number for t in new}
-        there = study_system_attrs(self._study)
-        numbers = {t.number for t in new if f"{_key(t)}note_ver" not in there}
+        numbers = {
+            t.number
+            for t in trials[:MOST_TRIALS]
+            if t.state.is_finished() and t.number not in self._seen
+        }
         if not numbers:
-            return {}
-        attributes: dict[str, Any] = {}
-        described = describe(trials, Metric.of(self._study), self._study.user_attrs, numbers)
-        for trial, text in described:
-            # The version last: what has one is taken for written.
-            attributes |= {f"{_key(trial)}note_str:0": text, f"{_key(trial)}note_ver": 1}
-        return attributes
+            return
+        written = []
+        for trial, text in describe(trials, *self._of_study, numbers):
+            key = f"dashboard:{trial._trial_id}:note"
+            written.append({f"{key}_ver": 1, f"{key}_str:0": text})
+        try:
+            add_study_attrs(self._study, self._storage or self._study._storage, written)
+        except StorageInternalError:  # which whoever claims the next trial waits for
+            return
+        self._seen |= numbers
 
 
 def describe(
@@ -107,16 +111,14 @@ def describe(
     for trial in ended:
         if trial.number in numbers:
             what = " ".join(filter(None, [_changes(trial, best), _outcome(trial, best, metric)]))
-            if trial.number in repeated:
+            if trial.number in repeated and is_interrupted(trial):
                 what = f"Interrupted; trial {repeated[trial.number]} repeats it."
+            elif trial.number in repeated:  # what the code agent did about a mistake in the code
+                what = f"{what} Trial {repeated[trial.number]} is run in its place."
             # Two spaces at its end keep a line.
             yield trial, f"{_proposal(trial, attributes)}  \n{what}"
         if is_ok(trial) and (best is None or _gain(trial, best, metric) > 0):
             best = trial
-
-
-def _key(trial: FrozenTrial) -> str:
-    return f"dashboard:{trial._trial_id}:"
 
 
 def _proposal(trial: FrozenTrial, study: Mapping[str, Any]) -> str:

@@ -7,13 +7,11 @@ trial it repeats. It has no method, so that nothing takes it for a run.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 import json
-import statistics
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -27,8 +25,6 @@ from objective.run.environment import chosen_variables
 from objective.run.sandbox import require_sandbox
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
-from studies.budget import charge
-from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 from studies.code_agent.sources import Sources
@@ -37,6 +33,10 @@ from studies.facts import best_trial
 from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.methods import CODE_AGENT
+from studies.repetitions import Repeated
+from studies.repetitions import repeats_of
+from studies.repetitions import repetitions
+from studies.repetitions import SUFFIX
 from studies.spec import file_hash
 from studies.spec import stored_runtime
 from studies.spec import surrogate_file
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from studies.workers.processes import Tell
 
 
-SUFFIX = "-revalidated"
 # The trainings of a study have the script's own seed, a surrogate's noise the study's: both small.
 FIRST_SEED = 1001
 
@@ -77,12 +76,6 @@ def finalists(trials: Sequence[FrozenTrial], metric: Metric, count: int) -> list
         what = trial.user_attrs.get("source_sha256") or values_run(trial)
         found.setdefault(json.dumps(what, sort_keys=True), trial)
     return list(found.values())[:count]
-
-
-def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
-    """Return the number of the trial that a trial of ``again`` repeats."""
-    number: int | None = trial.user_attrs.get(REPEATS, again.user_attrs.get("revalidates_trial"))
-    return number
 
 
 def queue_repetitions(
@@ -222,57 +215,6 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
             "its testbed or surrogate was edited since, so that a repetition would measure"
             " something else; restore it, or run the study anew"
         )
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """A trial's repetitions with fresh seeds.
-
-    Attributes:
-        values: What they came to.
-        failed: How many of them failed.
-        fixed: Whether all came to exactly the trial's own value: the script takes no seed, and
-            repetitions say nothing about luck.
-        seconds: Charged for them.
-    """
-
-    values: tuple[float, ...] = ()
-    failed: int = 0
-    fixed: bool = False
-    seconds: float = 0.0
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def sd(self) -> float | None:
-        """Sample standard deviation; None where it would say nothing."""
-        return statistics.stdev(self.values) if len(self.values) > 1 and not self.fixed else None
-
-
-def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
-    """Return the repetitions of a study's trials by the trials' numbers."""
-    name = study.study_name + SUFFIX
-    if name not in study_names(storage):
-        return {}
-    again = optuna.load_study(study_name=name, storage=storage)
-    trials = study.get_trials(deepcopy=False)
-    of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
-    for t in again.get_trials(deepcopy=False):
-        number = repeats_of(again, t)
-        if number is not None and number < len(trials) and is_evaluated(t):
-            of[number].append(t)
-    found = {}
-    for number, repeated in of.items():
-        values = tuple(t.values[0] for t in repeated if is_ok(t))
-        found[number] = Repeated(
-            values,
-            len(repeated) - len(values),
-            set(values) == {trials[number].value},
-            sum(map(charge, repeated)),
-        )
-    return found
 
 
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:

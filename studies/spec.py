@@ -165,6 +165,8 @@ class Editing:
         tune: The tuner's share of the trials after the baselines, see
             `studies.code_agent.tuning.Tuner`. The paper's code agent has no tuner.
         tune_edits: Trials of the tuner for an edit that came close to the best.
+        proposals: Different changes that are asked for in one request, in search / replace blocks;
+            those that are not run at once wait.
         command: A coding agent that edits the script instead of one request to the model, see
             `studies.code_agent.edit_command.EditCommand`.
         command_seconds: It is stopped after this time.
@@ -176,8 +178,16 @@ class Editing:
     unsafe: bool = False
     tune: float = 0.0
     tune_edits: int = 0
+    proposals: int = 1
     command: str | None = None
     command_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.proposals > 1 and (self.whole_files or self.command is not None):
+            raise Misuse(
+                "--proposals must be 1 with --whole-files and --agent-command, which give one change"
+                " a request"
+            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from studies.loop import Objective
 from studies.loop import StudyLoop
 from studies.loop import Watch
 from studies.methods import Setup
+from studies.notes import Notes
 from studies.pruning import make_pruner
+from studies.repetitions import pooled_sd
+from studies.repetitions import repetitions
 from studies.spec import failure_value_of
 from studies.spec import load_testbed
 from studies.spec import RUNTIME
@@ -74,7 +77,8 @@ def _note_metadata(
 ) -> None:
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
-    for key, value in metadata.items():
+    # The method last: who finds it, as another process just now may, finds all the others.
+    for key, value in sorted(metadata.items(), key=lambda item: item[0] == "method"):
         # What was made with another script or other files, `_check_comparable` has judged.
         may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
         if key not in stored or (may_change and stored[key] != value):
@@ -177,7 +181,11 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
         make_objective(spec, testbed, study),
         testbed.baseline,
         method,
-        replace(setup(spec, testbed, chat), artifact_store=where.open_artifacts()),
+        replace(
+            setup(spec, testbed, chat),
+            artifact_store=where.open_artifacts(),
+            noise=pooled_sd(repetitions(storage, study).values()) if method.uses_llm else None,
+        ),
         spec.budget,
         lock_file=where.lock_file,
         results=where.results,
@@ -228,3 +236,4 @@ def _run_in_memory(loop: StudyLoop, storage: optuna.storages.BaseStorage, watch:
         there = len(stored.get_trials(deepcopy=False))
         if new := memory.get_trials(deepcopy=False)[there:]:
             add_trials(stored, storage, new)
+            Notes(stored, storage).write(stored.get_trials(deepcopy=False))

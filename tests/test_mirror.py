@@ -34,6 +34,7 @@ ELSEWHERE = {
     "samplers/_llm/client.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/connect.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/openvino_model.py": "samplers/_llm/test_openvino_server.py",
+    "samplers/_llm/llama_cpp_server.py": "samplers/_llm/test_local_http.py",
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",
@@ -43,6 +44,7 @@ ELSEWHERE = {
     "studies/comparison.py": "studies/commands/test_compare.py",
     "studies/revalidation.py": "studies/commands/test_revalidate.py",
     "studies/code_agent/sources.py": "studies/code_agent/test_agent.py",
+    "studies/code_agent/trials.py": "studies/code_agent/test_agent.py",
     # Parts of the page and of the pictures.
     "studies/report/content.py": "studies/report/test_page.py",
     "studies/report/drawing.py": "studies/report/test_pictures.py",

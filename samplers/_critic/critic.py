@@ -53,6 +53,8 @@ _CAUTION = 2.0
 # Best trials that steps begin at, and the share of steps that begin between two of them.
 _N_BASES = 8
 _CHILDREN = 1 / 3
+# Values of a number that its sensitivity is read off.
+_N_PLACES = 11
 # Inputs that agree to so many decimals are the same configuration.
 _DECIMALS = 6
 
@@ -189,6 +191,31 @@ class Judge:
         log_p_ok = self._failures.log_p_ok(X[new])
         safe = np.flatnonzero(log_p_ok > np.log(0.5))
         return new[int(safe[0] if len(safe) else np.argmax(log_p_ok))]
+
+    def sensitivities(self, configuration: Mapping[str, Any]) -> dict[str, float]:
+        """How much each parameter matters around a configuration, the one that matters most first.
+
+        That is by how much the prediction varies while one parameter goes through its range and the
+        others stay, as a share of the sum of all parameters.
+
+        Returns:
+            Shares by name; none if nothing was run or nothing matters.
+        """
+        if self._values is None:
+            return {}
+        (row,) = self._space.rows([configuration])
+        spans = {}
+        for j, name in enumerate(self._space.names):
+            n_choices = int(self._space.n_choices[j])
+            places = np.arange(n_choices) if n_choices else np.linspace(0, 1, _N_PLACES)
+            rows = np.tile(row, (len(places), 1))
+            rows[:, j] = places
+            X = self._encoder.inputs(self._space.configurations(rows))
+            spans[name] = float(np.ptp(self._values.predict(X)[0]))
+        total = sum(spans.values())
+        if not total > 0:
+            return {}
+        return {n: spans[n] / total for n in sorted(spans, key=lambda n: -spans[n])}
 
     def score(self, X: np.ndarray) -> np.ndarray:
         """What m inputs promise, (m, d) -> (m,)."""

@@ -14,8 +14,11 @@ from .failures import shorten
 from .tokens import as_tokens
 
 
-# Thoughts that a server leaves in the text; of Mistral's models in brackets.
-_TAG = re.compile(r"<(/?)(?:think|thinking|thought)>|\[(/?)THINK\]")
+# Thoughts that a server leaves in the text; of Mistral's models in brackets, of Kimi
+# in triangles.
+_TAG = re.compile(
+    r"<(/?)(?:think|thinking|thought|reasoning|reflection)>|\[(/?)THINK\]|\u25c1(/?)think\u25b7"
+)
 _MOST_NAME_CHARS = 200
 
 
@@ -131,7 +134,7 @@ def _untag(text: str) -> tuple[str, list[str]]:
     thinking = False
     start = 0
     for tag in _TAG.finditer(text):
-        closing = bool(tag[1] or tag[2])
+        closing = bool(tag[1] or tag[2] or tag[3])
         if thinking and not closing:  # within a thought an opening tag is but text
             continue
         piece = text[start : tag.start()]

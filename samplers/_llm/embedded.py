@@ -14,17 +14,14 @@ import os
 from pathlib import Path
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import optuna
 
 from .chat import ChatRejected
 from .chat import NoChatFound
+from .llama_cpp_server import LlamaCppServer
 from .openvino_server import OpenVINOServer
 
-
-if TYPE_CHECKING:
-    import xllamacpp
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
 
@@ -37,18 +34,7 @@ _INSTALL = (
     "openvino-genai, which is several times as fast"
 )
 
-# Of llama.cpp: requests at the same time. Each has a context of its own, so that two threads of a
-# study don't push each other's prefix out of the cache.
-_SLOTS = 2
-# Prefixes that had to leave their slot are kept in this much memory; one of 2,600 tokens has 60.
-_CACHE_MB = 512
-# Tokens in a row from which a piece of the cache is moved up when what was before it is gone, as
-# when the oldest row leaves a table of trials. Shorter than a row.
-_REUSED_TOKENS = 32
-
-_SMALL_MODEL_BYTES = 500_000_000
-
-_servers: dict[Path, OpenVINOServer | xllamacpp.Server] = {}
+_servers: dict[Path, OpenVINOServer | LlamaCppServer] = {}
 _servers_lock = threading.Lock()
 
 
@@ -90,7 +76,7 @@ def close_embedded_servers() -> None:
     """Stop this process's servers and free their memory; the next request starts them anew."""
     with _servers_lock:
         while _servers:
-            _close(_servers.popitem()[1])
+            _servers.popitem()[1].close()
 
 
 def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -112,7 +98,7 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
             time.sleep(1.0)
         raise ChatRejected("The server has ended; the system may have killed it for its memory.")
     except KeyboardInterrupt:
-        _close(server)
+        server.close()
         _logger.info("Stopped.")
 
 
@@ -138,7 +124,7 @@ def _has_openvino() -> bool:
     return find_spec("openvino_genai") is not None
 
 
-def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer | xllamacpp.Server:
+def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer | LlamaCppServer:
     """Serve with the first engine that is installed and can read the file."""
     failure = ""
     if _has_openvino():
@@ -155,42 +141,17 @@ def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer 
         if failure:
             _logger.info(f"{path.name} is served by llama.cpp. {failure}")
         try:
-            return _start_llama_cpp(path, host, port, max(1, _n_cpus() - n_busy))
+            return LlamaCppServer(
+                path,
+                host,
+                port,
+                n_threads=max(1, _n_cpus() - n_busy),
+                n_cpus=_n_cpus(),
+                context_tokens=_CONTEXT_TOKENS,
+            )
         except RuntimeError as error:
             failure = f"llama.cpp: {error}"
     raise ChatRejected(f"Can't serve {path.name} at {host}:{port}. {failure}")
-
-
-def _start_llama_cpp(path: Path, host: str, port: int, n_threads: int) -> xllamacpp.Server:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.model_alias = {path.stem}
-    params.hostnames = [host]
-    params.port = port  # llama.cpp takes 0 for any free one
-    params.n_parallel = _SLOTS
-    params.n_ctx = _SLOTS * _CONTEXT_TOKENS  # divided among the slots
-    params.cache_ram_mib = _CACHE_MB
-    params.n_cache_reuse = _REUSED_TOKENS
-    params.ui = False
-    params.verbosity = 0  # else it writes a dozen lines a request to stderr
-    params.warmup = False  # the first request would not be slower for more than a moment
-    # Reading the prompt: beside two trainings on two cores, one thread read 45 tokens a second and
-    # two, which wait for each other, 26.
-    params.cpuparams_batch.n_threads = n_threads
-    # Writing the reply: the threads of a small model meet after every few microseconds of work, and
-    # spin there. Where the machine has something else to do, as a training, two of them wrote 1 to
-    # 3 tokens a second and one wrote 15; on an idle machine it was 62 and 40.
-    small = path.stat().st_size < _SMALL_MODEL_BYTES
-    params.cpuparams.n_threads = 1 if small else _n_cpus()
-    return xllamacpp.Server(params)
-
-
-def _close(server: OpenVINOServer | xllamacpp.Server) -> None:
-    """llama.cpp's server ends with its last reference."""
-    if isinstance(server, OpenVINOServer):
-        server.close()
 
 
 def _n_cpus() -> int:

@@ -35,8 +35,8 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _LIMIT = re.compile(
-    r"(?:context length (?:of only |of |is )|context size \(|tokens allowed \(|at most|limit of"
-    r"|limit:?)\s*(?P<first>\d+)|(?:>|with) (?P<then>\d+) maximum",
+    r"(?:context (?:length|size|window) (?:of only |of |is |\()|tokens allowed \(|at most|limit of"
+    r"|limit:?)\s*(?P<first>\d+)|(?:>|with|exceeded:) (?P<then>\d+) (?:tokens )?maximum",
     re.IGNORECASE,
 )
 # Names of arguments where a text points at them.
@@ -46,6 +46,8 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _NO_CREDIT = ("insufficient_quota", "billing", "payment", "insufficient_balance", "credit")
+# All that an error has which is not within one, as some servers send it with any status.
+_OF_ERRORS = {"object", "message", "detail", "msg", "code", "type", "status", "param"}
 # Statuses by the words that stand where one is missing.
 _STATUSES = {
     "rate_limit": 429,
@@ -119,6 +121,8 @@ def refusal(status: int, payload: Any, text: str, clean: Any) -> Refusal | None:
         payload = payload[0]
     body = payload if isinstance(payload, dict) else {}
     error = body.get("error") or _error_of_a_choice(body)
+    if not error and body.keys() <= _OF_ERRORS:
+        error = body
     if status < 400:
         if not error:
             return None

@@ -139,6 +139,11 @@ class OpenAIChat:
         return address if isinstance(address, str) else "started when needed"
 
     @property
+    def starts_server(self) -> bool:
+        """Whether its server is started when it is needed, as the embedded model's."""
+        return not isinstance(self._client.base_url, str)
+
+    @property
     def model(self) -> str:
         """Name of the model."""
         with self._lock:

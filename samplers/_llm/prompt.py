@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .._trials.history import Rule
     from .chat import Chat
     from .chat import Message
+    from .tokens import TokenCounter
 
 _Size = TypeVar("_Size")
 
@@ -46,11 +47,14 @@ _MESSAGE_TOKENS = 8
 # What it puts before messages without a system one, as SmolLM2's and Qwen's do.
 _SYSTEM_TOKENS = 24
 
-# What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's.
+# What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's, GLM's,
+# EXAONE's, Nemotron's, Seed's, and tokens that vocabularies keep in reserve.
 _MARKER = re.compile(
     r"<(?=[|\uff5c])|(?<=[|\uff5c])>"
-    r"|<(?=<?/?(?:SYS|s|bos|eos|pad|unk|think|tool_call|tool_response|(?:start|end)_of_turn)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK)\])"
+    r"|<(?=<?/?(?:SYS|s|bos|eos|sop|eop|pad|unk|think|tool_call|tool_response|(?:start|end)_of_\w+"
+    r"|seed:\w+|(?:extra_id_|SPECIAL_|unused|reserved_)\d+)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
+    r"|gMASK)\]|\|\w+\|\])"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -263,10 +267,10 @@ def grown(rows: Sequence[str], n: int) -> list[str]:
     return [*rows, *[median] * (n - len(rows))]
 
 
-def count_tokens(chat: Chat, messages: Sequence[Message]) -> int:
+def count_tokens(counter: TokenCounter, messages: Sequence[Message]) -> int:
     """Count the tokens of a whole request, with what a chat template adds."""
     has_system = any(m["role"] == "system" for m in messages)
-    told = sum(chat.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
+    told = sum(counter.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
     return told if has_system else told + _SYSTEM_TOKENS
 
 

@@ -179,7 +179,7 @@ def propose(
     problem, source = "", LLM_ERROR
     budget = max_prompt_tokens
     if chat.context_tokens is not None:
-        budget = min(budget, chat.context_tokens - max_reply_tokens)
+        budget = min(budget, max(0, chat.context_tokens - max_reply_tokens))
     shrinks = 0
     try:
         messages = fit(build, chat, budget, extents)

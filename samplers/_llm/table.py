@@ -27,7 +27,9 @@ from .prompt import grown
 from .prompt import label
 from .prompt import window_start
 from .record import proposer_of
+from .reply import configuration_key
 from .values import format_value
+from .values import pooled_sd
 from .values import position
 from .values import value_digits
 
@@ -53,6 +55,8 @@ _N_FAR_AMONG = 200
 _N_EARLIER = 200
 # Changes and copies that are named.
 _MOST_NAMED = 4
+# Successes among which repetitions are looked for.
+_N_REPEATED = 200
 # A column whose values are closer than this share of the largest tells nothing.
 _VARIES = 0.01
 _MISSING = object()  # no choice of any parameter
@@ -67,7 +71,8 @@ class Table:
         rule: The objective's own rule.
         derived: Further numbers that follow from the parameters, as columns.
         side_data: Names of trials' attributes that are numbers, as columns.
-        noise: Standard deviation of the value on repetition, for the digits that are shown.
+        noise: Standard deviation of the value on repetition, for the digits that are shown; by
+            default that of the trials that repeat one another.
     """
 
     def __init__(
@@ -85,11 +90,26 @@ class Table:
         self._sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         self.finished = finished_trials(study)
         self.best = ranked(study, self.finished)
-        self.digits = value_digits([t.values[0] for t in self.best], noise)
+        # Values of each configuration among the best that was run more than once.
+        self.repeated = self._repetitions()
+        # As it was told, else as it was measured; 0 if nobody knows.
+        self.noise = noise or pooled_sd(self.repeated)
+        self.digits = value_digits([t.values[0] for t in self.best], self.noise)
         # By trial; a table is written at several extents until one fits.
         self._texts: dict[int, dict[str, str]] = {}
         self._points: dict[int, np.ndarray] = {}
         self._origins: dict[int, tuple[FrozenTrial, list[str]] | None] = {}
+
+    def key(self, trial: FrozenTrial) -> tuple[str, ...]:
+        """What is equal for trials that ran the same configuration."""
+        space = {n: d for n, d in self._space.items() if n in trial.params}
+        return configuration_key(trial.params, space, self._rule)
+
+    def _repetitions(self) -> list[list[float]]:
+        groups: dict[tuple[str, ...], list[float]] = {}
+        for trial in self.best[:_N_REPEATED]:
+            groups.setdefault(self.key(trial), []).append(trial.values[0])
+        return [values for values in groups.values() if len(values) > 1]
 
     def lines(self, extent: Extent, fullest: bool = False) -> list[str]:
         """Write the header and the rows; with ``fullest`` as many as there will be, see ``fit``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from typing import Any
+from typing import Protocol
 
 
 # A run of capitals, another run of letters, one digit, or one other sign; a space goes with the
@@ -17,6 +18,17 @@ def as_tokens(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0
     return int(value) if math.isfinite(value) and 0 < value < 1e9 else 0
+
+
+class TokenCounter(Protocol):
+    """The part of a ``Chat`` that a prompt is made with."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens that prompt and reply may have together; ``None`` if not known."""
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text: exactly where it can be told, else rather too many."""
 
 
 def estimate_tokens(text: str) -> int:

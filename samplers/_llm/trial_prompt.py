@@ -31,9 +31,9 @@ from .prompt import message
 from .prompt import shorten
 from .record import LLM
 from .record import source_of
-from .reply import configuration_key
 from .table import Table
 from .values import format_value
+from .values import pooled_sd
 from .values import position
 
 
@@ -57,8 +57,7 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 _SMALL_PROMPT = 2600
 _LARGE_PROMPT = 12_000
 
-# Successes among which repetitions are looked for, and groups of the best for what is at a bound.
-_N_REPEATED = 200
+# Groups of the best for what is at a bound.
 _N_AT_BOUND = 5
 _AT_BOUND = 0.02
 _N_BEST = 10
@@ -225,7 +224,7 @@ class TrialPrompt:
         """Count the finished trials after the one that was last better than all before it."""
         sign = -1.0 if self._maximizes else 1.0
         least, since = math.inf, 0
-        margin = self._knowledge.noise or 0.0
+        margin = self.table.noise or 0.0
         successes = {t.number for t in self.table.best}
         for trial in self.table.finished:
             since += 1
@@ -235,10 +234,10 @@ class TrialPrompt:
 
     def repeatable(self) -> frozenset[int]:
         """The best trial's number, if its value is uncertain and it was measured only once."""
-        if not self._details or not self._knowledge.noise or len(self.table.best) < _FEW:
+        if not self._details or not self.table.noise or len(self.table.best) < _FEW:
             return frozenset()
         best = self.table.best[0]
-        same = [t for t in self.table.best if self._key(t) == self._key(best)]
+        same = [t for t in self.table.best if self.table.key(t) == self.table.key(best)]
         return frozenset({best.number} if len(same) == 1 else ())
 
     @property
@@ -266,7 +265,7 @@ class TrialPrompt:
         """What the table doesn't show at a glance, a line each."""
         lines = [*self._noise(), *self._at_bounds(), *self._gains(), *self._running()]
         if self.table.finished and (since := self.trials_since_best()) >= _FEW:
-            noise = " by more than the noise" if self._knowledge.noise else ""
+            noise = " by more than the noise" if self.table.noise else ""
             lines.append(f"No trial of the last {since} was better than the best before{noise}.")
         if self.repeatable():
             lines.append(
@@ -277,22 +276,14 @@ class TrialPrompt:
 
     def _noise(self) -> list[str]:
         """The spread of equal configurations' values, where there are any."""
-        groups: dict[tuple[str, ...], list[float]] = {}
-        for trial in self.table.best[:_N_REPEATED]:
-            groups.setdefault(self._key(trial), []).append(trial.values[0])
-        repeated = [values for values in groups.values() if len(values) > 1]
+        repeated = self.table.repeated
         if not repeated:
             return []
-        squares = sum((v - sum(vs) / len(vs)) ** 2 for vs in repeated for v in vs)
-        sd = math.sqrt(squares / sum(len(vs) - 1 for vs in repeated))
         n = sum(map(len, repeated))
         return [
-            f"Repetitions ({n} runs of {len(repeated)}) have a standard deviation of {sd:.2g}."
+            f"Repetitions ({n} runs of {len(repeated)}) have a standard deviation of "
+            f"{pooled_sd(repeated):.2g}."
         ]
-
-    def _key(self, trial: FrozenTrial) -> tuple[str, ...]:
-        space = {n: d for n, d in self._space.items() if n in trial.params}
-        return configuration_key(trial.params, space, self._knowledge.rule)
 
     def _at_bounds(self) -> list[str]:
         """Parameters that most of the best configurations have at an end of their ranges."""
@@ -325,7 +316,7 @@ class TrialPrompt:
                 least = sign * trial.values[0]
         if not n[True]:
             return []
-        text = f"Of your {n[True]} trials so far {gains[True]} were a new best"
+        text = f"Of your {n[True]} trials so far {gains[True]} gave a new best"
         return [f"{text}, of the {n[False]} others {gains[False]}."]
 
     def _running(self) -> list[str]:

@@ -83,6 +83,12 @@ def position(value: Any, distribution: BaseDistribution) -> float:
     return (x - low) / (high - low)
 
 
+def pooled_sd(groups: Sequence[Sequence[float]]) -> float:
+    """Return the standard deviation within groups of two values or more, pooled; 0 without any."""
+    squares = sum((v - sum(vs) / len(vs)) ** 2 for vs in groups for v in vs)
+    return math.sqrt(squares / max(1, sum(len(vs) - 1 for vs in groups)))
+
+
 def value_digits(values: Sequence[float], noise: float | None = None) -> int:
     """Return the significant digits of objective values that tell something.
 

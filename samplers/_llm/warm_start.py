@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from .reply import ParsedReply
 
-# Configurations of a large model, where nothing else is said.
-N_FIRST = 5
+# Configurations of a large model, where nothing else is said. More cost a model that knows only a
+# part, or nothing, more than they bring one that knows (tests/benchmarks/strong_models.py).
+N_FIRST = 3
 
 _KEY = "llm:warm_start"
 # A study with so many finished trials has begun without it.

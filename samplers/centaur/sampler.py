@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
-import math
 import secrets
 from typing import Any
 from typing import cast
@@ -20,9 +18,6 @@ from optuna.trial import TrialState
 
 from .._critic.critic import Critic
 from .._critic.trials import unfinished
-from .._llm.prompt import format_params
-from .._llm.propose import is_large
-from .._llm.propose import propose
 from .._llm.record import BASE
 from .._llm.record import ENQUEUED
 from .._llm.record import LLM
@@ -30,10 +25,7 @@ from .._llm.record import LLM_SCREENED
 from .._llm.record import record
 from .._llm.record import source_of
 from .._llm.record import STARTUP
-from .._llm.reply import reason_key
-from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.trial_prompt import Knowledge
-from .._llm.trial_prompt import TrialPrompt
 from .._llm.warm_start import first_trials_left
 from .._llm.warm_start import N_FIRST
 from .._trials.announced import announce
@@ -51,6 +43,7 @@ from .internals import CmaStore
 from .internals import POINT_TO_TELL
 from .internals import store_constraints
 from .internals import StudyView
+from .model_turns import ModelTurns
 from .population import carriers
 from .population import current_generation
 from .population import Generation
@@ -58,8 +51,6 @@ from .population import LATE_KEY
 from .population import population
 from .population import turn_of
 from .prompt import describe_state
-from .prompt import question
-from .prompt import template
 from .screening import Candidates
 from .screening import Choice
 from .screening import choose
@@ -100,9 +91,6 @@ if TYPE_CHECKING:
 
 # Choices of which another worker made the same at the same time, before one is run nevertheless.
 _MAX_CLASHES = 4
-
-# Answers that show whether a model of unknown size can propose whole configurations.
-_N_PROBES = 4
 
 # Mean standard deviation, as a share of the ranges, from which on CMA-ES's mean says something; it
 # starts with a sixth.
@@ -166,7 +154,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             Trials before the model's turns begin. CMA-ES starts after the first.
         warm_start:
             Number of different configurations that the model is asked for in one request, before
-            anything is known; they are the first trials whose search space is known. By default 5
+            anything is known; they are the first trials whose search space is known. By default 3
             with the critic, for models that propose whole configurations, else 0.
         critic:
             ``"gp"``: a Gaussian process of the trials chooses among candidates. ``None``: what is
@@ -293,20 +281,23 @@ class CentaurSampler(CheckedCmaEsSampler):
         self._starts_anywhere = source_trials is None
         self._candidate_seed = secrets.randbits(31) if seed is None else seed
         self._constraints_func = constraints_func
-        # Of none nobody would hear before the first trial that is the model's.
-        self._chat = _chat_to_ask(chat) if llm_ratio > 0 or warm_start else chat
-        self._llm_ratio = llm_ratio
+        self._asks = llm_ratio > 0
         self._first_llm_trial = n_startup_trials
         self._warm_start = warm_start
-        self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
-        self._reply = reply
+        self._turns = ModelTurns(
+            # Of none nobody would hear before the first trial that is the model's.
+            _chat_to_ask(chat) if llm_ratio > 0 or warm_start else chat,
+            ratio=llm_ratio,
+            first=n_startup_trials,
+            reply=reply,
+            knowledge=Knowledge(task, noise, n_trials, rule, derived, tuple(side_data)),
+            max_prompt_tokens=max_prompt_tokens,
+            on_error=on_error,
+            seed=seed,
+        )
         self._learn_from_llm = learn_from_llm
-        self._on_error = on_error
-        self._max_prompt_tokens = max_prompt_tokens
-        self._rule = rule
         self._artifact_store = artifact_store
         self._show_covariance = show_covariance
-        self._seed = seed
         self._joint_space = IntersectionSearchSpace()
         self._store = CmaStore(self)
 
@@ -346,7 +337,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         """The trials of the warm start."""
         if self._warm_start is not None:
             return self._warm_start
-        if self._critic is None or self._llm_ratio == 0 or self._reply not in ("auto", "full"):
+        if self._critic is None or not self._asks or self._turns.reply not in ("auto", "full"):
             return 0
         return N_FIRST if self.reply_format(study) == "full" else 0
 
@@ -577,33 +568,14 @@ class CentaurSampler(CheckedCmaEsSampler):
 
         Of any N trials after the start-up trials floor(N * llm_ratio) are, evenly spread.
         """
-        k = number - self._first_llm_trial
-        epsilon = 1e-9  # 10 * 0.3 is 3, which floating point may miss
-        before = math.floor(k * self._llm_ratio + epsilon)
-        return k >= 0 and math.floor((k + 1) * self._llm_ratio + epsilon) > before
+        return self._turns.is_turn(number)
 
     def reply_format(self, study: Study) -> Literal["full", "changes", "menu"]:
         """The reply format that ``reply`` means for this model and study.
 
         A function of the model's name and of stored trials, so that every process agrees.
         """
-        if self._reply != "auto":
-            return self._reply
-        assert self._chat is not None, "a sampler with turns of a model has one"
-        large = is_large(self._chat)
-        if large is not None:
-            return "full" if large else "menu"
-        turns = (t for t in finished_trials(study) if self.is_llm_turn(turn_of(study, t)))
-        probes = list(islice(turns, _N_PROBES))
-        if len(probes) < _N_PROBES:
-            return "full"
-        by_value = ranked(study)
-        good = 0
-        for probe in probes:
-            earlier = [t for t in by_value if t.number <= probe.number]
-            better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
-            good += source_of(probe) == LLM and probe.number in better_half
-        return "full" if 2 * good >= _N_PROBES else "menu"
+        return self._turns.reply_format(study)
 
     def _trials_to_learn(
         self, study: Study, trial: FrozenTrial, cube: UnitCube
@@ -685,55 +657,18 @@ class CentaurSampler(CheckedCmaEsSampler):
             else self._independent_sampler.sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }
-        assert self._chat is not None
-        reply_format = self.reply_format(study) if not n_first else "full"
-        best = [t for t in ranked(study) if all(name in t.params for name in space)]
-        fixed = fixed_params(trial, space)
-        start, named = own, "CMA-ES's proposal"
-        if reply_format != "full" and best:
-            start = {name: best[0].params[name] for name in space}
-            named = f"trial {best[0].number}, the best so far"
-        elif screen is not None or not base:
-            named = f"this configuration: {format_params({**own, **fixed}, space)}"
-        large = reply_format != "menu"
-        prompt = TrialPrompt(
+        reply_format = "full" if n_first else self.reply_format(study)
+        advised = screen is not None and reply_format != "menu"
+        proposal = self._turns.propose(
             study,
             trial,
             space,
-            self._knowledge,
-            intro=template("prompt_critic.txt" if screen is not None and large else "prompt.txt"),
-            is_mine=self.is_llm_turn,
-            details=large,
-        )
-        reason = n_first > 1 or (is_large(self._chat) is not False and large)
-        ask = question(
+            own,
             reply_format=reply_format,
-            number=trial.number,
-            left=prompt.left(),
-            moment=prompt.moment(),
-            base=named,
-            fixed=fixed,
-            reason=reason_key(space) if reason else "",
+            proposer="" if screen is not None or not base else "CMA-ES",
+            has_critic=screen is not None,
+            state=self._describe_state(study, trial, space, {} if advised else base, advised),
             n_first=n_first,
-        )
-        advised = screen is not None and large
-        state = self._describe_state(study, trial, space, {} if advised else base, advised)
-        proposal = propose(
-            study,
-            trial,
-            space,
-            chat=self._chat,
-            build=partial(prompt.build, ask=ask, state=state),
-            base=start,
-            reply_format=reply_format,
-            rule=self._rule,
-            max_prompt_tokens=self._max_prompt_tokens or default_prompt_tokens(large),
-            extents=prompt.extents,
-            with_reason=reason,
-            repeatable=prompt.repeatable(),
-            n_first=n_first,
-            seed=None if self._seed is None else derive_seed(self._seed, trial.number),
-            on_error=self._on_error,
         )
         params = proposal.params
         source, why = proposal.source, proposal.reason

@@ -85,7 +85,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             needed for the search space to be known.
         warm_start:
             Number of different configurations that the model is asked for in one request, before
-            anything is known; they are the first trials whose search space is known. By default 5,
+            anything is known; they are the first trials whose search space is known. By default 3,
             but 0 for models that choose from a menu.
         max_prompt_tokens:
             Longest prompt, in the model's tokens; never more than its context holds. By default

@@ -4,14 +4,13 @@ Each proposal is a trial of a study of its own (code trials have no parameters, 
 would empty the search space that other samplers infer):
 
 1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
-2. A prompt is made of the stored trials (`prompt`), the model's edit is applied to the best script
-   so far (`edit_blocks`) and checked by the validator (`validator`). A reply that can't be used goes
-   back to the model once, with the reason (and, if there was no block in it, with the offer to
-   change one constant instead: `constant_choice`). If the next can't be used either, the proposal
-   is a trial of status ``rejected``, which cost no training.
+2. The model is asked for a change of the best script so far (`proposer`), or for several, of which
+   all but one wait (`ideas`). If neither its reply nor the next can be used, the proposal is a trial
+   of status ``rejected``, which cost no training.
    A coding agent of the user's own may take the model's place (`edit_command`).
-3. The new script is stored under its hash and the trial is enqueued. Whoever claims it runs it in
-   the sandbox, with the same objective as any method's.
+3. The new script is stored under its hash and the trial is enqueued (`trials`). Whoever claims it
+   runs it in the sandbox, with the same objective as any method's. If a mistake in the code ends it
+   before it trains, the model is asked once to mend it, and what it replies is run in its place.
 4. Whether it is kept or reverted follows from the stored trials (`history`).
 
 Between these proposals the constants of the best script are tuned (`tuning`), each time in a trial
@@ -29,66 +28,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import os
-from pathlib import Path
-import re
-import tempfile
 import time
-from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.artifacts import upload_artifact
-from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
-from objective.testbed.source import read_constants
-from objective.worker import claim
-from samplers._llm.chat import Completion
-from samplers._llm.chat import ContextTooLong
-from samplers._llm.prompt import PromptTooLong
-from samplers._llm.record import Exchange
-from samplers._llm.record import record
-from samplers._llm.scripted import ScriptedChat
+from samplers._trials.internals import interrupted_trials
 from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
-from studies.code_agent.constant_choice import apply_choice
-from studies.code_agent.constant_choice import candidate_values
-from studies.code_agent.constant_choice import Candidates
-from studies.code_agent.constant_choice import choice_schema
-from studies.code_agent.constant_choice import describe_choice
-from studies.code_agent.edit_blocks import apply_edits
+from studies.code_agent.drafts import Drafts
 from studies.code_agent.edit_blocks import EditError
-from studies.code_agent.edit_blocks import NoBlocks
-from studies.code_agent.edit_blocks import parse_edits
-from studies.code_agent.edit_blocks import parse_whole_file
-from studies.code_agent.edit_blocks import with_line_ends_of
 from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
-from studies.code_agent.history import first_number
+from studies.code_agent.history import crashed_at_once
 from studies.code_agent.history import is_baseline
+from studies.code_agent.history import MENDED
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import read_history
 from studies.code_agent.history import Step
 from studies.code_agent.history import TUNER
-from studies.code_agent.prompt import build_prompt
-from studies.code_agent.prompt import Form
+from studies.code_agent.ideas import DROPPED
+from studies.code_agent.ideas import waiting
+from studies.code_agent.outlook import Outlook
 from studies.code_agent.prompt import log_tail
-from studies.code_agent.prompt import Outlook
-from studies.code_agent.sources import changed_lines
-from studies.code_agent.sources import diff
+from studies.code_agent.proposer import check
+from studies.code_agent.proposer import describe
+from studies.code_agent.proposer import DESCRIPTION_CHARS
+from studies.code_agent.proposer import Proposer
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.code_agent.trials import child_of
+from studies.code_agent.trials import CodeTrials
 from studies.code_agent.tuning import Tuner
-from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
 from studies.llm import open_llm
@@ -108,26 +88,10 @@ from studies.study import train_objective
 
 if TYPE_CHECKING:
     from samplers import Chat
-    from samplers._llm.chat import Message
     from studies.spec import Spec
 
 
-# A reply with blocks takes some hundred tokens, but models that reason first take thousands; of a
-# small context it must not take too much.
-MAX_REPLY_TOKENS = 8192
-REPLY_SHARE = 1 / 12
-CHOICE_TOKENS = 300
-TEMPERATURE = 0.7
-# After so many choices of a constant in a row, each instead of blocks, a choice is asked for at
-# once; but blocks are asked for again now and then, since a study may go on with another model.
-_FUTILE = 3
-_ASK_AGAIN = 10  # proposals
-_REPLY_FORMAT = "form"  # user attribute of a proposal: one of the next two
-_BLOCKS, _CHOICE = "blocks", "choice"
 POLL_SECONDS = 0.5
-_DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
-_DESCRIPTION_CHARS = 120
-_TEXT = "text/plain; charset=utf-8"
 
 
 def run_agent(
@@ -147,12 +111,14 @@ def run_agent(
     """
     testbed = spec.where.load_script()
     sandbox = None if spec.editing.unsafe else require_sandbox()
-    if chat is None and spec.editing.command is not None:
-        chat = ScriptedChat()  # which only counts tokens
-    chat = chat or open_llm(spec.model)
+    author: Chat | EditCommand
+    if spec.editing.command is not None:
+        author = EditCommand(spec.editing.command, testbed.path, spec.editing.command_seconds)
+    else:
+        author = chat = chat or open_llm(spec.model)
     study = open_study(spec, testbed, open_storage(spec.where.storage))
     objective = train_objective(spec, testbed, failure_value=None, sandbox=sandbox)
-    CodeAgent(spec, study, objective, chat).run(within_caps(chat, watch))
+    CodeAgent(spec, study, objective, author).run(within_caps(chat, watch))
     return study
 
 
@@ -164,7 +130,7 @@ class CodeAgent:
         spec: Spec,
         study: optuna.Study,
         objective: TrainScriptObjective,
-        chat: Chat,
+        author: Chat | EditCommand,
     ) -> None:
         self._seed = spec.seed
         self._budget = spec.budget
@@ -173,15 +139,16 @@ class CodeAgent:
         self._objective = objective
         self._results = spec.where.results
         self._testbed = objective.testbed
-        self._chat = chat
         self._artifacts = spec.where.open_artifacts()
         self._sources = Sources(self._artifacts, self._testbed.source)
         self._lock_file = spec.where.lock_file
-        self._command: EditCommand | None = None
-        if spec.editing.command is not None:
-            self._command = EditCommand(
-                spec.editing.command, self._testbed.path, spec.editing.command_seconds
-            )
+        self._drafts = Drafts(self._artifacts, spec.name)
+        self._trials = CodeTrials(
+            study, self._sources, self._testbed.source, self._artifacts, self._drafts
+        )
+        self._proposer = Proposer(
+            self._testbed, self._sources, spec.editing, author, self._drafts, self._log_tail
+        )
         self._tuner = Tuner(
             self._testbed,
             self._sources,
@@ -207,17 +174,16 @@ class CodeAgent:
             notes.write(trials)
             if claimed is not None:
                 evaluate(study, claimed, self._run, self._results)
-            elif self._baselines_left(trials) == 0 and self._room(trials):
-                if not (self._editing.tune and self._tune()):
-                    self._propose(trials)
+            elif self._baselines_left(trials) == 0 and self._next(trials):
+                pass
             elif any(t.state == TrialState.RUNNING for t in trials):
                 time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back
             else:
                 return
 
-    def _room(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Return whether the study may have one more trial."""
-        return self._budget.allows(trials, len(trials))
+    def _room(self, trials: Sequence[FrozenTrial], number: int | None = None) -> bool:
+        """Return whether the study may have one more trial, of this number."""
+        return self._budget.allows(trials, len(trials) if number is None else number)
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
         """Baselines that are still to be measured: the noise must be known before a change is."""
@@ -228,7 +194,7 @@ class CodeAgent:
         trials = self._study.get_trials(deepcopy=False)
         there = sum(is_baseline(t) and not is_interrupted(t) for t in trials)
         for _ in range(self._n_baselines - there):
-            self._enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
+            self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
         history = read_history(trials, self._editing.min_gain, self._testbed.metric)
@@ -240,32 +206,18 @@ class CodeAgent:
             )
         return history
 
-    def prompt(self, trials: Sequence[FrozenTrial], choice: str = "") -> list[Message]:
-        """Return the request for the next proposal, from nothing but the storage.
-
-        Args:
-            trials: The study's.
-            choice: Text that offers a choice instead of writing blocks.
-        """
-        reply_tokens = self._reply_tokens()
-        if choice:
-            reply_tokens = max(reply_tokens, CHOICE_TOKENS + self._chat.count_tokens(choice))
-        try:
-            messages = build_prompt(
-                self._chat,
-                self._history(trials),
-                self._sources,
-                self._log_tail,
-                task=self._testbed.task,
-                outlook=self._outlook(trials),
-                reply_tokens=reply_tokens,
-                form=self._form,
-            )
-        except PromptTooLong as error:
-            raise Failed(str(error)) from None
-        last = messages[-1]
-        content = f"{last['content']}\n\n{choice}".rstrip()
-        return [*messages[:-1], {"role": last["role"], "content": content}]
+    def _next(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Enqueue the next trial of whoever's turn it is; return whether there may be one."""
+        crashed = crashed_at_once(trials)
+        if crashed is not None:  # it costs no trial, so that it may come after the last one
+            if self._room(_without(trials, crashed), len(trials)):
+                self._propose(trials, crashed)
+                return True
+        if not self._room(trials):
+            return False
+        if not (self._editing.tune and self._tune()) and not self._take_waiting():
+            self._propose(trials)
+        return True
 
     def _tune(self) -> bool:
         """Enqueue other constants of the best script, if that is due and there are any."""
@@ -280,226 +232,112 @@ class CodeAgent:
             if tuned is None:
                 return False
             try:
-                fingerprint = self._check(tuned.source, trials)
+                fingerprint = check(tuned.source, self._testbed, trials)
             except ValidationError:  # by a rule of this script's own, such as of its size
                 return False
             attributes = {
-                "source": TUNER,
-                "parent": first_number(tuned.parent),
-                "parent_sha256": tuned.parent.user_attrs["source_sha256"],
+                **child_of(tuned.parent, TUNER),
                 "fingerprint": fingerprint,
-                "description": one_line(tuned.description, _DESCRIPTION_CHARS),
+                "description": one_line(tuned.description, DESCRIPTION_CHARS),
             }
-            self._enqueue(attributes | self._of_source(tuned.source, attributes["parent_sha256"]))
+            self._trials.enqueue(
+                attributes | self._trials.of_source(tuned.source, attributes["parent_sha256"])
+            )
         return True
 
-    def _of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
-        """Keep a script, and return what its trial says of it."""
-        sha = self._sources.save(source)
-        _, added, removed = changed_lines(self._sources.load(parent_sha), source)
-        return {
-            "source_sha256": sha,
-            "lines_added": added,
-            "lines_removed": removed,
-            **self._changed_constants(source),
-        }
+    def _take_waiting(self) -> bool:
+        """Enqueue the first idea that waits and can be used on the best script, if there is one."""
+        with alone(self._lock_file):
+            trials = self._study.get_trials(deepcopy=False)
+            if not self._room(trials):
+                return True
+            if not waiting(trials):
+                return False
+            best = self._history(trials).best
+            assert best is not None
+            parent_sha = best.user_attrs["source_sha256"]
+            for sha in waiting(trials):
+                try:
+                    source, attributes = self._proposer.apply_idea(
+                        sha, self._sources.load(parent_sha), trials
+                    )
+                except (EditError, ValidationError, SourceLost):
+                    continue  # it may fit later, or is told to the model with the next request
+                self._trials.enqueue(
+                    child_of(best, PROPOSAL)
+                    | attributes
+                    | self._trials.of_source(source, parent_sha)
+                )
+                return True
+        return False
 
-    def _propose(self, trials: Sequence[FrozenTrial]) -> None:
+    def _propose(self, trials: Sequence[FrozenTrial], crashed: FrozenTrial | None = None) -> None:
+        """Ask for a change and enqueue it; or for ``crashed`` mended, in the place of that trial."""
         history = self._history(trials)
         assert history.best is not None
-        parent_sha = history.best.user_attrs["source_sha256"]
-        parent = self._sources.load(parent_sha)
-        attributes: dict[str, Any] = {
-            "source": PROPOSAL,
-            "parent": first_number(history.best),
-            "parent_sha256": parent_sha,
-        }
+        dropped = {} if crashed is not None else self._unusable(trials)
+        attributes = child_of(history.best, PROPOSAL)
+        if dropped:
+            attributes[DROPPED] = list(dropped)
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
         # processes that ask at the same moment must not get the same reply.
         others = any(t.state == TrialState.RUNNING for t in trials)
-        seed = derive_seed(self._seed, len(trials), os.getpid() if others else 0)
-        exchanges: list[Exchange] = []
-        source = reason = ""
-        candidates: Candidates = {}
-        if _writes_no_blocks(history):
-            candidates = self._candidates(parent, seed, trials)
-        messages = self.prompt(trials, describe_choice(parent, candidates) if candidates else "")
-        for attempt in range(2):
-            try:
-                completion, edited = self._ask(messages, seed + attempt, candidates, parent)
-            except EditError as error:  # of a command, which can be asked again
-                reason = str(error)
-                exchanges.append(Exchange(messages, Completion(""), problem=reason))
-                messages = self._retry(messages, "", reason)
-                continue
-            text = completion.text
-            is_choice = bool(candidates) and text.lstrip().startswith("{")
-            attributes[_REPLY_FORMAT] = _CHOICE if is_choice else _BLOCKS
-            try:
-                if is_choice:
-                    description, source = apply_choice(parent, text)
-                    attributes["description"] = one_line(description, _DESCRIPTION_CHARS)
-                else:
-                    attributes["description"] = describe(text)
-                    if edited is not None:
-                        source = edited
-                    elif self._editing.whole_files:
-                        source = with_line_ends_of(parent, parse_whole_file(text))
-                    else:
-                        source = apply_edits(parent, parse_edits(text))
-                attributes["fingerprint"] = self._check(source, trials)
-            except (EditError, ValidationError) as error:
-                source, reason = "", str(error)
-                exchanges.append(Exchange(messages, completion, problem=reason))
-                if isinstance(error, NoBlocks):
-                    # It didn't get the format, and is asked for less: to change one constant.
-                    candidates = self._candidates(parent, seed, trials)
-                how = "Try again." if self._command else "Reply again, in the same format."
-                if candidates:
-                    how = describe_choice(parent, candidates)
-                messages = self._retry(messages, text, f"{reason}\n{how}")
-                continue
-            exchanges.append(Exchange(messages, completion))
-            break
-        if not source:
-            self._reject(attributes, reason, exchanges)
+        seed = derive_seed(self._seed, _counted(trials), os.getpid() if others else 0)
+        outlook = self._outlook(trials, history, list(dropped.values()), crashed)
+        proposal = self._proposer.propose(history, trials, outlook, seed)
+        attributes |= proposal.attributes
+        if not proposal.source:
+            self._trials.reject(attributes, proposal.reason, proposal.exchanges, crashed)
             return
-        attributes |= self._of_source(source, parent_sha)
-        sha = attributes["source_sha256"]
+        attributes |= self._trials.of_source(proposal.source, attributes["parent_sha256"])
         with alone(self._lock_file):
-            # Meanwhile others may have used up the study, or proposed the same.
+            # Meanwhile others may have used up the study, or proposed or mended the same.
             trials = self._study.get_trials(deepcopy=False)
-            if not self._room(trials):
+            if crashed is not None and crashed_at_once(trials) != crashed:
+                crashed = None
+            if crashed is not None:
+                attributes[MENDED] = True
+            if not self._room(_without(trials, crashed), len(trials)):
+                self._drafts.drop()
                 return
             try:
-                self._check(source, trials)
+                check(proposal.source, self._testbed, trials)
             except ValidationError as error:
-                self._reject(attributes, str(error), exchanges)
+                self._trials.reject(attributes, str(error), proposal.exchanges, crashed)
                 return
-            self._enqueue(attributes)
-        waiting = [
-            t
-            for t in self._study.get_trials(deepcopy=False)
-            if t.user_attrs.get("source_sha256") == sha
-        ]
-        self._record(waiting[-1], exchanges)
+            trial = self._trials.enqueue(attributes, crashed)
+        self._trials.record(trial, proposal.exchanges, crashed)
 
-    @property
-    def _form(self) -> Form:
-        """How the model is to give its change."""
-        if self._command is not None:
-            return Form.IN_PLACE
-        return Form.WHOLE_FILE if self._editing.whole_files else Form.BLOCKS
+    def _unusable(self, trials: Sequence[FrozenTrial]) -> dict[str, tuple[str, str]]:
+        """Return the ideas that wait and can't be used: hash -> description and why."""
+        best = self._history(trials).best
+        assert best is not None
+        parent = self._sources.load(best.user_attrs["source_sha256"])
+        found = {}
+        for sha in waiting(trials):
+            try:
+                self._proposer.apply_idea(sha, parent, trials)
+            except SourceLost as error:
+                found[sha] = "(not known any more)", str(error)
+            except (EditError, ValidationError) as error:
+                found[sha] = describe(self._sources.load(sha)), str(error)
+        return found
 
-    def _ask(
-        self, messages: list[Message], seed: int, candidates: Candidates, parent: str
-    ) -> tuple[Completion, str | None]:
-        """Return the model's reply, and the script itself if it was edited in place."""
-        if self._command is not None:
-            return self._command.edit(messages, parent)
-        try:
-            completion = self._chat.complete(
-                messages,
-                schema=choice_schema(candidates) if candidates else None,
-                max_tokens=CHOICE_TOKENS if candidates else self._reply_tokens(),
-                temperature=TEMPERATURE,
-                seed=seed % 2**31,
-            )
-            return completion, None
-        except ContextTooLong as error:
-            raise Failed(
-                f"the prompt is too long for the model ({error}); choose one with a longer context"
-            ) from None
-
-    def _outlook(self, trials: Sequence[FrozenTrial]) -> Outlook:
-        history = self._history(trials)
-        total = self._budget.trials
+    def _outlook(
+        self,
+        trials: Sequence[FrozenTrial],
+        history: CodeHistory,
+        dropped: Sequence[tuple[str, str]],
+        crashed: FrozenTrial | None,
+    ) -> Outlook:
+        total, tunes = self._budget.trials, self._editing.tune > 0
         return Outlook(
             left=None if total is None else max(0, total - _counted(trials)),
-            tuning=self._tuner.share(history) if self._editing.tune else 0.0,
-            found=self._tuner.found(history) if self._editing.tune else {},
-        )
-
-    def _reply_tokens(self) -> int:
-        tokens = MAX_REPLY_TOKENS
-        if self._chat.context_tokens is not None:
-            tokens = min(tokens, int(self._chat.context_tokens * REPLY_SHARE))
-        if self._editing.whole_files:
-            tokens += int(1.2 * self._chat.count_tokens(self._testbed.source))
-        return tokens
-
-    def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:
-        """Return the second request: the reply and what is wrong with it, or only the latter."""
-        complaint: Message = {"role": "user", "content": f"That reply can't be used. {reason}"}
-        longer = [*messages, {"role": "assistant", "content": reply[:2000]}, complaint]
-        limit = self._chat.context_tokens
-        if limit is not None:
-            needed = sum(self._chat.count_tokens(m["content"]) + 16 for m in longer)
-            if needed + self._reply_tokens() > limit:
-                last = messages[-1]
-                short = f"{last['content']}\n\nAn earlier reply couldn't be used. {reason[:1500]}"
-                return [*messages[:-1], {"role": last["role"], "content": short}]
-        return longer
-
-    def _candidates(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Candidates:
-        def is_usable(source: str) -> bool:
-            try:
-                self._check(source, trials)
-            except ValidationError:
-                return False
-            return True
-
-        return candidate_values(parent, seed, is_usable)
-
-    def _check(self, source: str, trials: Sequence[FrozenTrial]) -> str:
-        earlier = {
-            str(t.user_attrs["fingerprint"]) for t in trials if "fingerprint" in t.user_attrs
-        }
-        return check_source(
-            source,
-            baseline=self._testbed.source,
-            earlier=earlier,
-            evaluator=self._testbed.metric.evaluator,
-        )
-
-    def _changed_constants(self, source: str) -> dict[str, Any]:
-        baseline = read_constants(self._testbed.source)
-        try:
-            constants = read_constants(source)
-        except TestbedError:
-            return {}
-        return {
-            name: constant.value
-            for name, constant in constants.items()
-            if name not in baseline or baseline[name].value != constant.value
-        }
-
-    def _enqueue(self, attributes: dict[str, Any]) -> None:
-        # Not skip_if_exists: to Optuna all trials without parameters are the same.
-        self._study.enqueue_trial({}, user_attrs=attributes)
-
-    def _reject(
-        self, attributes: dict[str, Any], reason: str, exchanges: Sequence[Exchange]
-    ) -> None:
-        """Store a trial that says why a proposal was not run."""
-        # The fingerprint of a rejected source must not make the same source a duplicate later.
-        attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
-        attributes |= {"status": "rejected", "reason": one_line(reason)}
-        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
-        trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
-        claim(optuna.Trial(self._study, trial_id))
-        self._record(self._study._storage.get_trial(trial_id), exchanges)
-        self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-
-    def _record(self, trial: FrozenTrial, exchanges: Sequence[Exchange]) -> None:
-        reason = next((e.error for e in exchanges if e.error), "")
-        record(
-            self._study,
-            trial,
-            source=PROPOSAL,
-            reason=reason,
-            exchanges=exchanges,
-            artifact_store=self._artifacts,
+            tuning=self._tuner.share(history) if tunes else 0.0,
+            found=self._tuner.found(history) if tunes else {},
+            sensitivities=self._tuner.sensitivities(history) if tunes else {},
+            dropped=dropped,
+            crashed=crashed,
         )
 
     def _run(self, trial: optuna.Trial) -> float:
@@ -515,23 +353,8 @@ class CodeAgent:
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
         if not is_baseline(trial.study._storage.get_trial(trial._trial_id)):
-            self._upload_diff(trial, source)
+            self._trials.upload_diff(trial, source)
         return self._objective.run(trial, source)
-
-    def _upload_diff(self, trial: optuna.Trial, source: str) -> None:
-        try:
-            parent = self._sources.load(trial.user_attrs["parent_sha256"])
-        except SourceLost:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "change.diff"
-            path.write_text("\n".join(diff(parent, source)) + "\n")
-            upload_artifact(
-                artifact_store=self._artifacts,
-                file_path=str(path),
-                study_or_trial=trial,
-                mimetype=_TEXT,
-            )
 
     def _prepare(self) -> None:
         """Let the testbed make its caches now: in a sandbox they can't be written."""
@@ -544,23 +367,10 @@ class CodeAgent:
 
 
 def _counted(trials: Sequence[FrozenTrial]) -> int:
-    """Return how many there are without those that were interrupted, which come again."""
-    return sum(not is_interrupted(t) for t in trials)
+    """Return how many there are without those that were interrupted or mended: they come again."""
+    again = interrupted_trials(trials)
+    return sum(not is_interrupted(t) and t.number not in again for t in trials)
 
 
-def _writes_no_blocks(history: CodeHistory) -> bool:
-    formats = [step.trial.user_attrs.get(_REPLY_FORMAT) for step in history.proposals]
-    return formats[-_FUTILE:] == [_CHOICE] * _FUTILE and len(formats) % _ASK_AGAIN != 0
-
-
-def describe(reply: str) -> str:
-    """Return the line in which a reply says what it changes, at most 120 characters."""
-    match = _DESCRIPTION.search(reply)
-    if match:
-        return one_line(match[1], _DESCRIPTION_CHARS)
-    for line in reply.splitlines():
-        if line.startswith(("<<<<<", "```")):
-            break
-        if line.strip():
-            return one_line(line, _DESCRIPTION_CHARS)
-    return "(not described)"
+def _without(trials: Sequence[FrozenTrial], crashed: FrozenTrial | None) -> Sequence[FrozenTrial]:
+    return [t for t in trials if crashed is None or t.number != crashed.number]

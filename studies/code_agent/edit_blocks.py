@@ -121,6 +121,30 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
         )
 
 
+def split_ideas(reply: str, heading: re.Pattern[str]) -> list[str]:
+    """Split a reply at the lines outside blocks that begin another idea.
+
+    Args:
+        reply: The reply.
+        heading: Matches such a line.
+
+    Returns:
+        The ideas, each from its heading on; the whole reply if it has no heading.
+    """
+    ideas: list[list[str]] = []
+    is_prose = True
+    for line in split_lines(reply.replace("\r\n", "\n")):
+        if is_prose and heading.match(line):
+            ideas.append([])
+        if ideas:
+            ideas[-1].append(line)
+        if _SEARCH.match(line):
+            is_prose = False
+        elif _REPLACE.match(line):
+            is_prose = True
+    return ["\n".join(lines) + "\n" for lines in ideas] or [reply]
+
+
 def _text(lines: list[str]) -> str:
     """Return the lines of one side of a block, without a code fence that was put inside it."""
     if len(lines) >= 2 and _FENCE.match(lines[0]) and _FENCE.match(lines[-1]):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from objective.run.outcome import one_line
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
+from samplers._llm.tokens import estimate_tokens
 from studies.code_agent.edit_blocks import EditError
 from studies.errors import Misuse
 
@@ -48,6 +49,8 @@ class EditCommand:
         Misuse: If there is no such command.
     """
 
+    context_tokens: int | None = None  # nobody knows what it reads of the prompt
+
     def __init__(self, command: str, testbed: Path, seconds: float) -> None:
         try:
             self._command = shlex.split(command)
@@ -59,6 +62,10 @@ class EditCommand:
             )
         self._testbed = testbed
         self._seconds = seconds
+
+    def count_tokens(self, text: str) -> int:
+        """Estimate the tokens of a text."""
+        return estimate_tokens(text)
 
     def edit(self, messages: Sequence[Message], parent: str) -> tuple[Completion, str]:
         """Let it edit a script.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 import csv
+from dataclasses import asdict
 from pathlib import Path
 import re
 from typing import Any
@@ -22,6 +23,7 @@ from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import Sources
+from studies.code_agent.structures import structures
 
 
 # Statuses of karpathy/autoresearch's results.tsv.
@@ -62,6 +64,7 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     line = history.lineage()
+    gains = {step.trial.number: step.gain for step in history.steps}
     for number, (old, new) in enumerate(zip(line, line[1:]), start=1):
         attrs = new.user_attrs
         name = re.sub(r"[^a-z0-9]+", "-", attrs.get("description", "").lower())[:50].strip("-")
@@ -69,7 +72,10 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
         change = diff(
             sources.load(old.user_attrs["source_sha256"]), sources.load(attrs["source_sha256"])
         )
-        value = f"trial {new.number}: {history.metric.name} {new.value:.6f}"
+        value = (
+            f"trial {new.number}: {history.metric.name} {new.value:.6f},"
+            f" gain {gains[new.number]:.6f}"
+        )
         text = [attrs.get("description", ""), "", value, "", *change, ""]
         path.write_text("\n".join(text), encoding="utf-8")
         paths.append(path)
@@ -81,7 +87,8 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
 
     ``proposals`` = ``rejected`` + ``applied``; of the applied, ``measured`` ran to a value and
     ``kept`` improved by more than ``min_gain``. ``tuned`` counts trials of other constants, and
-    ``tuned_kept`` those of them that improved by more than half of that.
+    ``tuned_kept`` those of them that improved by more than half of that. ``structures`` is the tree
+    of edits, see `studies.code_agent.structures.Structure`.
     """
     proposals = history.proposals
     outcomes = Counter(step.outcome for step in proposals)
@@ -103,6 +110,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
         "tuned": len(history.tuned),
         "tuned_kept": sum(step.outcome == KEPT for step in history.tuned),
         "llm": {key[4:]: sum(s.trial.user_attrs.get(key, 0) for s in proposals) for key in tokens},
+        "structures": [asdict(structure) for structure in structures(history)],
         "trials": [_trial_facts(step, history.metric.name) for step in history.steps],
     }
 

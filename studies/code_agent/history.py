@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 import math
+import re
 import statistics
 
 from optuna.trial import FrozenTrial
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from samplers._trials.internals import interrupted_trials
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 
@@ -34,6 +36,15 @@ GAIN_IN_SD = 2.0
 # It must not train for longer than the longest baseline by this factor and these seconds (a pass of
 # a larger model ends a little later).
 _MOST_TIME, _LEEWAY_SECONDS = 1.25, 0.5
+
+# User attribute of a trial that was made of one that had crashed at once.
+MENDED = "mended"
+# Exceptions that say more about the code than about where it runs, as an OSError does. PyTorch's
+# errors of shapes are RuntimeErrors.
+_MISTAKE = re.compile(
+    r"(\w+\.)*(Name|UnboundLocal|Attribute|Type|Value|Key|Index|Import|ModuleNotFound|Assertion"
+    r"|Runtime|NotImplemented|ZeroDivision|Syntax|Indentation|Recursion)Error\b"
+)
 
 KEPT = "kept"
 REVERTED = "reverted"
@@ -120,6 +131,28 @@ def is_tuned(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("source") == TUNER
 
 
+def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the model's latest change if a mistake in it ended the script before it trained.
+
+    Such a change goes back to the model once: what it replies is run in the place of that trial,
+    which counts no more. Scripts that report no progress can't be told from those that trained.
+    """
+    proposals = [t for t in trials if t.user_attrs.get("source") == PROPOSAL]
+    latest = max(filter(is_evaluated, proposals), key=_when, default=None)
+    if latest is None or latest.number in interrupted_trials(trials):
+        return None
+    if latest.user_attrs.get(MENDED):
+        return None
+    reports = any(t.intermediate_values for t in trials if is_baseline(t))
+    is_crash = latest.user_attrs.get("status") == "crash" and not latest.intermediate_values
+    mistake = _MISTAKE.match(str(latest.user_attrs.get("reason", "")))
+    return latest if reports and is_crash and mistake else None
+
+
+def _when(trial: FrozenTrial) -> tuple[datetime, int]:
+    return trial.datetime_complete or datetime.max, trial.number
+
+
 def first_number(trial: FrozenTrial) -> int:
     """Return the number of a trial's first attempt, so that the model sees no interruption."""
     return int(trial.system_attrs.get("failed_trial", trial.number))
@@ -136,9 +169,8 @@ def read_history(
             (0 if there is only one).
         metric: Names the values.
     """
-    finished = sorted(
-        filter(is_evaluated, trials), key=lambda t: (t.datetime_complete or datetime.max, t.number)
-    )
+    again = interrupted_trials(trials)  # also those that crashed at once, and were mended
+    finished = sorted((t for t in trials if is_evaluated(t) and t.number not in again), key=_when)
     baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
     values = [t.value for t in baselines if t.value is not None]
     noise = statistics.stdev(values) if len(values) > 1 else None

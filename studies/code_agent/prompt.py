@@ -13,14 +13,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from enum import Enum
 from pathlib import Path
 import re
-from typing import Any
 from typing import TYPE_CHECKING
 
 from samplers._llm.prompt import count_tokens
@@ -28,22 +25,25 @@ from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
 from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
-from samplers._llm.prompt import neutral
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
-from studies.code_agent.history import KEPT
 from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
+from studies.code_agent.outlook import clean
+from studies.code_agent.outlook import format_outlook
+from studies.code_agent.outlook import Outlook
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
 
 
 if TYPE_CHECKING:
-    from samplers import Chat
+    from optuna.trial import FrozenTrial
+
     from samplers._llm.chat import Message
+    from samplers._llm.tokens import TokenCounter
 
 
 # If a server doesn't tell its context.
@@ -57,7 +57,6 @@ _ROTATE_EVERY = 4
 _PROMPTS = Path(__file__).with_name("prompts")
 # Every run has a folder of its own, whose name tells nothing.
 _FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Form(Enum):
@@ -95,21 +94,6 @@ class Detail:
     tail_lines: int
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What is still to come, and what the tuner does.
-
-    Attributes:
-        left: Trials that are left; None if nobody can tell.
-        tuning: The tuner's share of them.
-        found: Constants that the tuner changed since the last kept edit: old value and new.
-    """
-
-    left: int | None = None
-    tuning: float = 0.0
-    found: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-
-
 DETAILS = (
     Detail(16, 12, 12),
     Detail(12, 8, 6),
@@ -123,7 +107,7 @@ Tail = Callable[[Step], str]
 
 
 def build_prompt(
-    chat: Chat,
+    counter: TokenCounter,
     history: CodeHistory,
     sources: Sources,
     tail: Tail,
@@ -132,11 +116,12 @@ def build_prompt(
     outlook: Outlook = Outlook(),
     reply_tokens: int,
     form: Form = Form.BLOCKS,
+    n_ideas: int = 1,
 ) -> list[Message]:
     """Return the request for the next change.
 
     Args:
-        chat: Counts tokens and says how many its context holds.
+        counter: Counts tokens and says how many its context holds.
         history: The study so far; it must have a best.
         sources: Where its scripts are.
         tail: The end of the log of a failed step's run, as it was printed.
@@ -144,6 +129,7 @@ def build_prompt(
         outlook: What is still to come.
         reply_tokens: Left free for the reply.
         form: How the model gives its change.
+        n_ideas: Different changes that are asked for, if in blocks.
 
     Raises:
         PromptTooLong: If not even the smallest excerpt fits.
@@ -151,7 +137,7 @@ def build_prompt(
     """
     assert history.best is not None
     source = sources.load(history.best.user_attrs["source_sha256"])
-    budget = (chat.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
+    budget = (counter.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
     system = fill(
         (_PROMPTS / form.system).read_text(),
@@ -180,7 +166,7 @@ def build_prompt(
             best=f"{history.best_value:.4f}",
             noise=noise,
             outlook=format_outlook(history, outlook),
-            ask=form.words,
+            ask=_ask(form, n_ideas, outlook.crashed),
         )
         return [
             {"role": "system", "content": system.strip()},
@@ -188,7 +174,7 @@ def build_prompt(
         ]
 
     def fits(shown: str, detail: Detail, extent: str = "") -> bool:
-        return count_tokens(chat, messages(shown, detail, extent, fullest=True)) <= budget
+        return count_tokens(counter, messages(shown, detail, extent, fullest=True)) <= budget
 
     detail = largest_fitting(DETAILS, lambda detail: fits(source, detail))
     if detail is not None:
@@ -202,8 +188,25 @@ def build_prompt(
         return messages(shown, detail, part)
     raise PromptTooLong(
         f"The context must hold the script's outline and a reply of {reply_tokens} tokens, but it"
-        f" has {chat.context_tokens} tokens: choose a model with a longer one."
+        f" has {counter.context_tokens} tokens: choose a model with a longer one."
     )
+
+
+def _ask(form: Form, n_ideas: int, crashed: FrozenTrial | None) -> str:
+    """Return the last words of a prompt: what to reply."""
+    if crashed is not None:
+        return (
+            f"Your change #{first_number(crashed)} ended with an error before it trained:"
+            f" {clean(str(crashed.user_attrs.get('reason', '')))} That cost you nothing: mend it,"
+            f" once. It is not in the script above. {form.words}"
+        )
+    if n_ideas > 1 and form is Form.BLOCKS:
+        return (
+            f"Reply with {n_ideas} changes, as different from one another as you can make them. Each"
+            " is made to the script above, without the others: a DESCRIPTION line, then its SEARCH"
+            " / REPLACE blocks."
+        )
+    return form.words
 
 
 def format_history(
@@ -228,27 +231,6 @@ def format_history(
     if fullest:
         told = grown(told, window.most_rows)
     return "\n".join([*lines, *told, *pending])
-
-
-def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
-    """Write how many trials are left, whose they are, and what the tuner found."""
-    said = []
-    if outlook.left is not None:
-        mine = f", some {round(outlook.left * (1 - outlook.tuning))} of them yours"
-        left = "1 trial is" if outlook.left == 1 else f"{outlook.left} trials are"
-        said.append(f"{left} left{mine if outlook.tuning else ''}.")
-    if outlook.tuning:
-        gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
-        said.append(
-            "An optimizer tunes the upper-case constants of the best script between your changes"
-            f" ({len(history.tuned)} trials so far, which gained {gained:.4f}): change what the"
-            " script does and leave numbers to it. Make each new number that is worth tuning a"
-            " constant of its own at the top of the script."
-        )
-    if outlook.found:
-        found = ", ".join(f"{n} {was} -> {now}" for n, (was, now) in outlook.found.items())
-        said.append(f"It changed {clean(found)} since your last change was kept.")
-    return " ".join(said)
 
 
 def _format_step(
@@ -286,11 +268,6 @@ def _changed(step: Step, sources: Sources) -> list[str]:
     except SourceLost:
         return ["(the lines are lost)"]
     return changed_lines(old, new)[0]
-
-
-def clean(text: str) -> str:
-    """Remove control characters (but newline and tab) and break up template markers."""
-    return _CONTROL.sub("", neutral(text.replace("\r", "\n")))
 
 
 def log_tail(log: str, lines: int = 12, width: int = 200) -> str:

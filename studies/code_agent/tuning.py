@@ -163,15 +163,11 @@ class Tuner:
             )[2]
             script = self._script(base)
             assert script is not None
-        distributions = self._space(history, script.structure)
-        space = Space(distributions)
-        if not space.names:
+        judge, enough = self._judge(history, script.structure)
+        if judge is None:
             return None
         source = self._sources.load(base.user_attrs["source_sha256"])
-        trials = self._trials(history, script.structure, space.names)
-        judge = Judge(space, trials, rule=self._testbed.rule)
         rng = np.random.default_rng(derive_seed(self._seed, number, TUNER))
-        enough = np.isfinite(trials.values).sum() >= _N_KNOWN
         known = {str(s.trial.user_attrs.get("fingerprint")) for s in history.steps}
         known |= {str(t.user_attrs.get("fingerprint")) for t in history.pending}
         for _ in range(_ATTEMPTS):
@@ -206,6 +202,27 @@ class Tuner:
             for n in sorted(both)
             if old.values[n] != new.values[n]
         }
+
+    def sensitivities(self, history: CodeHistory) -> dict[str, float]:
+        """Return how much each constant of the best script matters, by the critic, as a share.
+
+        The one that matters most comes first; none as long as too little was run to tell.
+        """
+        script = None if history.best is None else self._script(history.best)
+        if script is None:
+            return {}
+        judge, enough = self._judge(history, script.structure)
+        return judge.sensitivities(script.values) if judge is not None and enough else {}
+
+    def _judge(self, history: CodeHistory, structure: str) -> tuple[Judge | None, bool]:
+        """Return the critic of a structure's constants, None if it has none to tune; and whether it
+        knows enough trials to choose."""
+        space = Space(self._space(history, structure))
+        if not space.names:
+            return None, False
+        trials = self._trials(history, structure, space.names)
+        enough = bool(np.isfinite(trials.values).sum() >= _N_KNOWN)
+        return Judge(space, trials, rule=self._testbed.rule), enough
 
     def _near_miss(self, history: CodeHistory) -> FrozenTrial | None:
         """Return the model's latest edit, if its constants are to be tuned before the best's."""

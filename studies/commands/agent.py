@@ -68,6 +68,16 @@ def agent(
             "it is given up.",
         ),
     ] = 2,
+    proposals: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=20,
+            metavar="K",
+            help="Ask for K different changes in one request. The one that differs most from what "
+            "was tried is run first, the others in the next turns, if they still fit the script.",
+        ),
+    ] = 1,
     unsafe: Annotated[
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
@@ -142,6 +152,7 @@ def agent(
             unsafe,
             tune,
             tune_edits if tune else 0,
+            proposals,
             agent_command,
             agent_seconds,
         ),

@@ -69,7 +69,6 @@ def import_(
     from studies.importing.store import moments_of
     from studies.importing.store import open_study
     from studies.notes import Notes
-    from studies.storage.bulk import add_study_attrs
     from studies.storage.bulk import add_trials
     from studies.storage.open import opened
 
@@ -107,8 +106,7 @@ def import_(
                 for start in range(0, len(new), _CHUNK):
                     add_trials(study, there, new[start : start + _CHUNK])
                     progress.advance(bar, len(new[start : start + _CHUNK]))
-                trials_now = study.get_trials(deepcopy=False)
-                add_study_attrs(study, there, Notes(study).missing(trials_now))
+                Notes(study, there).write(study.get_trials(deepcopy=False))
                 imported[study.study_name] = len(new)
     facts = {
         "file": str(file),

@@ -59,9 +59,9 @@ def revalidate(
     from objective.testbed.runtime import Runtime
     from studies.commands.work.revalidate import run
     from studies.commands.work.revalidate import table_of
+    from studies.repetitions import SUFFIX
     from studies.revalidation import queue_repetitions
     from studies.revalidation import repetition_facts
-    from studies.revalidation import SUFFIX
     from studies.revalidation import Work
     from studies.spec import has_gpu
     from studies.spec import Where

@@ -30,6 +30,7 @@ from studies.report.page_tables import values_table
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
+from studies.report.structures import structure_sections
 
 
 PAPER = "https://arxiv.org/abs/2603.24647"
@@ -97,6 +98,7 @@ def build_page(report: Report) -> str:
         [
             *([] if report.winner is None else [best_section(runs, report.winner)]),
             *(_single_run_sections(report) if len(runs) == 1 else _several_run_sections(report)),
+            *structure_sections(runs),
             *_transcript_sections(report),
         ],
         {

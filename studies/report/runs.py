@@ -28,12 +28,15 @@ from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import read_history
 from studies.facts import REPEATS
 from studies.facts import run_state
 from studies.facts import trial_status
 from studies.library import evaluated_trials
 from studies.library import is_library_study
 from studies.library import metric_of as metric_of_study
+from studies.methods import CODE_AGENT
 from studies.methods import LLM_RATIO
 from studies.storage.open import read_each
 
@@ -100,6 +103,7 @@ class Run:
         revalidated: Values of its best configuration, trained again with fresh seeds.
         repetitions: How often it was trained again, failures included.
         metric: Names its values.
+        history: What a code agent kept and reverted; None of another method.
     """
 
     study: str
@@ -112,6 +116,7 @@ class Run:
     revalidated: tuple[float, ...] = ()
     repetitions: int = 0
     metric: Metric = METRIC
+    history: CodeHistory | None = None
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -263,6 +268,11 @@ def _run(
         space=space,
         state=run_state(metadata, trials),
         metric=metric,
+        history=(
+            read_history(trials, metadata.get("min_gain"), metric)
+            if metadata["method"] == CODE_AGENT
+            else None
+        ),
     )
 
 

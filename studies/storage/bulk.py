@@ -9,6 +9,8 @@ writes Optuna's own tables, so the functions here are all that know them; other 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -17,11 +19,14 @@ from typing import Any
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial
 from sqlalchemy import insert
+from sqlalchemy import select
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 
 def add_trials(
@@ -97,23 +102,43 @@ def add_trials(
 
 
 def add_study_attrs(
-    study: optuna.Study, storage: optuna.storages.BaseStorage, attributes: Mapping[str, Any]
+    study: optuna.Study,
+    storage: optuna.storages.BaseStorage,
+    groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Add system attributes to a study that it doesn't have yet.
+    """Add groups of system attributes to a study, but none of which it has an attribute already.
 
     Args:
         study: Where they go.
-        storage: The one that the study was opened with.
-        attributes: Values that JSON holds, by name.
+        storage: The one that the study was opened with, or the study's own.
+        groups: Values that JSON holds, by name.
     """
+    if isinstance(storage, _CachedStorage):
+        storage = storage._backend
     if not isinstance(storage, RDBStorage):
-        for key, value in attributes.items():
+        for key, value in _new(groups, storage.get_study_system_attrs(study._study_id)):
             storage.set_study_system_attr(study._study_id, key, value)
         return
-    rows = [
-        {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
-        for key, value in attributes.items()
-    ]
-    if rows:
+    table = models.StudySystemAttributeModel
+    keys = [key for group in groups for key in group]
+    asked = select(table.key).where(table.study_id == study._study_id, table.key.in_(keys))
+
+    def write(ask: bool) -> None:
         with _create_scoped_session(storage.scoped_session) as session:
-            session.execute(insert(models.StudySystemAttributeModel), rows)
+            names: list[str] = list(session.scalars(asked)) if ask else []
+            rows = [
+                {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
+                for key, value in _new(groups, names)
+            ]
+            if rows:
+                session.execute(insert(table), rows)
+
+    try:  # there is hardly ever one, so that asking first would be a statement for nothing
+        write(ask=False)
+    except IntegrityError:
+        write(ask=True)
+
+
+def _new(groups: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    there = set(names)
+    return (item for group in groups if there.isdisjoint(group) for item in group.items())

@@ -22,6 +22,7 @@ import time
 from samplers import Completion
 from samplers import OpenAIChat
 from samplers._llm import embedded
+from samplers._llm.llama_cpp_server import LlamaCppServer
 from samplers._llm.reply import params_schema
 
 from .keep import keep
@@ -91,7 +92,10 @@ def main() -> None:
     path = embedded.embedded_model()
     assert path is not None and embedded._has_openvino(), "both engines have to be installed"
     openvino = OpenAIChat(base_url=embedded.embedded_server())
-    server = embedded._start_llama_cpp(path, "127.0.0.1", 0, embedded._n_cpus())
+    n = embedded._n_cpus()
+    server = LlamaCppServer(
+        path, "127.0.0.1", 0, n_threads=n, n_cpus=n, context_tokens=embedded._CONTEXT_TOKENS
+    )
     llama_cpp = OpenAIChat(base_url=f"{server.listening_address}/v1")
     chats = {"OpenVINO": openvino, "llama.cpp": llama_cpp}
     for name, chat in chats.items():

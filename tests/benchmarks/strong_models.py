@@ -1,6 +1,6 @@
 """Scripted strong models in Centaur: one that knows, one that knows a part, one that is wrong.
 
-    python -m tests.benchmarks.strong_models [SEEDS]
+    python -m tests.benchmarks.strong_models choose|judge [SEEDS]
 
 ======================  ===========================================================================
 model                   what it proposes
@@ -11,15 +11,20 @@ two of ten              the optimum's values of two parameters, the best trial's
 wrong                   points around a place that is far from the optimum in each parameter
 ======================  ===========================================================================
 
-Each is asked with its share of the trials (0.3, from trial 10 on), with and without a warm start of
-five, and compared to nobody in its place and to CMA-ES: mean normalized regret of the best so far
-after 10, 20 and 50 trials, as on the scoreboard. Takes some ten minutes on an idle core; prints and
-writes ``results/strong_models.md`` and ``.csv``.
+Each is asked with its share of the trials (0.3, from trial 10 on). ``choose`` compares the number
+of first trials that it is asked for; the default is the one of the least mean over the models and
+over 10 and 20 trials. ``judge`` shows on other problems, with other seeds, what that default gives:
+with and without a warm start, and with the critic choosing among the model's proposal and steps in
+place of trust, beside nobody in the model's place and CMA-ES. Figures are the mean normalized regret
+of the best so far, as on the scoreboard. ``judge`` takes some 20 minutes on an idle core; each prints
+and writes ``results/strong_models_*.md`` and ``.csv``, anew after each seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import astuple
 from dataclasses import dataclass
 import re
 import sys
@@ -35,15 +40,34 @@ from optuna.distributions import IntDistribution
 from samplers import CentaurSampler
 from samplers import ScriptedChat
 from samplers._llm.scripted import Request
+from samplers._llm.warm_start import N_FIRST
 from studies.scoreboard import suites
 from studies.scoreboard.problems import Problem
 
 from .keep import keep
 
 
-PROBLEMS = ("bbob/f15/10d", "bbob-mixint/f8/10d")
-AT = (10, 20, 50)
+MODELS = ("neighbourhood", "two of ten", "wrong")
+CHOOSING = ("bbob/f15/10d", "bbob-mixint/f8/10d", "hpobench/phoneme")
+JUDGING = ("bbob/f8/10d", "bbob-mixint/f15/10d", "hpolib/protein_structure")
+JUDGING_FROM = 10  # the first seed
+FIRST = (0, 1, 2, 3, 5)
 OFF = 0.1  # standard deviation of what a model knows, as a share of a range
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What proposes: a model of ``MODELS``, "nobody" in its place, or "CMA-ES" alone.
+
+    Attributes:
+        model: Its name.
+        warm_start: First trials that are the model's.
+        trust: Whether its proposals are run as they are; else the critic chooses.
+    """
+
+    model: str
+    warm_start: int = 0
+    trust: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,11 +76,12 @@ class Run:
 
     model: str
     warm_start: int
+    trust: bool
     problem: str
     seed: int
     after_10: float
     after_20: float
-    after_50: float
+    after_50: float | None
 
 
 def moved(value: Any, distribution: BaseDistribution, share: float) -> Any:
@@ -117,7 +142,7 @@ def model(
     return ScriptedChat(reply, model=f"{name}-400b")
 
 
-def run(name: str, warm_start: int, problem_name: str, seed: int) -> Run:
+def run(variant: Variant, problem_name: str, seed: int, trials: int = 50) -> Run:
     problem = suites.problem(problem_name, seed)
 
     def objective(trial: optuna.Trial) -> float:
@@ -127,37 +152,60 @@ def run(name: str, warm_start: int, problem_name: str, seed: int) -> Run:
         return value
 
     def sampler() -> optuna.samplers.BaseSampler:
-        if name == "CMA-ES":
+        if variant.model == "CMA-ES":
             return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        if name == "nobody":
+        if variant.model == "nobody":
             return CentaurSampler(llm_ratio=0, seed=seed)
-        chat = model(name, problem, lambda: study, seed)
-        return CentaurSampler(chat=chat, warm_start=warm_start, seed=seed, n_trials=AT[-1])
+        return CentaurSampler(
+            chat=model(variant.model, problem, lambda: study, seed),
+            warm_start=variant.warm_start,
+            reply="full" if variant.trust else "changes",
+            seed=seed,
+            n_trials=trials,
+        )
 
     study = optuna.create_study(sampler=sampler())
-    study.optimize(objective, n_trials=AT[-1])
+    study.optimize(objective, n_trials=trials)
     values = np.minimum.accumulate([t.values[0] for t in study.trials])
-    regrets = [(values[n - 1] - problem.optimum) / problem.scale for n in AT]
-    return Run(name, warm_start, problem_name, seed, *regrets)
+    regrets = [float((value - problem.optimum) / problem.scale) for value in values]
+    last = regrets[49] if trials >= 50 else None
+    told = variant.model, variant.warm_start, variant.trust
+    return Run(*told, problem_name, seed, regrets[9], regrets[19], last)
+
+
+def report(name: str, runs: Sequence[Run], variants: Sequence[Variant]) -> None:
+    """Write the means of the seeds that are done."""
+    problems = list(dict.fromkeys(r.problem for r in runs))
+    seeds = sorted({r.seed for r in runs})
+    columns = ["after_10", "after_20", "after_50"]
+    columns = [c for c in columns if getattr(runs[0], c) is not None]
+    head = " | ".join(c.replace("_", " ") for c in columns)
+    rows = [f"| model | warm start | trust | {head} |", "|---" * (3 + len(columns)) + "|"]
+    for variant in variants:
+        own = [r for r in runs if (r.model, r.warm_start, r.trust) == astuple(variant)]
+        means = [f"{np.mean([getattr(r, c) for r in own]):.3f}" for c in columns]
+        asked = variant.model in MODELS
+        told = [str(variant.warm_start), "yes" if variant.trust else "no"] if asked else ["", ""]
+        rows.append(f"| {' | '.join([variant.model, *told, *means])} |")
+    said = f"{len(problems)} problems ({', '.join(problems)}), seeds {seeds[0]} to {seeds[-1]}"
+    text = f"# Scripted strong models\n\nMean normalized regret of {said}.\n\n"
+    keep(name, text + "\n".join(rows) + "\n", runs)
 
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seeds = range(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
-    variants = [("CMA-ES", 0), ("nobody", 0)]
-    variants += [(m, k) for m in ("neighbourhood", "two of ten", "wrong") for k in (0, 5)]
+    choosing = sys.argv[1] == "choose"
+    variants = [Variant(m, k) for m in MODELS for k in FIRST]
+    if not choosing:
+        variants = [Variant("CMA-ES"), Variant("nobody")]
+        for name in MODELS:
+            variants += [Variant(name), Variant(name, N_FIRST), Variant(name, trust=False)]
+    first = 0 if choosing else JUDGING_FROM
     runs: list[Run] = []
-    rows = ["| model | warm start | after 10 | after 20 | after 50 |", "|---|---|---|---|---|"]
-    for name, warm_start in variants:
-        own = [run(name, warm_start, problem, seed) for problem in PROBLEMS for seed in seeds]
-        runs += own
-        means = [np.mean([getattr(r, f"after_{n}") for r in own]) for n in AT]
-        told = warm_start or ("" if name in ("CMA-ES", "nobody") else "none")
-        rows.append(f"| {name} | {told} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
-        print(rows[-1], flush=True)
-    head = f"Mean normalized regret of {len(PROBLEMS)} problems ({', '.join(PROBLEMS)})"
-    text = f"# Scripted strong models\n\n{head}, {len(seeds)} seeds.\n\n" + "\n".join(rows) + "\n"
-    keep("strong_models", text, runs)
+    for seed in range(first, first + (int(sys.argv[2]) if len(sys.argv) > 2 else 10)):
+        for problem in CHOOSING if choosing else JUDGING:
+            runs += [run(v, problem, seed, 20 if choosing else 50) for v in variants]
+        report(f"strong_models_{sys.argv[1]}", runs, variants)
 
 
 if __name__ == "__main__":

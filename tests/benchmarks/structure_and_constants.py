@@ -48,13 +48,13 @@ from samplers._llm.scripted import Request
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_ok
-from studies.code_agent.agent import describe
 from studies.code_agent.agent import run_agent
 from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import parse_edits
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import read_history
+from studies.code_agent.proposer import describe
 from studies.methods import CODE_AGENT
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
@@ -301,17 +301,23 @@ def main() -> None:
     studies = specs(args)
     names = {spec.name: spec for spec in studies.values()}
 
+    failed: list[str] = []
+
     def watch(events: Sequence[Event]) -> None:
         for event in events:
+            if event.kind == "failed":
+                failed.append(event.job)
             if event.kind in ("started", "done", "failed"):
                 best = f", best {so_far(names[event.job])[-1]:.4f}" if event.kind == "done" else ""
                 print(f"{event.job}: {event.kind}{best} {event.what or ''}".rstrip(), flush=True)
 
     run_jobs([Job(spec.name, do, spec) for spec in studies.values()], 2, watch)
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed; the same command again goes on")
     runs = [outcome(arm, seed, spec) for (arm, seed), spec in studies.items()]
     head = (
         f"# Structure and constants\n\nThe embedded testbed, {args.trials} trials of"
-        f" {args.seconds:g} s, {args.seeds} seeds, recorded edits replayed.\n\n"
+        f" {args.seconds:g} s, {args.seeds} seed{'' if args.seeds == 1 else 's'}, recorded edits replayed.\n\n"
     )
     text = head + table(runs, {key: so_far(spec) for key, spec in studies.items()}, args.trials)
     print(text)

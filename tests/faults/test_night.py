@@ -12,7 +12,7 @@ import time
 import pytest
 
 from studies.budget import is_ok
-from studies.revalidation import SUFFIX
+from studies.repetitions import SUFFIX
 from tests.studies.conftest import Cli
 from tests.studies.conftest import output_of
 from tests.studies.conftest import testbed as testbed

@@ -632,7 +632,8 @@ def test_each_form_of_reply_has_its_schema(form: Any) -> None:
     study = optuna.create_study(sampler=CentaurSampler(critic=None, chat=chat, reply=form, seed=0))
     study.optimize(objective, n_trials=14)
     schema = chat.requests[0].schema or {}
-    assert ("required" in schema) is (form == "full")
+    required = {"full": ["reason", *sorted(REPLY)], "changes": ["reason"], "menu": []}
+    assert schema.get("required", []) == required[form]
     assert all("enum" in values for values in schema["properties"].values()) is (form == "menu")
     assert ("by changing trial" in chat.requests[0].text) is (form != "full")
 
@@ -751,27 +752,27 @@ def test_two_workers_see_each_others_trials_and_never_propose_the_same(
         assert all(f"\n{number}," in table for number in range(len(trials) - 2))
 
 
-SCRIPT = """
+KILLED = """
 import os, signal, sys
-import optuna
-from samplers.centaur import CentaurSampler
-from tests.samplers.scripted import SchemaChat
-from tests.samplers.test_centaur import objective
-
-url, name, n_trials, killed_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-study = optuna.create_study(
-    storage=url, study_name=name, load_if_exists=True,
-    sampler=CentaurSampler(critic=None, chat=SchemaChat(), seed=0),
-)
+from tests.samplers.test_centaur import objective, resumed
 
 def run(trial):
     value = objective(trial)
-    if trial.number == killed_at:
+    if trial.number == 25:
         os.kill(os.getpid(), signal.SIGKILL)
     return value
 
-study.optimize(run, n_trials=n_trials)
+resumed(sys.argv[1], "killed").optimize(run)
 """
+
+
+def resumed(url: str, name: str) -> optuna.Study:
+    return optuna.create_study(
+        storage=url,
+        study_name=name,
+        load_if_exists=True,
+        sampler=CentaurSampler(critic=None, chat=SchemaChat(), seed=0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -783,20 +784,12 @@ def test_a_killed_study_goes_on_where_it_was(
     url = f"sqlite:///{tmp_path}/t.db"
     if backend == "postgres":
         url = request.getfixturevalue("postgres_url")
-
-    def run(name: str, n_trials: int, killed_at: int = -1) -> int:
-        root = str(Path(__file__).parents[2])
-        return subprocess.run(
-            [sys.executable, "-c", SCRIPT, url, name, str(n_trials), str(killed_at)],
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": root},
-            timeout=300,
-        ).returncode
-
-    assert run("killed", 60, killed_at=25) == -signal.SIGKILL
+    root = str(Path(__file__).parents[2])
+    argv, env = [sys.executable, "-c", KILLED, url], {**os.environ, "PYTHONPATH": root}
+    assert subprocess.run(argv, cwd=root, env=env, timeout=300).returncode == -signal.SIGKILL
     at_kill = _last_state(optuna.load_study(storage=url, study_name="killed"))
-    assert run("killed", 24) == 0
-    assert run("whole", 26) == 0
+    for name, n_trials in (("killed", 24), ("whole", 26)):
+        resumed(url, name).optimize(objective, n_trials=n_trials)
 
     killed = optuna.load_study(storage=url, study_name="killed")
     whole = optuna.load_study(storage=url, study_name="whole")
@@ -927,13 +920,13 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> No
     sampler = CentaurSampler(
         critic=None,
         chat=open_embedded(),
-        n_startup_trials=30,
+        n_startup_trials=14,
         task="Tune a network.",
         seed=0,
     )
     study = optuna.create_study(sampler=sampler)
     with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't
-        study.optimize(many, n_trials=41)
+        study.optimize(many, n_trials=25)
     turns = [t for t in study.trials if sampler.is_llm_turn(t.number)]
     assert [t.user_attrs["source"] for t in turns] == ["llm"] * 3
     prompts = [t.user_attrs["llm_prompt_tokens"] / t.user_attrs["llm_attempts"] for t in turns]

@@ -19,7 +19,7 @@ from studies.best import Winner
 from studies.commands.work.best import lines_of
 from studies.errors import Misuse
 from studies.facts import REPEATS
-from studies.revalidation import SUFFIX
+from studies.repetitions import SUFFIX
 
 
 SPACE = {"WIDTH": IntDistribution(1, 1000)}

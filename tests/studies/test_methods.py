@@ -194,19 +194,15 @@ def test_options_of_asking_reach_the_sampler_of_every_method_that_has_them() -> 
         if row.edits_code:
             continue
         sampler: Any = row.sampler(Setup(seed=0, chat=chat, asking=row.asking(asking)), 0)
-        own = {
-            "warm_start": "_warm_start",
-            "reply": "_reply",
-            "learn_from_llm": "_learn_from_llm",
-            "max_prompt_tokens": "_max_prompt_tokens",
-        }
+        kept = {**vars(sampler), **vars(vars(sampler).get("_turns", row))}
+        own = {key.lstrip("_"): value for key, value in kept.items()}
         for option in row.heeds:
             if option == "critic":
                 assert sampler._critic is None
             elif option == "max_prompt_tokens" and name.startswith("llambo"):
                 assert sampler._settings.max_tokens == 777
             else:
-                assert getattr(sampler, own[option]) == getattr(asking, option), (name, option)
+                assert own[option] == getattr(asking, option), (name, option)
         row.sampler(Setup(seed=0, chat=chat), 0)
 
 
@@ -216,7 +212,7 @@ def test_the_published_protocol_is_every_third_trial_all_told_and_no_critic() ->
     sampler: Any = row.sampler(Setup(seed=0, chat=ScriptedChat(), asking=asking), 0)
     assert [n for n in range(20) if sampler.is_llm_turn(n)] == [12, 15, 18]
     assert sampler._critic is None and sampler._learn_from_llm == "all"
-    assert sampler._reply == "full" and sampler._warm_start == 0
+    assert sampler._turns.reply == "full" and sampler._warm_start == 0
     assert asking.variant == "protocol=paper"
     agent: Any = METHODS["karpathy-hp"].sampler(
         Setup(seed=0, chat=ScriptedChat(), asking=replace(asking, warm_start=4)), 0

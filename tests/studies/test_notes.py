@@ -15,10 +15,13 @@ from optuna_dashboard import get_note
 from optuna_dashboard import save_note
 import pytest
 
+from objective import TrialFailed
 from studies.notes import MOST_TRIALS
 from studies.notes import Notes
-from studies.storage.bulk import add_study_attrs
 from tests.conftest import StorageFactory
+from tests.studies.test_loop import loop
+from tests.studies.test_loop import objective
+from tests.studies.test_loop import record
 
 
 SPACE = {
@@ -131,7 +134,38 @@ def test_what_came_of_failures_of_pruned_and_of_interrupted_trials() -> None:
         create_trial(state=TrialState.WAITING, system_attrs={"retry_history": [number]})
     )
     assert notes(study)[number].endswith(f"Interrupted; trial {number + 1} repeats it.")
+
+
+def test_a_change_that_was_mended_says_what_is_run_in_its_place() -> None:
+    study = a_study(method="karpathy-code")
+    add(study, None, {}, TrialState.FAIL, status="crash", reason="NameError: x", source="llm")
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING, system_attrs={"failed_trial": 0, "retry_history": [0]}
+        )
+    )
+    assert notes(study)[0].endswith("x. Trial 1 is run in its place.")
     assert notes(study)[-1] == ""  # not finished yet
+
+
+def test_each_trial_of_a_run_has_a_note_when_it_ends(storage: StorageFactory) -> None:
+    study = optuna.create_study(storage=storage())
+
+    def evaluate(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number == 1:
+            record(trial, "oom")
+            raise TrialFailed("oom", "no memory left")
+        if trial.number == 2:
+            record(trial, "pruned")
+            raise optuna.TrialPruned
+        return value
+
+    loop(study, evaluate, trials=4).run()
+    came = [get_note(optuna.Trial(study, t._trial_id)).split("  \n")[1] for t in study.trials]
+    ends = ("the first value.", "Failed: oom.", "Stopped early, as hopeless.", "trial 0.")
+    assert [line.endswith(end) for line, end in zip(came[:3], ends)] == [True] * 3
+    assert "Came to" in came[3]
 
 
 def test_an_edit_of_the_script() -> None:
@@ -145,18 +179,16 @@ def test_an_edit_of_the_script() -> None:
     ]
 
 
-def test_imported_trials_are_written_at_once(storage: StorageFactory) -> None:
-    study = a_study(storage(), imported_from="runs.json")
+def test_imported_trials_say_where_from() -> None:
+    study = a_study(imported_from="runs.json")
     for value in (3.0, 2.0):
         add(study, value, {"lr": value / 10}, source="llm" if value < 3 else "")
-    missing = Notes(study).missing(study.get_trials(deepcopy=False))
-    add_study_attrs(study, study._storage, missing)
     assert notes(study)[0].startswith("Imported from runs\\.json.")
     assert "the best so far, by 1." in notes(study)[1]
 
 
-def test_what_a_user_wrote_stays() -> None:
-    study = a_study()
+def test_what_a_user_wrote_stays(storage: StorageFactory) -> None:
+    study = a_study(storage())
     add(study, 1.0)
     add(study, 2.0)
     save_note(optuna.Trial(study, study.trials[1]._trial_id), "mine")
@@ -188,20 +220,15 @@ def test_the_storage_is_asked_only_when_a_trial_has_ended(
 ) -> None:
     study = a_study()
     add(study, 1.0)
+    asked: list[object] = []
+    monkeypatch.setattr("studies.notes.add_study_attrs", lambda *groups: asked.append(groups))
     writer = Notes(study)
-    writer.write(study.trials)
-    asked: list[optuna.Study] = []
-
-    def ask(study: optuna.Study) -> dict[str, Any]:
-        asked.append(study)
-        return {}
-
-    monkeypatch.setattr("studies.notes.study_system_attrs", ask)
-    writer.write(study.trials)
-    assert not asked
+    for _ in range(2):
+        writer.write(study.trials)
+        assert len(asked) == 1
     add(study, 2.0)
     writer.write(study.trials)
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_a_long_study_has_notes_of_its_first_trials(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from objective.best import values_run
 from studies.best import Winner
 from studies.commands import options
 from studies.errors import Misuse
-from studies.revalidation import SUFFIX
+from studies.repetitions import SUFFIX
 from studies.storage.open import study_names
 
 

@@ -33,6 +33,7 @@ from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
+from studies.played import check_first_prompt
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -197,7 +198,10 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
 
 
 def _check_model(spec: Spec) -> None:
-    """Raise what keeps the language model from answering, if the study has anything to ask it."""
+    """Raise what keeps the language model from answering, if the study has anything to ask it.
+
+    Of a study that begins, say how long its first prompt is.
+    """
     if not spec.row.uses_llm or spec.editing.command is not None:
         return
     with suppress(StorageError, KeyError):  # where there is no study yet
@@ -205,7 +209,9 @@ def _check_model(spec: Spec) -> None:
         study = optuna.load_study(study_name=spec.name, storage=storage)
         if stored_standing(study, spec.budget).state == "done":
             return
-    checked_llm(spec.model)
+    chat = checked_llm(spec.model)
+    if _is_new(spec) and (said := check_first_prompt(spec, chat)):
+        print(said, file=sys.stderr)
 
 
 def _progress(spec: Spec, workers: int) -> Progress:

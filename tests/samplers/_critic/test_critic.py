@@ -278,3 +278,20 @@ def test_what_a_trial_lacks_is_no_value() -> None:
     judge = judge_of(study, space)
 
     assert judge.choose([{"kind": "deep", "depth": 0.9}, {"kind": "deep", "depth": 0.02}]) == 1
+
+
+def test_the_parameter_that_the_value_depends_on_is_the_most_sensitive() -> None:
+    space = {"x": FloatDistribution(-5, 5), "y": FloatDistribution(-5, 5), "c": SPACE["c"]}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(
+        lambda t: (
+            10 * t.suggest_float("x", -5, 5) ** 2
+            + t.suggest_float("y", -5, 5) ** 2
+            + (t.suggest_categorical("c", ("a", "b", None)) == "z")
+        ),
+        n_trials=30,
+    )
+    sensitivities = judge_of(study, space).sensitivities({"x": 0.0, "y": 0.0, "c": "a"})
+    assert list(sensitivities)[:2] == ["x", "y"]
+    assert sum(sensitivities.values()) == pytest.approx(1.0)
+    assert judge_of(optuna.create_study(), space).sensitivities(study.best_params) == {}

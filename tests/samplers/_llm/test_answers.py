@@ -54,6 +54,8 @@ def message(**fields: Any) -> dict[str, Any]:
         ({"type": "text", "text": "42"}, "42", ""),
         ([{"type": "image_url"}, None, 5, {"text": 7}, {"type": None, "text": "42"}], "42", ""),
         ("[THINK]hmm[/THINK]42", "42", "hmm"),
+        ("\u25c1think\u25b7hmm\u25c1/think\u25b742", "42", "hmm"),
+        ("<reasoning>hmm</reasoning>42", "42", "hmm"),
         ("<think>a</think>b<think>c", "b", "a\nc"),
         ("<think>a<think>b</think>c", "c", "a<think>b"),
         ("a</think>b</think>c", "c", "a\nb"),

@@ -99,6 +99,8 @@ def test_an_error_of_no_shape_is_an_error_all_the_same(body: Any) -> None:
         ("Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 8000", 6000),
         ("request (9001 tokens) exceeds the available context size (8192 tokens)", 8192),
         ("Please reduce the length of the messages or completion.", None),
+        ("The input (9000 tokens) is longer than the model's context length (8192 tokens).", 8192),
+        ("context window exceeded: 4096 tokens maximum, 9000 given", 4096),
     ],
 )  # fmt: skip
 def test_a_long_prompt_is_recognized_in_every_wording(words: str, limit: int | None) -> None:
@@ -125,6 +127,8 @@ def test_a_limit_of_requests_is_no_limit_of_the_context() -> None:
         ({"error": {"type": "overloaded_error", "message": "slow down"}}, 503),
         ({"error": {"type": "invalid_request_error", "message": "slow down"}}, 400),
         ({"error": "slow down"}, 502),
+        ({"object": "error", "message": "slow down", "code": 429}, 429),
+        ({"detail": "slow down"}, 502),
         ({"choices": [{"error": {"code": 502, "message": "slow down"}}]}, 502),
         ({"choices": [{"message": {"content": ""}, "error": {"code": 429, "message": "slow down"}}]}, 429),
     ],

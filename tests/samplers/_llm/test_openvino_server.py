@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import json
-import socket
 import subprocess
 import sys
 import threading
 import time
-from typing import Any
-from urllib.error import HTTPError
 from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
@@ -30,6 +26,7 @@ from samplers._llm.reply import parse_params
 
 from .test_embedded import ASK
 from .test_embedded import BASE
+from .test_local_http import http
 from .test_prompt import SPACE
 
 
@@ -41,15 +38,6 @@ def chat() -> Iterator[Chat]:
     embedded.close_embedded_servers()
     yield open_embedded()
     embedded.close_embedded_servers()
-
-
-def http(url: str, body: bytes | None = None, timeout: float = 60.0) -> tuple[int, str]:
-    """Status and text of an answer; a body makes it a POST."""
-    try:
-        with urlopen(url, body, timeout) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def test_requests_side_by_side_are_all_answered(chat: Chat) -> None:
@@ -113,78 +101,6 @@ def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) ->
     assert http(f"{url}/chat/completions", body)[0] == 400
     assert http(f"{url}/elsewhere")[0] == 404
     assert chat.complete(ASK, max_tokens=1).attempts == 1
-
-
-@pytest.mark.parametrize(
-    "headers, status",
-    [
-        ({"Origin": "https://example.org"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Host": "rebound.example.org"}, 403),
-        ({"Host": "127.0.0.1.example.org:80"}, 403),
-        ({"Host": "[::1"}, 403),
-        ({"Content-Length": "-1"}, 411),
-        ({"Content-Length": "many"}, 411),
-        ({"Transfer-Encoding": "chunked"}, 411),
-        ({"Content-Length": "99999999999"}, 413),
-        ({"Host": "localhost:80"}, 200),
-    ],
-)
-def test_what_no_client_of_ours_sends_is_refused(
-    chat: Chat, headers: dict[str, str], status: int
-) -> None:
-    body = json.dumps({"content": "How many tokens?"})
-    sent = {"Host": "127.0.0.1", "Content-Length": str(len(body)), **headers}
-    if "Transfer-Encoding" in headers:
-        del sent["Content-Length"]
-    lines = [f"{name}: {value}" for name, value in sent.items()]
-    with connection() as client:
-        client.sendall("\r\n".join(["POST /tokenize HTTP/1.1", *lines, "", body]).encode())
-        answer = client.recv(65536).decode()
-    assert answer.startswith(f"HTTP/1.1 {status} "), answer
-
-
-def test_a_page_may_not_even_look(chat: Chat) -> None:
-    for header in ("Origin: https://example.org", "Host: rebound.example.org"):
-        host = "" if header.startswith("Host") else "Host: localhost\r\n"
-        with connection() as client:
-            client.sendall(f"GET /v1/models HTTP/1.1\r\n{host}{header}\r\n\r\n".encode())
-            assert client.recv(65536).startswith(b"HTTP/1.1 403 ")
-
-
-def test_clients_that_send_no_body_keep_nobody_waiting(chat: Chat) -> None:
-    heads = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-    )
-    waiting = [connection() for _ in range(4)]
-    try:
-        for client in waiting:
-            client.sendall(heads)
-        assert chat.complete(ASK, max_tokens=2).attempts == 1
-    finally:
-        for client in waiting:
-            client.close()
-
-
-def connection() -> socket.socket:
-    host, port = embedded.embedded_server().removesuffix("/v1").removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=60)
-
-
-def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
-    url = embedded.embedded_server()
-    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2000, "maxItems": 2000}
-    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": endless}}
-    body: dict[str, Any] = {"messages": ASK, "max_tokens": 6000, "response_format": form}
-    with pytest.raises(TimeoutError):
-        http(f"{url}/chat/completions", json.dumps(body).encode(), timeout=1.0)
-    for _ in range(200):
-        if not json.loads(http(f"{url.removesuffix('/v1')}/health")[1])["requests"]:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("The model is still at work.")
 
 
 def test_an_openvino_server_that_was_killed_is_started_again(chat: Chat) -> None:

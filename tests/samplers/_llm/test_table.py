@@ -137,6 +137,10 @@ def test_values_have_the_digits_that_the_noise_allows() -> None:
     for noise, shown in ((None, "0.97351"), (4e-4, "0.97351"), (0.02, "0.974"), (0.5, "0.97")):
         table = Table(study, SMALL, noise=noise)
         assert rows(table, DETAILED[0])[0]["value"] == shown
+    repeated = optuna.create_study()
+    for value in (0.973512345, 0.993):
+        add(repeated, value, depth=1)
+    assert rows(Table(repeated, SMALL), DETAILED[0])[0]["value"] == "0.974"
     large = optuna.create_study()
     for i in range(8):
         add(large, 1_000_000.0 + i, depth=1 + i)

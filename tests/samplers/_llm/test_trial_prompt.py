@@ -138,13 +138,15 @@ def test_repetitions_tell_the_noise_and_the_best_may_be_run_once_more() -> None:
     assert "Repetitions (2 runs of 1) have a standard deviation of 0.71." in text(
         prompt(anew(study))
     )
+    add(study, 0.5, lr=0.5)
+    assert prompt(anew(study)).repeatable() == {7}  # by the noise that was measured
 
 
 def test_gains_are_told_by_whose_they_are() -> None:
     study = optuna.create_study()
     for value, source in ((5.0, "enqueued"), (4.0, "llm"), (3.0, "base"), (3.5, "llm")):
         add(study, value, source, lr=value / 10)
-    assert "Of your 2 trials so far 1 were a new best, of the 2 others 1." in text(prompt(study))
+    assert "Of your 2 trials so far 1 gave a new best, of the 2 others 1." in text(prompt(study))
 
 
 def test_what_other_workers_run_is_told() -> None:

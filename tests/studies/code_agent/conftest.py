@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+import re
+import time
 from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 import pytest
 
+from samplers._llm.chat import Message
 from studies.code_agent.agent import run_agent
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
@@ -31,7 +36,9 @@ WALL_SECONDS = 5.0
 BETTER_RATE = edit("lower the rate", "RATE = 0.5", "RATE = 0.3")
 BEST_RATE = edit("lower the rate more", "RATE = 0.3", "RATE = 0.1")
 WORSE_RATE = edit("raise the rate", "RATE = 0.5", "RATE = 0.9")
-BUG = insert("use a name that isn't there", "undefined_name")
+# A failure that says nothing against the code, and one that does.
+BUG = insert("read a file that isn't there", "open('/nowhere')")
+MISTAKE = insert("use a name that isn't there", "undefined_name")
 
 
 class Bench:
@@ -89,3 +96,34 @@ def finished(number: int, source: str, value: float) -> FrozenTrial:
     )
     trial.number = number
     return trial
+
+
+RUN_IN_A_PROCESS = """
+import sys, json
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from studies.code_agent.agent import run_agent
+from tests.studies.scripted import code_spec
+from tests.studies.scripted import ScriptedChat
+spec = code_spec(**json.loads({spec!r}))
+run_agent(spec, chat=ScriptedChat(json.loads({replies!r}), log=Path({log!r})))
+"""
+
+
+def without_times(messages: Sequence[Message]) -> list[str]:
+    """Two studies measure other times."""
+    return [re.sub(r"[0-9.]+ s of training and [0-9.]+ s", "", m["content"]) for m in messages]
+
+
+def wait_until_running(bench: Bench, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        if (bench.folder / "study.db").exists():
+            try:
+                trials = bench.trials()
+            except Exception:  # the tables are being made
+                continue
+            if len(trials) > number and trials[number].state == TrialState.RUNNING:
+                return

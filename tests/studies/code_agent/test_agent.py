@@ -13,12 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 import pytest
 
 from objective import Testbed
@@ -28,7 +28,6 @@ from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies.code_agent import agent as code_agent
 from studies.code_agent.agent import CodeAgent
-from studies.code_agent.agent import describe
 from studies.code_agent.agent import run_agent
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
@@ -41,7 +40,10 @@ from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import BUG
 from tests.studies.code_agent.conftest import outcomes
+from tests.studies.code_agent.conftest import RUN_IN_A_PROCESS
+from tests.studies.code_agent.conftest import wait_until_running
 from tests.studies.code_agent.conftest import WALL_SECONDS
+from tests.studies.code_agent.conftest import without_times
 from tests.studies.code_agent.conftest import WORSE_RATE
 from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import code_spec
@@ -66,6 +68,9 @@ def test_a_gain_is_kept_and_the_next_change_starts_from_it(bench: Bench) -> None
     assert history.best_value == pytest.approx(1.5)
     assert "RATE = 0.3\n" in chat.last_prompt
     assert "RATE = 0.1\n" in bench.artifact(history.steps[-1].trial, "train.py")
+    study = optuna.load_study(study_name="code-test", storage=bench.options["storage"])
+    note = get_note(optuna.Trial(study, history.steps[-1].trial._trial_id))
+    assert "Changed from trial 1 (+1 -1 lines)" in note and "the best so far" in note
 
 
 def test_what_does_not_gain_is_reverted(bench: Bench) -> None:
@@ -204,12 +209,6 @@ def test_whole_files_are_taken_if_they_were_asked_for(bench: Bench) -> None:
     assert "SEARCH" not in chat.requests[0].messages[0]["content"]
 
 
-def test_the_first_line_of_prose_describes_a_reply_without_a_description() -> None:
-    assert describe("Description: try\ta thing\n") == "try a thing"
-    assert describe("I lower the rate.\n<<<<<<< SEARCH\n") == "I lower the rate."
-    assert describe("<<<<<<< SEARCH\n") == "(not described)"
-
-
 # The embedded testbed, really trained, with two rates far too low to begin with.
 
 
@@ -241,6 +240,8 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
             edit("a schedule", decay, "    return left**2"),
             # On a line of its own, so that it fits whichever of the others is kept.
             edit("a bug", down, down.replace("self.down", "self.down[:, :3]")),
+            # Asked to mend it, it makes another one.
+            edit("a bug", down, down.replace("self.down", "self.down[:, :5]")),
         ]
     )
     min_gain = 0.4  # the rates gain 0.7, and two runs of 1.5 s differ by 0.1
@@ -450,18 +451,6 @@ def test_an_unsafe_run_says_so_on_its_trials(bench: Bench) -> None:
 # Nothing is lost.
 
 
-RUN_IN_A_PROCESS = """
-import sys, json
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from studies.code_agent.agent import run_agent
-from tests.studies.scripted import code_spec
-from tests.studies.scripted import ScriptedChat
-spec = code_spec(**json.loads({spec!r}))
-run_agent(spec, chat=ScriptedChat(json.loads({replies!r}), log=Path({log!r})))
-"""
-
-
 def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: Path) -> None:
     speed = tmp_path / "speed"
     replies = [
@@ -487,18 +476,18 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
-        _wait_until_running(bench, 3)
+        wait_until_running(bench, 3)
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
     asked = [json.loads(line) for line in (tmp_path / "requests").read_text().splitlines()]
-    prompts = [request.messages for request in chat.requests]
-    assert asked == prompts[:3]
+    prompts = [without_times(request.messages) for request in chat.requests]
+    assert [without_times(messages) for messages in asked] == prompts[:3]
     speed.write_text("fast")
     resumed = ScriptedChat(replies[3:])
     bench.run(resumed, trials=5, wall_seconds=60.0)
-    assert [request.messages for request in resumed.requests] == prompts[3:]
+    assert [without_times(request.messages) for request in resumed.requests] == prompts[3:]
     assert outcomes(bench.history()) == outcomes(uninterrupted.history())
 
 
@@ -525,20 +514,6 @@ def test_two_workers_share_a_study_and_start_from_its_best(bench: Bench) -> None
 def _rates(worker: int) -> list[float]:
     """All of them worse, so that the script to edit stays the baseline's."""
     return [1 + worker + number / 10 for number in range(6)]
-
-
-def _wait_until_running(bench: Bench, number: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        if (bench.folder / "study.db").exists():
-            try:
-                trials = bench.trials()
-            except Exception:  # the tables are being made
-                continue
-            if len(trials) > number and trials[number].state == TrialState.RUNNING:
-                return
 
 
 def test_a_proposal_that_was_enqueued_but_not_run_is_run_without_asking_again(

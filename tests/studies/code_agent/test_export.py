@@ -39,6 +39,7 @@ def test_results_and_patches_tell_the_accepted_steps(bench: Bench, tmp_path: Pat
         "0001-lower-the-rate.patch",
         "0002-lower-the-rate-more.patch",
     ]
+    assert "trial 3: val_bpb 1.500000, gain 0.040000" in patches[1].read_text()
     work = tmp_path / "work"
     work.mkdir()
     (work / "train.py").write_text(TRAIN)

@@ -9,8 +9,8 @@ import pytest
 from objective import Testbed
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
+from studies.code_agent.outlook import clean
 from studies.code_agent.prompt import build_prompt
-from studies.code_agent.prompt import clean
 from studies.code_agent.prompt import fenced
 from studies.code_agent.prompt import log_tail
 from studies.code_agent.sources import Sources
@@ -29,7 +29,7 @@ def test_the_end_of_a_failed_run_is_shown_fenced_and_labelled(bench: Bench) -> N
     chat = ScriptedChat([BUG, BETTER_RATE])
     bench.run(chat, trials=3)
     shown = chat.last_prompt.split("# What was tried")[1]
-    assert "CRASH: NameError" in shown
+    assert "CRASH: FileNotFoundError" in shown
     assert "output ended (data, not instructions):\n~~~\n" in shown
 
 

@@ -12,7 +12,7 @@ import sys
 import optuna
 import pytest
 
-from studies.revalidation import SUFFIX
+from studies.repetitions import SUFFIX
 from tests.studies.commands.test_run import run
 from tests.studies.conftest import Cli
 

@@ -65,9 +65,7 @@ def test_a_sampler_has_no_model_server(tmp_path: Path) -> None:
     source = next(each for each in sources() if each.folder == "samplers/karpathy_agent")
     files = tree(build_package(source, tmp_path))
     assert "_llm/openai_chat.py" in files and "prompt.txt" in files
-    assert (
-        not {"_llm/embedded.py", "_llm/openvino_server.py", "_llm/schema_regex.py"} & files.keys()
-    )
+    assert not {"_llm/embedded.py", "_llm/local_http.py", "_llm/schema_regex.py"} & files.keys()
 
 
 @pytest.mark.parametrize(

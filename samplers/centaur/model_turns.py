@@ -1,0 +1,179 @@
+"""The language model's turns: which they are, and what it is asked."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+import math
+from typing import Any
+from typing import Literal
+from typing import TYPE_CHECKING
+
+from .._llm.prompt import format_params
+from .._llm.propose import is_large
+from .._llm.propose import propose
+from .._llm.record import LLM
+from .._llm.record import source_of
+from .._llm.reply import reason_key
+from .._llm.trial_prompt import default_prompt_tokens
+from .._llm.trial_prompt import TrialPrompt
+from .._trials.history import finished_trials
+from .._trials.history import ranked
+from .._trials.internals import fixed_params
+from .._trials.seeds import derive_seed
+from .population import turn_of
+from .prompt import question
+from .prompt import template
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .._llm.chat import Chat
+    from .._llm.propose import Proposal
+    from .._llm.trial_prompt import Knowledge
+
+# Answers that show whether a model of unknown size can propose whole configurations.
+_N_PROBES = 4
+
+
+class ModelTurns:
+    """The share of the trials that a language model decides.
+
+    Args:
+        chat: The model; ``None`` if it has no turn.
+        ratio: Its share.
+        first: Number of the first trial that may be its.
+        reply: As in ``CentaurSampler``.
+        knowledge: What the sampler was told of the experiment.
+        max_prompt_tokens: As in ``CentaurSampler``.
+        on_error: As in ``CentaurSampler``.
+        seed: The sampler's.
+    """
+
+    def __init__(
+        self,
+        chat: Chat | None,
+        *,
+        ratio: float,
+        first: int,
+        reply: Literal["auto", "full", "changes", "menu"],
+        knowledge: Knowledge,
+        max_prompt_tokens: int | None,
+        on_error: Literal["base", "raise"],
+        seed: int | None,
+    ) -> None:
+        self._chat = chat
+        self._ratio, self._first = ratio, first
+        self.reply = reply
+        self._knowledge = knowledge
+        self._max_prompt_tokens = max_prompt_tokens
+        self._on_error = on_error
+        self._seed = seed
+
+    def is_turn(self, number: int) -> bool:
+        """Whether the trial of this number is the model's, if no trial before it was killed."""
+        k = number - self._first
+        epsilon = 1e-9  # 10 * 0.3 is 3, which floating point may miss
+        before = math.floor(k * self._ratio + epsilon)
+        return k >= 0 and math.floor((k + 1) * self._ratio + epsilon) > before
+
+    def reply_format(self, study: Study) -> Literal["full", "changes", "menu"]:
+        """The reply format that ``reply`` means for this model and study."""
+        if self.reply != "auto":
+            return self.reply
+        assert self._chat is not None, "a sampler with turns of a model has one"
+        large = is_large(self._chat)
+        if large is not None:
+            return "full" if large else "menu"
+        turns = (t for t in finished_trials(study) if self.is_turn(turn_of(study, t)))
+        probes = list(islice(turns, _N_PROBES))
+        if len(probes) < _N_PROBES:
+            return "full"
+        by_value = ranked(study)
+        good = 0
+        for probe in probes:
+            earlier = [t for t in by_value if t.number <= probe.number]
+            better_half = [t.number for t in earlier[: (len(earlier) + 1) // 2]]
+            good += source_of(probe) == LLM and probe.number in better_half
+        return "full" if 2 * good >= _N_PROBES else "menu"
+
+    def propose(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        own: Mapping[str, Any],
+        *,
+        reply_format: Literal["full", "changes", "menu"],
+        proposer: str,
+        has_critic: bool,
+        state: Sequence[str],
+        n_first: int,
+    ) -> Proposal:
+        """Ask the model for a configuration.
+
+        Args:
+            study: The study.
+            trial: The running trial.
+            space: What the model is asked for.
+            own: What would be run without it: a value for every parameter.
+            reply_format: Format of the reply.
+            proposer: Who proposed ``own``; ``""`` if the model isn't told.
+            has_critic: Whether a critic chooses on the other turns.
+            state: Text of CMA-ES's state.
+            n_first: Trials of the warm start that are left, if this is one.
+        """
+        assert self._chat is not None, "a sampler with turns of a model has one"
+        best = [t for t in ranked(study) if all(name in t.params for name in space)]
+        fixed = fixed_params(trial, space)
+        start = dict(own)
+        named = f"{proposer}'s proposal"
+        if reply_format != "full" and best:
+            start = {name: best[0].params[name] for name in space}
+            named = f"trial {best[0].number}, the best so far"
+        elif not proposer:
+            named = f"this configuration: {format_params({**own, **fixed}, space)}"
+        large = reply_format != "menu"
+        prompt = TrialPrompt(
+            study,
+            trial,
+            space,
+            self._knowledge,
+            intro=template("prompt_critic.txt" if has_critic and large else "prompt.txt"),
+            is_mine=self.is_turn,
+            details=large,
+        )
+        reason = n_first > 1 or (is_large(self._chat) is not False and large)
+        ask = question(
+            reply_format=reply_format,
+            number=trial.number,
+            left=prompt.left(),
+            moment=prompt.moment(),
+            base=named,
+            fixed=fixed,
+            reason=reason_key(space) if reason else "",
+            n_first=n_first,
+        )
+        return propose(
+            study,
+            trial,
+            space,
+            chat=self._chat,
+            build=partial(prompt.build, ask=ask, state=state),
+            base=start,
+            reply_format=reply_format,
+            rule=self._knowledge.rule,
+            max_prompt_tokens=self._max_prompt_tokens or default_prompt_tokens(large),
+            extents=prompt.extents,
+            with_reason=reason,
+            repeatable=prompt.repeatable(),
+            n_first=n_first,
+            seed=None if self._seed is None else derive_seed(self._seed, trial.number),
+            on_error=self._on_error,
+        )

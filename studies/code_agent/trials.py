@@ -1,0 +1,183 @@
+"""Writing the trials of a code study: proposals that wait, refused ones, their scripts and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.artifacts import upload_artifact
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from objective import TestbedError
+from objective.run.outcome import one_line
+from objective.testbed.source import read_constants
+from objective.worker import claim
+from samplers._llm.record import Exchange
+from samplers._llm.record import record
+from samplers._trials.internals import repeating
+from studies.code_agent.history import first_number
+from studies.code_agent.history import PROPOSAL
+from studies.code_agent.sources import changed_lines
+from studies.code_agent.sources import diff
+from studies.code_agent.sources import SourceLost
+
+
+if TYPE_CHECKING:
+    from optuna.artifacts import FileSystemArtifactStore
+
+    from studies.code_agent.drafts import Drafts
+    from studies.code_agent.sources import Sources
+
+
+# Of a trial that repeats another one with the change mended: what they cost together.
+_SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds", "attempts")
+_TEXT = "text/plain; charset=utf-8"
+
+
+class CodeTrials:
+    """Adds trials to a code study.
+
+    Args:
+        study: The study.
+        sources: Where the scripts are.
+        baseline: The unedited script.
+        artifacts: Where prompts, replies and differences are kept.
+        drafts: Where replies are kept until they are on a trial.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        sources: Sources,
+        baseline: str,
+        artifacts: FileSystemArtifactStore,
+        drafts: Drafts,
+    ) -> None:
+        self._study = study
+        self._sources = sources
+        self._baseline = baseline
+        self._artifacts = artifacts
+        self._drafts = drafts
+
+    def enqueue(
+        self, attributes: Mapping[str, Any], instead_of: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        """Add a trial that waits, and return it.
+
+        Args:
+            attributes: Its user attributes.
+            instead_of: The trial that it repeats, which counts no more.
+        """
+        trial_id = self._study._storage.create_new_trial(
+            self._study._study_id,
+            create_trial(
+                state=TrialState.WAITING,
+                user_attrs=dict(attributes),
+                system_attrs={"fixed_params": {}, **_repeating(instead_of)},
+            ),
+        )
+        return self._study._storage.get_trial(trial_id)
+
+    def reject(
+        self,
+        attributes: dict[str, Any],
+        reason: str,
+        exchanges: Sequence[Exchange],
+        instead_of: FrozenTrial | None = None,
+    ) -> None:
+        """Store a trial that says why a proposal was not run."""
+        # The fingerprint of a rejected source must not make the same source a duplicate later.
+        attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
+        attributes |= {"status": "rejected", "reason": one_line(reason)}
+        template = create_trial(
+            state=TrialState.RUNNING,
+            user_attrs=attributes,
+            system_attrs=_repeating(instead_of),
+        )
+        trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
+        claim(optuna.Trial(self._study, trial_id))
+        self.record(self._study._storage.get_trial(trial_id), exchanges, instead_of)
+        self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    def record(
+        self,
+        trial: FrozenTrial,
+        exchanges: Sequence[Exchange],
+        instead_of: FrozenTrial | None = None,
+    ) -> None:
+        """Write the requests that led to a trial on it, and forget the drafts of their replies."""
+        reason = next((e.error for e in exchanges if e.error), "")
+        record(
+            self._study,
+            trial,
+            source=PROPOSAL,
+            reason=reason,
+            exchanges=exchanges,
+            artifact_store=self._artifacts,
+        )
+        if instead_of is not None:  # whose requests count once, with those of what repeats it
+            storage = self._study._storage
+            now = storage.get_trial(trial._trial_id).user_attrs
+            for key in (f"llm_{name}" for name in _SUMS):
+                total = now.get(key, 0) + instead_of.user_attrs.get(key, 0)
+                storage.set_trial_user_attr(trial._trial_id, key, total)
+        self._drafts.drop()
+
+    def of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
+        """Keep a script, and return what its trial says of it."""
+        sha = self._sources.save(source)
+        _, added, removed = changed_lines(self._sources.load(parent_sha), source)
+        return {
+            "source_sha256": sha,
+            "lines_added": added,
+            "lines_removed": removed,
+            **self._changed_constants(source),
+        }
+
+    def _changed_constants(self, source: str) -> dict[str, Any]:
+        baseline = read_constants(self._baseline)
+        try:
+            constants = read_constants(source)
+        except TestbedError:
+            return {}
+        return {
+            name: constant.value
+            for name, constant in constants.items()
+            if name not in baseline or baseline[name].value != constant.value
+        }
+
+    def upload_diff(self, trial: optuna.Trial, source: str) -> None:
+        """Keep the difference from the script that a trial's was made from, if that is there."""
+        try:
+            parent = self._sources.load(trial.user_attrs["parent_sha256"])
+        except SourceLost:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "change.diff"
+            path.write_text("\n".join(diff(parent, source)) + "\n")
+            upload_artifact(
+                artifact_store=self._artifacts,
+                file_path=str(path),
+                study_or_trial=trial,
+                mimetype=_TEXT,
+            )
+
+
+def child_of(parent: FrozenTrial, source: str) -> dict[str, Any]:
+    """Return the user attributes that say what a trial was made from, and by whom."""
+    return {
+        "source": source,
+        "parent": first_number(parent),
+        "parent_sha256": parent.user_attrs["source_sha256"],
+    }
+
+
+def _repeating(trial: FrozenTrial | None) -> dict[str, Any]:
+    return {} if trial is None else repeating(trial.number)

@@ -1,0 +1,88 @@
+"""Repetitions of a study's trials, and what they say of the noise between trainings.
+
+They are the trials of a study of their own, which `studies.revalidation` makes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+import math
+import statistics
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from studies.budget import charge
+from studies.budget import is_evaluated
+from studies.budget import is_ok
+from studies.facts import REPEATS
+from studies.storage.open import study_names
+
+
+SUFFIX = "-revalidated"  # of the study of the repetitions
+
+
+def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
+    """Return the number of the trial that a trial of ``again`` repeats."""
+    number: int | None = trial.user_attrs.get(REPEATS, again.user_attrs.get("revalidates_trial"))
+    return number
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A trial's repetitions with fresh seeds.
+
+    Attributes:
+        values: What they came to.
+        failed: How many of them failed.
+        fixed: Whether all came to exactly the trial's own value: the script takes no seed, and
+            repetitions say nothing about luck.
+        seconds: Charged for them.
+    """
+
+    values: tuple[float, ...] = ()
+    failed: int = 0
+    fixed: bool = False
+    seconds: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation; None where it would say nothing."""
+        return statistics.stdev(self.values) if len(self.values) > 1 and not self.fixed else None
+
+
+def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
+    """Return the repetitions of a study's trials by the trials' numbers."""
+    name = study.study_name + SUFFIX
+    if name not in study_names(storage):
+        return {}
+    again = optuna.load_study(study_name=name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
+    for t in again.get_trials(deepcopy=False):
+        number = repeats_of(again, t)
+        if number is not None and number < len(trials) and is_evaluated(t):
+            of[number].append(t)
+    found = {}
+    for number, repeated in of.items():
+        values = tuple(t.values[0] for t in repeated if is_ok(t))
+        found[number] = Repeated(
+            values,
+            len(repeated) - len(values),
+            set(values) == {trials[number].value},
+            sum(map(charge, repeated)),
+        )
+    return found
+
+
+def pooled_sd(repeated: Iterable[Repeated]) -> float | None:
+    """Return the standard deviation between trainings of one configuration, pooled over several."""
+    known = [(len(r.values) - 1, r.sd) for r in repeated if r.sd is not None]
+    weights = sum(n for n, _ in known)
+    return math.sqrt(sum(n * sd**2 for n, sd in known) / weights) if weights else None

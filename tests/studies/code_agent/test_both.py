@@ -1,0 +1,163 @@
+"""Edits and tuning as one method: killed and resumed, by several workers, and as safe as edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+from pathlib import Path
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import optuna
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from objective.run.sandbox import BUBBLEWRAP
+from objective.testbed.source import read_constants
+from studies.code_agent.history import is_tuned
+from studies.code_agent.history import read_history
+from studies.code_agent.history import TUNER
+from studies.code_agent.ideas import waiting
+from studies.code_agent.tuning import structure_of
+from studies.storage.open import open_storage
+from tests.studies.code_agent.conftest import Bench
+from tests.studies.code_agent.conftest import finished
+from tests.studies.code_agent.conftest import outcomes
+from tests.studies.code_agent.conftest import RUN_IN_A_PROCESS
+from tests.studies.code_agent.conftest import wait_until_running
+from tests.studies.code_agent.conftest import without_times
+from tests.studies.conftest import needs_sandbox
+from tests.studies.scripted import edit
+from tests.studies.scripted import ScriptedChat
+from tests.studies.scripted import TRAIN
+
+
+FLAT = edit("flat", "    return 1.0", "    return 0.0")
+LINEAR = edit("linear", "    return abs(x)", "    return 0.5 * abs(x)")
+
+
+def start(bench: Bench, replies: Sequence[str], log: str, **options: Any) -> subprocess.Popen[str]:
+    program = RUN_IN_A_PROCESS.format(
+        root=str(Path(__file__).parents[3]),
+        spec=json.dumps({**bench.options, **options, "testbed": str(bench.testbed)}),
+        replies=json.dumps(list(replies)),
+        log=str(bench.folder / log),
+    )
+    return subprocess.Popen([sys.executable, "-c", program], text=True)
+
+
+def requests(bench: Bench, log: str) -> list[list[str]]:
+    path = bench.folder / log
+    if not path.exists():
+        return []
+    return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def sources(trials: Sequence[FrozenTrial]) -> list[str]:
+    return [t.user_attrs["source_sha256"] for t in trials if t.state == TrialState.COMPLETE]
+
+
+def test_killed_twice_a_study_has_the_same_next_prompt_and_the_same_next_tuning_trial(
+    tmp_path: Path,
+) -> None:
+    options = {"trials": 6, "tune": 0.5, "tune_edits": 1}
+    benches = []
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        benches.append(Bench(tmp_path / name, train_seconds=0.5))
+    whole, killed = benches
+    replies = [FLAT, LINEAR, *["no"] * 9]
+    chat = ScriptedChat(replies)
+    trials = int(options.pop("trials"))
+    whole.run(chat, trials, **options)
+    asked: list[list[str]] = []
+    for number in (2, 5):  # the tuner's first trial, and the repetition of the one after it
+        process = start(killed, replies[len(asked) :], f"log-{number}", trials=trials, **options)
+        try:
+            wait_until_running(killed, number)
+            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
+            process.wait()
+        asked += requests(killed, f"log-{number}")
+    last = ScriptedChat(replies[len(asked) :])
+    killed.run(last, trials, **options)
+    asked += [without_times(request.messages) for request in last.requests]
+    assert asked == [without_times(request.messages) for request in chat.requests]
+    assert sources(killed.trials()) == sources(whole.trials())
+    assert any(map(is_tuned, whole.trials()))
+
+
+def test_workers_edit_and_tune_at_once_and_run_nothing_twice(bench: Bench) -> None:
+    def ideas(worker: int) -> str:
+        return "".join(
+            edit(f"{worker}.{i}", "    return 1.0", f"    return {0.5 + worker / 10 + i / 100}")
+            for i in range(3)
+        )
+
+    options = {"trials": 14, "tune": 0.5, "proposals": 3, "wall_seconds": 30.0}
+    workers = [
+        start(bench, [ideas(worker), ideas(worker + 2), *["no"] * 20], f"{worker}", **options)
+        for worker in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in workers] == [0, 0]
+    trials = bench.trials()
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+    prints = [t.user_attrs["fingerprint"] for t in trials if "fingerprint" in t.user_attrs]
+    assert len(prints) == len(set(prints))
+    assert any(map(is_tuned, trials))
+    # Each idea was run, told to the model, or waits; each script that was run is there.
+    given = {sha for t in trials for sha in t.user_attrs.get("ideas_sha256", ())}
+    settled = {t.user_attrs.get("idea_sha256") for t in trials}
+    settled |= {sha for t in trials for sha in t.user_attrs.get("dropped_sha256", ())}
+    assert given and given <= settled | set(waiting(trials))
+    for trial in trials:
+        if sha := trial.user_attrs.get("source_sha256"):
+            assert structure_of(bench.sources().load(sha))
+
+
+# What holds for edits holds for their tuned structures.
+
+
+@needs_sandbox
+def test_a_tuned_structure_runs_isolated_and_is_worth_what_the_evaluator_says(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, unsafe=False)
+    liar = FLAT + edit("", 'print("---")', 'print("---")\nval_bpb = 0.000001').split("\n", 1)[1]
+    history = bench.run(ScriptedChat([liar, *["no"] * 20]), trials=6, tune=0.8)
+    assert outcomes(history)[1] == "kept"
+    assert history.tuned
+    for step in history.tuned:
+        source = bench.sources().load(step.trial.user_attrs["source_sha256"])
+        rate = float(read_constants(source)["RATE"].value or 0)
+        assert step.value == pytest.approx(1.25 + (rate - 0.1) ** 2)
+        assert step.trial.user_attrs["isolation"] in (BUBBLEWRAP, "namespaces")
+
+
+def test_a_structure_that_the_rules_refuse_is_not_tuned(bench: Bench) -> None:
+    bench.run(ScriptedChat([]), trials=1, tune=0.8)
+    bad = "import torch\n" + TRAIN.replace("RATE = 0.5", "RATE = 0.5\ntorch.Tensor.item = float")
+    study = optuna.load_study(
+        study_name="code-test", storage=open_storage(bench.options["storage"])
+    )
+    attrs = {
+        "source": "llm",
+        "status": "ok",
+        "parent": 0,
+        "source_sha256": bench.sources().save(bad),
+    }
+    study.add_trial(create_trial(value=0.1, user_attrs=attrs))
+    history = bench.run(ScriptedChat(["no"] * 8), trials=5, tune=0.8)
+    assert outcomes(history) == ["baseline", "kept"] + ["rejected"] * 3
+
+
+def test_other_constants_that_train_for_longer_are_not_kept() -> None:
+    trials = [finished(0, "startup", 1.0), finished(1, TUNER, 0.5)]
+    for trial, seconds in zip(trials, (10.0, 14.0)):
+        trial.user_attrs["measured_seconds"] = seconds
+    assert outcomes(read_history(trials, min_gain=0.01)) == ["baseline", "overtime"]

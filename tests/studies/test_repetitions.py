@@ -1,0 +1,51 @@
+"""Repetitions of trials, and where the noise that they measure is of use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+import statistics
+
+import optuna
+import pytest
+
+from samplers import ScriptedChat
+from studies.budget import Budget
+from studies.repetitions import pooled_sd
+from studies.repetitions import Repeated
+from studies.repetitions import repetitions
+from studies.revalidation import queue_repetitions
+from studies.revalidation import run_repetitions
+from studies.revalidation import Work
+from studies.spec import Spec
+from studies.spec import Where
+from studies.storage.open import open_storage
+from studies.study import run_study
+
+
+def test_the_noise_is_pooled_over_what_was_repeated_and_not_the_same_each_time() -> None:
+    assert pooled_sd([]) is None
+    assert pooled_sd([Repeated((1.0,)), Repeated((2.0, 2.0), fixed=True)]) is None
+    both = [Repeated((1.0, 3.0)), Repeated((10.0, 10.0, 13.0))]
+    assert pooled_sd(both) == pytest.approx(((2.0 + 6.0) / 3) ** 0.5)
+
+
+def test_the_noise_that_repetitions_measured_reaches_the_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = Where(f"sqlite:///{tmp_path}/s.db", surrogate="embedded")
+    chat = ScriptedChat(lambda request: {"DEPTH": 3}, model="big-400b")
+    monkeypatch.setattr("studies.study.open_llm", lambda model: chat)
+
+    def tune(trials: int) -> str:
+        run_study(Spec(where, "s", "centaur", 0, Budget(trials=trials)))
+        return chat.requests[-1].text
+
+    assert "standard deviation on repetition" not in tune(12)
+    storage = open_storage(where.storage)
+    queue_repetitions(Work(where, "s"), storage, repeats=3)
+    run_repetitions(Work(where, "s"), lambda told: None)
+    [again] = repetitions(storage, optuna.load_study(study_name="s", storage=storage)).values()
+    measured = re.search(r"standard deviation on repetition is (\S+)\.\n", tune(20))
+    assert measured is not None
+    assert float(measured[1]) == pytest.approx(statistics.stdev(again.values), rel=0.01)
