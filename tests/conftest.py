@@ -207,15 +207,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-def serve_storage(url: str, port: int) -> subprocess.Popen[str]:
+def serve_storage(url: str, port: int, *options: str) -> subprocess.Popen[str]:
     """Start a gRPC proxy for a database at a port, and wait until it says so."""
-    command = ["-m", "studies", "serve-storage", url, "--port", str(port)]
+    command = ["-m", "studies", "serve-storage", url, "--port", str(port), *options]
     server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None and f"grpc://127.0.0.1:{port}" in server.stdout.readline()
     return server
 
 
-Serve = Callable[[str, int], subprocess.Popen[str]]
+Serve = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -223,8 +223,8 @@ def serve() -> Iterator[Serve]:
     """`serve_storage`, for as long as the test lasts."""
     servers = []
 
-    def start(url: str, port: int) -> subprocess.Popen[str]:
-        servers.append(serve_storage(url, port))
+    def start(url: str, port: int, *options: str) -> subprocess.Popen[str]:
+        servers.append(serve_storage(url, port, *options))
         return servers[-1]
 
     yield start

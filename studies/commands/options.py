@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 import shlex
+import shutil
 import sys
 from typing import Annotated
 from typing import Any
@@ -24,9 +25,17 @@ PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
 
 
+def program() -> str:
+    """Return how this program is started by what is printed: by its name, if the shell knows it."""
+    given = sys.argv[0]
+    if Path(given).name != PROGRAM or shutil.which(PROGRAM):
+        return PROGRAM
+    return given  # `make demo` starts it in an environment that isn't active
+
+
 def this_command() -> str:
     """Return the command line that was given, to be given again, but for a password in it."""
-    return shlex.join([PROGRAM, *map(masked, sys.argv[1:])])
+    return shlex.join([program(), *map(masked, sys.argv[1:])])
 
 
 def complain(line: str) -> None:
@@ -42,7 +51,7 @@ def stopped() -> NoReturn:
 
 def command(name: str, storage: str, artifacts: Path | None = None, *more: str) -> str:
     """Write another command on the same storage and artifacts."""
-    words = [PROGRAM, name, *more]
+    words = [program(), name, *more]
     if storage != DEFAULT_STORAGE:
         words += ["--storage", masked(storage)]
     if artifacts is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import sys
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from studies.stopping import stop_by_signal
 from studies.storage import PROXY_PORT
 
 
-Host = Annotated[str, typer.Option(help="0.0.0.0 serves other machines too; there is no log-in.")]
+Host = Annotated[
+    str, typer.Option(help="0.0.0.0 serves other machines too; there are no passwords.")
+]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
@@ -24,6 +27,21 @@ def serve_storage(
     ],
     host: Host = "127.0.0.1",
     port: Port = PROXY_PORT,
+    tls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let in only who has this file, a key and its certificate, and encrypt; made if it"
+            " isn't there. Workers: --storage 'grpc://HOST:PORT?tls=FILE'.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Serve other machines without --tls: whoever reaches the port may change studies.",
+        ),
+    ] = False,
 ) -> None:
     """Serve a database to many workers over gRPC, until Ctrl-C.
 
@@ -31,18 +49,39 @@ def serve_storage(
     SQLite file may be served too, so that other machines can use it; use it in no other way
     meanwhile.
     """
+    from samplers._llm.address import is_loopback
+    from studies.errors import Misuse
     from studies.storage.open import open_storage
+    from studies.storage.proxy import bracketed
     from studies.storage.proxy import check_grpc
     from studies.storage.proxy import check_served
     from studies.storage.proxy import serve
     from studies.storage.recovery import hurry
+    from studies.storage.tls import make_identity
+    from studies.storage.tls import read_identity
 
     check_grpc()
     check_served(url)
+    if tls is None and not insecure and not is_loopback(f"http://{bracketed(host)}"):
+        raise Misuse(
+            f"Whoever reaches {host}:{port} could read and change every study: give --tls FILE, or"
+            " --insecure where nobody else reaches it."
+        )
+    identity = None
+    if tls is not None:
+        if not tls.exists():
+            make_identity(tls)
+            print(f"{tls} is new: copy it to the workers, and to nobody else", file=sys.stderr)
+        identity = read_identity(tls)
+    query = f"?tls={tls}" if tls is not None else ""
     storage = open_storage(url)
     stop_by_signal()
+
+    def say(address: str) -> None:
+        print(f"{address}{query}  (Ctrl-C ends)", flush=True)
+
     try:
-        serve(url, storage, host, port, lambda at: print(f"{at}  (Ctrl-C ends)", flush=True))
+        serve(url, storage, host, port, say, identity)
     except KeyboardInterrupt:
         hurry(storage)  # calls that wait for the database would keep the process
         print(file=sys.stderr)

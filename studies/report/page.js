@@ -165,7 +165,7 @@ const views = {
       group("stopped or failed", stopped.slice(-200), FAILED, .7),
       group("others", done.slice(5, 200), "#8a8a8a", .8),
       group("best five", done.slice(0, 5), "#0072B2", 2),
-    ].filter(trace => trace.x.length), layout("step", metric())];
+    ].filter(trace => trace.x.length), layout("step", "reported value")];
   },
 
   evolution({run: index}) {
@@ -270,7 +270,10 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 
 /** In a dark page what is black in a figure is light, and on a small screen it is lower. */
 function themed(traces, figure) {
-  if (innerWidth < 500 && figure.margin) figure = {...figure, margin: {...figure.margin, l: 50, r: 8}};
+  if (innerWidth < 500 && figure.margin) {
+    const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
+  }
   if (!darkness.matches) return [traces, figure];
   const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"'));
   const axes = Object.fromEntries(Object.entries(figure).map(([key, value]) =>

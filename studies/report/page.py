@@ -284,6 +284,8 @@ def _descriptions(runs: Sequence[Run]) -> str:
         return ""
     paper = f'<a href="{PAPER}">{PAPER.removeprefix("https://")}</a>'
     lines = bullets([f"{name}: {METHODS[name].summary}" for name in known])
+    if not any(METHODS[name].uses_llm for name in known):
+        return lines
     return f"{lines}<p>The methods that ask a language model follow {paper}.</p>"
 
 

@@ -50,6 +50,8 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "by class": classes,
         "distinct": lambda r: cell(f"{r['distinct']:,}", r["distinct"]),
         "duplicates": lambda r: cell(f"{r['duplicates']:,}", r["duplicates"]),
+    }
+    asked = {
         "LLM asked": lambda r: _share(r["llm_asked"] / r["trials"]),
         "answered": lambda r: _part(r, "llm_answered"),
         "refused": lambda r: _part(r, "llm_refused"),
@@ -58,9 +60,11 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "reply tokens": llm("completion_tokens"),
         "LLM seconds": llm("llm_seconds"),
     }
+    if any(row["llm_asked"] != 0 for row in rows):  # not a number: unknown
+        cells |= asked
     if any(not math.isnan(row["cost"]) for row in rows):
         cells["cost"] = llm("cost", ".4g")
-    return table("Failures, repetitions and the language model", cells, rows)
+    return table("Failures and repetitions", cells, rows)
 
 
 def tests_table(rows: Sequence[Comparison], kind: str) -> str:

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from studies.printable import printable
+from studies.storage.reading import read_trials
 
 
 _logger = logging.getLogger(__name__)
@@ -246,8 +247,19 @@ class CheckedKept(CheckedAttributes):
 class CheckedDatabase(CheckedAttributes, RDBStorage):
     """A database, from which Optuna reads a finished trial once and keeps it."""
 
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        trials = super()._get_trials(*args, **kwargs)
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        if states is None and trial_id_greater_than < 0:  # the first look, at all of them
+            trials = read_trials(self, study_id)
+        else:
+            trials = super()._get_trials(
+                study_id, states, included_trial_ids, trial_id_greater_than
+            )
         self.check_trials(trials)
         return trials
 

@@ -46,6 +46,7 @@ from studies.storage.proxy import check_grpc
 from studies.storage.proxy import PatientProxy
 from studies.storage.proxy import quietly
 from studies.storage.recovery import RetryKilled
+from studies.storage.tls import read_identity
 
 
 _T = TypeVar("_T")
@@ -68,8 +69,8 @@ def open_storage(
     Args:
         url: ``sqlite:///autoresearch.db``, another database that SQLAlchemy has a driver for,
             ``journal:PATH`` (a path that ends in ``.log`` is a journal too), or
-            ``grpc://HOST:PORT`` of `studies.storage.proxy`. What each supports:
-            `studies.storage.kinds`.
+            ``grpc://HOST:PORT`` of `studies.storage.proxy`, with ``?tls=FILE`` if it has TLS
+            (`studies.storage.tls`). What each supports: `studies.storage.kinds`.
         must_exist: Refuse to make a new file.
         read_only: Write nothing, not even tables or files beside it, and need no right to. Then it
             must exist.
@@ -297,7 +298,11 @@ def _open_proxy(
     if url.host is None:
         raise StorageError(f"A proxy must be grpc://HOST:PORT, but got {_shown(url)}.")
     host, port = bracketed(url.host), url.port or PROXY_PORT
-    proxy = quietly(PatientProxy, host=host, port=port, patience=wait, **beating)
+    key_file = url.query.get("tls")
+    identity = read_identity(Path(key_file).expanduser()) if isinstance(key_file, str) else None
+    proxy = quietly(
+        PatientProxy, host=host, port=port, identity=identity, patience=wait, **beating
+    )
     try:
         proxy.get_all_studies()
     except StorageInternalError as error:

@@ -35,6 +35,7 @@ from studies.storage.patient import LONGEST_PAUSE
 from studies.storage.patient import Patient
 from studies.storage.patient import repeating
 from studies.storage.patient import SHORTEST_PAUSE
+from studies.storage.tls import Identity
 
 
 _THREADS = 10  # calls that are served at the same time; Optuna's default
@@ -49,8 +50,25 @@ class PatientProxy(CheckedKept, AttributeHeartbeat, Patient, GrpcStorageProxy):
     """Client of the proxy, which waits for its server and writes heartbeats.
 
     Args:
+        identity: For a server with TLS; None for one without.
         kwargs: Those of `AttributeHeartbeat`, `Patient` and `optuna.storages.GrpcStorageProxy`.
     """
+
+    def __init__(self, identity: Identity | None = None, **kwargs: Any) -> None:
+        self._identity = identity
+        super().__init__(**kwargs)
+
+    def _setup(self) -> None:
+        if self._identity is None:
+            super()._setup()
+            return
+        # What Optuna's own does, for a channel that it can't be given.
+        from optuna.storages._grpc.auto_generated import api_pb2_grpc
+        from optuna.storages._grpc.client import GrpcClientCache
+
+        self._channel = self._identity.channel(f"{self._host}:{self._port}")
+        self._stub = api_pb2_grpc.StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._cache = GrpcClientCache(self._stub)
 
     def _outlast(self, call: Callable[[], _T], look: Callable[[], _T | None] | None = None) -> _T:
         """Repeat a call that the server's absence cut off; see :meth:`Patient._outlast`.
@@ -114,15 +132,22 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(host: str, port: int, say: Callable[[str], None]) -> None:
-    client = quietly(GrpcStorageProxy, host=host, port=port)
-    client.wait_server_ready()
-    client.close()
+def _announce(host: str, port: int, identity: Identity | None, say: Callable[[str], None]) -> None:
+    import grpc
+
+    target = f"{host}:{port}"
+    with identity.channel(target) if identity else grpc.insecure_channel(target) as channel:
+        grpc.channel_ready_future(channel).result()
     say(f"grpc://{host}:{port}")
 
 
 def serve(
-    url: str, storage: BaseStorage, host: str, port: int, say: Callable[[str], None]
+    url: str,
+    storage: BaseStorage,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    identity: Identity | None = None,
 ) -> None:
     """Serve a storage until KeyboardInterrupt.
 
@@ -132,6 +157,7 @@ def serve(
         host: Address to listen at.
         port: Its port.
         say: Is given the address for clients, once it answers.
+        identity: For TLS: clients without the same are refused. None serves everybody.
 
     Raises:
         StorageError: If the port is taken.
@@ -154,6 +180,19 @@ def serve(
     for study in served.get_all_studies():
         served.get_all_trials(study._study_id, deepcopy=False)
     address = bracketed(host)
-    threading.Thread(target=_announce, args=(address, port, say), daemon=True).start()
+    threading.Thread(target=_announce, args=(address, port, identity, say), daemon=True).start()
     pool = ThreadPoolExecutor(max_workers=threads)
-    quietly(run_grpc_proxy_server, served, host=address, port=port, thread_pool=pool)
+    if identity is None:
+        quietly(run_grpc_proxy_server, served, host=address, port=port, thread_pool=pool)
+        return
+    # As Optuna's function does, which has no TLS.
+    import grpc
+    from optuna.storages._grpc.auto_generated import api_pb2_grpc
+    from optuna.storages._grpc.servicer import OptunaStorageProxyService
+
+    server = grpc.server(pool)
+    service = OptunaStorageProxyService(served)
+    api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_secure_port(f"{address}:{port}", identity.of_server())
+    server.start()
+    server.wait_for_termination()

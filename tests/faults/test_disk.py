@@ -88,6 +88,6 @@ def test_a_full_disk_of_the_cache_stops_a_study_before_anything_is_trained(
     disk.grow()
     done = cli(*command, "--trials", "2")
     assert done.returncode == 0, done.stderr
-    [failed, measured] = load(cli.storage).trials
-    assert failed.user_attrs["status"] == "crash"
-    assert measured.state == TrialState.COMPLETE
+    stored = load(cli.storage).trials
+    first, *others = [t.user_attrs.get("status") for t in stored]
+    assert first == "crash" and set(others) == {"ok"}

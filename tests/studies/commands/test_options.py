@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import sys
 
 import pytest
@@ -14,3 +15,16 @@ def test_commands_that_are_shown_hide_the_password(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", ["studies", "run", "--storage", url, f"--storage={url}"])
     for shown in (options.this_command(), options.command("status", url)):
         assert "postgresql://me:***@db/x" in shown and "pa55" not in shown
+
+
+def test_commands_that_are_shown_work_where_the_environment_is_not_active(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = ".venv/bin/optuna-autoresearch"
+    monkeypatch.setattr(sys, "argv", [given, "run"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert options.this_command() == f"{given} run"
+    assert options.command("status", options.DEFAULT_STORAGE) == f"{given} status"
+    found = tmp_path / "optuna-autoresearch"
+    found.touch(0o755)
+    assert options.this_command() == "optuna-autoresearch run"

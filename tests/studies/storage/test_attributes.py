@@ -176,7 +176,7 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
     assert err.startswith("study 'broken' can't be read: ") and err.count("\n") == 1
     arguments = ["report", "--storage", url, "--out", tmp_path / "r"]
     status, out, err = _run(monkeypatch, capsys, *arguments)
-    assert status == 0 and "1 runs, 1 trials" in out and "'broken' can't be read" in err
+    assert status == 0 and "1 run, 1 trial" in out and "'broken' can't be read" in err
     arguments = ["run", "--method", "random", "--study", "broken", "--storage", url]
     status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3)
     assert status == 2 and "study 'broken' can't be read: " in err.splitlines()[-1]

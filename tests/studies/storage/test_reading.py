@@ -1,0 +1,75 @@
+"""Trials are read as Optuna itself reads them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from studies.storage.open import opened
+from studies.storage.reading import read_trials
+
+
+SPACE = {
+    "depth": IntDistribution(1, 8, log=True),
+    "lr": FloatDistribution(1e-4, 0.1, log=True),
+    "pattern": CategoricalDistribution(("ab", 1, None, True)),
+}
+
+
+def _fill(study: optuna.Study) -> None:
+    for state in TrialState:
+        for values in ([0.5, math.inf], [-math.inf, 1e-300]):
+            study.add_trial(
+                create_trial(
+                    state=state,
+                    values=values if state == TrialState.COMPLETE else None,
+                    params={"depth": 3, "lr": 0.01, "pattern": None},
+                    distributions=SPACE,
+                    user_attrs={"status": "ok", "deep": {"a": [1, {"b": None}]}},
+                    system_attrs={"constraints": [1.0, -1.0]},
+                    intermediate_values={2: 0.25, 0: math.nan, 1: math.inf},
+                )
+            )
+    study.enqueue_trial({"depth": 5})
+    study.ask()
+
+
+def _told(trial: FrozenTrial) -> tuple[str, list[str]]:
+    """All of a trial as text, where NaN is its own equal; attributes and steps have no order."""
+    told = copy.copy(trial)
+    for name in ("user_attrs", "system_attrs", "intermediate_values"):
+        setattr(told, name, dict(sorted(getattr(trial, name).items())))
+    return repr(told), list(trial.params)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+def test_it_is_as_optuna_reads_it(
+    kind: str, request: pytest.FixtureRequest, tmp_path: object
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    if kind != "sqlite":
+        url = request.getfixturevalue(f"{kind}_url")
+    with opened(url) as storage:
+        for name in ("other", "s"):  # each study's own
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=["minimize"] * 2
+            )
+            _fill(study)
+    own = RDBStorage(url)
+    expected = own.get_all_trials(study._study_id)
+    found = read_trials(own, study._study_id)
+    assert list(map(_told, found)) == list(map(_told, expected)) and len(found) == 11
+    with pytest.raises(KeyError):
+        read_trials(own, 10**6)
+    own.remove_session()
+    own.engine.dispose()
