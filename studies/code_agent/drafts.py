@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from objective.worker import worker_is_here
+from objective.worker import worker_mark
 from samplers._llm.chat import Completion
 
 
@@ -49,6 +51,8 @@ class Drafts:
         try:
             with self._store.open_reader(name) as file:
                 kept = json.loads(file.read().decode())
+            if kept["by"] != worker_mark(0) and worker_is_here(kept["by"]) is not False:
+                return None  # its process lives and uses it: two workers may ask the same at once
             reply = Completion(**kept["completion"]), kept["source"]
         except (ArtifactNotFound, OSError, ValueError, TypeError, KeyError):
             return None  # there is none, or it was half written
@@ -65,7 +69,9 @@ class Drafts:
     ) -> None:
         """Keep the reply to a request."""
         name = self._name(messages, schema, seed)
-        text = json.dumps({"completion": asdict(completion), "source": source})
+        text = json.dumps(
+            {"completion": asdict(completion), "source": source, "by": worker_mark(0)}
+        )
         self._store.write(name, io.BytesIO(text.encode()))
         self._kept.append(name)
 

@@ -9,6 +9,7 @@ import pytest
 
 from samplers import Completion
 from samplers._llm.chat import ChatUnavailable
+from studies.code_agent import drafts as code_drafts
 from studies.code_agent.drafts import Drafts
 from studies.storage.open import open_artifacts
 from tests.studies.code_agent.conftest import Bench
@@ -42,6 +43,16 @@ def test_one_studys_reply_is_not_anothers(drafts: Drafts, tmp_path: Path) -> Non
     drafts.keep(REQUEST, None, 1, Completion("text"), None)
     other = Drafts(open_artifacts(f"sqlite:///{tmp_path}/study.db"), "other")
     assert other.load(REQUEST, None, 1) is None
+
+
+def test_a_living_processs_reply_is_its_own(
+    drafts: Drafts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts.keep(REQUEST, None, 1, Completion("text"), None)
+    monkeypatch.setattr(code_drafts, "worker_mark", lambda number: ["another"])
+    assert drafts.load(REQUEST, None, 1) is None
+    monkeypatch.setattr(code_drafts, "worker_is_here", lambda mark: False)
+    assert drafts.load(REQUEST, None, 1) is not None
 
 
 def test_half_a_reply_is_none(drafts: Drafts, tmp_path: Path) -> None:
