@@ -13,9 +13,9 @@ start depends on the trials before it and on nothing else:
   fill the rest of a budget: they would not be comparable.
 
 A successful trial is charged its training seconds (start-up, compilation and evaluation are free,
-as in the paper), and one that failed or was pruned its whole run. Asking a language model is free, unless the study
-charges for it (its user attribute ``charge_llm``): then the seconds that its requests took are
-added. A killed trial left no record of its time and is charged nothing.
+as in the paper), one that was pruned what it trained until then, and one that failed its whole run.
+Asking a language model is free, unless the study charges for it (its user attribute ``charge_llm``):
+then the seconds that its requests took are added. A killed trial left no record of its time and is charged nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def charge(trial: FrozenTrial, llm: bool = False) -> float:
     if not is_evaluated(trial):
         return 0.0
     attrs = trial.user_attrs
-    seconds = float(attrs.get("training_seconds" if is_ok(trial) else "total_seconds", 0.0))
+    trained = is_ok(trial) or trial.state == TrialState.PRUNED
+    seconds = float(attrs.get("training_seconds" if trained else "total_seconds", 0.0))
     return seconds + float(attrs.get("llm_seconds", 0.0)) if llm else seconds
 
 

@@ -204,7 +204,7 @@ class Spec:
         model: The language model.
         editing: How the code agent works.
         comparison: Name of the comparison that the study is a run of.
-        prune: A key of `studies.pruning.PRUNERS`; ``None`` lets every training end.
+        prune: One of `studies.pruning.RULES`; ``None`` lets every training end.
         failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
             new one. The code agent has none.
         accept_changes: Go on though the script or files beside it were edited.

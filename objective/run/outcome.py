@@ -95,8 +95,8 @@ class RunResult:
         seconds: From start to end.
         returncode: Negative: the signal that ended it. 0 to 255: the exit status.
         log: File with what was printed.
-        trained_seconds: What the training took until it was evaluated, measured by the runner;
-            None if only the script can tell.
+        trained_seconds: What the training took until it was evaluated or pruned, measured by the
+            runner; None if only the script can tell.
     """
 
     status: str
@@ -112,11 +112,12 @@ class RunResult:
 
     @property
     def charged_seconds(self) -> float:
-        """Training time that counts against a budget: all of it if the run failed.
+        """Training time that counts against a budget: the whole run's if it failed.
 
-        As far as it was measured, that counts, whatever the script says.
+        As far as it was measured, that counts, whatever the script says; of one that was pruned, up
+        to there.
         """
-        if self.status == "ok" and self.trained_seconds is not None:
+        if self.status in ("ok", "pruned") and self.trained_seconds is not None:
             return self.trained_seconds
         trained = self.summary.get("training_seconds", math.nan)
         return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds

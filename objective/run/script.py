@@ -55,6 +55,7 @@ from objective.run.outcome import Output
 from objective.run.outcome import RunResult
 from objective.run.processor_time import ProcessorTime
 from objective.testbed.data import Data
+from objective.testbed.data import is_evaluated_apart
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 
@@ -193,6 +194,7 @@ def run_script(
                 process.terminate()
             elif output.pruned and not stop:
                 stop = "pruned"
+                clock.stop(as_printed=not is_evaluated_apart(folder))
                 process.kill()
                 break
         returncode = process.kill()
@@ -240,6 +242,7 @@ class _TrainingClock:
         self._process = process
         self._time = ProcessorTime(process.pid)
         self._start: float | None = None
+        self._begun = 0.0
         self.seconds: float | None = None
 
     def look(self) -> None:
@@ -248,9 +251,19 @@ class _TrainingClock:
     def note(self, output: Output) -> None:
         """Look whether the training has begun, or ended."""
         if output.has_evaluator and self._start is None:
-            self._start = self._now()
-        if output.trained and self._start is not None and self.seconds is None:
-            self.seconds = max(0.0, self._now() - self._start)
+            self._start, self._begun = self._now(), time.monotonic()
+        if output.trained:
+            self.stop()
+
+    def stop(self, as_printed: bool = False) -> None:
+        """Take the training for ended, if it has begun and hasn't ended before.
+
+        Args:
+            as_printed: Measure real time, as scripts do that print how long they trained.
+        """
+        if self._start is not None and self.seconds is None:
+            spent = time.monotonic() - self._begun if as_printed else self._now() - self._start
+            self.seconds = max(0.0, spent)
 
     def _now(self) -> float:
         if self._process.is_on_gpu:

@@ -8,12 +8,18 @@ scripts such as nanoGPT's let ``--name=value`` override.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from objective.testbed.source import Constant
 from objective.testbed.source import literal
 from objective.testbed.source import parse_script
+from objective.testbed.source import read_text
+from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
 
 
@@ -79,6 +85,35 @@ def read_arguments(source: str, filename: str) -> dict[str, Argument]:
     )
     found = filter(None, map(_argument, calls))
     return {argument.name: argument for argument in sorted(found, key=lambda a: a.line)}
+
+
+def read_imported_arguments(
+    source: str, filename: str, folders: Iterable[Path]
+) -> dict[str, Argument]:
+    """Return the arguments that a module gives to ``argparse`` which the script imports.
+
+    Args:
+        source: The script's text.
+        filename: Its name, for errors.
+        folders: Where its modules are looked for.
+
+    Returns:
+        Those of the first module that has any, without lines.
+    """
+    folders = list(folders)
+    for node in ast.walk(parse_script(source, filename)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            within = [f"{node.module or ''}.{alias.name}".strip(".") for alias in node.names]
+            names = [*filter(None, [node.module]), *within]
+        for path in (f / f"{n.replace('.', '/')}.py" for n in names for f in folders):
+            if path.is_file():
+                with suppress(TestbedError):  # it is the training's to fail by
+                    if found := read_arguments(read_text(path), path.name):
+                        return {name: replace(a, line=0) for name, a in found.items()}
+    return {}
 
 
 def read_variables(source: str, filename: str) -> dict[str, Constant]:

@@ -19,6 +19,7 @@ from typing import Any
 from objective.testbed.arguments import Argument
 from objective.testbed.arguments import read_arguments
 from objective.testbed.arguments import read_globals
+from objective.testbed.arguments import read_imported_arguments
 from objective.testbed.arguments import read_variables
 from objective.testbed.command import Command
 from objective.testbed.command import SEED
@@ -116,11 +117,16 @@ class Delivery:
         if script and not (folder / script).is_file():
             raise TestbedError(f"The script must be a file, but got {folder / script}.")
         source = read_text(folder / script) if found.is_python else ""
-        return found._with_parameters(source, file)
+        arguments = read_arguments(source, script)
+        if not arguments and source:
+            places = dict.fromkeys([(folder / script).parent, folder])
+            arguments = read_imported_arguments(source, script, places)
+        return found._with_parameters(source, arguments, file)
 
-    def _with_parameters(self, source: str, file: SpaceFile) -> Delivery:
+    def _with_parameters(
+        self, source: str, arguments: Mapping[str, Argument], file: SpaceFile
+    ) -> Delivery:
         listed = file.space.keys() | set(file.untuned)
-        arguments = read_arguments(source, self.script)
         constants = scan(source, self.script)
         parameters = self._placeholders(source, arguments)
         if self.config is not None:

@@ -59,8 +59,8 @@ def run(
             metavar="RULE",
             help="Stop trainings that do worse at the same share of their time than earlier ones: "
             "median (than half of them), percentile (than three quarters), wilcoxon (than the best, "
-            "by a rank test). Needs a script that prints its loss as it goes. What was trained is "
-            "charged. [default: none is stopped]",
+            "by a rank test). Needs a script that prints its loss as it goes, or the metric if that is "
+            "to be maximized. What was trained is charged. [default: none is stopped]",
         ),
     ] = None,
     llm: options.Llm = None,

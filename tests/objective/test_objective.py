@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import optuna
@@ -19,6 +20,7 @@ from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
+from objective.objective import _Reporter
 from objective.objective import default_wall_seconds
 from objective.results import Results
 from objective.run.sandbox import find_sandbox
@@ -191,14 +193,23 @@ def test_a_pruned_training_is_killed(folder: Path) -> None:
     assert "status" not in pruned.user_attrs and pruned.user_attrs["training_seconds"] > 0
 
 
-def test_a_report_that_blocks_costs_the_training_nothing(folder: Path) -> None:
-    reported = []
+def test_a_report_that_blocks_costs_the_training_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[object] = []
+    training_has_ended = threading.Event()
+    finish = _Reporter.finish
+
+    def end(reporter: _Reporter) -> None:
+        training_has_ended.set()
+        finish(reporter)
 
     class Trial(optuna.trial.FixedTrial):
         def report(self, value: float, step: int) -> None:
-            time.sleep(16)  # longer than the wall limit
+            assert training_has_ended.wait(60), "longer than the wall limit"
             reported.append("user attributes" if self.user_attrs else step)
 
+    monkeypatch.setattr(_Reporter, "finish", end)
     trial = Trial({"LR": 2.0, "KIND": "ok"})
     objective = TrainScriptObjective(folder, wall_seconds=15)
     assert objective(trial) == 2.0  # type: ignore[arg-type]

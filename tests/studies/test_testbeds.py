@@ -55,7 +55,7 @@ def test_a_script_is_tuned_as_it_is(
     words = command_of(BEDS / bed)
     words[words.index("--method") + 1] = method
     before = {p: p.read_bytes() for p in sorted((BEDS / bed).rglob("*")) if p.is_file()}
-    done = cli(*words, "--study", "s", "--trials", 3)
+    done = cli(*words, "--study", "s", "--trials", 2)
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="s", storage=cli.storage)
     assert (study.metric_names, study.direction.name) == ([metric], direction)

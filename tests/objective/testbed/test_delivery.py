@@ -61,6 +61,27 @@ def test_a_command_takes_values_from_wherever_they_can_be_read(testbed_folder: F
     assert inputs.line == "D=3 python train.py --lr=0.25 width=5"
 
 
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("from options import parse", "options.py"),
+        ("from .options import parse", "options.py"),
+        ("import lib.options as o", "lib/options.py"),
+        ("from lib import options", "lib/options.py"),
+    ],
+)
+def test_arguments_are_found_in_a_module_that_the_script_imports(
+    testbed_folder: Folder, line: str, module: str
+) -> None:
+    folder = testbed_folder(f"import torch, broken\n{line}\n", **{"broken.py": "1 +"})
+    (folder / module).parent.mkdir(exist_ok=True)
+    (folder / module).write_text(ARGPARSE)
+    testbed = load(folder)
+    assert testbed.baseline == {"lr": 0.5, "opt": "sgd"}
+    assert testbed.delivery.inputs(testbed.source, {"lr": 1.0}).line == "python train.py --lr=1.0"
+    assert load(folder, command="python train.py --lr {lr}").baseline == {"lr": 0.5}
+
+
 SEEDED = ARGPARSE + 'p.add_argument("--random-seed", "-s", type=int)\n'
 
 
