@@ -64,7 +64,6 @@ ELSEWHERE = {
     "studies/commands/agent.py": "studies/code_agent/test_agent.py",
     "studies/commands/work/agent.py": "studies/code_agent/test_agent.py",
     "studies/commands/serve.py": "studies/storage/test_proxy.py",
-    "studies/commands/status.py": "studies/commands/test_doctor.py",
     "studies/commands/work/status.py": "studies/commands/test_doctor.py",
     "studies/commands/tables.py": "studies/commands/test_run.py",
 }

@@ -40,11 +40,10 @@ def best(
     the one with the best value. Of a study that another program made, these are the parameters and
     values of its best trial.
     """
-    from rich.console import Console
-
     from studies.best import find_winner
     from studies.best import scripts
     from studies.code_agent.sources import diff as lines_of_diff
+    from studies.commands.tables import console
     from studies.commands.work import best as work
     from studies.spec import Where
     from studies.storage.open import opened
@@ -65,9 +64,9 @@ def best(
     elif as_json:
         print(json.dumps(found.facts(), indent=2))
     else:
-        console = Console(markup=False)
-        console.print(work.table_of(found))
+        out = console()
+        out.print(work.table_of(found))
         for line in work.lines_of(found, storage):
-            console.print(line, soft_wrap=True)
+            out.print(line, soft_wrap=True)
     if write is not None and not as_json and not diff:
         print(f"written: {write}")

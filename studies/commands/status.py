@@ -28,11 +28,9 @@ def status(
 
     Of comparisons also what is done, failed and missing.
     """
-    from rich.console import Console
-
     from studies.commands.options import complain
     from studies.commands.tables import comparison_lines
-    from studies.commands.tables import status_table
+    from studies.commands.tables import print_status
     from studies.commands.work import status as work
     from studies.facts import study_facts
     from studies.printable import all_printable
@@ -50,7 +48,7 @@ def status(
         print(json.dumps(facts, indent=2))
     elif facts:
         facts = all_printable(facts)
-        Console(markup=False).print(status_table(facts))
+        print_status(facts)
         for line in comparison_lines(facts):
             print(line)
     else:

@@ -270,7 +270,7 @@ def _run(
         metric=metric,
         history=(
             read_history(trials, metadata.get("min_gain"), metric)
-            if metadata["method"] == CODE_AGENT
+            if metadata.get("method") == CODE_AGENT
             else None
         ),
     )
