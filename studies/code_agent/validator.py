@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
+from collections.abc import Sequence
 import hashlib
 import io
 import re
@@ -72,14 +73,23 @@ class ValidationError(ValueError):
     """A source that is not run. The message is one sentence, which its author gets word for word."""
 
 
+Nodes = Sequence[ast.AST]
+
+_TOO_DEEP = "The script doesn't compile: it is nested too deeply, or a number in it is too long."
+
+
 def fingerprint(source: str) -> str:
     """Hash a source (64 hex digits) without its comments, docstrings and formatting.
 
     Raises:
         ValidationError: the source doesn't parse.
     """
-    tree = _parse(_program(source))
-    for node in ast.walk(tree):
+    return _fingerprint(_parse(_program(source)))
+
+
+def _fingerprint(nodes: Nodes) -> str:
+    """Hash a tree, whose nodes lose what does nothing."""
+    for node in nodes:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # A string that stands alone does nothing, wherever it stands.
@@ -92,7 +102,7 @@ def fingerprint(source: str) -> str:
                     and isinstance(child.value.value, str)
                 )
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(_dump(nodes[0]).encode()).hexdigest()
 
 
 def check_source(
@@ -120,22 +130,22 @@ def check_source(
             f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}."
         )
     source, baseline = _program(source), _program(baseline)
-    tree = _parse(source)
+    nodes = _parse(source)
     # What train.py is compared with is trusted, so that it always parses here.
-    original = ast.parse(baseline)
+    original = _parse(baseline)
 
-    for name in sorted(_prepare_names(original) - _prepare_names(tree)):
+    for name in sorted(_prepare_names(original) - _prepare_names(nodes)):
         raise ValidationError(f"The script must still import {name} from prepare and use it.")
-    for name in sorted(_written_names(tree) & _prepare_names(original)):
+    for name in sorted(_written_names(nodes) & _prepare_names(original)):
         raise ValidationError(f"The script must not define {name} again: prepare provides it.")
-    if _bindings(tree, TIME_BUDGET) != _bindings(original, TIME_BUDGET):
+    if _bindings(nodes, TIME_BUDGET) != _bindings(original, TIME_BUDGET):
         raise ValidationError(
             f"The script must leave {TIME_BUDGET} as it is: all train for one time."
         )
-    for line in _prepare_writes(tree):
+    for line in _prepare_writes(nodes):
         raise ValidationError(f"Line {line} changes the module prepare, which must stay as it is.")
     own = _module_writes(original)
-    for text, (line, module) in _module_writes(tree).items():
+    for text, (line, module) in _module_writes(nodes).items():
         if module.split(".")[0] == "prepare":
             raise ValidationError(
                 f"Line {line} changes the module prepare, which must stay as it is."
@@ -144,33 +154,33 @@ def check_source(
             raise ValidationError(
                 f"Line {line} changes an imported module or class, which the evaluation uses too."
             )
-    if evaluator in _called_names(original) and evaluator not in _called_names(tree):
+    if evaluator in _called_names(original) and evaluator not in _called_names(nodes):
         raise ValidationError(f"The script must still call {evaluator}: it measures what counts.")
     for key in sorted(_summary_keys(baseline) - _summary_keys(source)):
         raise ValidationError(f"The script must still print {key!r} in its summary.")
     for module in sorted(
-        _imported_modules(tree) & _REACHING_MODULES - _imported_modules(original)
+        _imported_modules(nodes) & _REACHING_MODULES - _imported_modules(original)
     ):
         raise ValidationError(
             f"The script must not import {module}: training needs no such access."
         )
-    used = _used_names(tree) | _written_names(tree)
+    used = _used_names(nodes) | _written_names(nodes)
     for name in sorted(used & _REACHING_NAMES - _used_names(original)):
         raise ValidationError(f"The script must not use {name}: training needs no such access.")
-    for name in sorted((_called_plainly(tree) & _REACHING_FUNCTIONS) - _called_plainly(original)):
+    for name in sorted((_called_plainly(nodes) & _REACHING_FUNCTIONS) - _called_plainly(original)):
         raise ValidationError(f"The script must not call {name}: training needs no such access.")
-    if _reads_modules(tree) and not _reads_modules(original):
+    if _reads_modules(nodes) and not _reads_modules(original):
         raise ValidationError(
             "The script must not use sys.modules: training needs no such access."
         )
     for text in _REACHING_TEXT:
-        if text in _strings(tree) and text not in _strings(original):
+        if text in _strings(nodes) and text not in _strings(original):
             raise ValidationError(
                 f"The script must not name {text}: training needs no such access."
             )
 
-    print_of_it = fingerprint(source)
-    if print_of_it == fingerprint(baseline):
+    print_of_it = _fingerprint(nodes)
+    if print_of_it == _fingerprint(original):
         raise ValidationError(
             "The script does the same as the unedited one: comments aside, nothing changed."
         )
@@ -181,13 +191,13 @@ def check_source(
     return print_of_it
 
 
-def _bindings(tree: ast.Module, name: str) -> list[str]:
+def _bindings(nodes: Nodes, name: str) -> list[str]:
     """Return the statements that give a name its value, wherever they stand."""
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-            found.append(ast.dump(node))
+            found.append(_dump(node))
     return found
 
 
@@ -196,7 +206,8 @@ def _program(source: str) -> str:
     return source.removeprefix("\ufeff")
 
 
-def _parse(source: str) -> ast.Module:
+def _parse(source: str) -> Nodes:
+    """Return all nodes of a script, its module first."""
     if "\0" in source:
         raise ValidationError("The script must be text, but contains a null byte.")
     try:
@@ -212,14 +223,26 @@ def _parse(source: str) -> ast.Module:
             f"The script doesn't compile: {error.msg} at {where}: {text}"
         ) from None
     except (RecursionError, MemoryError, ValueError, OverflowError):
-        raise ValidationError("The script doesn't compile: it is nested too deeply.") from None
-    return tree
+        raise ValidationError(_TOO_DEEP) from None
+    return [*ast.walk(tree)]
 
 
-def _prepare_names(tree: ast.Module) -> set[str]:
+def _dump(node: ast.AST) -> str:
+    """Write a node down; equal ones alike, wherever they stand.
+
+    Raises:
+        ValidationError: it is deeper than this can follow, or has an integer of thousands of digits.
+    """
+    try:
+        return ast.dump(node)
+    except (RecursionError, ValueError):
+        raise ValidationError(_TOO_DEEP) from None
+
+
+def _prepare_names(nodes: Nodes) -> set[str]:
     """Return the names that a script takes ``from prepare import`` or as ``prepare.x``."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module == "prepare" and not node.level:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Attribute) and _is_name(node.value, "prepare"):
@@ -227,10 +250,10 @@ def _prepare_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _written_names(tree: ast.Module) -> set[str]:
+def _written_names(nodes: Nodes) -> set[str]:
     """Return the names that a script binds anywhere, but by importing them from prepare."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
             names.add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -245,26 +268,26 @@ def _written_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _prepare_writes(tree: ast.Module) -> list[int]:
+def _prepare_writes(nodes: Nodes) -> list[int]:
     """Return lines that open the file of prepare to write to it."""
     return sorted(
         node.lineno
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and _is_name(node.func, "open")
         for path in node.args[:1]
         if isinstance(path, ast.Constant) and str(path.value).endswith("prepare.py")
     )
 
 
-def _module_writes(tree: ast.Module) -> dict[str, tuple[int, str]]:
+def _module_writes(nodes: Nodes) -> dict[str, tuple[int, str]]:
     """Return what replaces a part of something imported, as (line, module), by its text.
 
     ``F.cross_entropy = fake``, also where F has another name or the write another form. Settings
     may be changed: ``torch.backends.cudnn.benchmark = True``.
     """
-    imported = _imported_names(tree)
+    imported = _imported_names(nodes)
     found: dict[str, tuple[int, str]] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             target = node.value
         elif isinstance(node, ast.Call) and node.args and _last_name(node.func) in _WRITERS:
@@ -273,15 +296,15 @@ def _module_writes(tree: ast.Module) -> dict[str, tuple[int, str]]:
             continue
         root, *path = _path(target)
         if root in imported and not _SETTINGS & {*path, *imported[root].split(".")}:
-            found.setdefault(ast.dump(node), (node.lineno, imported[root]))
+            found.setdefault(_dump(node), (node.lineno, imported[root]))
     return found
 
 
-def _imported_names(tree: ast.Module) -> dict[str, str]:
+def _imported_names(nodes: Nodes) -> dict[str, str]:
     """Return every name of something imported and what it is, such as F: torch.nn.functional."""
     names: dict[str, str] = {}
     given: list[tuple[ast.expr, ast.expr]] = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 whole = alias.name if alias.asname else alias.name.split(".")[0]
@@ -294,15 +317,18 @@ def _imported_names(tree: ast.Module) -> dict[str, str]:
                 given += _pairs(target, node.value)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
             given.append((node.target, node.value))
-    # Other names for them: G = F, then H = G. Each round finds one more, or all are found.
-    for _ in given:
-        before = len(names)
-        for target, value in given:
-            root, *path = _path(value)
-            if isinstance(target, ast.Name) and root in names and target.id not in names:
-                names[target.id] = ".".join((names[root], *path))
-        if len(names) == before:
-            break
+    # Other names for them: G = F, then H = G, in whatever order they stand.
+    others: dict[str, list[tuple[str, list[str]]]] = {}
+    for target, value in given:
+        root, *path = _path(value)
+        if isinstance(target, ast.Name):
+            others.setdefault(root, []).append((target.id, path))
+    found = [*names]
+    for name in found:  # which grows
+        for other, path in others.get(name, ()):
+            if other not in names:
+                names[other] = ".".join((names[name], *path))
+                found.append(other)
     return names
 
 
@@ -328,43 +354,41 @@ def _last_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _called_names(tree: ast.Module) -> set[str]:
-    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+def _called_names(nodes: Nodes) -> set[str]:
+    functions = [node.func for node in nodes if isinstance(node, ast.Call)]
     return {f.id for f in functions if isinstance(f, ast.Name)} | {
         f.attr for f in functions if isinstance(f, ast.Attribute)
     }
 
 
-def _called_plainly(tree: ast.Module) -> set[str]:
+def _called_plainly(nodes: Nodes) -> set[str]:
     return {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
 
 
-def _reads_modules(tree: ast.Module) -> bool:
+def _reads_modules(nodes: Nodes) -> bool:
     """Return whether a script uses the table of all modules, by any name."""
-    imported = _imported_names(tree)
+    imported = _imported_names(nodes)
     if "sys.modules" in imported.values():
         return True
     return any(
         isinstance(node, ast.Attribute)
         and node.attr == "modules"
         and imported.get(_path(node.value)[0]) == "sys"
-        for node in ast.walk(tree)
+        for node in nodes
     )
 
 
-def _used_names(tree: ast.Module) -> set[str]:
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+def _used_names(nodes: Nodes) -> set[str]:
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | {
+        node.id for node in nodes if isinstance(node, ast.Name)
     }
 
 
-def _imported_modules(tree: ast.Module) -> set[str]:
+def _imported_modules(nodes: Nodes) -> set[str]:
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -372,11 +396,11 @@ def _imported_modules(tree: ast.Module) -> set[str]:
     return names
 
 
-def _strings(tree: ast.Module) -> str:
+def _strings(nodes: Nodes) -> str:
     """Return every string constant of a script, one after the other."""
     return "\n".join(
         node.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
 

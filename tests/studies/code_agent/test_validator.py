@@ -110,6 +110,10 @@ def test_what_the_baseline_changes_itself_may_stay() -> None:
     check_source(baseline.replace("LR = 0.1", "LR = 0.2"), baseline=baseline)
 
 
+# As many other names for one thing as a script has room for, the last of them first.
+CHAIN = "".join(f"a{i} = a{i + 1}\n" for i in range(9999))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -117,6 +121,7 @@ def test_what_the_baseline_changes_itself_may_stay() -> None:
         ("LR = 0.1", "return 1", "doesn't compile"),
         ("LR = 0.1", "LR = '\0'", "null byte"),
         ("LR = 0.1", "LR = " + "(" * 3000 + "1" + ")" * 3000, "doesn't compile"),
+        ("LR = 0.1", "LR = 0x" + "f" * 5000, "a number in it is too long"),
         ("LR = 0.1", "#" * MAX_SOURCE_BYTES, "at most"),
         ("import evaluate_bpb, TIME", "import TIME", "still import evaluate_bpb"),
         (", TIME_BUDGET\n", "\nTIME_BUDGET = 900\n", "still import TIME_BUDGET"),
@@ -151,6 +156,7 @@ def test_what_the_baseline_changes_itself_may_stay() -> None:
         ("LR = 0.1", "torch.Tensor.item = min", "changes an imported module or class"),
         ("LR = 0.1", "del torch.Tensor.item", "changes an imported module or class"),
         ("LR = 0.1", "G = F\nH = G\nH.cross_entropy = min", "changes an imported module or class"),
+        ("LR = 0.1", CHAIN + "a9999 = F\na0.x = 1", "changes an imported module or class"),
         ("LR = 0.1", "a, (b, c) = 1, (2, torch.nn)\nc.Linear = 1", "changes an imported module"),
         ("LR = 0.1", "for F.cross_entropy in [min]: pass", "changes an imported module or class"),
         ("LR = 0.1", "with open('x') as F.cross_entropy: pass", "changes an imported module"),
