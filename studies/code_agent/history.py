@@ -112,12 +112,14 @@ class CodeHistory:
 
     def lineage(self) -> list[FrozenTrial]:
         """Return the best trial and what it was made from, back to the baseline, oldest first."""
-        by_number = {first_number(step.trial): step.trial for step in self.steps}
+        by_number: dict[int | None, FrozenTrial] = {
+            first_number(step.trial): step.trial for step in self.steps
+        }
         line: list[FrozenTrial] = []
         trial = self.best
         while trial is not None:
             line.append(trial)
-            trial = by_number.get(trial.user_attrs.get("parent", -1))
+            trial = by_number.get(parent_number(trial))
         return line[::-1]
 
 
@@ -151,6 +153,12 @@ def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
 
 def _when(trial: FrozenTrial) -> tuple[datetime, int]:
     return trial.datetime_complete or datetime.max, trial.number
+
+
+def parent_number(trial: FrozenTrial) -> int | None:
+    """Return the number of the trial that one was made from; None without an earlier one."""
+    parent = trial.user_attrs.get("parent")
+    return parent if parent is not None and 0 <= parent < first_number(trial) else None
 
 
 def first_number(trial: FrozenTrial) -> int:

@@ -14,6 +14,7 @@ from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import is_tuned
 from studies.code_agent.history import KEPT
+from studies.code_agent.history import parent_number
 from studies.code_agent.history import REJECTED
 
 
@@ -51,7 +52,7 @@ class Structure:
 def structures(history: CodeHistory) -> list[Structure]:
     """Return the structures of a study, each before those that were made from it."""
     found: dict[int, Structure] = {}
-    of: dict[int, Structure] = {}  # trial -> its structure
+    of: dict[int | None, Structure] = {}  # trial -> its structure
     in_best = {first_number(trial) for trial in history.lineage()}
     baselines = [s for s in history.steps if is_baseline(s.trial)]
     measured = [s.value for s in baselines if s.value is not None]
@@ -66,7 +67,7 @@ def structures(history: CodeHistory) -> list[Structure]:
         if is_baseline(step.trial):
             of[number] = root
             continue
-        above = of.get(step.trial.user_attrs.get("parent", -1))
+        above = of.get(parent_number(step.trial))
         if above is None or step.outcome == REJECTED:
             continue
         if is_tuned(step.trial):

@@ -33,6 +33,7 @@ from samplers._critic.trials import Trials
 from samplers._trials.seeds import derive_seed
 from studies.code_agent.history import first_number
 from studies.code_agent.history import KEPT
+from studies.code_agent.history import parent_number
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import REJECTED
 from studies.code_agent.history import REVERTED
@@ -284,14 +285,16 @@ class Tuner:
 
         With each what to add to its cost, to make it one of ``structure``.
         """
-        by_number = {first_number(step.trial): step for step in history.steps}
+        by_number: dict[int | None, Step] = {
+            first_number(step.trial): step for step in history.steps
+        }
         offset, seen = 0.0, set()
         while structure not in seen:
             seen.add(structure)
             steps = self._steps(history, structure)
             yield from ((step, offset) for step in steps)
             first = steps[0]
-            parent = by_number.get(first.trial.user_attrs.get("parent", -1))
+            parent = by_number.get(parent_number(first.trial))
             if parent is None or parent.value is None or first.value is None:
                 return
             offset += history.cost(first.value) - history.cost(parent.value)

@@ -36,3 +36,11 @@ def test_a_change_that_trained_for_longer_is_not_kept() -> None:
     for trial, seconds in zip(trials, (8.0, 16.0, 8.5)):
         trial.user_attrs["measured_seconds"] = seconds
     assert outcomes(read_history(trials)) == ["baseline", "overtime", "kept"]
+
+
+@pytest.mark.parametrize("parent", [1, 2, -1, 7])
+def test_a_lineage_ends_whatever_is_stored_as_a_parent(parent: int) -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.0), finished(2, "llm", 1.5)]
+    trials[1].user_attrs["parent"] = parent
+    trials[2].user_attrs["parent"] = 1
+    assert read_history(trials).lineage() == [trials[1]]
