@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
+import copy
 import errno
 import json
 import math
@@ -203,6 +204,13 @@ class TrainScriptObjective:
         self._train_seed = train_seed
         if train_seed is not None:
             self._environment["AUTORESEARCH_SEED"] = str(train_seed)
+
+    def with_seed(self, train_seed: int) -> TrainScriptObjective:
+        """Return an objective that differs from this one in its ``train_seed`` alone."""
+        other = copy.copy(self)
+        other._train_seed = train_seed
+        other._environment = {**self._environment, "AUTORESEARCH_SEED": str(train_seed)}
+        return other
 
     def prepare(self) -> Data:
         """Let the testbed make its caches, once; in a sandbox they can't be written.

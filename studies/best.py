@@ -15,6 +15,7 @@ from objective.best import has_succeeded
 from objective.best import values_run
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
+from studies.code_agent.history import standing
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import baseline_trial
@@ -41,7 +42,7 @@ class Winner:
         metric: What it optimizes.
         trial: The best trial: of those that were trained again, by the mean of these trainings;
             the one with the best value, if that one wasn't.
-        by_value: The one with the best value.
+        by_value: The one with the best value; of a code study what the agent kept.
         baseline: The run of the script as it is; ``None`` if the study has none that succeeded.
         repeated: The repetitions of the study's trials by their numbers.
     """
@@ -122,10 +123,10 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
             f"study {study.study_name!r} must have one objective, but has {len(study.directions)}"
         )
     trials = study.get_trials(deepcopy=False)
-    ranked = by_value(trials, study.direction)
+    metric, repeated = metric_of(study), repetitions(storage, study)
+    ranked = standing(by_value(trials, study.direction), trials, metric, study.user_attrs)
     if not ranked:
         return None
-    metric, repeated = metric_of(study), repetitions(storage, study)
     best = ranked[0]
     if _mean(repeated, best) is not None:
         best = min(

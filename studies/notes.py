@@ -6,6 +6,7 @@ not used: it would cost every worker the import of the dashboard.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from samplers._llm.values import position
 from samplers._trials.internals import interrupted_before
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.facts import REPEATS
 from studies.facts import trial_status
 from studies.printable import printable
 from studies.storage.bulk import add_study_attrs
@@ -55,13 +57,18 @@ class Notes:
     Args:
         study: The study.
         storage: The one that it was opened with, if it is at hand.
+        doubts: Returns why a trial's value isn't believed, by the trials' numbers.
     """
 
     def __init__(
-        self, study: optuna.Study, storage: optuna.storages.BaseStorage | None = None
+        self,
+        study: optuna.Study,
+        storage: optuna.storages.BaseStorage | None = None,
+        doubts: Callable[[Sequence[FrozenTrial]], Mapping[int, str]] = lambda trials: {},
     ) -> None:
         self._study = study
         self._storage = storage
+        self._doubts = doubts
         self._seen: set[int] = set()
 
     @cached_property
@@ -78,7 +85,7 @@ class Notes:
         if not numbers:
             return
         written = []
-        for trial, text in describe(trials, *self._of_study, numbers):
+        for trial, text in describe(trials, *self._of_study, numbers, self._doubts(trials)):
             key = f"dashboard:{trial._trial_id}:note"
             written.append({f"{key}_ver": 1, f"{key}_str:0": text})
         try:
@@ -93,6 +100,7 @@ def describe(
     metric: Metric,
     attributes: Mapping[str, Any],
     numbers: set[int],
+    doubts: Mapping[int, str],
 ) -> Iterator[tuple[FrozenTrial, str]]:
     """Write the notes of trials as Markdown, in the order in which they ended.
 
@@ -101,6 +109,7 @@ def describe(
         metric: Its metric.
         attributes: The study's user attributes.
         numbers: Of the trials that are described.
+        doubts: Why a trial's value isn't believed, which makes it no best, by the trials' numbers.
     """
     ended = sorted(
         (t for t in trials if t.state.is_finished()),
@@ -115,9 +124,12 @@ def describe(
                 what = f"Interrupted; trial {repeated[trial.number]} repeats it."
             elif trial.number in repeated:  # what the code agent did about a mistake in the code
                 what = f"{what} Trial {repeated[trial.number]} is run in its place."
+            if trial.number in doubts:
+                what = f"{what} Doubted: {_quoted(doubts[trial.number])}."
             # Two spaces at its end keep a line.
             yield trial, f"{_proposal(trial, attributes)}  \n{what}"
-        if is_ok(trial) and (best is None or _gain(trial, best, metric) > 0):
+        counts = is_ok(trial) and trial.number not in doubts and REPEATS not in trial.user_attrs
+        if counts and (best is None or _gain(trial, best, metric) > 0):
             best = trial
 
 
@@ -141,6 +153,10 @@ def _proposal(trial: FrozenTrial, study: Mapping[str, Any]) -> str:
         return "Given by a user (enqueued)."
     if source == "tuner":
         return "Proposed by the tuner of constants."
+    if source == "again":
+        return (
+            f"Trains trial {attrs.get(REPEATS)} again, with another seed, whose gain is doubted."
+        )
     if source == "startup" and "source_sha256" in attrs:
         return "Given: the script as it is."
     if "proposer" in attrs:

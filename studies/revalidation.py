@@ -8,6 +8,7 @@ trial it repeats. It has no method, so that nothing takes it for a run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -27,9 +28,9 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.code_agent.history import standing
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
-from studies.facts import best_trial
 from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.methods import CODE_AGENT
@@ -69,10 +70,16 @@ class Work:
     study: str
 
 
-def finalists(trials: Sequence[FrozenTrial], metric: Metric, count: int) -> list[FrozenTrial]:
-    """Return the best trials with different configurations, the best first."""
+def finalists(
+    trials: Sequence[FrozenTrial], metric: Metric, count: int, attributes: Mapping[str, Any]
+) -> list[FrozenTrial]:
+    """Return the best trials with different configurations, the best first.
+
+    ``attributes`` are the study's: of a code study the best is what the agent kept.
+    """
     found: dict[str, FrozenTrial] = {}
-    for trial in sorted(filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number)):
+    ranked = sorted(filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number))
+    for trial in standing(ranked, trials, metric, attributes):
         what = trial.user_attrs.get("source_sha256") or values_run(trial)
         found.setdefault(json.dumps(what, sort_keys=True), trial)
     return list(found.values())[:count]
@@ -104,8 +111,8 @@ def queue_repetitions(
     original = optuna.load_study(study_name=work.study, storage=storage)
     with reading(work.study):
         metric = Metric.of(original)
-        found = finalists(original.get_trials(deepcopy=False), metric, best)
         attrs_of_study = original.user_attrs
+        found = finalists(original.get_trials(deepcopy=False), metric, best, attrs_of_study)
     if "testbed_hash" not in attrs_of_study:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:
@@ -220,8 +227,8 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:
     """Return a study's best value beside the values of its repetitions."""
     study = optuna.load_study(study_name=name, storage=storage)
-    best = best_trial(study.get_trials(deepcopy=False), Metric.of(study))
-    assert best is not None
+    trials = study.get_trials(deepcopy=False)
+    best = finalists(trials, Metric.of(study), 1, study.user_attrs)[0]
     again = repetitions(storage, study).get(best.number, Repeated())
     return {
         "study": name,

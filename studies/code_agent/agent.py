@@ -11,7 +11,9 @@ would empty the search space that other samplers infer):
 3. The new script is stored under its hash and the trial is enqueued (`trials`). Whoever claims it
    runs it in the sandbox, with the same objective as any method's. If a mistake in the code ends it
    before it trains, the model is asked once to mend it, and what it replies is run in its place.
-4. Whether it is kept or reverted follows from the stored trials (`history`).
+4. Whether it is kept or reverted follows from the stored trials (`history`). One whose gain is too
+   large to be believed at once is trained again with another seed first, in a trial of its own
+   whose ``source`` is ``again``.
 
 Between these proposals the constants of the best script are tuned (`tuning`), each time in a trial
 whose ``source`` is ``tuner``.
@@ -47,9 +49,12 @@ from studies.budget import is_interrupted
 from studies.code_agent.drafts import Drafts
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_command import EditCommand
+from studies.code_agent.history import AGAIN
+from studies.code_agent.history import AGAIN_SEED
 from studies.code_agent.history import BASELINE
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import crashed_at_once
+from studies.code_agent.history import is_again
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import MENDED
 from studies.code_agent.history import PROPOSAL
@@ -71,6 +76,7 @@ from studies.code_agent.trials import CodeTrials
 from studies.code_agent.tuning import Tuner
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
+from studies.facts import REPEATS
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import evaluate
@@ -163,7 +169,7 @@ class CodeAgent:
         """Work until the study has its trials and no other process is at one."""
         study = self._study
         self._prepare()
-        notes = Notes(study)
+        notes = Notes(study, doubts=self._doubts)
         while not finishing():
             with alone(self._lock_file):
                 recover(study, self._results)
@@ -206,6 +212,10 @@ class CodeAgent:
             )
         return history
 
+    def _doubts(self, trials: Sequence[FrozenTrial]) -> dict[int, str]:
+        history = read_history(trials, self._editing.min_gain, self._testbed.metric)
+        return {step.trial.number: step.reason for step in history.steps if step.was_doubted}
+
     def _next(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueue the next trial of whoever's turn it is; return whether there may be one."""
         crashed = crashed_at_once(trials)
@@ -213,11 +223,39 @@ class CodeAgent:
             if self._room(_without(trials, crashed), len(trials)):
                 self._propose(trials, crashed)
                 return True
+        if self._train_again():
+            return True
         if not self._room(trials):
             return False
         if not (self._editing.tune and self._tune()) and not self._take_waiting():
             self._propose(trials)
         return True
+
+    def _train_again(self) -> bool:
+        """Enqueue the second training of a trial whose gain is doubted, if there is one.
+
+        It may come after the study's last trial, whose gain would be lost otherwise.
+        """
+        with alone(self._lock_file):
+            trials = self._study.get_trials(deepcopy=False)
+            there = {t.user_attrs.get(REPEATS) for t in trials if is_again(t)}
+            for doubted in self._history(trials).doubted:
+                if doubted.number in there or not self._room(
+                    _without(trials, doubted), len(trials)
+                ):
+                    continue
+                sha = doubted.user_attrs["source_sha256"]
+                self._trials.enqueue(
+                    {
+                        "source": AGAIN,
+                        REPEATS: doubted.number,
+                        "train_seed": AGAIN_SEED,
+                        "source_sha256": sha,
+                        "parent_sha256": sha,
+                    }
+                )
+                return True
+        return False
 
     def _tune(self) -> bool:
         """Enqueue other constants of the best script, if that is due and there are any."""
@@ -352,7 +390,10 @@ class CodeAgent:
             trial.set_user_attr("status", "rejected")
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
-        if not is_baseline(trial.study._storage.get_trial(trial._trial_id)):
+        stored = trial.study._storage.get_trial(trial._trial_id)
+        if is_again(stored):
+            return self._objective.with_seed(AGAIN_SEED).run(trial, source)
+        if not is_baseline(stored):
             self._trials.upload_diff(trial, source)
         return self._objective.run(trial, source)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
@@ -27,7 +28,13 @@ from studies.code_agent.structures import structures
 
 
 # Statuses of karpathy/autoresearch's results.tsv.
-_KARPATHY = {"baseline": "keep", KEPT: "keep", REVERTED: "discard", OVERTIME: "discard"}
+_KARPATHY = {
+    "baseline": "keep",
+    KEPT: "keep",
+    REVERTED: "discard",
+    OVERTIME: "discard",
+    DOUBTED: "discard",
+}
 
 
 def write_results(history: CodeHistory, path: Path) -> None:
@@ -145,6 +152,9 @@ def agent_table(facts: dict[str, Any]) -> Group:
     if baseline is not None:
         lines.append(f"{metric} {baseline:.4f} (unedited{noise}) -> {best:.4f}")
     llm = facts["llm"]
+    for row in facts["trials"]:
+        if row["doubted"]:
+            lines.append(f"trial {row['trial']} {row['reason']}")
     if facts["proposals"]:
         cached = f" ({llm['cached_tokens']} cached)" if llm["cached_tokens"] else ""
         lines.append(
@@ -169,7 +179,8 @@ def _trial_facts(step: Step, metric: str) -> dict[str, Any]:
         "lines_removed": attrs.get("lines_removed"),
         "outcome": step.outcome,
         metric: step.value,
-        "reason": attrs.get("reason", ""),
+        "reason": step.reason,
+        "doubted": step.was_doubted,
         "isolation": attrs.get("isolation"),
         "seconds": attrs.get("total_seconds"),
     }

@@ -3,19 +3,23 @@
 The rule is hill climbing. Finished trials are judged in the order in which they finished; one
 is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
 otherwise. Half of that is enough for other values of the constants, which make no script longer.
-A change that trained for longer than the others is not kept either (*overtime*). The best is at
+A change that trained for longer than the others is not kept either (*overtime*), nor one whose gain
+no edit is expected to make (*doubted*), before it was trained again with another seed: then the
+value of that training is judged in the place of its own. The best is at
 first the mean of the repeated baselines, whose standard deviation tells what a run's value is
 worth. Nothing of this is stored: a resumed run and every worker compute the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 import math
 import re
 import statistics
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -24,18 +28,29 @@ from objective.testbed.metric import Metric
 from samplers._trials.internals import interrupted_trials
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.facts import REPEATS
+from studies.methods import CODE_AGENT
 
 
 # User attribute ``source`` of a trial.
 BASELINE = "startup"
 PROPOSAL = "llm"
 TUNER = "tuner"
+AGAIN = "again"  # of the second training of a doubted trial, which names that one by `REPEATS`
+# `train_seed` of such a trial; those of `revalidate` are larger, so that it repeats nothing.
+AGAIN_SEED = 1000
 # A change must gain this many standard deviations of a repeated baseline to be kept.
 GAIN_IN_SD = 2.0
 
 # It must not train for longer than the longest baseline by this factor and these seconds (a pass of
 # a larger model ends a little later).
 _MOST_TIME, _LEEWAY_SECONDS = 1.25, 0.5
+
+# A gain is doubted that is larger than this part of the best value, and than so many times the largest
+# gain of the study that was believed. Forged values were far beyond that (val_bpb 3.1 to 0.8, and
+# to 0.0003), honest edits of a working script some percent, and a script that did not work yet shows
+# by its first gains how far they go. A doubt costs one training.
+_MOST_GAIN, _MORE_THAN_BEFORE = 0.25, 2.0
 
 # User attribute of a trial that was made of one that had crashed at once.
 MENDED = "mended"
@@ -49,6 +64,7 @@ _MISTAKE = re.compile(
 KEPT = "kept"
 REVERTED = "reverted"
 OVERTIME = "overtime"
+DOUBTED = "doubted"
 REJECTED = "rejected"
 
 
@@ -58,20 +74,48 @@ class Step:
 
     Attributes:
         trial: The trial.
-        outcome: ``baseline``, ``kept``, ``reverted``, or the trial's status if it isn't ok.
+        outcome: ``baseline``, ``kept``, ``reverted``, ``overtime``, ``doubted`` until it was measured
+            again, or the trial's status if it isn't ok.
         best_before: Value to beat when it finished; None before the baselines have one.
         gain: By how much it was better than that, in the metric's unit; 0 without a value.
+        again: Its second training, if its gain was doubted and that has finished.
     """
 
     trial: FrozenTrial
     outcome: str
     best_before: float | None
     gain: float = 0.0
+    again: FrozenTrial | None = None
 
     @property
     def value(self) -> float | None:
-        """The measured value; None for a failure."""
-        return self.trial.value if is_ok(self.trial) else None
+        """The value that counts; None for a failure, and for a gain that is doubted.
+
+        Of a trial that was trained again it is what that training came to.
+        """
+        if self.outcome == DOUBTED:
+            return None
+        measured = self.again or self.trial
+        return measured.value if is_ok(measured) else None
+
+    @property
+    def was_doubted(self) -> bool:
+        """Whether its gain was too large to be believed at once."""
+        return self.again is not None or self.outcome == DOUBTED
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, or why its gain was doubted and what came of that; else ``""``."""
+        if not self.was_doubted:
+            return str(self.trial.user_attrs.get("reason", ""))
+        doubt = f"came to {self.trial.values[0]:.4f}, a gain too large to be believed at once"
+        if self.again is None:
+            return f"{doubt}: to be trained again with another seed"
+        what = f"{doubt}; trained again (trial {self.again.number})"
+        if not is_ok(self.again):
+            return f"{what} it failed: {self.again.user_attrs.get('status', 'crash')}"
+        held = ", and is kept: read this change" if self.outcome == KEPT else ""
+        return f"{what} it came to {self.again.values[0]:.4f}{held}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +123,7 @@ class CodeHistory:
     """A code study so far.
 
     Attributes:
-        steps: Finished trials in the order in which they finished.
+        steps: Finished trials in the order in which they finished, without second trainings.
         pending: Proposals that wait or run.
         best: The trial whose script the next proposal edits; None without a measured baseline.
         best_value: Its value (the mean of the baselines for a baseline).
@@ -106,6 +150,19 @@ class CodeHistory:
         """What the tuner proposed."""
         return [step for step in self.steps if is_tuned(step.trial)]
 
+    @property
+    def incumbents(self) -> list[FrozenTrial]:
+        """The trials that were the best, one after the other."""
+        measured = [s.trial for s in self.steps if s.outcome == "baseline"]
+        first = min(measured, key=lambda t: t.number, default=None)
+        kept = [s.trial for s in self.steps if s.outcome == KEPT]
+        return kept if first is None else [first, *kept]
+
+    @property
+    def doubted(self) -> list[FrozenTrial]:
+        """Trials that must be trained again before they can be kept."""
+        return [s.trial for s in self.steps if s.outcome == DOUBTED and s.again is None]
+
     def cost(self, value: float) -> float:
         """Return a value so that lower is better."""
         return self.metric.cost(value)
@@ -131,6 +188,40 @@ def is_baseline(trial: FrozenTrial) -> bool:
 def is_tuned(trial: FrozenTrial) -> bool:
     """Return whether the trial runs a script with other constants, chosen by the tuner."""
     return trial.user_attrs.get("source") == TUNER
+
+
+def is_again(trial: FrozenTrial) -> bool:
+    """Return whether the trial trains a doubted one again."""
+    return trial.user_attrs.get("source") == AGAIN
+
+
+def standing(
+    ranked: Sequence[FrozenTrial],
+    trials: Sequence[FrozenTrial],
+    metric: Metric,
+    attributes: Mapping[str, Any],
+) -> list[FrozenTrial]:
+    """Put what the agent kept last before the other successes of a code study.
+
+    One of them may have a better value by noise alone. Those that trained for longer, or whose gain
+    is doubted, are left out, and so are second trainings. Other studies' trials stay as they are.
+
+    Args:
+        ranked: The study's successful trials, the best value first.
+        trials: All of its trials.
+        metric: Its metric.
+        attributes: Its user attributes.
+    """
+    if attributes.get("method") != CODE_AGENT:
+        return list(ranked)
+    history = read_history(trials, attributes.get("min_gain"), metric)
+    out = {s.trial.number for s in history.steps if s.outcome in (OVERTIME, DOUBTED)}
+    out |= {t.number for t in trials if is_again(t)}
+    best = history.best
+    return sorted(
+        (t for t in ranked if t.number not in out),
+        key=lambda t: best is None or t.number != best.number,
+    )
 
 
 def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -189,22 +280,40 @@ def read_history(
     # What a script says itself isn't compared: it may lie, and it varies with other load.
     times = [t.user_attrs.get("measured_seconds", math.inf) for t in baselines]
     longest = _MOST_TIME * max(times, default=math.inf) + _LEEWAY_SECONDS
-    steps = []
-    for trial in finished:
+    steps: dict[int, Step] = {}
+    believed = 0.0  # the largest gain so far
+    for measured in finished:
+        trial, second = measured, None
+        if is_again(measured):
+            doubted = steps.get(measured.user_attrs.get(REPEATS, -1))
+            if doubted is None or doubted.outcome != DOUBTED:
+                continue
+            trial, second = doubted.trial, measured
         before = None if is_baseline(trial) else best_value
         gain, needed = 0.0, min_gain / 2 if is_tuned(trial) else min_gain
-        if is_ok(trial) and trial.value is not None and before is not None:
-            gain = metric.cost(before) - metric.cost(trial.value)
-        if not is_ok(trial):
-            outcome = str(trial.user_attrs.get("status", "crash"))
+        if is_ok(measured) and measured.value is not None and before is not None:
+            gain = metric.cost(before) - metric.cost(measured.value)
+        if not is_ok(measured):
+            failed = str(measured.user_attrs.get("status", "crash"))
+            outcome = failed if second is None else DOUBTED
         elif is_baseline(trial):
             outcome = "baseline"
-        elif trial.user_attrs.get("measured_seconds", 0.0) > longest:
+        elif measured.user_attrs.get("measured_seconds", 0.0) > longest:
             outcome = OVERTIME
-        elif gain > needed:
-            outcome, best, best_value = KEPT, trial, trial.value
-        else:
+        elif gain <= needed:
             outcome = REVERTED
-        steps.append(Step(trial, outcome, before, gain))
-    pending = tuple(t for t in trials if not t.state.is_finished() and not is_baseline(t))
-    return CodeHistory(tuple(steps), pending, best, best_value, noise, min_gain, metric)
+        elif second is None and gain > _most_gain(before, believed):
+            outcome = DOUBTED
+        else:
+            outcome, best, best_value = KEPT, trial, measured.value
+            believed = max(believed, gain)
+        steps[trial.number] = Step(trial, outcome, before, gain, second)
+    pending = tuple(
+        t for t in trials if not (t.state.is_finished() or is_baseline(t) or is_again(t))
+    )
+    return CodeHistory(tuple(steps.values()), pending, best, best_value, noise, min_gain, metric)
+
+
+def _most_gain(best_value: float | None, believed: float) -> float:
+    """Return the largest gain over a value that is believed without a second training."""
+    return max(_MOST_GAIN * abs(best_value or 0.0), _MORE_THAN_BEFORE * believed)

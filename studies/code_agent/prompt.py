@@ -246,8 +246,10 @@ def _format_step(
         verdict = f"{outcome}, {metric} {step.value:.4f}, best before {step.best_before:.4f}"
         if "steps" in attrs:
             verdict += f", {attrs['steps']:.0f} steps"
+        if step.again is not None:
+            verdict += f" ({step.reason})"
     else:
-        verdict = f"{step.outcome.upper()}: {clean(str(attrs.get('reason', '')))}"
+        verdict = f"{step.outcome.upper()}: {clean(step.reason)}"
     yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"
     changed = _changed(step, sources)
     if changed and detail.diff_lines:

@@ -28,7 +28,7 @@ _UNEQUAL = 1.1  # a run that had this many times another's training time was fav
 def notes(
     runs: Sequence[Run], tests: Sequence[Comparison], unstarted: Sequence[str] = ()
 ) -> list[str]:
-    """Missing runs, unequal conditions and budgets, failed repetitions, what the seeds allow.
+    """Missing runs, unequal conditions and budgets, failed repetitions, doubts, what seeds allow.
 
     Args:
         runs: The runs of one comparison.
@@ -41,7 +41,15 @@ def notes(
         *_budgets(runs),
         *_power(tests),
         *_repetitions(runs),
+        *_doubts(runs),
     ]
+
+
+def _doubts(runs: Sequence[Run]) -> Iterator[str]:
+    for run in runs:
+        for step in run.history.steps if run.history is not None else ():
+            if step.was_doubted:
+                yield f"Trial {step.trial.number} of {run.study} {step.reason}."
 
 
 def _repetitions(runs: Sequence[Run]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import read_history
 from studies.facts import REPEATS
 from studies.facts import run_state
@@ -120,9 +121,15 @@ class Run:
 
     @cached_property
     def incumbents(self) -> list[Row]:
-        """The trials that were the best so far when they ended, in order."""
+        """The trials that were the best so far when they ended, in order.
+
+        Of a code agent: the first baseline, and what was kept.
+        """
         cost = self.metric.cost
         found: list[Row] = []
+        if self.history is not None:
+            kept = {trial.number for trial in self.history.incumbents}
+            return [row for row in self.rows if row.number in kept]
         for row in self.rows:
             if row.ok and (not found or cost(row.value) < cost(found[-1].value)):
                 found.append(row)
@@ -259,21 +266,35 @@ def _run(
     for trial in trials:
         for parameter, distribution in trial.distributions.items():
             space.setdefault(parameter, distribution)
+    rows = _rows(trials, Budget.of(metadata))
+    history = None
+    if metadata.get("method") == CODE_AGENT:
+        history = read_history(trials, metadata.get("min_gain"), metric)
+        rows = tuple(_believed(rows, history))
     return Run(
         study=name,
         method=str(metadata.get("method", name)),
         seed=int(metadata.get("seed", 0)),
-        rows=_rows(trials, Budget.of(metadata)),
+        rows=rows,
         metadata=metadata,
         space=space,
         state=run_state(metadata, trials),
         metric=metric,
-        history=(
-            read_history(trials, metadata.get("min_gain"), metric)
-            if metadata.get("method") == CODE_AGENT
-            else None
-        ),
+        history=history,
     )
+
+
+def _believed(rows: Sequence[Row], history: CodeHistory) -> Iterator[Row]:
+    """Yield rows with the values of second trainings, and none where a gain is still doubted."""
+    doubted = {step.trial.number: step for step in history.steps if step.was_doubted}
+    for row in rows:
+        step = doubted.get(row.number)
+        if step is None:
+            yield row
+        elif step.value is None:
+            yield replace(row, value=math.nan, status=DOUBTED)
+        else:
+            yield replace(row, value=step.value)
 
 
 def _label(runs: Sequence[Run]) -> list[Run]:

@@ -130,7 +130,7 @@ _OF_TRIALS: _Checks = {
         ),
         _text,
     ),
-    **dict.fromkeys(("tid", "parent"), _integer),
+    **dict.fromkeys(("tid", "parent", "repeats_trial", "train_seed"), _integer),
     "effective": _in_json(_values),
 }
 _OF_TRIALS_SYSTEM: _Checks = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import io
 import json
 import os
 from pathlib import Path
@@ -20,18 +21,24 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 import pytest
+from rich.console import Console
 
 from objective import Testbed
 from objective.run.sandbox import BUBBLEWRAP
 from objective.run.sandbox import SandboxError
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
+from studies.best import find_winner
 from studies.code_agent import agent as code_agent
 from studies.code_agent.agent import CodeAgent
 from studies.code_agent.agent import run_agent
+from studies.code_agent.export import agent_facts
+from studies.code_agent.export import agent_table
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
 from studies.errors import Failed
+from studies.report.notes import notes as report_notes
+from studies.report.runs import load_contents
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
@@ -264,6 +271,56 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(tmp_path: Path) -> N
     baseline = history.steps[0].value
     assert baseline is not None and history.best_value is not None
     assert history.best_value < baseline - min_gain
+
+
+# A gain that no edit makes.
+
+
+def forged(value: str) -> str:
+    line = "val_bpb = evaluate_bpb(loss)"
+    return edit("forge the value", line, f"val_bpb = evaluate_bpb({value})")
+
+
+def test_a_forged_value_that_another_seed_does_not_give_is_not_kept(bench: Bench) -> None:
+    bench.testbed.joinpath("train.py").write_text(TRAIN.replace("import time", "import os, time"))
+    once = forged("(5.0 if 'AUTORESEARCH_SEED' in os.environ else 0.001)")
+    chat = ScriptedChat([once, BETTER_RATE])
+    history = bench.run(chat, trials=4)
+    assert outcomes(history) == ["baseline", "reverted", "kept"]
+    assert history.best_value == pytest.approx(1.54)
+    trials = bench.trials()
+    assert [t.user_attrs["source"] for t in trials] == ["startup", "llm", "again", "llm"]
+    assert [t.values[0] for t in trials[1:3]] == [0.001, 5.0]
+    assert trials[3].user_attrs["parent"] == 0
+    assert "REVERTED, val_bpb 5.0000" in chat.last_prompt
+    assert "came to 0.0010, a gain too large to be believed" in chat.last_prompt
+    said = (
+        "trial 1 came to 0.0010, a gain too large to be believed at once; trained again (trial 2)"
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(agent_table(agent_facts(history)))
+    assert said in console.export_text()
+    storage = open_storage(bench.options["storage"])
+    study = optuna.load_study(study_name="code-test", storage=storage)
+    notes = [get_note(optuna.Trial(study, t._trial_id)) for t in trials]
+    assert "Doubted: came to 0" in notes[1]
+    assert "Trains trial 1 again, with another seed" in notes[2]
+    assert "the best so far" in notes[3]
+    (run,) = load_contents(storage, print)[""].runs
+    assert run.best == pytest.approx(1.54)
+    assert any("Trial 1 of code-test came to 0.0010" in note for note in report_notes([run], []))
+    winner = find_winner(study, storage)
+    assert winner is not None and winner.trial.number == 3
+
+
+def test_a_forged_value_that_holds_is_kept_with_a_warning_even_if_it_is_the_last(
+    bench: Bench,
+) -> None:
+    history = bench.run(ScriptedChat([forged("0.001")]), trials=2)
+    assert outcomes(history) == ["baseline", "kept"]
+    assert [t.user_attrs["source"] for t in bench.trials()] == ["startup", "llm", "again"]
+    assert history.steps[1].reason.endswith("it came to 0.0010, and is kept: read this change")
+    assert bench.run(ScriptedChat([]), trials=2) == history  # and once is enough
 
 
 # Hostile scripts, in the sandbox.

@@ -151,7 +151,7 @@ def test_a_structure_that_the_rules_refuse_is_not_tuned(bench: Bench) -> None:
         "parent": 0,
         "source_sha256": bench.sources().save(bad),
     }
-    study.add_trial(create_trial(value=0.1, user_attrs=attrs))
+    study.add_trial(create_trial(value=1.4, user_attrs=attrs))
     history = bench.run(ScriptedChat(["no"] * 8), trials=5, tune=0.8)
     assert outcomes(history) == ["baseline", "kept"] + ["rejected"] * 3
 

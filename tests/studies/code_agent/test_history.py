@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from optuna.trial import FrozenTrial
 import pytest
 
+from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.code_agent.history import read_history
+from studies.code_agent.history import standing
+from studies.facts import REPEATS
+from studies.revalidation import finalists
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import finished
@@ -40,7 +45,64 @@ def test_a_change_that_trained_for_longer_is_not_kept() -> None:
 
 @pytest.mark.parametrize("parent", [1, 2, -1, 7])
 def test_a_lineage_ends_whatever_is_stored_as_a_parent(parent: int) -> None:
-    trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.0), finished(2, "llm", 1.5)]
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.7), finished(2, "llm", 1.8)]
     trials[1].user_attrs["parent"] = parent
     trials[2].user_attrs["parent"] = 1
     assert read_history(trials).lineage() == [trials[1]]
+
+
+def second(number: int, of: int, value: float) -> FrozenTrial:
+    trial = finished(number, "again", value)
+    trial.user_attrs[REPEATS] = of
+    return trial
+
+
+def test_a_gain_that_is_too_large_is_kept_only_after_a_second_training() -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 0.3)]
+    history = read_history(trials)
+    assert (outcomes(history), history.best_value) == (["baseline", "doubted"], 2.0)
+    assert [t.number for t in history.doubted] == [1]
+    assert history.steps[1].value is None
+    assert "came to 0.3000" in history.steps[1].reason
+    refuted = read_history([*trials, second(2, 1, 2.1)])
+    assert (outcomes(refuted), refuted.best_value) == (["baseline", "reverted"], 2.0)
+    assert (refuted.steps[1].value, refuted.doubted) == (2.1, [])
+    assert "trained again (trial 2) it came to 2.1000" in refuted.steps[1].reason
+    held = read_history([*trials, second(2, 1, 0.4)])
+    assert (outcomes(held), held.best_value) == (["baseline", "kept"], 0.4)
+    assert held.best is trials[1] and held.steps[1].gain == pytest.approx(1.6)
+    assert "read this change" in held.steps[1].reason
+    # Such gains were seen to be real, so that others of their size need no second training.
+    assert (
+        outcomes(read_history([*trials, second(2, 1, 1.0), finished(3, "llm", 0.1)]))[2] == "kept"
+    )
+
+
+def test_a_second_training_that_fails_or_takes_longer_lets_nothing_be_kept() -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 0.3), second(2, 1, 0.3)]
+    for trial, seconds in zip(trials, (8.0, 8.0, 16.0)):
+        trial.user_attrs["measured_seconds"] = seconds
+    assert outcomes(read_history(trials)) == ["baseline", "overtime"]
+    trials[2].user_attrs["status"] = "oom"
+    failed = read_history(trials)
+    assert outcomes(failed) == ["baseline", "doubted"] and failed.doubted == []
+    assert failed.steps[1].reason.endswith("it failed: oom")
+
+
+@pytest.mark.parametrize("source", ["llm", "tuner"])
+def test_what_is_called_the_best_of_a_code_study_is_what_the_agent_kept(source: str) -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, source, 1.8)]
+    trials += [finished(2, source, 1.9), finished(3, source, 1.7), finished(4, source, 0.1)]
+    for trial, seconds in zip(trials, (8.0, 8.0, 8.0, 16.0, 8.0)):
+        trial.user_attrs["measured_seconds"] = seconds
+    history = read_history(trials)
+    assert outcomes(history) == ["baseline", "kept", "reverted", "overtime", "doubted"]
+    assert [t.number for t in history.incumbents] == [0, 1]
+    ranked = sorted(trials, key=lambda t: t.values[0])
+    found = standing(ranked, trials, METRIC, {"method": "karpathy-code"})
+    assert [t.number for t in found] == [1, 2, 0]
+    assert finalists(trials, METRIC, 1, {"method": "karpathy-code"}) == [trials[1]]
+    # Of noise alone a change may be below what was kept.
+    found = standing(ranked, trials, METRIC, {"method": "karpathy-code", "min_gain": 0.5})
+    assert [t.number for t in found] == [0, 1, 2]
+    assert standing(ranked, trials, METRIC, {"method": "tpe"}) == ranked

@@ -50,7 +50,7 @@ def test_a_profile_tells_time_by_phase_steps_and_memory() -> None:
 
 @pytest.mark.parametrize("source", ["llm", "tuner"])
 def test_a_standstill_is_said(source: str) -> None:
-    started = [("startup", 1.0), (source, 0.5)]
+    started = [("startup", 1.0), (source, 0.8)]
     said = format_outlook(history(*started, *[(source, 2.0)] * 4), Outlook(tuning=0.5))
     expected = {
         "llm": "None of your last 4 changes was kept",

@@ -221,7 +221,7 @@ def test_a_script_without_new_constants_leaves_the_turn_to_the_model(
 ) -> None:
     desk = Desk(tmp_path)
     bare = source.replace("WIDTH = 64\n", "")
-    desk.run(bare, PROPOSAL, value=0.1)
+    desk.run(bare, PROPOSAL, value=1.0)
     assert desk.tuner().propose(desk.history(), len(desk.trials)) is None
 
 
