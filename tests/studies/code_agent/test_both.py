@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import json
+import os
 from pathlib import Path
 import signal
 import subprocess
@@ -128,7 +129,17 @@ def test_a_tuned_structure_runs_isolated_and_is_worth_what_the_evaluator_says(
     tmp_path: Path,
 ) -> None:
     bench = Bench(tmp_path, unsafe=False)
-    liar = FLAT + edit("", 'print("---")', 'print("---")\nval_bpb = 0.000001').split("\n", 1)[1]
+    script = bench.testbed / "train.py"
+    script.write_text(script.read_text().replace("import time\n", "import ctypes\nimport time\n"))
+    keyctl = 250 if os.uname().machine == "x86_64" else 219
+    lie = f"""\
+libc = ctypes.CDLL(None)
+print("user name space", libc.unshare(0x10000000))
+print("keyring", libc.syscall({keyctl}, 1, None))
+print("vsock", libc.socket(40, 1, 0))
+print("---")
+val_bpb = 0.000001"""
+    liar = FLAT + edit("", 'print("---")', lie).split("\n", 1)[1]
     history = bench.run(ScriptedChat([liar, *["no"] * 20]), trials=6, tune=0.8)
     assert outcomes(history)[1] == "kept"
     assert history.tuned
@@ -137,6 +148,8 @@ def test_a_tuned_structure_runs_isolated_and_is_worth_what_the_evaluator_says(
         rate = float(read_constants(source)["RATE"].value or 0)
         assert step.value == pytest.approx(1.25 + (rate - 0.1) ** 2)
         assert step.trial.user_attrs["isolation"] in (BUBBLEWRAP, "namespaces")
+        log = bench.artifact(step.trial, "train.log")
+        assert "user name space -1\nkeyring -1\nvsock -1\n" in log
 
 
 def test_a_structure_that_the_rules_refuse_is_not_tuned(bench: Bench) -> None:
