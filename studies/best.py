@@ -15,7 +15,7 @@ from objective.best import has_succeeded
 from objective.best import values_run
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
-from studies.code_agent.history import standing
+from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import baseline_trial
@@ -124,7 +124,7 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
         )
     trials = study.get_trials(deepcopy=False)
     metric, repeated = metric_of(study), repetitions(storage, study)
-    ranked = standing(by_value(trials, study.direction), trials, metric, study.user_attrs)
+    ranked = kept_first(by_value(trials, study.direction), trials, metric, study.user_attrs)
     if not ranked:
         return None
     best = ranked[0]

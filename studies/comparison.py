@@ -8,10 +8,12 @@ what is done, failed and missing, from the storage alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 import time
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -22,9 +24,9 @@ from objective.testbed.metric import Metric
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.code_agent.history import best_of
 from studies.errors import explain
 from studies.errors import Misuse
-from studies.facts import best_trial
 from studies.facts import RUN_ERROR
 from studies.facts import run_state
 from studies.llm import checked_llm
@@ -140,9 +142,14 @@ class Standing:
 
 
 def standing(
-    state: str, error: str, budget: Budget, trials: Sequence[FrozenTrial], metric: Metric
+    state: str,
+    error: str,
+    budget: Budget,
+    trials: Sequence[FrozenTrial],
+    metric: Metric,
+    attributes: Mapping[str, Any],
 ) -> Standing:
-    best = best_trial(trials, metric)
+    best = best_of(trials, metric, attributes)
     return Standing(
         state,
         error,
@@ -160,7 +167,7 @@ def stored_standing(study: optuna.Study, budget: Budget) -> Standing:
     trials = study.get_trials(deepcopy=False)
     attrs = {**study.user_attrs, **budget.metadata()}
     error = attrs.get(RUN_ERROR) or ""
-    return standing(run_state(attrs, trials), error, budget, trials, Metric.of(study))
+    return standing(run_state(attrs, trials), error, budget, trials, Metric.of(study), attrs)
 
 
 Board = dict[str, Standing]
@@ -289,7 +296,7 @@ def _run(spec: Spec, tell: Tell) -> None:
     metric = load_testbed(spec).metric
 
     def say() -> None:
-        tell(standing("running", "", spec.budget, seen, metric))
+        tell(standing("running", "", spec.budget, seen, metric, spec.judged_by))
 
     def watch(trials: Sequence[FrozenTrial]) -> None:
         nonlocal seen, told

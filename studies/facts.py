@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -98,14 +99,20 @@ def trial_facts(trial: FrozenTrial | None, metric: str) -> dict[str, Any] | None
     }
 
 
-def study_facts(study: optuna.Study) -> dict[str, Any]:
+def study_facts(
+    study: optuna.Study,
+    best_of: Callable[
+        [Sequence[FrozenTrial], Metric, Mapping[str, Any]], FrozenTrial | None
+    ] = lambda trials, metric, attributes: best_trial(trials, metric),
+) -> dict[str, Any]:
     """Everything that ``status --json`` says of a study.
 
     ``trials`` counts by Optuna's state, where trials that were killed or interrupted (and are
     tried again) are ``interrupted`` and not ``fail``. ``failures`` counts the evaluated trials by
     class. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
     ``llm`` sums over all trials; what a repeated one was asked counts once.
-    ``params`` are the values that were really run.
+    ``params`` are the values that were really run. ``best`` is what ``best_of`` returns of the
+    trials, the metric and the study's attributes.
     """
     trials = evaluated_trials(study)
     metric = metric_of(study)
@@ -129,7 +136,7 @@ def study_facts(study: optuna.Study) -> dict[str, Any]:
         "pruned": pruned,
         "failed": sum(failures.values()),
         "failures": dict(failures),
-        "best": trial_facts(best_trial(trials, metric), metric.name),
+        "best": trial_facts(best_of(trials, metric, study.user_attrs), metric.name),
         "baseline": None
         if is_library_study(study.user_attrs)
         else trial_facts(baseline_trial(trials), metric.name),

@@ -28,7 +28,7 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
-from studies.code_agent.history import standing
+from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import REPEATS
@@ -79,7 +79,7 @@ def finalists(
     """
     found: dict[str, FrozenTrial] = {}
     ranked = sorted(filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number))
-    for trial in standing(ranked, trials, metric, attributes):
+    for trial in kept_first(ranked, trials, metric, attributes):
         what = trial.user_attrs.get("source_sha256") or values_run(trial)
         found.setdefault(json.dumps(what, sort_keys=True), trial)
     return list(found.values())[:count]

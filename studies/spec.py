@@ -258,6 +258,11 @@ class Spec:
             shared["variant"] = variant
         return shared
 
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """The study's attributes by which `studies.code_agent.history.best_of` finds its best."""
+        return {"method": self.method, "min_gain": self.editing.min_gain}
+
     def metadata(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
         """Return the study's metadata, as its user attributes hold them."""
         where = self.where

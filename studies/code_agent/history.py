@@ -28,6 +28,7 @@ from objective.testbed.metric import Metric
 from samplers._trials.internals import interrupted_trials
 from studies.budget import is_evaluated
 from studies.budget import is_ok
+from studies.facts import best_trial
 from studies.facts import REPEATS
 from studies.methods import CODE_AGENT
 
@@ -195,7 +196,7 @@ def is_again(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("source") == AGAIN
 
 
-def standing(
+def kept_first(
     ranked: Sequence[FrozenTrial],
     trials: Sequence[FrozenTrial],
     metric: Metric,
@@ -222,6 +223,16 @@ def standing(
         (t for t in ranked if t.number not in out),
         key=lambda t: best is None or t.number != best.number,
     )
+
+
+def best_of(
+    trials: Sequence[FrozenTrial], metric: Metric, attributes: Mapping[str, Any]
+) -> FrozenTrial | None:
+    """Return the best trial of a study, see `kept_first`; None if none has succeeded."""
+    best = best_trial(trials, metric)
+    if best is None or attributes.get("method") != CODE_AGENT:
+        return best
+    return read_history(trials, attributes.get("min_gain"), metric).best
 
 
 def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
@@ -34,7 +35,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_failed
 from studies.budget import is_ok
 from studies.budget import span
-from studies.facts import best_trial
+from studies.code_agent.history import best_of
 from studies.facts import llm_turns
 from studies.facts import trial_status
 
@@ -86,12 +87,20 @@ class Progress(Bar):
         metric: Names the values.
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
+        judged_by: See `Spec.judged_by`.
     """
 
     def __init__(
-        self, budget: Budget, metric: Metric, *, workers: int = 1, uses_llm: bool = False
+        self,
+        budget: Budget,
+        metric: Metric,
+        *,
+        workers: int = 1,
+        uses_llm: bool = False,
+        judged_by: Mapping[str, Any],
     ) -> None:
         self._budget = budget
+        self._judged_by = judged_by
         self._metric = metric
         self._workers = workers
         self._uses_llm = uses_llm
@@ -150,7 +159,7 @@ class Progress(Bar):
             parts.append(f"pruned {pruned}")
         if self._uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
-        best = best_trial(trials, self._metric)
+        best = best_of(trials, self._metric, self._judged_by)
         parts.append(f"best {best.value:.4f}" if best else "best -")
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
@@ -167,10 +176,12 @@ class WorkerLog:
     Args:
         study: Name of the study.
         metric: Names its values.
+        judged_by: See `Spec.judged_by`.
     """
 
-    def __init__(self, study: str, metric: Metric) -> None:
+    def __init__(self, study: str, metric: Metric, judged_by: Mapping[str, Any]) -> None:
         self._metric = metric
+        self._judged_by = judged_by
         self._name = f"{socket.gethostname()} process {os.getpid()}"
         self._own = worker_mark(0)[:-1]  # without the trial's number
         self._shown: set[int] = set()
@@ -190,7 +201,7 @@ class WorkerLog:
         """Write what there is to say when the worker ends."""
         self.update(trials)
         done = sum(map(is_evaluated, trials))
-        best = best_trial(trials, self._metric)
+        best = best_of(trials, self._metric, self._judged_by)
         value = f", best {best.value:.4f}" if best else ""
         self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
 

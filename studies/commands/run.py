@@ -138,6 +138,7 @@ def run(
     """
     from objective.objective import default_wall_seconds
     from studies.budget import Budget
+    from studies.code_agent.history import best_of
     from studies.commands.work import run as work
     from studies.facts import study_facts
     from studies.spec import Model
@@ -204,7 +205,7 @@ def run(
             done = work.run_here(spec, workers or 1)
     except KeyboardInterrupt:
         options.stopped()
-    facts = study_facts(done)
+    facts = study_facts(done, best_of)
     if finishing() and facts["state"] != "done":
         options.stopped()
     if not worker and cluster is None:

@@ -28,6 +28,7 @@ def status(
 
     Of comparisons also what is done, failed and missing.
     """
+    from studies.code_agent.history import best_of
     from studies.commands.options import complain
     from studies.commands.tables import comparison_lines
     from studies.commands.tables import print_status
@@ -43,7 +44,7 @@ def status(
         if watch:
             work.watch(there, options.command("doctor", storage))
             return
-        facts = read_each(there, study_facts, complain)
+        facts = read_each(there, lambda study: study_facts(study, best_of), complain)
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:

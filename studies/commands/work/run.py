@@ -215,7 +215,13 @@ def _check_model(spec: Spec) -> None:
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
-    return Progress(spec.budget, _metric(spec), workers=workers, uses_llm=spec.row.uses_llm)
+    return Progress(
+        spec.budget,
+        _metric(spec),
+        workers=workers,
+        uses_llm=spec.row.uses_llm,
+        judged_by=spec.judged_by,
+    )
 
 
 def _metric(spec: Spec) -> Metric:
@@ -258,7 +264,7 @@ def be_worker(spec: Spec) -> optuna.Study:
             " its own process only; choose sqlite:///FILE"
         )
     _check_model(spec)
-    log = WorkerLog(spec.name, _metric(spec))
+    log = WorkerLog(spec.name, _metric(spec), spec.judged_by)
     with opened(spec.where.storage, wait=_WAIT_SECONDS):  # many may come at once
         pass
     study = work_on(spec, log.update)

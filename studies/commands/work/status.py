@@ -16,6 +16,7 @@ from rich.live import Live
 
 from objective.worker import WORKER
 from studies.budget import is_evaluated
+from studies.code_agent.history import best_of
 from studies.commands.progress import clock
 from studies.commands.tables import comparison_lines
 from studies.commands.tables import status_table
@@ -54,7 +55,9 @@ def watch(storage: BaseStorage, doctor: str) -> None:
 def screen(storage: BaseStorage, doctor: str) -> Group:
     """Build the screen of ``--watch``."""
     unreadable: list[str] = []
-    read = read_each(storage, lambda s: (study_facts(s), live_lines(s, doctor)), unreadable.append)
+    read = read_each(
+        storage, lambda s: (study_facts(s, best_of), live_lines(s, doctor)), unreadable.append
+    )
     facts = [all_printable(of_study) for of_study, _ in read]
     lines = [printable(line) for _, lines in read for line in lines] + unreadable
     return Group(status_table(facts), *comparison_lines(facts), *lines)

@@ -34,9 +34,11 @@ from studies.code_agent.agent import CodeAgent
 from studies.code_agent.agent import run_agent
 from studies.code_agent.export import agent_facts
 from studies.code_agent.export import agent_table
+from studies.code_agent.history import best_of
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
 from studies.errors import Failed
+from studies.facts import study_facts
 from studies.report.notes import notes as report_notes
 from studies.report.runs import load_contents
 from studies.spec import StudyConflict
@@ -311,6 +313,7 @@ def test_a_forged_value_that_another_seed_does_not_give_is_not_kept(bench: Bench
     assert any("Trial 1 of code-test came to 0.0010" in note for note in report_notes([run], []))
     winner = find_winner(study, storage)
     assert winner is not None and winner.trial.number == 3
+    assert study_facts(study, best_of)["best"]["trial"] == 3
 
 
 def test_a_forged_value_that_holds_is_kept_with_a_warning_even_if_it_is_the_last(

@@ -7,8 +7,9 @@ import pytest
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from studies.code_agent.history import best_of
+from studies.code_agent.history import kept_first
 from studies.code_agent.history import read_history
-from studies.code_agent.history import standing
 from studies.facts import REPEATS
 from studies.revalidation import finalists
 from tests.studies.code_agent.conftest import Bench
@@ -99,10 +100,12 @@ def test_what_is_called_the_best_of_a_code_study_is_what_the_agent_kept(source: 
     assert outcomes(history) == ["baseline", "kept", "reverted", "overtime", "doubted"]
     assert [t.number for t in history.incumbents] == [0, 1]
     ranked = sorted(trials, key=lambda t: t.values[0])
-    found = standing(ranked, trials, METRIC, {"method": "karpathy-code"})
+    found = kept_first(ranked, trials, METRIC, {"method": "karpathy-code"})
     assert [t.number for t in found] == [1, 2, 0]
     assert finalists(trials, METRIC, 1, {"method": "karpathy-code"}) == [trials[1]]
     # Of noise alone a change may be below what was kept.
-    found = standing(ranked, trials, METRIC, {"method": "karpathy-code", "min_gain": 0.5})
+    found = kept_first(ranked, trials, METRIC, {"method": "karpathy-code", "min_gain": 0.5})
     assert [t.number for t in found] == [0, 1, 2]
-    assert standing(ranked, trials, METRIC, {"method": "tpe"}) == ranked
+    assert kept_first(ranked, trials, METRIC, {"method": "tpe"}) == ranked
+    assert best_of(trials, METRIC, {"method": "karpathy-code"}) is trials[1]
+    assert best_of(trials, METRIC, {"method": "tpe"}) is trials[4]
