@@ -240,18 +240,17 @@ class CodeAgent:
             trials = self._study.get_trials(deepcopy=False)
             there = {t.user_attrs.get(REPEATS) for t in trials if is_again(t)}
             for doubted in self._history(trials).doubted:
-                if doubted.number in there or not self._room(
-                    _without(trials, doubted), len(trials)
-                ):
+                sha = doubted.user_attrs.get("source_sha256")
+                if sha is None or doubted.number in there:
                     continue
-                sha = doubted.user_attrs["source_sha256"]
+                if not self._room(_without(trials, doubted), len(trials)):
+                    continue
                 self._trials.enqueue(
                     {
                         "source": AGAIN,
                         REPEATS: doubted.number,
                         "train_seed": AGAIN_SEED,
                         "source_sha256": sha,
-                        "parent_sha256": sha,
                     }
                 )
                 return True
