@@ -18,6 +18,8 @@ import optunahub
 import pytest
 
 from objective import Testbed
+from samplers._llm.schema_chat import random_value
+from samplers._llm.schema_chat import SchemaChat
 from studies.publish.build import build_package
 from studies.publish.build import PUBLISHED_DATA
 from studies.publish.build import sources
@@ -28,8 +30,6 @@ from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import reply
 from tests.samplers._llm.conftest import server as server
-from tests.samplers.scripted import random_value
-from tests.samplers.scripted import SchemaChat
 
 
 # By default: the originals pass the contract with a model in every trial, too.

@@ -1,4 +1,4 @@
-"""A language model for tests that obeys any schema."""
+"""A language model for tests that answers any JSON schema with values that it allows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import random
 from typing import Any
 
-from samplers import ScriptedChat
-from samplers._llm.scripted import Request
+from .scripted import Request
+from .scripted import ScriptedChat
 
 
 class SchemaChat(ScriptedChat):
