@@ -86,15 +86,23 @@ class Progress(Bar):
         metric: Names the values.
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
+        llm_share: Share of the coming trials that are its turns, for the same estimate.
     """
 
     def __init__(
-        self, budget: Budget, metric: Metric, *, workers: int = 1, uses_llm: bool = False
+        self,
+        budget: Budget,
+        metric: Metric,
+        *,
+        workers: int = 1,
+        uses_llm: bool = False,
+        llm_share: float | None = None,
     ) -> None:
         self._budget = budget
         self._metric = metric
         self._workers = workers
         self._uses_llm = uses_llm
+        self._llm_share = llm_share
         self._shown: set[int] | None = None
         self._has_estimated = False
         super().__init__()
@@ -114,7 +122,7 @@ class Progress(Bar):
         if not self._has_estimated and (lines := self._estimate(trials)):
             self._has_estimated = True
             self.console.print(lines)
-        left = self._budget.trials_left(trials, self._workers)
+        left = self._budget.trials_left(trials, self._workers, self._llm_share)
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
@@ -132,7 +140,7 @@ class Progress(Bar):
             f"a trial takes {whole:.1f} s: {training:.1f} s of training, and {whole - training:.1f} s"
             " to start, to evaluate and to choose the next"
         )
-        left = budget.trials_left(trials, self._workers)
+        left = budget.trials_left(trials, self._workers, self._llm_share)
         if left is not None:
             text += f"; about {left} more fit"
         if end is not None:
@@ -155,7 +163,7 @@ class Progress(Bar):
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.seconds:.0f} s")
-        seconds = self._budget.seconds_left(trials, self._workers)
+        seconds = self._budget.seconds_left(trials, self._workers, self._llm_share)
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)

@@ -215,7 +215,13 @@ def _check_model(spec: Spec) -> None:
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
-    return Progress(spec.budget, _metric(spec), workers=workers, uses_llm=spec.row.uses_llm)
+    return Progress(
+        spec.budget,
+        _metric(spec),
+        workers=workers,
+        uses_llm=spec.row.uses_llm,
+        llm_share=spec.model.llm_ratio if spec.row.has_ratio else None,
+    )
 
 
 def _metric(spec: Spec) -> Metric:
