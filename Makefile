@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDIES := $(BIN)/optuna-autoresearch
 DEMO := --storage sqlite:///demo.db
 
-.PHONY: demo gallery test test-faults test-faults-short test-properties check dashboard clean
+.PHONY: demo gallery pictures test test-faults test-faults-short test-properties check dashboard clean
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
@@ -17,6 +17,10 @@ dashboard: .venv/ready
 # The report of stored trainings as a page, which docs/gallery.md shows.
 gallery: .venv/ready
 	$(STUDIES) report --storage sqlite:///docs/gallery/trainings.db --out docs/gallery/report --title "Centaur on the embedded testbed"
+
+# Those in the READMEs of the packages for OptunaHub, from stored results.
+pictures: .venv/ready
+	$(BIN)/python -m studies.publish.pictures
 
 # Trainings are the slow part of the tests, and each takes one core.
 test: .venv/ready

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 import time
 from typing import Any
 
@@ -204,8 +205,17 @@ class Budget:
         numbers = [t.number for t in trials if t.state == TrialState.WAITING] or [len(trials)]
         return not self.allows(trials, numbers[0])
 
-    def trials_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> int | None:
-        """Estimate how many trials are still to be finished; ``None`` without a basis for it."""
+    def trials_left(
+        self, trials: Sequence[FrozenTrial], workers: int = 1, llm_share: float | None = None
+    ) -> int | None:
+        """Estimate how many trials are still to be finished; ``None`` without a basis for it.
+
+        Args:
+            trials: All of the study.
+            workers: Processes that share the work.
+            llm_share: Share of the coming trials for which a language model is asked: these take
+                longer, and a study begins with few of them. ``None`` takes their share so far.
+        """
         left = []
         if self.trials is not None:
             left.append(self.trials - sum(map(is_evaluated, _counted(trials))))
@@ -215,20 +225,33 @@ class Budget:
             mean = sum(charges) / len(charges) if charges and sum(charges) > 0 else expected
             rest = self.seconds - sum(charges) - self.kept(expected, self.seconds)
             left.append(int(rest / mean) if rest >= expected else 0)
-        spans = [span(t) for t in trials if is_evaluated(t)]
-        end = self.deadline(trials)
-        if end is not None and sum(spans) > 0:
+        end, mean_span = self.deadline(trials), _mean_span(trials, llm_share)
+        if end is not None and mean_span > 0:
             kept = self.kept(self.expected_span(trials), end - _began(trials))
-            left.append(int((end - kept - now()) / (sum(spans) / len(spans)) * workers))
+            left.append(int((end - kept - now()) / mean_span * workers))
         return max(0, min(left)) if left else None
 
-    def seconds_left(self, trials: Sequence[FrozenTrial], workers: int = 1) -> float | None:
-        """Estimated wall-clock seconds until the study is done; ``None`` before the first trial."""
-        spans = [span(t) for t in trials if is_evaluated(t)]
-        left = self.trials_left(trials, workers)
-        if not spans or left is None:
+    def seconds_left(
+        self, trials: Sequence[FrozenTrial], workers: int = 1, llm_share: float | None = None
+    ) -> float | None:
+        """Estimate the wall-clock seconds until the study is done; ``None`` before its first trial.
+
+        The arguments are those of `trials_left`.
+        """
+        left = self.trials_left(trials, workers, llm_share)
+        if left is None or not any(map(is_evaluated, trials)):
             return None
-        return left * sum(spans) / len(spans) / workers
+        return left * _mean_span(trials, llm_share) / workers
+
+
+def _mean_span(trials: Sequence[FrozenTrial], llm_share: float | None) -> float:
+    """Return the real seconds to expect of a trial in the mean; 0 if nothing is known."""
+    done = [t for t in trials if is_evaluated(t)]
+    turns = [span(t) for t in done if t.user_attrs.get("llm_seconds")]
+    others = [span(t) for t in done if not t.user_attrs.get("llm_seconds")]
+    if llm_share is None or not turns or not others:
+        return fmean(turns + others) if done else 0.0
+    return llm_share * fmean(turns) + (1 - llm_share) * fmean(others)
 
 
 def span(trial: FrozenTrial) -> float:

@@ -50,6 +50,18 @@ def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return next(filter(is_ok, found), found[-1] if found else None)
 
 
+def known_baseline(study: optuna.Study) -> FrozenTrial | None:
+    """Return the run of the script's own values; None where the study doesn't say which it is.
+
+    The first trial of another program may be anything, unless it was given.
+    """
+    trials = evaluated_trials(study)
+    found = None if is_library_study(study.user_attrs) else baseline_trial(trials)
+    if found is not None and "imported_from" in study.user_attrs:
+        return found if found.user_attrs.get("source") == "enqueued" else None
+    return found
+
+
 def llm_turns(trials: Sequence[FrozenTrial]) -> int:
     """Count the evaluated trials that the language model was to decide."""
     return sum(is_evaluated(t) and t.user_attrs.get("source") in LLM_SOURCES for t in trials)
@@ -137,9 +149,7 @@ def study_facts(
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "best": trial_facts(best_of(trials, metric, study.user_attrs), metric.name),
-        "baseline": None
-        if is_library_study(study.user_attrs)
-        else trial_facts(baseline_trial(trials), metric.name),
+        "baseline": trial_facts(known_baseline(study), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

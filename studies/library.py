@@ -24,7 +24,8 @@ from samplers._llm.record import SOURCES
 
 def is_library_study(attrs: Mapping[str, Any]) -> bool:
     """Return whether no command of this project made the study with these user attributes."""
-    return "method" not in attrs and "revalidates" not in attrs
+    # A run writes its testbed's hash before its method, and may be killed, or read, in between.
+    return not any(key in attrs for key in ("testbed_hash", "method", "revalidates"))
 
 
 def evaluated_trials(study: optuna.Study) -> Sequence[FrozenTrial]:

@@ -77,8 +77,10 @@ def _note_metadata(
 ) -> None:
     """Write what a study doesn't yet say of itself, and its limits as they are now."""
     stored = study.user_attrs
-    # The method last: who finds it, as another process just now may, finds all the others.
-    for key, value in sorted(metadata.items(), key=lambda item: item[0] == "method"):
+    # The hash first, so that the study is known for one of ours from there on. The method last:
+    # who finds it, as another process just now may, finds all the others.
+    turn = {"testbed_hash": 0, "method": 2}
+    for key, value in sorted(metadata.items(), key=lambda item: turn.get(item[0], 1)):
         # What was made with another script or other files, `_check_comparable` has judged.
         may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
         if key not in stored or (may_change and stored[key] != value):

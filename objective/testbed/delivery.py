@@ -197,7 +197,8 @@ class Delivery:
         inputs = self.inputs(source, values)
         if self.is_by_command:
             raise TestbedError(
-                f"The script must take its values from a file, but takes them by: {inputs.line}"
+                "Values can be written only where they stand in a file, but this script takes them"
+                f" from its command line: {inputs.line}"
             )
         if self.config is not None:
             return self.config.text, inputs.files[self.config.name]

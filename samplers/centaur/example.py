@@ -29,7 +29,12 @@ def objective(trial: optuna.Trial) -> float:
 
 
 if __name__ == "__main__":
-    sampler = optunahub.load_module("samplers/centaur").CentaurSampler(task=TASK, seed=0)
+    sampler = optunahub.load_module("samplers/centaur").CentaurSampler(
+        task=TASK,
+        # What memory depends on; the critic learns from it, and the model is shown it.
+        derived=lambda params: {"activations": params["width"] * params["batch"]},
+        seed=0,
+    )
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=40, catch=(MemoryError,))
     for trial in study.trials:

@@ -88,6 +88,7 @@ class Progress(Bar):
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
         judged_by: See `Spec.judged_by`.
+        llm_share: Share of the coming trials that are its turns, for the same estimate.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class Progress(Bar):
         workers: int = 1,
         uses_llm: bool = False,
         judged_by: Mapping[str, Any],
+        llm_share: float | None = None,
     ) -> None:
         self._budget = budget
         self._judged_by = judged_by
         self._metric = metric
         self._workers = workers
         self._uses_llm = uses_llm
+        self._llm_share = llm_share
         self._shown: set[int] | None = None
         self._has_estimated = False
         super().__init__()
@@ -123,7 +126,7 @@ class Progress(Bar):
         if not self._has_estimated and (lines := self._estimate(trials)):
             self._has_estimated = True
             self.console.print(lines)
-        left = self._budget.trials_left(trials, self._workers)
+        left = self._budget.trials_left(trials, self._workers, self._llm_share)
         total = None if left is None else len(done) + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
@@ -141,7 +144,7 @@ class Progress(Bar):
             f"a trial takes {whole:.1f} s: {training:.1f} s of training, and {whole - training:.1f} s"
             " to start, to evaluate and to choose the next"
         )
-        left = budget.trials_left(trials, self._workers)
+        left = budget.trials_left(trials, self._workers, self._llm_share)
         if left is not None:
             text += f"; about {left} more fit"
         if end is not None:
@@ -164,7 +167,7 @@ class Progress(Bar):
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.seconds:.0f} s")
-        seconds = self._budget.seconds_left(trials, self._workers)
+        seconds = self._budget.seconds_left(trials, self._workers, self._llm_share)
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)

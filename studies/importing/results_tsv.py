@@ -59,6 +59,7 @@ def read_results(
             "config": {},
             "val_bpb": None if failed else value,
             "success": not failed,
+            "source": "enqueued" if row.get("description", "").lower() == "baseline" else "",
             "error": row.get("description", "") if failed else None,
             "attributes": {
                 "commit": row["commit"],

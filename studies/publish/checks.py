@@ -24,7 +24,9 @@ from studies.publish.build import ROOT
 FRONT_MATTER = ("author", "title", "description", "tags", "optuna_versions", "license")
 SECTIONS = ("## Abstract", "## APIs", "## Example")
 UNPUBLISHABLE = ("load_local_module(", "repo_owner=", "ref=")
+MAX_WORDS = 600
 MAX_IMAGES_BYTES = 100 * 1024  # the registry asks for about 100 kB a package
+_MULTI = re.DOTALL | re.MULTILINE
 CATEGORY_TAGS = {"sampler", "visualization", "pruner", "benchmark", "callback"}
 
 
@@ -114,8 +116,24 @@ def check_readme(package: Path) -> Iterator[str]:
                 yield f"{path.name} must load the package from the registry, but has {phrase!r}."
 
 
+def check_links(package: Path) -> Iterator[str]:
+    """Check that what the READMEs' relative links and pictures lead to is in the package."""
+    for path in sorted(package.glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text(encoding="utf-8")):
+            if not (path.parent / link).exists():
+                yield f"{path.name} leads to {link}, which is not in the package."
+
+
+def check_length(package: Path) -> Iterator[str]:
+    """Check that the README is read in a few minutes: code and front matter don't count."""
+    text = re.sub(r"\A---.*?^---$|^```.*?^```$|`[^`\n]*`", "", _readme(package), flags=_MULTI)
+    words = len(text.split())
+    if words > MAX_WORDS:
+        yield f"The README must have at most {MAX_WORDS} words beside code, but has {words}."
+
+
 def check_arguments(package: Path) -> Iterator[str]:
-    """Check that the README shows what is public with its arguments and their defaults."""
+    """Check that the README shows what is public with its arguments, their types and defaults."""
     text = _readme(package)
     for name, arguments in _public(package).items():
         shown = ast.unparse(arguments)
@@ -126,8 +144,8 @@ def check_arguments(package: Path) -> Iterator[str]:
 def _same(arguments: str, written: str) -> bool:
     """Return whether the two are the same Python, however numbers and quotes are written."""
     try:
-        return ast.dump(ast.parse(f"lambda {written}: 0")) == ast.dump(
-            ast.parse(f"lambda {arguments}: 0")
+        return ast.dump(ast.parse(f"def f({written}): 0")) == ast.dump(
+            ast.parse(f"def f({arguments}): 0")
         )
     except SyntaxError:
         return False
@@ -145,7 +163,7 @@ def _public(package: Path) -> dict[str, ast.arguments]:
             if isinstance(each, ast.ClassDef) and each.name in names:
                 found[each.name] = _constructor_arguments(each)
             elif isinstance(each, ast.FunctionDef) and each.name in names:
-                found[each.name] = _without_types(each.args)
+                found[each.name] = each.args
     return found
 
 
@@ -154,18 +172,12 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _constructor_arguments(node: ast.ClassDef) -> ast.arguments:
-    """Return the arguments of ``__init__`` after ``self``, without types."""
+    """Return the arguments of ``__init__`` after ``self``."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             del each.args.args[0]
-            return _without_types(each.args)
+            return each.args
     return ast.arguments([], [], None, [], [], None, [])
-
-
-def _without_types(arguments: ast.arguments) -> ast.arguments:
-    for argument in (*arguments.args, *arguments.kwonlyargs):
-        argument.annotation = None
-    return arguments
 
 
 CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
@@ -174,6 +186,8 @@ CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
     check_licence,
     check_front_matter,
     check_readme,
+    check_links,
+    check_length,
     check_arguments,
 )
 

@@ -31,7 +31,7 @@ from samplers import CentaurSampler
 from samplers import KarpathyAgentSampler
 from samplers import LLAMBOSampler
 from samplers._llm.connect import default_chat
-from tests.samplers.scripted import SchemaChat
+from samplers._llm.schema_chat import SchemaChat
 
 from .keep import keep
 

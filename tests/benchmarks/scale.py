@@ -53,6 +53,7 @@ import sqlalchemy
 
 from samplers import CentaurSampler
 from samplers import SMACSampler
+from samplers._llm.schema_chat import SchemaChat
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.methods import METHODS
@@ -62,7 +63,6 @@ from studies.storage.open import open_storage
 from tests.conftest import free_port
 from tests.conftest import PostgresServer
 from tests.conftest import serve_storage
-from tests.samplers.scripted import SchemaChat
 
 from .smac_cost import cost
 from .smac_cost import SPACE

@@ -18,6 +18,7 @@ import optuna
 import psutil
 import pytest
 
+from samplers._llm.schema_chat import random_value
 from studies.storage.open import open_storage
 from studies.storage.open import opened
 from studies.storage.open import StorageError
@@ -26,7 +27,6 @@ from tests.faults.invariants import TRAIN
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import reply
-from tests.samplers.scripted import random_value
 from tests.studies.conftest import cli as cli
 from tests.studies.conftest import output_of as output_of
 from tests.studies.conftest import until as until

@@ -27,10 +27,10 @@ from samplers import ScriptedChat
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.prompt import format_row
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.karpathy_agent import KarpathyAgentSampler
 from tests.conftest import StorageFactory
-from tests.samplers.scripted import SchemaChat
 
 
 ROOT = Path(__file__).parent.parent.parent

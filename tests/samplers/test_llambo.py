@@ -29,6 +29,7 @@ from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.llambo_paper import LLAMBOSampler
 from samplers.llambo_paper.candidates import candidates_schema
@@ -46,7 +47,6 @@ from samplers.llambo_paper.surrogate import plausible
 from samplers.llambo_paper.surrogate import rank_by_improvement
 from samplers.llambo_paper.surrogate import rank_by_probability
 from tests.conftest import StorageFactory
-from tests.samplers.scripted import SchemaChat
 
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,8 +10,8 @@ from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
 import pytest
 
+from samplers._llm.schema_chat import SchemaChat
 from samplers.llambo_paper import LLAMBOSampler
-from tests.samplers.scripted import SchemaChat
 
 
 class _AllCases(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

@@ -19,6 +19,7 @@ from studies.best import Winner
 from studies.commands.work.best import lines_of
 from studies.errors import Misuse
 from studies.facts import REPEATS
+from studies.facts import study_facts
 from studies.repetitions import SUFFIX
 
 
@@ -116,6 +117,18 @@ def test_a_study_of_another_program_has_a_winner_too() -> None:
     assert found is not None and found.trial.values[0] == study.best_value
     assert found.baseline is None and found.gain is None
     assert best_configuration(study) == study.best_params
+
+
+@pytest.mark.parametrize("source", ["", "startup", "enqueued"])
+def test_an_imported_first_trial_is_the_script_only_where_the_file_says_so(source: str) -> None:
+    study, storage = make([], {})
+    study.set_user_attr("imported_from", "runs.json")
+    for width, value in ((10, 1.0), (11, 0.5)):
+        add(study, width, value, status="ok", source=source)
+    found = find_winner(study, storage)
+    assert found is not None and found.trial.number == 1
+    assert (found.baseline is not None) == (source == "enqueued")
+    assert (study_facts(study)["baseline"] is not None) == (source == "enqueued")
 
 
 def test_what_is_infeasible_never_wins() -> None:

@@ -101,9 +101,10 @@ def test_what_is_left_is_the_scarcer_of_trials_and_time() -> None:
     assert Budget(trials=2).trials_left(trials) == 0
 
 
-def timed(number: int, start: float, seconds: float) -> FrozenTrial:
+def timed(number: int, start: float, seconds: float, **attrs: float) -> FrozenTrial:
     """A success of 10 s of training that began and took so long."""
     made = ok(number, 10.0)
+    made.user_attrs = {**made.user_attrs, **attrs}
     made.datetime_start = datetime.fromtimestamp(start)
     made.datetime_complete = datetime.fromtimestamp(start + seconds)
     return made
@@ -136,6 +137,16 @@ def test_wall_time_counts_from_the_first_trial_on(clock: Callable[[float], None]
     clock(1040.0)
     assert budget.trials_left(trials) == 2
     assert budget.seconds_left(trials) == 60.0
+
+
+def test_the_time_left_counts_the_coming_turns_of_a_language_model() -> None:
+    trials = [timed(n, 100.0 * n, 20.0) for n in range(3)]
+    trials.append(timed(3, 300.0, 50.0, llm_seconds=30.0))
+    budget = Budget(trials=14)
+    assert budget.seconds_left(trials) == 10 * 27.5
+    assert budget.seconds_left(trials, llm_share=0.5) == 10 * 35.0
+    assert budget.seconds_left(trials[:3], llm_share=0.5) == 11 * 20.0, "none is known yet"
+    assert budget.seconds_left([], llm_share=0.5) is None
 
 
 def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], None]) -> None:

@@ -13,6 +13,8 @@ from studies.commands.report import report
 from studies.commands.status import status
 from studies.errors import Misuse
 from studies.library import evaluated_trials
+from studies.library import is_library_study
+from studies.study import _note_metadata
 
 
 def _objective(trial: optuna.Trial) -> float:
@@ -75,6 +77,26 @@ def test_status_best_and_report_show_it(
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Values are value: higher is better." in page and "Learning curves" in page
     assert "Comparison of methods" not in page
+
+
+def test_a_study_that_a_run_has_only_begun_to_describe_is_none_of_optunas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed after the first attribute has not written its method yet."""
+    written: list[str] = []
+
+    def killed(study: optuna.Study, key: str, value: object) -> None:
+        study._storage.set_study_user_attr(study._study_id, key, value)
+        written.append(key)
+        raise KeyboardInterrupt
+
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/s.db")
+    monkeypatch.setattr(optuna.Study, "set_user_attr", killed)
+    metadata = {"method": "random", "seed": 0, "testbed_hash": "x", "version": "1"}
+    with pytest.raises(KeyboardInterrupt):
+        _note_metadata(study, metadata, {"trials": 3})
+    assert written == ["testbed_hash"]
+    assert not is_library_study(study.user_attrs)
 
 
 def test_several_objectives_are_one_line(

@@ -221,6 +221,7 @@ def _progress(spec: Spec, workers: int) -> Progress:
         workers=workers,
         uses_llm=spec.row.uses_llm,
         judged_by=spec.judged_by,
+        llm_share=spec.model.llm_ratio if spec.row.has_ratio else None,
     )
 
 

@@ -36,7 +36,7 @@ def test_a_script_without_constants_is_tuned_by_its_arguments(testbed_folder: Fo
     inputs = testbed.delivery.inputs(testbed.source, {"lr": 0.25, "opt": "adam"})
     assert inputs.line == "python train.py --lr=0.25 --opt=adam"
     assert inputs.files == {"train.py": testbed.source}
-    with pytest.raises(TestbedError, match="takes them by: python train.py --lr=0.25"):
+    with pytest.raises(TestbedError, match="from its command line: python train.py --lr=0.25"):
         testbed.delivery.written(testbed.source, {"lr": 0.25})
 
 

@@ -33,6 +33,8 @@ def test_experiments_are_one_study_with_what_the_file_says(cli: Cli, tmp_path: P
     assert trials[1].user_attrs["description"] == "increase LR to 0.04 and more"
     assert trials[0].user_attrs["peak_memory_mb"] == 44 * 1024
     assert trials[0].user_attrs["commit"] == "a1b2c3d"
+    # That a row is the unedited script, its description says.
+    assert [t.user_attrs.get("source") for t in trials] == ["enqueued", None, None, None]
 
 
 def test_another_metrics_name_is_said(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from studies.publish.checks import check_arguments
 from studies.publish.checks import check_files
 from studies.publish.checks import check_front_matter
 from studies.publish.checks import check_hooks
+from studies.publish.checks import check_length
 from studies.publish.checks import check_licence
+from studies.publish.checks import check_links
 from studies.publish.checks import check_package
 from studies.publish.checks import check_readme
 from studies.publish.checks import HEADER_CONFIRM
@@ -103,13 +105,29 @@ Check = Callable[[Path], Iterator[str]]
             "argument that the README lacks": (
                 check_arguments,
                 _replace("sampler.py", "seed: int | None", "pace: int = 0, seed: int | None"),
-                "The README must show `SMACSampler(*, n_startup_trials=None, search_space=None, "
-                "n_challengers=10000, pace=0, seed=None)`.",
+                "The README must show `SMACSampler(*, n_startup_trials: int | None=None, "
+                "search_space: Mapping[str, BaseDistribution] | None=None, "
+                "n_challengers: int=10000, pace: int=0, seed: int | None=None)`.",
             ),
             "other default in the README": (
                 check_arguments,
-                _replace("README.md", "n_challengers=10_000", "n_challengers=5_000"),
+                _replace("README.md", "n_challengers: int = 10_000", "n_challengers: int = 5"),
                 "The README must show `SMACSampler(",
+            ),
+            "other type in the README": (
+                check_arguments,
+                _replace("README.md", "n_challengers: int", "n_challengers: float"),
+                "The README must show `SMACSampler(",
+            ),
+            "link to what isn't there": (
+                check_links,
+                _remove("MEASURED.md"),
+                "README.md leads to MEASURED.md, which is not in the package.",
+            ),
+            "long README": (
+                check_length,
+                _replace("README.md", "## Abstract", "## Abstract\n\n" + "word " * 600),
+                "The README must have at most 600 words beside code, but has ",
             ),
             "other licence": (
                 check_licence,
@@ -124,7 +142,7 @@ Check = Callable[[Path], Iterator[str]]
             "2 MiB image": (
                 check_files,
                 _add("images/plot.png", os.urandom(2 * 1024 * 1024)),
-                "The images of a package must stay below 100 KiB together, but got 2048 KiB.",
+                "The images of a package must stay below 100 KiB together, but got 21",
             ),
             "binary file": (
                 check_files,
@@ -178,7 +196,9 @@ def test_a_functions_arguments_are_shown_like_those_of_a_class(tmp_path: Path) -
     )
     (problem,) = check_arguments(package)
     assert problem.startswith(
-        "The README must show `plot_best_so_far(studies, *, against=None, counts=None, level=0.95,"
+        "The README must show `plot_best_so_far(studies: Mapping[str, Sequence[Study]] | "
+        "Sequence[Study] | Study, *, against: str | Callable[[FrozenTrial], float] | None=None, "
+        "counts: Callable[[FrozenTrial], bool] | None=None, level: float=0.95,"
     )
 
 
@@ -212,7 +232,7 @@ def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
     _remove("LICENSE")(package)
     _replace("README.md", "license:", "licence:")(package)
     _replace("README.md", "## APIs", "<b>Classes</b>")(package)
-    _replace("README.md", "n_challengers=10_000", "n=10_000")(package)
+    _replace("README.md", "n_challengers: int = 10_000", "n=10_000")(package)
     _add("extra.py", b"import os\ndef f(x): return x\n")(package)
     problems = "\n".join(check_package(package))
     for part in (

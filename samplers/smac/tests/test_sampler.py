@@ -1,25 +1,24 @@
-"""Optuna's own conformance suite for a single-objective relative sampler: all of its cases."""
+"""Optuna's own conformance suite; in the registry, `pytest package/samplers/smac`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
+from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
+import optunahub
 import pytest
 
-from samplers.smac import SMACSampler
 
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from optuna.samplers import BaseSampler
+# Not by a relative import: a package that is called smac would hide SMAC's own.
+module = optunahub.load_local_module("samplers/smac", registry_root=str(Path(__file__).parents[3]))
 
 
 class TestSMACSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         # The model from the second trial on: the initial design would hide it from the suite.
-        return lambda: SMACSampler(n_startup_trials=00, seed=0)
+        return lambda: module.SMACSampler(n_startup_trials=0, seed=0)

@@ -1,4 +1,4 @@
-"""A language model for tests that obeys any schema."""
+"""A language model for tests that answers any JSON schema with values that it allows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import random
 from typing import Any
 
-from samplers import ScriptedChat
-from samplers._llm.scripted import Request
+from .scripted import Request
+from .scripted import ScriptedChat
 
 
 class SchemaChat(ScriptedChat):
@@ -37,8 +37,8 @@ def random_value(schema: Mapping[str, Any], rng: random.Random) -> Any:
         required = set(schema.get("required", ()))
         properties = schema.get("properties", {})
         kept = {name for name in properties if name in required or rng.random() < 0.3}
-        if not kept and schema.get("minProperties", 0) > 0:
-            kept = {rng.choice(list(properties))}
+        others = [name for name in properties if name not in kept]
+        kept |= set(rng.sample(others, max(0, schema.get("minProperties", 0) - len(kept))))
         return {n: random_value(sub, rng) for n, sub in properties.items() if n in kept}
     if kind == "array":
         if "prefixItems" in schema:

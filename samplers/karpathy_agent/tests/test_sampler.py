@@ -1,4 +1,7 @@
-"""Optuna's own conformance suite, with a model that gives every schema random valid values."""
+"""Optuna's own conformance suite; in the registry, `pytest package/samplers/karpathy_agent`.
+
+The language model answers with random values that the request's schema allows.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,13 @@ from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
 import pytest
 
-from samplers.karpathy_agent import KarpathyAgentSampler
-from tests.samplers.scripted import SchemaChat
+from ..._llm.schema_chat import SchemaChat
+from ..sampler import KarpathyAgentSampler
 
 
-class _AllCases(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    pass
-
-
-class TestKarpathyAgent(_AllCases):
+class TestKarpathyAgentSampler(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: KarpathyAgentSampler(chat=SchemaChat(), seed=0)

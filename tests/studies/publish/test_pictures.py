@@ -1,0 +1,36 @@
+"""The pictures in the packages are those of the stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+
+from studies.publish.build import ROOT
+from studies.publish.pictures import draw
+from studies.publish.pictures import NAME
+from studies.publish.pictures import PICTURES
+from studies.publish.pictures import regrets
+from studies.scoreboard.analysis import Board
+from studies.scoreboard.runs import read
+
+
+def test_a_picture_shows_the_regret_that_the_tables_tell() -> None:
+    picture = PICTURES[0]
+    results = read(ROOT / "studies/results" / picture.results / "runs.csv")
+    plot = regrets(Board(results), picture.trials)
+    ends = {marks.label: float(marks.y[-1]) for marks in plot.marks}
+    assert round(ends["CentaurSampler, no language model"], 3) == 0.038
+    assert round(ends["TPESampler"], 3) == 0.063
+
+
+def test_each_package_has_its_picture_and_drawing_again_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    for each in PICTURES:
+        assert (ROOT / each.folder / f"{NAME}.png").read_bytes()[:4] == b"\x89PNG"
+        (tmp_path / each.folder).mkdir(parents=True)
+        target = tmp_path / "studies/results" / each.results
+        shutil.copytree(ROOT / "studies/results" / each.results, target, dirs_exist_ok=True)
+    first = {path: path.read_bytes() for path in draw(tmp_path)}
+    assert {path: path.read_bytes() for path in draw(tmp_path)} == first
+    assert len(first) == len(PICTURES)
