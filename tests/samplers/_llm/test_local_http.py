@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import nullcontext
 import json
@@ -99,6 +100,15 @@ def connection() -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=60)
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(80):
+        if holds():
+            return
+        # llama.cpp looks for clients that are gone when it was asked nothing for a second.
+        time.sleep(1.5)
+    pytest.fail("It takes too long.")
+
+
 def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
     url = embedded.embedded_server().removesuffix("/v1")
     [server] = embedded._servers.values()
@@ -115,11 +125,10 @@ def test_a_reply_that_nobody_waits_for_is_given_up(chat: Chat) -> None:
             return bool(json.loads(http(f"{url}/health")[1])["requests"])
         return any(slot["is_processing"] for slot in json.loads(http(f"{url}/slots")[1]))
 
-    with pytest.raises(TimeoutError):
-        http(f"{url}/v1/chat/completions", json.dumps(body).encode(), timeout=1.0)
-    for _ in range(1200):
-        if not is_at_work():
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("The model is still at work.")
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}"
+    client = connection()
+    client.sendall(f"{head}\r\n\r\n".encode() + data)
+    wait_until(is_at_work)
+    client.close()
+    wait_until(lambda: not is_at_work())
