@@ -31,6 +31,7 @@ from samplers import ScriptedChat
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.connect import open_embedded
 from samplers._llm.propose import TooManyLLMErrors
+from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.centaur import CentaurSampler
 from samplers.centaur.internals import StudyView
@@ -41,7 +42,6 @@ from samplers.centaur.state import UnitCube
 
 from ..conftest import StorageFactory
 from ._llm.test_embedded import only_llama_cpp
-from .scripted import SchemaChat
 
 
 SPACE = {

@@ -9,9 +9,8 @@ from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 from optuna.testing.pytest_samplers import SingleOnlySamplerTestCase
 import pytest
 
+from samplers._llm.schema_chat import SchemaChat
 from samplers.centaur import CentaurSampler
-
-from .scripted import SchemaChat
 
 
 if TYPE_CHECKING:

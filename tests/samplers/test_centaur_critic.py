@@ -15,6 +15,7 @@ import pytest
 
 from samplers import ChatError
 from samplers import ScriptedChat
+from samplers._llm.schema_chat import SchemaChat
 from samplers._trials.announced import announced
 from samplers.centaur import CentaurSampler
 from samplers.centaur import screening
@@ -22,7 +23,6 @@ from samplers.centaur.screening import is_ahead
 from samplers.centaur.screening import is_step_turn
 
 from ..conftest import StorageFactory
-from .scripted import SchemaChat
 from .test_centaur import distinct_replies
 from .test_centaur import objective
 from .test_centaur import REPLY

@@ -23,8 +23,8 @@ from optuna.distributions import IntDistribution
 from samplers import KarpathyAgentSampler
 from samplers import OpenAIChat
 from samplers._llm.reply import params_schema
+from samplers._llm.schema_chat import random_value
 
-from ..scripted import random_value
 from .conftest import Answer
 from .conftest import LoopbackServer
 from .conftest import refusal

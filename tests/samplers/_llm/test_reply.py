@@ -21,9 +21,8 @@ from samplers._llm.reply import known_configurations
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
 from samplers._llm.reply import ReplyError
+from samplers._llm.schema_chat import random_value
 from samplers._trials.announced import announce
-
-from ..scripted import random_value
 
 
 SPACE: dict[str, BaseDistribution] = {

@@ -243,6 +243,7 @@ def test_a_page_is_printed_with_all_of_its_plots(page: Page) -> None:
         "[...document.querySelectorAll('.figure')].filter(d => !('drawn' in d.dataset)).length"
     )
     assert page.evaluate(undrawn) > 5
+    page.wait_for_function("window.Plotly")  # is unpacked once the page stands
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(undrawn) == 0
 
