@@ -32,7 +32,7 @@ FAULTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal --d
 test-faults: .venv/ready
 	$(FAULTS) -m "faults or not faults"
 
-# Each kind of fault once, but for those that `make test` has: what CI runs.
+# Each kind of fault once, but for those that `make test` has. CI has no time for it.
 test-faults-short: .venv/ready
 	$(FAULTS) -m "faults and not long"
 
