@@ -72,6 +72,7 @@ _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
+_REASON_CHARS = 300  # of why a training failed: enough for a long path and what to do about it
 
 
 class RunError(RuntimeError):
@@ -211,7 +212,7 @@ def run_script(
             raise RunError(f"The disk of {folder} is full.")
     return RunResult(
         status=status,
-        reason=one_line(reason),
+        reason=one_line(reason, _REASON_CHARS),
         value=output.value,
         printed=output.printed,
         mismatch=output.has_evaluator and differ(output.value, output.printed, output.decimals),
