@@ -187,9 +187,10 @@ class CodeAgent:
             else:
                 return
 
-    def _room(self, trials: Sequence[FrozenTrial], number: int | None = None) -> bool:
-        """Return whether the study may have one more trial, of this number."""
-        return self._budget.allows(trials, len(trials) if number is None else number)
+    def _room(self, trials: Sequence[FrozenTrial], repeated: FrozenTrial | None = None) -> bool:
+        """Return whether the study may have one more trial; one that it repeats doesn't count."""
+        counted = [t for t in trials if repeated is None or t.number != repeated.number]
+        return self._budget.allows(counted, len(trials))
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
         """Baselines that are still to be measured: the noise must be known before a change is."""
@@ -202,8 +203,11 @@ class CodeAgent:
         for _ in range(self._n_baselines - there):
             self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
+    def _read(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
+        return read_history(trials, self._editing.min_gain, self._testbed.metric)
+
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
-        history = read_history(trials, self._editing.min_gain, self._testbed.metric)
+        history = self._read(trials)
         if history.best is None:
             reasons = {t.user_attrs.get("reason", "?") for t in trials if is_baseline(t)}
             raise Failed(
@@ -213,14 +217,14 @@ class CodeAgent:
         return history
 
     def _doubts(self, trials: Sequence[FrozenTrial]) -> dict[int, str]:
-        history = read_history(trials, self._editing.min_gain, self._testbed.metric)
-        return {step.trial.number: step.reason for step in history.steps if step.was_doubted}
+        steps = self._read(trials).steps
+        return {step.trial.number: step.reason for step in steps if step.was_doubted}
 
     def _next(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueue the next trial of whoever's turn it is; return whether there may be one."""
         crashed = crashed_at_once(trials)
         if crashed is not None:  # it costs no trial, so that it may come after the last one
-            if self._room(_without(trials, crashed), len(trials)):
+            if self._room(trials, crashed):
                 self._propose(trials, crashed)
                 return True
         if self._train_again():
@@ -243,7 +247,7 @@ class CodeAgent:
                 sha = doubted.user_attrs.get("source_sha256")
                 if sha is None or doubted.number in there:
                     continue
-                if not self._room(_without(trials, doubted), len(trials)):
+                if not self._room(trials, doubted):
                     continue
                 self._trials.enqueue(
                     {
@@ -312,7 +316,7 @@ class CodeAgent:
         """Ask for a change and enqueue it; or for ``crashed`` mended, in the place of that trial."""
         history = self._history(trials)
         assert history.best is not None
-        dropped = {} if crashed is not None else self._unusable(trials)
+        dropped = {} if crashed is not None else self._unusable(trials, history.best)
         attributes = child_of(history.best, PROPOSAL)
         if dropped:
             attributes[DROPPED] = list(dropped)
@@ -334,7 +338,7 @@ class CodeAgent:
                 crashed = None
             if crashed is not None:
                 attributes[MENDED] = True
-            if not self._room(_without(trials, crashed), len(trials)):
+            if not self._room(trials, crashed):
                 self._drafts.drop()
                 return
             try:
@@ -345,10 +349,10 @@ class CodeAgent:
             trial = self._trials.enqueue(attributes, crashed)
         self._trials.record(trial, proposal.exchanges, crashed)
 
-    def _unusable(self, trials: Sequence[FrozenTrial]) -> dict[str, tuple[str, str]]:
-        """Return the ideas that wait and can't be used: hash -> description and why."""
-        best = self._history(trials).best
-        assert best is not None
+    def _unusable(
+        self, trials: Sequence[FrozenTrial], best: FrozenTrial
+    ) -> dict[str, tuple[str, str]]:
+        """Return the ideas that wait and can't be used on the best script: what each is, and why."""
         parent = self._sources.load(best.user_attrs["source_sha256"])
         found = {}
         for sha in waiting(trials):
@@ -410,7 +414,3 @@ def _counted(trials: Sequence[FrozenTrial]) -> int:
     """Return how many there are without those that were interrupted or mended: they come again."""
     again = interrupted_trials(trials)
     return sum(not is_interrupted(t) and t.number not in again for t in trials)
-
-
-def _without(trials: Sequence[FrozenTrial], crashed: FrozenTrial | None) -> Sequence[FrozenTrial]:
-    return [t for t in trials if crashed is None or t.number != crashed.number]

@@ -3,8 +3,8 @@
 `Study.add_trials` asks an SQL database several times for each parameter and attribute, which takes
 26 ms of the processor's time for a trial of 14 parameters on SQLite. Rows of all trials together,
 table by table in one transaction, take less than 1 ms (tests/benchmarks/import_speed.py). This
-writes Optuna's own tables, so the functions here are all that know them; other storages get
-`Study.add_trials`, which takes about 1 ms in a journal.
+writes Optuna's own tables, as `reading` reads them; other storages get `Study.add_trials`, which takes
+about 1 ms in a journal.
 """
 
 from __future__ import annotations
