@@ -33,6 +33,7 @@ else:
 
 _SCALARS = (bool, int, float, str)
 _LONGEST_YAML = 100_000  # characters, of which PyYAML reads some 200,000 a second
+_DEEPEST_YAML = 100  # brackets within brackets, in which PyYAML's time is quadratic
 _YAML_MARK = re.compile(r"(?:[&!]\S*\s+)*")  # anchor and tag in front of a value
 
 
@@ -114,7 +115,7 @@ class ConfigFile:
         if len(self.text) > _LONGEST_YAML:
             self._refuse(ValueError(f"it has more than {_LONGEST_YAML} characters"))
         try:
-            root = yaml.compose(self.text, yaml.SafeLoader)
+            root = yaml.compose(self.text, _Loader)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             self._refuse(error)
         if not isinstance(root, yaml.MappingNode):
@@ -145,6 +146,13 @@ class ConfigFile:
         raise TestbedError(
             f"{self.name} must be valid, but: {' '.join(str(error).split())}."
         ) from None
+
+
+class _Loader(yaml.SafeLoader):
+    def fetch_flow_collection_start(self, *token: Any) -> None:
+        if self.flow_level >= _DEEPEST_YAML:
+            raise ValueError(f"it has brackets within brackets, more than {_DEEPEST_YAML} deep")
+        super().fetch_flow_collection_start(*token)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

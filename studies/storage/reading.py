@@ -29,6 +29,13 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
     trials: Any = models.TrialModel.__table__
     with _create_scoped_session(storage.scoped_session) as session:
         models.StudyModel.find_or_raise_by_id(study_id, session)
+        # States before what they promise: a trial that ends meanwhile has its values and still
+        # runs here, and is read again; the other way round it would have ended without a value,
+        # for good.
+        columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
+        query = sqlalchemy.select(*(trials.c[name] for name in columns))
+        query = query.where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
+        found = list(session.execute(query))
 
         def rows(model: Any, key: str, *names: str) -> defaultdict[int, list[Any]]:
             """The named columns of a table's rows, by their trial and in the order of their key."""
@@ -36,10 +43,10 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
             columns = (table.c[name] for name in ("trial_id", *names))
             query = sqlalchemy.select(*columns).join(trials, trials.c.trial_id == table.c.trial_id)
             query = query.where(trials.c.study_id == study_id).order_by(table.c[key])
-            found = defaultdict(list)
+            of = defaultdict(list)
             for trial_id, *values in session.execute(query):
-                found[trial_id].append(values)
-            return found
+                of[trial_id].append(values)
+            return of
 
         value = models.TrialValueModel
         values = rows(value, "trial_value_id", "objective", "value", "value_type")
@@ -56,10 +63,6 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
             "trial_intermediate_value_id",
             *("step", "intermediate_value", "intermediate_value_type"),
         )
-        columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
-        query = sqlalchemy.select(*(trials.c[name] for name in columns))
-        query = query.where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
-        found = list(session.execute(query))
     known: dict[str, BaseDistribution] = {}  # most trials have the same ones
     frozen = []
     for trial_id, number, state, start, complete in found:

@@ -90,6 +90,8 @@ def test_yaml_that_was_written_is_what_scripts_read() -> None:
         ("c.yaml", "- 1", "must hold names and values"),
         ("c.yaml", "", "must hold names and values"),
         ("c.yaml", "a: 1\n---\nb: 1\n", "c.yaml must be valid"),
+        ("c.yaml", "[" * 5000, "brackets within brackets, more than 100 deep"),
+        ("c.yaml", "a: " + "{" * 101, "brackets within brackets, more than 100 deep"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(name: str, text: str, message: str) -> None:

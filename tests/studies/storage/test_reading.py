@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -14,6 +15,7 @@ from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
+import sqlalchemy
 
 from studies.storage.open import opened
 from studies.storage.reading import read_trials
@@ -73,3 +75,25 @@ def test_it_is_as_optuna_reads_it(
         read_trials(own, 10**6)
     own.remove_session()
     own.engine.dispose()
+
+
+@pytest.mark.parametrize("statement", range(2, 8))
+def test_a_trial_that_ends_while_it_is_read_has_its_value_or_still_runs(
+    statement: int, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(storage=url)
+    trial = study.ask()
+    reader = RDBStorage(url)
+    statements = 0
+
+    def end_before(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+        if statements == statement:
+            study.tell(trial, 0.5)
+
+    sqlalchemy.event.listen(reader.engine, "before_cursor_execute", end_before)
+    (found,) = read_trials(reader, study._study_id)
+    assert study.trials[0].state == TrialState.COMPLETE
+    assert found.state == TrialState.RUNNING or found.values == [0.5]
