@@ -41,7 +41,7 @@ def evaluated_trials(study: optuna.Study) -> Sequence[FrozenTrial]:
 
 def metric_of(study: optuna.Study) -> Metric:
     """Return the metric of any study; it is called ``value`` where nobody named it."""
-    if study.metric_names is not None or not is_library_study(study.user_attrs):
+    if not is_library_study(study.user_attrs) or study.metric_names is not None:
         return Metric.of(study)
     is_higher = study.directions[0] == StudyDirection.MAXIMIZE
     return Metric("value", "maximize" if is_higher else "minimize")
