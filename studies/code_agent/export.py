@@ -103,7 +103,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
     tokens = ("llm_prompt_tokens", "llm_cached_tokens", "llm_completion_tokens", "llm_seconds")
     return {
         "metric": history.metric.name,
-        "baseline": _baseline(history),
+        "baseline": history.baseline,
         "noise": history.noise,
         "min_gain": history.min_gain,
         "best": history.best_value,
@@ -162,11 +162,6 @@ def agent_table(facts: dict[str, Any]) -> Group:
             f" {llm['seconds']:.1f} s of the model's time"
         )
     return Group(table, *lines)
-
-
-def _baseline(history: CodeHistory) -> float | None:
-    values = [s.value for s in history.steps if is_baseline(s.trial) and s.value is not None]
-    return sum(values) / len(values) if values else None
 
 
 def _trial_facts(step: Step, metric: str) -> dict[str, Any]:

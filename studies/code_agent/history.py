@@ -152,6 +152,12 @@ class CodeHistory:
         return [step for step in self.steps if is_tuned(step.trial)]
 
     @property
+    def baseline(self) -> float | None:
+        """Mean of the baselines' values; None without one."""
+        values = [s.value for s in self.steps if is_baseline(s.trial) and s.value is not None]
+        return statistics.fmean(values) if values else None
+
+    @property
     def incumbents(self) -> list[FrozenTrial]:
         """The trials that were the best, one after the other."""
         measured = [s.trial for s in self.steps if s.outcome == "baseline"]

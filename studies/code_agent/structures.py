@@ -55,12 +55,10 @@ def structures(history: CodeHistory) -> list[Structure]:
     of: dict[int | None, Structure] = {}  # trial -> its structure
     in_best = {first_number(trial) for trial in history.lineage()}
     baselines = [s for s in history.steps if is_baseline(s.trial)]
-    measured = [s.value for s in baselines if s.value is not None]
     if not baselines:
         return []
     first = min(first_number(s.trial) for s in baselines)
-    value = sum(measured) / len(measured) if measured else None
-    root = Structure(first, None, 0, "the unedited script", "baseline", value)
+    root = Structure(first, None, 0, "the unedited script", "baseline", history.baseline)
     found[first] = root
     for step in history.steps:
         number = first_number(step.trial)

@@ -31,13 +31,18 @@ from samplers._critic.critic import Judge
 from samplers._critic.space import Space
 from samplers._critic.trials import Trials
 from samplers._trials.seeds import derive_seed
+from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import first_number
+from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
+from studies.code_agent.history import OVERTIME
 from studies.code_agent.history import parent_number
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import REJECTED
 from studies.code_agent.history import REVERTED
 from studies.code_agent.history import TUNER
+from studies.code_agent.ideas import words
+from studies.code_agent.sources import changed_lines
 from studies.code_agent.validator import fingerprint
 
 
@@ -81,6 +86,14 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class _NearMiss:
+    """An edit that was nearly better: its structure, and the constants in the lines it changed."""
+
+    structure: str
+    constants: frozenset[str]
+
+
+@dataclass(frozen=True)
 class _Script:
     structure: str
     values: dict[str, Value]
@@ -90,13 +103,13 @@ class Tuner:
     """Proposes constants.
 
     Args:
-        testbed: Its search space and rule hold for the constants that it names; for others ranges
-            are inferred from the values that a structure begins with.
+        testbed: Its search space and rule hold for the constants that it names, and what it leaves
+            out is left alone; for new ones ranges are inferred from the values that they came with.
         sources: Where the scripts are.
         seed: The study's.
         share: Share of the trials after the baselines that are the tuner's, from 0 (none) to below
             1, at first. It moves by up to a factor of two towards whoever gains more.
-        edit_trials: Trials for the constants of an edit that came close to the best.
+        edit_trials: Trials for the constants in the lines of an edit that came close to the best.
     """
 
     def __init__(
@@ -150,20 +163,11 @@ class Tuner:
             What to run; None if the script has no constants to tune, or none that are new.
         """
         near_miss = self._near_miss(history)
-        base = history.best if near_miss is None else near_miss
+        base = history.best if near_miss is None else self._best_of(history, near_miss.structure)
         assert base is not None
         script = self._script(base)
         if script is None:
             return None
-        if near_miss is not None:
-            # The gain of one and the same edit also depends on what was the best before.
-            base = min(
-                (history.cost(s.value), s.trial.number, s.trial)
-                for s in self._steps(history, script.structure)
-                if s.value is not None
-            )[2]
-            script = self._script(base)
-            assert script is not None
         judge, enough = self._judge(history, script.structure)
         if judge is None:
             return None
@@ -173,6 +177,11 @@ class Tuner:
         known |= {str(t.user_attrs.get("fingerprint")) for t in history.pending}
         for _ in range(_ATTEMPTS):
             steps = judge.steps(_N_STEPS, rng)
+            if near_miss is not None:
+                as_it_is = {name: script.values[name] for name in steps[0]}
+                steps = [
+                    as_it_is | {name: step[name] for name in near_miss.constants} for step in steps
+                ]
             index = judge.choose(steps) if enough else judge.first_safe(steps)
             if index is None:
                 continue
@@ -223,10 +232,15 @@ class Tuner:
             return None, False
         trials = self._trials(history, structure, space.names)
         enough = bool(np.isfinite(trials.values).sum() >= _N_KNOWN)
-        return Judge(space, trials, rule=self._testbed.rule), enough
+        judge = Judge(space, trials, rule=self._testbed.rule, derived=self._testbed.derived)
+        return judge, enough
 
-    def _near_miss(self, history: CodeHistory) -> FrozenTrial | None:
-        """Return the model's latest edit, if its constants are to be tuned before the best's."""
+    def _near_miss(self, history: CodeHistory) -> _NearMiss | None:
+        """Return the model's latest edit, if its constants are to be tuned before the best's.
+
+        Those are the ones in the lines that it changed: what others gain, the best may gain as well,
+        and would speak for an edit that is worse.
+        """
         edits = [s for s in history.proposals if s.value is not None]
         if not edits or edits[-1].outcome != REVERTED:
             return None
@@ -240,42 +254,64 @@ class Tuner:
         done = [s.trial for s in self._steps(history, script.structure)]
         waiting = [t for t in history.pending if self._structure(t) == script.structure]
         n = sum(t.user_attrs.get("source") == TUNER for t in [*done, *waiting])
-        return edit.trial if n < self._edit_trials else None
+        if n >= self._edit_trials:
+            return None
+        attrs = edit.trial.user_attrs
+        if "parent_sha256" not in attrs:
+            return None
+        pair = [self._sources.load(attrs[key]) for key in ("parent_sha256", "source_sha256")]
+        constants = self._space(history, script.structure).keys() & words(changed_lines(*pair)[0])
+        return _NearMiss(script.structure, frozenset(constants)) if constants else None
 
     def _space(self, history: CodeHistory, structure: str) -> dict[str, BaseDistribution]:
-        """Return the ranges of a structure's constants, from what it began with."""
-        first = self._script(self._steps(history, structure)[0].trial)
-        assert first is not None
+        """Return the ranges of a structure's constants, with room for all values that it ran with.
+
+        What the testbed leaves out of its own constants is left alone here, too.
+        """
         space: dict[str, BaseDistribution] = {}
-        for name, value in first.values.items():
-            given = widened(self._testbed.space.get(name), value) or inferred(name, value)
-            if given is not None:
-                space[name] = given
+        for step in self._measured(history, structure):
+            script = self._script(step.trial)
+            assert script is not None
+            for name, value in script.values.items():
+                if name in space:
+                    space[name] = widened(space[name], value) or space[name]
+                elif name not in self._testbed.left_out:
+                    given = widened(self._testbed.space.get(name), value) or inferred(name, value)
+                    if given is not None:
+                        space[name] = given
         return space
 
     def _trials(self, history: CodeHistory, structure: str, names: Sequence[str]) -> Trials:
-        """Return what is known of a structure's constants: its own trials, and its parents'."""
-        first = self._script(self._steps(history, structure)[0].trial)
+        """Return what is known of a structure's constants: its own trials, and its parents'.
+
+        A trial that trained for longer than it may has failed, however good its value is, and of
+        one whose gain is doubted nothing is known before it was trained again.
+        """
+        first = self._script(self._measured(history, structure)[0].trial)
         assert first is not None
         begun = {name: first.values[name] for name in names}
-        configurations, values, failed = [], [], []
+        finished: list[tuple[dict[str, Any], float]] = []
+        running: list[dict[str, Any]] = []
         for step, offset in self._with_ancestors(history, structure):
-            if step.outcome == REJECTED:
-                continue
             script = self._script(step.trial)
             assert script is not None
-            configurations.append(_restricted(begun, script.values))
-            values.append(np.nan if step.value is None else history.cost(step.value) + offset)
-            failed.append(step.value is None)
+            configuration = _restricted(begun, script.values)
+            if step.outcome == DOUBTED and step.again is None:
+                running.append(configuration)
+            elif step.outcome != REJECTED:
+                value = _value(step)
+                cost = np.nan if value is None else history.cost(value) + offset
+                finished.append((configuration, cost))
         for trial in history.pending:
             if self._structure(trial) == structure and (script := self._script(trial)):
-                configurations.append(_restricted(begun, script.values))
-        n_running = len(configurations) - len(values)
+                running.append(_restricted(begun, script.values))
+        costs = np.array([cost for _, cost in finished] + [np.nan] * len(running))
+        is_running = np.arange(len(costs)) >= len(finished)
         return Trials(
-            configurations,
-            np.array(values + [np.nan] * n_running),
-            np.array(failed + [False] * n_running, dtype=bool),
-            np.arange(len(configurations)) >= len(values),
+            [configuration for configuration, _ in finished] + running,
+            costs,
+            np.isnan(costs) & ~is_running,
+            is_running,
         )
 
     def _with_ancestors(
@@ -291,17 +327,34 @@ class Tuner:
         offset, seen = 0.0, set()
         while structure not in seen:
             seen.add(structure)
-            steps = self._steps(history, structure)
-            yield from ((step, offset) for step in steps)
-            first = steps[0]
-            parent = by_number.get(parent_number(first.trial))
-            if parent is None or parent.value is None or first.value is None:
+            yield from ((step, offset) for step in self._steps(history, structure))
+            for step in self._measured(history, structure):
+                parent = by_number.get(parent_number(step.trial))
+                above = "" if parent is None else self._structure(parent.trial)
+                if parent is not None and above != structure:
+                    break
+            else:
                 return
-            offset += history.cost(first.value) - history.cost(parent.value)
-            structure = self._structure(parent.trial)
+            before = history.baseline if is_baseline(parent.trial) else _value(parent)
+            after = _value(step)
+            if before is None or after is None:
+                return
+            offset += history.cost(after) - history.cost(before)
+            structure = above
 
     def _steps(self, history: CodeHistory, structure: str) -> list[Step]:
         return [step for step in history.steps if self._structure(step.trial) == structure]
+
+    def _measured(self, history: CodeHistory, structure: str) -> list[Step]:
+        return [s for s in self._steps(history, structure) if _value(s) is not None]
+
+    def _best_of(self, history: CodeHistory, structure: str) -> FrozenTrial:
+        """Return a structure's best trial: the best of the study depends on when each finished."""
+        costs = [
+            (history.cost(_value(s) or 0.0), s.trial.number, s.trial)
+            for s in self._measured(history, structure)
+        ]
+        return min(costs)[2]
 
     def _structure(self, trial: FrozenTrial) -> str:
         script = self._script(trial)
@@ -331,6 +384,11 @@ def _read(source: str) -> _Script | None:
         return _Script(structure_of(source), known)
     except TestbedError:
         return None
+
+
+def _value(step: Step) -> float | None:
+    """Return what a step's constants are worth; None if they can't be kept whatever it came to."""
+    return None if step.outcome == OVERTIME else step.value
 
 
 def _restricted(begun: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

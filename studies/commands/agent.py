@@ -64,8 +64,8 @@ def agent(
             "--tune-edits",
             min=0,
             metavar="N",
-            help="Trials in which the constants of a change that was nearly kept are tuned, before "
-            "it is given up.",
+            help="Trials in which the constants in the lines of a change that was nearly kept are "
+            "tuned, before it is given up.",
         ),
     ] = 2,
     proposals: Annotated[

@@ -16,10 +16,12 @@ reply is kept is measured anew. When no reply is left that applies, it says so; 
 offers it single constants, of which it takes any by the seed, as weak models do. So every trial of
 every arm trains, but for replies that are refused.
 
-Every study has the same number of trials, with three baselines (constants: one) among them. The best
-trial of each study is trained three more times with fresh seeds, by which the arms are compared. Two
-studies run side by side, each training on one core; there, training time is processor time, so
-that neither the order nor, for the most part, the values depend on what runs beside.
+Every study has the same number of trials, the first of which is the baseline. A change must gain 0.01
+to be kept, constants of the tuner's half of that: two standard deviations of three baselines, the
+default, came to anything from 0.006 to 0.03 by chance, and would have decided which arm is ahead. The
+best trial of each study is trained three more times with fresh seeds, by which the arms are
+compared. Two studies run side by side, each training on one core; there, training time is processor
+time, so that neither the order nor, for the most part, the values depend on what runs beside.
 
 With the defaults it takes an hour on two idle cores. Studies are kept in ``--storage``: the same
 command again goes on where it was stopped. Prints and writes ``results/structure_and_constants.md``
@@ -47,11 +49,11 @@ from samplers import ScriptedChat
 from samplers._llm.scripted import Request
 from studies.budget import Budget
 from studies.budget import charge
-from studies.budget import is_ok
 from studies.code_agent.agent import run_agent
 from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import parse_edits
+from studies.code_agent.history import best_of
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import read_history
 from studies.code_agent.proposer import describe
@@ -75,6 +77,7 @@ from .keep import keep
 
 
 REPEATS = 3
+MIN_GAIN = 0.01
 MEMORY_MB = 2000  # the default script takes 280
 EDITS = Path(__file__).with_name("recorded_edits.json")
 NONE_LEFT = "None of the recorded replies that are left applies to this script."
@@ -187,7 +190,9 @@ def specs(args: argparse.Namespace) -> dict[tuple[str, int], Spec]:
     for seed in range(args.seeds):
         for arm, (method, tune) in ARMS.items():
             spec = Spec(where, f"{arm}-seed{seed}", method, seed, budget, limits)
-            editing = Editing(tune=tune, tune_edits=2 if tune else 0)
+            editing = Editing(
+                baselines=1, min_gain=MIN_GAIN, tune=tune, tune_edits=2 if tune else 0
+            )
             found[arm, seed] = replace(spec, editing=editing).completed(workers=2)
     return found
 
@@ -234,13 +239,11 @@ def outcome(arm: str, seed: int, spec: Spec) -> Run:
 
 
 def so_far(spec: Spec) -> list[float]:
-    """Return the best value after each trial."""
-    best, values = float("nan"), []
-    for trial in _trials(spec):
-        if is_ok(trial) and not trial.values[0] >= best:
-            best = trial.values[0]
-        values.append(best)
-    return values
+    """Return the value of the best trial after each one: of what the code agent had kept by then."""
+    study = _study(spec)
+    trials = study.get_trials(deepcopy=False)
+    best = [best_of(trials[: n + 1], METRIC, study.user_attrs) for n in range(len(trials))]
+    return [trial.values[0] if trial is not None else float("nan") for trial in best]
 
 
 def table(runs: Sequence[Run], curves: dict[tuple[str, int], list[float]], trials: int) -> str:

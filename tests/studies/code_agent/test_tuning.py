@@ -84,6 +84,7 @@ class Desk:
         attrs["fingerprint"] = fingerprint(source)
         if by != "startup":
             attrs["parent"] = parent
+            attrs["parent_sha256"] = self.trials[parent].user_attrs["source_sha256"]
         trial = create_trial(value=loss(source) if value is None else value, user_attrs=attrs)
         trial.number = len(self.trials)
         self.trials.append(trial)
@@ -173,6 +174,41 @@ def test_failures_count_as_failures(desk: Desk) -> None:
     assert list(trials.failed) == [False, True]
 
 
+def test_a_trial_that_trained_for_longer_is_no_model_for_others(desk: Desk) -> None:
+    desk.trials[0].user_attrs["measured_seconds"] = 10.0
+    desk.run(SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), TUNER, value=0.5)
+    desk.trials[-1].user_attrs["measured_seconds"] = 20.0
+    trials = desk.tuner()._trials(desk.history(), structure_of(SCRIPT), ["WIDTH"])
+    assert outcomes(desk.history()) == ["baseline", "overtime"]
+    assert list(trials.failed) == [False, True]
+
+
+def test_of_a_doubted_gain_nothing_is_known_yet(desk: Desk) -> None:
+    desk.run(SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), TUNER, value=0.01)
+    trials = desk.tuner()._trials(desk.history(), structure_of(SCRIPT), ["WIDTH"])
+    assert outcomes(desk.history()) == ["baseline", "doubted"]
+    assert list(trials.failed) == [False, False] and list(trials.running) == [False, True]
+
+
+def test_a_value_of_the_models_beyond_the_range_is_kept_and_searched_around(desk: Desk) -> None:
+    desk.run(SCRIPT.replace("WIDTH = 64", "WIDTH = 999"), PROPOSAL, value=1.0)
+    widths = []
+    for _ in range(6):
+        tuned = desk.tuner().propose(desk.history(), len(desk.trials))
+        assert tuned is not None
+        desk.run(tuned.source, TUNER, tuned.parent.number, value=2.0)
+        widths.append(read_constants(tuned.source)["WIDTH"].value)
+    assert 999 in widths
+
+
+def test_what_the_testbed_leaves_out_is_not_tuned(tmp_path: Path) -> None:
+    (tmp_path / "bed").mkdir()
+    (tmp_path / "bed" / "search_space.toml").write_text("[WIDTH]\ntune = false\n")
+    desk = Desk(tmp_path)
+    desk.tune(6)
+    assert "WIDTH" not in desk.tuner()._space(desk.history(), structure_of(SCRIPT))
+
+
 def test_turns_alternate_while_nobody_gains(desk: Desk) -> None:
     turns = []
     tuner = desk.tuner()
@@ -208,6 +244,20 @@ def test_the_constants_of_an_edit_that_was_nearly_better_are_tuned_first(desk: D
             tuned.source.replace("DECAY = ", "DECAY = 0.01 * "), TUNER, tuned.parent.number, value
         )
     assert not tuner.is_turn(desk.history())
+
+
+def test_of_such_an_edit_only_what_it_touches_is_tuned(desk: Desk) -> None:
+    desk.run(WIDER, PROPOSAL, value=loss(SCRIPT) + 0.005)
+    for _ in range(2):
+        desk.tune(1, desk.tuner(edit_trials=9))
+        tuned = read_constants(desk.sources.load(desk.trials[-1].user_attrs["source_sha256"]))
+        assert tuned["SCALE"].value != 0.3
+        assert (tuned["RATE"].value, tuned["DECAY"].value) == (0.5, 0.2)
+
+
+def test_an_edit_that_touches_no_constant_is_not_tuned_for_itself(desk: Desk) -> None:
+    desk.run(SCRIPT.replace("return x", "return x + 0"), PROPOSAL, value=loss(SCRIPT) + 0.005)
+    assert not desk.tuner(share=0.01).is_turn(desk.history())
 
 
 def test_an_edit_that_is_far_behind_is_left(desk: Desk) -> None:
