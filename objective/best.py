@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from contextlib import suppress
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,16 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.failure import CLASSES
+from objective.failure import is_measured
 from objective.testbed.testbed import Testbed
 
 
 def has_succeeded(trial: FrozenTrial) -> bool:
-    """Return whether a trial of any study has a value that counts: finite, and feasible."""
+    """Return whether a trial of any study has a value that counts, and is feasible."""
     return (
         trial.state == TrialState.COMPLETE
         and trial.user_attrs.get("status") not in CLASSES
-        and all(map(math.isfinite, trial.values))
+        and all(map(is_measured, trial.values))
         and all(c <= 0 for c in trial.constraints.values())
     )
 

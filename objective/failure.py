@@ -34,6 +34,10 @@ FailureValue = Union[float, Literal["worst"], None]
 # The user attribute ``status`` of a trial that failed; anything else is another program's own.
 CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
+# Of a value that counts. Squares and sums of those up to it are finite; what is beyond it says, as
+# an infinite one does, that a training diverged.
+_LARGEST = 1e100
+
 WORST: Literal["worst"] = "worst"
 PAPER = 100.0
 """The failure value of the paper's protocol, and of studies that don't say which they have."""
@@ -41,6 +45,11 @@ PAPER = 100.0
 # The system attribute in which Optuna keeps constraints without names. `Trial.set_constraint`
 # writes one attribute for each name, of which optuna-dashboard knows nothing yet.
 _CONSTRAINTS = "constraints"
+
+
+def is_measured(value: float) -> bool:
+    """Return whether a value counts as a measurement: finite, and no absurd one."""
+    return -_LARGEST <= value <= _LARGEST
 
 
 class TrialFailed(RuntimeError):

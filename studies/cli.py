@@ -7,6 +7,8 @@ called: ``--help`` waits neither for Optuna nor for torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from contextlib import redirect_stdout
 from functools import wraps
 from importlib import import_module
 from importlib.metadata import version
@@ -23,7 +25,7 @@ from typer.exceptions import TyperException
 
 from studies.errors import explain
 from studies.errors import masked
-from studies.printable import printable
+from studies.printable import PrintableStream
 
 
 # Command -> module and function. Only the one that is called is imported.
@@ -89,6 +91,14 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a name or reason may hold what a locale doesn't
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8")
+    shown: Any = PrintableStream(sys.stdout)
+    complained: Any = PrintableStream(sys.stderr)
+    with redirect_stdout(shown), redirect_stderr(complained):
+        status = _run()
+    sys.exit(status)
+
+
+def _run() -> int:
     called = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         status = make_app(called or list(COMMANDS))(standalone_mode=False)
@@ -106,6 +116,6 @@ def main() -> NoReturn:
             message, status = explain(error)
         except Exception:  # nobody foresaw it: its traceback is what helps
             print(masked(traceback.format_exc()), file=sys.stderr, end="")
-            sys.exit(1)
-        print(f"error: {printable(message)}", file=sys.stderr)
-    sys.exit(status or 0)
+            return 1
+        print(f"error: {message}", file=sys.stderr)
+    return status or 0

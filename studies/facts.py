@@ -136,8 +136,8 @@ def study_facts(
     turns = llm_turns(trials)
 
     return {
+        **study.user_attrs,  # which may have any names
         "study": study.study_name,
-        **study.user_attrs,
         "metric": metric.name,
         "direction": metric.direction,
         "objectives": len(study.directions),

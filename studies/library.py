@@ -61,7 +61,7 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
     elif trial.state == TrialState.COMPLETE:
         attrs["status"] = "infeasible" if any(trial.constraints.values()) else "nan"
     if trial.duration is not None:
-        seconds = trial.duration.total_seconds()
+        seconds = max(0.0, trial.duration.total_seconds())  # a clock may have been set back
         attrs = {"training_seconds": seconds, "total_seconds": seconds, **attrs}
     read = copy.copy(trial)
     read.user_attrs = attrs

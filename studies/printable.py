@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from typing import TextIO
 
 
 # Control characters, of which terminals make commands, without tab and line end; marks that turn
@@ -21,18 +22,25 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def all_printable(value: Any) -> Any:
-    """Return a value of JSON with every text in it, names too, made :func:`printable`."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {all_printable(name): all_printable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [all_printable(item) for item in value]
-    return value
-
-
 def cell(text: str) -> str:
     """Return a text as a cell of a CSV file, with an apostrophe before what begins a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+class PrintableStream:
+    """A stream of text that shows all that is written to it, and obeys none of it.
+
+    rich writes its own colours past it, to what it finds as ``rich_proxied_file``:
+    `studies.commands.console.console` keeps escapes of others out of them.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write a text as :func:`printable` makes it."""
+        return self.rich_proxied_file.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)

@@ -108,8 +108,8 @@ def queue_repetitions(
     studies = study_names(storage)
     if work.study not in studies:
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
-    original = optuna.load_study(study_name=work.study, storage=storage)
     with reading(work.study):
+        original = optuna.load_study(study_name=work.study, storage=storage)
         metric = Metric.of(original)
         attrs_of_study = original.user_attrs
         found = finalists(original.get_trials(deepcopy=False), metric, best, attrs_of_study)

@@ -13,6 +13,7 @@ from pathlib import Path
 import re
 import signal
 
+from objective.failure import is_measured
 from objective.run.printed import decimals_of
 from objective.run.printed import lines_of_file
 from objective.run.printed import plain
@@ -274,7 +275,7 @@ def classify(
         return "no-metric", reason
     if value is None:
         return "no-metric", _missing(output)
-    if not math.isfinite(value):
+    if not is_measured(value):
         return "nan", f"{metric.name} is {value}"
     return "ok", ""
 

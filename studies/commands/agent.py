@@ -121,13 +121,12 @@ def agent(
     Each change is run in a sandbox, kept if it improves the value by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
-    from rich.console import Console
-
     from objective.testbed.metric import Metric
     from studies.budget import Budget
     from studies.code_agent import export as exports
     from studies.code_agent.history import read_history
     from studies.code_agent.sources import Sources
+    from studies.commands.console import console
     from studies.commands.work import run as work
     from studies.spec import Editing
     from studies.spec import Model
@@ -171,7 +170,7 @@ def agent(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        Console(markup=False).print(exports.agent_table(facts))
+        console().print(exports.agent_table(facts))
     if export is not None:
         exports.write_results(history, export)
         print(f"wrote {export}", file=sys.stderr)

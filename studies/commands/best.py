@@ -40,20 +40,25 @@ def best(
     the one with the best value. Of a study that another program made, these are the parameters and
     values of its best trial.
     """
+    import optuna
+
     from studies.best import find_winner
     from studies.best import scripts
     from studies.code_agent.sources import diff as lines_of_diff
-    from studies.commands.tables import console
+    from studies.commands.console import console
     from studies.commands.work import best as work
     from studies.spec import Where
     from studies.storage.open import opened
+    from studies.storage.open import reading
 
     if diff and as_json:
         raise Misuse("--diff must be without --json, but got both.")
     with opened(storage, read_only=True, patience=0) as there:
-        found = find_winner(work.choose(there, storage, study), there)
+        name = work.choose(there, storage, study)
+        with reading(name):
+            found = find_winner(optuna.load_study(study_name=name, storage=there), there)
     if found is None:
-        raise Failed(f"study {study!r} has no successful trial yet")
+        raise Failed(f"study {name!r} has no successful trial yet")
     where = Where(storage, artifacts)
     if write is not None or diff:
         before, after = scripts(found, where)

@@ -17,7 +17,6 @@ import typer
 
 from studies.commands import options
 from studies.errors import masked
-from studies.printable import printable
 
 
 if TYPE_CHECKING:
@@ -56,14 +55,17 @@ def doctor(
         return of_file + examine(there, where.folder, say)
 
     with opened(storage, read_only=True) as there:
-        findings = look(there, options.complain)
+        unreadable: list[str] = []
+        findings = look(there, unreadable.append)
+    for line in unreadable:
+        options.complain(line)
     mendable = sum(finding.mend is not None for finding in findings)
     if as_json:
         print(json.dumps([finding.facts() for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(printable(f"{finding.kind}: {finding.what}\n  {finding.remedy}"))
-        if not findings:
+            print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")
+        if not findings and not unreadable:
             print(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
         if mendable and not yes:
             yes = typer.confirm(f"Mend {mendable} of {len(findings)} findings?")

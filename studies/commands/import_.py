@@ -13,7 +13,6 @@ import typer
 
 from studies.commands import options
 from studies.errors import Failed
-from studies.printable import all_printable
 
 
 if TYPE_CHECKING:
@@ -56,11 +55,11 @@ def import_(
     A study for each method and seed, named METHOD-seedSEED. What can't be imported is counted by
     reason. The same command again imports only what is new in the file.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from objective import Testbed
     from objective.testbed.inference import PAPER_SPACE
+    from studies.commands.console import console
     from studies.importing.foreign import read_file
     from studies.importing.space import infer_space
     from studies.importing.space import stored_space
@@ -87,10 +86,8 @@ def import_(
 
         imported: dict[str, int] = {}
         known_before = 0
-        console = Console(stderr=True)
-        with Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ) as progress:
+        out = console(stderr=True)
+        with Progress(console=out, transient=True, disable=not out.is_terminal) as progress:
             bar = progress.add_task("importing", total=len(foreign.trials))
             for run, trials in runs.items():
                 study = studies[run]
@@ -119,7 +116,7 @@ def import_(
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        _print(all_printable(facts))
+        _print(facts)
 
 
 def _print(facts: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ from studies.commands.parsing import parse_failure_value
 from studies.commands.parsing import parse_memory
 from studies.commands.parsing import parse_moment
 from studies.errors import masked
-from studies.printable import printable
 
 
 PROGRAM = "optuna-autoresearch"
@@ -39,8 +38,8 @@ def this_command() -> str:
 
 
 def complain(line: str) -> None:
-    """Print a line on stderr that may hold texts of others."""
-    print(printable(line), file=sys.stderr)
+    """Print a line on stderr."""
+    print(line, file=sys.stderr)
 
 
 def stopped() -> NoReturn:

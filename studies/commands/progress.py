@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import Progress as RichProgress
 from rich.progress import SpinnerColumn
@@ -36,6 +35,7 @@ from studies.budget import is_failed
 from studies.budget import is_ok
 from studies.budget import span
 from studies.code_agent.history import best_of
+from studies.commands.console import console
 from studies.facts import llm_turns
 from studies.facts import trial_status
 
@@ -50,8 +50,7 @@ class Bar:
     """A bar on stderr, so that stdout stays free for facts; without a terminal only its lines."""
 
     def __init__(self) -> None:
-        # What a script or a server says may look like markup, and end the command.
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        self.console = console(stderr=True, soft_wrap=True)
         self._bar = RichProgress(
             SpinnerColumn(),
             BarColumn(bar_width=24),

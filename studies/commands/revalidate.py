@@ -18,8 +18,6 @@ import typer
 from studies.commands import options
 from studies.errors import Failed
 from studies.errors import Misuse
-from studies.printable import all_printable
-from studies.printable import printable
 
 
 def revalidate(
@@ -54,9 +52,8 @@ def revalidate(
     Training time, limits, testbed and its surroundings are those that the study recorded; code that a model wrote
     is run in the sandbox. The same command again trains only what is missing.
     """
-    from rich.console import Console
-
     from objective.testbed.runtime import Runtime
+    from studies.commands.console import console
     from studies.commands.work.revalidate import run
     from studies.commands.work.revalidate import table_of
     from studies.repetitions import SUFFIX
@@ -90,9 +87,9 @@ def revalidate(
     if as_json:
         print(json.dumps({"studies": facts, "skipped": skipped}, indent=2))
     else:
-        Console(markup=False).print(table_of(all_printable(facts)))
+        console().print(table_of(facts))
         for name, why in skipped.items():
-            print(printable(f"left out: {why}"))
+            print(f"left out: {why}")
     if errors:
         said = "; ".join(f"{name}: {why}" for name, why in errors.items())
         raise Failed(f"{said}. Mend this and run the same command again: {options.this_command()}")

@@ -30,11 +30,10 @@ def space(
     Below them are the others, each with the reason why it isn't tuned (which only they have in
     the JSON).
     """
-    from rich.console import Console
-
     from objective import Testbed
     from objective.testbed.interface import Interface
     from objective.testbed.search_space import to_toml
+    from studies.commands.console import console
     from studies.commands.tables import left_out_table
     from studies.commands.tables import space_rows
     from studies.commands.tables import space_table
@@ -50,7 +49,7 @@ def space(
         left_out = [{**nothing, "name": name, "reason": why} for name, why in others.items()]
         print(json.dumps([*rows, *left_out], indent=2))
     else:
-        console = Console(markup=False)
-        console.print(space_table(rows))
+        out = console()
+        out.print(space_table(rows))
         if others:
-            console.print(left_out_table(others))
+            out.print(left_out_table(others))

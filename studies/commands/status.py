@@ -34,7 +34,6 @@ def status(
     from studies.commands.tables import print_status
     from studies.commands.work import status as work
     from studies.facts import study_facts
-    from studies.printable import all_printable
     from studies.storage.open import opened
     from studies.storage.open import read_each
 
@@ -48,7 +47,6 @@ def status(
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
-        facts = all_printable(facts)
         print_status(facts)
         for line in comparison_lines(facts):
             print(line)

@@ -16,15 +16,17 @@ from typing import Annotated
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 import typer
 
 from studies.commands import options
+from studies.commands.console import console
 from studies.errors import Misuse
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from objective import Surrogate
 
 _PACKAGES = ("optuna-autoresearch", "optuna", "torch", "numpy", "scikit-learn")
@@ -56,17 +58,16 @@ def surrogate(
     from objective import Testbed
     from objective.testbed.interface import Interface
     from studies.storage.open import opened
-    from studies.storage.open import stored_studies
+    from studies.storage.open import read_each
 
     if not out.parent.is_dir():
         raise Misuse(f"--out must be a file in a folder that exists, but got {out}.")
     made = provenance(_PACKAGES) | ({} if made_by is None else {"trials": made_by})
     with opened(storage, read_only=True) as there:
-        studies = stored_studies(there)
+        studies = read_each(there, _read, options.complain)
         interface = next((Interface.of(s.user_attrs) for s in studies), Interface())
         data = DataSet.collect(studies, Testbed.load(testbed, interface=interface), made)
-    console = Console(stderr=True, highlight=False)
-    with console.status(f"learning from {len(data.rows)} trials"):
+    with console(stderr=True).status(f"learning from {len(data.rows)} trials"):
         fitted = fit_surrogate(data)
     fitted.data.write(out)
     facts = {
@@ -83,13 +84,19 @@ def surrogate(
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    Console(markup=False).print(*_score_tables(fitted))
+    console().print(*_score_tables(fitted))
     print(
         f"{facts['trials']} trials of {facts['studies']} studies, {facts['ok']} ok;"
         f" {fitted.noise_sd:.2%} noise between runs of one good configuration (SD);"
         f" {facts['milliseconds']:.2f} ms for an evaluation\n"
         f"{out}: {out.stat().st_size} bytes"
     )
+
+
+def _read(study: optuna.Study) -> optuna.Study:
+    """Return a study all of which was read, as it is kept."""
+    study.get_trials(deepcopy=False), study.user_attrs
+    return study
 
 
 def provenance(packages: Sequence[str]) -> dict[str, str]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-import os
-import sys
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from objective import Testbed
+from studies.commands.console import console
+from studies.commands.console import PIPED
 from studies.commands.progress import clock
 from studies.facts import RUN_ERROR
 
@@ -104,19 +103,10 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-_PIPED = 200  # columns of what no terminal shows
-
-
-def console() -> Console:
-    """Return where tables are printed: as wide as the terminal, and not cut where there is none."""
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(markup=False, highlight=False, width=_PIPED if piped else None)
-
-
 def print_status(studies: list[dict[str, Any]]) -> None:
     """Print a table of a storage's studies, or a paragraph for each where that is too wide."""
     out, table = console(), status_table(studies)
-    wide = out.options.update(width=_PIPED * 10)  # a measure is never wider than its options
+    wide = out.options.update(width=PIPED * 10)  # a measure is never wider than its options
     if out.measure(table, options=wide).minimum <= out.width:
         out.print(table)
         return

@@ -31,6 +31,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from objective.failure import is_measured
 from samplers._llm.record import BASE
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
@@ -354,12 +355,12 @@ def _verdict(
 ) -> tuple[str, str]:
     """Class and reason of a trial. A success is one that measured something."""
     error = row.get("error") or row.get("reason")
-    if success and value is not None and is_finite(value) and value != FAILURE_VALUE:
+    if success and value is not None and is_measured(value) and value != FAILURE_VALUE:
         return "ok", ""
     if success and value is None:
         notes["a success without a value: taken as a failure, no-metric"] += 1
         return "no-metric", "reported as a success, but without val_bpb"
-    if success and not is_finite(value or 0.0):
+    if success and not is_measured(value or 0.0):
         notes["a success whose value isn't finite: taken as a failure, nan"] += 1
         return "nan", f"reported as a success, but val_bpb is {value}"
     if success:

@@ -23,6 +23,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import is_measured
 from studies.printable import printable
 from studies.storage.reading import read_trials
 
@@ -184,7 +185,12 @@ class CheckedAttributes(BaseStorage):
         for trial in trials:
             if not all(isinstance(value, (int, float)) for value in trial.values or ()):
                 raise ValueError(f"trial {trial.number} has a value that is no number")
+            if trial.state == TrialState.COMPLETE and not trial.values:
+                raise ValueError(f"trial {trial.number} is complete, but has no value")
             what = f"of trial {trial.number}"
+            if not all(map(is_measured, trial.values or ())):
+                self._tell({"status"} if trial.user_attrs.get("status") == "ok" else (), what)
+                trial.user_attrs = {**trial.user_attrs, "status": "nan"}
             trial.user_attrs = self._sound(trial.user_attrs, _OF_TRIALS, what)
             trial.system_attrs = self._sound(trial.system_attrs, _OF_TRIALS_SYSTEM, what)
 

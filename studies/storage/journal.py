@@ -6,7 +6,7 @@ one adds its own. Here
 
 - a torn end is cut off before the next line is written, and a write that failed leaves none;
 - of a torn line with a whole one behind it the whole one is read;
-- any other line that is no change counts as one that changes nothing, so that all processes agree
+- any other line that is no change, or none that can be made, counts as one that changes nothing, so that all processes agree
   on the numbers of the lines, by which Optuna knows what it has read.
 
 Plain Optuna reads such a journal again once :func:`mend` has been over it.
@@ -14,6 +14,7 @@ Plain Optuna reads such a journal again once :func:`mend` has been over it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from typing import IO
 
 from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.storages.journal._storage import JournalStorageReplayResult
 
 from studies.storage.kinds import StorageError
 
@@ -130,11 +132,12 @@ def damage(path: Path) -> Damage:
     torn = 0
     lines: list[int] = []
     short: list[int] = []
+    is_read = _reader()
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 torn = len(line)
-            elif _parsed(line) is None:
+            elif not is_read(line):
                 (short if _replacement(line) is None else lines).append(number)
     return Damage(torn, lines, short)
 
@@ -146,13 +149,31 @@ def mend(path: Path) -> None:
     """
     with _locked(path), path.open("r+b") as file:
         offset = 0
+        is_read = _reader()
         for line in file:
-            if line.endswith(b"\n") and _parsed(line) is None:
+            if line.endswith(b"\n") and not is_read(line):
                 new = _replacement(line)
                 if new is not None:
                     os.pwrite(file.fileno(), new, offset)
             offset += len(line)
         _cut(file)
+
+
+def _reader() -> Callable[[bytes], bool]:
+    """Return what says of each line of a journal, in their order, whether Optuna can read it."""
+    replayed = JournalStorageReplayResult("")
+
+    def is_read(line: bytes) -> bool:
+        change = _change(line)
+        if change is None:
+            return False
+        try:
+            replayed.apply_logs([change])
+        except Exception:  # whatever Optuna may raise
+            return False
+        return _parsed(line) is not None
+
+    return is_read
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
+from studies.errors import Misuse
 from studies.storage import PROXY_PORT
 from studies.storage.attributes import CheckedDatabase
 from studies.storage.heartbeat import BeatingJournal
@@ -184,18 +185,13 @@ def study_names(storage: BaseStorage) -> list[str]:
         return [str(name) for [name] in rows]
 
 
-def stored_studies(storage: BaseStorage) -> list[optuna.Study]:
-    """Load all studies of a storage."""
-    return [optuna.load_study(study_name=n, storage=storage) for n in study_names(storage)]
-
-
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what foreign data may raise while a study is read into a StorageError of one line."""
     try:
         yield
     except _UNREADABLE as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, (StorageError, Misuse)):
             raise
         cause = _first_line(error.__cause__ or error)[:200]
         raise StorageError(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import pytest
 
-from studies.printable import all_printable
 from studies.printable import cell
 from studies.printable import printable
+from studies.printable import PrintableStream
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,8 @@ def test_no_cell_is_a_formula(start: str) -> None:
     assert cell(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
 
 
-def test_names_and_values_of_objects_are_shown_too() -> None:
-    value = {"a\x1b": ["\x1b", 1, None, {"b": "\x9b"}]}
-    assert all_printable(value) == {"a\ufffd": ["\ufffd", 1, None, {"b": "\ufffd"}]}
+def test_a_stream_shows_what_is_written_and_is_else_as_it_was() -> None:
+    written = io.StringIO()
+    stream: Any = PrintableStream(written)
+    print("a\x1b[2J", "\u202e", file=stream, flush=True)
+    assert written.getvalue() == "a\ufffd[2J \ufffd\n" and not stream.isatty()

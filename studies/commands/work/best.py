@@ -20,8 +20,8 @@ from studies.repetitions import SUFFIX
 from studies.storage.open import study_names
 
 
-def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> optuna.Study:
-    """Return the study of this name, or the only one.
+def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> str:
+    """Return this name if there is such a study, or that of the only one.
 
     Raises:
         Misuse: If there is none, or there are several.
@@ -33,7 +33,7 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
         raise Misuse(f"--study must be one of {', '.join(sorted(names))}")
     if name is not None and name not in names:
         raise Misuse(f"--study must be one of {', '.join(sorted(names))}, but got {name!r}")
-    return optuna.load_study(study_name=name or names[0], storage=storage)
+    return name or names[0]
 
 
 def write(path: Path, before: str, after: str) -> None:

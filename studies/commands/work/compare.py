@@ -12,12 +12,12 @@ from typing import Any
 
 import optuna
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from objective.preflight import preflight
 from studies import random_steps
 from studies.commands import options
+from studies.commands.console import console
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
 from studies.commands.work.run import say_preflight
@@ -175,7 +175,7 @@ def tell(
             facts |= {"workers": planned_workers, "planned_seconds": seconds}
         print(json.dumps(facts, indent=2))
         return
-    Console(markup=False).print(_table(comparison, specs, board))
+    console().print(_table(comparison, specs, board))
     if planned_workers is not None:
         left = sum(run.state != "done" for run in board.values())
         took = "" if seconds is None else f": {clock(seconds)} of training, and start-up"

@@ -19,7 +19,6 @@ import optuna
 from studies.commands import options
 from studies.errors import masked
 from studies.errors import Misuse
-from studies.printable import printable
 from studies.report import tables
 from studies.report.best import best_sentences
 from studies.report.content import Report
@@ -116,7 +115,7 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
     (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     save(pictures(runs, content.plots), folder / "pictures", picture_format)
-    (folder / "report.html").write_text(build_page(content), encoding="utf-8")
+    (folder / "report.html").write_text(build_page(content), encoding="utf-8", errors="replace")
     return facts
 
 
@@ -138,9 +137,9 @@ def say(content: Report, folder: Path) -> None:
         print(" ".join(best_sentences(content.runs, content.winner)))
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
-            print(printable(sentence if kind == "best" else f"Revalidated: {sentence}"))
+            print(sentence if kind == "best" else f"Revalidated: {sentence}")
     for sentence in content.notes:
-        print(printable(f"note: {sentence}"))
+        print(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)
     runs = len(content.runs)
     print(f"{runs} run{'s' * (runs != 1)}, {trials} trials: {folder / 'report.html'}")

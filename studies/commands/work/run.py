@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import optuna
-from rich.console import Console
 
 from objective.preflight import Preflight
 from objective.preflight import preflight
@@ -21,6 +20,7 @@ from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands.console import console
 from studies.commands.progress import Bar
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
@@ -93,12 +93,12 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
     """Print what a finished run came to, and how sure its best trial is."""
     winner = find_winner(study, study._storage)
-    console = Console(markup=False)
+    out = console()
     if winner is not None:
         facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
-    console.print(final_table(facts))
+    out.print(final_table(facts))
     for line in [] if winner is None else lines_of(winner, spec.where.storage):
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def winner_facts(study: optuna.Study) -> dict[str, Any] | None:
@@ -189,7 +189,7 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        Console(soft_wrap=True, markup=False).print(dry_run_report(facts))
+        console(soft_wrap=True).print(dry_run_report(facts))
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
         for note in found.notes:
             print(note)

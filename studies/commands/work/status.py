@@ -10,21 +10,19 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.console import Group
 from rich.live import Live
 
 from objective.worker import WORKER
 from studies.budget import is_evaluated
 from studies.code_agent.history import best_of
+from studies.commands.console import console
 from studies.commands.progress import clock
 from studies.commands.tables import comparison_lines
 from studies.commands.tables import status_table
 from studies.errors import explain
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
-from studies.printable import all_printable
-from studies.printable import printable
 from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 
@@ -40,7 +38,7 @@ def watch(storage: BaseStorage, doctor: str) -> None:
         storage: The storage.
         doctor: The command that looks for faults in it.
     """
-    with Live(console=Console(markup=False), auto_refresh=False) as live:
+    with Live(console=console(), auto_refresh=False) as live:
         try:
             while True:
                 try:
@@ -58,8 +56,8 @@ def screen(storage: BaseStorage, doctor: str) -> Group:
     read = read_each(
         storage, lambda s: (study_facts(s, best_of), live_lines(s, doctor)), unreadable.append
     )
-    facts = [all_printable(of_study) for of_study, _ in read]
-    lines = [printable(line) for _, lines in read for line in lines] + unreadable
+    facts = [of_study for of_study, _ in read]
+    lines = [line for _, lines in read for line in lines] + unreadable
     return Group(status_table(facts), *comparison_lines(facts), *lines)
 
 

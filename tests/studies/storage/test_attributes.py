@@ -144,6 +144,8 @@ BROKEN = {
     "a date past 9999": "UPDATE trials SET datetime_complete='99999-01-01 00:00:00.000000'",
     "a state that is none": "UPDATE trials SET state='GONE'",
     "a distribution that is none": "UPDATE trial_params SET distribution_json='{}'",
+    "no value": "DELETE FROM trial_values",
+    "a direction that is none": "UPDATE study_directions SET direction='UP'",
     "a value of text": "UPDATE trial_values SET value='text'",
 }
 
@@ -168,7 +170,7 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
                     user_attrs={"status": "ok"},
                 )
             )
-    key = "study_id=1" if "study_user" in BROKEN[what] else "trial_id=1"
+    key = "study_id=1" if "study_" in BROKEN[what] else "trial_id=1"
     _break(tmp_path / "s.db", f"{BROKEN[what]} WHERE {key}")
 
     status, out, err = _run(monkeypatch, capsys, "status", "--storage", url)
@@ -180,6 +182,8 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
     arguments = ["run", "--method", "random", "--study", "broken", "--storage", url]
     status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3)
     assert status == 2 and "study 'broken' can't be read: " in err.splitlines()[-1]
+    status, _, err = _run(monkeypatch, capsys, "best", "--study", "broken", "--storage", url)
+    assert status == 2 and err.startswith("error: study 'broken' can't be read: ")
     status, _, err = _run(monkeypatch, capsys, "doctor", "--storage", url, "--yes")
     assert status == 0
     assert (

@@ -105,6 +105,40 @@ def test_lines_of_something_else_are_passed_over(journal: Path) -> None:
     assert _values(journal) == before
 
 
+ENDED = {"op_code": 6, "trial_id": 3, "state": 1, "values": [1.0]}
+WRONG: list[dict[str, object]] = [
+    {"op_code": 99},
+    {"op_code": "x"},
+    {"op_code": 6},
+    ENDED | {"datetime_complete": "99999-01-01T00:00:00"},
+    ENDED | {"trial_id": []},
+    ENDED | {"state": 17, "datetime_complete": "2026-01-01T00:00:00"},
+    {"op_code": 5, "trial_id": 3, "param_name": "x", "param_value_internal": 0.5}
+    | {"distribution": "{}"},
+    {"op_code": 0, "study_name": "other", "directions": [9]},
+    {"op_code": 4, "study_id": 0, "datetime_start": None, "params": {"x": 1}},
+    {"op_code": 8, "trial_id": 3, "user_attr": [1]},
+]
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_change_that_cannot_be_made_is_passed_over_and_mended(
+    change: dict[str, object], journal: Path
+) -> None:
+    before = _values(journal)
+    optuna.load_study(study_name="s", storage=open_storage(f"journal:{journal}")).ask()
+    with journal.open("a") as file:
+        # Longer than what it is replaced by.
+        file.write(json.dumps(change | {"worker_id": "w" * 90}) + "\n")
+    with pytest.raises(Exception):
+        _plain_values(journal)
+    assert _values(journal) == [*before, None]
+    _add(journal, 1)
+    assert len(_values(journal)) == 5
+    assert _mend(journal) == ["unreadable-lines"] and _mend(journal) == []
+    assert _plain_values(journal) == _values(journal)
+
+
 def test_a_write_that_failed_leaves_nothing(journal: Path) -> None:
     """A limit on the size of files cuts a line in the middle, as a full disk does."""
     program = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import copy
 import math
 from pathlib import Path
@@ -11,12 +12,16 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 import sqlalchemy
 
+from studies.commands.best import best
+from studies.commands.status import status
+from studies.storage.bulk import add_trials
 from studies.storage.open import opened
 from studies.storage.reading import read_trials
 
@@ -97,3 +102,46 @@ def test_a_trial_that_ends_while_it_is_read_has_its_value_or_still_runs(
     (found,) = read_trials(reader, study._study_id)
     assert study.trials[0].state == TrialState.COMPLETE
     assert found.state == TrialState.RUNNING or found.values == [0.5]
+
+
+def _suggest(url: str) -> None:
+    """The first suggestion of a worker that comes to a study."""
+    with opened(url) as storage:
+        sampler = optuna.samplers.TPESampler(seed=0)
+        study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
+        assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
+
+
+@pytest.mark.parametrize("look", [status, best, _suggest])
+def test_a_look_at_a_large_study_reads_each_table_once_and_makes_no_object_of_a_row(
+    look: Callable[[str], None], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    trial = create_trial(
+        value=0.5, params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}
+    )
+    with opened(url) as storage:
+        study = optuna.create_study(storage=storage, study_name="s")
+        add_trials(study, storage, [trial] * 3000)
+    objects: list[object] = []
+    statements: list[str] = []
+
+    def note_object(row: object, _: object) -> None:
+        objects.append(row)
+
+    def note_statement(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    rows = (models.TrialModel, models.TrialParamModel, models.TrialValueModel)
+    for model in rows:
+        sqlalchemy.event.listen(model, "load", note_object)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note_statement)
+    try:
+        look(url)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note_statement)
+        for model in rows:
+            sqlalchemy.event.remove(model, "load", note_object)
+    assert len(objects) <= 10  # of the trial that is asked for
+    whole = [s for s in statements if "FROM trial_params JOIN" in s and "LIMIT" not in s]
+    assert len(whole) == 1

@@ -1,0 +1,47 @@
+"""Where tables and progress are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.console import ConsoleOptions
+from rich.console import RenderableType
+from rich.segment import Segment
+
+from studies.printable import printable
+
+
+PIPED = 200  # columns of what no terminal shows
+
+
+class _PrintableConsole(Console):
+    """A console whose escapes are its own: none comes from a text that it shows."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
+def console(*, stderr: bool = False, **options: Any) -> Console:
+    """Return a console as wide as its terminal, or that cuts nothing where there is none.
+
+    What a script, a server or a storage says may look like markup, or hold a terminal's commands:
+    it is shown as it is.
+
+    Args:
+        stderr: Print there, so that stdout stays free for facts.
+        options: Further ones of `rich.console.Console`.
+    """
+    piped = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return _PrintableConsole(
+        stderr=stderr, markup=False, highlight=False, width=PIPED if piped else None, **options
+    )
