@@ -24,6 +24,7 @@ from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
 from studies.spec import EMBEDDED
 from studies.spec import testbed_hash
+from studies.storage.open import reading
 
 
 if TYPE_CHECKING:
@@ -117,13 +118,15 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
 
     Raises:
         Misuse: If the study has several objectives.
+        StorageError: If it can't be read.
     """
     if len(study.directions) > 1:
         raise Misuse(
             f"study {study.study_name!r} must have one objective, but has {len(study.directions)}"
         )
-    trials = study.get_trials(deepcopy=False)
-    metric, repeated = metric_of(study), repetitions(storage, study)
+    with reading(study.study_name):
+        trials = study.get_trials(deepcopy=False)
+        metric, repeated = metric_of(study), repetitions(storage, study)
     ranked = kept_first(by_value(trials, study.direction), trials, metric, study.user_attrs)
     if not ranked:
         return None

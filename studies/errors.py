@@ -46,7 +46,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     from samplers import ChatError
     from samplers._llm.chat import BudgetExhausted
     from samplers._llm.chat import ChatSettingError
-    from studies.storage.open import StorageError
+    from studies.storage.kinds import StorageError
 
     text = " ".join(str(error).split())
     if isinstance(error, (Misuse, StorageError, TestbedError, DataSetError, ChatSettingError)):

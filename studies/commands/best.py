@@ -56,7 +56,8 @@ def best(
     with opened(storage, read_only=True, patience=0) as there:
         name = work.choose(there, storage, study)
         with reading(name):
-            found = find_winner(optuna.load_study(study_name=name, storage=there), there)
+            chosen = optuna.load_study(study_name=name, storage=there)
+        found = find_winner(chosen, there)
     if found is None:
         raise Failed(f"study {name!r} has no successful trial yet")
     where = Where(storage, artifacts)

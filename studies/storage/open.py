@@ -31,7 +31,6 @@ from sqlalchemy.engine import URL
 import sqlalchemy.exc
 from sqlalchemy.exc import OperationalError
 
-from studies.errors import Misuse
 from studies.storage import PROXY_PORT
 from studies.storage.attributes import CheckedDatabase
 from studies.storage.heartbeat import BeatingJournal
@@ -191,7 +190,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        if isinstance(error, (StorageError, Misuse)):
+        if isinstance(error, StorageError):
             raise
         cause = _first_line(error.__cause__ or error)[:200]
         raise StorageError(
