@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
-from collections.abc import Sequence
 import hashlib
 import io
 import re
@@ -21,6 +20,11 @@ import warnings
 from objective.run.outcome import one_line
 from objective.testbed.metric import METRIC
 from objective.testbed.testbed import TIME_BUDGET
+from studies.code_agent.names import imported_names
+from studies.code_agent.names import is_name
+from studies.code_agent.names import last_name
+from studies.code_agent.names import Nodes
+from studies.code_agent.names import paths
 
 
 MAX_SOURCE_BYTES = 200_000
@@ -72,8 +76,6 @@ _REACHING_TEXT = ("/proc/", "/dev/fd")
 class ValidationError(ValueError):
     """A source that is not run. The message is one sentence, which its author gets word for word."""
 
-
-Nodes = Sequence[ast.AST]
 
 _TOO_DEEP = "The script doesn't compile: it is nested too deeply, or a number in it is too long."
 
@@ -169,6 +171,10 @@ def check_source(
         raise ValidationError(f"The script must not use {name}: training needs no such access.")
     for name in sorted((_called_plainly(nodes) & _REACHING_FUNCTIONS) - _called_plainly(original)):
         raise ValidationError(f"The script must not call {name}: training needs no such access.")
+    if _passes_writers_on(nodes) and not _passes_writers_on(original):
+        raise ValidationError(
+            "The script must call setattr and delattr by these names, and not pass them on."
+        )
     if _reads_modules(nodes) and not _reads_modules(original):
         raise ValidationError(
             "The script must not use sys.modules: training needs no such access."
@@ -245,7 +251,7 @@ def _prepare_names(nodes: Nodes) -> set[str]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module == "prepare" and not node.level:
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Attribute) and _is_name(node.value, "prepare"):
+        elif isinstance(node, ast.Attribute) and is_name(node.value, "prepare"):
             names.add(node.attr)
     return names
 
@@ -273,7 +279,7 @@ def _prepare_writes(nodes: Nodes) -> list[int]:
     return sorted(
         node.lineno
         for node in nodes
-        if isinstance(node, ast.Call) and _is_name(node.func, "open")
+        if isinstance(node, ast.Call) and is_name(node.func, "open")
         for path in node.args[:1]
         if isinstance(path, ast.Constant) and str(path.value).endswith("prepare.py")
     )
@@ -285,73 +291,19 @@ def _module_writes(nodes: Nodes) -> dict[str, tuple[int, str]]:
     ``F.cross_entropy = fake``, also where F has another name or the write another form. Settings
     may be changed: ``torch.backends.cudnn.benchmark = True``.
     """
-    imported = _imported_names(nodes)
+    imported = imported_names(nodes)
     found: dict[str, tuple[int, str]] = {}
     for node in nodes:
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             target = node.value
-        elif isinstance(node, ast.Call) and node.args and _last_name(node.func) in _WRITERS:
+        elif isinstance(node, ast.Call) and node.args and last_name(node.func) in _WRITERS:
             target = node.args[0]  # setattr(F, ...), object.__setattr__(F, ...), vars(F)
         else:
             continue
-        root, *path = _path(target)
-        if root in imported and not _SETTINGS & {*path, *imported[root].split(".")}:
-            found.setdefault(_dump(node), (node.lineno, imported[root]))
+        for root, *path in paths(target):
+            if root in imported and not _SETTINGS & {*path, *imported[root].split(".")}:
+                found.setdefault(_dump(node), (node.lineno, imported[root]))
     return found
-
-
-def _imported_names(nodes: Nodes) -> dict[str, str]:
-    """Return every name of something imported and what it is, such as F: torch.nn.functional."""
-    names: dict[str, str] = {}
-    given: list[tuple[ast.expr, ast.expr]] = []
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                whole = alias.name if alias.asname else alias.name.split(".")[0]
-                names[alias.asname or whole] = whole
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            for alias in node.names:
-                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                given += _pairs(target, node.value)
-        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
-            given.append((node.target, node.value))
-    # Other names for them: G = F, then H = G, in whatever order they stand.
-    others: dict[str, list[tuple[str, list[str]]]] = {}
-    for target, value in given:
-        root, *path = _path(value)
-        if isinstance(target, ast.Name):
-            others.setdefault(root, []).append((target.id, path))
-    found = [*names]
-    for name in found:  # which grows
-        for other, path in others.get(name, ()):
-            if other not in names:
-                names[other] = ".".join((names[name], *path))
-                found.append(other)
-    return names
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """Split ``a, b = c, d`` into its assignments."""
-    if isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List)):
-        return [pair for both in zip(target.elts, value.elts) for pair in _pairs(*both)]
-    return [(target, value)]
-
-
-def _path(node: ast.expr) -> list[str]:
-    """Return ``a.b.c`` as its names; [""] for anything else."""
-    names = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else [""]
-
-
-def _last_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _called_names(nodes: Nodes) -> set[str]:
@@ -367,15 +319,26 @@ def _called_plainly(nodes: Nodes) -> set[str]:
     }
 
 
+def _passes_writers_on(nodes: Nodes) -> bool:
+    """Return whether a script gives what sets attributes another name."""
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return any(
+        last_name(node) in ("setattr", "delattr", "__setattr__", "__delattr__")
+        and id(node) not in called
+        for node in nodes
+        if isinstance(node, (ast.Name, ast.Attribute))
+    )
+
+
 def _reads_modules(nodes: Nodes) -> bool:
     """Return whether a script uses the table of all modules, by any name."""
-    imported = _imported_names(nodes)
+    imported = imported_names(nodes)
     if "sys.modules" in imported.values():
         return True
     return any(
         isinstance(node, ast.Attribute)
         and node.attr == "modules"
-        and imported.get(_path(node.value)[0]) == "sys"
+        and any(imported.get(root) == "sys" for root, *_ in paths(node.value))
         for node in nodes
     )
 
@@ -415,7 +378,3 @@ def _summary_keys(source: str) -> set[str]:
                 re.findall(r"^[rbfuRBFU]{0,2}['\"]{0,3}([a-z][a-zA-Z0-9_]*):\s", token.string)
             )
     return keys
-
-
-def _is_name(node: ast.AST, *names: str) -> bool:
-    return isinstance(node, ast.Name) and node.id in names

@@ -212,7 +212,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(change, dict) and {"op_code", "worker_id"} <= change.keys():
-        return change
+        return change if isinstance(change.get("study_name", ""), str) else None
     return None
 
 

@@ -99,6 +99,11 @@ def test_a_byte_order_mark_is_no_part_of_a_script(marked: tuple[str, str]) -> No
         "model = torch.nn.Linear(1, 1)\nsetattr(model, 'gain', 1.0)",
         "model = torch.compile(torch.nn.Linear(1, 1)).eval()",
         "p = torch.nn.Linear(1, 1)\nfor m in p.modules():\n    m.bias = None",
+        "model = torch.nn.Linear(1, 1)\nfor p in [model.weight]: p.requires_grad = False",
+        "def freeze(m, kind): m.bias = None\nfreeze(torch.nn.Linear(1, 1), torch.float32)",
+        "class A:\n    def count(self): type(self).n = 1\n    def set(self, m): self.m = m\nA().set(F)",
+        "opt = {'a': torch.optim.Adam}['a']([LR])\nopt.defaults = {}",
+        "model = torch.nn.Linear(1, 1)\nprint(hasattr(F, 'gelu'), type(model), model.__class__)",
     ],
 )
 def test_settings_and_objects_of_ones_own_may_be_changed(line: str) -> None:
@@ -154,6 +159,31 @@ CHAIN = "".join(f"a{i} = a{i + 1}\n" for i in range(9999))
         ),
         ("LR = 0.1", "from torch import Tensor\nTensor.item = min", "changes an imported module"),
         ("LR = 0.1", "torch.Tensor.item = min", "changes an imported module or class"),
+        *(
+            ("LR = 0.1", line, "changes an imported module or class")
+            for line in (
+                "for m in (1, F): m.cross_entropy = min",
+                "for m, n in [(F, 'x')]: setattr(m, n, min)",
+                "mods = [F]\nfor m in mods: m.cross_entropy = min",
+                "[setattr(m, 'cross_entropy', min) for m in [F]]",
+                "mods = {'f': F}\nmods['f'].cross_entropy = min",
+                "(F if LR else 1).cross_entropy = min",
+                "getattr(torch.nn, 'functional').cross_entropy = min",
+                "G = getattr(torch.nn, 'functional')\nG.cross_entropy = min",
+                "type(torch.zeros(1)).item = min",
+                "T = torch.zeros(1).__class__\nT.item = min",
+                "def patch(m): m.cross_entropy = min\npatch(F)",
+                "def patch(a, m=F): m.cross_entropy = min\npatch(1)",
+                "def patch(*, m): m.x = 1\ndef p(m): m.x = 1\np(m=F)",
+                "class A:\n    def patch(self, m): m.cross_entropy = min\nA().patch(F)",
+                "(lambda m: setattr(m, 'cross_entropy', min))(F)",
+                "from contextlib import nullcontext\nwith nullcontext(F) as m: m.x = min",
+                "setattr(*[F, 'cross_entropy', min])",
+            )
+        ),
+        ("LR = 0.1", "s = setattr\ns(F, 'x', 1)", "must call setattr and delattr by"),
+        ("LR = 0.1", "map(setattr, [F], ['x'], [1])", "must call setattr and delattr by"),
+        ("LR = 0.1", "s = type.__setattr__", "must not use __setattr__"),
         ("LR = 0.1", "del torch.Tensor.item", "changes an imported module or class"),
         ("LR = 0.1", "G = F\nH = G\nH.cross_entropy = min", "changes an imported module or class"),
         ("LR = 0.1", CHAIN + "a9999 = F\na0.x = 1", "changes an imported module or class"),
