@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 import copy
+from dataclasses import replace
 import errno
 import json
 import math
@@ -239,11 +240,20 @@ class TrainScriptObjective:
         """
         return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
 
-    def run(self, trial: optuna.Trial, source: str) -> float:
-        """Train with a script of this text, record and score it; suggests nothing."""
+    def run(
+        self, trial: optuna.Trial, source: str, others: Mapping[str, str] | None = None
+    ) -> float:
+        """Train with a script of this text, record and score it; suggests nothing.
+
+        Args:
+            trial: The trial.
+            source: Text of the script.
+            others: Texts of other files of the testbed, by their names as seen from its folder.
+        """
         if isinstance(trial, optuna.Trial):
             claim(trial)
-        return self._train(trial, self._inputs({}, source))
+        inputs = self._inputs({}, source)
+        return self._train(trial, replace(inputs, files={**inputs.files, **(others or {})}))
 
     def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
         """Return what a training is started with: these values, and a script of this text."""

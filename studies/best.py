@@ -15,6 +15,7 @@ from objective.best import has_succeeded
 from objective.best import values_run
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
+from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
@@ -168,5 +169,6 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str]:
             " (see `dashboard`)"
         )
     if sha := winner.trial.user_attrs.get("source_sha256"):
-        return testbed.source, Sources(where.open_artifacts(), testbed.source).load(sha)
+        baseline = unedited(testbed, attrs.get("edit_files", ()))
+        return baseline, Sources(where.open_artifacts(), baseline).load(sha)
     return testbed.delivery.written(testbed.source, values_run(winner.trial))

@@ -28,6 +28,8 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.code_agent.files import script_and_others
+from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
@@ -195,7 +197,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT
     sandbox = require_sandbox() if is_code else None
-    sources = Sources(artifacts, testbed.source)
+    sources = Sources(artifacts, unedited(testbed, attrs.get("edit_files", ())))
 
     def objective(repetition: FrozenTrial) -> Evaluate:
         train = TrainScriptObjective(
@@ -211,7 +213,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
         if not is_code:
             return train
         source = sources.load(repetition.user_attrs["source_sha256"])
-        return lambda trial: train.run(trial, source)
+        return lambda trial: train.run(trial, *script_and_others(source))
 
     return objective
 

@@ -167,6 +167,8 @@ class Editing:
         tune_edits: Trials of the tuner for an edit that came close to the best.
         proposals: Different changes that are asked for in one request, in search / replace blocks;
             those that are not run at once wait.
+        files: Python files of the testbed that may be edited beside its script, see
+            `studies.code_agent.files`.
         command: A coding agent that edits the script instead of one request to the model, see
             `studies.code_agent.edit_command.EditCommand`.
         command_seconds: It is stopped after this time.
@@ -179,6 +181,7 @@ class Editing:
     tune: float = 0.0
     tune_edits: int = 0
     proposals: int = 1
+    files: tuple[str, ...] = ()
     command: str | None = None
     command_seconds: float = 600.0
 
@@ -188,6 +191,8 @@ class Editing:
                 "--proposals must be 1 with --whole-files and --agent-command, which give one change"
                 " a request"
             )
+        if self.files and self.whole_files:
+            raise Misuse("--edit-files must be without --whole-files, which gives one file")
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,7 @@ class Spec:
                 "min_gain": self.editing.min_gain,
                 "tune": self.editing.tune,
                 "tune_edits": self.editing.tune_edits,
+                "edit_files": list(self.editing.files),
             }
         shared["memory_limit_mb"] = self.limits.memory_mb
         if self.failure_value is not None:

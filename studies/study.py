@@ -107,7 +107,8 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     if trials and "method" not in stored:
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
-        defaults = {**Interface().facts(), "charge_llm": False, "tune": 0.0, "tune_edits": 0}
+        defaults: dict[str, Any] = {**Interface().facts(), "charge_llm": False}
+        defaults |= {"tune": 0.0, "tune_edits": 0, "edit_files": []}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
     # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
     may_be_edited = spec.accept_changes or not (spec.row.edits_code or any(map(is_ok, trials)))

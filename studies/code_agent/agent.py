@@ -49,6 +49,8 @@ from studies.budget import is_interrupted
 from studies.code_agent.drafts import Drafts
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_command import EditCommand
+from studies.code_agent.files import script_and_others
+from studies.code_agent.files import unedited
 from studies.code_agent.history import AGAIN
 from studies.code_agent.history import AGAIN_SEED
 from studies.code_agent.history import BASELINE
@@ -146,12 +148,11 @@ class CodeAgent:
         self._results = spec.where.results
         self._testbed = objective.testbed
         self._artifacts = spec.where.open_artifacts()
-        self._sources = Sources(self._artifacts, self._testbed.source)
+        baseline = unedited(self._testbed, spec.editing.files)
+        self._sources = Sources(self._artifacts, baseline)
         self._lock_file = spec.where.lock_file
         self._drafts = Drafts(self._artifacts, spec.name)
-        self._trials = CodeTrials(
-            study, self._sources, self._testbed.source, self._artifacts, self._drafts
-        )
+        self._trials = CodeTrials(study, self._sources, baseline, self._artifacts, self._drafts)
         self._proposer = Proposer(
             self._testbed, self._sources, spec.editing, author, self._drafts, self._log_tail
         )
@@ -273,7 +274,7 @@ class CodeAgent:
             if tuned is None:
                 return False
             try:
-                fingerprint = check(tuned.source, self._testbed, trials)
+                fingerprint = check(tuned.source, self._sources, self._testbed, trials)
             except ValidationError:  # by a rule of this script's own, such as of its size
                 return False
             attributes = {
@@ -342,7 +343,7 @@ class CodeAgent:
                 self._drafts.drop()
                 return
             try:
-                check(proposal.source, self._testbed, trials)
+                check(proposal.source, self._sources, self._testbed, trials)
             except ValidationError as error:
                 self._trials.reject(attributes, str(error), proposal.exchanges, crashed)
                 return
@@ -394,11 +395,12 @@ class CodeAgent:
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
         stored = trial.study._storage.get_trial(trial._trial_id)
+        script, others = script_and_others(source)
         if is_again(stored):
-            return self._objective.with_seed(AGAIN_SEED).run(trial, source)
+            return self._objective.with_seed(AGAIN_SEED).run(trial, script, others)
         if not is_baseline(stored):
             self._trials.upload_diff(trial, source)
-        return self._objective.run(trial, source)
+        return self._objective.run(trial, script, others)
 
     def _prepare(self) -> None:
         """Let the testbed make its caches now: in a sandbox they can't be written."""

@@ -17,10 +17,10 @@ import json
 import random
 from typing import Any
 
-from objective.testbed.source import read_constants
-from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
 from studies.code_agent.edit_blocks import EditError
+from studies.code_agent.files import constants_of
+from studies.code_agent.files import with_constants
 
 
 # Values to choose from, by the name of their constant.
@@ -33,7 +33,7 @@ _LEAST_POWER = 8  # of two, that is taken for more than chance
 
 def numeric_constants(source: str) -> dict[str, int | float]:
     """Return the upper-case numbers of a script, by name."""
-    values = {name: constant.value for name, constant in read_constants(source).items()}
+    values = {name: constant.value for name, constant in constants_of(source).items()}
     return {
         name: value
         for name, value in values.items()
@@ -57,7 +57,7 @@ def candidate_values(source: str, seed: int, is_usable: Callable[[str], bool]) -
         values = []
         for value in _others(numbers[name]):
             with suppress(TestbedError):
-                if is_usable(set_constants(source, {name: value})):
+                if is_usable(with_constants(source, {name: value})):
                     values.append(value)
         if values:
             candidates[name] = values
@@ -135,6 +135,6 @@ def apply_choice(source: str, reply: str) -> tuple[str, str]:
     if value == old:
         raise EditError(f"{name} is {old} already: the value must be another.")
     try:
-        return f"{name} = {value}: {reason}", set_constants(source, {name: value})
+        return f"{name} = {value}: {reason}", with_constants(source, {name: value})
     except TestbedError as error:
         raise EditError(str(error)) from None

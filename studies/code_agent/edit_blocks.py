@@ -8,7 +8,8 @@ The format, one or more times in a reply, with prose around it ignored:
     lines that take their place (none: the lines are deleted)
     >>>>>>> REPLACE
 
-Markers stand alone on their lines, with five or more of their signs. Blocks are applied in order,
+Markers stand alone on their lines, with five or more of their signs. If several files may be edited
+(`studies.code_agent.files`), the line before a block may name the one that it is for. Blocks are applied in order,
 each to what the one before it left, and the lines of each must occur exactly once: a block that
 occurs twice is as wrong as one that occurs nowhere, since the model meant one place and the reader
 can't know which. Nothing is matched loosely (blanks at the ends of lines excepted): a proposal is
@@ -28,6 +29,9 @@ from dataclasses import dataclass
 import difflib
 import re
 
+from studies.code_agent.files import join
+from studies.code_agent.files import split
+
 
 # A reply of more characters than this is no answer to a question about one script.
 MAX_REPLY_CHARS = 400_000
@@ -40,6 +44,7 @@ _SEARCH = re.compile(r"^<{5,}\s*SEARCH\s*$")
 _DIVIDER = re.compile(r"^={5,}\s*$")
 _REPLACE = re.compile(r"^>{5,}\s*REPLACE\s*$")
 _FENCE = re.compile(r"^\s*```")
+_FILE = re.compile(r"^[\s#*`]*(?:file:? *)?[\s*`]*([\w./-]+\.py)[\s#*`:]*$", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(i can(?:'|’)?t|i cannot|i(?:'|’)?m sorry|i am sorry|unable to|i won(?:'|’)?t)\b",
     re.IGNORECASE,
@@ -56,10 +61,14 @@ class NoBlocks(EditError):
 
 @dataclass(frozen=True)
 class EditBlock:
-    """One replacement, of whole lines without the last newline; ``search`` must be found once."""
+    """One replacement, of whole lines without the last newline; ``search`` must be found once.
+
+    ``file`` is the name in the line before it, if that is one.
+    """
 
     search: str
     replace: str
+    file: str | None = None
 
 
 def parse_edits(reply: str) -> list[EditBlock]:
@@ -90,6 +99,7 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
     search: list[str] = []
     replace: list[str] = []
     state = "prose"
+    before = ""
     for number, line in enumerate(lines, start=1):
         if state == "prose":
             if _SEARCH.match(line):
@@ -98,6 +108,8 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
                 raise EditError(
                     f"Line {number} of the reply closes a block that was never opened."
                 )
+            elif line.strip() and not _FENCE.match(line):
+                before = line
         elif state == "search":
             if _DIVIDER.match(line):
                 state = "replace"
@@ -106,8 +118,9 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
             else:
                 search.append(line)
         elif _REPLACE.match(line):
-            yield EditBlock(_text(search), _text(replace))
-            state = "prose"
+            name = _FILE.match(before)
+            yield EditBlock(_text(search), _text(replace), name[1] if name else None)
+            state, before = "prose", ""
         elif _SEARCH.match(line) or _DIVIDER.match(line):
             raise EditError(
                 f"Line {number} of the reply must come after a line >>>>>>> REPLACE that closes "
@@ -170,11 +183,25 @@ def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
 
     Raises:
         EditError: a block searches for nothing, for lines that don't occur, or for lines that
-            occur more than once; or all of them together leave the text as it was.
+            occur more than once; it names a file that isn't among several; or all of them together
+            leave the text as it was.
     """
     edited = text
+    names = list(split(text))
     for number, block in enumerate(blocks, start=1):
-        edited = _apply(edited, block, f"Block {number} of {len(blocks)}")
+        said = f"Block {number} of {len(blocks)}"
+        files = split(edited)
+        if len(files) == 1 or block.file is None:
+            edited = _apply(edited, block, said)
+        elif block.file not in files:
+            raise EditError(
+                f"{said} must be for one of {', '.join(names)}, but names {block.file}."
+            )
+        else:
+            files[block.file] = _apply(files[block.file], block, f"{said}, for {block.file},")
+            edited = join(files)
+        if [*split(edited)] != names:
+            raise EditError(f"{said} must leave the lines with the files' names as they are.")
     if edited == text:
         raise EditError("The blocks leave the text as it was: the new lines must differ.")
     return edited

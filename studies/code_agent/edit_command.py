@@ -23,6 +23,8 @@ from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
 from samplers._llm.tokens import estimate_tokens
 from studies.code_agent.edit_blocks import EditError
+from studies.code_agent.files import join
+from studies.code_agent.files import split
 from studies.errors import Misuse
 
 
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 
 PROMPT = "PROMPT.md"
 _MOST_BYTES = 1_000_000  # of what it prints and of the script that it leaves
+
+
+def _left(folder: Path, name: str) -> str:
+    """Return the text of a file that the command left."""
+    path = folder / name
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        raise EditError(f"{name} must be left in the folder, but isn't there any more.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise EditError(f"{name} must have at most {_MOST_BYTES} bytes.")
+    return path.read_bytes().decode(errors="replace")
 
 
 class EditCommand:
@@ -86,17 +98,15 @@ class EditCommand:
             folder = Path(name)
             for file in self._testbed.glob("*.py"):
                 shutil.copyfile(file, folder / file.name)
-            script = folder / "train.py"
-            script.write_bytes(parent.encode())
+            files = split(parent)
+            for path, text in files.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(text.encode())
             (folder / PROMPT).write_text(prompt, encoding="utf-8")
             began = time.monotonic()
             said = self._run(folder)
             seconds = time.monotonic() - began
-            if not script.is_file() or script.is_symlink():
-                raise EditError("train.py must be left in the folder, but isn't there any more.")
-            if script.stat().st_size > _MOST_BYTES:
-                raise EditError(f"train.py must have at most {_MOST_BYTES} bytes.")
-            source = script.read_bytes().decode(errors="replace")
+            source = join({path: _left(folder, path) for path in files})
         return Completion(said, model=self._command[0], seconds=seconds), source
 
     def _run(self, folder: Path) -> str:

@@ -27,6 +27,7 @@ from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
+from studies.code_agent.files import split
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import first_number
 from studies.code_agent.history import REVERTED
@@ -54,6 +55,11 @@ _MARGIN_TOKENS = 96
 # server's cache of the prompt).
 _ROTATE_EVERY = 4
 
+# Rules for several files.
+_SEVERAL = """\
+- All of these files may be changed. A line such as #### {first} #### begins each, and is no part of it.
+- Put the name of its file alone in the line above each block."""
+
 _PROMPTS = Path(__file__).with_name("prompts")
 # Every run has a folder of its own, whose name tells nothing.
 _FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
@@ -72,7 +78,7 @@ class Form(Enum):
         "_whole",
         "Reply with a DESCRIPTION line and the whole file for the next change.",
     )
-    IN_PLACE = ("_command", "Make the next change in train.py, then print a DESCRIPTION line.")
+    IN_PLACE = ("_command", "Make the next change, then print a DESCRIPTION line.")
 
     def __init__(self, system: str, words: str) -> None:
         self.system = f"code_agent_system{system}.txt"
@@ -139,12 +145,17 @@ def build_prompt(
     source = sources.load(history.best.user_attrs["source_sha256"])
     budget = (counter.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
+    names = list(split(source))
+    files = ", ".join(names)
     system = fill(
         (_PROMPTS / form.system).read_text(),
         metric=metric.name,
         better=metric.better,
         evaluator=metric.evaluator,
+        files=files,
     )
+    if len(names) > 1 and form is Form.BLOCKS:
+        system = f"{system.rstrip()}\n{_SEVERAL.format(first=names[0])}"
 
     def messages(
         shown: str, detail: Detail, extent: str = "", *, fullest: bool = False
@@ -159,6 +170,7 @@ def build_prompt(
             (_PROMPTS / "code_agent.txt").read_text(),
             task=task.strip(),
             extent=extent,
+            files=files,
             source=fenced(shown),
             history=format_history(history, sources, tail, detail, fullest),
             metric=metric.name,

@@ -166,7 +166,7 @@ class Proposer:
                 else:
                     source, found = self._first_of(text, parent, history, trials)
                     attributes |= found
-                attributes["fingerprint"] = check(source, self._testbed, trials)
+                attributes["fingerprint"] = check(source, self._sources, self._testbed, trials)
             except (EditError, ValidationError) as error:
                 reason = str(error)
                 attributes.setdefault("description", describe(text))
@@ -197,7 +197,7 @@ class Proposer:
         text = self._sources.load(sha)
         source = apply_edits(parent, parse_edits(text))
         attributes = {"description": describe(text), IDEA: sha, _REPLY_FORMAT: _BLOCKS}
-        attributes["fingerprint"] = check(source, self._testbed, trials)
+        attributes["fingerprint"] = check(source, self._sources, self._testbed, trials)
         return source, attributes
 
     def _first_of(
@@ -218,7 +218,7 @@ class Proposer:
         for part in parts:
             try:
                 source = apply_edits(parent, parse_edits(part))
-                check(source, self._testbed, trials)
+                check(source, self._sources, self._testbed, trials)
                 usable.append((part, source))
             except (EditError, ValidationError) as error:
                 others.append(part)
@@ -325,7 +325,7 @@ class Proposer:
     def _candidates(self, parent: str, seed: int, trials: Sequence[FrozenTrial]) -> Candidates:
         def is_usable(source: str) -> bool:
             try:
-                check(source, self._testbed, trials)
+                check(source, self._sources, self._testbed, trials)
             except ValidationError:
                 return False
             return True
@@ -333,7 +333,7 @@ class Proposer:
         return candidate_values(parent, seed, is_usable)
 
 
-def check(source: str, testbed: Testbed, trials: Sequence[FrozenTrial]) -> str:
+def check(source: str, sources: Sources, testbed: Testbed, trials: Sequence[FrozenTrial]) -> str:
     """Check a script against the unedited one and all that were proposed; return its fingerprint.
 
     Raises:
@@ -341,7 +341,10 @@ def check(source: str, testbed: Testbed, trials: Sequence[FrozenTrial]) -> str:
     """
     earlier = {str(t.user_attrs["fingerprint"]) for t in trials if "fingerprint" in t.user_attrs}
     return check_source(
-        source, baseline=testbed.source, earlier=earlier, evaluator=testbed.metric.evaluator
+        source,
+        baseline=sources.load(sources.baseline),
+        earlier=earlier,
+        evaluator=testbed.metric.evaluator,
     )
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from studies.code_agent.files import SCRIPT
+from studies.code_agent.files import split
 from studies.errors import Failed
 
 
@@ -72,11 +74,17 @@ def digest(source: str) -> str:
 
 def diff(old: str, new: str, context: int = 3) -> list[str]:
     """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``."""
+    before, after = split(old), split(new)
+    if before.keys() != after.keys():  # not of one study
+        return _diff(old, new, SCRIPT, context)
+    return [line for n, text in before.items() for line in _diff(text, after[n], n, context)]
+
+
+def _diff(old: str, new: str, name: str, context: int) -> list[str]:
     # Not splitlines(), which also breaks at form feeds and U+0085.
     before, after = (re.findall(r"[^\n]*\n|[^\n]+$", text) for text in (old, new))
-    names = "a/train.py", "b/train.py"
     lines = []
-    for line in difflib.unified_diff(before, after, *names, n=context):
+    for line in difflib.unified_diff(before, after, f"a/{name}", f"b/{name}", n=context):
         lines.append(line.removesuffix("\n"))
         if not line.endswith("\n"):
             lines.append(_NO_NEWLINE)
@@ -85,7 +93,8 @@ def diff(old: str, new: str, context: int = 3) -> list[str]:
 
 def changed_lines(old: str, new: str) -> tuple[list[str], int, int]:
     """Return the lines that a change removes (``-``) and adds (``+``), n added and n removed."""
-    lines = [line for line in diff(old, new, context=0)[2:] if not line.startswith(("@@", "\\"))]
+    lines = _diff(old, new, SCRIPT, context=0)[2:]
+    lines = [line for line in lines if not line.startswith(("@@", "\\"))]
     removed = sum(line.startswith("-") for line in lines)
     return lines, len(lines) - removed, removed
 

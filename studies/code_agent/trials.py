@@ -17,11 +17,11 @@ from optuna.trial import TrialState
 
 from objective import TestbedError
 from objective.run.outcome import one_line
-from objective.testbed.source import read_constants
 from objective.worker import claim
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
 from samplers._trials.internals import repeating
+from studies.code_agent.files import constants_of
 from studies.code_agent.history import first_number
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.sources import changed_lines
@@ -142,9 +142,9 @@ class CodeTrials:
         }
 
     def _changed_constants(self, source: str) -> dict[str, Any]:
-        baseline = read_constants(self._baseline)
+        baseline = constants_of(self._baseline)
         try:
-            constants = read_constants(source)
+            constants = constants_of(source)
         except TestbedError:
             return {}
         return {

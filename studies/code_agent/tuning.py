@@ -24,13 +24,13 @@ import numpy as np
 
 from objective.testbed.inference import inferred
 from objective.testbed.inference import widened
-from objective.testbed.source import read_constants
-from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
 from samplers._critic.critic import Judge
 from samplers._critic.space import Space
 from samplers._critic.trials import Trials
 from samplers._trials.seeds import derive_seed
+from studies.code_agent.files import constants_of
+from studies.code_agent.files import with_constants
 from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
@@ -187,7 +187,7 @@ class Tuner:
                 continue
             values = self._testbed.rule(steps[index])
             changed = {n: v for n, v in values.items() if v != script.values[n]}
-            tuned = set_constants(source, changed)
+            tuned = with_constants(source, changed)
             if changed and fingerprint(tuned) not in known:
                 was = script.values
                 said = ", ".join(f"{n} {_brief(was[n])} -> {_brief(changed[n])}" for n in changed)
@@ -374,12 +374,12 @@ def structure_of(source: str) -> str:
     Raises:
         TestbedError: If it is not valid Python.
     """
-    return fingerprint(set_constants(source, dict.fromkeys(read_constants(source), 0)))
+    return fingerprint(with_constants(source, dict.fromkeys(constants_of(source), 0)))
 
 
 def _read(source: str) -> _Script | None:
     try:
-        values = {name: constant.value for name, constant in read_constants(source).items()}
+        values = {name: constant.value for name, constant in constants_of(source).items()}
         known = {name: value for name, value in values.items() if value is not None}
         return _Script(structure_of(source), known)
     except TestbedError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
+from collections.abc import Sequence
 import hashlib
 import io
 import re
@@ -20,6 +21,7 @@ import warnings
 from objective.run.outcome import one_line
 from objective.testbed.metric import METRIC
 from objective.testbed.testbed import TIME_BUDGET
+from studies.code_agent.files import split
 from studies.code_agent.names import imported_names
 from studies.code_agent.names import is_name
 from studies.code_agent.names import last_name
@@ -86,7 +88,15 @@ def fingerprint(source: str) -> str:
     Raises:
         ValidationError: the source doesn't parse.
     """
-    return _fingerprint(_parse(_program(source)))
+    prints = [_fingerprint(_parse(_program(text))) for text in split(source).values()]
+    return _of_all(prints)
+
+
+def _of_all(prints: Sequence[str]) -> str:
+    """Return the fingerprint of files: that of the only one, or a hash of them all."""
+    if len(prints) == 1:
+        return prints[0]
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
 def _fingerprint(nodes: Nodes) -> str:
@@ -116,6 +126,8 @@ def check_source(
 ) -> str:
     """Check a source by all rules, and return its :func:`fingerprint`.
 
+    Of several files (`studies.code_agent.files`) each must keep them.
+
     Args:
         source: the proposed script.
         baseline: the unedited script: what it imports from ``prepare``, evaluates and prints is
@@ -126,6 +138,29 @@ def check_source(
     Raises:
         ValidationError: the first rule that the source breaks.
     """
+    files, originals = split(source), split(baseline)
+    if [*files] != [*originals]:
+        raise ValidationError(f"The files must be {', '.join(originals)}.")
+    prints = []
+    for name, text in files.items():
+        try:
+            prints.append(_check_file(text, originals[name], evaluator))
+        except ValidationError as error:
+            raise ValidationError(f"{name}: {error}" if len(files) > 1 else str(error)) from None
+    print_of_it = _of_all([new for new, _ in prints])
+    if print_of_it == _of_all([old for _, old in prints]):
+        raise ValidationError(
+            "The script does the same as the unedited one: comments aside, nothing changed."
+        )
+    if print_of_it in earlier:
+        raise ValidationError(
+            "The script does the same as one that was tried before: propose another change."
+        )
+    return print_of_it
+
+
+def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:
+    """Check a file by the rules that hold for each, and return its fingerprint and the original's."""
     size = len(source.encode("utf-8", errors="replace"))
     if size > MAX_SOURCE_BYTES:
         raise ValidationError(
@@ -185,16 +220,7 @@ def check_source(
                 f"The script must not name {text}: training needs no such access."
             )
 
-    print_of_it = _fingerprint(nodes)
-    if print_of_it == _fingerprint(original):
-        raise ValidationError(
-            "The script does the same as the unedited one: comments aside, nothing changed."
-        )
-    if print_of_it in earlier:
-        raise ValidationError(
-            "The script does the same as one that was tried before: propose another change."
-        )
-    return print_of_it
+    return _fingerprint(nodes), _fingerprint(original)
 
 
 def _bindings(nodes: Nodes, name: str) -> list[str]:

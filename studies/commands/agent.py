@@ -78,6 +78,15 @@ def agent(
             "was tried is run first, the others in the next turns, if they still fit the script.",
         ),
     ] = 1,
+    edit_files: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Python files of the testbed, separated by commas, that may be edited beside the "
+            "script, as they are seen from its folder: model.py,layers/attention.py. Files that "
+            "prepare.py imports can't be.",
+        ),
+    ] = None,
     unsafe: Annotated[
         bool,
         typer.Option("--unsafe", help="Run what the model wrote without any isolation."),
@@ -124,6 +133,7 @@ def agent(
     from objective.testbed.metric import Metric
     from studies.budget import Budget
     from studies.code_agent import export as exports
+    from studies.code_agent.files import unedited
     from studies.code_agent.history import read_history
     from studies.code_agent.sources import Sources
     from studies.commands.console import console
@@ -152,12 +162,14 @@ def agent(
             tune,
             tune_edits if tune else 0,
             proposals,
+            tuple(name.strip() for name in edit_files.split(",")) if edit_files else (),
             agent_command,
             agent_seconds,
         ),
         accept_changes=accept_changes,
     ).completed(workers)
     work.say_isolation(spec)
+    unedited(edited, spec.editing.files)  # which are refused before anything is trained
     if not no_check:
         work.check_script(spec, edited)
     stop_by_signal()
@@ -175,6 +187,7 @@ def agent(
         exports.write_results(history, export)
         print(f"wrote {export}", file=sys.stderr)
     if patches is not None:
-        sources = Sources(spec.where.open_artifacts(), edited.source)
+        baseline = unedited(edited, spec.editing.files)
+        sources = Sources(spec.where.open_artifacts(), baseline)
         written = exports.write_patches(history, sources, patches)
         print(f"wrote {len(written)} patches to {patches}", file=sys.stderr)

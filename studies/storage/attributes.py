@@ -162,6 +162,7 @@ _OF_STUDIES: _Checks = {
         _number,
     ),
     "charge_llm": _flag,
+    "edit_files": _texts,
 }
 _OF_STUDIES_SYSTEM: _Checks = {"study:metric_names": _texts}
 # Of studies: None says that there is no limit, or no error.

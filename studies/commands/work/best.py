@@ -14,6 +14,7 @@ from rich.text import Text
 
 from objective.best import values_run
 from studies.best import Winner
+from studies.code_agent.files import split
 from studies.commands import options
 from studies.errors import Misuse
 from studies.repetitions import SUFFIX
@@ -37,11 +38,23 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
 
 
 def write(path: Path, before: str, after: str) -> None:
-    """Write the script, whole or not at all.
+    """Write the script, whole or not at all; of several files each into a folder of that path.
 
     Raises:
         Misuse: If that would replace another file than the testbed's script.
     """
+    olds, news = split(before), split(after)
+    if len(news) == 1:
+        _write(path, before, after)
+        return
+    if path.exists() and not path.is_dir():
+        raise Misuse(f"--write must name a folder, for {', '.join(news)}, but {path} is a file")
+    for name, text in news.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(path / name, olds[name], text)
+
+
+def _write(path: Path, before: str, after: str) -> None:
     if path.exists() and path.read_bytes() not in (before.encode(), after.encode()):
         raise Misuse(f"--write must name a new file, but {path} is there and is another script")
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
