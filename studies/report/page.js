@@ -29,6 +29,14 @@ async function startPlotly() {
 let starting;
 const plotly = () => (starting ??= startPlotly());
 
+// --- where a page is shown ---------------------------------------------------------------------
+
+const PAPER = 700; // pixels across a printed page
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+let printing = false;
+const isDark = () => darkness.matches && !printing;
+const isNarrow = () => innerWidth < 500 && !printing;
+
 // --- comparisons: figures that came with the page, less the methods that are hidden ----------
 
 const boxes = [...document.querySelectorAll("#methods input")];
@@ -100,14 +108,14 @@ function worst(rows) {
   return sign() * (upper > values[0] ? Math.min(values.at(-1), upper + 1.5 * (upper - values[0])) : values.at(-1));
 }
 
-/** The best values are the darkest; the same colour is the same value in all plots and runs. */
+/** The best values stand out most; the same colour is the same value in all plots and runs. */
 let range;
 function colors() {
   if (!range) {
     const all = chosen("*").filter(r => r.value !== null);
     range = [best(all), worst(all)].sort((a, b) => a - b);
   }
-  return {colorscale: "Cividis", cmin: range[0], cmax: range[1], reversescale: sign() < 0};
+  return {colorscale: "Cividis", cmin: range[0], cmax: range[1], reversescale: sign() < 0 !== isDark()};
 }
 
 const empty = text => [[], {
@@ -173,9 +181,9 @@ const views = {
     const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
     const shown = parameters.map((p, j) => ({...p, j})).filter(p => rows.some(r => r.run.params[p.j][r.i] !== null));
     if (!shown.length) return empty("This run has no parameters: its method writes code.");
-    const columns = Math.min(3, shown.length), lines = Math.ceil(shown.length / columns);
+    const columns = Math.min(isNarrow() ? 2 : 3, shown.length), lines = Math.ceil(shown.length / columns);
     const figure = layout("", "", {
-      height: 200 * lines + 60, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
+      height: (printing ? 165 : 200) * lines + 60, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
       annotations: [], coloraxis: coloraxis(), showlegend: false,
     });
     delete figure.xaxis; delete figure.yaxis;
@@ -234,6 +242,7 @@ const views = {
       line: {color: rows.map(r => r.value), ...colors(), showscale: true},
     }], {
       height: 500, margin: {t: 120, l: 80, r: 40, b: 50},
+      ...(isNarrow() ? {width: 60 * dimensions.length + 200} : {}), // it scrolls
       annotations: rows.length < asked ? [{
         text: `the best ${rows.length} of ${asked} trials`, showarrow: false, x: 0, y: -0.12, xref: "paper", yref: "paper",
       }] : [],
@@ -266,20 +275,29 @@ function settings(div) {
   return Object.fromEntries([...controls].map(c => [c.dataset.setting, c.value]));
 }
 
-const darkness = matchMedia("(prefers-color-scheme: dark)");
+/** A title in lines for which a small screen has room. */
+const wrapped = text => text?.replace(/(.{20,}?) /g, "$1<br>");
 
 /** In a dark page what is black in a figure is light, and on a small screen it is lower. */
 function themed(traces, figure) {
-  if (innerWidth < 500 && figure.margin) {
+  const axes = change => Object.fromEntries(Object.entries(figure).map(([key, value]) =>
+    [key, /^[xy]axis/.test(key) ? change(value, key) : value]));
+  if (printing) figure = {...figure, width: PAPER};
+  if (isNarrow() && figure.margin) {
     const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    figure = axes((value, key) => key.startsWith("x")
+      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text)}} : value);
     figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
+    if (figure.coloraxis) {
+      const {title} = figure.coloraxis.colorbar;
+      const colorbar = {orientation: "h", title: {...title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom"};
+      figure = {...figure, coloraxis: {...figure.coloraxis, colorbar}, margin: {...figure.margin, t: 90}};
+    }
   }
-  if (!darkness.matches) return [traces, figure];
-  const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"'));
-  const axes = Object.fromEntries(Object.entries(figure).map(([key, value]) =>
-    [key, /^[xy]axis/.test(key) ? {...value, gridcolor: "#333", color: "#e8e8e8"} : value]));
+  if (!isDark()) return [traces, figure];
+  const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));
   const paper = {paper_bgcolor: "#181818", plot_bgcolor: "#181818", font: {color: "#e8e8e8"}};
-  return [dark(traces), {...axes, ...paper}];
+  return [dark(traces), {...axes(value => ({...value, gridcolor: "#333", color: "#e8e8e8"})), ...paper}];
 }
 
 function draw(div) {
@@ -310,8 +328,18 @@ const seen = new IntersectionObserver(entries => {
 for (const div of figures) seen.observe(div);
 const redrawAll = () => { for (const div of figures) redraw(div); };
 darkness.addEventListener("change", redrawAll);
-addEventListener("load", () => setTimeout(plotly, 300)); // a page is printed without waiting for it
-addEventListener("beforeprint", () => { for (const div of figures) draw(div); });
+// A page is printed without waiting for a script, at once after it was loaded if a program prints
+// it: an open document in a frame counts as something that is still being loaded.
+const frame = document.createElement("iframe");
+frame.hidden = true;
+document.body.append(frame);
+frame.contentDocument.open();
+setTimeout(() => plotly().finally(() => { frame.contentDocument.close(); frame.remove(); }), 300);
+for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => {
+  printing = event === "beforeprint";
+  for (const div of figures) if (printing || "drawn" in div.dataset) draw(div);
+  if (tableDiv) showTable(); // its headings break on paper
+});
 
 for (const div of figures)
   for (const control of div.parentElement.querySelectorAll(".controls select, .controls input"))
@@ -435,7 +463,8 @@ function tableCell(value) {
 function showTable() {
   const columns = tableColumns(), head = made("tr", "");
   for (const name of Object.keys(columns)) {
-    const button = made("button", name, {type: "button"}), cell = made("th", "", {scope: "col"});
+    const button = made("button", "", {type: "button"}), cell = made("th", "", {scope: "col"});
+    for (const part of name.split(/(?<=_)/)) button.append(part, ...(printing ? [made("wbr", "")] : []));
     if (name === table.sort) cell.setAttribute("aria-sort", table.down ? "descending" : "ascending");
     button.addEventListener("click", () => {
       Object.assign(table, {down: table.sort === name && !table.down, sort: name, first: 0});

@@ -198,7 +198,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section(
         "Parameters",
         "Parameters over trials",
-        "Where a run searched, trial by trial; dark is good, crosses failed.",
+        "Where a run searched, trial by trial; crosses failed.",
         plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:

@@ -96,7 +96,7 @@ def draw(drawings: Sequence[Drawing]) -> Figure:
     _draw(axes, drawing)
     labels = axes.get_legend_handles_labels()[1]
     has_bars = isinstance(drawing, Plot) and any(m.kind == "bars" for m in drawing.marks)
-    if has_bars or len(labels) > _MOST_INSIDE:
+    if labels and (has_bars or len(labels) > _MOST_INSIDE):
         axes.legend(bbox_to_anchor=(1, 1), loc="upper left")
     elif labels:
         axes.legend()

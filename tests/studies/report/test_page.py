@@ -238,14 +238,34 @@ def test_a_dark_page_has_dark_plots(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_a_page_is_printed_with_all_of_its_plots(page: Page) -> None:
-    undrawn = (
-        "[...document.querySelectorAll('.figure')].filter(d => !('drawn' in d.dataset)).length"
-    )
-    assert page.evaluate(undrawn) > 5
-    page.wait_for_function("window.Plotly")  # is unpacked once the page stands
+def test_a_page_is_printed_with_all_of_its_plots_on_white_paper_and_as_wide_as_that(
+    page: Page, page_file: Path
+) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.goto(page_file.as_uri())  # until it has loaded, when a program prints it
+    widths = "[...document.querySelectorAll('.figure')].map(d => d.layout?.width)"
+    papers = "[...document.querySelectorAll('.figure')].map(d => d.layout?.paper_bgcolor)"
+    assert page.evaluate(widths).count(None) > 5
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate(undrawn) == 0
+    assert set(page.evaluate(widths)) == {700}
+    assert set(page.evaluate(papers)) == {None}
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert 700 not in page.evaluate(widths)
+    assert set(page.evaluate(papers)) == {"#181818"}
+
+
+@pytest.mark.browser
+def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    plot = figure(page, "Parameters")
+    overlapping = """div => {
+      const boxes = [...div.querySelectorAll(".annotation-text")].map(t => t.getBoundingClientRect());
+      return boxes.filter((a, i) => boxes.some((b, j) => i < j
+        && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).length;
+    }"""
+    assert plot.locator(".annotation-text").count() > 2
+    assert plot.evaluate(overlapping) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 @pytest.mark.browser
