@@ -133,10 +133,14 @@ def add_study_attrs(
             if rows:
                 session.execute(insert(table), rows)
 
-    try:  # there is hardly ever one, so that asking first would be a statement for nothing
-        write(ask=False)
-    except IntegrityError:
-        write(ask=True)
+    # There is hardly ever one, so that asking first would be a statement for nothing. Each time that
+    # it fails afterwards, somebody else was faster with one group at least.
+    for ask in (False, *(True for _ in groups)):
+        try:
+            return write(ask)
+        except IntegrityError as error:
+            refused = error
+    raise refused
 
 
 def _new(groups: Sequence[Mapping[str, Any]], names: Iterable[str]) -> Iterator[tuple[str, Any]]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 import random
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import TrialState
 import pytest
+import sqlalchemy
 
 from objective.testbed.inference import PAPER_SPACE
+from studies.storage.bulk import add_study_attrs
 from studies.storage.bulk import add_trials
 from tests.conftest import StorageFactory
 from tests.studies.importing.conftest import config
-
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_many_trials_at_once_are_what_one_by_one_would_be(storage: StorageFactory) -> None:
@@ -63,3 +60,20 @@ def test_a_failed_addition_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         add_trials(study, storage, [good, bad])
     assert optuna.load_study(storage=storage, study_name="s").trials == []
+
+
+def test_groups_that_others_are_faster_with_are_left_to_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(storage=url)
+    other = optuna.load_study(study_name=study.study_name, storage=url)
+    storage = optuna.storages.RDBStorage(url)
+    waiting = [0, 1, 2]
+
+    def be_faster(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT") and waiting:
+            add_study_attrs(other, other._storage, [{f"k{waiting.pop(0)}": "theirs"}])
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", be_faster)
+    add_study_attrs(study, storage, [{f"k{i}": "own"} for i in range(4)])
+    found = storage.get_study_system_attrs(study._study_id)
+    assert found == {"k0": "theirs", "k1": "theirs", "k2": "theirs", "k3": "own"}
