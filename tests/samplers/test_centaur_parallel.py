@@ -55,16 +55,20 @@ def sampler(**options: Any) -> CentaurSampler:
 def learned(monkeypatch: pytest.MonkeyPatch) -> Callable[[optuna.Study], list[float]]:
     """Values that the newest optimizer of a study has learned, in all its generations."""
     tell = cmaes.CMA.tell
-    # By the state that it led to, since an optimizer is stored with nothing of ours.
+    # By the state that it led to, since an optimizer is stored with nothing of ours. Two that were
+    # told the same parents have one mean, and by what else they were told two covariances.
     values: dict[bytes, list[float]] = {}
 
+    def state(cma: Any) -> bytes:
+        return bytes(cma.mean.tobytes() + np.triu(cma._C).tobytes())
+
     def remember(cma: Any, solutions: list[tuple[np.ndarray, float]]) -> None:
-        before = values.get(cma.mean.tobytes(), [])
+        before = values.get(state(cma), [])
         tell(cma, solutions)
-        values[cma.mean.tobytes()] = before + [value for _, value in solutions]
+        values[state(cma)] = before + [value for _, value in solutions]
 
     monkeypatch.setattr(cmaes.CMA, "tell", remember)
-    return lambda study: values[newest_optimizer(study).mean.tobytes()]
+    return lambda study: values[state(newest_optimizer(study))]
 
 
 def newest_optimizer(study: optuna.Study) -> Any:
