@@ -136,7 +136,10 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[str]:
     """The URL, without a database, of a MariaDB server that dies with the session."""
-    binary, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
+    # Debian has it where only root looks for programs.
+    places = f"{os.environ['PATH']}:/usr/sbin"
+    binary = shutil.which("mariadbd", path=places)
+    install = shutil.which("mariadb-install-db", path=places)
     if binary is None or install is None:
         _missing("a MariaDB server", "mariadb-server")
     folder = Path(tempfile.mkdtemp(prefix="mariadb-"))

@@ -241,8 +241,11 @@ def filter_system_calls() -> None:
     for family in range(64):
         if family not in SOCKET_FAMILIES:
             refuse("socket", errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_EQ, family, 0))
+        if family != socket.AF_UNIX:  # some modules, TIPC's for one, make pairs too
+            refuse("socketpair", errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_EQ, family, 0))
     # Also what has bits above the 32 that the kernel looks at.
-    refuse("socket", errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_GE, 64, 0))
+    for call in ("socket", "socketpair"):
+        refuse(call, errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_GE, 64, 0))
     # NETLINK_ROUTE, which is 0, tells libraries of the network's interfaces.
     netlink = ArgCompare(0, SCMP_CMP_EQ, socket.AF_NETLINK, 0)
     refuse("socket", errno.EAFNOSUPPORT, netlink, ArgCompare(2, SCMP_CMP_GE, 1, 0))

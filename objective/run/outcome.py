@@ -39,7 +39,7 @@ _STARVED = re.compile(
 )
 _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _LINE_END = re.compile(rb"[\r\n]")
 # What the processes of a sandbox can have too much of, besides memory.
 _EXCESSES = {

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _CHUNK = 1000  # trials in one transaction
 
 
+_MOST_REASONS = 20  # of one kind that are printed; --json has all of them
+
+
 def import_(
     file: Annotated[
         Path,
@@ -128,5 +131,8 @@ def _print(facts: Mapping[str, Any]) -> None:
     ):
         if counts:
             print(f"{heading}:")
-            for reason, count in sorted(counts.items(), key=lambda item: -item[1]):
-                print(f"  {count:>6}  {reason}")
+            reasons = sorted(counts.items(), key=lambda item: -item[1])
+            for reason, count in reasons[:_MOST_REASONS]:
+                print(f"  {count:>6}  {' '.join(reason.split())}")
+            if others := reasons[_MOST_REASONS:]:
+                print(f"  {sum(count for _, count in others):>6}  for {len(others)} more reasons")

@@ -60,7 +60,10 @@ def infer_space(
 def _distribution(
     values: Sequence[Any], prior: BaseDistribution | None, *, fixed: bool
 ) -> BaseDistribution | None:
-    """Return a distribution that holds the values of the commonest type; None if none does."""
+    """Return a distribution of the type that most values have; None if none has, or they are texts.
+
+    One that is of another type, as by a slip, costs its own value, not those of all others.
+    """
     if isinstance(prior, CategoricalDistribution):
         if fixed:
             return prior
@@ -77,10 +80,11 @@ def _distribution(
         floats = [float(v) for v in numbers if v > 0 or not prior.log]
         low_, high_ = min([prior.low, *floats]), max([prior.high, *floats])
         return FloatDistribution(low_, high_, log=prior.log)
-    if all(isinstance(v, (bool, str)) for v in values):
-        choices = sorted(set(values), key=repr)
+    named = [v for v in values if isinstance(v, (bool, str))]
+    if 2 * len(named) > len(values):
+        choices = sorted(set(named), key=repr)
         return CategoricalDistribution(choices) if len(choices) <= _MAX_CHOICES else None
-    if not numbers or any(isinstance(v, (bool, str)) for v in values):
+    if 2 * len(numbers) <= len(values):
         return None
     if all(isinstance(v, int) for v in numbers):
         return IntDistribution(min(numbers), max(numbers))

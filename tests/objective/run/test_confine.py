@@ -60,8 +60,9 @@ print({call(number, 16, 3, protocol) for protocol in (6, 12, 15, 1 << 32)})
 print({call(number, family | 1 << 32, 2, 0) for family in (17, 38, 40)})
 two = ctypes.create_string_buffer(8)
 print([family for family in range(50) for kind in (1, 2, 5) if call(pair, family, kind, 0, two) == "DID"])
+print({call(pair, family, 1, 0, two) for family in (2, 10, 16, 30, 30 | 1 << 32)})
 """,
-        "[1, 2, 10, 16]\n{'EAFNOSUPPORT'}\n{'EAFNOSUPPORT'}\n[1, 1, 1]\n",
+        "[1, 2, 10, 16]\n{'EAFNOSUPPORT'}\n{'EAFNOSUPPORT'}\n[1, 1, 1]\n{'EAFNOSUPPORT'}\n",
     ),
     "no memory that counts as no process's": (
         """

@@ -228,7 +228,7 @@ def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> N
 
 
 def test_a_reason_is_one_short_line_without_control_characters(run: Run) -> None:
-    assert one_line("\x1b[31ma\tb\r\nc\x00d\u2028e\x9b") == "a b c d e"
+    assert one_line("\x1b[31ma\tb\r\nc\x00d\u2028e\u202ef\x9b") == "a b c d e f"
     result = run("raise ValueError('\\x1b[31m\\x07' + 'x' * 500)")
     assert len(result.reason) == 300 and result.reason.endswith("x…")
     assert result.reason.isprintable()

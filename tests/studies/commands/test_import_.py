@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 import statistics
 from typing import TYPE_CHECKING
 
 import optuna
 import pytest
 
+from studies.commands.import_ import import_
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import lines_of
@@ -48,6 +50,19 @@ def test_a_missing_file_and_one_without_a_trial_are_one_line(cli: Cli, write: Wr
     path = write("runs.jsonl", [a_row(seed=None), a_row(seed=None, trial_id=1)])
     message = cli.fails(1, "import", path)
     assert "2 x no seed (an integer)" in message
+
+
+def test_as_many_notes_as_a_file_asks_for_are_some_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {f"low\n{number}": 1 for number in range(2000)}
+    row = {"tid": 0, "val_bpb": 1.0, "success": True, "wt": 1, "LR": 1, **names}
+    file = tmp_path / "trials.json"
+    file.write_text(json.dumps({"m": {"0": [row]}}))
+    import_(file, storage=f"sqlite:///{tmp_path}/s.db")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 23 and lines[-1] == "    1980  for 1980 more reasons"
+    assert "low " in lines[-2]
 
 
 @pytest.mark.browser

@@ -41,11 +41,18 @@ def test_hyperparameters_get_ranges_that_hold_their_values(cli: Cli, write: Writ
     assert first.distributions == {
         "DEPTH": IntDistribution(2, 24),
         "MATRIX_LR": PAPER_SPACE["MATRIX_LR"],
+        "EXPERTS": IntDistribution(4, 16),
         "DROPOUT": FloatDistribution(0.0, 0.1),
         "GATED": CategoricalDistribution([False, True]),
         "ACT": CategoricalDistribution(["gelu", "relu"]),
     }
-    assert second.params == {"DEPTH": 2, "DROPOUT": 0.0, "GATED": False, "ACT": "gelu"}
+    assert second.params == {
+        "DEPTH": 2,
+        "EXPERTS": 16,
+        "DROPOUT": 0.0,
+        "GATED": False,
+        "ACT": "gelu",
+    }
     assert third.params == {"DEPTH": 8, "WINDOW_PATTERN": "SLLL"}
     assert isinstance(third.params["DEPTH"], int)
     assert fourth.params == {}
@@ -54,7 +61,7 @@ def test_hyperparameters_get_ranges_that_hold_their_values(cli: Cli, write: Writ
         "DEPTH: the usual range was widened for": 2,  # 2, and 8.5, which is left out
         "DEPTH: a value left out that isn't in its range": 1,
         "MATRIX_LR: a value left out that isn't in its range": 2,
-        "EXPERTS: left out, not of one type or a text": 3,
+        "EXPERTS: a value left out that isn't in its range": 1,
         "SIZES: left out, not of one type or a text": 1,
         "WINDOW_PATTERN: the usual range was widened for": 1,
     }
