@@ -48,11 +48,11 @@ _MESSAGE_TOKENS = 8
 _SYSTEM_TOKENS = 24
 
 # What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's, GLM's,
-# EXAONE's, Nemotron's, Seed's, and tokens that vocabularies keep in reserve.
+# EXAONE's, Nemotron's, Seed's, Ling's, Cohere's, LongCat's, and tokens that vocabularies keep in reserve.
 _MARKER = re.compile(
     r"<(?=[|\uff5c])|(?<=[|\uff5c])>"
     r"|<(?=<?/?(?:SYS|s|bos|eos|sop|eop|pad|unk|think|tool_call|tool_response|(?:start|end)_of_\w+"
-    r"|seed:\w+|(?:extra_id_|SPECIAL_|unused|reserved_)\d+)>)"
+    r"|role|im_start|im_end|[A-Z]+_TOKEN|longcat_\w+|seed:\w+|(?:extra_id_|SPECIAL_|unused|reserved_)\d+)>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
     r"|gMASK)\]|\|\w+\|\])"
 )
