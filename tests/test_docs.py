@@ -22,6 +22,7 @@ DOCUMENTS = [
     *sorted((ROOT / "samplers").glob("*/README.md")),
 ]
 _COMMAND = re.compile(r"^\$ optuna-autoresearch ((?:.*\\\n)*.*)", re.MULTILINE)
+_TEST_MODULE = re.compile(r"\btest_\w+\.py\b")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -46,6 +47,21 @@ def test_every_command_is_one_that_the_command_line_takes(
 def test_every_link_leads_to_a_file(document: Path) -> None:
     links = _LINK.findall(document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_of_tests_that_is_named_is_there(document: Path) -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(_TEST_MODULE.findall(document.read_text())) <= there
+
+
+def test_every_row_of_the_tables_of_safety_names_its_tests() -> None:
+    text = (ROOT / "docs" / "safety.md").read_text()
+    rows = [
+        line for line in text.splitlines() if line.startswith("| ") and "| tests |" not in line
+    ]
+    assert len(rows) > 20
+    assert [row for row in rows if not _TEST_MODULE.search(row.split("|")[-2])] == []
 
 
 def test_the_readme_is_read_in_a_few_minutes() -> None:
