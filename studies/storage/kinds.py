@@ -115,5 +115,5 @@ def check_sharing(url: str, *, workers: int = 1, machines: bool = False) -> None
     if machines and not kind.machines:
         raise StorageError(
             f"Workers on several machines must share a storage, but {kind.name} is for one"
-            " machine; choose one that all reach, such as postgresql://USER@HOST/NAME."
+            " machine; choose PostgreSQL, as in postgresql://USER@HOST/NAME."
         )
