@@ -12,6 +12,9 @@ from samplers._llm.masking import mask_urls
 from samplers._llm.masking import passwords
 
 
+AGAIN = "; run the same command again to go on"  # ends errors that pass
+
+
 class Misuse(ValueError):
     """The command can't work as it was given."""
 
@@ -56,7 +59,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, BudgetExhausted):
         return f"{text} To go on, run the same command with a higher --max-tokens or --max-cost", 1
     if isinstance(error, ChatError):
-        return f"the language model: {text}; run the same command again to go on", 1
+        return f"the language model: {text.rstrip('.')}{AGAIN}", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({text}); make room and run the same command again", 1
     if isinstance(error, (StorageInternalError, SQLAlchemyError)):

@@ -190,8 +190,8 @@ def check_first_prompt(spec: Spec, real: Chat) -> str:
         if context is not None and not play(spec, testbed, endless, first_only=True).no_room:
             raise Misuse(
                 f"the context of {real.model} must hold the first prompt and its reply, but it is"
-                f" of {context:,} tokens, and the prompt takes {endless.tokens[0][0]:,}; start the"
-                " server with a longer one, or choose another model"
+                f" of {context:,} tokens, and the prompt takes {endless.tokens[0][0]:,}; choose a"
+                " model or a server with a longer one"
             )
         return f"the language model can't be asked (--max-prompt-tokens): {no_room}"
     if not chat.requests:

@@ -222,7 +222,7 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
     if attrs["testbed_hash"] != found:
         raise Misuse(
             "its testbed or surrogate was edited since, so that a repetition would measure"
-            " something else; restore it, or run the study anew"
+            " something else; restore it"
         )
 
 

@@ -21,7 +21,11 @@ DOCUMENTS = [
     *sorted((ROOT / "studies").rglob("*.md")),
     *sorted((ROOT / "samplers").glob("*/README.md")),
 ]
-_COMMAND = re.compile(r"^\$ optuna-autoresearch ((?:.*\\\n)*.*)", re.MULTILINE)
+_COMMAND = re.compile(
+    r"^(?:\$ |exec )?optuna-autoresearch ((?:.*\\\n)*.*)"  # in a block
+    r"|`optuna-autoresearch\s+([a-z-]+\s[^`]*)`",  # in a sentence, with options
+    re.MULTILINE,
+)
 _TEST_MODULE = re.compile(r"\btest_\w+\.py\b")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
@@ -29,7 +33,7 @@ _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 def commands() -> Iterator[tuple[str, list[str]]]:
     for document in DOCUMENTS:
         for match in _COMMAND.finditer(document.read_text()):
-            line = match[1].replace("\\\n", " ").replace("...", "x")
+            line = (match[1] or match[2]).replace("\\\n", " ").replace("...", "x")
             line = re.sub(r" > \S+", "", line)  # the shell's
             yield f"{document.relative_to(ROOT)}: {line}", shlex.split(line, comments=True)
 

@@ -18,6 +18,7 @@ import tomlkit
 
 from objective.testbed.inference import infer_space
 from objective.testbed.inference import Space
+from objective.testbed.interface import Interface
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
 from objective.testbed.source import TestbedError
@@ -107,9 +108,19 @@ def left_out(own: Mapping[str, Constant], said: SpaceFile) -> dict[str, str]:
     return {name: why for name, why in reasons.items() if name not in said.space}
 
 
-def to_toml(space: Space, baseline: Mapping[str, Value], rule: Rule) -> str:
-    """Write a search space as the ``search_space.toml`` that reads back to it."""
+def to_toml(
+    space: Space, baseline: Mapping[str, Value], rule: Rule, interface: Interface = Interface()
+) -> str:
+    """Write a search space as the ``search_space.toml`` that reads back to it.
+
+    Before its tables stands what ``interface`` says.
+    """
     document = tomlkit.document()
+    for key, text in vars(interface).items():
+        if text is not None:
+            document.add(key, text)
+    if document:
+        document.add(tomlkit.nl())
     for name, distribution in space.items():
         table = tomlkit.table()
         table.comment(f"{tomlkit.item(baseline[name]).as_string()} in the script")

@@ -13,7 +13,7 @@ from studies.storage import PROXY_PORT
 
 
 Host = Annotated[
-    str, typer.Option(help="0.0.0.0 serves other machines too; there are no passwords.")
+    str, typer.Option(help="0.0.0.0 serves other machines too, and asks for no password.")
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -64,8 +64,8 @@ def serve_storage(
     check_served(url)
     if tls is None and not insecure and not is_loopback(f"http://{bracketed(host)}"):
         raise Misuse(
-            f"Whoever reaches {host}:{port} could read and change every study: give --tls FILE, or"
-            " --insecure where nobody else reaches it."
+            f"Whoever reaches {host}:{port} could read and change every study: give --tls FILE"
+            " (or --insecure, if all who reach it may)."
         )
     identity = None
     if tls is not None:

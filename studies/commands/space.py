@@ -14,12 +14,15 @@ def space(
     testbed: options.TestbedFolder = None,
     script_command: options.Command = None,
     config: options.Config = None,
+    metric: options.MetricName = None,
+    direction: options.DirectionName = None,
+    metric_file: options.MetricFile = None,
     write: Annotated[
         bool,
         typer.Option(
             "--write",
-            help="Print a search_space.toml that says the same, to be edited and put beside "
-            "train.py. A constant without a table in it keeps the range that is shown here; "
+            help="Print a search_space.toml that says the same, these options included, to be edited "
+            "and put beside train.py. A constant without a table in it keeps the range that is shown here; "
             "`tune = false` in a table leaves its constant alone.",
         ),
     ] = False,
@@ -28,7 +31,7 @@ def space(
     """Show which constants of a training script are tuned in which ranges; nothing is run.
 
     Below them are the others, each with the reason why it isn't tuned (which only they have in
-    the JSON).
+    the JSON), and what the script is judged by.
     """
     from objective import Testbed
     from objective.testbed.interface import Interface
@@ -37,11 +40,13 @@ def space(
     from studies.commands.tables import left_out_table
     from studies.commands.tables import space_rows
     from studies.commands.tables import space_table
+    from studies.printable import printable
 
-    loaded = Testbed.load(testbed, interface=Interface(script_command, config))
+    interface = Interface(script_command, config, metric, direction, metric_file)
+    loaded = Testbed.load(testbed, interface=interface)
     rows, others = space_rows(loaded), loaded.left_out
     if write:
-        print(to_toml(loaded.space, loaded.baseline, loaded.rule))
+        print(to_toml(loaded.space, loaded.baseline, loaded.rule, loaded.interface))
         for name, why in others.items():
             print(f"# {name} is not tuned: {why}.")
     elif as_json:
@@ -53,3 +58,5 @@ def space(
         out.print(space_table(rows))
         if others:
             out.print(left_out_table(others))
+        judged = f"Judged by {loaded.metric}: {loaded.metric.better} is better."
+        out.print(printable(judged), markup=False, highlight=False)

@@ -115,6 +115,5 @@ def check_sharing(url: str, *, workers: int = 1, machines: bool = False) -> None
     if machines and not kind.machines:
         raise StorageError(
             f"Workers on several machines must share a storage, but {kind.name} is for one"
-            " machine; choose PostgreSQL, MySQL, a journal on NFS, or serve it by"
-            " `optuna-autoresearch serve-storage` and give them grpc://HOST:PORT."
+            " machine; choose PostgreSQL, as in postgresql://USER@HOST/NAME."
         )

@@ -28,6 +28,7 @@ from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.comparison import stored_standing
 from studies.comparison import without_model
+from studies.errors import AGAIN
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.spec import EMBEDDED
@@ -240,7 +241,7 @@ def advice(failed: Sequence[str], board: Board) -> str:
     """Write one line that says which runs failed and why, each reason only once."""
     reasons: dict[str, list[str]] = {}
     for name in failed:
-        reasons.setdefault(board[name].error, []).append(name)
+        reasons.setdefault(board[name].error.removesuffix(AGAIN), []).append(name)
     said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     return (
         f"{len(failed)} of {len(board)} runs failed ({said}). The others are not affected; mend"

@@ -44,3 +44,13 @@ def test_space_writes_a_toml_that_can_be_edited(cli: Cli, tmp_path: Path) -> Non
     (folder / "search_space.toml").write_text(written.replace("high = 8", "high = 3"))
     rows = json.loads(cli("space", "--testbed", folder, "--json").stdout)
     assert {row["name"]: row["high"] for row in rows if row["type"]} == {"LR": 1.0, "LAYERS": 3}
+
+
+def test_space_takes_the_script_as_run_does_and_writes_it_down(cli: Cli, tmp_path: Path) -> None:
+    folder = write_testbed(tmp_path / "bed", "LR = 0.1\n")
+    judged = ("--metric", "accuracy", "--direction", "maximize", "--command", "python train.py")
+    shown = cli("space", "--testbed", folder, *judged).stdout
+    assert "Judged by accuracy: higher is better." in shown
+    written = cli("space", "--testbed", folder, *judged, "--write").stdout
+    (folder / "search_space.toml").write_text(written)
+    assert cli("space", "--testbed", folder).stdout == shown

@@ -55,4 +55,4 @@ def test_a_file_of_something_else_is_refused_in_one_line(content: bytes, tmp_pat
 
 def test_no_database_is_served_to_everybody_by_mistake(cli: Cli) -> None:
     error = cli.fails(2, "serve-storage", cli.storage, "--host", "0.0.0.0")
-    assert "give --tls FILE, or --insecure" in error
+    assert "give --tls FILE (or --insecure" in error
