@@ -18,6 +18,7 @@ from studies.report.runs import Run
 from studies.report.tree import code_runs
 
 
+TITLE = "Structures and their constants"
 _INDENT = "\u00b7 "  # for each edit that lies between a structure and the unedited script
 
 
@@ -28,14 +29,14 @@ def structure_sections(runs: Sequence[Run]) -> Iterator[Section]:
         keys = {f"structures-{i}": f"{r.method}, seed {r.seed}" for i, r in enumerate(shown)}
         yield Section(
             "Structures",
-            "Structures and their constants",
+            TITLE,
             "An edit of the script makes a structure out of the one above it; between edits its "
             "constants are tuned. Gains are over the best value so far: of the edit, and of the "
             "trials of tuning that were kept. Those with a star lead to the best script, in the "
             "order in which `agent --patches` writes them. In the plot each trial with a value is "
             "joined to the one whose script was changed; values far worse than the others lie "
             "outside: double-click shows them.",
-            figure("Structures and their constants", keys, "Run") + "".join(map(_table, shown)),
+            figure(TITLE, keys, "Run") + "".join(map(_table, shown)),
         )
 
 

@@ -6,8 +6,10 @@ import json
 import math
 
 import optuna
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 import pytest
 
+from studies.commands.work.report import pin_plots
 from studies.methods import CODE_AGENT
 from studies.report import interactive
 from studies.report.content import Report
@@ -72,6 +74,15 @@ def test_the_plot_is_on_the_page_and_among_the_pictures(runs: list[Run]) -> None
     figure = json.loads(interactive.draw(report.plots["structures"][0]).to_json())
     assert {trace["name"] for trace in figure["data"]} >= {"way to the best", "constants, kept"}
     assert draw(report.plots["structures"]).axes[0].get_xlabel() == "trial"
+
+
+def test_the_dashboard_shows_the_tree_of_the_study_itself(runs: list[Run]) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    for name in ("code", "other"):
+        study = optuna.create_study(storage=storage, study_name=name)
+        pin_plots(Report(runs, CODE_AGENT), study, "")
+        pinned = get_plotly_graph_objects(storage.get_study_system_attrs(study._study_id))
+        assert ("report-structures" in pinned) == (name == "code")
 
 
 def test_a_study_in_which_nothing_was_measured_has_a_plot_without_marks() -> None:
