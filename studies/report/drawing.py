@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,3 +106,20 @@ class HeatMap:
 
 
 Drawing = Plot | HeatMap
+
+
+def limits_without_worst(
+    values: Sequence[float], cost: Callable[[float], float], room: float = 0.08
+) -> tuple[float, float]:
+    """Return limits of an axis for values without the worst tenth, which would flatten all else.
+
+    Args:
+        values: Of a metric, at least one, none of them NaN.
+        cost: Makes a value of the metric one of which lower is better.
+        room: Beyond the best and the worst of those, as a share of what lies between.
+    """
+    ranked = sorted(values, key=cost)
+    best, worst = ranked[0], ranked[int(0.9 * (len(ranked) - 1))]
+    more = room * (worst - best or cost(1.0))
+    limits = best - more, worst + more
+    return min(limits), max(limits)

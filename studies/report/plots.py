@@ -12,6 +12,7 @@ from typing import Any
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
 from studies.report.drawing import Kind
+from studies.report.drawing import limits_without_worst
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
 from studies.report.runs import metric_of
@@ -27,6 +28,7 @@ from studies.report.style import Style
 from studies.report.style import styles
 from studies.report.style import TRIAL
 from studies.report.tables import by_method
+from studies.report.tree import tree_plots
 
 
 _INTERVAL = "mean, 95 % interval"
@@ -70,6 +72,7 @@ def comparison_plots(
             for method, records in _grouped(series["failure-map"], "method")
             if any(record["failed"] for record in series["failure-map"])
         ],
+        "structures": tree_plots(runs),
     }  # fmt: skip
     kept = {
         name: [d for d in drawings if isinstance(d, HeatMap) or d.marks]
@@ -109,11 +112,8 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
     if not shown:
         return []
     cost = shown[0].metric.cost
-    values = sorted((row.value for run in shown for row in run.rows if row.ok), key=cost)
-    # The worst tenth would flatten all else; it lies outside of the picture.
-    best_value, worst = values[0], values[int(0.9 * (len(values) - 1))]
-    room = 0.08 * (worst - best_value or cost(1.0))
-    limits = best_value - room, worst + room
+    values = [row.value for run in shown for row in run.rows if row.ok]
+    worst = max(limits_without_worst(values, cost, room=0.0), key=cost)
     unit, seconds = time_unit(shown)
 
     def at(rows: Sequence[Row]) -> list[float]:
@@ -136,7 +136,7 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
                 x=f"training time ({unit})",
                 y=metric_of(runs).name,
                 title=f"{run.method}, seed {run.seed}",
-                limits=(min(limits), max(limits)),
+                limits=limits_without_worst(values, cost),
             )
         )
     return plots

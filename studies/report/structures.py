@@ -8,29 +8,35 @@ from dataclasses import asdict
 from typing import Any
 
 from studies.code_agent.structures import structures
+from studies.report.layout import figure
 from studies.report.layout import Section
 from studies.report.page_tables import cell
 from studies.report.page_tables import number
 from studies.report.page_tables import table
 from studies.report.page_tables import text
 from studies.report.runs import Run
+from studies.report.tree import code_runs
 
 
+TITLE = "Structures and their constants"
 _INDENT = "\u00b7 "  # for each edit that lies between a structure and the unedited script
 
 
 def structure_sections(runs: Sequence[Run]) -> Iterator[Section]:
     """Yield the section of the runs of the code agent, if there are any."""
-    tables = [_table(run) for run in runs if run.history is not None and run.history.proposals]
-    if tables:
+    shown = code_runs(runs)
+    if shown:
+        keys = {f"structures-{i}": f"{r.method}, seed {r.seed}" for i, r in enumerate(shown)}
         yield Section(
             "Structures",
-            "Structures and their constants",
+            TITLE,
             "An edit of the script makes a structure out of the one above it; between edits its "
             "constants are tuned. Gains are over the best value so far: of the edit, and of the "
             "trials of tuning that were kept. Those with a star lead to the best script, in the "
-            "order in which `agent --patches` writes them.",
-            "".join(tables),
+            "order in which `agent --patches` writes them. In the plot each trial with a value is "
+            "joined to the one whose script was changed; values far worse than the others lie "
+            "outside: double-click shows them.",
+            figure(TITLE, keys, "Run") + "".join(map(_table, shown)),
         )
 
 

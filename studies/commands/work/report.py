@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import csv
 from datetime import date
 from importlib.metadata import version
+from itertools import compress
 import json
 import math
 import os
@@ -31,6 +32,8 @@ from studies.report.runs import Contents
 from studies.report.runs import load_contents
 from studies.report.runs import Run
 from studies.report.statistics import in_words
+from studies.report.structures import TITLE
+from studies.report.tree import code_runs
 
 
 _LONGEST_NAME = 60  # characters, of up to four bytes, of which a file's name may have 255
@@ -120,14 +123,18 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
 
 
 def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
-    """Show the plots on the study's page in optuna-dashboard."""
+    """Show the plots on the study's page in optuna-dashboard, of trees the study's own."""
     from optuna_dashboard import save_plotly_graph_object
 
     prefix = f"report-{folder_name(comparison)}" if comparison else "report"
-    for name, (first, *_) in content.plots.items():
-        if isinstance(first, HeatMap):
-            continue  # which shows one method of many
-        figure = draw(first).update_layout(title=PLOTS[name][1], margin_t=60)
+    own = [run.study == study.study_name for run in code_runs(content.runs)]
+    titles = {**{name: title for name, (_, title, _) in PLOTS.items()}, "structures": TITLE}
+    for name, drawings in content.plots.items():
+        if name == "structures":
+            drawings = list(compress(drawings, own))
+        if not drawings or isinstance(drawings[0], HeatMap):
+            continue  # a map shows one method of many
+        figure = draw(drawings[0]).update_layout(title=titles[name], margin_t=60)
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 

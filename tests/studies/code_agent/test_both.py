@@ -19,6 +19,10 @@ import pytest
 
 from objective.run.sandbox import BUBBLEWRAP
 from objective.testbed.source import read_constants
+import samplers
+from samplers._llm.scripted import Request
+from studies.code_agent.agent import run_agent
+from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import is_tuned
 from studies.code_agent.history import read_history
 from studies.code_agent.history import TUNER
@@ -119,6 +123,34 @@ def test_workers_edit_and_tune_at_once_and_run_nothing_twice(bench: Bench) -> No
     for trial in trials:
         if sha := trial.user_attrs.get("source_sha256"):
             assert structure_of(bench.sources().load(sha))
+
+
+# Small models write no blocks: they choose constants, and say so; tuning improves the script all the same.
+
+
+def chosen(request: Request) -> str:
+    """Reply as a small model does: with prose, or with one of the constants that are offered."""
+    if request.schema is None:
+        return "I suggest to lower the rate."
+    fields = request.schema["anyOf"][0]["properties"]
+    value = fields["value"]["enum"][-1]
+    return json.dumps({"name": fields["name"]["const"], "value": value, "reason": "it may help"})
+
+
+def honest(history: CodeHistory) -> bool:
+    """Whether every proposal that ran says that it is a choice, and every other one why it didn't."""
+    return all(
+        step.trial.user_attrs["form"] == "choice" if step.outcome != "rejected" else step.reason
+        for step in history.proposals
+    )
+
+
+def test_tuning_improves_what_a_model_that_writes_no_blocks_can_not(bench: Bench) -> None:
+    run_agent(bench.spec(trials=8, tune=0.5), chat=samplers.ScriptedChat(chosen))
+    history = bench.history()
+    assert history.proposals and honest(history)
+    assert "kept" in [step.outcome for step in history.tuned]
+    assert sum(step.gain for step in history.tuned if step.outcome == "kept") > 0.1
 
 
 # What holds for edits holds for their tuned structures.
