@@ -85,9 +85,13 @@ def _arguments(nodes: Nodes) -> Iterator[tuple[ast.expr, ast.expr]]:
             if isinstance(node.func, ast.Lambda):
                 taken = [a.arg for a in node.func.args.args]
             else:
-                # A method's first parameter is the object.
-                skipped = int(isinstance(node.func, ast.Attribute))
-                taken = parameters.get(last_name(node.func), [])[skipped:]
+                taken = parameters.get(last_name(node.func), [])
+            if isinstance(node.func, ast.Attribute):
+                # A method's first parameter is the object; a static one's, or that of another
+                # module's function, is not.
+                if taken[:1] not in (["self"], ["cls"]):
+                    yield from zip(map(_named, taken), node.args)
+                taken = taken[1:]
             words = [word for word in node.keywords if word.arg in taken]
             yield from zip(map(_named, taken), node.args)
             yield from ((_named(word.arg), word.value) for word in words)

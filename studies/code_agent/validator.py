@@ -147,6 +147,14 @@ def check_source(
             prints.append(_check_file(text, originals[name], evaluator))
         except ValidationError as error:
             raise ValidationError(f"{name}: {error}" if len(files) > 1 else str(error)) from None
+    if len(files) > 1:
+        # One file may give another what it is to change.
+        own, found = (_module_writes(_all_nodes(texts.values())) for texts in (originals, files))
+        for text in found.keys() - own.keys():
+            raise ValidationError(
+                f"Line {found[text][0]} of a file changes an imported module or class, which the"
+                " evaluation uses too."
+            )
     print_of_it = _of_all([new for new, _ in prints])
     if print_of_it == _of_all([old for _, old in prints]):
         raise ValidationError(
@@ -157,6 +165,10 @@ def check_source(
             "The script does the same as one that was tried before: propose another change."
         )
     return print_of_it
+
+
+def _all_nodes(texts: Collection[str]) -> Nodes:
+    return [node for text in texts for node in _parse(_program(text))]
 
 
 def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:

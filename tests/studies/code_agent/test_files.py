@@ -129,6 +129,16 @@ def test_each_file_must_keep_the_rules(name: str, old: str, new: str, why: str) 
         check_source(join(files), baseline=BOTH)
 
 
+def test_a_file_can_not_change_for_another_what_that_imports() -> None:
+    files = split(BOTH)
+    files["model.py"] += "\n\ndef replace(module):\n    module.evaluate = abs\n"
+    files["train.py"] = files["train.py"].replace(
+        "seconds = train()", "import model as other\nother.replace(time)\nseconds = train()"
+    )
+    with pytest.raises(ValidationError, match="of a file changes an imported module"):
+        check_source(join(files), baseline=BOTH)
+
+
 def test_constants_of_all_files_are_set_where_they_stand_but_for_names_of_two() -> None:
     text = join({"train.py": "from model import A\nB = 1\nC = 2\n", "model.py": "A = 3\nC = 4\n"})
     assert {n: c.value for n, c in constants_of(text).items()} == {"B": 1, "A": 3}

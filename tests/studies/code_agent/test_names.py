@@ -20,6 +20,8 @@ from studies.code_agent.names import paths
         ("import os\nwith os as a: pass", "a", "os"),
         ("import os\ndef f(a, b): pass\nf(1, b=os)", "b", "os"),
         ("import os\ndef f(a, b=os): pass", "b", "os"),
+        ("import os\nclass C:\n    @staticmethod\n    def f(a): pass\nC.f(os)", "a", "os"),
+        ("import os\nclass C:\n    def f(self, a): pass\nC().f(os)", "self", None),
         ("a = type(1)", "a", "a class"),
         ("import os\na = os.fork()", "a", None),
         ("import os\nfor a in os.walk('.'): pass", "a", None),
