@@ -7,11 +7,13 @@ from typing import Any
 from typing import TextIO
 
 
-# Control characters, of which terminals make commands, without tab and line end; marks that turn
+# Control characters, of which terminals make commands, without tab and line ends (``\n``, and what
+# Windows writes); marks that turn
 # the direction of writing, by which a text looks like another one; halves of surrogate pairs, which
 # can't be written.
 _UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 # A cell that begins so is a formula to spreadsheets (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -37,10 +39,13 @@ class PrintableStream:
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
+        self._held = ""  # a carriage return, until what follows says whether it ends a line
 
     def write(self, text: str) -> int:
         """Write a text as :func:`printable` makes it."""
-        return self.rich_proxied_file.write(printable(text))
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        return self.rich_proxied_file.write(printable(text.removesuffix("\r")))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)

@@ -21,6 +21,7 @@ import tomlkit
 import yaml
 
 from objective.testbed.arguments import parse_number
+from objective.testbed.nesting import shallow
 from objective.testbed.source import Constant
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
@@ -95,9 +96,9 @@ class ConfigFile:
         text = self.text.removeprefix("\ufeff")
         try:
             if self._kind == "json":
-                data = json.loads(text, object_pairs_hook=self._table)
+                data = shallow(json.loads(text, object_pairs_hook=self._table))
             else:
-                data = tomllib.loads(text)
+                data = shallow(tomllib.loads(text))
         except (ValueError, RecursionError) as error:
             self._refuse(error)
         if not isinstance(data, dict):

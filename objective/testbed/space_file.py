@@ -61,6 +61,7 @@ from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import LARGEST_INT
 from objective.testbed.interface import Interface
 from objective.testbed.interface import shown
+from objective.testbed.nesting import shallow
 from objective.testbed.rule import Rule
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
@@ -151,7 +152,8 @@ def _tables(text: str) -> dict[str, Any]:
         TestbedError: If it is no TOML.
     """
     try:
-        return tomllib.loads(text.removeprefix("\ufeff"))
+        tables: dict[str, Any] = shallow(tomllib.loads(text.removeprefix("\ufeff")))
+        return tables
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
         raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None
 

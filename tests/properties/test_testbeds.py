@@ -47,7 +47,14 @@ TOML = [
 ]
 TOML += ["log = true", "step = 0.1", "default = nan", "choices = ['a', 1]", "when = {LR = 1}", "="]
 TOML += ["low = -inf", "high = 1e308", "step = 0", "tune = false", "at_least = [[]]", "1979-05-27"]
-TOML += ["x = " + "[" * 300, "x" + ".x" * 300 + " = 1", "derived = 1", "[derived]", "W = '2**LR'"]
+TOML += [
+    "x = " + "[" * 300,
+    "x" + ".x" * 300 + " = 1",
+    "x" + ".x" * 3000 + " = 1",
+    "derived = 1",
+    "[derived]",
+    "W = '2**LR'",
+]
 
 
 @examples

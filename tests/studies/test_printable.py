@@ -30,6 +30,14 @@ def test_nothing_of_it_is_a_command_to_a_terminal(text: str) -> None:
     shown.encode()
 
 
+def test_line_ends_of_windows_stay_in_a_stream() -> None:
+    written = io.StringIO(newline="")
+    stream: Any = PrintableStream(written)
+    print("+a\r", file=stream)  # which writes the line end by itself
+    print("b\rc", "d\r", "e\r\n", sep="", end="", file=stream)
+    assert written.getvalue() == "+a\r\nb\ufffdcd\ufffde\r\n"
+
+
 def test_texts_of_people_stay_as_they_are() -> None:
     text = "Größe\t模型 😀\nнабор = 1 'x' \"y\""
     assert printable(text) == text and cell(text) == text
