@@ -266,6 +266,11 @@ def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) ->
     assert plot.locator(".annotation-text").count() > 2
     assert plot.evaluate(overlapping) == 0
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.get_by_role("navigation").get_by_role("link", name="Parameters", exact=True).click()
+    page.evaluate("() => new Promise(done => setTimeout(done, 300))")
+    heading = page.locator("#s-parameters h2")
+    is_on_top = "h => { const b = h.getBoundingClientRect(); return document.elementFromPoint(b.x + 5, b.y + 5) === h; }"
+    assert heading.evaluate(is_on_top)  # and nothing covers it
 
 
 @pytest.mark.browser
