@@ -20,6 +20,7 @@ import optuna
 from studies.commands import options
 from studies.errors import masked
 from studies.errors import Misuse
+from studies.printable import printable
 from studies.report import tables
 from studies.report.best import best_sentences
 from studies.report.content import Report
@@ -118,7 +119,8 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
     (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     save(pictures(runs, content.plots), folder / "pictures", picture_format)
-    (folder / "report.html").write_text(build_page(content), encoding="utf-8", errors="replace")
+    page = printable(build_page(content))  # which somebody may look at in a terminal
+    (folder / "report.html").write_text(page, encoding="utf-8")
     return facts
 
 

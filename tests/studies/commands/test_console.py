@@ -84,5 +84,8 @@ def test_names_reasons_and_methods_of_others_are_shown_and_not_obeyed(
     out, err = capsys.readouterr()
     assert ended.value.code == 0, err
     assert not set(out + err) & set("\x1b\x9b\u202e\ud800")
+    if more:
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert "[2J" in page and not set(page) & set("\x1b\x9b\u202e\ud800")
     if command[0] in ("status", "best"):
         assert SHOWN[:20] in out
