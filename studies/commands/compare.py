@@ -137,4 +137,4 @@ def compare(
         board = work.run_runs(comparison, specs, workers)
     work.tell(comparison, specs, board, workers if dry_run else None, as_json)
     if failed := [n for n, run in board.items() if run.state == "failed"]:
-        raise Failed(work.advice(failed, board))
+        raise Failed(work.advice(failed, board, dry_run))

@@ -237,12 +237,14 @@ def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float
     return total / workers
 
 
-def advice(failed: Sequence[str], board: Board) -> str:
-    """Write one line that says which runs failed and why, each reason only once."""
+def advice(failed: Sequence[str], board: Board, planned: bool) -> str:
+    """Write one line that says which runs failed, or would, and why; each reason only once."""
     reasons: dict[str, list[str]] = {}
     for name in failed:
         reasons.setdefault(board[name].error.removesuffix(AGAIN), []).append(name)
     said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    if planned:
+        return f"{len(failed)} of {len(board)} runs would fail ({said})"
     return (
         f"{len(failed)} of {len(board)} runs failed ({said}). The others are not affected; mend"
         f" this and run the same command again: {options.this_command()}"
