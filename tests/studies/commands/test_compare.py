@@ -19,8 +19,10 @@ import pytest
 
 from studies.budget import Budget
 from studies.budget import is_evaluated
+from studies.commands.work.compare import advice
 from studies.comparison import Comparison
 from studies.comparison import label
+from studies.comparison import Standing
 from studies.facts import run_state
 from studies.spec import AGENT_TRIALS
 from studies.spec import Spec
@@ -279,6 +281,12 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(cli: Cli, testbed: 
     assert {run["state"] for run in facts["runs"]} == {"missing"}
     assert "6 of 6 runs to do, 2 at a time: 3:00" in cli(*command).stdout
     assert list(cli.folder.iterdir()) == []
+
+
+def test_of_what_is_only_planned_nothing_has_failed() -> None:
+    board = {"a": Standing("failed", error="no model"), "b": Standing("missing")}
+    assert advice(["a"], board, planned=True) == "1 of 2 runs would fail (a: no model)"
+    assert advice(["a"], board, planned=False).startswith("1 of 2 runs failed (a: no model). ")
 
 
 @pytest.mark.parametrize(("method", "at_least"), [("tpe", 1), ("centaur", 4)])
