@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 import sys
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from studies.commands import groups
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.methods import CODE_AGENT
 from studies.stopping import stop_by_signal
 
@@ -180,7 +180,7 @@ def agent(
     history = read_history(done.get_trials(deepcopy=False), min_gain, Metric.of(done))
     facts = exports.agent_facts(history)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         console().print(exports.agent_table(facts))
     if export is not None:

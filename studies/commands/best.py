@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Failed
 from studies.errors import Misuse
 
@@ -68,7 +68,7 @@ def best(
     if diff:
         print("\n".join(lines_of_diff(before, after)))
     elif as_json:
-        print(json.dumps(found.facts(), indent=2))
+        print_json(found.facts())
     else:
         out = console()
         out.print(work.table_of(found))

@@ -8,7 +8,6 @@ training.
 from __future__ import annotations
 
 from collections.abc import Callable
-import json
 from pathlib import Path
 from typing import Annotated
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import masked
 
 
@@ -61,7 +61,7 @@ def doctor(
         options.complain(line)
     mendable = sum(finding.mend is not None for finding in findings)
     if as_json:
-        print(json.dumps([finding.facts() for finding in findings], indent=2))
+        print_json([finding.facts() for finding in findings])
     else:
         for finding in findings:
             print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")

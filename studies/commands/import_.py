@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import json
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Failed
 
 
@@ -117,7 +117,7 @@ def import_(
         "studies": imported,
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         _print(facts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-import json
 from pathlib import Path
 import shutil
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Failed
 from studies.errors import Misuse
 from studies.publish.build import build_package
@@ -95,6 +95,6 @@ def publish(
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(package, target)
     if as_json:
-        print(json.dumps(verdicts, indent=2))
+        print_json(verdicts)
     if any(verdicts.values()):
         raise Failed("not every package passes; mend what is listed and publish again")

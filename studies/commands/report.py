@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Misuse
 
 
@@ -129,4 +129,4 @@ def report(
                 work.say(content, folder)
     if as_json:
         several = len(results) > 1
-        print(json.dumps(results if several else next(iter(results.values())), indent=2))
+        print_json(results if several else next(iter(results.values())))

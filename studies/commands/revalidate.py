@@ -9,13 +9,13 @@ seeds for every study, none of which was a trial's before.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Annotated
 
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Failed
 from studies.errors import Misuse
 
@@ -85,7 +85,7 @@ def revalidate(
         errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
         facts = [{**repetition_facts(there, name), "error": errors.get(name)} for name in queued]
     if as_json:
-        print(json.dumps({"studies": facts, "skipped": skipped}, indent=2))
+        print_json({"studies": facts, "skipped": skipped})
     else:
         console().print(table_of(facts))
         for name, why in skipped.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from studies.commands import groups
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -216,7 +216,7 @@ def run(
         if finishing():
             options.stopped()
     if as_json:
-        print(json.dumps({**facts, "winner": work.winner_facts(done)}, indent=2))
+        print_json({**facts, "winner": work.winner_facts(done)})
     elif not worker:
         work.say_result(spec, done, facts)
         print("\nto have the best as a script, and to look at it all:")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.commands.parsing import parse_seeds
 from studies.commands.parsing import split
 from studies.errors import Misuse
@@ -153,6 +153,6 @@ def scoreboard(
         raise Misuse(f"{out} must hold results, but holds none: leave out --report.")
     facts = write_report(results.all, work.commands(out), out)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     work.say(facts, out)

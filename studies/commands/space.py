@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 
 
 def space(
@@ -52,7 +52,7 @@ def space(
     elif as_json:
         nothing = dict.fromkeys(rows[0])
         left_out = [{**nothing, "name": name, "reason": why} for name, why in others.items()]
-        print(json.dumps([*rows, *left_out], indent=2))
+        print_json([*rows, *left_out])
     else:
         out = console()
         out.print(space_table(rows))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.errors import masked
 from studies.errors import Misuse
 
@@ -45,7 +45,7 @@ def status(
             return
         facts = read_each(there, lambda study: study_facts(study, best_of), complain)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     elif facts:
         print_status(facts)
         for line in comparison_lines(facts):

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
-import json
 import os
 from pathlib import Path
 import platform
@@ -20,6 +19,7 @@ from rich.table import Table
 import typer
 
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.errors import Misuse
 
@@ -82,7 +82,7 @@ def surrogate(
         "made": data.made,
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     console().print(*_score_tables(fitted))
     print(

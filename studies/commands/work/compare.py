@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-import json
 import os
 from pathlib import Path
 import statistics
@@ -17,6 +16,7 @@ from rich.table import Table
 from objective.preflight import preflight
 from studies import random_steps
 from studies.commands import options
+from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
@@ -174,7 +174,7 @@ def tell(
         facts: dict[str, Any] = {"comparison": comparison.name, "runs": runs}
         if planned_workers is not None:
             facts |= {"workers": planned_workers, "planned_seconds": seconds}
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     console().print(_table(comparison, specs, board))
     if planned_workers is not None:

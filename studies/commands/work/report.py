@@ -18,6 +18,7 @@ from urllib.parse import quote
 import optuna
 
 from studies.commands import options
+from studies.commands.as_json import finite
 from studies.errors import masked
 from studies.errors import Misuse
 from studies.printable import printable
@@ -117,7 +118,9 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     facts: dict[str, Any] = {name: _plain(rows) for name, rows in written.items()}
     facts["notes"] = content.notes
     whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
-    (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(
+        json.dumps(finite(whole), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     save(pictures(runs, content.plots), folder / "pictures", picture_format)
     page = printable(build_page(content))  # which somebody may look at in a terminal
     (folder / "report.html").write_text(page, encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-import json
 import sys
 from typing import Any
 
@@ -20,6 +19,7 @@ from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.commands.progress import Bar
 from studies.commands.progress import Progress
@@ -187,7 +187,7 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
     checked = {"notes": found.notes, "problems": found.problems}
     facts = {**dry_run(spec), "wall_seconds": wall_seconds, "checks": checked}
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         console(soft_wrap=True).print(dry_run_report(facts))
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
