@@ -132,13 +132,15 @@ def damage(path: Path) -> Damage:
     torn = 0
     lines: list[int] = []
     short: list[int] = []
-    is_read = _reader()
+    mended = _mender()
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 torn = len(line)
-            elif not is_read(line):
-                (short if _replacement(line) is None else lines).append(number)
+            elif (new := mended(line)) is None:
+                short.append(number)
+            elif new != line:
+                lines.append(number)
     return Damage(torn, lines, short)
 
 
@@ -149,31 +151,39 @@ def mend(path: Path) -> None:
     """
     with _locked(path), path.open("r+b") as file:
         offset = 0
-        is_read = _reader()
+        mended = _mender()
         for line in file:
-            if line.endswith(b"\n") and not is_read(line):
-                new = _replacement(line)
-                if new is not None:
-                    os.pwrite(file.fileno(), new, offset)
+            new = mended(line) if line.endswith(b"\n") else None
+            if new is not None and new != line:
+                os.pwrite(file.fileno(), new, offset)
             offset += len(line)
         _cut(file)
 
 
-def _reader() -> Callable[[bytes], bool]:
-    """Return what says of each line of a journal, in their order, whether Optuna can read it."""
-    replayed = JournalStorageReplayResult("")
+def _mender() -> Callable[[bytes], bytes | None]:
+    """Return what gives for each line of a journal, in their order, the one that Optuna can read.
 
-    def is_read(line: bytes) -> bool:
-        change = _change(line)
-        if change is None:
-            return False
+    That has the same length: the line itself, what can be read of it, or a change of nothing. None
+    if the line is too short for that.
+    """
+    replayed = JournalStorageReplayResult("")
+    nothing = json.dumps(_NOTHING, separators=(",", ":")).encode() + b"\n"
+
+    def is_made(change: dict[str, Any]) -> bool:
         try:
             replayed.apply_logs([change])
         except Exception:  # whatever Optuna may raise
             return False
-        return _parsed(line) is not None
+        return True
 
-    return is_read
+    def mended(line: bytes) -> bytes | None:
+        change = _change(line)
+        if change is not None and is_made(change):
+            start = line.rfind(_START) if _parsed(line) is None else 0
+            return b" " * start + line[start:]
+        return nothing.rjust(len(line)) if len(nothing) <= len(line) else None
+
+    return mended
 
 
 @contextmanager
@@ -222,12 +232,3 @@ def _change(line: bytes) -> dict[str, Any] | None:
     # JSON has no such text inside of a string, where quotes are escaped.
     start = line.rfind(_START) if change is None else 0
     return _parsed(line[start:]) if start > 0 else change
-
-
-def _replacement(line: bytes) -> bytes | None:
-    """Return a line of the same length that says what can be read of this one; None if none fits."""
-    start = line.rfind(_START)
-    if start > 0 and _parsed(line[start:]) is not None:
-        return b" " * start + line[start:]
-    nothing = json.dumps(_NOTHING, separators=(",", ":")).encode() + b"\n"
-    return nothing.rjust(len(line)) if len(nothing) <= len(line) else None

@@ -29,6 +29,7 @@ from studies.storage.attributes import _OF_STUDIES
 from studies.storage.attributes import _OF_TRIALS
 from studies.storage.attributes import _OF_TRIALS_SYSTEM
 from studies.storage.attributes import CheckedKept
+from studies.storage.journal import _NOTHING
 from studies.storage.journal import damage
 from studies.storage.journal import is_journal
 from studies.storage.journal import JournalFile
@@ -130,7 +131,9 @@ def test_a_journal_is_read_as_far_as_it_is_one_and_mended(journal: Path, data: b
             after = damage(journal)
             assert not after.torn and not after.lines and after.short == found.short
             assert len(journal.read_bytes()) == len(data) - found.torn
-            assert list(JournalFile(journal).read_logs(0)) == before
+            mended = list(JournalFile(journal).read_logs(0))
+            for number, (old, new) in enumerate(zip(before, mended, strict=True), start=1):
+                assert new == old or (new == _NOTHING and number in found.lines)
             JournalFile(journal).append_logs([{"op_code": 0, "worker_id": "w"}])
             assert len(list(JournalFile(journal).read_logs(0))) == whole + 1
 

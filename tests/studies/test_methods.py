@@ -114,7 +114,10 @@ def test_what_a_study_says_of_itself_keeps_its_names(
             "centaur",
             {"space_hash", "failure_value", "budget_confirm", "llm_ratio", "model", "max_tokens"},
         ),
-        ("karpathy-code", {"baselines", "min_gain", "tune", "tune_edits", "model", "max_tokens"}),
+        (
+            "karpathy-code",
+            {"baselines", "edit_files", "min_gain", "tune", "tune_edits", "model", "max_tokens"},
+        ),
     ):
         words = ["run", "--method", method, "--testbed", testbed, "--study", method, "--trials", 1]
         done = cli(*words, *(llm if "model" in others else []))
