@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from objective.best import values_run
 from objective.testbed.metric import Metric
@@ -90,7 +91,7 @@ class Notes:
             written.append({f"{key}_ver": 1, f"{key}_str:0": text})
         try:
             add_study_attrs(self._study, self._storage or self._study._storage, written)
-        except StorageInternalError:  # which whoever claims the next trial waits for
+        except (StorageInternalError, SQLAlchemyError):  # who claims the next trial waits for it
             return
         self._seen |= numbers
 

@@ -69,6 +69,8 @@ class Where:
             the embedded testbed that comes with the project.
         runtime: Where and with what the script runs.
         interface: How the script is started, gets its values and is read.
+        wait: Seconds that the storage's server may be away when it is opened. A worker waits: it
+            was there when the command began.
     """
 
     storage: str
@@ -77,6 +79,7 @@ class Where:
     surrogate: str | None = None
     runtime: Runtime = Runtime()
     interface: Interface = Interface()
+    wait: float = 0.0
 
     def load_script(self) -> Testbed:
         """Load the testbed.

@@ -177,7 +177,7 @@ def run_study(spec: Spec, watch: Watch = lambda trials: None) -> optuna.Study:
     testbed = load_testbed(spec)
     where, method = spec.where, spec.row
     chat = open_llm(spec.model) if method.uses_llm else None
-    storage = open_storage(where.storage)
+    storage = open_storage(where.storage, wait=where.wait)
     study = open_study(spec, testbed, storage)
     loop = StudyLoop(
         study,

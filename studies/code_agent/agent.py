@@ -124,7 +124,7 @@ def run_agent(
         author = EditCommand(spec.editing.command, testbed.path, spec.editing.command_seconds)
     else:
         author = chat = chat or open_llm(spec.model)
-    study = open_study(spec, testbed, open_storage(spec.where.storage))
+    study = open_study(spec, testbed, open_storage(spec.where.storage, wait=spec.where.wait))
     objective = train_objective(spec, testbed, failure_value=None, sandbox=sandbox)
     CodeAgent(spec, study, objective, author).run(within_caps(chat, watch))
     return study

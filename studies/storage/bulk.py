@@ -130,8 +130,8 @@ def add_study_attrs(
                 {"study_id": study._study_id, "key": key, "value_json": json.dumps(value)}
                 for key, value in _new(groups, names)
             ]
-            if rows:
-                session.execute(insert(table), rows)
+            if rows:  # in one statement: psycopg complains in the log of one of many that fails
+                session.execute(insert(table).values(rows))
 
     # There is hardly ever one, so that asking first would be a statement for nothing. Each time that
     # it fails afterwards, somebody else was faster with one group at least.

@@ -17,7 +17,6 @@ from studies.errors import Misuse
 from studies.llm import share_embedded_model
 from studies.spec import load_testbed
 from studies.storage.open import open_storage
-from studies.storage.open import opened
 from studies.storage.patient import PATIENCE
 from studies.study import open_study
 from studies.study import run_study
@@ -133,6 +132,5 @@ def share_work(
 
 def _share(work_and_spec: tuple[Callable[[Spec, Watch], object], Spec], tell: Tell) -> None:
     work, spec = work_and_spec
-    with opened(spec.where.storage, wait=PATIENCE):  # it was there, but may be away just now
-        pass
+    spec = replace(spec, where=replace(spec.where, wait=PATIENCE))
     work(spec, lambda trials: tell(None))

@@ -9,13 +9,16 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import create_trial
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from optuna_dashboard import save_note
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from objective import TrialFailed
+import studies.notes
 from studies.notes import MOST_TRIALS
 from studies.notes import Notes
 from tests.conftest import StorageFactory
@@ -60,6 +63,10 @@ def add(
 
 def notes(study: optuna.Study) -> list[str]:
     Notes(study).write(study.get_trials(deepcopy=False))
+    return written(study)
+
+
+def written(study: optuna.Study) -> list[str]:
     return [get_note(optuna.Trial(study, t._trial_id)) for t in study.trials]
 
 
@@ -238,3 +245,23 @@ def test_a_long_study_has_notes_of_its_first_trials(monkeypatch: pytest.MonkeyPa
         add(study, value)
     assert [bool(note) for note in notes(study)] == [True, True, False]
     assert MOST_TRIALS >= 300  # a night's
+
+
+@pytest.mark.parametrize(
+    "error", [StorageInternalError("away"), OperationalError("INSERT", {}, Exception("away"))]
+)
+def test_a_database_that_is_away_costs_a_later_note_and_no_worker(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    study = a_study()
+    add(study, 1.0)
+    writer = Notes(study)
+    with monkeypatch.context() as away:
+        away.setattr(studies.notes, "add_study_attrs", fail)
+        writer.write(study.trials)
+    assert written(study) == [""]
+    writer.write(study.trials)
+    assert written(study) != [""]

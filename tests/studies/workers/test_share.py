@@ -7,6 +7,11 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from studies.budget import Budget
+from studies.spec import Spec
+from studies.spec import Where
+from studies.storage.patient import PATIENCE
+from studies.workers.share import _share
 from tests.studies.commands.test_run import run
 from tests.studies.conftest import Cli
 
@@ -27,3 +32,13 @@ def test_an_error_of_a_worker_is_the_error_of_the_command(cli: Cli, testbed: Pat
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_waits_for_a_storage_that_is_away_when_it_begins() -> None:
+    seen = []
+
+    def work(spec: Spec, watch: object) -> None:
+        seen.append(spec.where.wait)
+
+    _share((work, Spec(Where("sqlite://"), "s", "random", 0, Budget(trials=1))), lambda _: None)
+    assert seen == [PATIENCE]
