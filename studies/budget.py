@@ -56,7 +56,8 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 
 def is_ok(trial: FrozenTrial) -> bool:
     """Return whether the trial ended with a measured value."""
-    return is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
+    has_value = trial.values is not None  # of another program's trial, whatever it says of itself
+    return has_value and is_evaluated(trial) and trial.user_attrs.get("status") == "ok"
 
 
 def is_failed(trial: FrozenTrial) -> bool:

@@ -18,6 +18,7 @@ import math
 import operator
 from typing import Any
 
+from objective.testbed.source import parsed
 from objective.testbed.source import TestbedError
 
 
@@ -66,7 +67,7 @@ class Derived:
         values = {}
         for name, formula in self.formulas.items():
             try:
-                values[name] = float(_value(ast.parse(formula, mode="eval").body, known))
+                values[name] = float(_value(parsed(formula, mode="eval").body, known))
             except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError):
                 continue
         return values
@@ -97,7 +98,7 @@ class Derived:
             raise TestbedError(f"{where} must be a table of formulas, but got {given!r}.")
         for name, formula in given.items():
             try:
-                _value(ast.parse(formula, mode="eval").body, known)
+                _value(parsed(formula, mode="eval").body, known)
             except KeyError as error:
                 raise TestbedError(
                     f"{where}: {name} must be a formula of parameters and constants, but"
@@ -105,7 +106,7 @@ class Derived:
                 ) from None
             except ArithmeticError:
                 continue
-            except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+            except (SyntaxError, TypeError, ValueError, RecursionError):
                 raise TestbedError(
                     f"{where}: {name} must be numbers and names with + - * / // and"
                     f" {', '.join(_FUNCTIONS)}, but got {formula!r}."

@@ -31,6 +31,7 @@ import shutil
 import subprocess
 import sys
 
+from objective.testbed.source import parsed
 from objective.testbed.source import TestbedError
 
 
@@ -194,8 +195,8 @@ def _imports_and_texts(testbed: Path, scripts: Sequence[str]) -> tuple[list[str]
     texts: dict[str, None] = {}
     for script in scripts:
         try:
-            tree = ast.parse((testbed / script).read_bytes())
-        except (OSError, ValueError, SyntaxError, RecursionError):
+            tree = parsed((testbed / script).read_bytes())
+        except (OSError, ValueError, SyntaxError):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

@@ -164,13 +164,26 @@ def parse_script(source: str, filename: str) -> ast.Module:
     """
     try:
         # A byte order mark belongs to the file, not to the program.
-        return ast.parse(source.removeprefix("\ufeff"), filename)
+        return parsed(source.removeprefix("\ufeff"), filename)
     except SyntaxError as error:
-        raise TestbedError(
-            f"{filename} must be valid Python, but line {error.lineno} isn't: {error.msg}."
-        ) from None
-    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, absurd nesting
+        where = f"line {error.lineno} isn't: " if error.lineno else ""
+        raise TestbedError(f"{filename} must be valid Python, but {where}{error.msg}.") from None
+    except ValueError as error:  # null bytes
         raise TestbedError(f"{filename} must be valid Python, but {error}.") from None
+
+
+def parsed(source: str | bytes, filename: str = "<unknown>", mode: str = "exec") -> Any:
+    """Return a syntax tree, as `ast.parse` does.
+
+    Raises:
+        SyntaxError: If it is not valid Python, or nested too deep for `ast.parse`, which tells that
+            by one of three other errors.
+        ValueError: If it holds null bytes.
+    """
+    try:
+        return ast.parse(source, filename, mode)
+    except (RecursionError, MemoryError, SystemError):
+        raise SyntaxError("it is nested too deep") from None
 
 
 def _bindings(tree: ast.Module, *, of_module: bool = False) -> dict[str, list[int]]:

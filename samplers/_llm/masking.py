@@ -26,8 +26,9 @@ _ESCAPES = re.compile(
 _LIKE_A_KEY = re.compile(
     r"\b(?:sk|pk|rk|key|gsk|hf|xai|nvapi|AIza|ghp|r8|Bearer )[-_]?[A-Za-z0-9_*.~+/-]{12,}"
 )
-# Up to the last @: a password with one in it should be written %40, but not everybody knows.
-_LOGIN = re.compile(r"(?P<begin>[a-zA-Z][\w+.-]*://[^\s:/@'\"]*):[^\s'\"]*@")
+# Up to the last @: a password with one in it should be written %40, but not everybody knows. Lengths
+# have limits, since a long text without a blank would take the square of its length.
+_LOGIN = re.compile(r"(?P<begin>[a-zA-Z][\w+.-]{0,40}://[^\s:/@'\"]{0,200}):[^\s'\"]{0,500}@")
 _PARAMETER = re.compile(
     r"(?P<begin>[?&;\s](?:[\w-]*password|passwd|pwd|api[-_]?key|key|token)=)[^&;\s'\"]+", re.I
 )

@@ -266,7 +266,7 @@ def _parse(source: str) -> Nodes:
         raise ValidationError(
             f"The script doesn't compile: {error.msg} at {where}: {text}"
         ) from None
-    except (RecursionError, MemoryError, ValueError, OverflowError):
+    except (RecursionError, MemoryError, SystemError, ValueError, OverflowError):
         raise ValidationError(_TOO_DEEP) from None
     return [*ast.walk(tree)]
 

@@ -169,6 +169,8 @@ class Sent:
 
 @examples
 @example(200, b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", "")
+@example(400, b"null" * 30_000, "")
+@example(400, b"a://b:" * 20_000, "")
 @given(st.sampled_from([200, 204, 301, 400, 401, 404, 422, 429, 500, 503]), bodies, st.text())
 def test_an_answer_is_a_completion_or_an_error_of_one_line(
     status: int, body: bytes, location: str

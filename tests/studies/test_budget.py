@@ -14,6 +14,7 @@ import pytest
 
 from studies.budget import Budget
 from studies.budget import charge
+from studies.budget import is_ok
 
 
 def trial(state: TrialState, number: int = 0, **attrs: Any) -> FrozenTrial:
@@ -179,3 +180,8 @@ def test_a_budget_is_what_its_study_says() -> None:
     budget = Budget(3, 60.0, 5.0, True, until=1e9, wall=90.0, confirm=2)
     stored = {**budget.metadata(), "train_seconds": 5.0, "charge_llm": True}
     assert Budget.of(stored) == budget
+
+
+def test_what_has_no_value_was_not_measured_whatever_it_says_of_itself() -> None:
+    assert is_ok(ok(0, 1.0))
+    assert not is_ok(trial(TrialState.PRUNED, status="ok"))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import ast
 import random
 import string
 
 import numpy as np
 import pytest
 
+from objective.testbed.source import parse_script
 from objective.testbed.source import read_constants
 from objective.testbed.source import scan
 from objective.testbed.source import set_constants
@@ -164,3 +166,15 @@ def test_what_was_set_is_read_back() -> None:
             name: c.value for name, c in read_constants(set_constants(source, values)).items()
         }
         assert repr(after) == repr({**before, **values})
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, SystemError])
+def test_whatever_python_says_of_absurd_nesting_is_a_script_that_is_not_valid(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ast, "parse", fail)
+    with pytest.raises(TestbedError, match="train.py must be valid Python, but it is nested too"):
+        parse_script("A = 1", "train.py")
