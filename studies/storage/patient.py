@@ -95,10 +95,6 @@ class Patient(BaseStorage):
         self._outage = threading.Lock()
         super().__init__(*args, **kwargs)
 
-    def hurry(self) -> None:
-        """Stop waiting for the server, now and later."""
-        self.patience = 0.0
-
     def _outlast(self, call: Callable[[], _T], look: Callable[[], _T | None] | None = None) -> _T:
         """Make a call until it isn't cut off.
 

@@ -45,6 +45,7 @@ from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
+from studies.storage.patient import PATIENCE
 from studies.storage.patient import Patient
 from studies.storage.proxy import quietly
 
@@ -90,9 +91,18 @@ def take_any(study: optuna.Study) -> FrozenTrial | None:
 
 def hurry(storage: BaseStorage) -> None:
     """Wait no longer for a database that is away: somebody wants this process to end."""
+    _set_patience(storage, 0.0)
+
+
+def have_patience(storage: BaseStorage) -> None:
+    """Wait from now on for a database that is away, where this process did not."""
+    _set_patience(storage, PATIENCE)
+
+
+def _set_patience(storage: BaseStorage, seconds: float) -> None:
     backend = getattr(storage, "_backend", storage)
     if isinstance(backend, Patient):
-        backend.hurry()
+        backend.patience = seconds
 
 
 def abandoned(study: optuna.Study) -> dict[int, str]:

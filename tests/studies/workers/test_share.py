@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 from optuna.trial import TrialState
 
 from studies.budget import Budget
 from studies.spec import Spec
 from studies.spec import Where
 from studies.storage.patient import PATIENCE
+from studies.storage.patient import PatientStorage
 from studies.workers.share import _share
+from studies.workers.share import share_work
 from tests.studies.commands.test_run import run
 from tests.studies.conftest import Cli
 
@@ -42,3 +45,14 @@ def test_a_worker_waits_for_a_storage_that_is_away_when_it_begins() -> None:
 
     _share((work, Spec(Where("sqlite://"), "s", "random", 0, Budget(trials=1))), lambda _: None)
     assert seen == [PATIENCE]
+
+
+def test_who_only_watches_waits_for_the_storage_once_it_is_to_tell_what_came_of_it() -> None:
+    storage = PatientStorage("sqlite://", patience=0)
+    study = optuna.create_study(storage=storage)
+    spec = Spec(Where("sqlite://"), "s", "random", 0, Budget(trials=1))
+    seen = []
+    share_work(
+        study, print, spec, 1, lambda trials: None, run=lambda *_: seen.append(storage.patience)
+    )
+    assert seen == [0] and storage.patience == PATIENCE
