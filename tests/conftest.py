@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import uuid
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 
@@ -50,6 +51,19 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def gone(pid: int, seconds: float = 10) -> bool:
+    """Return whether a process ends, or only waits to be collected, within a time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 class PostgresServer:

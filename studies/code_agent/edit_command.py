@@ -94,7 +94,10 @@ class EditCommand:
             ChatUnavailable: It ended with another exit status than 0, as without a key.
         """
         prompt = "\n\n".join(message["content"] for message in messages) + "\n"
-        with tempfile.TemporaryDirectory(prefix="autoresearch-edit-") as name:
+        with tempfile.TemporaryDirectory(
+            prefix="autoresearch-edit-",
+            ignore_cleanup_errors=True,  # what is killed may still write
+        ) as name:
             folder = Path(name)
             for file in self._testbed.glob("*.py"):
                 shutil.copyfile(file, folder / file.name)

@@ -27,8 +27,8 @@ from objective.run.sandbox import find_sandbox
 from objective.run.script import RunError
 from objective.testbed.runtime import Runtime
 from objective.worker import worker_mark
+from tests.conftest import gone
 from tests.conftest import not_here
-from tests.objective.run.test_script import gone
 
 
 # val_bpb is LR; KIND picks how the run ends.

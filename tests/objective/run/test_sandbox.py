@@ -23,6 +23,7 @@ from objective.run.sandbox import require_sandbox
 from objective.run.sandbox import Sandbox
 from objective.run.sandbox import SandboxError
 from objective.run.sandbox import usage
+from tests.conftest import gone
 from tests.objective.run.conftest import attack
 from tests.objective.run.conftest import kind_id
 from tests.objective.run.conftest import KINDS
@@ -368,10 +369,7 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
         assert 64 < proportional_memory_mb(process.pid) < 64 + 200
     finally:
         process.kill()
-    deadline = time.monotonic() + 10
-    while alive := [pid for pid in tree[1:] if _is_running(pid)]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.02)
+    assert all(gone(pid) for pid in tree[1:])
     process.wait()
 
 
@@ -436,9 +434,7 @@ def test_it_ends_when_its_runner_is_killed(sandbox: Sandbox, folder: Path) -> No
     tree = [p.pid for p in process_tree(pid)]
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    while alive := [pid for pid in tree if _is_running(pid)]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.02)
+    assert all(gone(pid) for pid in tree)
 
 
 def _commands(pid: int) -> str:
@@ -449,13 +445,6 @@ def _commands(pid: int) -> str:
         except (psutil.Error, IndexError):
             continue
     return found
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_the_exit_status_and_open_pipes_are_passed_through(sandbox: Sandbox, folder: Path) -> None:

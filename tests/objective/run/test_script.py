@@ -11,29 +11,16 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from objective.run.environment import script_environment
 from objective.run.outcome import Limits
 from objective.run.script import run_script
 from objective.run.script import RunError
+from tests.conftest import gone
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run
-
-
-def gone(pid: int, seconds: float = 10) -> bool:
-    """Return whether a process ends, or only waits to be collected, within a time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_the_traceback_starts_in_the_script(run: Run) -> None:
@@ -114,11 +101,11 @@ def test_an_overdue_run_is_asked_to_end_and_then_killed(run: Run, ignore: str) -
         print(os.getpid(), flush=True)
         time.sleep(60)
         """,
-        wall_seconds=1,
+        wall_seconds=3,
         grace_seconds=0.5,
     )
     assert result.status == "timeout"
-    assert result.reason == "killed after 1 s of wall-clock time"
+    assert result.reason == "killed after 3 s of wall-clock time"
     assert result.returncode == (-signal.SIGKILL if ignore else -signal.SIGTERM)
     assert gone(int(result.log.read_text()), 0.1)
 
