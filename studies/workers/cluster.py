@@ -63,6 +63,8 @@ from studies.workers.dask_worker import RESOURCE
 from studies.workers.dask_worker import supervise
 from studies.workers.dask_worker import Task
 from studies.workers.dask_worker import tell_processes
+from studies.workers.own_cluster import local_cluster
+from studies.workers.own_cluster import private
 from studies.workers.processes import environments
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -419,27 +421,11 @@ def open_site(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # we tell of losses ourselves
     marker = folder / MARKER
     if cluster == LOCAL:
-        from distributed import LocalCluster
-        from distributed.security import Security
-
-        own: SpecCluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=max(1, (os.cpu_count() or 1) // workers),
-            resources={RESOURCE: 1},
-            memory_limit=0,  # trainings have their own
-            # Whoever reaches a scheduler may run code as its owner, and the machine may be shared:
-            # both ends need a key that is made here and kept in memory.
-            security=Security.temporary(),
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # else 8787, of all interfaces
-            silence_logs=logging.CRITICAL,
-            preload="studies.workers.dask_worker",
-        )
-        with own, Client(own) as client:
+        own: SpecCluster
+        with private(), local_cluster(workers) as own, Client(own) as client:
             yield Site(client, marker, say, own, environments=environments(workers))
     elif cluster == SLURM:
-        own = slurm_cluster(options)
-        with own, Client(own) as client:
+        with private(), slurm_cluster(options, folder) as own, Client(own) as client:
             own.scale(workers)
             say(f"asked SLURM for {workers} jobs; the scheduler is at {own.scheduler_address}")
             yield Site(client, marker, say, own)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 import shlex
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from studies.errors import Misuse
 from studies.workers.dask_worker import RESOURCE
+from studies.workers.own_cluster import SCHEDULER_OPTIONS
 
 
 if TYPE_CHECKING:
@@ -33,6 +35,12 @@ SLURM_OPTIONS: Mapping[str, type] = {
     "job_extra_directives": list,
     "job_script_prologue": list,
 }
+# A folder for Dask's files that nobody else has made; see `studies.workers.own_cluster`.
+_PRIVATE = (
+    "DASK_TEMPORARY_DIRECTORY=$(mktemp -d) || exit 1",
+    "export DASK_TEMPORARY_DIRECTORY",
+    "trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT",
+)
 
 
 def slurm_options(words: Sequence[str]) -> dict[str, Any]:
@@ -63,27 +71,41 @@ def slurm_options(words: Sequence[str]) -> dict[str, Any]:
 def slurm_script(options: Mapping[str, Any]) -> str:
     """Return the script that each of SLURM's jobs would be, as dask-jobqueue writes it.
 
-    Only the address of the scheduler, which isn't there yet, is left open.
+    The address of the scheduler, which isn't there yet, is left open, and so are the files with
+    which a worker proves to be one of ours.
 
     Raises:
         Misuse: If it lacks something.
     """
     from dask_jobqueue.slurm import SLURMJob
 
-    address = "tcp://<insert-scheduler-address-here>:8786"
-    job = SLURMJob(address, name="dummy-name", **_arguments(options))
+    address = "tls://<insert-scheduler-address-here>:8786"
+    job = SLURMJob(address, name="dummy-name", protocol="tls://", **_arguments(options))
     return str(job.job_script())
 
 
-def slurm_cluster(options: Mapping[str, Any]) -> SLURMCluster:
+def slurm_cluster(options: Mapping[str, Any], folder: Path) -> SLURMCluster:
     """Make a Dask cluster that submits jobs with these options when it is scaled.
+
+    To be called, and used, within `studies.workers.own_cluster.private`.
+
+    Args:
+        options: See `slurm_options`.
+        folder: On all machines; the jobs find there, in files that only their owner reads, the key
+            that lets them in.
 
     Raises:
         Misuse: If they lack something.
     """
     from dask_jobqueue.slurm import SLURMCluster
+    from distributed.security import Security
 
-    return SLURMCluster(**_arguments(options))
+    return SLURMCluster(
+        **_arguments(options),
+        security=Security.temporary(),
+        shared_temp_directory=str(folder),
+        scheduler_options=dict(SCHEDULER_OPTIONS),
+    )
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,4 +125,8 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     # no -P, and takes that for ours.
     ours = shlex.quote(sys.executable) + (" -P" if sys.version_info >= (3, 11) else "")
     python = configured["python"] or ours
-    return {**options, "python": python, "processes": 1, "worker_extra_args": extra}
+    arguments = {**options, "python": python, "processes": 1, "worker_extra_args": extra}
+    if not (options.get("local_directory") or configured["local-directory"]):
+        given = options.get("job_script_prologue", configured["job-script-prologue"])
+        arguments["job_script_prologue"] = [*given, *_PRIVATE]
+    return arguments

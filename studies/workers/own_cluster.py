@@ -1,0 +1,63 @@
+"""Dask clusters of our own, on machines that others use too: nobody else may run code in them.
+
+Dask takes a machine for its owner's alone. Whoever reaches a scheduler may run code as its owner.
+Its processes look for modules in a folder below the system's one for temporary files, which belongs
+to whoever made it first. Its web pages tell anybody who asks what runs.
+"""
+
+# mypy: allow-untyped-calls
+# Dask's own functions have no annotations.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+import logging
+import os
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+from studies.workers.dask_worker import RESOURCE
+
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
+
+# Options of any scheduler of ours: its few pages can't be left out, but need not be found.
+SCHEDULER_OPTIONS: Mapping[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Let Dask's processes that start meanwhile keep their files, and what they do, to themselves."""
+    import dask
+    import distributed as distributed  # its configuration
+
+    with tempfile.TemporaryDirectory(prefix="dask-", ignore_cleanup_errors=True) as folder:
+        settings = {
+            "temporary-directory": folder,
+            "distributed.scheduler.http.routes": [],
+            "distributed.worker.http.routes": [],
+        }
+        with dask.config.set(settings):
+            yield
+
+
+def local_cluster(workers: int) -> LocalCluster:
+    """Start a cluster of this machine; to be called, and used, within `private`."""
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=max(1, (os.cpu_count() or 1) // workers),
+        resources={RESOURCE: 1},
+        memory_limit=0,  # trainings have their own
+        security=Security.temporary(),  # keys that are made here and kept in memory
+        host="127.0.0.1",
+        scheduler_kwargs=SCHEDULER_OPTIONS,
+        silence_logs=logging.CRITICAL,
+        preload="studies.workers.dask_worker",
+    )
