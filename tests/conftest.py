@@ -32,10 +32,14 @@ REQUIRE_SERVICES = bool(os.environ.get("AUTORESEARCH_REQUIRE_SERVICES"))
 
 
 def not_here(reason: str) -> NoReturn:
-    """End a test that needs what this machine doesn't offer: a failure in .ci/run."""
+    """End a test that needs what this machine doesn't offer.
+
+    In .ci/run that is a failure. `make test` is for users, too, whose machines may lack a database
+    server, a browser or bubblewrap; the summary tells them the reason and which package to install.
+    """
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    pytest.skip(reason)  # `make test` is for users, too, whose machines may lack what .ci/run has
+    pytest.skip(reason=reason)
 
 
 def _missing(what: str, package: str) -> NoReturn:

@@ -25,7 +25,8 @@ from studies.workers.dask_worker import RESOURCE
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
-# Options of any scheduler of ours: its few pages can't be left out, but need not be found.
+# For any scheduler of ours. It opens a port for web pages whatever it is told; that has none to show
+# (see `private`) and is this machine's only, where the default is port 8787 of every interface.
 SCHEDULER_OPTIONS: Mapping[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 

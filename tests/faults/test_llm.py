@@ -30,7 +30,8 @@ MISHAPS = [
     Answer({"error": {"message": "slow down"}}, 429, {"Retry-After": "1"}),
     Answer(drop=True),
     reply('{"DEPTH": 4, "L', finish_reason="length"),
-    reply("I'd rather talk about the weather."),
+    # Of three workers that get four of these in a row, one gets two, which end its turn.
+    *[reply("I'd rather talk about the weather.")] * 4,
     reply(None),
     reply('{"DEPTH": 4000, "LR": "fast"}'),
 ]

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from studies.workers.cluster import open_site
+from studies.workers.own_cluster import private
 from studies.workers.slurm import slurm_cluster
 from studies.workers.slurm import slurm_script
 
@@ -49,8 +50,6 @@ def test_a_local_cluster_has_no_folder_of_anybody_else_and_shows_no_page(
 def test_a_cluster_on_slurm_lets_in_who_has_a_key_that_only_its_owner_reads(
     tmp_path: Path,
 ) -> None:
-    from studies.workers.own_cluster import private
-
     options = {"cores": 1, "memory": "1GB", "interface": "lo"}
     with private(), slurm_cluster(options, tmp_path) as cluster:
         assert cluster.scheduler_address.startswith("tls://")
