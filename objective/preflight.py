@@ -26,6 +26,8 @@ from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.launch import GPU_DEVICES
 from objective.testbed.files import PREPARE
+from objective.testbed.source import parse_script
+from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
 from objective.testbed.testbed import Testbed
 
@@ -161,7 +163,7 @@ def _importers(testbed: Testbed) -> dict[str, str]:
     for script in (testbed.delivery.script, PREPARE):
         path = testbed.path / script
         if path.is_file() and path.suffix == ".py":
-            for statement in _unconditional(ast.parse(path.read_bytes())):
+            for statement in _unconditional(parse_script(read_text(path), script)):
                 for name in _imported(statement):
                     found.setdefault(name, script)
     return found
@@ -195,7 +197,7 @@ def _needs_gpu(testbed: Testbed) -> list[str]:
         return []
     if "is_available" in testbed.source or "device_count" in testbed.source:
         return []
-    for node in _unconditional(ast.parse(testbed.source.removeprefix("\ufeff"))):
+    for node in _unconditional(parse_script(testbed.source, script)):
         if isinstance(node, ast.Call) and _is_gpu_call(node):
             call = ast.unparse(node)
             return [

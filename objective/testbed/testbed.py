@@ -27,6 +27,7 @@ from objective.testbed.rule import Rule
 from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
+from objective.testbed.source import parse_script
 from objective.testbed.source import read_constants
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
@@ -231,7 +232,7 @@ def _default_task(
     )
     described = None
     if script.suffix == ".py":
-        described = ast.get_docstring(ast.parse(source.removeprefix("\ufeff")))
+        described = ast.get_docstring(parse_script(source, script.name))
     if described:
         text += f"It says of itself: {textwrap.shorten(described, _DESCRIPTION)}\n"
     return text
@@ -246,7 +247,7 @@ def _constants(path: Path) -> dict[str, Value]:
 
 def _binds(source: str, name: str) -> bool:
     """Return whether a script gives a name a value, a computed or imported one too."""
-    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
+    for node in ast.walk(parse_script(source, "prepare.py")):
         if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
             return True
         if isinstance(node, ast.alias) and name in (node.name, node.asname):

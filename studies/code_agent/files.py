@@ -18,6 +18,7 @@ import re
 from typing import Any
 from typing import TYPE_CHECKING
 
+from objective.testbed.source import parse_script
 from objective.testbed.source import read_constants
 from objective.testbed.source import read_text
 from objective.testbed.source import set_constants
@@ -131,7 +132,7 @@ def with_constants(text: str, values: Mapping[str, Any]) -> str:
 def _imports(source: str) -> set[str]:
     """Return the first names of the modules that a script imports."""
     names = set()
-    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
+    for node in ast.walk(parse_script(source, "the script")):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

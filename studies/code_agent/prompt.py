@@ -20,6 +20,7 @@ from pathlib import Path
 import re
 from typing import TYPE_CHECKING
 
+from objective.testbed.source import parse_script
 from samplers._llm.prompt import count_tokens
 from samplers._llm.prompt import Extent
 from samplers._llm.prompt import fill
@@ -339,7 +340,7 @@ class _Outline:
 
 def _outline(source: str) -> _Outline:
     bodies: list[tuple[int, int]] = []
-    for node in ast.walk(ast.parse(source.removeprefix("\ufeff"))):
+    for node in ast.walk(parse_script(source, "the script")):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first, last = node.body[0].lineno, node.end_lineno or node.body[-1].lineno
             nested = any(a <= first <= b for a, b in bodies)
