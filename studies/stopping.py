@@ -1,20 +1,24 @@
-"""Signals that end a process that trains: at once, or after the running trials."""
+"""Signals that end a process that trains: at once, or after the running trials.
+
+The system may deliver two signals at the same moment, and a handler may be interrupted by another:
+so what a process is told by one signal must not depend on another one that was sent before it.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 
 
 REQUEUE = "requeue"
 FINISH = "finish"
 FINISH_SIGNAL = signal.SIGUSR1
+STOP_SIGNAL = signal.SIGUSR2  # of a command to its workers
 
 _AGAIN_SECONDS = 0.05
-_told_to_finish = threading.Event()
+_told_to_finish = False
 _on_stop: str | None = None
 
 
@@ -28,25 +32,26 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         on_stop: ``requeue``: stop now, and let the next worker repeat the running trial.
             ``finish``: let the running trial finish first, unless there is a second signal. With
             either of them, ``FINISH_SIGNAL`` lets it finish. ``None`` is ``requeue`` without it,
-            for work that knows nothing of `finishing`.
+            for work that knows nothing of `finishing`. ``STOP_SIGNAL`` always stops now.
         own: Whether Ctrl-C is this process's own. A terminal sends it to the processes that the
             command has started, too; those wait for what the command tells them.
     """
-    global _on_stop
+    global _on_stop, _told_to_finish
     _on_stop = on_stop
-    _told_to_finish.clear()
+    _told_to_finish = False
 
     def finish(number: int, frame: FrameType | None) -> None:
-        if own and not _told_to_finish.is_set():
+        global _told_to_finish
+        if own and not _told_to_finish:
             os.write(2, _FINISHING.encode())  # `print` must not be used in the middle of another
-        _told_to_finish.set()
+        _told_to_finish = True
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if on_stop == FINISH and not _told_to_finish.is_set():
+        if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
+            signal.signal(handled, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     def stop_again(dropped: sys.UnraisableHookArgs) -> None:
@@ -61,6 +66,7 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
     # Not SIG_IGN, which trainings would inherit.
     signal.signal(signal.SIGINT, stop if own else lambda number, frame: None)
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(STOP_SIGNAL, stop)
     if on_stop is not None:
         signal.signal(FINISH_SIGNAL, finish)
 
@@ -75,10 +81,9 @@ def on_stop() -> str | None:
 
 def finishing() -> bool:
     """Return whether a signal asked to finish the running trials and begin no others."""
-    return _told_to_finish.is_set()
+    return _told_to_finish
 
 
 def stop_now() -> None:
     """Stop this process as a signal would, from another of its threads."""
-    _told_to_finish.set()  # or it might only be told to finish
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), STOP_SIGNAL)

@@ -7,6 +7,7 @@ and TOML keep their comments, YAML its anchors and tags; JSON is written anew.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -165,8 +166,12 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Yield the scalars and their names; those with several, by aliases, by the first one."""
-    seen: set[yaml.Node] = set()
+    """Yield the scalars and their names; those with several, by aliases, by the first one.
+
+    What a key is made of, or an alias of it, is no value: with another one, others lose their names.
+    """
+    maps = [node for node in _reached([root]) if isinstance(node, yaml.MappingNode)]
+    seen = _reached(key for node in maps for key, _ in node.value)
     waiting: list[tuple[str, yaml.Node]] = [("", root)]
     while waiting:
         name, node = waiting.pop()
@@ -177,8 +182,24 @@ def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:
             yield name, node
         elif isinstance(node, yaml.MappingNode):
             prefix = f"{name}." if node is not root else ""
-            inner = [(f"{prefix}{key.value}", value) for key, value in node.value]
-            waiting += reversed(inner)
+            named = [(k.value, value) for k, value in node.value if isinstance(k, yaml.ScalarNode)]
+            waiting += [(f"{prefix}{key}", value) for key, value in reversed(named)]
+
+
+def _reached(nodes: Iterable[yaml.Node]) -> set[yaml.Node]:
+    """Return these nodes and all within them."""
+    found: set[yaml.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return found
 
 
 def _of_yaml(node: yaml.ScalarNode) -> Value | None:

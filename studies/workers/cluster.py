@@ -30,7 +30,6 @@ import logging
 import os
 from pathlib import Path
 import queue
-import signal
 import socket
 import time
 from typing import Any
@@ -54,6 +53,7 @@ from studies.spec import Spec
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
 from studies.stopping import on_stop
+from studies.stopping import STOP_SIGNAL
 from studies.storage.kinds import check_sharing
 from studies.storage.kinds import journal_path
 from studies.storage.kinds import parse
@@ -322,7 +322,7 @@ class _Batch:
             if before not in (None, address):  # Dask has placed it anew
                 events.append(self._verdict(number, f"Dask has lost {before}", replace))
                 if events[-1].kind == "failed":
-                    self._tell(signal.SIGTERM, number)
+                    self._tell(STOP_SIGNAL, number)
                     self._cancel(number)
         for number, placed in list(self.placed.items()):
             if placed.future.done():
@@ -362,7 +362,7 @@ class _Batch:
         client = self._site.client
         deadline = time.monotonic() + _STOP_SECONDS
         try:
-            while self._tell(signal.SIGTERM) and time.monotonic() < deadline:
+            while self._tell(STOP_SIGNAL) and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             client.unsubscribe_topic(self._run)
             client.cancel([placed.future for placed in self.placed.values()])

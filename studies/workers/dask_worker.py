@@ -22,7 +22,6 @@ import subprocess
 import sys
 import threading
 
-from studies.stopping import FINISH_SIGNAL
 from studies.stopping import stop_now
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -139,8 +138,6 @@ def tell_processes(run: str, signal_number: int, number: int | None) -> bool:
             if key[0] == run and number in (None, key[1]) and process.poll() is None
         ]
         for process in found:
-            if signal_number == signal.SIGTERM:
-                process.send_signal(FINISH_SIGNAL)  # the second signal is the one that stops
             process.send_signal(signal_number)
     return bool(found)
 

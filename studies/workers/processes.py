@@ -31,6 +31,7 @@ from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
 from studies.stopping import on_stop as wanted_stop
 from studies.stopping import stop_by_signal
+from studies.stopping import STOP_SIGNAL
 
 
 # Seconds between two looks at what else the watcher looks at.
@@ -134,10 +135,7 @@ def run_jobs(
             watch(events)
     finally:
         for _, process in running.values():
-            if wanted_stop() is not None:  # or the next signal might only let it finish
-                _signal(process, FINISH_SIGNAL)
-            if process.pid is not None:
-                process.terminate()
+            _signal(process, STOP_SIGNAL)
         for _, process in running.values():
             if process.pid is not None:
                 process.join()

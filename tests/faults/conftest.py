@@ -102,6 +102,11 @@ def states(storage: str) -> Counter[str]:
         return Counter()
 
 
+def held(gate: Path) -> int:
+    """How many trainings the gate holds. A trial that runs may be past it, and about to end."""
+    return sum(psutil.pid_exists(int(m.suffix[1:])) for m in gate.parent.glob(f"{gate.name}.*"))
+
+
 def trained(ledger: Path) -> int:
     return len(ledger.read_text().splitlines())
 

@@ -26,7 +26,7 @@ from studies.facts import LLM_SOURCES
 
 
 # A testbed that costs nothing. What it writes is what it ran; the value is one of a kind. Trainings
-# are held while the gate is there.
+# are held while the gate is there, and say so in a file beside it.
 TRAIN = """\
 import json
 import os
@@ -39,6 +39,7 @@ DEPTH = 4
 LR = 0.01
 
 while os.path.exists("GATE-FILE"):
+    open(f"GATE-FILE.{os.getpid()}", "w").close()
     time.sleep(0.02)
 start = time.perf_counter()
 time.sleep(prepare.TIME_BUDGET)

@@ -25,6 +25,7 @@ from studies.budget import is_evaluated
 from studies.workers import cluster as distributed
 from tests.conftest import free_port
 from tests.faults.conftest import arguments
+from tests.faults.conftest import held
 from tests.faults.conftest import load
 from tests.faults.conftest import output_of
 from tests.faults.conftest import states
@@ -209,7 +210,7 @@ def test_a_command_on_a_cluster_ends_as_others_do(
     process = cli.start(*command, "--on-stop", on_stop)
     until(lambda: states(cli.storage)["COMPLETE"])
     gate.touch()
-    until(lambda: states(cli.storage)["RUNNING"] == 2)
+    until(lambda: held(gate) == 2)
     os.killpg(process.pid, number)
     if on_stop == "finish":
         gate.unlink()
@@ -236,7 +237,7 @@ def test_a_dask_worker_that_is_killed_loses_nothing(
     until(lambda: trained(ledger) >= 3)
     gate.touch()
     [own] = until(lambda: supervised(first.pid))
-    until(lambda: states(cli.storage)["RUNNING"] == 2)
+    until(lambda: held(gate) == 2)
     assert len(workers_that_did(load(cli.storage).trials)) <= 2
     first.kill()
     until(lambda: not own.is_running())
@@ -350,7 +351,7 @@ def test_jobs_of_slurm_share_a_study_and_one_that_ends_is_submitted_again(
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 4)
     gate.touch()
-    until(lambda: states(storage)["RUNNING"] == 2)
+    until(lambda: held(gate) == 2)
     assert len(jobs_of(slurm)) == 2
     os.killpg(jobs_of(slurm)[0], signal.SIGKILL)
     until(lambda: len(jobs_of(slurm)) == 3)

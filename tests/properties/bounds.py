@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+import gc
 import os
 from pathlib import Path
 import resource
@@ -59,6 +60,7 @@ def bounded() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     most = pages * resource.getpagesize() + MEGABYTES * 2**20
+    gc.disable()  # it would take its time for what others left, and drop what `_stop` raises
     handler = signal.signal(signal.SIGPROF, _stop)
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -72,6 +74,7 @@ def bounded() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_AS, before)
         signal.signal(signal.SIGPROF, handler)
+        gc.enable()
 
 
 def read(

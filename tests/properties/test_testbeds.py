@@ -128,6 +128,7 @@ LAUGHS = "\n".join(
 @examples
 @example("c.yaml", LAUGHS.encode())
 @example("c.yaml", b"a: &a {b: *a}")
+@example("c.yaml", b"&a {x: 1}: *a\n")
 @example("c.yaml", "\n".join(f"k{i}: {i}" for i in range(20_000)).encode())
 @example("c.json", json.dumps({f"k{i}": i for i in range(100_000)}).encode())
 @given(

@@ -5,21 +5,61 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
-def test_a_signal_stops_a_process_also_while_it_frees_an_object() -> None:
-    """Python drops the exception of a handler that runs at that moment."""
+from studies.stopping import FINISH
+from studies.stopping import FINISH_SIGNAL
+from studies.stopping import REQUEUE
+from studies.stopping import STOP_SIGNAL
+
+
+def stopped(on_stop: str | None, work: str) -> list[str]:
+    """Print what a process says that does some work and then sleeps."""
     script = (
         "import os, signal, time\n"
-        "from studies.stopping import stop_by_signal\n"
-        "class Freed:\n"
-        "    def __del__(self):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "stop_by_signal()\n"
+        "from studies import stopping\n"
+        "def tell(number): os.kill(os.getpid(), number)\n"
+        f"stopping.stop_by_signal({on_stop!r}, own=False)\n"
         "try:\n"
-        "    Freed()\n"
-        "    time.sleep(30)\n"
+        f"{work}"
+        "    time.sleep(5)\n"
+        "    print('finished', stopping.finishing())\n"
         "except KeyboardInterrupt:\n"
         "    print('stopped')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("stopped\n", "")
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_signal_stops_a_process_also_while_it_frees_an_object() -> None:
+    """Python drops the exception of a handler that runs at that moment."""
+    work = (
+        "    class Freed:\n"
+        "        def __del__(self):\n"
+        "            tell(signal.SIGTERM)\n"
+        "    Freed()\n"
+    )
+    assert stopped(None, work) == ["stopped"]
+
+
+@pytest.mark.parametrize("on_stop", [None, REQUEUE, FINISH])
+def test_a_worker_is_stopped_by_one_signal_whatever_it_was_told_before(
+    on_stop: str | None,
+) -> None:
+    assert stopped(on_stop, f"    tell({int(STOP_SIGNAL)})\n") == ["stopped"]
+
+
+def test_a_signal_to_stop_counts_in_the_middle_of_one_to_finish() -> None:
+    """The system may deliver both at once, and then one handler interrupts the other."""
+    work = (
+        f"    handler = signal.getsignal({int(FINISH_SIGNAL)})\n"
+        "    def interrupted(number, frame):\n"
+        f"        tell({int(STOP_SIGNAL)})\n"
+        "        handler(number, frame)\n"
+        f"    signal.signal({int(FINISH_SIGNAL)}, interrupted)\n"
+        f"    tell({int(FINISH_SIGNAL)})\n"
+    )
+    assert stopped(FINISH, work) == ["stopped"]
+    told = work.replace(f"tell({int(STOP_SIGNAL)})", "pass")
+    assert stopped(FINISH, told) == ["finished", "True"]

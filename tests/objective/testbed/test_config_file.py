@@ -76,6 +76,16 @@ def test_yaml_that_was_written_is_what_scripts_read() -> None:
     assert yaml.safe_load(written) == {"a": 1e-07, "b": "yes"}
 
 
+@pytest.mark.parametrize("text", ["&a {x: 1}: *a", "a: &a x\n*a : 1", "a: [&a x]\n*a : 1"])
+def test_what_is_also_a_key_in_yaml_is_no_value(text: str) -> None:
+    file = ConfigFile("c.yaml", f"lr: 0.1\n{text}\n")
+    found = values("c.yaml", file.text)
+    assert found == {"lr": 0.1} or found == {"lr": 0.1, "x": 1}
+    for name in found:
+        changed = file.with_values({name: 0.125})
+        assert values("c.yaml", changed) == {**found, name: 0.125}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

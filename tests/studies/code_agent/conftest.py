@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import json
 from pathlib import Path
 import re
-import time
+import subprocess
+import sys
 from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 import pytest
 
 from samplers._llm.chat import Message
@@ -98,32 +99,51 @@ def finished(number: int, source: str, value: float) -> FrozenTrial:
     return trial
 
 
-RUN_IN_A_PROCESS = """
-import sys, json
+_PROGRAM = """
+import json, os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {root!r})
+from optuna.trial import TrialState
+sys.path.insert(0, sys.argv[1])
 from studies.code_agent.agent import run_agent
 from tests.studies.scripted import code_spec
 from tests.studies.scripted import ScriptedChat
-spec = code_spec(**json.loads({spec!r}))
-run_agent(spec, chat=ScriptedChat(json.loads({replies!r}), log=Path({log!r})))
+spec, replies, log, dies_in = map(json.loads, sys.argv[2:])
+def watch(trials):
+    if dies_in is not None and any(
+        t.number == dies_in and t.state == TrialState.RUNNING for t in trials
+    ):
+        os.kill(os.getpid(), signal.SIGKILL)
+run_agent(code_spec(**spec), watch, chat=ScriptedChat(replies, log=Path(log)))
 """
+
+
+def start(
+    bench: Bench, replies: Sequence[str], log: str, dies_in: int | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """Work on a study in a process of its own.
+
+    Args:
+        bench: The study.
+        replies: Of the model.
+        log: Name of a file for its requests.
+        dies_in: Number of a trial that the process claims, and is killed.
+        options: Of the study.
+    """
+    spec = {**bench.options, **options, "testbed": str(bench.testbed)}
+    words = [spec, list(replies), str(bench.folder / log), dies_in]
+    root = str(Path(__file__).parents[3])
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, root, *map(json.dumps, words)], text=True
+    )
+
+
+def requests(bench: Bench, log: str) -> list[list[str]]:
+    path = bench.folder / log
+    if not path.exists():
+        return []
+    return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def without_times(messages: Sequence[Message]) -> list[str]:
     """Two studies measure other times."""
     return [re.sub(r"[0-9.]+ s of training and [0-9.]+ s", "", m["content"]) for m in messages]
-
-
-def wait_until_running(bench: Bench, number: int) -> None:
-    deadline = time.monotonic() + 300
-    while True:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        if (bench.folder / "study.db").exists():
-            try:
-                trials = bench.trials()
-            except Exception:  # the tables are being made
-                continue
-            if len(trials) > number and trials[number].state == TrialState.RUNNING:
-                return

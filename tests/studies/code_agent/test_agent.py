@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from typing import Any
 
@@ -49,8 +48,8 @@ from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import BUG
 from tests.studies.code_agent.conftest import outcomes
-from tests.studies.code_agent.conftest import RUN_IN_A_PROCESS
-from tests.studies.code_agent.conftest import wait_until_running
+from tests.studies.code_agent.conftest import requests
+from tests.studies.code_agent.conftest import start
 from tests.studies.code_agent.conftest import WALL_SECONDS
 from tests.studies.code_agent.conftest import without_times
 from tests.studies.code_agent.conftest import WORSE_RATE
@@ -516,41 +515,20 @@ def test_an_unsafe_run_says_so_on_its_trials(bench: Bench) -> None:
 
 
 def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: Path) -> None:
-    speed = tmp_path / "speed"
-    replies = [
-        WORSE_RATE,
-        BUG,
-        insert("take a while", f"if open({str(speed)!r}).read() == 'slow':\n    time.sleep(60)"),
-        BETTER_RATE,
-    ]
-    speed.write_text("fast")
+    replies = [WORSE_RATE, BUG, insert("take a while", "time.sleep(0.1)"), BETTER_RATE]
     (tmp_path / "one").mkdir()
     uninterrupted = Bench(tmp_path / "one")
     chat = ScriptedChat(replies)
     uninterrupted.run(chat, trials=5)
 
-    speed.write_text("slow")
     (tmp_path / "two").mkdir()
-    bench = Bench(tmp_path / "two", wall_seconds=60.0)
-    program = RUN_IN_A_PROCESS.format(
-        root=str(Path(__file__).parents[3]),
-        spec=json.dumps({**bench.options, "testbed": str(bench.testbed), "trials": 5}),
-        replies=json.dumps(replies),
-        log=str(tmp_path / "requests"),
-    )
-    process = subprocess.Popen([sys.executable, "-c", program])
-    try:
-        wait_until_running(bench, 3)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    asked = [json.loads(line) for line in (tmp_path / "requests").read_text().splitlines()]
+    bench = Bench(tmp_path / "two")
+    process = start(bench, replies, "requests", dies_in=3, trials=5)
+    assert process.wait(timeout=300) == -signal.SIGKILL
     prompts = [without_times(request.messages) for request in chat.requests]
-    assert [without_times(messages) for messages in asked] == prompts[:3]
-    speed.write_text("fast")
+    assert requests(bench, "requests") == prompts[:3]
     resumed = ScriptedChat(replies[3:])
-    bench.run(resumed, trials=5, wall_seconds=60.0)
+    bench.run(resumed, trials=5)
     assert [without_times(request.messages) for request in resumed.requests] == prompts[3:]
     assert outcomes(bench.history()) == outcomes(uninterrupted.history())
 
@@ -559,13 +537,7 @@ def test_two_workers_share_a_study_and_start_from_its_best(bench: Bench) -> None
     processes = []
     for worker in range(2):
         replies = [edit(f"rate {rate}", "RATE = 0.5", f"RATE = {rate}") for rate in _rates(worker)]
-        program = RUN_IN_A_PROCESS.format(
-            root=str(Path(__file__).parents[3]),
-            spec=json.dumps({**bench.options, "testbed": str(bench.testbed), "trials": 6}),
-            replies=json.dumps(replies),
-            log=str(bench.folder / f"requests-{worker}"),
-        )
-        processes.append(subprocess.Popen([sys.executable, "-c", program]))
+        processes.append(start(bench, replies, f"requests-{worker}", trials=6))
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     trials = bench.trials()
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 6

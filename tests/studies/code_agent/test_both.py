@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import optuna
@@ -32,8 +30,8 @@ from studies.storage.open import open_storage
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import finished
 from tests.studies.code_agent.conftest import outcomes
-from tests.studies.code_agent.conftest import RUN_IN_A_PROCESS
-from tests.studies.code_agent.conftest import wait_until_running
+from tests.studies.code_agent.conftest import requests
+from tests.studies.code_agent.conftest import start
 from tests.studies.code_agent.conftest import without_times
 from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
@@ -45,23 +43,6 @@ FLAT = edit("flat", "    return 1.0", "    return 0.0")
 LINEAR = edit("linear", "    return abs(x)", "    return 0.5 * abs(x)")
 
 
-def start(bench: Bench, replies: Sequence[str], log: str, **options: Any) -> subprocess.Popen[str]:
-    program = RUN_IN_A_PROCESS.format(
-        root=str(Path(__file__).parents[3]),
-        spec=json.dumps({**bench.options, **options, "testbed": str(bench.testbed)}),
-        replies=json.dumps(list(replies)),
-        log=str(bench.folder / log),
-    )
-    return subprocess.Popen([sys.executable, "-c", program], text=True)
-
-
-def requests(bench: Bench, log: str) -> list[list[str]]:
-    path = bench.folder / log
-    if not path.exists():
-        return []
-    return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
-
-
 def sources(trials: Sequence[FrozenTrial]) -> list[str]:
     return [t.user_attrs["source_sha256"] for t in trials if t.state == TrialState.COMPLETE]
 
@@ -69,28 +50,22 @@ def sources(trials: Sequence[FrozenTrial]) -> list[str]:
 def test_killed_twice_a_study_has_the_same_next_prompt_and_the_same_next_tuning_trial(
     tmp_path: Path,
 ) -> None:
-    options = {"trials": 6, "tune": 0.5, "tune_edits": 1}
+    options: dict[str, Any] = {"trials": 6, "tune": 0.5, "tune_edits": 1}
     benches = []
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-        benches.append(Bench(tmp_path / name, train_seconds=0.5))
+        benches.append(Bench(tmp_path / name))
     whole, killed = benches
     replies = [FLAT, LINEAR, *["no"] * 9]
     chat = ScriptedChat(replies)
-    trials = int(options.pop("trials"))
-    whole.run(chat, trials, **options)
+    whole.run(chat, **options)
     asked: list[list[str]] = []
     for number in (2, 5):  # the tuner's first trial, and the repetition of the one after it
-        process = start(killed, replies[len(asked) :], f"log-{number}", trials=trials, **options)
-        try:
-            wait_until_running(killed, number)
-            process.send_signal(signal.SIGKILL)
-        finally:
-            process.kill()
-            process.wait()
+        process = start(killed, replies[len(asked) :], f"log-{number}", number, **options)
+        assert process.wait(timeout=300) == -signal.SIGKILL
         asked += requests(killed, f"log-{number}")
     last = ScriptedChat(replies[len(asked) :])
-    killed.run(last, trials, **options)
+    killed.run(last, **options)
     asked += [without_times(request.messages) for request in last.requests]
     assert asked == [without_times(request.messages) for request in chat.requests]
     assert sources(killed.trials()) == sources(whole.trials())
@@ -104,7 +79,7 @@ def test_workers_edit_and_tune_at_once_and_run_nothing_twice(bench: Bench) -> No
             for i in range(3)
         )
 
-    options = {"trials": 14, "tune": 0.5, "proposals": 3, "wall_seconds": 30.0}
+    options: dict[str, Any] = {"trials": 14, "tune": 0.5, "proposals": 3, "wall_seconds": 30.0}
     workers = [
         start(bench, [ideas(worker), ideas(worker + 2), *["no"] * 20], f"{worker}", **options)
         for worker in range(2)
