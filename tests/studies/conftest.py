@@ -19,7 +19,6 @@ import warnings
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 import pytest
 
 from objective import DataSet
@@ -222,17 +221,6 @@ class Cli:
             return optuna.load_study(study_name=study, storage=self.storage).trials
         except Exception:  # the tables or the study are being made
             return []
-
-    def wait_until_runs(self, study: str, number: int) -> None:
-        """Wait until the trial of this number trains."""
-
-        def trains() -> bool:
-            trials = self.trials(study)
-            if len(trials) <= number or trials[number].state != TrialState.RUNNING:
-                return False
-            return bool(trials[number].intermediate_values)
-
-        until(trains)
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,10 @@ def test_trainings_of_the_best_again_are_within_the_budget(cli: Cli, testbed: Pa
 
 
 def test_two_processes_on_one_file_share_the_trials(cli: Cli, testbed: Path) -> None:
+    gate = Gate(testbed, through=0)
     both = [cli.start(*run(testbed, trials=12)) for _ in range(2)]
+    gate.wait(held=2)
+    gate.open()
     for process in both:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err

@@ -10,6 +10,8 @@ import pytest
 from studies.workers.processes import devices
 from studies.workers.processes import environments
 from tests.studies.conftest import Cli
+from tests.studies.conftest import Gate
+from tests.studies.conftest import output_of
 from tests.studies.conftest import TRAIN
 
 
@@ -42,8 +44,12 @@ def test_trainings_of_two_workers_see_different_gpus(
         f"import os\nopen({str(seen)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')\n"
     )
     (testbed / "train.py").write_text(note + TRAIN)
+    gate = Gate(testbed, through=0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     command = ["run", "--method", "random", "--testbed", testbed, "--trials", 6, "--workers", 2]
-    done = cli(*command, "--train-seconds", "0.4s")
-    assert done.returncode == 0, done.stderr
+    process = cli.start(*command, "--train-seconds", "0.4s")
+    gate.wait(held=2)
+    gate.open()
+    _, err = output_of(process)
+    assert process.returncode == 0, err
     assert set(seen.read_text().split()) == {"4", "7"}
