@@ -1,4 +1,4 @@
-"""What the documents tell a reader to type is typed, section by section, on a tiny testbed.
+"""What README and docs tell a reader to type is typed, section by section, on a tiny testbed.
 
 A section is a story: what one command leaves behind, the next one finds. Commands run as they are
 written, but for fewer trials and for what only a reader has: data, addresses, a language model.
@@ -7,27 +7,35 @@ written, but for fewer trials and for what only a reader has: data, addresses, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-import importlib
+from datetime import datetime
+from datetime import timedelta
 import json
 from pathlib import Path
+import random
 import re
 import shlex
 import shutil
+from typing import Any
 
 import optuna
-import optunahub
+from optuna.trial import TrialState
 import pytest
 
 from objective.run.sandbox import find_sandbox
+from samplers import ChatError
+from studies.publish.build import sources
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import obedient
 from tests.samplers._llm.conftest import reply
 from tests.samplers._llm.conftest import server as server
 from tests.studies.commands.test_surrogate import fill
 from tests.studies.conftest import Cli
+from tests.studies.conftest import write_sleeping
 from tests.studies.scripted import edit
 from tests.test_docs import DOCUMENTS
 from tests.test_docs import ROOT
+from tests.test_docs import typed
 
 
 # What doesn't run here, by how it begins, and why.
@@ -49,15 +57,19 @@ STANDS_FOR = {
     "my-agent --print": "sed -i 's|2 / 10|2 / 20|' train.py",
     "sqlite:///autoresearch.db": "sqlite:///gallery.db",  # in a section that tells of no run
     "postgresql://HOST/NAME": "journal:j.log",
+    "/shared/artifacts": "artifacts",
 }
 ELIDED = {"--storage": "journal:j.log", "--artifacts": "artifacts", "--testbed": "path/to/folder"}
+WRITES = ("--out", "--write", "--export", "--patches")
 FEWER = {
-    "--seeds": "2",
+    "--seeds": "0",
     "--trials": "2",
     "--train-seconds": "0.05",
     "--repeats": "1",
     "--workers": "1",
     "--problems": "bbob/f3/2d",
+    # Almost a day: a run that begins just before 08:00 has no time for a trial.
+    "--until": f"{datetime.now() - timedelta(hours=1):%H:%M}",
 }
 ADDED = {
     "run": ["--trials", "--testbed"],
@@ -70,48 +82,43 @@ ADDED = {
 }
 # (The log's commands took days; tests/test_docs.py reads them.)
 READ = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_LINE = re.compile(
-    r"^(?:\$ |exec )((?:.*\\\n)*.*)"  # in a block
-    r"|`(optuna-autoresearch\s[^`]*)`",  # in a sentence
-    re.MULTILINE,
-)
-_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CLASSIFY = """\
 LEARNING_RATE = 0.1
 print(f"accuracy: {0.9 - abs(LEARNING_RATE - 0.2)}")
 """
 
 
+def blocks(document: Path) -> list[str]:
+    """Return the pieces of Python in a document."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def stories() -> Iterator[tuple[str, list[str]]]:
     """Return the sections with commands: their names, and the lines that are typed."""
     for document in READ:
         for section in re.split(r"^(?=##? )", document.read_text(encoding="utf-8"), flags=re.M):
-            lines = [match[1] or match[2] for match in _LINE.finditer(section)]
-            if lines:
+            if lines := typed(section):
                 heading = section.partition("\n")[0].strip("# ")
-                name = f"{document.relative_to(ROOT)}: {heading}"
-                yield name, [" ".join(line.replace("\\\n", " ").split()) for line in lines]
+                yield f"{document.relative_to(ROOT)}: {heading}", lines
 
 
-def arguments(line: str, llm: str, surrogate: Path) -> list[str]:
+def arguments(line: str, llm: str) -> list[str]:
     """Return a command's arguments, with what only a reader has replaced, and less to do."""
     words = [STANDS_FOR.get(word, word) for word in shlex.split(line, comments=True)[1:]]
-    if ">" in words:  # the shell's
-        words = words[: words.index(">")]
     name = words[0]
     for at, word in enumerate(words[:-1]):
         if words[at + 1] == "...":
             words[at + 1] = ELIDED.get(word, "local")
         if word in FEWER:
             words[at + 1] = FEWER[word]
+        if word == "--methods":  # the first and the last
+            words[at + 1] = re.sub(",.*,", ",", words[at + 1])
     if "--report" not in words:
         for option in ADDED.get(name, []):
             made_of = option == "--testbed" and "--surrogate" in words  # which says it
             if option not in words and not made_of:
                 words += [option, {**ELIDED, **FEWER}[option]]
-    if "--surrogate" in words:
-        at = words.index("--surrogate")
-        words[at : at + 1] = ["--surrogate-file", str(surrogate)]
     if "slurm" in words:  # which is nowhere here
         words[words.index("--storage") + 1] = "postgresql://db.example/x"
         words[words.index("--llm") + 1] = "random-steps"
@@ -124,19 +131,19 @@ def arguments(line: str, llm: str, surrogate: Path) -> list[str]:
     return words
 
 
-def answer(body: dict[str, object]) -> Answer:
-    """What the language model says: an edit where one is asked for."""
-    change = edit("square the distance", "(DEPTH - 5) ** 2 / 10", "(DEPTH - 5) ** 2 / 20")
-    return reply(change if "SEARCH" in json.dumps(body["messages"]) else "{}")
+def answer(body: dict[str, Any]) -> Answer:
+    """What the language model says: an edit where one is asked for, else what the schema allows."""
+    if "response_format" not in body and "SEARCH" in json.dumps(body["messages"]):
+        return reply(edit("square less", "(DEPTH - 5) ** 2 / 10", "(DEPTH - 5) ** 2 / 20"))
+    return obedient(random.Random(repr(body)))(body)
 
 
 @pytest.fixture(scope="module")
-def prepared(surrogate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that documents speak of."""
     folder = tmp_path_factory.mktemp("reader")
-    bed = surrogate.parent
-    for copy in ("path/to/folder", "autoresearch"):
-        shutil.copytree(bed, folder / copy)
+    bed = write_sleeping(folder / "path/to/folder")
+    write_sleeping(folder / "autoresearch")
     (folder / "classify.py").write_text(CLASSIFY)
     header = "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
     (folder / "results.tsv").write_text(f"{header}a1b2c3d\t0.9979\t44.0\tkeep\tbaseline\n")
@@ -167,13 +174,17 @@ def reader(
 
 @pytest.mark.parametrize("lines", [pytest.param(story, id=name) for name, story in stories()])
 def test_every_command_of_a_document_runs(
-    reader: Cli, server: LoopbackServer, surrogate: Path, lines: list[str]
+    reader: Cli, server: LoopbackServer, lines: list[str]
 ) -> None:
     for line in lines:
         if not line.startswith(tuple(NOT_RUN)):
             assert line.startswith("optuna-autoresearch "), f"neither run nor in NOT_RUN: {line}"
-            done = reader(*arguments(line, server.url, surrogate))
-            assert done.returncode == 0, (line, done.args, done.stderr)
+            words = arguments(line, server.url)
+            done = reader(*words)
+            assert done.returncode == 0, (line, words, done.stderr)
+            assert done.stdout or done.stderr, line  # a worker's log
+            written = [after for word, after in zip(words, words[1:]) if word in WRITES]
+            assert [name for name in written if not (reader.folder / name).exists()] == [], line
 
 
 def test_what_does_not_run_is_in_a_document() -> None:
@@ -181,20 +192,42 @@ def test_what_does_not_run_is_in_a_document() -> None:
     assert [begin for begin in NOT_RUN if not any(x.startswith(begin) for x in lines)] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    [path for path in READ if blocks(path)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_every_piece_of_python_runs(
-    document: Path, reader: Cli, monkeypatch: pytest.MonkeyPatch
+    document: Path,
+    reader: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # A package is loaded from here, as a reader loads it from the registry.
-    here = {"visualization/plot_best_so_far": "studies.best_so_far"}
-    monkeypatch.setattr(
-        optunahub,
-        "load_module",
-        lambda name: importlib.import_module(here.get(name, name.replace("/", "."))),
-    )
     monkeypatch.chdir(reader.folder)
-    names: dict[str, object] = {"study": optuna.create_study()}  # a reader's own
-    for block in _BLOCK.findall(document.read_text(encoding="utf-8")):
-        # Five useless replies in a row would end a study, and this model gives no others.
-        exec(re.sub(r"n_trials=\d\d", "n_trials=4", block), names)
-    assert names
+    own = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    names: dict[str, Any] = {"study": own}
+    for block in blocks(document):
+        block = block.replace("n_trials=50", "n_trials=2")  # trainings
+        exec(block, names)
+        assert bool(capsys.readouterr().out) == ("\nprint(" in block)
+        for asked in re.findall(r"n_trials=(\d+)", block):
+            trials = names["study"].trials
+            assert [trial.state for trial in trials] == [TrialState.COMPLETE] * int(asked)
+            sources = {trial.user_attrs.get("source") for trial in trials}
+            assert ("llm" in sources) == ("chat=chat" in block)
+            assert ("llm-error" in sources) == ("ChatError(" in block)
+
+
+def test_the_chat_for_a_command_says_what_failed() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "language_models.md")[0], names)
+    with pytest.raises(ChatError, match="no-such-command failed"):
+        names["CommandChat"]("no-such-command").complete([])
+
+
+def test_python_elsewhere_is_the_one_example_of_a_package() -> None:
+    # ... which publish/test_environment.py runs as it is published.
+    packages = {ROOT / source.folder / "README.md" for source in sources()}
+    elsewhere = {path for path in DOCUMENTS if path not in READ and blocks(path)}
+    assert elsewhere <= packages
+    assert {len(blocks(path)) for path in packages} == {1}
