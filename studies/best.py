@@ -149,8 +149,9 @@ def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
     return None if again is None else again.mean
 
 
-def scripts(winner: Winner, where: Where) -> tuple[str, str]:
-    """Return the testbed's script, and the script as the winner ran it.
+def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
+    """Return the script's name (the configuration file's, if that takes the values), the text of it,
+    and the text as the winner ran it.
 
     Raises:
         Misuse: If the study has no script, or another one by now.
@@ -170,5 +171,8 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str]:
         )
     if sha := winner.trial.user_attrs.get("source_sha256"):
         baseline = unedited(testbed, attrs.get("edit_files", ()))
-        return baseline, Sources(where.open_artifacts(), baseline).load(sha)
-    return testbed.delivery.written(testbed.source, values_run(winner.trial))
+        best = Sources(where.open_artifacts(), baseline).load(sha)
+        return testbed.delivery.script, baseline, best
+    config = testbed.delivery.config
+    name = testbed.delivery.script if config is None else config.name
+    return name, *testbed.delivery.written(testbed.source, values_run(winner.trial))

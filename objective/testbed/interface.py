@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
 from pathlib import PurePath
+import re
 import textwrap
 from typing import Any
 from typing import get_args
@@ -14,6 +15,14 @@ from typing import get_args
 from objective.testbed.metric import Direction
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+
+
+# Words of a metric's name that say that higher is better, and those that turn them round.
+_HIGHER = frozenset(
+    "ACCURACY ACC AUC AUROC AUPRC F1 R2 PRECISION RECALL REWARD MAP IOU MIOU DICE BLEU ROUGE NDCG"
+    " MRR PSNR SSIM MCC KAPPA".split()
+)
+_LOWER = frozenset("ERROR ERR LOSS NEG NEGATIVE MINUS REGRET".split())
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,22 @@ class Interface:
             if path.is_absolute() or ".." in path.parts or value == "":
                 found.append(f"{name} must be a file in the testbed's folder, but got {value!r}.")
         return found
+
+    def left_open(self) -> list[str]:
+        """Return what must be said before a script is tuned, a sentence each.
+
+        A forgotten direction costs a night in which the worst is sought.
+        """
+        name = self.metric or ""
+        words = set(re.split(r"[\W_]+", name.upper()))
+        is_turned = words & _LOWER or re.match(r"\s*(1\s*)?-", name)  # 1-accuracy
+        if self.direction is not None or not words & _HIGHER or is_turned:
+            return []
+        return [
+            f"metric {self.metric!r} must have a direction, since higher is better of most that are"
+            " called so, but lower would be taken for better: add --direction maximize, or minimize"
+            " (in search_space.toml: direction)."
+        ]
 
     def to_metric(self) -> Metric:
         """Return the metric; without a name, the one that karpathy/autoresearch prints."""

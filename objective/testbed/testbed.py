@@ -114,7 +114,7 @@ class Testbed:
         toml = folder / "search_space.toml"
         file = SpaceFile.parse(read_text(toml) if toml.is_file() else "")
         interface = interface.or_else(file.interface)
-        if problems := interface.problems():
+        if problems := [*interface.problems(), *interface.left_open()]:
             raise TestbedError.of(problems)
         if script is None and interface.command is None and not (folder / SCRIPT).is_file():
             raise TestbedError(

@@ -29,6 +29,7 @@ from the baseline's, under its own name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 import os
 import time
 from typing import TYPE_CHECKING
@@ -121,7 +122,12 @@ def run_agent(
     sandbox = None if spec.editing.unsafe else require_sandbox()
     author: Chat | EditCommand
     if spec.editing.command is not None:
-        author = EditCommand(spec.editing.command, testbed.path, spec.editing.command_seconds)
+        author = EditCommand(
+            spec.editing.command,
+            testbed.path,
+            spec.editing.command_seconds,
+            testbed.delivery.script,
+        )
     else:
         author = chat = chat or open_llm(spec.model)
     study = open_study(spec, testbed, open_storage(spec.where.storage, wait=spec.where.wait))
@@ -372,15 +378,27 @@ class CodeAgent:
         dropped: Sequence[tuple[str, str]],
         crashed: FrozenTrial | None,
     ) -> Outlook:
-        total, tunes = self._budget.trials, self._editing.tune > 0
+        tunes = self._editing.tune > 0
         return Outlook(
-            left=None if total is None else max(0, total - _counted(trials)),
+            left=self._left(trials),
             tuning=self._tuner.share(history) if tunes else 0.0,
             found=self._tuner.found(history) if tunes else {},
             sensitivities=self._tuner.sensitivities(history) if tunes else {},
             dropped=dropped,
             crashed=crashed,
         )
+
+    def _left(self, trials: Sequence[FrozenTrial]) -> int | None:
+        """Return how many trials are left by their number and by the training time.
+
+        Not by the clock: a study that is resumed must ask what it would have asked, or it pays for
+        a reply twice.
+        """
+        left = []
+        if self._budget.trials is not None:
+            left.append(max(0, self._budget.trials - _counted(trials)))
+        fit = replace(self._budget, trials=None, until=None, wall=None).trials_left(trials)
+        return min([*left, fit] if fit is not None else left, default=None)
 
     def _run(self, trial: optuna.Trial) -> float:
         attrs = trial.user_attrs

@@ -24,6 +24,7 @@ from samplers._llm.chat import Completion
 from samplers._llm.tokens import estimate_tokens
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.files import join
+from studies.code_agent.files import SCRIPT
 from studies.code_agent.files import split
 from studies.errors import Misuse
 
@@ -56,6 +57,8 @@ class EditCommand:
             prompt, which it otherwise reads from its standard input.
         testbed: Folder whose other Python files it may look at, in copies.
         seconds: It is stopped after this time.
+        script: Name of the script in that folder. It is there as ``train.py`` only: what is changed
+            in a second copy would be lost.
 
     Raises:
         Misuse: If there is no such command.
@@ -63,7 +66,7 @@ class EditCommand:
 
     context_tokens: int | None = None  # nobody knows what it reads of the prompt
 
-    def __init__(self, command: str, testbed: Path, seconds: float) -> None:
+    def __init__(self, command: str, testbed: Path, seconds: float, script: str = SCRIPT) -> None:
         try:
             self._command = shlex.split(command)
         except ValueError as error:
@@ -74,6 +77,7 @@ class EditCommand:
             )
         self._testbed = testbed
         self._seconds = seconds
+        self._script = script
 
     def count_tokens(self, text: str) -> int:
         """Estimate the tokens of a text."""
@@ -100,6 +104,8 @@ class EditCommand:
         ) as name:
             folder = Path(name)
             for file in self._testbed.glob("*.py"):
+                if file.name == self._script:
+                    continue
                 shutil.copyfile(file, folder / file.name)
             files = split(parent)
             for path, text in files.items():

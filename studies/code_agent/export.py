@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from studies.code_agent.files import SCRIPT
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import first_number
@@ -60,10 +61,12 @@ def write_results(history: CodeHistory, path: Path) -> None:
             )
 
 
-def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[Path]:
+def write_patches(
+    history: CodeHistory, sources: Sources, folder: Path, script: str = SCRIPT
+) -> list[Path]:
     """Write the accepted steps from the baseline to the best script, a patch each.
 
-    They apply in the order of their names to train.py with ``patch -p1`` or ``git apply``.
+    They apply in the order of their names to the script, of this name, with ``patch -p1`` or ``git apply``.
 
     Raises:
         SourceLost: If a script is gone.
@@ -77,7 +80,9 @@ def write_patches(history: CodeHistory, sources: Sources, folder: Path) -> list[
         name = re.sub(r"[^a-z0-9]+", "-", attrs.get("description", "").lower())[:50].strip("-")
         path = folder / f"{number:04d}-{name or 'change'}.patch"
         change = diff(
-            sources.load(old.user_attrs["source_sha256"]), sources.load(attrs["source_sha256"])
+            sources.load(old.user_attrs["source_sha256"]),
+            sources.load(attrs["source_sha256"]),
+            script=script,
         )
         value = (
             f"trial {new.number}: {history.metric.name} {new.value:.6f},"
@@ -140,6 +145,8 @@ def agent_table(facts: dict[str, Any]) -> Group:
     noise = (
         "" if facts["noise"] is None else f", repeated: standard deviation {facts['noise']:.4f}"
     )
+    if facts["noise"] == 0:
+        noise = ", the same each time with the same seed, which says nothing about luck"
     baseline, best = facts["baseline"], facts["best"]
     lines = [
         f"{facts['proposals']} proposals: {facts['applied']} applied, {facts['measured']} ran to a"

@@ -44,6 +44,7 @@ from studies.code_agent.sources import Sources
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from objective.testbed.metric import Metric
     from samplers._llm.chat import Message
     from samplers._llm.tokens import TokenCounter
 
@@ -152,7 +153,7 @@ def build_prompt(
         (_PROMPTS / form.system).read_text(),
         metric=metric.name,
         better=metric.better,
-        evaluator=metric.evaluator,
+        keep=_keep(metric, source),
         files=files,
     )
     if len(names) > 1 and form is Form.BLOCKS:
@@ -161,12 +162,6 @@ def build_prompt(
     def messages(
         shown: str, detail: Detail, extent: str = "", *, fullest: bool = False
     ) -> list[Message]:
-        noise = ""
-        if history.noise is not None:
-            noise = (
-                f"A repeated run differs by about {history.noise:.4f}; a change is kept if it"
-                f" gains more than {history.min_gain:.4f}."
-            )
         user = fill(
             (_PROMPTS / "code_agent.txt").read_text(),
             task=task.strip(),
@@ -177,7 +172,7 @@ def build_prompt(
             metric=metric.name,
             better=metric.better,
             best=f"{history.best_value:.4f}",
-            noise=noise,
+            noise=_noise(history),
             outlook=format_outlook(history, outlook),
             ask=_ask(form, n_ideas, outlook.crashed),
         )
@@ -203,6 +198,29 @@ def build_prompt(
         f"The context must hold the script's outline and a reply of {reply_tokens} tokens, but it"
         f" has {counter.context_tokens} tokens: choose a model with a longer one."
     )
+
+
+def _keep(metric: Metric, source: str) -> str:
+    """Return the rule that lets a script's value be measured as it is."""
+    fixed = "prepare.py can't be changed."
+    if metric.evaluator and metric.evaluator in source:
+        return (
+            f"Keep the imports from prepare, the call of {metric.evaluator}, and the lines printed"
+            f" after ---. {fixed}"
+        )
+    told = f"written to {metric.file}" if metric.file else "printed"
+    prepared = f" Keep the imports from prepare. {fixed}" if "prepare" in source else ""
+    return f"Keep how {metric.name} is computed and {told}: it is what counts.{prepared}"
+
+
+def _noise(history: CodeHistory) -> str:
+    """Say how much a repeated run differs, and what that means for a change."""
+    if history.noise is None:
+        return ""
+    rule = f"a change is kept if it gains more than {history.min_gain:.4f}."
+    if history.noise == 0:
+        return f"Runs of the same script with the same seed come to the same value; {rule}"
+    return f"A repeated run differs by about {history.noise:.4f}; {rule}"
 
 
 def _ask(form: Form, n_ideas: int, crashed: FrozenTrial | None) -> str:

@@ -72,12 +72,18 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def diff(old: str, new: str, context: int = 3) -> list[str]:
-    """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``."""
+def diff(old: str, new: str, context: int = 3, script: str = SCRIPT) -> list[str]:
+    """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``.
+
+    ``script`` is what the testbed's script is called, which is ``train.py`` in all that is stored.
+    """
     before, after = split(old), split(new)
     if before.keys() != after.keys():  # not of one study
-        return _diff(old, new, SCRIPT, context)
-    return [line for n, text in before.items() for line in _diff(text, after[n], n, context)]
+        return _diff(old, new, script, context)
+    names = {name: script if name == SCRIPT else name for name in before}
+    return [
+        line for n, text in before.items() for line in _diff(text, after[n], names[n], context)
+    ]
 
 
 def _diff(old: str, new: str, name: str, context: int) -> list[str]:

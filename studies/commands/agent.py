@@ -24,11 +24,16 @@ def agent(
     study: options.StudyName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
     trials: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="Trials in total: baselines, proposals that ran, proposals refused."
+            min=1,
+            help="Trials in total: baselines, proposals that ran, proposals refused. "
+            f"[default: {options.DEFAULT_TRIALS}, if no other option says when it ends]",
         ),
-    ] = 20,
+    ] = None,
+    budget: options.Budget = None,
+    until: options.Until = None,
+    wall_time: options.WallTime = None,
     baselines: Annotated[
         int,
         typer.Option(min=1, help="Runs of the unedited script, which tell the noise of a run."),
@@ -141,17 +146,21 @@ def agent(
     from studies.spec import Editing
     from studies.spec import Model
     from studies.spec import Spec
+    from studies.spec import trial_seconds
 
     where = script.where(storage, artifacts)
     edited = where.load_script()
-    if training.train_seconds is not None:
-        edited.require_time_budget()
+    if all(limit is None for limit in (trials, budget, until, wall_time)):
+        trials = options.DEFAULT_TRIALS
+    train_seconds = training.train_seconds
+    if train_seconds is not None or budget is not None:
+        train_seconds = trial_seconds(edited, train_seconds, budget)
     spec = Spec(
         where,
         study or options.study_name("code", seed, script.testbed),
         CODE_AGENT,
         seed,
-        Budget(trials, None, training.train_seconds),
+        Budget(trials, budget, train_seconds, until=until, wall=wall_time),
         training.limits(),
         Model(llm, model, **vars(spending)),
         Editing(
@@ -189,5 +198,5 @@ def agent(
     if patches is not None:
         baseline = unedited(edited, spec.editing.files)
         sources = Sources(spec.where.open_artifacts(), baseline)
-        written = exports.write_patches(history, sources, patches)
+        written = exports.write_patches(history, sources, patches, edited.delivery.script)
         print(f"wrote {len(written)} patches to {patches}", file=sys.stderr)

@@ -62,11 +62,11 @@ def best(
         raise Failed(f"study {name!r} has no successful trial yet")
     where = Where(storage, artifacts)
     if write is not None or diff:
-        before, after = scripts(found, where)
+        script, before, after = scripts(found, where)
     if write is not None:
         work.write(write, before, after)
     if diff:
-        print("\n".join(lines_of_diff(before, after)))
+        print("\n".join(lines_of_diff(before, after, script=script)))
     elif as_json:
         print_json(found.facts())
     else:

@@ -22,6 +22,7 @@ from studies.errors import masked
 
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
+DEFAULT_TRIALS = 20
 
 
 def program() -> str:

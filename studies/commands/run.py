@@ -20,9 +20,6 @@ from studies.stopping import REQUEUE
 from studies.stopping import stop_by_signal
 
 
-DEFAULT_TRIALS = 20
-
-
 @groups.with_groups
 def run(
     method: Annotated[
@@ -45,7 +42,7 @@ def run(
         typer.Option(
             min=1,
             help="Trials of the study in total, failures and earlier runs included. "
-            f"[default: {DEFAULT_TRIALS}, if no other option says when it ends]",
+            f"[default: {options.DEFAULT_TRIALS}, if no other option says when it ends]",
         ),
     ] = None,
     budget: options.Budget = None,
@@ -164,7 +161,7 @@ def run(
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
     limited = any(limit is not None for limit in (trials, budget, until, wall_time))
     if not limited:
-        trials = DEFAULT_TRIALS
+        trials = options.DEFAULT_TRIALS
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
     where = script.where(storage, artifacts, cwd=cwd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from objective.testbed.interface import Interface
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
@@ -25,3 +27,20 @@ def test_a_study_keeps_it_and_gives_it_back() -> None:
 def test_val_bpb_is_measured_by_the_evaluator_and_no_other_metric_is() -> None:
     assert Interface().to_metric() == METRIC == Interface(metric="val_bpb").to_metric()
     assert Interface(metric="loss").to_metric().evaluator == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "val_acc", "Test accuracy", "eval/f1", "top-1 acc", "R2"]
+)
+def test_a_metric_of_which_higher_is_better_needs_a_direction(name: str) -> None:
+    (told,) = Interface(metric=name).left_open()
+    assert "must have a direction" in told and "--direction maximize" in told
+    for direction in ("minimize", "maximize"):
+        assert Interface(metric=name, direction=direction).left_open() == []
+
+
+@pytest.mark.parametrize(
+    "name", [None, "loss", "RMSE", "accuracy_loss", "1-auc", "-acc", "space", "perplexity"]
+)
+def test_other_metrics_are_minimized_without_a_word(name: str | None) -> None:
+    assert Interface(metric=name).left_open() == []

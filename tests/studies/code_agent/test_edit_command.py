@@ -65,6 +65,15 @@ def test_the_prompt_is_a_file_where_the_command_names_it_else_standard_input(
         assert said.startswith("Edit it.\n\nRATE\n/")
 
 
+def test_a_script_of_another_name_is_there_once(tmp_path: Path) -> None:
+    for name in ("fit.py", "model.py"):
+        (tmp_path / name).write_text("RATE = 0.5\n")
+    show = "print(*sorted(os.listdir()))"
+    editor = EditCommand(command(tmp_path, show), tmp_path, 20, "fit.py")
+    said = editor.edit(MESSAGES, "RATE = 0.5\n")[0].text
+    assert said.split() == ["PROMPT.md", "editor.py", "model.py", "train.py"]
+
+
 def test_it_works_on_copies_in_a_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
     (tmp_path / "prepare.py").write_text("A = 1\n")
     harm = """

@@ -40,6 +40,8 @@ def test_results_and_patches_tell_the_accepted_steps(bench: Bench, tmp_path: Pat
         "0002-lower-the-rate-more.patch",
     ]
     assert "trial 3: val_bpb 1.500000, gain 0.040000" in patches[1].read_text()
+    named = write_patches(history, bench.sources(), tmp_path / "named", "fit.py")[0]
+    assert "--- a/fit.py\n+++ b/fit.py\n" in named.read_text()
     work = tmp_path / "work"
     work.mkdir()
     (work / "train.py").write_text(TRAIN)

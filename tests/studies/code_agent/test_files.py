@@ -186,7 +186,7 @@ def test_a_study_edits_tunes_and_keeps_both_files(bench: Bench, bed: Path, tmp_p
     study = optuna.load_study(study_name="code-test", storage=storage)
     winner = find_winner(study, storage)
     assert winner is not None
-    before, after = scripts(winner, Where(bench.options["storage"]))
+    _, before, after = scripts(winner, Where(bench.options["storage"]))
     assert split(after) == best
     assert [line for line in diff(before, after) if line.startswith("+++")] == [
         "+++ b/train.py",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from objective import Testbed
+from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
+from studies.code_agent.export import agent_facts
+from studies.code_agent.export import agent_table
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
 from studies.code_agent.outlook import clean
 from studies.code_agent.prompt import build_prompt
 from studies.code_agent.prompt import fenced
+from studies.code_agent.prompt import Form
 from studies.code_agent.prompt import log_tail
 from studies.code_agent.sources import Sources
 from studies.storage.open import open_artifacts
@@ -20,6 +27,52 @@ from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import BUG
 from tests.studies.code_agent.conftest import finished
 from tests.studies.scripted import ScriptedChat
+from tests.studies.scripted import TRAIN
+
+
+# What makes a value.
+
+
+@pytest.mark.parametrize(
+    ("metric", "source", "rule"),
+    [
+        (METRIC, TRAIN, "Keep the imports from prepare, the call of evaluate_bpb, and the lines"),
+        (METRIC, "print('val_bpb: 1')\n", "- Keep how val_bpb is computed and printed: it is"),
+        (
+            Metric("f1", "maximize"),
+            "from prepare import data\n",
+            "counts. Keep the imports from prepare. prepare.py can't be changed.",
+        ),
+        (
+            Metric("r2", "maximize", file="m.json"),
+            "",
+            "Keep how r2 is computed and written to m.json",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", Form)
+def test_the_rules_say_what_must_stay_for_the_value_to_count(
+    tmp_path: Path, metric: Metric, source: str, rule: str, form: Form
+) -> None:
+    sources = Sources(open_artifacts(f"sqlite:///{tmp_path}/x.db"), source)
+    trial = finished(0, "startup", 1.0)
+    trial.set_user_attr("source_sha256", sources.baseline)
+    history = read_history([trial], metric=metric)
+    system = build_prompt(
+        ScriptedChat([]), history, sources, lambda _: "", task="", reply_tokens=1, form=form
+    )[0]["content"]
+    assert rule in system
+    assert ("prepare" in system) == ("prepare" in source)
+
+
+def test_baselines_that_came_to_the_same_are_no_certainty(bench: Bench) -> None:
+    chat = ScriptedChat([BETTER_RATE])
+    facts = agent_facts(bench.run(chat, trials=3, baselines=2))
+    assert "Runs of the same script with the same seed come to the same value" in chat.last_prompt
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(agent_table(facts))
+    shown = console.export_text()
+    assert "which says nothing about luck" in shown and "deviation 0.0000" not in shown
 
 
 # Text from runs is data.

@@ -56,6 +56,17 @@ def test_the_best_is_confirmed_and_can_be_written_and_run(cli: Cli, noisy: Path)
     assert "was edited since" in cli.fails(2, "best", "--write", "new.py")
 
 
+def test_a_diff_is_of_the_file_that_takes_the_values(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "import json\nprint('loss:', json.load(open('conf.json'))['lr'])\n"
+    )
+    (tmp_path / "conf.json").write_text('{\n  "lr": 0.01\n}\n')
+    words = ["run", "--method", "random", "--testbed", tmp_path / "main.py", "--metric", "loss"]
+    assert cli(*words, "--config", "conf.json", "--trials", 3).returncode == 0
+    lines = cli("best", "--diff").stdout.splitlines()
+    assert lines[:2] == ["--- a/conf.json", "+++ b/conf.json"]
+
+
 def test_no_other_file_is_replaced(cli: Cli, testbed: Path) -> None:
     assert cli(*run(testbed, trials=2)).returncode == 0
     precious = cli.folder / "precious.py"

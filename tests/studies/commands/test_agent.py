@@ -1,0 +1,46 @@
+"""``agent``: when it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import sys
+
+import optuna
+import pytest
+
+from studies.budget import is_ok
+from tests.studies.conftest import Cli
+from tests.studies.scripted import make_testbed
+
+
+EDITOR = """
+import re
+from pathlib import Path
+script = Path("train.py")
+old = script.read_text()
+rate = float(re.search(r"RATE = (.*)", old)[1])
+script.write_text(old.replace(f"RATE = {rate}", f"RATE = {rate * 0.9}"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "stored"), [(("--budget", "0.4s"), 0.4), (("--wall-time", "4s"), 4.0)]
+)
+def test_time_ends_it_where_no_number_of_trials_does(
+    cli: Cli, tmp_path: Path, limit: tuple[str, str], stored: float
+) -> None:
+    editor = tmp_path / "editor.py"
+    editor.write_text(EDITOR)
+    words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--study", "s", "--unsafe"]
+    words += ["--agent-command", f"{sys.executable} {editor}", "--baselines", 1, "--tune", 0]
+    words += ["--train-seconds", "0.1s", *limit]
+    done = cli(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="s", storage=cli.storage)
+    assert stored in (study.user_attrs.get("budget_seconds"), study.user_attrs.get("budget_wall"))
+    assert 1 <= sum(map(is_ok, study.trials)) < 20
+    assert len(json.loads(done.stdout)["trials"]) == len(study.trials)
+    before = len(study.trials)
+    assert cli(*words).returncode == 0
+    assert len(study.trials) == before, "it is used up"
