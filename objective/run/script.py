@@ -236,7 +236,8 @@ class _TrainingClock:
     """Measures a training that hands over what is to be evaluated, from its start to that.
 
     On a GPU that is time; on the processor it is the time of all its processes and threads, for
-    each core that they may use, so that other load doesn't count and further processes do.
+    each core that they may use, so that other load doesn't count and further processes do. In a
+    sandbox those that came and went unseen count with the most that they can have taken.
     """
 
     def __init__(self, process: _Process) -> None:
@@ -253,8 +254,10 @@ class _TrainingClock:
         """Look whether the training has begun, or ended."""
         if output.has_evaluator and self._start is None:
             self._start, self._begun = self._now(), time.monotonic()
-        if output.trained:
+        if output.trained and self.seconds is None:
             self.stop()
+            if self.seconds is not None and self._process.has_own_pids:
+                self.seconds += self._unseen(output)
 
     def stop(self, as_printed: bool = False) -> None:
         """Take the training for ended, if it has begun and hasn't ended before.
@@ -270,6 +273,11 @@ class _TrainingClock:
         if self._process.is_on_gpu:
             return time.monotonic()
         return self._time.look() / self._process.cores
+
+    def _unseen(self, output: Output) -> float:
+        if self._process.is_on_gpu or output.started is None:
+            return 0.0
+        return self._time.unseen(*output.started) / self._process.cores
 
 
 def _is_on_gpu(variables: Mapping[str, str]) -> bool:
@@ -385,6 +393,11 @@ class _Process:
         self._selector.close()
 
     @property
+    def has_own_pids(self) -> bool:
+        """Return whether it is in a PID namespace of its own."""
+        return self._sandbox is not None
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
@@ -397,7 +410,7 @@ class _Process:
         """Return new data of the channels "metric" and "output", after ``timeout`` s at most."""
         # Read before looking: what was written before its end is there after it.
         ended = self._process.poll() is not None
-        for key, _ in self._selector.select(0 if ended else min(timeout, 0.5)):
+        for key, _ in self._selector.select(0 if ended else min(timeout, _WATCH_SECONDS)):
             data = os.read(key.fd, 2**16)
             if data:
                 yield key.data, data
