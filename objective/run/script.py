@@ -70,6 +70,7 @@ _CORPORA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
+_EVALUATION_SECONDS = 2.0  # that are never charged, however short the training was
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 _REASON_CHARS = 300  # of why a training failed: enough for a long path and what to do about it
@@ -238,6 +239,9 @@ class _TrainingClock:
     On a GPU that is time; on the processor it is the time of all its processes and threads, for
     each core that they may use, so that other load doesn't count and further processes do. In a
     sandbox those that came and went unseen count with the most that they can have taken.
+
+    An evaluation that takes longer than the training is charged for the rest: what is handed over
+    may compute anything, also what a training does, but does it again for each batch.
     """
 
     def __init__(self, process: _Process) -> None:
@@ -245,6 +249,7 @@ class _TrainingClock:
         self._time = ProcessorTime(process.pid)
         self._start: float | None = None
         self._begun = 0.0
+        self._trained: float | None = None  # when it had, while it is evaluated
         self.seconds: float | None = None
 
     def look(self) -> None:
@@ -256,8 +261,12 @@ class _TrainingClock:
             self._start, self._begun = self._now(), time.monotonic()
         if output.trained and self.seconds is None:
             self.stop()
-            if self.seconds is not None and self._process.has_own_pids:
+            if self.seconds is not None:
                 self.seconds += self._unseen(output)
+                self._trained = self._now()
+        if output.measured is not None and self._trained is not None and self.seconds is not None:
+            evaluation, self._trained = self._now() - self._trained, None
+            self.seconds += max(0.0, evaluation - max(self.seconds, _EVALUATION_SECONDS))
 
     def stop(self, as_printed: bool = False) -> None:
         """Take the training for ended, if it has begun and hasn't ended before.
@@ -275,7 +284,7 @@ class _TrainingClock:
         return self._time.look() / self._process.cores
 
     def _unseen(self, output: Output) -> float:
-        if self._process.is_on_gpu or output.started is None:
+        if not self._process.has_own_pids or self._process.is_on_gpu or output.started is None:
             return 0.0
         return self._time.unseen(*output.started) / self._process.cores
 
