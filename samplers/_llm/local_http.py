@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         site = self.headers.get("Sec-Fetch-Site", "none")
         if self.headers.get("Origin") is not None or site != "none":
             raise Refusal(403, "browsers may not use this server")
-        if not _is_own_name(self.headers.get("Host", "")):
+        if not is_own_name(self.headers.get("Host", "")):
             raise Refusal(403, "the Host of a request must be this machine's address or name")
 
     def read_body(self) -> bytes:
@@ -113,7 +113,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
 
-def _is_own_name(host: str) -> bool:
+def is_own_name(host: str) -> bool:
     """Whether a request's ``Host`` is an address, or a name of this machine's."""
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -6,6 +6,7 @@ import errno
 from socketserver import ThreadingMixIn
 import sys
 from typing import Annotated
+from typing import Any
 from wsgiref.simple_server import make_server
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.simple_server import WSGIServer
@@ -13,10 +14,12 @@ from wsgiref.simple_server import WSGIServer
 import typer
 
 from studies.commands import options
+from studies.commands.visitors import is_own
+from studies.commands.visitors import only_own_pages
 from studies.errors import Misuse
 
 
-HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this machine only
+HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this user only
 
 
 def dashboard(
@@ -36,6 +39,7 @@ def dashboard(
 
     there = open_storage(storage, must_exist=True)
     app = without_failures(wsgi(there, artifact_store=open_artifacts(storage, artifacts)), there)
+    app = only_own_pages(app)
     try:
         server = make_server(HOST, port, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:
@@ -51,6 +55,12 @@ def dashboard(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def verify_request(self, request: object, client_address: Any) -> bool:
+        if is_own(client_address):
+            return True
+        print(f"refused a connection of another user of this machine to {HOST}", file=sys.stderr)
+        return False
 
 
 class _Handler(WSGIRequestHandler):
