@@ -14,13 +14,15 @@ demo: .venv/ready
 dashboard: .venv/ready
 	$(STUDIES) dashboard $(DEMO)
 
-# The report of stored trainings as a page, which docs/gallery.md shows.
+# Notes on stored trainings and their report as a page, which docs/gallery.md shows.
 gallery: .venv/ready
+	$(BIN)/python -m studies.publish.gallery
 	$(STUDIES) report --storage sqlite:///docs/gallery/trainings.db --out docs/gallery/report --title "Centaur on the embedded testbed"
 
-# Those in the READMEs of the packages for OptunaHub, from stored results.
+# Those in the READMEs of the packages for OptunaHub, from stored results, and in docs/images.
 pictures: .venv/ready
 	$(BIN)/python -m studies.publish.pictures
+	$(BIN)/python -m studies.publish.screenshots
 
 # Trainings are the slow part of the tests, and each takes one core.
 test: .venv/ready

@@ -21,21 +21,27 @@ DOCUMENTS = [
     *sorted((ROOT / "studies").rglob("*.md")),
     *sorted((ROOT / "samplers").glob("*/README.md")),
 ]
-_COMMAND = re.compile(
-    r"^(?:\$ |exec )?optuna-autoresearch ((?:.*\\\n)*.*)"  # in a block
-    r"|`optuna-autoresearch\s+([a-z-]+\s[^`]*)`",  # in a sentence, with options
+_TYPED = re.compile(
+    r"^(?:\$ |exec )((?:.*\\\n)*.*)"  # in a block
+    r"|`(optuna-autoresearch\s+[a-z-]+(?:\s[^`]*)?)`",  # in a sentence
     re.MULTILINE,
 )
 _TEST_MODULE = re.compile(r"\btest_\w+\.py\b")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
+def typed(text: str) -> list[str]:
+    """Return the lines of a document that a reader is to type."""
+    lines = (match[1] or match[2] for match in _TYPED.finditer(text))
+    return [" ".join(line.replace("\\\n", " ").split()) for line in lines]
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
     for document in DOCUMENTS:
-        for match in _COMMAND.finditer(document.read_text()):
-            line = (match[1] or match[2]).replace("\\\n", " ").replace("...", "x")
-            line = re.sub(r" > \S+", "", line)  # the shell's
-            yield f"{document.relative_to(ROOT)}: {line}", shlex.split(line, comments=True)
+        for line in typed(document.read_text(encoding="utf-8")):
+            if line.startswith("optuna-autoresearch "):
+                words = shlex.split(line.replace("...", "x"), comments=True)
+                yield f"{document.relative_to(ROOT)}: {line}", words[1:]
 
 
 @pytest.mark.parametrize("where, arguments", list(commands()), ids=lambda value: str(value)[:70])

@@ -46,6 +46,11 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 # Flags of clone(2) that make a name space. In a new user name space a process has all rights over
 # the other ones, among them to mount a file system of any size.
 CLONE_NEW = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+# Calls that send a signal, and which of their arguments it is.
+SIGNALLING = {
+    **{"kill": 1, "tkill": 1, "rt_sigqueueinfo": 1, "pidfd_send_signal": 1},
+    **{"tgkill": 2, "rt_tgsigqueueinfo": 2},
+}
 SOCKET_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 # System calls that no training needs. ("No such call" where programs have another way then.)
 REFUSED = {
@@ -246,6 +251,10 @@ def filter_system_calls() -> None:
     # Also what has bits above the 32 that the kernel looks at.
     for call in ("socket", "socketpair"):
         refuse(call, errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_GE, 64, 0))
+    # Whoever measures must not be stopped for a while.
+    for call, argument in SIGNALLING.items():
+        stop = ArgCompare(argument, SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, signal.SIGSTOP)
+        refuse(call, errno.EPERM, stop)
     # NETLINK_ROUTE, which is 0, tells libraries of the network's interfaces.
     netlink = ArgCompare(0, SCMP_CMP_EQ, socket.AF_NETLINK, 0)
     refuse("socket", errno.EAFNOSUPPORT, netlink, ArgCompare(2, SCMP_CMP_GE, 1, 0))

@@ -52,6 +52,8 @@ import runpy
 import select
 import signal
 import sys
+import threading
+import time
 import traceback
 import types
 from typing import Any
@@ -64,6 +66,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
 _APART = "evaluate_program"  # of prepare.py: evaluates what a training hands over
 _MAX_PROGRAM_BYTES = 2**32
+_COUNT_SECONDS = 0.25  # between two looks at how many processes were started
 
 
 def main() -> None:
@@ -109,6 +112,12 @@ def _die_with(watcher: int) -> None:
         os._exit(1)
 
 
+def _ignore_stops() -> None:
+    """Go on whatever the training asks for; SIGSTOP is refused by a sandbox's filter."""
+    for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+
+
 # The evaluator ----------------------------------------------------------------------------------
 
 
@@ -141,6 +150,7 @@ def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
     for fd in (program_end, answer, options["lifeline"]):
         os.close(fd)
     _die_with(watcher)
+    _ignore_stops()
     try:
         _evaluate(program, answer_end, nonce, options)
     finally:
@@ -153,13 +163,15 @@ def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) ->
     if options["frozen"]:
         # What is imported later must not come from where the training can write.
         sys.path = [p for p in sys.path if os.path.isdir(p) and not os.access(p, os.W_OK)]
+    started = _Started()
     _report(metric, {"nonce": nonce, "evaluator": True})
     with os.fdopen(program, "rb") as pipe:
         size = int.from_bytes(pipe.read(8), "big")
         data = pipe.read(size) if size <= _MAX_PROGRAM_BYTES else b""
     if len(data) != size or not size:  # the training has ended
         return
-    _report(metric, {"nonce": nonce, "trained": True})
+    counted = {"since": os.getpid(), "started": started.count()}
+    _report(metric, {"nonce": nonce, "trained": True, **counted})
     try:
         if options["memory_mb"] is not None:
             _limit_memory(options["memory_mb"])
@@ -174,6 +186,32 @@ def _evaluate(program: int, answer: int, nonce: str, options: dict[str, Any]) ->
     except Exception as error:  # of what was handed over, so it is the training's to raise
         message = {"error": f"{type(error).__name__}: {error}"[:1000]}
     os.write(answer, json.dumps(message).encode())
+
+
+class _Started:
+    """Counts the processes and threads that were started in this PID namespace after this one.
+
+    Linux numbers them one by one. It is read often, so that the numbers can't go round between.
+    Without such numbers (macOS) the count stays 0.
+    """
+
+    def __init__(self) -> None:
+        self._newest, self._count = os.getpid(), 0
+        self._lock = threading.Lock()
+        threading.Thread(target=self._go_on, daemon=True).start()
+
+    def count(self) -> int:
+        with self._lock, contextlib.suppress(OSError):
+            newest = int(Path("/proc/loadavg").read_text().split()[-1])
+            most = int(Path("/proc/sys/kernel/pid_max").read_text())
+            self._count += (newest - self._newest) % most
+            self._newest = newest
+        return self._count
+
+    def _go_on(self) -> None:
+        while True:
+            self.count()
+            time.sleep(_COUNT_SECONDS)
 
 
 def _hand_over(exchange: tuple[int, int]) -> Callable[[bytes], float]:
@@ -201,6 +239,7 @@ def _hand_over(exchange: tuple[int, int]) -> Callable[[bytes], float]:
 
 def _watch(child: int, lifeline: int, metric: int, nonce: str) -> NoReturn:
     """Wait for the end of the training, kill what it left behind, say so, end as it ended."""
+    _ignore_stops()
     wakeup, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)

@@ -145,6 +145,7 @@ class Output:
     loss: float = 0.0  # the last one printed
     bytes_read: int = 0
     trained: bool = False  # the training has handed over what is to be evaluated
+    started: tuple[int, int] | None = None  # see `ProcessorTime.unseen`
     watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _reports_metric: bool | None = None  # and not the loss; None before the first report
@@ -180,6 +181,8 @@ class Output:
                 if "evaluator" in message:
                     self.has_evaluator = bool(message["evaluator"])
                 self.trained |= bool(message.get("trained"))
+                if "started" in message:
+                    self.started = int(message["since"]), int(message["started"])
                 self.watcher_reported |= bool(message.get("ended"))
                 if message.get("value") is not None:
                     self.measured = float(message["value"])

@@ -70,6 +70,7 @@ _CORPORA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
+_EVALUATION_SECONDS = 2.0  # that are never charged, however short the training was
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 _REASON_CHARS = 300  # of why a training failed: enough for a long path and what to do about it
@@ -236,7 +237,11 @@ class _TrainingClock:
     """Measures a training that hands over what is to be evaluated, from its start to that.
 
     On a GPU that is time; on the processor it is the time of all its processes and threads, for
-    each core that they may use, so that other load doesn't count and further processes do.
+    each core that they may use, so that other load doesn't count and further processes do. In a
+    sandbox those that came and went unseen count with the most that they can have taken.
+
+    An evaluation that takes longer than the training is charged for the rest: what is handed over
+    may compute anything, also what a training does, but does it again for each batch.
     """
 
     def __init__(self, process: _Process) -> None:
@@ -244,6 +249,7 @@ class _TrainingClock:
         self._time = ProcessorTime(process.pid)
         self._start: float | None = None
         self._begun = 0.0
+        self._trained: float | None = None  # when it had, while it is evaluated
         self.seconds: float | None = None
 
     def look(self) -> None:
@@ -253,8 +259,14 @@ class _TrainingClock:
         """Look whether the training has begun, or ended."""
         if output.has_evaluator and self._start is None:
             self._start, self._begun = self._now(), time.monotonic()
-        if output.trained:
+        if output.trained and self.seconds is None:
             self.stop()
+            if self.seconds is not None:
+                self.seconds += self._unseen(output)
+                self._trained = self._now()
+        if output.measured is not None and self._trained is not None and self.seconds is not None:
+            evaluation, self._trained = self._now() - self._trained, None
+            self.seconds += max(0.0, evaluation - max(self.seconds, _EVALUATION_SECONDS))
 
     def stop(self, as_printed: bool = False) -> None:
         """Take the training for ended, if it has begun and hasn't ended before.
@@ -270,6 +282,11 @@ class _TrainingClock:
         if self._process.is_on_gpu:
             return time.monotonic()
         return self._time.look() / self._process.cores
+
+    def _unseen(self, output: Output) -> float:
+        if not self._process.has_own_pids or self._process.is_on_gpu or output.started is None:
+            return 0.0
+        return self._time.unseen(*output.started) / self._process.cores
 
 
 def _is_on_gpu(variables: Mapping[str, str]) -> bool:
@@ -385,6 +402,11 @@ class _Process:
         self._selector.close()
 
     @property
+    def has_own_pids(self) -> bool:
+        """Return whether it is in a PID namespace of its own."""
+        return self._sandbox is not None
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
@@ -397,7 +419,7 @@ class _Process:
         """Return new data of the channels "metric" and "output", after ``timeout`` s at most."""
         # Read before looking: what was written before its end is there after it.
         ended = self._process.poll() is not None
-        for key, _ in self._selector.select(0 if ended else min(timeout, 0.5)):
+        for key, _ in self._selector.select(0 if ended else min(timeout, _WATCH_SECONDS)):
             data = os.read(key.fd, 2**16)
             if data:
                 yield key.data, data

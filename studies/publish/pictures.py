@@ -1,22 +1,17 @@
-"""The pictures in packages' READMEs: ``make pictures``.
+"""The pictures in the READMEs of samplers and of the benchmark: ``make pictures``.
 
-A sampler's and the benchmark's are drawn from stored results: the mean normalized regret of some samplers over all problems of a scoreboard, against
-trials; one panel, small enough for the registry, where a scoreboard's own picture has a panel for
-each suite. The plot's is its example's figure, seen in a headless Chromium.
+They are drawn from stored results: the mean normalized regret of some samplers over all problems of
+a scoreboard, against trials; one panel, small enough for the registry, where a scoreboard's own
+picture has a panel for each suite.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-import shutil
 
-import optuna
-
-from studies.best_so_far import plot_best_so_far
 from studies.publish.build import BENCHMARK
 from studies.publish.build import ROOT
-from studies.publish.build import VISUALIZATION
 from studies.report.drawing import Drawing
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
@@ -88,30 +83,6 @@ def draw(root: Path = ROOT) -> list[Path]:
     return save(drawn, root, "png")
 
 
-def photograph(path: Path) -> None:
-    """Write a picture of the plot's example as a browser shows it."""
-    from playwright.sync_api import sync_playwright
-
-    from studies.best_so_far.example import run_studies
-
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    figure = plot_best_so_far(
-        run_studies(), against="training_seconds", interval="bootstrap", x_name="Training time (s)"
-    )
-    figure.update_yaxes(type="log")
-    figure.update_layout(width=760, height=420, margin={"t": 30, "b": 60, "l": 70, "r": 20})
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    path.parent.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 780, "height": 440})
-        page.set_content(figure.to_html())
-        page.locator(".main-svg").first.wait_for()
-        page.screenshot(path=path)
-        browser.close()
-
-
 if __name__ == "__main__":
-    photograph(ROOT / VISUALIZATION / "images/best_so_far.png")
     for path in draw():
         print(path.relative_to(ROOT), path.stat().st_size)

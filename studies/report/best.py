@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-from html import escape
 import math
 from typing import Any
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from objective.best import values_run
 from studies.library import is_library_study
 from studies.report.layout import bullets
+from studies.report.layout import prose
 from studies.report.layout import Section
 from studies.report.page_tables import cell
 from studies.report.page_tables import table
@@ -34,7 +34,7 @@ def best_run(runs: Sequence[Run]) -> Run | None:
 
 def best_section(runs: Sequence[Run], winner: Winner) -> Section:
     """Return the section of a winner: its value, whether to believe it, and what was run."""
-    body = f"<p>{escape(' '.join(best_sentences(runs, winner)))}</p>"
+    body = f"<p>{prose(' '.join(best_sentences(runs, winner)))}</p>"
     if winner.trial.params:
         body += _values(winner)
     else:

@@ -55,6 +55,7 @@ def draw(drawing: Drawing) -> go.Figure:
     if drawing.limits is not None:
         values["range"] = [math.log10(v) if drawing.log else v for v in drawing.limits]
     if drawing.across:
+        figure.update_layout(height=min(440, 140 + 60 * len(drawing.categories)))
         return figure.update_layout(xaxis=values, yaxis={**places, "autorange": "reversed"})
     return figure.update_layout(xaxis=places, yaxis=values)
 

@@ -10,6 +10,7 @@ import gzip
 from html import escape
 from importlib.resources import files
 import json
+import re
 from string import Template
 from typing import Any
 
@@ -120,7 +121,12 @@ def plot(title: str, source: str, controls: str = "", *, steps: bool = True) -> 
 
 def bullets(sentences: Sequence[str]) -> str:
     """Return the HTML of a list of sentences."""
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    return f"<ul>{''.join(f'<li>{prose(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def prose(text: str) -> str:
+    """Return the HTML of plain sentences, in which commands stand between backticks."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _script_json(value: Any) -> str:

@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
-import json
 import multiprocessing
 import os
 from pathlib import Path
 import random
 import signal
 import subprocess
-from typing import Any
 
 import optuna
 import psutil
 import pytest
 
-from samplers._llm.schema_chat import random_value
 from studies.storage.open import open_storage
 from studies.storage.open import opened
 from studies.storage.open import StorageError
 from tests.faults.invariants import PREPARE
 from tests.faults.invariants import TRAIN
-from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
-from tests.samplers._llm.conftest import reply
+from tests.samplers._llm.conftest import obedient as obedient
 from tests.studies.conftest import cli as cli
 from tests.studies.conftest import output_of as output_of
 from tests.studies.conftest import until as until
@@ -55,16 +51,6 @@ def gate(tmp_path: Path) -> Path:
 def bed(tmp_path: Path, ledger: Path, gate: Path) -> Path:
     train = TRAIN.replace("LEDGER-FILE", str(ledger)).replace("GATE-FILE", str(gate))
     return write_testbed(tmp_path / "bed", train, PREPARE, **{"search_space.toml": DEPTH + LR})
-
-
-def obedient(rng: random.Random) -> Callable[[dict[str, Any]], Answer]:
-    """Answers any request with a random value of its schema."""
-
-    def answer(body: dict[str, Any]) -> Answer:
-        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
-        return reply(json.dumps(random_value(schema or {"type": "object"}, rng)))
-
-    return answer
 
 
 @pytest.fixture

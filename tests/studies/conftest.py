@@ -71,19 +71,19 @@ def evaluate_bpb(loss):
 """
 
 
-def _write(folder: Path) -> Path:
+def write_sleeping(folder: Path) -> Path:
     return write_testbed(folder, TRAIN, PREPARE, **{"search_space.toml": DEPTH + LR + PATTERN})
 
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Path:
-    return _write(tmp_path / "bed")
+    return write_sleeping(tmp_path / "bed")
 
 
 @pytest.fixture(scope="session")
 def surrogate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A surrogate of the tests' testbed, fitted to what its formula says."""
-    folder = _write(tmp_path_factory.mktemp("surrogate"))
+    folder = write_sleeping(tmp_path_factory.mktemp("surrogate"))
     testbed = Testbed.load(folder)
     studies = []
     for seed in range(3):

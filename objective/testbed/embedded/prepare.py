@@ -33,6 +33,7 @@ import tempfile
 from typing import IO
 
 import numpy as np
+from program import MAX_ROWS
 from program import Program
 import torch
 import torch.nn.functional as F
@@ -370,14 +371,14 @@ def evaluate_bpb(
     bpb = sum of -log2 p(token | tokens before) over the tokens / bytes of those tokens
 
     The sum is over text, not tokens, so models with different vocabularies can be compared. `model`
-    maps tokens (batch_size, MAX_SEQ_LEN) of the prepared corpus's own tokenizer to logits (...,
+    maps tokens (at most 16 rows, MAX_SEQ_LEN) of the prepared corpus's own tokenizer to logits (...,
     vocab); what it does is recorded and done again by :func:`evaluate_program`.
 
     Raises:
         ValueError: a prediction changes when later tokens change: the model sees its targets. Or
             it can't be recorded; see program.py.
     """
-    tokens, _ = next(make_dataloader(batch_size, MAX_SEQ_LEN, 0, device))
+    tokens, _ = next(make_dataloader(min(batch_size, MAX_ROWS), MAX_SEQ_LEN, 0, device))
     return evaluate_program(Program.record(model, tokens).to_bytes())
 
 

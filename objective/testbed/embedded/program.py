@@ -34,6 +34,8 @@ _WORDS = {
 _KINDS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _NAMES = {"dtype", "device", "layout", "memory_format"}
 _MAX_STEPS = 100_000
+# Few, so that a program runs many times: one that trains in its pass gains little (docs/safety.md).
+MAX_ROWS = 16
 Slot = int | None
 
 
@@ -202,8 +204,10 @@ class Program:
             read = json.loads(head)
             steps = [Step(name, (args, kwargs), out) for name, args, kwargs, out in read["steps"]]
             rows, columns = map(int, read["shape"])
-            if not 0 < rows <= 1024 or len(steps) > _MAX_STEPS:
-                raise ProgramError("A program must have at most 1024 rows and 100,000 steps.")
+            if not 0 < rows <= MAX_ROWS or len(steps) > _MAX_STEPS:
+                raise ProgramError(
+                    f"A program must have at most {MAX_ROWS} rows and 100,000 steps."
+                )
             for step in steps:
                 _operation(step.name)
             return cls(steps, constants, int(read["output"]), (rows, columns), str(read["device"]))

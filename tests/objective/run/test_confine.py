@@ -43,6 +43,20 @@ for opened in (os.open("/proc/self/ns/user", os.O_RDONLY), os.pidfd_open(os.getp
 """,
         "EPERM EPERM\n" * 7 + "EPERM\nENOSYS\nEPERM\nEPERM\n",
     ),
+    # Not even who measures: itself, whom it may send anything else.
+    "no stop": (
+        """
+me, pidfd = os.getpid(), os.pidfd_open(os.getpid())
+numbers = (62, 200, 234, 129, 297) if x86 else (129, 130, 131, 138, 240)
+kill, tkill, tgkill, queue, queue_to_thread = numbers
+for stop in (19, 19 | 1 << 32):
+    print(call(kill, me, stop), call(tkill, me, stop), call(tgkill, me, me, stop))
+    print(call(queue, me, stop, bytes(128)), call(queue_to_thread, me, me, stop, bytes(128)))
+    print(call(424, pidfd, stop, None, 0))
+print(call(kill, me, 0), call(kill, me, 18))
+""",
+        "EPERM EPERM EPERM\nEPERM EPERM\nEPERM\n" * 2 + "DID DID\n",
+    ),
     "no mount": (
         """
 print(call(165 if x86 else 40, b"none", b"/tmp", b"tmpfs", 0, b"size=8g"))

@@ -231,6 +231,43 @@ def test_the_time_of_processes_that_nobody_waits_for_counts(run: Run) -> None:
     assert result.status == "ok" and result.charged_seconds >= 1.5
 
 
+def test_the_time_of_processes_that_came_and_went_unseen_counts(attack: Attack) -> None:
+    # Who ignores SIGCHLD isn't told what a child took, nor what that one's own children took.
+    script = before_evaluation(
+        """
+        import os, signal, time
+        def in_children(times, work):
+            for _ in range(times):
+                if os.fork() == 0:
+                    work()
+                    os._exit(0)
+                try:
+                    os.wait()
+                except ChildProcessError:
+                    pass
+        def burn():
+            while time.process_time() < 0.05: pass
+        def burn_below():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            in_children(2, burn)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        in_children(10, burn)
+        in_children(5, burn_below)
+        """
+    )
+    result = attack(script)
+    assert result.status == "ok" and result.charged_seconds >= 1.0
+
+
+def test_an_evaluation_that_takes_longer_than_the_training_is_charged(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.run.script._EVALUATION_SECONDS", 0.2)
+    burning = "import time\n    while time.process_time() < 1: pass\n    answer = "
+    result = run(HONEST, PREPARE.replace("answer = ", burning))
+    assert result.status == "ok" and result.charged_seconds >= 0.5
+
+
 def test_a_script_that_only_prints_its_time_is_believed_without_an_evaluator(run: Run) -> None:
     result = run("print('---\\nval_bpb: 1.0\\ntraining_seconds: 0.001')")
     assert (result.charged_seconds, result.trained_seconds) == (0.001, None)

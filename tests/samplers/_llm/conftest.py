@@ -10,6 +10,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 import json
+import random
 import threading
 import time
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from samplers._llm import client
 from samplers._llm import dialect
 from samplers._llm import openai_chat
+from samplers._llm.schema_chat import random_value
 
 
 @dataclass
@@ -44,6 +46,16 @@ def reply(content: str | None, *, finish_reason: str = "stop", **more: Any) -> A
 def refusal(message: str, status: int = 400, **more: Any) -> Answer:
     """An error as OpenAI-compatible servers give it."""
     return Answer({"error": {"message": message, **more}}, status=status)
+
+
+def obedient(rng: random.Random) -> Callable[[dict[str, Any]], Answer]:
+    """Answers any request with a random value of its schema."""
+
+    def answer(body: dict[str, Any]) -> Answer:
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        return reply(json.dumps(random_value(schema or {"type": "object"}, rng)))
+
+    return answer
 
 
 class LoopbackServer:

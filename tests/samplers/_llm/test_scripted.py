@@ -1,13 +1,10 @@
-"""The scripted language model, and the examples of the page on language models."""
+"""The scripted language model, whose example is in docs/language_models.md."""
 
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
-import re
 from typing import Any
 
-import optuna
 import pytest
 
 import samplers
@@ -19,7 +16,6 @@ from samplers._llm.scripted import Request
 
 
 ASK = [{"role": "user", "content": "Hello, who?"}]
-PAGE = Path(__file__).parents[3] / "docs" / "language_models.md"
 
 
 def text_of(chat: Chat) -> str:
@@ -61,16 +57,3 @@ def test_what_samplers_offers_is_there() -> None:
         assert getattr(samplers, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
         samplers.Nobody
-
-
-def test_the_examples_of_the_page_run() -> None:
-    scope: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
-        exec(block, scope)
-        if "CommandChat" in block and "study" in scope:
-            study: optuna.Study = scope["study"]
-            sources = [t.user_attrs["source"] for t in study.trials]
-            assert "llm" in sources and "llm-error" not in sources
-            broken = scope["CommandChat"]("no-such-command")
-            with pytest.raises(ChatError, match="no-such-command failed"):
-                broken.complete(ASK)

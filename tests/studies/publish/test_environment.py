@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 from pathlib import Path
 import random
@@ -14,7 +13,6 @@ import optunahub
 import pytest
 
 from objective import Testbed
-from samplers._llm.schema_chat import random_value
 from studies.publish.build import build_package
 from studies.publish.build import PUBLISHED_DATA
 from studies.publish.build import sources
@@ -23,7 +21,7 @@ from studies.publish.environment import readme_example
 from studies.publish.environment import redirect_github
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
-from tests.samplers._llm.conftest import reply
+from tests.samplers._llm.conftest import obedient
 from tests.samplers._llm.conftest import server as server
 
 
@@ -69,11 +67,7 @@ def test_a_local_copy_gives_what_the_registry_gives(
 def test_the_readmes_example_runs_as_it_is(
     package: str, packages: Path, base_url: str, home: pytest.MonkeyPatch, server: LoopbackServer
 ) -> None:
-    def obey(body: dict[str, Any]) -> Answer:
-        schema = body["response_format"]["json_schema"]["schema"]
-        return reply(json.dumps(random_value(schema, random.Random(repr(body)))))
-
-    server.answers = obey
+    server.answers = obedient(random.Random(0))
     server.others["/v1/models"] = Answer({"data": [{"id": "model"}]})
     home.setenv("OPENAI_BASE_URL", server.url)
     home.setenv("OPENAI_API_KEY", "none")

@@ -40,6 +40,8 @@ def test_the_script_for_slurm_is_dask_jobqueues_own(cli: Cli, testbed: Path) -> 
         scheduler_options={"dashboard_address": None},
     ) as cluster:
         expected = re.sub(r"tcp://\S+", "SCHEDULER", cluster.job_script())
+    assert " --protocol tls://" in printed.stdout and " tls://" in printed.stdout
+    assert "tcp://" not in printed.stdout
     ours = printed.stdout.replace(" -P -m ", " -m ")  # see the last test
     ours = ours.replace(" --protocol tls://", "")  # see test_own_cluster.py, as for the folder
     ours = re.sub(r"DASK_TEMP.*\nexport DASK_TEMP.*\ntrap .*\n", "", ours)
