@@ -119,7 +119,9 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
             f" but came to {cell(other.mean)} when it was trained again"
         )
-    if winner.gain is not None:
+    if winner.baseline is not None and winner.trial.number == winner.baseline.number:
+        lines.append("no trial was better than the baseline")
+    elif winner.gain is not None:
         of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
         lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
     if command := winner.trial.user_attrs.get("command"):
