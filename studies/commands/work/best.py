@@ -124,6 +124,11 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
     elif winner.gain is not None:
         of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
         lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
+    if trained := winner.study.user_attrs.get("train_seconds"):
+        lines.append(
+            f"each training took {cell(float(trained))} s: with another TIME_BUDGET the script comes to"
+            f" another {name}"
+        )
     if command := winner.trial.user_attrs.get("command"):
         lines.append(f"to run it: {command}")
     run = values_run(winner.trial)
