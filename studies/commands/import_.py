@@ -13,6 +13,7 @@ import typer
 from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.errors import Failed
+from studies.errors import Misuse
 
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ def import_(
             help="Put before every method's name, to tell the file's tpe from one of your own.",
         ),
     ] = "",
+    direction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="minimize|maximize",
+            help="(results.tsv) Whether lower or higher values of its metric are better. "
+            "[default: minimize]",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Import trials that another program ran, for report and dashboard.
@@ -62,6 +71,8 @@ def import_(
 
     from objective import Testbed
     from objective.testbed.inference import PAPER_SPACE
+    from objective.testbed.interface import Interface
+    from objective.testbed.metric import METRIC
     from studies.commands.console import console
     from studies.importing.foreign import read_file
     from studies.importing.space import infer_space
@@ -78,12 +89,22 @@ def import_(
     if not foreign.trials:
         counts = ", ".join(f"{count} x {reason}" for reason, count in foreign.skipped.items())
         raise Failed(f"no trial of {file} can be imported: {counts or 'it has none'}")
+    judged = Interface(metric=foreign.metric, direction=direction)
+    if problems := [*judged.problems(), *judged.left_open()]:
+        raise Misuse(" ".join(problems))
+    metric = judged.to_metric()
+    if foreign.metric == METRIC.name and metric.direction != METRIC.direction:
+        raise Misuse(
+            f"{METRIC.name} is minimized: --direction is for a results.tsv of another metric"
+        )
     known = Testbed.load(testbed).space if testbed is not None else PAPER_SPACE
     runs: dict[tuple[str, int], list[ForeignTrial]] = {}
     for trial in foreign.trials:
         runs.setdefault((f"{prefix}{trial.method}", trial.seed), []).append(trial)
     with opened(storage) as there:
-        studies = {run: open_study(there, *run, file.name, trials) for run, trials in runs.items()}
+        studies = {
+            run: open_study(there, *run, file.name, trials, metric) for run, trials in runs.items()
+        }
         stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
         space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)
 
@@ -97,7 +118,7 @@ def import_(
                 keys = {trial.system_attrs.get(KEY) for trial in stored[run]}
                 moments = moments_of(trials, foreign.notes)
                 new = [
-                    frozen_trial(trial, space, ended, foreign.notes)
+                    frozen_trial(trial, space, ended, foreign.notes, metric)
                     for trial, ended in sorted(zip(trials, moments), key=lambda pair: pair[1])
                     if trial.key not in keys
                 ]

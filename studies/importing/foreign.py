@@ -32,12 +32,14 @@ import re
 from typing import Any
 
 from objective.failure import is_measured
+from objective.testbed.metric import METRIC
 from samplers._llm.record import BASE
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
 from samplers._trials.history import FAILURES
 from studies.errors import Misuse
 from studies.importing.results_tsv import is_results
+from studies.importing.results_tsv import metric_of
 from studies.importing.results_tsv import read_results
 from studies.printable import printable
 
@@ -76,7 +78,7 @@ class ForeignTrial:
         source: Who proposed it, as on our own trials; empty if the file doesn't say.
         llm_ratio: Share of the run's trials that a language model decides; None if unknown.
         model: The language model; empty if unknown.
-        val_bpb: Bits per byte; None if it failed.
+        value: Of the file's metric; None if it failed.
         seconds: Charged to the budget; 0 if the file doesn't say, or has more than a year.
         ended: Naive local time; None if the file doesn't say.
         attributes: Further user attributes.
@@ -89,7 +91,7 @@ class ForeignTrial:
     params: dict[str, Any]
     status: str
     reason: str
-    val_bpb: float | None
+    value: float | None
     seconds: float
     ended: datetime | None
     source: str = ""
@@ -106,11 +108,13 @@ class Foreign:
         trials: What can be imported.
         skipped: What can't: reason -> how many.
         notes: What was imported in another way than it was written: what -> how many.
+        metric: Name of what was measured.
     """
 
     trials: list[ForeignTrial] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    metric: str = METRIC.name
 
 
 class _Skip(ValueError):
@@ -140,7 +144,7 @@ def read_file(path: Path) -> Foreign:
         rows = _lines(path, text, foreign)
     else:
         if document is None and is_results(text):
-            rows = read_results(text, foreign.skipped, foreign.notes)
+            rows, foreign.metric = read_results(text, foreign.skipped), metric_of(text)
         elif isinstance(document, dict) and {"backend", "config"} <= document.keys():
             rows = iter([document])  # a file of one line
         else:
@@ -149,7 +153,7 @@ def read_file(path: Path) -> Foreign:
     identifiers: set[tuple[str, int, int]] = set()
     for row in rows:
         try:
-            trial = _trial(_encodable(row), foreign.notes)
+            trial = _trial(_encodable(row), foreign.notes, foreign.metric)
         except _Skip as reason:
             foreign.skipped[str(reason)] += 1
             continue
@@ -263,7 +267,7 @@ def _lines(path: Path, text: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
     return iter(rows)
 
 
-def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
+def _trial(row: Mapping[str, Any], notes: Counter[str], metric: str) -> ForeignTrial:
     method, success, config = row.get("backend"), row.get("success"), row.get("config")
     if not isinstance(method, str) or not method.strip():
         raise _Skip("no method")
@@ -287,7 +291,7 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
     if not 0 <= seconds <= _MAX_SECONDS:
         notes["no time: charged nothing"] += 1
         seconds = 0.0
-    status, reason = _verdict(success, value, row, notes)
+    status, reason = _verdict(success, value, row, notes, metric)
     return ForeignTrial(
         key=_key(row),
         method=method.strip(),
@@ -296,7 +300,7 @@ def _trial(row: Mapping[str, Any], notes: Counter[str]) -> ForeignTrial:
         params=_params(config or {}, notes),
         status=status,
         reason=reason[:_MAX_REASON],
-        val_bpb=float(value) if status == "ok" and value is not None else None,
+        value=float(value) if status == "ok" and value is not None else None,
         seconds=float(seconds),
         ended=_time(row.get("timestamp")),
         source=_source(row.get("source"), notes),
@@ -351,11 +355,12 @@ def _attributes(given: Any) -> dict[str, Any]:
 
 
 def _verdict(
-    success: bool, value: float | None, row: Mapping[str, Any], notes: Counter[str]
+    success: bool, value: float | None, row: Mapping[str, Any], notes: Counter[str], metric: str
 ) -> tuple[str, str]:
     """Class and reason of a trial. A success is one that measured something."""
     error = row.get("error") or row.get("reason")
-    if success and value is not None and is_measured(value) and value != FAILURE_VALUE:
+    stands_for_failure = metric == METRIC.name and value == FAILURE_VALUE
+    if success and value is not None and is_measured(value) and not stands_for_failure:
         return "ok", ""
     if success and value is None:
         notes["a success without a value: taken as a failure, no-metric"] += 1

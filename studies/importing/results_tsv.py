@@ -16,13 +16,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 import math
+import re
 from typing import Any
+
+from studies.printable import printable
 
 
 METHOD = "autoresearch"
 
 _COLUMNS = ("commit", "memory_gb", "status", "description")  # and the metric's
-_METRIC = "val_bpb"
 _MB = 1024  # in a gigabyte, as the file counts them
 
 
@@ -32,9 +34,12 @@ def is_results(text: str) -> bool:
     return header[:1] == ["commit"] and "status" in header and len(header) >= len(_COLUMNS)
 
 
-def read_results(
-    text: str, skipped: Counter[str], notes: Counter[str]
-) -> Iterator[dict[str, Any]]:
+def metric_of(text: str) -> str:
+    """Return the name of the metric in the header of a results.tsv."""
+    return printable(_cells(text.partition("\n")[0])[1])
+
+
+def read_results(text: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield the experiments in the terms of JSON lines (`studies.importing.foreign`)."""
     first, *lines = text.split("\n")
     header = _cells(first)
@@ -47,10 +52,9 @@ def read_results(
             skipped["a line with fewer columns than the header (cut off, perhaps)"] += 1
             continue
         row = dict(zip(header, cells))
-        if metric != _METRIC:
-            notes[f"{metric[:40]}: taken as {_METRIC}"] += 1
         value, status = _number(row[metric]), row["status"].lower()
         failed = status == "crash" or not value
+        about = row.get("description", "")
         memory = _number(row.get("memory_gb", ""))
         yield {
             "backend": METHOD,
@@ -59,12 +63,12 @@ def read_results(
             "config": {},
             "val_bpb": None if failed else value,
             "success": not failed,
-            "source": "enqueued" if row.get("description", "").lower() == "baseline" else "",
-            "error": row.get("description", "") if failed else None,
+            "source": "enqueued" if re.match(r"baseline\b", about, re.IGNORECASE) else "",
+            "error": about if failed else None,
             "attributes": {
                 "commit": row["commit"],
                 "decision": status,
-                "description": row.get("description", ""),
+                "description": about,
                 "peak_memory_mb": memory * _MB if memory else None,
             },
         }

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from studies.errors import Misuse
 from studies.importing.foreign import FAILURE_VALUE
 from studies.importing.foreign import ForeignTrial
@@ -33,13 +34,18 @@ _LONGEST_SECONDS = 100 * 366 * 86_400.0  # of all trials of a study together
 
 
 def open_study(
-    storage: BaseStorage, method: str, seed: int, file: str, trials: Sequence[ForeignTrial]
+    storage: BaseStorage,
+    method: str,
+    seed: int,
+    file: str,
+    trials: Sequence[ForeignTrial],
+    metric: Metric = METRIC,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
     study = optuna.create_study(
         storage=storage,
         study_name=f"{method}-seed{seed}",
-        direction="minimize",
+        direction=metric.direction,
         load_if_exists=True,
     )
     attrs = study.user_attrs
@@ -48,7 +54,13 @@ def open_study(
             f"study {study.study_name!r} of --storage is no import, and trials of other programs"
             " don't belong among its own; choose another --storage or a --prefix"
         )
-    METRIC.name_in(study)
+    metric.name_in(study)
+    stored = Metric.of(study)
+    if (stored.name, stored.direction) != (metric.name, metric.direction):
+        raise Misuse(
+            f"study {study.study_name!r} of --storage has {stored.name} to {stored.direction}, not"
+            f" {metric.name} to {metric.direction}; choose another --storage or a --prefix"
+        )
     metadata: dict[str, Any] = {
         "imported_from": file,
         "method": method,
@@ -89,6 +101,7 @@ def frozen_trial(
     space: Mapping[str, BaseDistribution],
     ended: datetime,
     notes: Counter[str],
+    metric: Metric = METRIC,
 ) -> FrozenTrial:
     """Return a trial with the attributes that our own objective would have given it."""
     params: dict[str, Any] = {}
@@ -113,11 +126,14 @@ def frozen_trial(
     }
     known = {"reason": trial.reason, "source": trial.source, "llm_model": trial.model}
     attrs |= {name: value for name, value in known.items() if value}
-    if trial.val_bpb is not None:
-        attrs[METRIC.name] = trial.val_bpb
+    value = trial.value
+    if value is not None:
+        attrs[metric.name] = value
+    elif metric.name == METRIC.name:
+        value = FAILURE_VALUE  # of another metric it may be a good one
     frozen = create_trial(
-        state=TrialState.COMPLETE,
-        value=FAILURE_VALUE if trial.val_bpb is None else trial.val_bpb,
+        state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+        value=value,
         params=params,
         distributions={name: space[name] for name in params},
         user_attrs=attrs,

@@ -75,6 +75,19 @@ def test_the_luckiest_is_not_the_best() -> None:
     assert "trial 1 was trained 2 times more, with other seeds: val_bpb 2.1 on average" in said
 
 
+def test_a_baseline_that_nobody_beat_is_said_to_be_that() -> None:
+    said = "\n".join(lines_of(winner([1.0, 2.0], {}), "sqlite:///x.db"))
+    assert "no trial was better than the baseline" in said and "by 0" not in said
+
+
+def test_how_long_it_trained_is_said() -> None:
+    study, storage = make([1.0, 0.5], {})
+    study.set_user_attr("train_seconds", 4.0)
+    found = find_winner(study, storage)
+    assert found is not None
+    assert any("each training took 4 s" in line for line in lines_of(found, "sqlite:///x.db"))
+
+
 def test_higher_is_better_where_it_is() -> None:
     found = winner([0.5, 0.8, 0.9], {2: [0.7], 1: [0.79]}, "maximize")
     assert found.trial.number == 1 and found.gain == pytest.approx(0.29)

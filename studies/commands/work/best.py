@@ -119,9 +119,16 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
             f" but came to {cell(other.mean)} when it was trained again"
         )
-    if winner.gain is not None:
+    if winner.baseline is not None and winner.trial.number == winner.baseline.number:
+        lines.append("no trial was better than the baseline")
+    elif winner.gain is not None:
         of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
         lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
+    if trained := winner.study.user_attrs.get("train_seconds"):
+        lines.append(
+            f"each training took {cell(float(trained))} s: with another TIME_BUDGET the script comes to"
+            f" another {name}"
+        )
     if command := winner.trial.user_attrs.get("command"):
         lines.append(f"to run it: {command}")
     run = values_run(winner.trial)

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import optuna
 
-from studies.importing.foreign import read_file
 from studies.importing.results_tsv import is_results
 from tests.studies.conftest import Cli
 
 
 RESULTS = (
     "commit\tval_bpb\tmemory_gb\tstatus\tdescription\r\n"
-    "a1b2c3d\t0.997900\t44.0\tkeep\tbaseline\r\n"
+    "a1b2c3d\t0.997900\t44.0\tkeep\tbaseline (AdamW)\r\n"
     "b2c3d4e\t0.993200\t44.2\tkeep\tincrease LR to 0.04\x85 and \x0c more\r\n"
     "c3d4e5f\t1.005000\t44.0\tdiscard\tswitch to GeLU activation\r\n"
     "d4e5f6g\t0.000000\t0.0\tcrash\tdouble model width (OOM)\r\n"
@@ -37,12 +36,21 @@ def test_experiments_are_one_study_with_what_the_file_says(cli: Cli, tmp_path: P
     assert [t.user_attrs.get("source") for t in trials] == ["enqueued", None, None, None]
 
 
-def test_another_metrics_name_is_said(tmp_path: Path) -> None:
+def test_another_metric_keeps_its_name_and_direction(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "results.tsv"
-    path.write_text(RESULTS.replace("val_bpb", "val_loss"))
-    found = read_file(path)
-    assert len(found.trials) == 4
-    assert found.notes["val_loss: taken as val_bpb"] == 4
+    path.write_text(RESULTS.replace("val_bpb", "val_acc").replace("1.005000", "100.000000"))
+    assert "must have a direction" in cli.fails(2, "import", path)
+    done = cli("import", path, "--direction", "maximize")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="autoresearch-seed0", storage=cli.storage)
+    assert (study.metric_names, study.direction.name) == (["val_acc"], "MAXIMIZE")
+    # 100 is what stands for a failure of val_bpb alone.
+    assert [t.user_attrs.get("val_acc") for t in study.trials] == [0.9979, 0.9932, 100.0, None]
+    assert [t.value for t in study.trials] == [0.9979, 0.9932, 100.0, None]
+    assert [t.user_attrs["status"] for t in study.trials] == ["ok", "ok", "ok", "oom"]
+    shown = cli("best").stdout
+    assert "val_acc" in shown and "val_bpb" not in shown
+    assert "has val_acc to maximize" in cli.fails(2, "import", path, "--direction", "minimize")
 
 
 def test_other_tables_and_json_are_not_taken_for_it() -> None:
