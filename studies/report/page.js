@@ -93,7 +93,8 @@ const points = (rows, more) => ({
   type: rows.length > SVG_POINTS ? "scattergl" : "scatter", mode: "markers", hoverinfo: "text",
   hovertext: rows.map(r => describe(r.run, r.i)), ...more,
 });
-const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
+// The rim shows the ends of the colours, one of which is nearly that of the page.
+const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7, line: {width: 1, color: "#8a8a8a"}});
 const coloraxis = () => ({...colors(), colorbar: {title: {text: metric()}}});
 /** 1 if lower values are better, -1 if higher ones are. */
 const sign = () => data("trials").higher_is_better ? -1 : 1;
@@ -133,7 +134,8 @@ const views = {
       const group = ok.filter(r => run.source[r.i] === source);
       const [color, symbol] = SOURCES[source] ?? SOURCES[""];
       traces.push(points(group, {
-        name: source || "ok", x: group.map(at), y: group.map(r => r.value), marker: {color, symbol, size: 7, opacity: .75},
+        name: source || "ok", x: group.map(at), y: group.map(r => r.value),
+        marker: {color, symbol, size: 7, opacity: isDark() ? 1 : .75, line: {width: symbol.endsWith("-open") ? 2 : 0}},
       }));
     }
     for (const status of new Set(failed.map(r => run.status[r.i]))) {
@@ -288,11 +290,12 @@ function themed(traces, figure) {
     figure = axes((value, key) => key.startsWith("x")
       ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text)}} : value);
     figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
-    if (figure.coloraxis) {
-      const {title} = figure.coloraxis.colorbar;
-      const colorbar = {orientation: "h", title: {...title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom"};
-      figure = {...figure, coloraxis: {...figure.coloraxis, colorbar}, margin: {...figure.margin, t: 90}};
-    }
+    const flat = of => ({...of, colorbar: {
+      orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom",
+    }});
+    traces = traces.map(trace => trace.colorbar ? flat(trace) : trace);
+    if (figure.coloraxis) figure = {...figure, coloraxis: flat(figure.coloraxis)};
+    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90;
   }
   if (!isDark()) return [traces, figure];
   const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));
@@ -465,6 +468,7 @@ function showTable() {
   for (const name of Object.keys(columns)) {
     const button = made("button", "", {type: "button"}), cell = made("th", "", {scope: "col"});
     for (const part of name.split(/(?<=_)/)) button.append(part, ...(printing ? [made("wbr", "")] : []));
+    if (table.rows.some(row => typeof columns[name](row) === "string")) cell.className = "text";
     if (name === table.sort) cell.setAttribute("aria-sort", table.down ? "descending" : "ascending");
     button.addEventListener("click", () => {
       Object.assign(table, {down: table.sort === name && !table.down, sort: name, first: 0});
