@@ -287,8 +287,10 @@ function themed(traces, figure) {
   if (printing) figure = {...figure, width: PAPER};
   if (isNarrow() && figure.margin) {
     const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    // Without labels at its ticks plotly leaves room for the last line of an axis's title only.
+    const room = value => value.showticklabels === false ? 40 : undefined;
     figure = axes((value, key) => key.startsWith("x")
-      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text)}} : value);
+      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}} : value);
     figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
     const flat = of => ({...of, colorbar: {
       orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom",
@@ -428,7 +430,7 @@ const table = {sort: "", down: false, first: 0, rows: []};
 
 /** The columns of the trials' table: heading to what is shown, sorted and, if it is HTML, drawn. */
 function tableColumns() {
-  const {parameters, runs, artifacts} = data("trials"), columns = {};
+  const {parameters, runs} = data("trials"), columns = {};
   if (runs.length > 1) Object.assign(columns, {method: r => r.run.method, seed: r => r.run.seed});
   columns.trial = r => r.run.number[r.i];
   columns[data("trials").metric] = r => r.value;
@@ -437,7 +439,7 @@ function tableColumns() {
   columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
   parameters.forEach((p, j) => { columns[p.name] = r => r.run.params[j][r.i]; });
   if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
-  if (artifacts) columns.files = r => r.run.artifacts?.[r.i] ?? [];
+  if (runs.some(run => run.artifacts)) columns.files = r => r.run.artifacts?.[r.i] ?? [];
   return columns;
 }
 
