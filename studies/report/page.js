@@ -93,7 +93,8 @@ const points = (rows, more) => ({
   type: rows.length > SVG_POINTS ? "scattergl" : "scatter", mode: "markers", hoverinfo: "text",
   hovertext: rows.map(r => describe(r.run, r.i)), ...more,
 });
-const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7});
+// The rim shows the ends of the colours, one of which is nearly that of the page.
+const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7, line: {width: 1, color: "#8a8a8a"}});
 const coloraxis = () => ({...colors(), colorbar: {title: {text: metric()}}});
 /** 1 if lower values are better, -1 if higher ones are. */
 const sign = () => data("trials").higher_is_better ? -1 : 1;
@@ -133,7 +134,8 @@ const views = {
       const group = ok.filter(r => run.source[r.i] === source);
       const [color, symbol] = SOURCES[source] ?? SOURCES[""];
       traces.push(points(group, {
-        name: source || "ok", x: group.map(at), y: group.map(r => r.value), marker: {color, symbol, size: 7, opacity: .75},
+        name: source || "ok", x: group.map(at), y: group.map(r => r.value),
+        marker: {color, symbol, size: 7, opacity: isDark() ? 1 : .75, line: {width: symbol.endsWith("-open") ? 2 : 0}},
       }));
     }
     for (const status of new Set(failed.map(r => run.status[r.i]))) {
@@ -285,14 +287,17 @@ function themed(traces, figure) {
   if (printing) figure = {...figure, width: PAPER};
   if (isNarrow() && figure.margin) {
     const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    // Without labels at its ticks plotly leaves room for the last line of an axis's title only.
+    const room = value => value.showticklabels === false ? 40 : undefined;
     figure = axes((value, key) => key.startsWith("x")
-      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text)}} : value);
+      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}} : value);
     figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
-    if (figure.coloraxis) {
-      const {title} = figure.coloraxis.colorbar;
-      const colorbar = {orientation: "h", title: {...title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom"};
-      figure = {...figure, coloraxis: {...figure.coloraxis, colorbar}, margin: {...figure.margin, t: 90}};
-    }
+    const flat = of => ({...of, colorbar: {
+      orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom",
+    }});
+    traces = traces.map(trace => trace.colorbar ? flat(trace) : trace);
+    if (figure.coloraxis) figure = {...figure, coloraxis: flat(figure.coloraxis)};
+    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90;
   }
   if (!isDark()) return [traces, figure];
   const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));
@@ -425,7 +430,7 @@ const table = {sort: "", down: false, first: 0, rows: []};
 
 /** The columns of the trials' table: heading to what is shown, sorted and, if it is HTML, drawn. */
 function tableColumns() {
-  const {parameters, runs, artifacts} = data("trials"), columns = {};
+  const {parameters, runs} = data("trials"), columns = {};
   if (runs.length > 1) Object.assign(columns, {method: r => r.run.method, seed: r => r.run.seed});
   columns.trial = r => r.run.number[r.i];
   columns[data("trials").metric] = r => r.value;
@@ -434,7 +439,7 @@ function tableColumns() {
   columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
   parameters.forEach((p, j) => { columns[p.name] = r => r.run.params[j][r.i]; });
   if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
-  if (artifacts) columns.files = r => r.run.artifacts?.[r.i] ?? [];
+  if (runs.some(run => run.artifacts)) columns.files = r => r.run.artifacts?.[r.i] ?? [];
   return columns;
 }
 
@@ -465,6 +470,7 @@ function showTable() {
   for (const name of Object.keys(columns)) {
     const button = made("button", "", {type: "button"}), cell = made("th", "", {scope: "col"});
     for (const part of name.split(/(?<=_)/)) button.append(part, ...(printing ? [made("wbr", "")] : []));
+    if (table.rows.some(row => typeof columns[name](row) === "string")) cell.className = "text";
     if (name === table.sort) cell.setAttribute("aria-sort", table.down ? "descending" : "ascending");
     button.addEventListener("click", () => {
       Object.assign(table, {down: table.sort === name && !table.down, sort: name, first: 0});

@@ -274,6 +274,19 @@ def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) ->
 
 
 @pytest.mark.browser
+def test_on_a_small_screen_a_map_has_its_width_and_its_title_below_it(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    plot = figure(page, "Failure map")
+    assert plot.evaluate("div => div._fullData[0].colorbar.orientation") == "h"
+    places = (
+        "div => ['.hm', '.xtitle'].map(part => div.querySelector(part).getBoundingClientRect())"
+    )
+    cells, title = plot.evaluate(places)
+    assert cells["width"] > 390 / 2
+    assert title["top"] >= cells["bottom"]
+
+
+@pytest.mark.browser
 def test_trials_are_sorted_and_filtered_by_keyboard_and_the_address_brings_them_back(
     page: Page, page_file: Path
 ) -> None:
