@@ -148,6 +148,8 @@ def _proposal(trial: FrozenTrial, study: Mapping[str, Any]) -> str:
         return f"Proposed: {other}, which the critic preferred to that of {model}."
     if source in ("llm-error", "llm-duplicate"):
         return f"Proposed: {other}, since {model} gave none that could be used{reason}."
+    if source == "enqueued" and REPEATS in attrs:
+        return f"Runs trial {attrs[REPEATS]} again, with another seed, to see how much was luck."
     if source == "enqueued" and trial.number == 0:
         return "Given: the script's own values."
     if source == "enqueued":
@@ -215,7 +217,7 @@ def _outcome(trial: FrozenTrial, best: FrozenTrial | None, metric: Metric) -> st
         return f"Failed: {_quoted(trial_status(trial))}{_after(trial.user_attrs.get('reason'))}."
     came = f"Came to {_quoted(metric.name)} {trial.values[0]:.5g}"
     if best is None:
-        return f"{came}, the first value."
+        return f"{came}." if REPEATS in trial.user_attrs else f"{came}, the first value."
     gain = _gain(trial, best, metric)
     if gain > 0:
         return f"{came}: the best so far, by {gain:.2g}."

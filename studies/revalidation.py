@@ -36,6 +36,7 @@ from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.methods import CODE_AGENT
+from studies.notes import Notes
 from studies.repetitions import Repeated
 from studies.repetitions import repeats_of
 from studies.repetitions import repetitions
@@ -164,12 +165,14 @@ def run_repetitions(work: Work, tell: Tell) -> None:
         pruner=optuna.pruners.NopPruner(),
     )
     objective = _objective(original, work)
+    notes = Notes(again)
     while not finishing():
         with alone(work.where.lock_file):
             claimed = take_any(again)
         if claimed is None:
             return
         evaluate(again, claimed, objective(claimed))
+        notes.write(again.get_trials(deepcopy=False))
         tell(None)
 
 

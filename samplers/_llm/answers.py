@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import json
 from pathlib import PurePosixPath
 import re
 from typing import Any
@@ -38,6 +39,7 @@ def read_completion(
     choice = (records(answer, "choices") or [{}])[0]
     message = _mapping(choice.get("message"))
     text, reasoning = _split_reasoning(message)
+    text = text or _elsewhere(choice, message)
     if not text and isinstance(message.get("refusal"), str) and message["refusal"]:
         said = shorten(" ".join(clean(message["refusal"]).split()))
         raise ChatError(f"The model refuses to answer: {said}")
@@ -103,7 +105,7 @@ def _split_reasoning(message: Mapping[str, Any]) -> tuple[str, str]:
 def _blocks(content: Any) -> tuple[str, list[str]]:
     """Return the text and the thoughts of a message's content: a text, or a list of blocks."""
     if isinstance(content, dict):
-        content = [content]
+        content = [content] if content.keys() & {"type", "text"} else _as_text(content)
     if not isinstance(content, list):
         return (content if isinstance(content, str) else ""), []
     texts, thoughts = [], []
@@ -120,6 +122,28 @@ def _blocks(content: Any) -> tuple[str, list[str]]:
             elif isinstance(block.get("text"), str):
                 texts.append(block["text"])
     return "".join(texts), thoughts
+
+
+def _elsewhere(choice: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Return a reply that stands beside the message's content.
+
+    Gateways to a model without schemas make it call a function, whose arguments are the reply; the
+    text of a choice without a message is that of the older interface.
+    """
+    calls = [_mapping(call.get("function")) for call in records(message, "tool_calls")]
+    calls.append(_mapping(message.get("function_call")))
+    said = [_as_text(call.get("arguments")) for call in calls]
+    return next(filter(None, [*said, _as_text(choice.get("text"))]), "")
+
+
+def _as_text(value: Any) -> str:
+    """Return a text, or an object as the JSON that it was before a gateway read it."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else ""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return ""
 
 
 def _is_plain(block: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 import math
+from typing import Any
 from typing import TYPE_CHECKING
 import warnings
 
@@ -32,9 +33,11 @@ from .prompt import shorten
 from .record import LLM
 from .record import source_of
 from .table import Table
+from .values import fit_value
 from .values import format_value
 from .values import pooled_sd
 from .values import position
+from .values import ValueRefused
 
 
 if TYPE_CHECKING:
@@ -70,6 +73,10 @@ _END = 0.1
 _LAST_TURNS = 2
 _FEW = 6
 
+_LEGEND = (
+    "The note says who proposed a trial (given: the user; steps: small steps from the best) and which "
+    "earlier trial it differs least from."
+)
 _START = (
     "Little is known yet: try what you believe in from what is known of such experiments. Change "
     "what matters most (structure, sizes, batch, schedule) before fine constants."
@@ -175,6 +182,8 @@ class TrialPrompt:
         )
         task = shorten(knowledge.task, extent.task_characters) or _DEFAULT_TASK
         rows = self.table.lines(extent, fullest) if self.table.finished else []
+        if rows and extent.details:
+            rows.insert(0, _LEGEND)
         if len(state) > 1 and not fullest and not _has_room(extent):
             warnings.warn(
                 "The whole correlation matrix is not shown where it would leave less than 10 of the "
@@ -197,6 +206,17 @@ class TrialPrompt:
         parts = [f"# {title}\n{text}" for title, text in sections.items() if text]
         return [message("user", "\n\n".join([self._intro, *parts]))]
 
+    def start(self, trial: FrozenTrial) -> dict[str, Any]:
+        """The values of a trial to change: as they were run, which is how the table shows them.
+
+        Those that the objective's rule takes out of their range stay as they were suggested.
+        """
+        run = effective_params(trial, self._knowledge.rule)
+        return {
+            name: _allowed(run[name], distribution, trial.params[name])
+            for name, distribution in self._space.items()
+        }
+
     def moment(self) -> str:
         """Write what kind of trial is wanted now: a start, structure, a way out, or an end."""
         if not self._details:
@@ -216,9 +236,13 @@ class TrialPrompt:
             return ""
         left = planned - self._trial.number
         mine = self._turns_left()
-        if not self._details or mine == left:
+        if left == 1:
+            return " (the last one)"
+        if not self._details:
             return f" ({left} are left)"
-        return f" ({left} are left, {mine} of them yours)"
+        if mine == left:
+            return f" ({left} are left, this one included)"
+        return f" ({left} are left, {mine} of them yours, this one included)"
 
     def trials_since_best(self) -> int:
         """Count the finished trials after the one that was last better than all before it."""
@@ -316,8 +340,8 @@ class TrialPrompt:
                 least = sign * trial.values[0]
         if not n[True]:
             return []
-        text = f"Of your {n[True]} trials so far {gains[True]} gave a new best"
-        return [f"{text}, of the {n[False]} others {gains[False]}."]
+        text = f"Of your trials so far ({n[True]}) {gains[True]} gave a new best"
+        return [f"{text}, of the others ({n[False]}) {gains[False]}."]
 
     def _running(self) -> list[str]:
         """What other workers run at this moment."""
@@ -333,6 +357,15 @@ class TrialPrompt:
             if params.keys() >= self._space.keys()
         ]
         return [f"Being run by others now: {text}" for text in shown[-_N_RUNNING:]]
+
+
+def _allowed(value: Any, distribution: BaseDistribution, otherwise: Any) -> Any:
+    """A value if a distribution contains it."""
+    try:
+        fitted, repair = fit_value(value, distribution)
+    except ValueRefused:
+        return otherwise
+    return otherwise if repair else fitted
 
 
 def _has_room(extent: Extent) -> bool:

@@ -45,7 +45,7 @@ _KEY = "llm:warm_start"
 _MOST_FINISHED = 15
 
 _QUESTION = """\
-These are the first trials of the study. Propose $n configurations that differ from each other: each \
+These are the first $which. Propose $n configurations that differ from each other: each \
 one that you believe in from what is known of such experiments, together spread over what you are \
 unsure of, structure and sizes above all.$fixed
 Reply with a JSON object of "configurations", a list of $n; each gives first "$reason", why in a \
@@ -76,15 +76,17 @@ def _turn(trial: FrozenTrial) -> int:
     return [*interrupted_before(trial), trial.number][0]
 
 
-def question(n: int, fixed: str, reason: str) -> str:
+def question(n: int, fixed: str, reason: str, n_trials: int | None) -> str:
     """Write the question for ``n`` configurations.
 
     Args:
         n: How many.
         fixed: A sentence on the values that are decided already, with a space before it, or ``""``.
         reason: Key of the reason in the reply.
+        n_trials: Trials planned in all, if that is known.
     """
-    return fill(_QUESTION, n=n, fixed=fixed, reason=reason)
+    which = "trials of the study" if n_trials is None else f"of {n_trials} trials"
+    return fill(_QUESTION, n=n, fixed=fixed, reason=reason, which=which)
 
 
 def configurations_schema(

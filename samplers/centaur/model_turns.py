@@ -132,13 +132,6 @@ class ModelTurns:
         assert self._chat is not None, "a sampler with turns of a model has one"
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
         fixed = fixed_params(trial, space)
-        start = dict(own)
-        named = f"{proposer}'s proposal"
-        if reply_format != "full" and best:
-            start = {name: best[0].params[name] for name in space}
-            named = f"trial {best[0].number}, the best so far"
-        elif not proposer:
-            named = f"this configuration: {format_params({**own, **fixed}, space)}"
         large = reply_format != "menu"
         prompt = TrialPrompt(
             study,
@@ -149,6 +142,13 @@ class ModelTurns:
             is_mine=self.is_turn,
             details=large,
         )
+        start = dict(own)
+        named = f"{proposer}'s proposal"
+        if reply_format != "full" and best:
+            start = prompt.start(best[0])
+            named = f"trial {best[0].number}, the best so far"
+        elif not proposer:
+            named = f"this configuration: {format_params({**own, **fixed}, space)}"
         reason = n_first > 1 or (is_large(self._chat) is not False and large)
         ask = question(
             reply_format=reply_format,
@@ -159,6 +159,7 @@ class ModelTurns:
             fixed=fixed,
             reason=reason_key(space) if reason else "",
             n_first=n_first,
+            n_trials=self._knowledge.n_trials,
         )
         return propose(
             study,

@@ -51,6 +51,7 @@ def question(
     fixed: Mapping[str, Any],
     reason: str,
     n_first: int,
+    n_trials: int | None,
 ) -> str:
     """The prompt's last part: it asks for a whole configuration, or for changes to ``base``.
 
@@ -63,10 +64,11 @@ def question(
         fixed: Values that are decided already.
         reason: Key of the reason in the reply; ``""`` if none is wanted.
         n_first: Configurations that a warm start asks for; 1 or less is none.
+        n_trials: Trials planned in all, if that is known.
     """
     told = f" These values are fixed: {json.dumps(fixed, default=str)}." if fixed else ""
     if n_first > 1:
-        return warm_start.question(n_first, told, reason)
+        return warm_start.question(n_first, told, reason, n_trials)
     values = {
         "number": number,
         "left": left,

@@ -164,11 +164,6 @@ class KarpathyAgentSampler(RandomBaseSampler):
             return self._base_proposal(study, trial, search_space)
         best = next((t for t in ranked(study) if t.params.keys() >= search_space.keys()), None)
         origin = best or (finished[-1] if finished else None)
-        start = (
-            {name: origin.params[name] for name in search_space}
-            if origin is not None
-            else self._draw(study, trial, search_space, 0)
-        )
         reply_format = "full" if n_first or origin is None else self._reply_format()
         large = reply_format != "menu"
         prompt = TrialPrompt(
@@ -179,6 +174,11 @@ class KarpathyAgentSampler(RandomBaseSampler):
             intro=_template("prompt.txt"),
             is_mine=lambda number: True,
             details=large,
+        )
+        start = (
+            prompt.start(origin)
+            if origin is not None
+            else self._draw(study, trial, search_space, 0)
         )
         may_reason = n_first > 1 or (large and is_large(self._chat) is not False)
         reason = reason_key(search_space) if may_reason else ""
@@ -244,7 +244,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             else ""
         )
         if n_first > 1:
-            return question(n_first, decided, reason)
+            return question(n_first, decided, reason, self._knowledge.n_trials)
         values: dict[str, object] = {
             "number": trial.number,
             "left": prompt.left(),
@@ -254,7 +254,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         }
         if reply_format == "full" or origin is None:
             return fill(_template("ask_full.txt"), **values)
-        start = {name: origin.params[name] for name in space} | fixed
+        start = prompt.start(origin) | fixed
         return fill(
             _template("ask_changes.txt"),
             base=format_params(start, space),

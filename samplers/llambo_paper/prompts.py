@@ -25,7 +25,9 @@ from .._llm.prompt import largest_fitting
 from .._llm.prompt import message
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
+from .._llm.propose import is_large
 from .._llm.reply import json_values
+from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.values import format_value
 from .._trials.seeds import derive_seed
 from .candidates import candidates_schema
@@ -69,6 +71,9 @@ _CLASHES = shorten("repeats trial 1234; " * 20, _CLASH_CHARACTERS)  # as long as
 _VALUE_TOKENS = 12
 _SLACK_TOKENS = 64
 
+# Longest prompt of a small model, in tokens, where nothing else is said.
+_SMALL_PROMPT = 3000
+
 
 @dataclass(frozen=True)
 class Request:
@@ -104,8 +109,8 @@ class Settings:
     good_fraction: float
     binary: bool
     generative: bool
-    max_characters: int  # of one request's prompt
-    max_tokens: int  # of one request's prompt
+    max_characters: float  # of one request's prompt
+    max_tokens: int | None  # of one request's prompt; None: by the model's size
 
 
 @dataclass(frozen=True)
@@ -144,13 +149,17 @@ class Prompts:
         self._settings = settings
         self._facts = facts
         self._chat = chat
+        small = is_large(chat) is False
+        self._max_tokens = settings.max_tokens or (
+            _SMALL_PROMPT if small else default_prompt_tokens(details=True)
+        )
         self._share = -(-settings.n_candidates // settings.n_templates)  # rounded up
         scores = [facts.sign * loss for loss in facts.losses]
         self._digits = score_digits(scores) if scores else 0
         self._built: dict[bool, list[str]] = {}
 
     def warm_start(self, n: int, clashes: str) -> list[Request]:
-        """Build a request for ``n`` configurations without any results.
+        """Build a request for the first ``n`` configurations, with what results there are.
 
         Args:
             n: Number of configurations.
@@ -163,6 +172,7 @@ class Prompts:
         def text(task_characters: int) -> str:
             return _fill(
                 "warm_start.txt",
+                known=self._known(SIZES[-2]),
                 failures=self._failures(SIZES[-2]),
                 **(self._head(task_characters) | self._candidates_tail(n, clashes)),
             )
@@ -375,6 +385,18 @@ class Prompts:
             more="\n".join([*more, self._failures(size)]),
         )
 
+    def _known(self, size: Size) -> str:
+        """The trials that have a score before the model's first, such as a baseline."""
+        facts = self._facts
+        if not facts.successes:
+            return "No score is known yet."
+        scores = {t.number: self._score(loss) for t, loss in zip(facts.successes, facts.losses)}
+        rows = [
+            trial_row(t, facts.space, self._settings.rule, scores[t.number])
+            for t in shown_successes(facts.successes, size)
+        ]
+        return "\n".join(["All that is known so far:", ",".join([*facts.space, "score"]), *rows])
+
     def _failures(self, size: Size) -> str:
         facts = self._facts
         if not facts.failures:
@@ -405,15 +427,15 @@ class Prompts:
         messages = _messages(text)
         if sum(len(message["content"]) for message in messages) > self._settings.max_characters:
             return False
-        limit, context = self._settings.max_tokens, self._chat.context_tokens
+        limit, context = self._max_tokens, self._chat.context_tokens
         if context is not None:
             limit = min(limit, context - reply_tokens)
         return count_tokens(self._chat, messages) <= limit
 
     def _too_long(self, text: str) -> PromptTooLong:
         return PromptTooLong(
-            f"A prompt must fit into {self._settings.max_characters} characters and "
-            f"{self._settings.max_tokens} tokens, and leave the model's context room for the "
+            f"A prompt must fit into {self._settings.max_characters:g} characters and "
+            f"{self._max_tokens} tokens, and leave the model's context room for the "
             f"reply, but with the fewest trials it has {len(text)} characters and "
             f"{count_tokens(self._chat, _messages(text))} tokens. Raise `max_prompt_characters` "
             "and `max_prompt_tokens`, lower `n_candidates` or `n_startup_trials`, or tune fewer "

@@ -331,7 +331,7 @@ MaxPromptTokens = Annotated[
         min=1,
         help="(methods that ask a language model, but not the code agent) Longest prompt, in the "
         "model's tokens, and never more than its context holds. [default: 2600 for small models, "
-        "12000 for large ones; 3000 for LLAMBO]",
+        "3000 with LLAMBO; 12000 for large ones]",
     ),
 ]
 Protocol = Annotated[

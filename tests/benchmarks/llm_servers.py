@@ -3,7 +3,8 @@
     python -m tests.benchmarks.llm_servers
 
 The servers are played, see ``tests/samplers/_llm/providers.py``. A check before the first trial is
-the first of the requests; whatever is beyond one request a turn was refused, or failed, once.
+the first of the requests, and one asks for the three trials of the warm start; whatever is beyond
+28 requests was refused, or failed, once.
 """
 
 from __future__ import annotations

@@ -839,7 +839,7 @@ def test_the_prompt_tells_the_trials_cmaes_state_and_the_rest() -> None:
         "lr: float 0.0001 to 1, log",
         "trial,batch,depth,lr,momentum,schedule,value",
         f"2 of {number} trials failed: 2 oom (last trial 15: 80 GB were needed)",
-        f"Propose trial {number} ({40 - number} are left)",
+        f"Propose trial {number} (" + ("the last" if number == 39 else f"{40 - number} are left"),
     ):
         assert part in text, part
     mean, sd, proposal = (

@@ -172,7 +172,7 @@ def test_the_prompt_says_what_is_known_of_the_task_the_noise_and_the_trials_left
     study.optimize(objective, n_trials=1)
     text = chat.requests[0].text
     assert "Costs $5 {a} run." in text and "repetition is 0.0003" in text
-    assert "trial 2 (18 are left)" in text
+    assert "trial 2 (18 are left, this one included)" in text
     assert "depth: int 1 to 12" in text and "lr: float 0.0001 to 1, log" in text
     assert "\n0,4,0.5,S,5," in text
 
@@ -339,3 +339,28 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
                     assert format_row(trial, space) in text
                     seen += 1
     assert seen > 0
+
+
+def test_changes_are_made_to_the_values_that_were_run() -> None:
+    def rule(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {**params, "depth": 4 * math.ceil(params["depth"] / 4)}
+
+    chat = ScriptedChat([{"lr": 0.3}])
+    study = optuna.create_study(
+        sampler=KarpathyAgentSampler(chat=chat, rule=rule, warm_start=0, seed=0)
+    )
+    add(study, 1.0, params={"depth": 5})
+    study.optimize(objective, n_trials=1)
+    assert '"depth": 8' in chat.requests[0].text  # as the table has it
+    assert study.trials[-1].params == {**BASELINE, "depth": 8, "lr": 0.3}
+
+
+def test_a_value_that_the_rule_takes_out_of_its_range_is_changed_as_it_was_suggested() -> None:
+    chat = ScriptedChat([{"lr": 0.3}])
+    sampler = KarpathyAgentSampler(
+        chat=chat, rule=lambda params: {**params, "depth": 16}, warm_start=0, seed=0
+    )
+    study = optuna.create_study(sampler=sampler)
+    add(study, 1.0, params={"depth": 11})
+    study.optimize(objective, n_trials=1)
+    assert study.trials[-1].params["depth"] == 11

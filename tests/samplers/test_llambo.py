@@ -473,9 +473,31 @@ def test_requests_stay_bounded_however_long_the_history(n: int, more: int) -> No
         study.optimize(lambda t: sum(suggest(t, space).values()), n_trials=1)
         sent = chat.requests[before:]
         assert len(sent) <= 6
-        assert sum(len(r.text) for r in sent) <= 40_000
         assert all(chat.count_tokens(r.text) + r.max_tokens <= 8192 for r in sent)
         assert source(study) == "llm"
+
+
+def test_a_baselines_score_is_told_before_the_models_first_proposals() -> None:
+    chat = scripted(fresh_candidates, true_scores)
+    study = new_study(LLAMBOSampler(chat=chat, n_startup_trials=3, seed=0))
+    add(study, {"depth": 7, "lr": 0.777, "pattern": "L"}, 1.25)
+    study.optimize(objective, n_trials=1)
+    text = chat.requests[0].text
+    assert "7,0.777,L,1.25" in text and "No score is known" not in text
+    assert source(study) == "llm"
+
+
+def test_a_large_model_is_shown_more_trials() -> None:
+    rows = {}
+    for model in ("smollm-135m", "big-70b"):
+        chat = SchemaChat()
+        chat.model = model
+        study = new_study(LLAMBOSampler(chat=chat, task="long " * 500, seed=0), n=100)
+        chat.count_tokens = lambda text: len(text)  # type: ignore[method-assign]
+        study.optimize(objective, n_trials=1)
+        assert source(study) == "llm"
+        rows[model] = len(re.findall(r"^\d+,[\d.e-]+,\w+,[\d.]+$", chat.requests[0].text, re.M))
+    assert 0 < rows["smollm-135m"] < 40 < rows["big-70b"]
 
 
 def test_a_small_context_shows_fewer_trials_instead_of_failing() -> None:

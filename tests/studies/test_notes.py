@@ -186,6 +186,14 @@ def test_an_edit_of_the_script() -> None:
     ]
 
 
+def test_repetitions_of_the_best() -> None:
+    study = a_study()
+    for value in (2.0, 1.0):
+        add(study, value, source="enqueued", repeats_trial=7)
+    said = "Runs trial 7 again, with another seed, to see how much was luck.  \nCame to val\\_bpb "
+    assert notes(study) == [f"{said}2.", f"{said}1."]
+
+
 def test_imported_trials_say_where_from() -> None:
     study = a_study(imported_from="runs.json")
     for value in (3.0, 2.0):

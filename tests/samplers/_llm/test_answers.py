@@ -43,6 +43,24 @@ def message(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "tool_calls": [{"function": {"arguments": '{"x": 1}'}}]}},
+        {"message": {"content": "", "tool_calls": [3, {"function": {"arguments": {"x": 1}}}]}},
+        {"message": {"function_call": {"name": "reply", "arguments": '{"x": 1}'}}},
+        {"text": '{"x": 1}'},
+    ],
+)
+def test_a_reply_beside_the_content_is_read(choice: dict[str, Any]) -> None:
+    assert read({"choices": [choice]}).text == '{"x": 1}'
+
+
+def test_a_content_beside_a_call_is_the_reply() -> None:
+    called = [{"function": {"arguments": "{}"}}]
+    assert read(message(content="42", tool_calls=called)).text == "42"
+
+
+@pytest.mark.parametrize(
     "content, text, reasoning",
     [
         ([{"type": "text", "text": '{"x": 1}'}], '{"x": 1}', ""),
@@ -52,6 +70,7 @@ def message(**fields: Any) -> dict[str, Any]:
         ([{"type": "reasoning", "text": "hmm"}, "42"], "42", "hmm"),
         ([{"type": "redacted_thinking", "data": "xyz"}, {"type": "output_text", "text": "42"}], "42", ""),
         ({"type": "text", "text": "42"}, "42", ""),
+        ({"x": 1}, '{"x": 1}', ""),  # the reply, read by a gateway
         ([{"type": "image_url"}, None, 5, {"text": 7}, {"type": None, "text": "42"}], "42", ""),
         ("[THINK]hmm[/THINK]42", "42", "hmm"),
         ("\u25c1think\u25b7hmm\u25c1/think\u25b742", "42", "hmm"),
@@ -80,7 +99,7 @@ def test_what_is_not_understood_is_left_out(nonsense: Any) -> None:
         {"choices": nonsense},
     ):
         completion = read(body)
-        assert completion.text in ("42", "", "many")
+        assert completion.text in ("42", "", "many", "{}", '{"a": []}')
         assert completion.prompt_tokens in (0, 1) and completion.completion_tokens in (0, 1)
         assert completion.model in ("asked", "many") and not completion.truncated
 

@@ -114,8 +114,9 @@ def test_a_gain_within_the_noise_is_no_way_out() -> None:
 def test_trials_left_are_told_and_how_many_are_the_models() -> None:
     study = optuna.create_study()
     add(study, 1.0)
-    assert prompt(study, n_trials=8).left() == " (7 are left, 3 of them yours)"
+    assert prompt(study, n_trials=8).left() == " (7 are left, 3 of them yours, this one included)"
     assert prompt(study, details=False, n_trials=8).left() == " (7 are left)"
+    assert prompt(study, n_trials=2).left() == " (the last one)"
     assert prompt(study, n_trials=1).left() == prompt(study).left() == ""
 
 
@@ -146,7 +147,10 @@ def test_gains_are_told_by_whose_they_are() -> None:
     study = optuna.create_study()
     for value, source in ((5.0, "enqueued"), (4.0, "llm"), (3.0, "base"), (3.5, "llm")):
         add(study, value, source, lr=value / 10)
-    assert "Of your 2 trials so far 1 gave a new best, of the 2 others 1." in text(prompt(study))
+    assert "The note says who proposed a trial" in text(prompt(study))
+    assert "Of your trials so far (2) 1 gave a new best, of the others (2) 1." in text(
+        prompt(study)
+    )
 
 
 def test_what_other_workers_run_is_told() -> None:

@@ -67,10 +67,11 @@ def asked(chat: ScriptedChat) -> list[int]:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_one_request_gives_the_first_trials_and_their_reasons(sampler: Any) -> None:
     chat = ScriptedChat(answer, model="large-70b")
-    study = optuna.create_study(sampler=sampler(chat=chat, seed=0, warm_start=5))
+    study = optuna.create_study(sampler=sampler(chat=chat, seed=0, warm_start=5, n_trials=30))
     study.enqueue_trial(BASE)
     study.optimize(objective, n_trials=6)
     assert asked(chat) == [5]
+    assert "the first of 30 trials" in chat.requests[0].text
     assert [t.params["depth"] for t in study.trials[1:]] != [1] * 5
     assert {t.params["depth"] for t in study.trials[1:]} == {1, 2, 3, 4, 5}
     for trial in study.trials[1:]:

@@ -11,6 +11,7 @@ import statistics
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 import pytest
 
 from objective.testbed.runtime import Runtime
@@ -210,6 +211,8 @@ def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: 
     best = min(load(work).trials, key=lambda t: t.value or 999)
     assert [t.params for t in again.trials] == [best.params] * 5
     assert all(t.user_attrs["status"] in ("ok", "oom") for t in again.trials)
+    shown = get_note(optuna.Trial(again, again.trials[-1]._trial_id))
+    assert shown.startswith(f"Runs trial {best.number} again") and len(shown.splitlines()) == 2
 
 
 @needs_sandbox
