@@ -5,7 +5,8 @@
   autoresearch's family, and tunes nothing else.
 - Other numbers have ranges around their values, as in the paper's implementation: an int within a
   factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool either
-  way. What a name's words say to be a fraction stays below 1.
+  way. What a name's words say to be a fraction stays below 1; a learning rate or a penalty is
+  logarithmic whatever its value, as in the paper's table.
 - Left alone, with a reason: what has no neighbours (text, zero, tuples), what can't be set in one
   place, and what the words of a name say to be no hyperparameter but data, hardware, logging, or
   the length of a training.
@@ -79,6 +80,8 @@ _FRACTIONS = frozenset(
     "DROPOUT MOMENTUM BETA BETA1 BETA2 RATIO FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA"
     " SUBSAMPLE COLSAMPLE".split()
 )
+# Of numbers that matter by their order of magnitude.
+_MAGNITUDES = frozenset("LR RATE ETA DECAY PENALTY REG L1 L2 EPS EPSILON".split())
 
 
 def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[str, str]]:
@@ -182,10 +185,12 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
         return None
     if isinstance(value, int):
         return IntDistribution(max(1, value // 4), min(value * 4, LARGEST_INT))
-    factor, log = (100, True) if value < 0.01 else (10, False)
-    high = value * factor
-    if value < 1 and not _FRACTIONS.isdisjoint(_words(name)):
+    factor = 100 if value < 0.01 else 10
+    high, words = value * factor, _words(name)
+    is_fraction = value < 1 and not _FRACTIONS.isdisjoint(words)
+    if is_fraction:
         high = min(high, 1 - (1 - value) / 10)
+    log = value < 0.01 or not (is_fraction or _MAGNITUDES.isdisjoint(words))
     return FloatDistribution(value / factor, high, log=log)
 
 

@@ -7,6 +7,7 @@ from optuna.distributions import IntDistribution
 import pytest
 
 from objective.testbed.inference import infer_space
+from objective.testbed.inference import inferred
 from objective.testbed.search_space import search_space
 from objective.testbed.source import scan
 from tests.objective.conftest import AUTORESEARCH_TRAIN
@@ -29,12 +30,31 @@ def test_ranges_are_inferred_from_the_values() -> None:
     space, rule, _ = infer_space(scan(source))
     assert space == {
         "LAYERS": IntDistribution(2, 32),
-        "LR": FloatDistribution(0.01, 1.0),
+        "LR": FloatDistribution(0.01, 1.0, log=True),
         "TINY": FloatDistribution(0.00001, 0.1, log=True),
         "USE": CategoricalDistribution([False, True]),
         "MOMENTUM": FloatDistribution(0.9 / 10, 0.99),
     }
     assert (rule.powers_of_two, rule.at_least) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "log"),
+    [
+        ("LEARNING_RATE", True),
+        ("lr", True),
+        ("optimizer.weight-decay", True),
+        ("l2_penalty", True),
+        ("DROPOUT_RATE", False),  # a share
+        ("MOMENTUM_DECAY", False),
+        ("WIDTH_MULTIPLIER", False),
+        ("COLOR", False),
+    ],
+)
+def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: bool) -> None:
+    distribution = inferred(name, 0.1)
+    assert isinstance(distribution, FloatDistribution)
+    assert (distribution.low, distribution.log) == (pytest.approx(0.01), log)
 
 
 @pytest.mark.parametrize(
