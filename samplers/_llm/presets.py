@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .address import is_loopback
 from .chat import NoChatFound
 from .client import OPENAI_KEY
 from .connect import open_embedded
@@ -57,12 +59,18 @@ def open_chat(
         make: Makes the connection, see ``default_chat``.
 
     Raises:
-        NoChatFound: If the spec is none of these, or the embedded model is not installed.
+        NoChatFound: If the spec is none of these, the embedded model is not installed, or a
+            preset's key is missing.
     """
     if spec == "local":
         return open_embedded(make=make)
     if spec in PRESETS:
         preset = PRESETS[spec]
+        if not (is_loopback(preset.base_url) or os.environ.get(preset.key_variable)):
+            raise NoChatFound(
+                f"The key of {spec} must be in the environment variable {preset.key_variable}, which "
+                "is not set."
+            )
         return make(model, base_url=preset.base_url, key_variable=preset.key_variable)
     if "://" in spec or spec.strip("'\" ").startswith(("http:", "https:")):
         return make(model, base_url=spec)
