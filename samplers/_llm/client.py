@@ -130,7 +130,9 @@ class Client:
                     method, url, key=self.key(), body=body, seconds=remaining
                 )
             except ChatUnavailable as error:
-                failure = ChatUnavailable(self.shown(str(error)))
+                if len(attempts) == 1 or time.monotonic() < deadline:
+                    failure = ChatUnavailable(self.shown(str(error)))
+                # Or the deadline cut it short, and what was said before tells more.
             else:
                 refused = refusal(answer.status, answer.payload, answer.text, self.line)
                 if refused is not None:

@@ -157,6 +157,15 @@ def test_retries_share_one_deadline(
     assert time.monotonic() - started < 4.0 and len(server.requests) < 5
 
 
+def test_what_a_server_said_is_told_although_the_deadline_cut_its_last_answer(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
+    server.answers = [refusal("busy", 503), Answer("late", hang=5.0)]
+    with pytest.raises(ChatUnavailable, match="in 2 attempts: .*busy"):
+        connect(server, timeout=2.0, max_retries=1000).complete(ASK)
+
+
 def test_nobody_listening_is_unavailable() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
