@@ -46,6 +46,9 @@ _Size = TypeVar("_Size")
 _MESSAGE_TOKENS = 8
 # What it puts before messages without a system one, as SmolLM2's and Qwen's do.
 _SYSTEM_TOKENS = 24
+# Longest prompts, in tokens, where nothing else is said: small models get slow and lose track.
+_SMALL_PROMPT = 2600
+_LARGE_PROMPT = 12_000
 
 # What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's, GLM's,
 # EXAONE's, Nemotron's, Seed's, Ling's, Cohere's, LongCat's, and tokens that vocabularies keep in reserve.
@@ -272,6 +275,11 @@ def count_tokens(counter: TokenCounter, messages: Sequence[Message]) -> int:
     has_system = any(m["role"] == "system" for m in messages)
     told = sum(counter.count_tokens(m["content"]) + _MESSAGE_TOKENS for m in messages)
     return told if has_system else told + _SYSTEM_TOKENS
+
+
+def default_prompt_tokens(details: bool) -> int:
+    """Return the longest prompt of a model that gets all details, or only the table."""
+    return _LARGE_PROMPT if details else _SMALL_PROMPT
 
 
 def fit(

@@ -56,10 +56,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
-# Longest prompts, in tokens, where nothing else is said: small models get slow and lose track.
-_SMALL_PROMPT = 2600
-_LARGE_PROMPT = 12_000
-
 # Groups of the best for what is at a bound.
 _N_AT_BOUND = 5
 _AT_BOUND = 0.02
@@ -93,11 +89,6 @@ _END_ASK = (
     "The end is near: exploit now. Combine what helped, or take a small step from the best; no "
     "experiment whose result can't be used any more."
 )
-
-
-def default_prompt_tokens(details: bool) -> int:
-    """Return the longest prompt of a model that gets all details, or only the table."""
-    return _LARGE_PROMPT if details else _SMALL_PROMPT
 
 
 @dataclass(frozen=True)

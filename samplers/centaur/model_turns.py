@@ -9,13 +9,13 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
+from .._llm.prompt import default_prompt_tokens
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
 from .._llm.record import LLM
 from .._llm.record import source_of
 from .._llm.reply import reason_key
-from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.trial_prompt import TrialPrompt
 from .._trials.history import finished_trials
 from .._trials.history import ranked

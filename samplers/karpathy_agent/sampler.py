@@ -13,6 +13,7 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
+from .._llm.prompt import default_prompt_tokens
 from .._llm.prompt import fill
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
@@ -21,7 +22,6 @@ from .._llm.random_base import RandomBaseSampler
 from .._llm.record import record
 from .._llm.record import STARTUP
 from .._llm.reply import reason_key
-from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.trial_prompt import Knowledge
 from .._llm.trial_prompt import TrialPrompt
 from .._llm.warm_start import first_trials_left

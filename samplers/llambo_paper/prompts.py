@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._llm.prompt import count_tokens
+from .._llm.prompt import default_prompt_tokens
 from .._llm.prompt import describe_search_space
 from .._llm.prompt import fill
 from .._llm.prompt import grown
@@ -27,7 +28,6 @@ from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
 from .._llm.propose import is_large
 from .._llm.reply import json_values
-from .._llm.trial_prompt import default_prompt_tokens
 from .._llm.values import format_value
 from .._trials.seeds import derive_seed
 from .candidates import candidates_schema

@@ -27,9 +27,9 @@ from objective.objective import SIDE_DATA
 from objective.testbed.derived import Derived
 from objective.testbed.derived import USUAL
 from objective.testbed.inference import PAPER_SPACE
+from samplers._llm.prompt import default_prompt_tokens
 from samplers._llm.prompt import fit
 from samplers._llm.tokens import estimate_tokens
-from samplers._llm.trial_prompt import default_prompt_tokens
 from samplers._llm.trial_prompt import Knowledge
 from samplers._llm.trial_prompt import TrialPrompt
 from samplers.centaur.prompt import template

@@ -16,10 +16,10 @@ import pytest
 
 from samplers import ScriptedChat
 from samplers._llm.prompt import count_tokens
+from samplers._llm.prompt import default_prompt_tokens
 from samplers._llm.prompt import DETAILED
 from samplers._llm.prompt import EXTENTS
 from samplers._llm.prompt import fit
-from samplers._llm.trial_prompt import default_prompt_tokens
 from samplers._llm.trial_prompt import Knowledge
 from samplers._llm.trial_prompt import TrialPrompt
 
