@@ -50,6 +50,8 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
+        global _told_to_finish
+        _told_to_finish |= number == STOP_SIGNAL  # should the exception be lost, it begins no other
         for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
             signal.signal(handled, signal.SIG_IGN)
         raise KeyboardInterrupt

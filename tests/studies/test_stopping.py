@@ -50,6 +50,11 @@ def test_a_worker_is_stopped_by_one_signal_whatever_it_was_told_before(
     assert stopped(on_stop, f"    tell({int(STOP_SIGNAL)})\n") == ["stopped"]
 
 
+def test_a_worker_whose_exception_was_lost_begins_no_other_trial() -> None:
+    lost = f"    try: tell({int(STOP_SIGNAL)})\n    except KeyboardInterrupt: pass\n"
+    assert stopped(REQUEUE, lost) == ["finished", "True"]
+
+
 def test_a_signal_to_stop_counts_in_the_middle_of_one_to_finish() -> None:
     """The system may deliver both at once, and then one handler interrupts the other."""
     work = (
