@@ -47,11 +47,12 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         _told_to_finish = True
 
     def stop(number: int, frame: FrameType | None) -> None:
+        global _told_to_finish
         if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
-        global _told_to_finish
-        _told_to_finish |= number == STOP_SIGNAL  # should the exception be lost, it begins no other
+        # Should the exception be lost, this process begins no other trial.
+        _told_to_finish |= number == STOP_SIGNAL
         for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
             signal.signal(handled, signal.SIG_IGN)
         raise KeyboardInterrupt
