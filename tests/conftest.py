@@ -39,7 +39,7 @@ def not_here(reason: str) -> NoReturn:
     """
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    pytest.skip(reason=reason)
+    pytest.skip(reason=reason)  # the machine lacks it, and nobody promised that it has it
 
 
 def _missing(what: str, package: str) -> NoReturn:

@@ -196,15 +196,16 @@ class _Started:
     """
 
     def __init__(self) -> None:
-        self._newest, self._count = os.getpid(), 0
+        self._newest, self._count, self._most = os.getpid(), 0, 1
+        with contextlib.suppress(OSError):
+            self._most = int(Path("/proc/sys/kernel/pid_max").read_text())
         self._lock = threading.Lock()
         threading.Thread(target=self._go_on, daemon=True).start()
 
     def count(self) -> int:
         with self._lock, contextlib.suppress(OSError):
             newest = int(Path("/proc/loadavg").read_text().split()[-1])
-            most = int(Path("/proc/sys/kernel/pid_max").read_text())
-            self._count += (newest - self._newest) % most
+            self._count += (newest - self._newest) % self._most
             self._newest = newest
         return self._count
 

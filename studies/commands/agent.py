@@ -18,22 +18,12 @@ from studies.stopping import stop_by_signal
 @groups.with_groups
 def agent(
     script: groups.Script,
+    ending: groups.Ending,
     training: groups.OneTraining,
     spending: groups.Spending,
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Trials in total: baselines, proposals that ran, proposals refused. "
-            f"[default: {options.DEFAULT_TRIALS}, if no other option says when it ends]",
-        ),
-    ] = None,
-    budget: options.Budget = None,
-    until: options.Until = None,
-    wall_time: options.WallTime = None,
     baselines: Annotated[
         int,
         typer.Option(min=1, help="Runs of the unedited script, which tell the noise of a run."),
@@ -136,7 +126,6 @@ def agent(
     reverted otherwise. The same command again goes on where it was stopped.
     """
     from objective.testbed.metric import Metric
-    from studies.budget import Budget
     from studies.code_agent import export as exports
     from studies.code_agent.files import unedited
     from studies.code_agent.history import read_history
@@ -150,17 +139,15 @@ def agent(
 
     where = script.where(storage, artifacts)
     edited = where.load_script()
-    if all(limit is None for limit in (trials, budget, until, wall_time)):
-        trials = options.DEFAULT_TRIALS
     train_seconds = training.train_seconds
-    if train_seconds is not None or budget is not None:
-        train_seconds = trial_seconds(edited, train_seconds, budget)
+    if train_seconds is not None or ending.budget is not None:
+        train_seconds = trial_seconds(edited, train_seconds, ending.budget)
     spec = Spec(
         where,
         study or options.study_name("code", seed, script.testbed),
         CODE_AGENT,
         seed,
-        Budget(trials, budget, train_seconds, until=until, wall=wall_time),
+        ending.to_budget(train_seconds),
         training.limits(),
         Model(llm, model, **vars(spending)),
         Editing(

@@ -26,6 +26,7 @@ from studies.methods import option_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from studies.budget import Budget
     from studies.spec import Limits
     from studies.spec import Where
 
@@ -105,6 +106,30 @@ class Script:
             Interface(
                 self.script_command, self.config, self.metric, self.direction, self.metric_file
             ),
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """When a study ends: by whatever comes first."""
+
+    trials: options.Trials = None
+    budget: options.Budget = None
+    until: options.Until = None
+    wall_time: options.WallTime = None
+
+    def to_budget(self, train_seconds: float | None, confirm: int = 0) -> Budget:
+        """Return it as a budget; without any option it is a number of trials."""
+        from studies.budget import Budget
+
+        limited = any(value is not None for value in vars(self).values())
+        return Budget(
+            self.trials if limited else options.DEFAULT_TRIALS,
+            self.budget,
+            train_seconds,
+            until=self.until,
+            wall=self.wall_time,
+            confirm=confirm,
         )
 
 

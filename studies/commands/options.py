@@ -181,6 +181,14 @@ AcceptChanges = Annotated[
         "Its earlier trials stay, and may not compare with new ones.",
     ),
 ]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Trials of the study in total, failures and earlier runs included. "
+        f"[default: {DEFAULT_TRIALS}, if no other option says when it ends]",
+    ),
+]
 Budget = Annotated[
     float | None,
     typer.Option(

@@ -30,6 +30,7 @@ def run(
         ),
     ],
     script: groups.Script,
+    ending: groups.Ending,
     training: groups.OneTraining,
     asking: groups.AskingOptions,
     spending: groups.Spending,
@@ -37,17 +38,6 @@ def run(
     study: options.StudyName = None,
     cwd: options.Cwd = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Trials of the study in total, failures and earlier runs included. "
-            f"[default: {options.DEFAULT_TRIALS}, if no other option says when it ends]",
-        ),
-    ] = None,
-    budget: options.Budget = None,
-    until: options.Until = None,
-    wall_time: options.WallTime = None,
     confirm: options.Confirm = 3,
     failure_value: options.FailureValue = None,
     prune: Annotated[
@@ -134,7 +124,6 @@ def run(
     at once share the work.
     """
     from objective.objective import default_wall_seconds
-    from studies.budget import Budget
     from studies.code_agent.history import best_of
     from studies.commands.work import run as work
     from studies.facts import study_facts
@@ -159,20 +148,17 @@ def run(
         raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
-    limited = any(limit is not None for limit in (trials, budget, until, wall_time))
-    if not limited:
-        trials = options.DEFAULT_TRIALS
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
     where = script.where(storage, artifacts, cwd=cwd)
     tuned = where.load_script()
-    train_seconds = trial_seconds(tuned, training.train_seconds, budget)
+    train_seconds = trial_seconds(tuned, training.train_seconds, ending.budget)
     spec = Spec(
         where,
         study or options.study_name(method, seed, script.testbed),
         method,
         seed,
-        Budget(trials, budget, train_seconds, until=until, wall=wall_time, confirm=confirm),
+        ending.to_budget(train_seconds, confirm),
         training.limits(),
         Model(llm, model, **vars(spending), llm_ratio=llm_ratio, asking=asking.of([method])),
         prune=prune,
