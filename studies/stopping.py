@@ -2,6 +2,10 @@
 
 The system may deliver two signals at the same moment, and a handler may be interrupted by another:
 so what a process is told by one signal must not depend on another one that was sent before it.
+
+Stopping is an exception in the middle of whatever runs, and some of it drops exceptions: Python
+while it frees an object, libraries that put another error in its place. So it is raised again and
+again until somebody handles it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ FINISH = "finish"
 FINISH_SIGNAL = signal.SIGUSR1
 STOP_SIGNAL = signal.SIGUSR2  # of a command to its workers
 
-_AGAIN_SECONDS = 0.05
+_AGAIN_SECONDS = 0.2
 _told_to_finish = False
 _on_stop: str | None = None
 
@@ -47,25 +51,24 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         _told_to_finish = True
 
     def stop(number: int, frame: FrameType | None) -> None:
-        global _told_to_finish
         if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
-        # Should the exception be lost, this process begins no other trial.
-        _told_to_finish |= number == STOP_SIGNAL
         for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
             signal.signal(handled, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
         raise KeyboardInterrupt
 
-    def stop_again(dropped: sys.UnraisableHookArgs) -> None:
-        # Python drops what is raised while it frees an object, as a signal's handler may.
-        if dropped.exc_type is KeyboardInterrupt:
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-        else:
-            sys.__unraisablehook__(dropped)
+    def stop_again(number: int, frame: FrameType | None) -> None:
+        if not is_stop(sys.exc_info()[1]):  # of whatever this handler interrupts
+            raise KeyboardInterrupt
 
-    sys.unraisablehook = stop_again
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = dropped
+    signal.signal(signal.SIGALRM, stop_again)
     # Not SIG_IGN, which trainings would inherit.
     signal.signal(signal.SIGINT, stop if own else lambda number, frame: None)
     signal.signal(signal.SIGTERM, stop)
@@ -75,6 +78,20 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
 
 
 _FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
+
+
+def is_stop(error: BaseException | None) -> bool:
+    """Return whether an exception is the one of a signal, or was raised while that was handled."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
+def acknowledge() -> None:
+    """Stop raising the exception: the caller has caught it, and ends the work."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def on_stop() -> str | None:

@@ -18,6 +18,7 @@ from studies.commands.parsing import parse_failure_value
 from studies.commands.parsing import parse_memory
 from studies.commands.parsing import parse_moment
 from studies.errors import masked
+from studies.stopping import acknowledge
 
 
 PROGRAM = "optuna-autoresearch"
@@ -45,6 +46,7 @@ def complain(line: str) -> None:
 
 def stopped() -> NoReturn:
     """End a command that was stopped, and say how to go on."""
+    acknowledge()
     print(f"stopped; to go on:\n  {this_command()}", file=sys.stderr)
     raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from studies.stopping import acknowledge
 from studies.stopping import stop_by_signal
 from studies.storage import PROXY_PORT
 
@@ -83,6 +84,7 @@ def serve_storage(
     try:
         serve(url, storage, host, port, say, identity)
     except KeyboardInterrupt:
+        acknowledge()
         hurry(storage)  # calls that wait for the database would keep the process
         print(file=sys.stderr)
 

@@ -33,6 +33,7 @@ from optuna.trial import TrialState
 import sqlalchemy.event
 import sqlalchemy.exc
 
+from studies.stopping import is_stop
 from studies.storage.attributes import CheckedDatabase
 
 
@@ -168,6 +169,10 @@ class PatientStorage(Patient, CheckedDatabase):
         super().__init__(*args, **kwargs)
         self._back_since = -float("inf")
         sqlalchemy.event.listen(self.engine, "do_connect", self._connect)
+        sqlalchemy.event.listen(self.engine, "handle_error", _stop)
+        logger = self.engine.pool.logger
+        assert isinstance(logger, logging.Logger)  # without `echo` it is
+        logger.addFilter(_is_no_stop)
 
     def _connect(self, dialect: Any, record: Any, args: Any, kwargs: Any) -> Any:
         pause = SHORTEST_PAUSE
@@ -201,6 +206,15 @@ class PatientStorage(Patient, CheckedDatabase):
         stale = self._outlast(lambda: RDBStorage._get_stale_trial_ids(self, study_id))
         reconnecting = self.heartbeat_interval + 2 * LONGEST_PAUSE
         return [] if time.monotonic() - self._back_since < reconnecting else stale
+
+
+def _stop(context: sqlalchemy.engine.ExceptionContext) -> BaseException | None:
+    """Stop where a signal came in the middle of a call: no error, whatever the driver makes of it."""
+    return KeyboardInterrupt() if is_stop(context.original_exception) else None
+
+
+def _is_no_stop(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and is_stop(record.exc_info[1]))
 
 
 def _was_cut_off(error: BaseException) -> bool:

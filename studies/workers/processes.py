@@ -27,6 +27,7 @@ import warnings
 import optuna
 
 from studies.errors import explain
+from studies.stopping import acknowledge
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
 from studies.stopping import on_stop as wanted_stop
@@ -213,6 +214,7 @@ def work(job: Job, connection: Connection, on_stop: str | None) -> None:
         job.work(job.spec, tell)
         connection.send(Event(job.name, "done"))
     except (KeyboardInterrupt, BrokenPipeError):
+        acknowledge()
         raise SystemExit(1) from None
     except Exception as error:  # the command can tell of nothing that ends with this process
         try:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import json
+import multiprocessing
+from multiprocessing.synchronize import Event
+import os
 from pathlib import Path
 import random
 import signal
@@ -28,6 +31,8 @@ from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.stopping import acknowledge
+from studies.stopping import stop_by_signal
 from studies.storage.open import open_storage
 from studies.storage.recovery import hurry
 from studies.storage.recovery import tell_kept
@@ -231,6 +236,54 @@ def test_a_database_that_restarts_again_and_again_loses_nothing(
     assert process.returncode == 0, err
     assert restarts >= 8
     check(load(postgres_url), ledger, trials=32)
+
+
+def test_a_signal_in_the_middle_of_a_call_is_no_error_of_the_database(postgres_url: str) -> None:
+    storage = open_storage(postgres_url)
+    assert isinstance(storage, RDBStorage)
+
+    def interrupted(*query: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:  # as SQLAlchemy's own `do_ping` does
+            raise psycopg.ProgrammingError("can't change 'autocommit' now")
+
+    sqlalchemy.event.listen(storage.engine, "do_execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        storage.get_all_studies()
+
+
+def _work_until_stopped(url: str, ready: Event) -> None:
+    study = optuna.load_study(study_name="s", storage=open_storage(url, patience=0))
+    trial = study.ask()
+    stop_by_signal()
+    ready.set()
+    try:
+        while True:
+            study.get_trials(deepcopy=False)
+            trial.set_user_attr("turn", time.monotonic())
+    except KeyboardInterrupt:
+        acknowledge()
+
+
+@pytest.mark.faults
+def test_a_signal_at_any_moment_of_a_call_stops(postgres_url: str) -> None:
+    """Drivers and SQLAlchemy put errors in its place, or drop it: one in two hundred, before."""
+    optuna.create_study(storage=postgres_url, study_name="s")
+    context = multiprocessing.get_context("fork")
+    chance = random.Random(0)
+    for _ in range(150):
+        ready = context.Event()
+        process = context.Process(target=_work_until_stopped, args=(postgres_url, ready))
+        process.start()
+        assert ready.wait(SECONDS)
+        time.sleep(chance.uniform(0, 0.03))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        process.join(SECONDS)
+        stopped = process.exitcode
+        process.kill()
+        assert stopped == 0
 
 
 @pytest.mark.faults

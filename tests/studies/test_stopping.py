@@ -25,7 +25,10 @@ def stopped(on_stop: str | None, work: str) -> list[str]:
         "    time.sleep(5)\n"
         "    print('finished', stopping.finishing())\n"
         "except KeyboardInterrupt:\n"
+        "    stopping.acknowledge()\n"
+        "    time.sleep(0.5)\n"
         "    print('stopped')\n"
+        "time.sleep(0.5)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == ""
@@ -50,9 +53,33 @@ def test_a_worker_is_stopped_by_one_signal_whatever_it_was_told_before(
     assert stopped(on_stop, f"    tell({int(STOP_SIGNAL)})\n") == ["stopped"]
 
 
-def test_a_worker_whose_exception_was_lost_begins_no_other_trial() -> None:
-    lost = f"    try: tell({int(STOP_SIGNAL)})\n    except KeyboardInterrupt: pass\n"
-    assert stopped(REQUEUE, lost) == ["finished", "True"]
+@pytest.mark.parametrize(
+    "what_a_library_does",
+    ["pass", "raise ValueError", "raise ValueError from None", "return"],
+)
+def test_a_stop_that_a_library_drops_comes_again(what_a_library_does: str) -> None:
+    work = (
+        "    def library():\n"
+        f"        try: tell({int(STOP_SIGNAL)})\n"
+        f"        except KeyboardInterrupt: {what_a_library_does}\n"
+        "    try: library()\n"
+        "    except ValueError: pass\n"
+    )
+    assert stopped(REQUEUE, work) == ["stopped"]
+
+
+def test_a_stop_does_not_interrupt_what_is_done_because_of_it() -> None:
+    work = (
+        "    def put_back():\n"
+        "        try: raise ValueError\n"
+        "        except ValueError: time.sleep(0.5)\n"
+        "        print('done')\n"
+        f"    try: tell({int(STOP_SIGNAL)})\n"
+        "    except KeyboardInterrupt:\n"
+        "        put_back()\n"
+        "        raise\n"
+    )
+    assert stopped(REQUEUE, work) == ["done", "stopped"]
 
 
 def test_a_signal_to_stop_counts_in_the_middle_of_one_to_finish() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import time
 from typing import Any
 
+from studies.commands import options
 from studies.commands.progress import Bar
 from studies.commands.progress import clock
 from studies.commands.surrogate import provenance
@@ -72,6 +73,8 @@ def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) ->
         with bar:
             jobs = [Job(str(i), work, s) for i, s in enumerate(shares)]
             run_jobs(jobs, workers, watch, modules=[work.__module__])
+    except KeyboardInterrupt:
+        options.stopped()
     finally:
         results.tidy()
     if failures:
