@@ -1,12 +1,22 @@
-"""Does CMA-ES stay sound whatever the model proposes?
+"""Does Centaur stay sound whatever the model proposes?
 
 Functions with a region in which evaluations fail, models that are scripted, and the same charged
-time for all: a success costs 1, a failure a tenth of it. Each model is put beside CmaEsSampler
-without one and beside the published rule (``learn_from_llm="all"``).
+time for all: a success costs 1, a failure a tenth of it. Each model is put beside the same rule
+without a model:
+
+======================  ===========================================================================
+rule                    Centaur
+======================  ===========================================================================
+critic                  as it is by default: a model that does badly in its first turns may only
+                        choose from a menu then, and the critic chooses between that and steps
+trusted                 ``reply="full"``: whatever the model proposes is run
+clipped                 ``critic=None``
+all                     ``critic=None, learn_from_llm="all"``, the published rule
+======================  ===========================================================================
 
     python -m tests.benchmarks.centaur_soundness
 
-Takes about four minutes on two cores; prints the tables of ``results/centaur_soundness.md`` and
+Takes about half an hour on two cores; prints the tables of ``results/centaur_soundness.md`` and
 writes them and ``results/centaur_soundness.csv``.
 """
 
@@ -14,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 import json
@@ -27,10 +38,12 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 
 from samplers import Completion
+from samplers._llm.chat import Message
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import UnitCube
+from studies.random_steps import RandomSteps
 
 from .functions import Function
 from .functions import FUNCTIONS
@@ -40,7 +53,7 @@ from .keep import keep
 BUDGET = 150.0  # successes
 LLM_RATIO = 0.3
 FAILURE_COST = 0.1
-N_OWN = 100  # CMA-ES's own trials whose failures are counted: early ones fail more often
+N_OWN = 100  # trials of nobody's turns whose failures are counted: early ones fail more often
 
 # A change of an incumbent: what a model that knows the field tries.
 _LOCAL_STEP = 0.05  # standard deviation as a share of a parameter's range
@@ -50,6 +63,13 @@ MODELS = {
     "a": "half of its proposals fail, the others change the best trial a little",
     "b": "draws at random",
     "c": "changes the best trial a little",
+}
+NONE = "none"
+RULES: dict[str, dict[str, Any]] = {
+    "critic": {},
+    "trusted": {"reply": "full"},
+    "clipped": {"critic": None, "reply": "full"},
+    "all": {"critic": None, "reply": "full", "learn_from_llm": "all"},
 }
 
 
@@ -68,7 +88,18 @@ class ScriptedModel:
     def count_tokens(self, text: str) -> int:
         return len(text) // 4
 
-    def complete(self, messages: Sequence[Any], **_: Any) -> Completion:
+    def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        seed: int | None = None,
+    ) -> Completion:
+        offered = (schema or {}).get("properties", {}).values()
+        if offered and all("enum" in values for values in offered):  # a menu leaves it no habit
+            return RandomSteps().complete(messages, schema=schema, seed=seed)
         return Completion(json.dumps(self._propose()))
 
     def _propose(self) -> dict[str, Any]:
@@ -116,7 +147,7 @@ class Run:
     Attributes:
         best: Best loss within the budget.
         best_of_70: Best loss within what is left of the budget without the model's share.
-        own_failures: Failures among CMA-ES's first ``N_OWN`` trials.
+        own_failures: Failures among the first ``N_OWN`` trials that were not the model's turns.
         llm_failures: Share of the model's trials that failed.
         trials: Trials within the budget.
     """
@@ -132,7 +163,7 @@ class Run:
 
 
 def run(function_name: str, method: str, seed: int) -> Run:
-    """Run one study; ``method`` is ``CmaEsSampler`` or a rule and a model, as ``clipped (a)``."""
+    """Run one study; ``method`` is ``CmaEsSampler`` or a rule and a model, as ``critic (a)``."""
     function = FUNCTIONS[function_name]
     model = None
     sampler: optuna.samplers.BaseSampler
@@ -143,10 +174,10 @@ def run(function_name: str, method: str, seed: int) -> Run:
         model = ScriptedModel(habit, function, seed)
         sampler = CentaurSampler(
             chat=model,
-            reply="full",
-            learn_from_llm=rule,  # type: ignore[arg-type]
-            llm_ratio=0 if habit == "none" else LLM_RATIO,
+            llm_ratio=0 if habit == NONE else LLM_RATIO,
+            warm_start=0,
             seed=seed,
+            **RULES[rule],
         )
     study = optuna.create_study(sampler=sampler)
     if model is not None:
@@ -171,8 +202,8 @@ def run(function_name: str, method: str, seed: int) -> Run:
             default=math.inf,
         )
 
-    llm = [t for t in trials if t.user_attrs.get("source") == "llm"]
-    own = [t for t in trials if t.user_attrs.get("source") != "llm"]
+    llm = [t for t in trials if str(t.user_attrs.get("source")).startswith("llm")]
+    own = [t for t in trials if t not in llm]
     return Run(
         function_name,
         method,
@@ -219,7 +250,7 @@ def tables(runs: Sequence[Run]) -> Iterator[str]:
         cells.append(_geometric_mean([r.best_of_70 for r in of[f, "CmaEsSampler"]]))
         yield f"| {f} | " + " | ".join(f"{c:.3g}" for c in cells) + " |"
     yield ""
-    yield f"Failures among CMA-ES's own first {N_OWN} trials (mean):"
+    yield f"Failures among the first {N_OWN} trials that are not the model's turns (mean):"
     yield ""
     yield "| function | " + " | ".join(methods) + " |"
     yield "|---" * (len(methods) + 1) + "|"
@@ -227,26 +258,36 @@ def tables(runs: Sequence[Run]) -> Iterator[str]:
         failures = [np.mean([r.own_failures for r in of[f, m]]) for m in methods]
         yield f"| {f} | " + " | ".join(f"{c:.1f}" for c in failures) + " |"
     for habit, text in MODELS.items():
-        yield ""
-        yield f"Model ({habit}), {text}: best loss as a multiple of CmaEsSampler's [95 % interval]:"
-        yield ""
-        yield "| function | clipped | all | clipped, against CmaEsSampler with 70 % of the time |"
-        yield "|---|---|---|---|"
-        for f in functions:
-            base = of[f, "CmaEsSampler"]
-            clipped, all_ = (
-                [r.best for r in of[f, f"{rule} ({habit})"]] for rule in ("clipped", "all")
-            )
-            cells_ = [
-                ratio(clipped, [r.best for r in base]),
-                ratio(all_, [r.best for r in base]),
-                ratio(clipped, [r.best_of_70 for r in base]),
-            ]
+        for against, budget in (
+            ("", "best"),
+            (" with 70 % of the time, what the model's turns leave it", "best_of_70"),
+        ):
+            yield ""
             yield (
-                f"| {f} | "
-                + " | ".join(f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in cells_)
-                + " |"
+                f"Model ({habit}), {text}: best loss as a multiple of the same rule's without a"
+                f" model{against} [95 % interval]:"
             )
+            yield ""
+            yield "| function | " + " | ".join(RULES) + " |"
+            yield "|---" * (len(RULES) + 1) + "|"
+            for f in functions:
+                cells_ = [
+                    ratio(
+                        [r.best for r in of[f, f"{rule} ({habit})"]],
+                        [getattr(r, budget) for r in of[f, f"{_alone(rule)} ({NONE})"]],
+                    )
+                    for rule in RULES
+                ]
+                yield (
+                    f"| {f} | "
+                    + " | ".join(f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in cells_)
+                    + " |"
+                )
+
+
+def _alone(rule: str) -> str:
+    """The rule that is the same one where there is no model."""
+    return "clipped" if RULES[rule].get("critic", "gp") is None else "critic"
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -258,8 +299,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    methods = ["CmaEsSampler", "clipped (none)"]
-    methods += [f"{rule} ({habit})" for rule in ("clipped", "all") for habit in MODELS]
+    methods = ["CmaEsSampler", *(f"{rule} ({NONE})" for rule in ("critic", "clipped"))]
+    methods += [f"{rule} ({habit})" for rule in RULES for habit in MODELS]
     jobs = [(f, m, s) for f in FUNCTIONS for m in methods for s in range(options.seeds)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         runs = pool.map(_run, jobs, chunksize=4)

@@ -257,8 +257,8 @@ def _work_until_stopped(url: str, ready: Event) -> None:
     study = optuna.load_study(study_name="s", storage=open_storage(url, patience=0))
     trial = study.ask()
     stop_by_signal()
-    ready.set()
     try:
+        ready.set()
         while True:
             study.get_trials(deepcopy=False)
             trial.set_user_attr("turn", time.monotonic())
