@@ -26,7 +26,7 @@ SECTIONS = ("## Abstract", "## APIs", "## Example")
 UNPUBLISHABLE = ("load_local_module(", "repo_owner=", "ref=")
 MAX_WORDS = 600
 MAX_IMAGES_BYTES = 100 * 1024  # the registry asks for about 100 kB a package
-_MULTI = re.DOTALL | re.MULTILINE
+_BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CATEGORY_TAGS = {"sampler", "visualization", "pruner", "benchmark", "callback"}
 
 
@@ -125,20 +125,22 @@ def check_links(package: Path) -> Iterator[str]:
 
 
 def check_length(package: Path) -> Iterator[str]:
-    """Check that the README is read in a few minutes: code and front matter don't count."""
-    text = re.sub(r"\A---.*?^---$|^```.*?^```$|`[^`\n]*`", "", _readme(package), flags=_MULTI)
-    words = len(text.split())
+    """Check that the README is read in a few minutes; only blocks of code don't count."""
+    words = len(_BLOCK.sub("", _readme(package)).split())
     if words > MAX_WORDS:
         yield f"The README must have at most {MAX_WORDS} words beside code, but has {words}."
 
 
 def check_arguments(package: Path) -> Iterator[str]:
-    """Check that the README shows what is public with its arguments, their types and defaults."""
-    text = _readme(package)
+    """Check that a block of code shows each public name with its arguments, types and defaults."""
+    blocks = [block[1].strip() for block in _BLOCK.finditer(_readme(package))]
     for name, arguments in _public(package).items():
         shown = ast.unparse(arguments)
-        if not any(_same(shown, written) for written in re.findall(rf"`{name}\((.*)\)`", text)):
-            yield f"The README must show `{name}({shown})`."
+        if not any(
+            block.startswith(f"{name}(") and _same(shown, block[len(name) + 1 : -1])
+            for block in blocks
+        ):
+            yield f"The README must show, in a block of code, `{name}({shown})`."
 
 
 def _same(arguments: str, written: str) -> bool:

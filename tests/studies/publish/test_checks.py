@@ -105,19 +105,19 @@ Check = Callable[[Path], Iterator[str]]
             "argument that the README lacks": (
                 check_arguments,
                 _replace("sampler.py", "seed: int | None", "pace: int = 0, seed: int | None"),
-                "The README must show `SMACSampler(*, n_startup_trials: int | None=None, "
-                "search_space: Mapping[str, BaseDistribution] | None=None, "
+                "The README must show, in a block of code, `SMACSampler(*, "
+                "n_startup_trials: int | None=None, search_space: Mapping[str, BaseDistribution] | None=None, "
                 "n_challengers: int=10000, pace: int=0, seed: int | None=None)`.",
             ),
             "other default in the README": (
                 check_arguments,
                 _replace("README.md", "n_challengers: int = 10_000", "n_challengers: int = 5"),
-                "The README must show `SMACSampler(",
+                "The README must show, in a block of code, `SMACSampler(",
             ),
             "other type in the README": (
                 check_arguments,
                 _replace("README.md", "n_challengers: int", "n_challengers: float"),
-                "The README must show `SMACSampler(",
+                "The README must show, in a block of code, `SMACSampler(",
             ),
             "link to what isn't there": (
                 check_links,
@@ -196,8 +196,8 @@ def test_a_functions_arguments_are_shown_like_those_of_a_class(tmp_path: Path) -
     )
     (problem,) = check_arguments(package)
     assert problem.startswith(
-        "The README must show `plot_best_so_far(studies: Mapping[str, Sequence[Study]] | "
-        "Sequence[Study] | Study, *, against: str | Callable[[FrozenTrial], float] | None=None, "
+        "The README must show, in a block of code, `plot_best_so_far("
+        "studies: Mapping[str, Sequence[Study]] | Sequence[Study] | Study, *, against: str | Callable[[FrozenTrial], float] | None=None, "
         "counts: Callable[[FrozenTrial], bool] | None=None, level: float=0.95,"
     )
 
@@ -241,7 +241,7 @@ def test_all_that_is_wrong_is_listed_at_once(package: Path) -> None:
         "have 'license'",
         "'## APIs'",
         "'<b>'",
-        "must show `SMACSampler(",
+        "must show, in a block of code, `SMACSampler(",
         "ruff: ",
         "ruff format: ",
         "mypy: ",
