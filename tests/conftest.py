@@ -252,6 +252,53 @@ def serve() -> Iterator[Serve]:
         server.communicate()
 
 
+# The program starts as root: another user may not be allowed to start this Python, nor to import
+# what `socket.create_connection` does.
+_RELAY = """
+import os, select, socket, sys
+os.setuid(65534)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    ends = {}
+    while True:
+        for ready in select.select([server, *ends], [], [])[0]:
+            if ready is server:
+                near, far = server.accept()[0], socket.socket()
+                far.connect(("127.0.0.1", int(sys.argv[1])))
+                ends[near], ends[far] = far, near
+            elif ready in ends:
+                try:
+                    data = ready.recv(65536)
+                    ends[ready].sendall(data)
+                except OSError:
+                    data = b""
+                if not data:
+                    other = ends.pop(ready)
+                    ends.pop(other)
+                    ready.close()
+                    other.close()
+"""
+
+
+@pytest.fixture
+def as_another_user() -> Iterator[Callable[[int], int]]:
+    """Given a port of this machine, return one where another user (`nobody`) passes all on to it."""
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
+        not_here("only root can be another user, and only Linux says whose a connection is")
+    relays = []
+
+    def relay(port: int) -> int:
+        program = [sys.executable, "-I", "-S", "-c", _RELAY, str(port)]
+        relays.append(subprocess.Popen(program, stdout=subprocess.PIPE, text=True))
+        assert relays[-1].stdout is not None
+        return int(relays[-1].stdout.readline())
+
+    yield relay
+    for process in relays:
+        process.kill()
+        process.communicate()
+
+
 StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]
 
 

@@ -1,13 +1,20 @@
-"""The processor time of a process and all below it, by the system's own count."""
+"""The processor time of a process and all below it, by the system's own count.
+
+Where what a process tree used can't be seen, the rest of the machine tells how much it can have been.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 import re
 import time
 
 import psutil
+
+
+_PROC = Path("/proc")
 
 
 class ProcessorTime:
@@ -26,7 +33,7 @@ class ProcessorTime:
         self._seen: dict[tuple[int, float], float] = {}
         # Of each living process the ids of the threads that were seen, in its own PID namespace.
         self._tasks: dict[tuple[int, float], set[int]] = {}
-        self._begun = self._last_look = time.monotonic()
+        self._last_look = time.monotonic()
         self._longest_gap = self._counted = 0.0
 
     def look(self) -> float:
@@ -50,21 +57,74 @@ class ProcessorTime:
         self._counted = max(with_ended, sum(self._seen.values()))
         return self._counted
 
-    def unseen(self, since: int, started: int) -> float:
+    def unseen(self, since: int, started: int, most: float) -> float:
         """Return at most how many seconds of processes that have ended the last look lacks.
 
-        Each of them may have run from one look to the next without being counted, and all together
-        on all cores. Threads that have ended lack nothing if their process is there.
+        Each of them may have run from one look to the next without being counted. Threads that have
+        ended lack nothing if their process is there.
 
         Args:
             since: Id of a process in the PID namespace that those to be counted are in.
             started: Number of processes and threads that were started in it after that one.
+            most: Seconds that all can have used, see `UnaccountedTime`.
         """
         there = sum(task > since for tasks in self._tasks.values() for task in tasks)
         ended = max(0, started - there)
-        cores = os.cpu_count() or 1
-        left = (self._last_look - self._begun) * cores - self._counted
-        return max(0.0, min(ended * self._longest_gap, left))
+        return max(0.0, min(ended * self._longest_gap, most - self._counted))
+
+
+class UnaccountedTime:
+    """Bounds the processor time of a process tree by what nobody else on the machine has used.
+
+    Linux only. The time of processes that can't be seen from here, as those of other containers, is
+    taken for the tree's: so it is a bound, and a close one where all processes are to be seen.
+
+    Args:
+        pid: The first process of the tree.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        # What others use is measured within the time in which the machine is, so never too much.
+        self._busy = _busy_seconds()
+        self._others = _seconds_beside(pid)
+
+    def most(self) -> float:
+        """Return at most how many seconds the tree has used since this was made."""
+        others = _seconds_beside(self._pid) - self._others
+        return max(0.0, _busy_seconds() - self._busy - others)
+
+
+def _seconds_beside(tree: int) -> float:
+    """Return the time of the processes that aren't below one, with that of children that have ended."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for stat in _PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            # Behind the name, which may be anything: state, parent, ...; see proc_pid_stat(5).
+            fields = stat.read_bytes().rpartition(b")")[2].split()
+            pid = int(stat.parent.name)
+            parents[pid], ticks[pid] = int(fields[1]), sum(map(int, fields[11:15]))
+
+    def is_beside(pid: int) -> bool:
+        for _ in parents:
+            if pid == tree or pid not in parents:
+                break
+            pid = parents[pid]
+        return pid == 0  # whose parent has just ended is nobody's
+
+    return sum(ticks[pid] for pid in parents if is_beside(pid)) / os.sysconf("SC_CLK_TCK")
+
+
+def _busy_seconds() -> float:
+    """Return how long the machine's cores weren't idle, all together, from some moment on."""
+    try:
+        lines = (_PROC / "stat").read_text().splitlines()
+        cores = sum(line.startswith("cpu") for line in lines) - 1
+        idle = sum(map(int, lines[0].split()[4:6]))  # and waiting for a disk; see proc_stat(5)
+    except (OSError, ValueError, IndexError):  # some containers hide it
+        cores, idle = os.cpu_count() or 1, 0
+    return time.monotonic() * cores - idle / os.sysconf("SC_CLK_TCK")
 
 
 def _tasks(pid: int) -> set[int]:

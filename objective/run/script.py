@@ -54,6 +54,7 @@ from objective.run.outcome import OnProgress
 from objective.run.outcome import Output
 from objective.run.outcome import RunResult
 from objective.run.processor_time import ProcessorTime
+from objective.run.processor_time import UnaccountedTime
 from objective.testbed.data import Data
 from objective.testbed.data import is_evaluated_apart
 from objective.testbed.metric import METRIC
@@ -247,6 +248,8 @@ class _TrainingClock:
     def __init__(self, process: _Process) -> None:
         self._process = process
         self._time = ProcessorTime(process.pid)
+        hides = process.has_own_pids and not process.is_on_gpu
+        self._machine = UnaccountedTime(process.pid) if hides else None
         self._start: float | None = None
         self._begun = 0.0
         self._trained: float | None = None  # when it had, while it is evaluated
@@ -284,9 +287,9 @@ class _TrainingClock:
         return self._time.look() / self._process.cores
 
     def _unseen(self, output: Output) -> float:
-        if not self._process.has_own_pids or self._process.is_on_gpu or output.started is None:
+        if self._machine is None or output.started is None:
             return 0.0
-        return self._time.unseen(*output.started) / self._process.cores
+        return self._time.unseen(*output.started, self._machine.most()) / self._process.cores
 
 
 def _is_on_gpu(variables: Mapping[str, str]) -> bool:

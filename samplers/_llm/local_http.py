@@ -1,6 +1,6 @@
 """HTTP for a model on this machine: no browser is let in, and sizes and waits have limits.
 
-Any page that is open in a browser could ask a server of its machine: of models, which take no key,
+At a loopback address it is its user's own. Any page that is open in a browser could ask a server of its machine: of models, which take no key,
 and whose every answer takes seconds of all cores.
 """
 
@@ -17,6 +17,8 @@ import sys
 import time
 from typing import Any
 from urllib.parse import urlsplit
+
+from .peers import is_ours
 
 
 _SILENCE_SECONDS = 30.0  # for a request to come, and for a client to take its answer
@@ -41,11 +43,15 @@ class Handler(BaseHTTPRequestHandler):
     timeout = _SILENCE_SECONDS
 
     def check_sender(self) -> None:
-        """Refuse browsers: any page that is open in one could ask a server of this machine.
+        """Refuse other users of this machine, if only it is served, and browsers.
 
-        They tell the page's origin; or, where the page's name was pointed at this machine, the
+        Any page that is open in one could ask a server of this machine. Browsers tell the page's origin; or, where the page's name was pointed at this machine, the
         name that they think it has. There is no page of our own that should be let in.
         """
+        host = str(self.server.server_address[0])  # type: ignore[index]
+        own_only = ipaddress.ip_address(host).is_loopback
+        if own_only and not is_ours(self.client_address, self.connection.getsockname()):
+            raise Refusal(403, f"at {host} only the user who started this server may use it")
         site = self.headers.get("Sec-Fetch-Site", "none")
         if self.headers.get("Origin") is not None or site != "none":
             raise Refusal(403, "browsers may not use this server")

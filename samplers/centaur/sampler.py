@@ -61,6 +61,7 @@ from .screening import first_choice
 from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
+from .screening import N_ANYWHERE
 from .screening import N_RANDOM
 from .screening import N_SAMPLES
 from .screening import N_STEPS
@@ -477,7 +478,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         if not pools:
             pools = [
                 Candidates(judge.steps(N_STEPS, rng), STEPS),
-                Candidates(judge.random(N_STEPS // 10, rng), RANDOM),
+                Candidates(judge.random(N_ANYWHERE, rng), RANDOM),
             ]
         return choose(judge, pools, fixed, rng)
 

@@ -6,8 +6,9 @@ The turns that no language model has follow a schedule that depends on nothing b
 turn                    candidates
 ======================  =========================================================================
 the first ones          a random one, from all of the ranges or from around their middle
-until ``STEPS_ALONE``   steps from the best trials: CMA-ES in a dozen dimensions knows too little
-                        of them to be worth a trial
+until ``STEPS_ALONE``   steps from the best trials, and random ones, lest a search ends where it
+                        began: CMA-ES in a dozen dimensions knows too little of them to be worth a
+                        trial
 later                   steps on ``STEP_SHARE`` of the turns, samples of CMA-ES on the others
 ======================  =========================================================================
 
@@ -51,7 +52,8 @@ N_RANDOM_IF_AHEAD = 3
 STEPS_ALONE = 100
 STEP_SHARE = 0.3
 
-N_STEPS = 500
+N_STEPS = 300
+N_ANYWHERE = 250
 N_SAMPLES = 60
 N_NEW = 20
 

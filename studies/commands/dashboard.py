@@ -13,8 +13,8 @@ from wsgiref.simple_server import WSGIServer
 
 import typer
 
+from samplers._llm.peers import is_ours
 from studies.commands import options
-from studies.commands.visitors import is_own
 from studies.commands.visitors import only_own_pages
 from studies.errors import Misuse
 
@@ -56,8 +56,8 @@ def dashboard(
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def verify_request(self, request: object, client_address: Any) -> bool:
-        if is_own(client_address):
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        if is_ours(client_address, request.getsockname()):
             return True
         print(f"refused a connection of another user of this machine to {HOST}", file=sys.stderr)
         return False

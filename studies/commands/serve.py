@@ -14,7 +14,11 @@ from studies.storage import PROXY_PORT
 
 
 Host = Annotated[
-    str, typer.Option(help="0.0.0.0 serves other machines too, and asks for no password.")
+    str,
+    typer.Option(
+        help="127.0.0.1 serves you alone (on Linux); 0.0.0.0 other machines and users, too, and"
+        " asks for no password."
+    ),
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
@@ -40,7 +44,8 @@ def serve_storage(
         bool,
         typer.Option(
             "--insecure",
-            help="Serve other machines without --tls: whoever reaches the port may change studies.",
+            help="Serve others without --tls: whoever reaches the port, as another user of this"
+            " machine or from another one, may change studies.",
         ),
     ] = False,
 ) -> None:
@@ -82,7 +87,7 @@ def serve_storage(
         print(f"{address}{query}  (Ctrl-C ends)", flush=True)
 
     try:
-        serve(url, storage, host, port, say, identity)
+        serve(url, storage, host, port, say, identity, everybody=insecure)
     except KeyboardInterrupt:
         acknowledge()
         hurry(storage)  # calls that wait for the database would keep the process

@@ -1,12 +1,8 @@
-"""Whom a web server of this user's serves: nobody else on the machine, and no other site's pages."""
+"""Which pages may ask a web server of this user's: its own, and no other site's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-import os
-from pathlib import Path
-import socket
-import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,30 +13,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
     from _typeshed.wsgi import WSGIApplication
     from _typeshed.wsgi import WSGIEnvironment
-
-_ESTABLISHED = "01"  # of a connection that its owner has closed Linux no longer says whose it was
-
-
-def is_own(client: tuple[str, int]) -> bool:
-    """Return whether a connection from this machine is this user's or root's.
-
-    Args:
-        client: Its other end, an IPv4 address and a port.
-
-    Returns:
-        True also where the system has no table that says so (Linux has).
-    """
-    host, port = client
-    # As the machine's own number: see proc_pid_net(5).
-    address = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
-    try:
-        rows = Path("/proc/net/tcp").read_text().splitlines()
-    except OSError:
-        return True
-    for fields in map(str.split, rows):
-        if fields[1] == address and fields[3] == _ESTABLISHED:
-            return int(fields[7]) in (0, os.geteuid())
-    return False
 
 
 def only_own_pages(app: WSGIApplication) -> WSGIApplication:

@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import socket
 import threading
 from typing import Any
+from typing import TYPE_CHECKING
 from typing import TypeVar
+from urllib.parse import unquote
 import warnings
 
 from optuna.exceptions import ExperimentalWarning
@@ -24,8 +26,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.storages import get_storage
 from optuna.storages import GrpcStorageProxy
-from optuna.storages import run_grpc_proxy_server
 
+from samplers._llm.address import is_loopback
+from samplers._llm.peers import is_ours
 from studies.storage.attributes import CheckedKept
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.kinds import kind_of
@@ -37,6 +40,9 @@ from studies.storage.patient import repeating
 from studies.storage.patient import SHORTEST_PAUSE
 from studies.storage.tls import Identity
 
+
+if TYPE_CHECKING:
+    import grpc
 
 _THREADS = 10  # calls that are served at the same time; Optuna's default
 
@@ -148,6 +154,7 @@ def serve(
     port: int,
     say: Callable[[str], None],
     identity: Identity | None = None,
+    everybody: bool = False,
 ) -> None:
     """Serve a storage until KeyboardInterrupt.
 
@@ -157,7 +164,9 @@ def serve(
         host: Address to listen at.
         port: Its port.
         say: Is given the address for clients, once it answers.
-        identity: For TLS: clients without the same are refused. None serves everybody.
+        identity: For TLS: clients without the same are refused.
+        everybody: Without TLS: whether to serve other users of this machine, too. Who listens on
+            other interfaces than loopback serves everybody.
 
     Raises:
         StorageError: If the port is taken.
@@ -181,18 +190,53 @@ def serve(
         served.get_all_trials(study._study_id, deepcopy=False)
     address = bracketed(host)
     threading.Thread(target=_announce, args=(address, port, identity, say), daemon=True).start()
-    pool = ThreadPoolExecutor(max_workers=threads)
-    if identity is None:
-        quietly(run_grpc_proxy_server, served, host=address, port=port, thread_pool=pool)
-        return
-    # As Optuna's function does, which has no TLS.
+    # As Optuna's `run_grpc_proxy_server`, which lets in everybody.
     import grpc
     from optuna.storages._grpc.auto_generated import api_pb2_grpc
     from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
-    server = grpc.server(pool)
+    own_only = identity is None and not everybody and is_loopback(f"http://{address}")
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=threads),
+        interceptors=[_own_only(port)] if own_only else [],
+    )
     service = OptunaStorageProxyService(served)
     api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    server.add_secure_port(f"{address}:{port}", identity.of_server())
+    if identity is None:
+        server.add_insecure_port(f"{address}:{port}")
+    else:
+        server.add_secure_port(f"{address}:{port}", identity.of_server())
     server.start()
     server.wait_for_termination()
+
+
+def _own_only(port: int) -> grpc.ServerInterceptor:
+    """Refuse the calls of other users of this machine to a server on loopback."""
+    import grpc
+
+    def is_own(peer: str) -> bool:  # ipv4:127.0.0.1:50000, ipv6:[::1]:50000
+        _, _, end = unquote(peer).partition(":")
+        host, _, client_port = end.rpartition(":")
+        host = host.strip("[]")
+        return is_ours((host, int(client_port)), (host, port))
+
+    class OwnOnly(grpc.ServerInterceptor):  # type: ignore[misc]
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            handler = continuation(details)
+            if handler is None:
+                return None
+
+            def answer(request: Any, context: Any) -> Any:
+                if not is_own(context.peer()):
+                    context.abort(
+                        grpc.StatusCode.PERMISSION_DENIED,
+                        "it serves its own user only; serve-storage --tls FILE lets in who has the"
+                        " file, --insecure everybody",
+                    )
+                return handler.unary_unary(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(
+                answer, handler.request_deserializer, handler.response_serializer
+            )
+
+    return OwnOnly()

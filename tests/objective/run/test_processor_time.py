@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import subprocess
 import sys
 import time
 
+import pytest
+
+from objective.run import processor_time
 from objective.run.processor_time import ProcessorTime
+from objective.run.processor_time import UnaccountedTime
 from tests.conftest import not_here
 
 
@@ -32,9 +37,42 @@ def test_what_has_ended_unseen_counts_with_the_most_that_it_can_have_taken() -> 
         counted = clock.look()
         time.sleep(1)  # while it uses none
         clock.look()
-        assert clock.unseen(before, 4) == 0.0  # it and its three threads are there
-        assert clock.unseen(before, 5) >= 1.0 - counted
+        assert clock.unseen(before, 4, 9.0) == 0.0  # it and its three threads are there
+        assert clock.unseen(before, 5, 9.0) >= 1.0 - counted
+        assert clock.unseen(before, 5, counted + 0.25) == pytest.approx(0.25)
         process.communicate(b"\n")
     clock.look()
     # None is there any more, nor known as a thread of one that is.
-    assert clock.unseen(before, 4) >= 1.0 - counted
+    assert clock.unseen(before, 4, 9.0) >= 1.0 - counted
+
+
+def test_the_rest_of_the_machine_tells_what_a_tree_can_have_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not sys.platform.startswith("linux"):
+        not_here("processor time of other processes is told by Linux")
+    monkeypatch.setattr(processor_time, "_PROC", tmp_path)
+    clock = iter([0.0, 10.0, 10.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    second = os.sysconf("SC_CLK_TCK")
+
+    def show(idle: int, **processes: tuple[int, int]) -> None:
+        (tmp_path / "stat").write_text(
+            f"cpu  0 0 0 {idle * second} 0 0\ncpu0 0 0 0 0\ncpu1 0 0 0 0\nintr 1 2\n"
+        )
+        for name, (parent, seconds) in processes.items():
+            folder = tmp_path / name.removeprefix("p")
+            folder.mkdir(exist_ok=True)
+            zeros = " 0" * 9
+            (folder / "stat").write_text(
+                f"7 (a) b) S {parent}{zeros} {seconds * second} 0 0 0 0 0\n"
+            )
+
+    show(0, p1=(0, 5), p2=(1, 1), p7=(2, 0), p8=(7, 0))
+    unaccounted = UnaccountedTime(7)
+    # 20 s of two cores, of which 6 were idle and 1 and 2 used 5: 9 are left for what is below 7.
+    show(6, p1=(0, 7), p2=(1, 4), p7=(2, 1), p8=(7, 3))
+    assert unaccounted.most() == pytest.approx(9.0)
+    show(6, p9=(4, 6))  # its parent has ended, and it may have been of the tree
+    assert unaccounted.most() == pytest.approx(9.0)
+    monkeypatch.undo()

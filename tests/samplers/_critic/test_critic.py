@@ -158,7 +158,7 @@ def test_the_rule_says_what_was_run() -> None:
 
 
 def test_running_trials_count_as_evaluated() -> None:
-    study = run(bowl, 30)
+    study = run(bowl, 15)
     judge = judge_of(study)
     candidates = judge.steps(200, np.random.default_rng(0))
     first = judge.choose(candidates)

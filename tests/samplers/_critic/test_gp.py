@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
+from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel
 from sklearn.gaussian_process.kernels import Matern
@@ -44,7 +45,7 @@ def test_predictions_are_those_of_scikit_learn() -> None:
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     X, y = data(25)
-    mean, deviation = gp._prior(3)
+    mean, deviation = gp._prior(3, -1.0)
     theta = mean + np.random.default_rng(1).normal(0, 0.3, 6)
     D = gp._differences(X)
 
@@ -52,6 +53,40 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
     numeric = approx_fprime(theta, lambda t: gp._loss(t, D, y, mean, deviation)[0], 1e-6)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+
+
+def test_what_is_left_out_is_predicted_from_the_others() -> None:
+    X, y = data(12)
+    theta = gp._prior(3, -1.0)[0]
+
+    expected = 0.0
+    for i in range(len(y)):
+        others = np.arange(len(y)) != i
+        mean, deviation = GaussianProcess(X[others], y[others], theta).predict(X[[i]])
+        expected += norm.logpdf(y[i], mean[0], math.hypot(deviation[0], math.exp(theta[-1] / 2)))
+
+    constant = len(y) / 2 * math.log(2 * math.pi)
+    left_out = GaussianProcess(X, y, theta).log_density_left_out()
+    assert left_out - constant == pytest.approx(expected)
+
+
+def test_the_prior_is_taken_that_predicts_best() -> None:
+    taken = set()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = rng.random((15, 4))
+        y = np.sin(9 * X).sum(axis=1) if seed % 2 else X.sum(axis=1)
+        y = (y - y.mean()) / y.std()
+        thetas = [
+            gp._most_likely(gp._differences(X), y, *gp._prior(4, log_length))
+            for log_length in gp._LOG_LENGTHS
+        ]
+        densities = [GaussianProcess(X, y, theta).log_density_left_out() for theta in thetas]
+        best = int(np.argmax(densities))
+        taken.add(best)
+
+        assert fit(X, y).tolist() == thetas[best].tolist()
+    assert len(taken) > 1
 
 
 def test_what_each_input_does_alone_counts_where_nothing_was_run() -> None:
@@ -104,7 +139,7 @@ def test_a_few_points_leave_the_prior(n: int) -> None:
     theta = fit(X[:n], y[:n])
     mean, deviation = GaussianProcess(X[:n], y[:n], theta).predict(X)
 
-    assert theta.tolist() == gp._prior(3)[0].tolist()
+    assert theta.tolist() == gp._prior(3, gp._LOG_LENGTHS[0])[0].tolist()
     assert np.isfinite(mean).all() and (deviation > 0).all()
 
 

@@ -81,6 +81,15 @@ def test_a_page_may_not_even_look(chat: Chat) -> None:
             assert client.recv(65536).startswith(b"HTTP/1.1 403 ")
 
 
+def test_another_user_of_the_machine_is_not_served(
+    chat: Chat, as_another_user: Callable[[int], int]
+) -> None:
+    port = as_another_user(int(embedded.embedded_server().removesuffix("/v1").split(":")[-1]))
+    status, text = http(f"http://127.0.0.1:{port}/v1/models")
+    assert status == 403 and "only the user who started this server" in text
+    assert http(f"http://127.0.0.1:{port}/tokenize", b'{"content": "a"}')[0] == 403
+
+
 def test_clients_that_send_no_body_keep_nobody_waiting(chat: Chat) -> None:
     heads = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -29,6 +30,20 @@ def test_only_who_has_the_key_reaches_the_studies(serve: Serve, tmp_path: Path) 
     for stranger in ("", f"?tls={other}"):
         with pytest.raises(StorageError, match="must be served"):
             open_storage(f"grpc://127.0.0.1:{port}{stranger}")
+
+
+def test_without_a_key_only_its_own_user_is_served(
+    serve: Serve, tmp_path: Path, as_another_user: Callable[[int], int]
+) -> None:
+    port, open_port = free_port(), free_port()
+    serve(f"sqlite:///{tmp_path}/s.db", port)
+    serve(f"sqlite:///{tmp_path}/s.db", open_port, "--insecure")
+    optuna.create_study(storage=open_storage(f"grpc://127.0.0.1:{port}"), study_name="s")
+    with pytest.raises(StorageError, match="it serves its own user only") as error:
+        open_storage(f"grpc://127.0.0.1:{as_another_user(port)}")
+    assert "\n" not in str(error.value)
+    everybody = open_storage(f"grpc://127.0.0.1:{as_another_user(open_port)}")
+    assert [study.study_name for study in everybody.get_all_studies()] == ["s"]
 
 
 def test_nobody_else_may_read_a_key(tmp_path: Path) -> None:
