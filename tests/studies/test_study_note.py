@@ -7,12 +7,12 @@ import shlex
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from optuna_dashboard import save_note
 import pytest
 
-from studies.facts import REPEATS
 from studies.notes import Notes
 from studies.study_note import COMMAND
 from tests.conftest import StorageFactory
@@ -58,7 +58,7 @@ def test_a_study_says_how_it_stands_after_each_trial(storage: StorageFactory) ->
 def test_the_best_is_beside_the_baseline(
     direction: str, values: list[float], standing: str
 ) -> None:
-    study = optuna.create_study(direction=direction)
+    study = optuna.create_study(direction=StudyDirection[direction.upper()])
     study.set_metric_names(["value"])
     study.set_user_attr("method", "tpe")
     for value in values:
@@ -80,7 +80,7 @@ def test_an_imported_study_has_a_baseline_only_if_it_was_given() -> None:
 
 def test_repetitions_have_no_best() -> None:
     study = a_study()
-    add(study, 1.5, **{REPEATS: 3})
+    add(study, 1.5, repeats_trial=3)
     assert note(study) == [""]
 
 
