@@ -20,6 +20,7 @@ from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import known_baseline
+from studies.library import evaluated_trials
 from studies.library import metric_of
 from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
@@ -138,7 +139,7 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
             # A configuration that fails now and then is no winner.
             key=lambda t: (repeated[t.number].failed, metric.cost(_mean(repeated, t) or 0.0)),
         )
-    baseline = known_baseline(study)
+    baseline = known_baseline(evaluated_trials(study), study.user_attrs)
     if baseline is not None and not has_succeeded(baseline):
         baseline = None
     return Winner(study, metric, best, ranked[0], baseline, repeated)

@@ -65,7 +65,7 @@ class Comparison:
         llm_ratios: Variants of methods that have a share of LLM trials; empty is the model's.
         models: Variants of methods that ask a language model, by its name; empty is the model's.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
-        failure_value: As in `studies.spec.Spec`.
+        failure_value, command: As in `studies.spec.Spec`.
     """
 
     methods: Sequence[str]
@@ -78,6 +78,7 @@ class Comparison:
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
     failure_value: FailureValue = None
+    command: str | None = None
 
     def runs(self, workers: int) -> list[Spec]:
         """Return one spec per method, seed and variant: all of a seed before the next one's."""
@@ -101,7 +102,12 @@ class Comparison:
         if model.name is not None:
             name += f"-{model.name}"
         spec = Spec(self.where, name, method, seed, self.budget, self.limits, model)
-        spec = replace(spec, comparison=self.name, failure_value=self.failure_value)
+        spec = replace(
+            spec,
+            comparison=self.name,
+            failure_value=self.failure_value,
+            command=self.command,
+        )
         return spec.completed(workers)
 
 

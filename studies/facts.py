@@ -50,14 +50,19 @@ def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return next(filter(is_ok, found), found[-1] if found else None)
 
 
-def known_baseline(study: optuna.Study) -> FrozenTrial | None:
+def known_baseline(
+    trials: Sequence[FrozenTrial], attributes: Mapping[str, Any]
+) -> FrozenTrial | None:
     """Return the run of the script's own values; None where the study doesn't say which it is.
 
     The first trial of another program may be anything, unless it was given.
+
+    Args:
+        trials: Of the study, as `evaluated_trials` returns them.
+        attributes: The study's user attributes.
     """
-    trials = evaluated_trials(study)
-    found = None if is_library_study(study.user_attrs) else baseline_trial(trials)
-    if found is not None and "imported_from" in study.user_attrs:
+    found = None if is_library_study(attributes) else baseline_trial(trials)
+    if found is not None and "imported_from" in attributes:
         return found if found.user_attrs.get("source") == "enqueued" else None
     return found
 
@@ -149,7 +154,7 @@ def study_facts(
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "best": trial_facts(best_of(trials, metric, study.user_attrs), metric.name),
-        "baseline": trial_facts(known_baseline(study), metric.name),
+        "baseline": trial_facts(known_baseline(trials, study.user_attrs), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),
         "llm": {

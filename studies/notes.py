@@ -1,4 +1,5 @@
-"""A note on each trial's page in optuna-dashboard: who proposed it, why, what it changed, what came of it.
+"""Notes in optuna-dashboard: on each trial who proposed it, why, what it changed and what came of it;
+on the study how it stands (`studies.study_note`).
 
 They are system attributes of the study under the names of ``optuna_dashboard.save_note``, which is
 not used: it would cost every worker the import of the dashboard.
@@ -27,10 +28,14 @@ from samplers._llm.values import position
 from samplers._trials.internals import interrupted_before
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.facts import best_trial
+from studies.facts import known_baseline
 from studies.facts import REPEATS
 from studies.facts import trial_status
 from studies.printable import printable
 from studies.storage.bulk import add_study_attrs
+from studies.study_note import describe_study
+from studies.study_note import write_study_note
 
 
 if TYPE_CHECKING:
@@ -53,7 +58,8 @@ _MARKUP = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 class Notes:
-    """Writes the notes that trials of a study don't have yet; what people wrote stays.
+    """Writes the notes that trials of a study don't have yet, and the study's own; what people wrote
+    stays.
 
     Args:
         study: The study.
@@ -71,6 +77,7 @@ class Notes:
         self._storage = storage
         self._doubts = doubts
         self._seen: set[int] = set()
+        self._study_note = ""
 
     @cached_property
     def _of_study(self) -> tuple[Metric, dict[str, Any]]:
@@ -78,22 +85,35 @@ class Notes:
 
     def write(self, trials: Sequence[FrozenTrial]) -> None:
         """Write the notes of finished trials; ``trials`` are all of the study, by number."""
-        numbers = {
-            t.number
-            for t in trials[:MOST_TRIALS]
-            if t.state.is_finished() and t.number not in self._seen
-        }
-        if not numbers:
+        ended = {t.number for t in trials if t.state.is_finished()} - self._seen
+        if not ended:
             return
+        storage = self._storage or self._study._storage
+        doubts, of_study = self._doubts(trials), self._of_study
+        numbers = {number for number in ended if number < MOST_TRIALS}
         written = []
-        for trial, text in describe(trials, *self._of_study, numbers, self._doubts(trials)):
+        for trial, text in describe(trials, *of_study, numbers, doubts) if numbers else ():
             key = f"dashboard:{trial._trial_id}:note"
             written.append({f"{key}_ver": 1, f"{key}_str:0": text})
+        note = self._describe_study(trials, doubts)
         try:
-            add_study_attrs(self._study, self._storage or self._study._storage, written)
+            if written:
+                add_study_attrs(self._study, storage, written)
+            if note != self._study_note:
+                write_study_note(self._study, storage, note)
         except (StorageInternalError, SQLAlchemyError):  # who claims the next trial waits for it
             return
-        self._seen |= numbers
+        self._seen |= ended
+        self._study_note = note
+
+    def _describe_study(self, trials: Sequence[FrozenTrial], doubts: Mapping[int, str]) -> str:
+        metric, attributes = self._of_study
+        own = [t for t in trials if REPEATS not in t.user_attrs]
+        if not own:  # a study of repetitions, which has no best
+            return ""
+        best = best_trial([t for t in own if t.number not in doubts], metric)
+        baseline = known_baseline(trials, attributes)
+        return describe_study(self._study.study_name, best, baseline, metric, attributes)
 
 
 def describe(

@@ -216,6 +216,7 @@ class Spec:
         failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
             new one. The code agent has none.
         accept_changes: Go on though the script or files beside it were edited.
+        command: The command line that makes it, for people; None if no command does.
     """
 
     where: Where
@@ -230,6 +231,7 @@ class Spec:
     prune: str | None = None
     failure_value: FailureValue = None
     accept_changes: bool = False
+    command: str | None = None
 
     @property
     def row(self) -> Method:

@@ -38,6 +38,7 @@ from studies.storage.open import open_storage
 from studies.storage.open import reading
 from studies.storage.open import study_names
 from studies.storage.recovery import alone
+from studies.study_note import COMMAND
 
 
 if TYPE_CHECKING:
@@ -68,14 +69,17 @@ def open_study(
     metadata = spec.metadata(testbed)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
-    _note_metadata(study, metadata, {**spec.budget.metadata(), **spec.model.metadata()})
+    limits = {**spec.budget.metadata(), **spec.model.metadata()}
+    if spec.command is not None:
+        limits[COMMAND] = spec.command
+    _note_metadata(study, metadata, limits)
     return study
 
 
 def _note_metadata(
     study: optuna.Study, metadata: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> None:
-    """Write what a study doesn't yet say of itself, and its limits as they are now."""
+    """Write what a study doesn't yet say of itself, and its limits and command as they are now."""
     stored = study.user_attrs
     # The hash first, so that the study is known for one of ours from there on. The method last:
     # who finds it, as another process just now may, finds all the others.

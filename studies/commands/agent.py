@@ -163,6 +163,7 @@ def agent(
             agent_seconds,
         ),
         accept_changes=accept_changes,
+        command=options.this_command(),
     ).completed(workers)
     work.say_isolation(spec)
     unedited(edited, spec.editing.files)  # which are refused before anything is trained

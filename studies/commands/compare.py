@@ -125,6 +125,7 @@ def compare(
             split("--model", model, str),
             name,
             failure_value,
+            options.this_command(),
         ),
         check=not no_check,
     )

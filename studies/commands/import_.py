@@ -103,7 +103,8 @@ def import_(
         runs.setdefault((f"{prefix}{trial.method}", trial.seed), []).append(trial)
     with opened(storage) as there:
         studies = {
-            run: open_study(there, *run, file.name, trials, metric) for run, trials in runs.items()
+            run: open_study(there, *run, file.name, trials, metric, options.this_command())
+            for run, trials in runs.items()
         }
         stored = {run: study.get_trials(deepcopy=False) for run, study in studies.items()}
         space = infer_space(foreign.trials, known, stored_space(stored.values()), foreign.notes)

@@ -35,8 +35,21 @@ def program() -> str:
 
 
 def this_command() -> str:
-    """Return the command line that was given, to be given again, but for a password in it."""
-    return shlex.join([program(), *map(masked, sys.argv[1:])])
+    """Return the command line that was given, to be given again, without passwords and keys.
+
+    Of a variable that may be a key only the name is left, which stands for its value here.
+    """
+    from objective.run.environment import may_be_secret
+
+    words = [program(), *map(masked, sys.argv[1:])]
+    for at, word in enumerate(words):
+        option, equals, given = (
+            word.partition("=") if word.startswith("--env=") else ("", "", word)
+        )
+        name, _, value = given.partition("=")
+        if (equals or words[at - 1] == "--env") and value and may_be_secret(name, value):
+            words[at] = f"{option}{equals}{name}"
+    return shlex.join(words)
 
 
 def complain(line: str) -> None:

@@ -164,6 +164,7 @@ def run(
         prune=prune,
         failure_value=failure_value,
         accept_changes=accept_changes,
+        command=options.this_command(),
     ).completed(workers or 1)
     limit = training.wall_seconds or default_wall_seconds(tuned, train_seconds)
     if dry_run:

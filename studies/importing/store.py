@@ -25,6 +25,7 @@ from studies.errors import Misuse
 from studies.importing.foreign import FAILURE_VALUE
 from studies.importing.foreign import ForeignTrial
 from studies.importing.space import fits
+from studies.study_note import COMMAND
 
 
 KEY = "import:key"  # system attribute: which of a file's trials it is
@@ -40,6 +41,7 @@ def open_study(
     file: str,
     trials: Sequence[ForeignTrial],
     metric: Metric = METRIC,
+    command: str | None = None,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
     study = optuna.create_study(
@@ -66,6 +68,7 @@ def open_study(
         "method": method,
         "seed": seed,
         "version": version("optuna-autoresearch"),
+        **({} if command is None else {COMMAND: command}),
     }
     ratios = {trial.llm_ratio for trial in trials}
     if len(ratios) == 1 and (ratio := ratios.pop()) is not None:

@@ -14,7 +14,7 @@ from studies.publish.build import ROOT
 
 
 STORED = ROOT / "docs/gallery/trainings.db"
-_NOTES = "FROM study_system_attributes WHERE key LIKE 'dashboard:%:note%'"
+_NOTES = "FROM study_system_attributes WHERE key LIKE 'dashboard:%note%'"
 
 
 def annotate(database: Path) -> bool:

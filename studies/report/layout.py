@@ -16,6 +16,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from studies.report.script import page_script
+
 
 @dataclass(frozen=True)
 class Section:
@@ -65,8 +67,8 @@ def render(
             `page_data.page_transcripts`).
         made: When and how it was made.
     """
-    resources = files("studies.report")
-    return Template(resources.joinpath("page.html").read_text("utf-8")).substitute(
+    frame = files("studies.report").joinpath("page.html").read_text("utf-8")
+    return Template(frame).substitute(
         title=escape(title),
         subtitle=escape(subtitle),
         nav="".join(f'<a href="#{s.place}">{escape(s.name)}</a>' for s in sections),
@@ -74,7 +76,7 @@ def render(
         made=escape(made),
         # A third of its size, and parsed only when the first plot is drawn.
         plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
-        script=resources.joinpath("page.js").read_text("utf-8"),
+        script=page_script(),
         **{name: _script_json(value) for name, value in data.items()},
     )
 

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 import pytest
 
 from studies.budget import Budget
@@ -85,6 +86,7 @@ def test_each_method_and_seed_is_a_study_that_begins_with_the_baseline(
     study = optuna.load_study(study_name="tpe-seed2", storage=cli.storage)
     expected = {"method": "tpe", "seed": 2, "comparison": "main", "budget_trials": 3}
     assert expected.items() <= study.user_attrs.items()
+    assert "optuna-autoresearch best --study tpe-seed2" in get_note(study)
     # Four processes of their own did it.
     workers = {cli.trials(n)[0].system_attrs["autoresearch:worker"][1] for n in names}
     assert len(workers) == 4 and os.getpid() not in workers

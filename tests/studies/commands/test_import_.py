@@ -78,6 +78,8 @@ def test_the_dashboard_shows_an_imported_study(cli: Cli, write: Write, page: Pag
         "n => document.querySelectorAll('#plot-history .scatterlayer .point').length >= n",
         arg=12,
     )
+    page.goto(f"{address}/dashboard/studies/{study._study_id}/note")
+    page.get_by_text("optuna-autoresearch best --study TPE-seed1").wait_for()
     best = study.best_trial
     page.goto(f"{address}/dashboard/studies/{study._study_id}/trials?numbers={best.number}")
     for text in ("MATRIX_LR", str(best.value), "training_seconds"):

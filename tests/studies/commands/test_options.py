@@ -28,3 +28,21 @@ def test_commands_that_are_shown_work_where_the_environment_is_not_active(
     found = tmp_path / "optuna-autoresearch"
     found.touch(0o755)
     assert options.this_command() == "optuna-autoresearch run"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["--env", "WANDB_API_KEY=s3cret"], ["--env", "WANDB_API_KEY"]),
+        (["--env=HF_TOKEN=s3cret"], ["--env=HF_TOKEN"]),
+        (["--env", "RUN=sk-0123456789abcdefghij"], ["--env", "RUN"]),
+        (["--env", "WANDB_API_KEY"], ["--env", "WANDB_API_KEY"]),
+        (["--env", "OMP_NUM_THREADS=1"], ["--env", "OMP_NUM_THREADS=1"]),
+        (["--title", "HF_TOKEN=s3cret"], ["--title", "HF_TOKEN=s3cret"]),
+    ],
+)
+def test_commands_that_are_shown_have_no_key(
+    given: list[str], shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["studies", "run", *given])
+    assert options.this_command().split() == ["optuna-autoresearch", "run", *shown]

@@ -1,0 +1,79 @@
+// Drawing: a plot when it comes into view, as it suits the screen, the dark or the paper.
+
+function settings(div) {
+  const controls = div.parentElement.querySelectorAll("[data-setting]");
+  return Object.fromEntries([...controls].map(c => [c.dataset.setting, c.value]));
+}
+
+/** A title in lines for which a small screen has room. */
+const wrapped = text => text?.replace(/(.{20,}?) /g, "$1<br>");
+
+/** In a dark page what is black in a figure is light, and on a small screen it is lower. */
+function themed(traces, figure) {
+  const axes = change => Object.fromEntries(Object.entries(figure).map(([key, value]) =>
+    [key, /^[xy]axis/.test(key) ? change(value, key) : value]));
+  if (printing) figure = {...figure, width: PAPER};
+  if (isNarrow() && figure.margin) {
+    const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    // Without labels at its ticks plotly leaves room for the last line of an axis's title only.
+    const room = value => value.showticklabels === false ? 40 : undefined;
+    figure = axes((value, key) => key.startsWith("x")
+      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}} : value);
+    figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
+    const flat = of => ({...of, colorbar: {
+      orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom",
+    }});
+    traces = traces.map(trace => trace.colorbar ? flat(trace) : trace);
+    if (figure.coloraxis) figure = {...figure, coloraxis: flat(figure.coloraxis)};
+    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90;
+  }
+  if (!isDark()) return [traces, figure];
+  const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));
+  const paper = {paper_bgcolor: "#181818", plot_bgcolor: "#181818", font: {color: "#e8e8e8"}};
+  return [dark(traces), {...axes(value => ({...value, gridcolor: "#333", color: "#e8e8e8"})), ...paper}];
+}
+
+function draw(div) {
+  if (!window.Plotly) return plotly().then(() => draw(div));
+  const [traces, figure] = div.dataset.view ? views[div.dataset.view](settings(div)) : comparison(div);
+  div.dataset.drawn = "";
+  window.Plotly.react(div, ...themed(traces, figure), CONFIG);
+  if (!div.dataset.bound) {
+    div.dataset.bound = "";
+    div.on("plotly_hover", event => speak(event.points[0]));
+  }
+}
+
+/** Says to screen readers what the label of a point shows. */
+function speak({hovertext, text, x, y}) {
+  const words = hovertext ?? [text, x, y].filter(v => v !== undefined).join(", ");
+  byId("spoken").textContent = String(words).replaceAll("<br>", ", ");
+}
+const redraw = div => { if ("drawn" in div.dataset) draw(div); };
+
+const figures = [...document.querySelectorAll(".figure")];
+const seen = new IntersectionObserver(entries => {
+  for (const {isIntersecting, target} of entries) if (isIntersecting) {
+    seen.unobserve(target);
+    draw(target);
+  }
+}, {rootMargin: "200px"});
+for (const div of figures) seen.observe(div);
+const redrawAll = () => { for (const div of figures) redraw(div); };
+darkness.addEventListener("change", redrawAll);
+// A page is printed without waiting for a script, at once after it was loaded if a program prints
+// it: an open document in a frame counts as something that is still being loaded.
+const frame = document.createElement("iframe");
+frame.hidden = true;
+document.body.append(frame);
+frame.contentDocument.open();
+setTimeout(() => plotly().finally(() => { frame.contentDocument.close(); frame.remove(); }), 300);
+for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => {
+  printing = event === "beforeprint";
+  for (const div of figures) if (printing || "drawn" in div.dataset) draw(div);
+  if (tableDiv) showTable(); // its headings break on paper
+});
+
+for (const div of figures)
+  for (const control of div.parentElement.querySelectorAll(".controls select, .controls input"))
+    control.addEventListener("change", () => { draw(div); remember(); });
