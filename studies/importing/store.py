@@ -39,7 +39,7 @@ def open_study(
     seed: int,
     file: str,
     trials: Sequence[ForeignTrial],
-    metric: Metric = METRIC,
+    metric: Metric,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
     study = optuna.create_study(
@@ -101,7 +101,7 @@ def frozen_trial(
     space: Mapping[str, BaseDistribution],
     ended: datetime,
     notes: Counter[str],
-    metric: Metric = METRIC,
+    metric: Metric,
 ) -> FrozenTrial:
     """Return a trial with the attributes that our own objective would have given it."""
     params: dict[str, Any] = {}
