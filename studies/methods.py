@@ -231,7 +231,7 @@ _OF_TRIALS = ("derived", "side_data", "n_trials", "noise")
 
 
 def _experiment(setup: Setup, *further: str) -> dict[str, Any]:
-    """The arguments that every method with a model has from its setup, and those that some have."""
+    """Arguments that every method with a model takes from its setup, and ``further`` ones."""
     names = ("chat", "task", "rule", "artifact_store", "seed", *further)
     return {name: getattr(setup, name) for name in names}
 

@@ -152,8 +152,9 @@ class CmaLearning:
 
     def _failed(self, trial: FrozenTrial) -> bool:
         """Whether CMA-ES ranks a trial last."""
-        is_infeasible = any(not c <= 0 for c in trial.constraints.values())
-        return is_failure(trial) or (self._heeds_constraints and is_infeasible)
+        return is_failure(trial) or (
+            self._heeds_constraints and any(not c <= 0 for c in trial.constraints.values())
+        )
 
     def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
         """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
@@ -221,9 +222,9 @@ class CmaLearning:
         stored = self._stored_states(study, trial, space, _N_STEPS)
         if stored is None:
             return [""]
-        if stored[1][-1].generation == 0 and self.starts_anywhere:
-            return [""]
         cube, states, generation = stored
+        if states[-1].generation == 0 and self.starts_anywhere:
+            return [""]
         if only_if_narrow and np.mean(states[-1].standard_deviations) > _NARROW:
             return [""]
         return describe_state(

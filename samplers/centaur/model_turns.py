@@ -211,14 +211,10 @@ class ModelTurns:
         """Ask the model for a configuration.
 
         Args:
-            study: The study.
-            trial: The running trial.
-            space: What the model is asked for.
-            own: What would be run without it.
+            study, trial, space, own, n_first: As in `take`.
             reply_format: Format of the reply.
             proposer: Who proposed ``own``; ``""`` if the model isn't told.
             state: Text of CMA-ES's state.
-            n_first: Trials of the warm start that are left, if this is one.
         """
         assert self._chat is not None, "a sampler with turns of a model has one"
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
