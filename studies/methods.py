@@ -222,17 +222,18 @@ def _centaur(setup: Setup) -> BaseSampler:
     asked |= setup.asking.arguments(*_CENTAUR)
     return CentaurSampler(
         **asked,
-        chat=setup.chat,
-        task=setup.task,
-        rule=setup.rule,
-        derived=setup.derived,
-        side_data=setup.side_data,
-        n_trials=setup.n_trials,
-        noise=setup.noise,
-        artifact_store=setup.artifact_store,
-        seed=setup.seed,
+        **_experiment(setup, *_OF_TRIALS),
         warn_independent_sampling=False,
     )
+
+
+_OF_TRIALS = ("derived", "side_data", "n_trials", "noise")
+
+
+def _experiment(setup: Setup, *further: str) -> dict[str, Any]:
+    """Arguments that every method with a model takes from its setup, and ``further`` ones."""
+    names = ("chat", "task", "rule", "artifact_store", "seed", *further)
+    return {name: getattr(setup, name) for name in names}
 
 
 def _in_full(setup: Setup) -> dict[str, Any]:
@@ -251,14 +252,7 @@ def _llambo(setup: Setup, published: Mapping[str, Any], **flags: Any) -> BaseSam
     if setup.asking.protocol == PUBLISHED:
         flags |= published
     flags |= setup.asking.arguments("max_prompt_tokens")
-    return LLAMBOSampler(
-        chat=setup.chat,
-        task=setup.task,
-        rule=setup.rule,
-        artifact_store=setup.artifact_store,
-        seed=setup.seed,
-        **flags,
-    )
+    return LLAMBOSampler(**_experiment(setup), **flags)
 
 
 def _karpathy_agent(setup: Setup) -> BaseSampler:
@@ -268,18 +262,7 @@ def _karpathy_agent(setup: Setup) -> BaseSampler:
     if setup.asking.protocol == PUBLISHED:
         asked |= {"warm_start": 0, **_in_full(setup)}
     asked |= setup.asking.arguments(*_KARPATHY)
-    return KarpathyAgentSampler(
-        **asked,
-        chat=setup.chat,
-        task=setup.task,
-        rule=setup.rule,
-        derived=setup.derived,
-        side_data=setup.side_data,
-        n_trials=setup.n_trials,
-        noise=setup.noise,
-        artifact_store=setup.artifact_store,
-        seed=setup.seed,
-    )
+    return KarpathyAgentSampler(**asked, **_experiment(setup, *_OF_TRIALS))
 
 
 METHODS: dict[str, Method] = {

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
+from enum import Enum
 import errno
 import json
 import os
@@ -166,7 +167,7 @@ def run_script(
                 data,
             )
         )
-        clock = _TrainingClock(process)
+        clock = _TrainingClock(process, sandbox is not None)
 
         def handle(channel: str, chunk: bytes) -> None:
             if channel == "metric":
@@ -234,6 +235,13 @@ def _changed(path: Path) -> int | None:
         return None
 
 
+class _Phase(Enum):
+    BEFORE = "before the training"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    AFTER = "after the evaluation, or once the training was pruned"
+
+
 class _TrainingClock:
     """Measures a training that hands over what is to be evaluated, from its start to that.
 
@@ -245,41 +253,49 @@ class _TrainingClock:
     may compute anything, also what a training does, but does it again for each batch.
     """
 
-    def __init__(self, process: _Process) -> None:
+    def __init__(self, process: _Process, in_sandbox: bool) -> None:
         self._process = process
         self._time = ProcessorTime(process.pid)
-        hides = process.has_own_pids and not process.is_on_gpu
-        self._machine = UnaccountedTime(process.pid) if hides else None
-        self._start: float | None = None
-        self._begun = 0.0
-        self._trained: float | None = None  # when it had, while it is evaluated
-        self.seconds: float | None = None
+        counts = in_sandbox and not process.is_on_gpu
+        self._machine = UnaccountedTime(process.pid) if counts else None
+        self._phase = _Phase.BEFORE
+        self._since = self._real_since = 0.0  # when the phase began
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """What the training took; None if it wasn't seen to end."""
+        return self._seconds if self._phase in (_Phase.EVALUATION, _Phase.AFTER) else None
 
     def look(self) -> None:
         self._time.look()
 
     def note(self, output: Output) -> None:
-        """Look whether the training has begun, or ended."""
-        if output.has_evaluator and self._start is None:
-            self._start, self._begun = self._now(), time.monotonic()
-        if output.trained and self.seconds is None:
-            self.stop()
-            if self.seconds is not None:
-                self.seconds += self._unseen(output)
-                self._trained = self._now()
-        if output.measured is not None and self._trained is not None and self.seconds is not None:
-            evaluation, self._trained = self._now() - self._trained, None
-            self.seconds += max(0.0, evaluation - max(self.seconds, _EVALUATION_SECONDS))
+        """Look whether the next phase has begun, or the next ones."""
+        if self._phase is _Phase.BEFORE and output.has_evaluator:
+            self._enter(_Phase.TRAINING)
+        if self._phase is _Phase.TRAINING and output.trained:
+            self._seconds = self._spent() + self._unseen(output)
+            self._enter(_Phase.EVALUATION)
+        if self._phase is _Phase.EVALUATION and output.measured is not None:
+            self._seconds += max(0.0, self._spent() - max(self._seconds, _EVALUATION_SECONDS))
+            self._enter(_Phase.AFTER)
 
-    def stop(self, as_printed: bool = False) -> None:
+    def stop(self, as_printed: bool) -> None:
         """Take the training for ended, if it has begun and hasn't ended before.
 
         Args:
             as_printed: Measure real time, as scripts do that print how long they trained.
         """
-        if self._start is not None and self.seconds is None:
-            spent = time.monotonic() - self._begun if as_printed else self._now() - self._start
-            self.seconds = max(0.0, spent)
+        if self._phase is _Phase.TRAINING:
+            self._seconds = time.monotonic() - self._real_since if as_printed else self._spent()
+            self._enter(_Phase.AFTER)
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase, self._since, self._real_since = phase, self._now(), time.monotonic()
+
+    def _spent(self) -> float:
+        return max(0.0, self._now() - self._since)
 
     def _now(self) -> float:
         if self._process.is_on_gpu:
@@ -403,11 +419,6 @@ class _Process:
         for key in list(self._selector.get_map().values()):
             os.close(key.fd)
         self._selector.close()
-
-    @property
-    def has_own_pids(self) -> bool:
-        """Return whether it is in a PID namespace of its own."""
-        return self._sandbox is not None
 
     @property
     def pid(self) -> int:

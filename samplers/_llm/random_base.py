@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
     from .chat import Chat
+    from .propose import Proposal
 
 # Draws before a random configuration may repeat a known one: the space is then used up, or nearly.
 _MAX_DRAWS = 50
@@ -114,6 +115,28 @@ class RandomBaseSampler(BaseSampler):
             fixed = fixed_params(trial)
             source = ENQUEUED if fixed and fixed.keys() >= trial.params.keys() else STARTUP
             record(study, trial, source=source)
+
+    def _settle(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        proposal: Proposal,
+    ) -> dict[str, Any]:
+        """Record what the model said, and return what is run: its values, else random ones."""
+        record(
+            study,
+            trial,
+            source=proposal.source,
+            reason=proposal.reason,
+            exchanges=proposal.exchanges,
+            artifact_store=self._artifact_store,
+        )
+        if proposal.error is not None:
+            raise proposal.error
+        if proposal.params is None:
+            return self._base_proposal(study, trial, space)
+        return proposal.params
 
     def _base_proposal(
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]

@@ -68,6 +68,10 @@ class CmaStore:
     def __init__(self, sampler: CheckedCmaEsSampler) -> None:
         self._sampler = sampler
 
+    def learnable(self, study: Study) -> list[FrozenTrial]:
+        """Return the trials that CmaEsSampler learns: COMPLETE ones, and on request pruned ones."""
+        return self._sampler._get_trials(study)
+
     def generation(self, trial: FrozenTrial) -> int | None:
         """Return the generation that a trial was sampled in, ``None`` if it has none."""
         number: int | None = trial.system_attrs.get(self._sampler._attr_key_generation)

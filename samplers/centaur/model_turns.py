@@ -1,4 +1,4 @@
-"""The language model's turns: which they are, and what it is asked."""
+"""The language model's turns: which they are, what it is asked, and what is run of its answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
 from .._llm.record import LLM
+from .._llm.record import LLM_SCREENED
+from .._llm.record import record
 from .._llm.record import source_of
 from .._llm.reply import reason_key
 from .._llm.trial_prompt import TrialPrompt
+from .._llm.warm_start import first_trials_left
+from .._llm.warm_start import N_FIRST
 from .._trials.history import finished_trials
 from .._trials.history import ranked
 from .._trials.internals import fixed_params
@@ -24,6 +28,7 @@ from .._trials.seeds import derive_seed
 from .population import turn_of
 from .prompt import question
 from .prompt import template
+from .screening import MODEL
 
 
 if TYPE_CHECKING:
@@ -37,6 +42,9 @@ if TYPE_CHECKING:
     from .._llm.chat import Chat
     from .._llm.propose import Proposal
     from .._llm.trial_prompt import Knowledge
+    from .._trials.internals import ArtifactStore
+    from .choosing import Screen
+    from .learning import CmaLearning
 
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
@@ -49,11 +57,15 @@ class ModelTurns:
         chat: The model; ``None`` if it has no turn.
         ratio: Its share.
         first: Number of the first trial that may be its.
+        warm_start: As in ``CentaurSampler``.
+        has_critic: Whether a critic chooses on the other turns.
         reply: As in ``CentaurSampler``.
         knowledge: What the sampler was told of the experiment.
         max_prompt_tokens: As in ``CentaurSampler``.
         on_error: As in ``CentaurSampler``.
         seed: The sampler's.
+        cma: What CMA-ES has learned.
+        artifact_store: As in ``CentaurSampler``.
     """
 
     def __init__(
@@ -62,19 +74,27 @@ class ModelTurns:
         *,
         ratio: float,
         first: int,
+        warm_start: int | None,
+        has_critic: bool,
         reply: Literal["auto", "full", "changes", "menu"],
         knowledge: Knowledge,
         max_prompt_tokens: int | None,
         on_error: Literal["base", "raise"],
         seed: int | None,
+        cma: CmaLearning,
+        artifact_store: ArtifactStore | None,
     ) -> None:
         self._chat = chat
         self._ratio, self._first = ratio, first
-        self.reply = reply
+        self._warm_start = warm_start
+        self._has_critic = has_critic
+        self._reply = reply
         self._knowledge = knowledge
         self._max_prompt_tokens = max_prompt_tokens
         self._on_error = on_error
         self._seed = seed
+        self._cma = cma
+        self._artifact_store = artifact_store
 
     def is_turn(self, number: int) -> bool:
         """Whether the trial of this number is the model's, if no trial before it was killed."""
@@ -83,10 +103,26 @@ class ModelTurns:
         before = math.floor(k * self._ratio + epsilon)
         return k >= 0 and math.floor((k + 1) * self._ratio + epsilon) > before
 
+    def n_others_before(self, number: int) -> int:
+        """How many of the turns before this number are not the model's."""
+        return sum(not self.is_turn(earlier) for earlier in range(number))
+
+    def n_first(self, study: Study) -> int:
+        """The trials of the warm start."""
+        if self._warm_start is not None:
+            return self._warm_start
+        if not self._has_critic or not self._ratio or self._reply not in ("auto", "full"):
+            return 0
+        return N_FIRST if self.reply_format(study) == "full" else 0
+
+    def first_left(self, study: Study, trial: FrozenTrial) -> int:
+        """Trials of the warm start that are left, if this is one; else 0."""
+        return first_trials_left(study, trial, self.n_first(study))
+
     def reply_format(self, study: Study) -> Literal["full", "changes", "menu"]:
         """The reply format that ``reply`` means for this model and study."""
-        if self.reply != "auto":
-            return self.reply
+        if self._reply != "auto":
+            return self._reply
         assert self._chat is not None, "a sampler with turns of a model has one"
         large = is_large(self._chat)
         if large is not None:
@@ -103,7 +139,64 @@ class ModelTurns:
             good += source_of(probe) == LLM and probe.number in better_half
         return "full" if 2 * good >= _N_PROBES else "menu"
 
-    def propose(
+    def take(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Mapping[str, BaseDistribution],
+        own: dict[str, Any],
+        base: Mapping[str, Any],
+        n_first: int,
+        screen: Screen | None = None,
+    ) -> dict[str, Any]:
+        """Ask the model, and return what is run: its values, or others if it has none.
+
+        Args:
+            study: The study.
+            trial: The running trial.
+            space: What the model is asked for.
+            own: What would be run without it: a value for every parameter.
+            base: CMA-ES's sample, ``{}`` if it has none.
+            n_first: Trials of the warm start that are left, if this is one.
+            screen: The critic, if there is one.
+        """
+        reply_format = "full" if n_first else self.reply_format(study)
+        advised = screen is not None and reply_format != "menu"
+        proposal = self._propose(
+            study,
+            trial,
+            space,
+            own,
+            reply_format=reply_format,
+            proposer="" if screen is not None or not base else "CMA-ES",
+            state=self._cma.describe(study, trial, space, {} if advised else base, advised),
+            n_first=n_first,
+        )
+        params, source, why = proposal.params, proposal.source, proposal.reason
+        proposer = chosen_by = ""
+        if screen is not None:
+            choice = screen.answer(params, is_large=reply_format == "full")
+            if params is not None and choice.proposer != MODEL:
+                source, why = LLM_SCREENED, "the critic preferred another candidate"
+            params, proposer, chosen_by = choice.params, choice.proposer, choice.chosen_by
+        record(
+            study,
+            trial,
+            source=source,
+            proposer=proposer,
+            chosen_by=chosen_by,
+            reason=why,
+            exchanges=proposal.exchanges,
+            artifact_store=self._artifact_store,
+        )
+        if proposal.error is not None:
+            raise proposal.error
+        if params is None:
+            return own
+        self._cma.tell_point(study, trial, space, params)
+        return params
+
+    def _propose(
         self,
         study: Study,
         trial: FrozenTrial,
@@ -112,22 +205,16 @@ class ModelTurns:
         *,
         reply_format: Literal["full", "changes", "menu"],
         proposer: str,
-        has_critic: bool,
         state: Sequence[str],
         n_first: int,
     ) -> Proposal:
         """Ask the model for a configuration.
 
         Args:
-            study: The study.
-            trial: The running trial.
-            space: What the model is asked for.
-            own: What would be run without it: a value for every parameter.
+            study, trial, space, own, n_first: As in `take`.
             reply_format: Format of the reply.
             proposer: Who proposed ``own``; ``""`` if the model isn't told.
-            has_critic: Whether a critic chooses on the other turns.
             state: Text of CMA-ES's state.
-            n_first: Trials of the warm start that are left, if this is one.
         """
         assert self._chat is not None, "a sampler with turns of a model has one"
         best = [t for t in ranked(study) if all(name in t.params for name in space)]
@@ -138,7 +225,7 @@ class ModelTurns:
             trial,
             space,
             self._knowledge,
-            intro=template("prompt_critic.txt" if has_critic and large else "prompt.txt"),
+            intro=template("prompt_critic.txt" if self._has_critic and large else "prompt.txt"),
             is_mine=self.is_turn,
             details=large,
         )

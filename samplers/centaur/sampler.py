@@ -2,75 +2,36 @@
 
 from __future__ import annotations
 
-from functools import partial
 import secrets
 from typing import Any
-from typing import cast
 from typing import Literal
 from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
-from optuna.search_space import IntersectionSearchSpace
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._critic.critic import Critic
-from .._critic.trials import unfinished
 from .._llm.record import BASE
 from .._llm.record import ENQUEUED
-from .._llm.record import LLM
-from .._llm.record import LLM_SCREENED
 from .._llm.record import record
-from .._llm.record import source_of
 from .._llm.record import STARTUP
 from .._llm.trial_prompt import Knowledge
-from .._llm.warm_start import first_trials_left
-from .._llm.warm_start import N_FIRST
-from .._trials.announced import announce
 from .._trials.history import finished_trials
-from .._trials.history import is_failure
-from .._trials.history import ranked
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 from .._trials.internals import is_enqueued
-from .._trials.internals import set_system_attr
-from .._trials.internals import stored_trial
 from .._trials.seeds import derive_seed
 from .._trials.stored_cma import CheckedCmaEsSampler
-from .internals import CmaStore
-from .internals import POINT_TO_TELL
+from .choosing import Screen
 from .internals import store_constraints
-from .internals import StudyView
+from .learning import CmaLearning
+from .learning import first_complete
+from .learning import numerical
 from .model_turns import ModelTurns
-from .population import carriers
-from .population import current_generation
-from .population import Generation
-from .population import LATE_KEY
-from .population import population
 from .population import turn_of
-from .prompt import describe_state
-from .screening import Candidates
-from .screening import Choice
-from .screening import choose
-from .screening import CMA_ES
-from .screening import cma_samples
-from .screening import CRITIC
-from .screening import first_choice
-from .screening import is_ahead
-from .screening import is_step_turn
-from .screening import MODEL
-from .screening import N_ANYWHERE
-from .screening import N_RANDOM
-from .screening import N_SAMPLES
-from .screening import N_STEPS
 from .screening import RANDOM
-from .screening import Screen
-from .screening import STEPS
-from .state import default_population_size
-from .state import read_state
-from .state import UnitCube
 
 
 if TYPE_CHECKING:
@@ -83,22 +44,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from .._critic.critic import Judge
     from .._critic.encoding import Derived
     from .._llm.chat import Chat
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
-    from .state import CmaState
-
-# Choices of which another worker made the same at the same time, before one is run nevertheless.
-_MAX_CLASHES = 4
-
-# Mean standard deviation, as a share of the ranges, from which on CMA-ES's mean says something; it
-# starts with a sixth.
-_NARROW = 0.12
-
-# Generations whose step size the model is told.
-_N_STEPS = 5
 
 
 class CentaurSampler(CheckedCmaEsSampler):
@@ -279,28 +228,33 @@ class CentaurSampler(CheckedCmaEsSampler):
         )
         self._critic = None if critic is None else Critic(rule=rule, derived=derived)
         self._draws_independently = independent_sampler is None
-        self._starts_anywhere = source_trials is None
         self._candidate_seed = secrets.randbits(31) if seed is None else seed
         self._constraints_func = constraints_func
-        self._asks = llm_ratio > 0
         self._first_llm_trial = n_startup_trials
-        self._warm_start = warm_start
+        self._learning = CmaLearning(
+            self,
+            learn_from_llm=learn_from_llm,
+            heeds_constraints=critic is not None,
+            starts_anywhere=source_trials is None,
+            show_covariance=show_covariance,
+            popsize=popsize,
+            with_margin=with_margin,
+        )
         self._turns = ModelTurns(
             # Of none nobody would hear before the first trial that is the model's.
             _chat_to_ask(chat) if llm_ratio > 0 or warm_start else chat,
             ratio=llm_ratio,
             first=n_startup_trials,
+            warm_start=warm_start,
+            has_critic=critic is not None,
             reply=reply,
             knowledge=Knowledge(task, noise, n_trials, rule, derived, tuple(side_data)),
             max_prompt_tokens=max_prompt_tokens,
             on_error=on_error,
             seed=seed,
+            cma=self._learning,
+            artifact_store=artifact_store,
         )
-        self._learn_from_llm = learn_from_llm
-        self._artifact_store = artifact_store
-        self._show_covariance = show_covariance
-        self._joint_space = IntersectionSearchSpace()
-        self._store = CmaStore(self)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
@@ -325,27 +279,14 @@ class CentaurSampler(CheckedCmaEsSampler):
     ) -> dict[str, BaseDistribution]:
         finished = finished_trials(study)
         if self._critic is not None:
-            if not finished and self._n_first(study):
+            if not finished and self._turns.n_first(study):
                 return _all_distributions(cached_trials(study))
             return _all_distributions(finished)
-        space = self._common_space(study)
-        if not space and (self._n_first(study) or self.is_llm_turn(turn_of(study, trial))):
+        space = self._learning.common_space(study)
+        if not space and (self._turns.n_first(study) or self.is_llm_turn(turn_of(study, trial))):
             # Nothing succeeded so far. The model can do better than chance at what failed.
             space = _common_distributions(finished or cached_trials(study))
         return space
-
-    def _n_first(self, study: Study) -> int:
-        """The trials of the warm start."""
-        if self._warm_start is not None:
-            return self._warm_start
-        if self._critic is None or not self._asks or self._turns.reply not in ("auto", "full"):
-            return 0
-        return N_FIRST if self.reply_format(study) == "full" else 0
-
-    def _common_space(self, study: Study) -> dict[str, BaseDistribution]:
-        """The parameters that all completed trials share, without those of a single value."""
-        space = self._joint_space.calculate(study, use_cache=True)
-        return {name: d for name, d in space.items() if not d.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -353,35 +294,28 @@ class CentaurSampler(CheckedCmaEsSampler):
         self._raise_error_if_multi_objective(study)
         if self._critic is not None:
             return self._sample_with_critic(self._critic, study, trial, search_space)
-        base = self._sample_cma(study, trial, _numerical(search_space))
+        base = self._sample_cma(study, trial, numerical(search_space))
         fixed = fixed_params(trial)
-        if base or not _numerical(search_space):
+        if base or not numerical(search_space):
             base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
 
-        asked = {name: d for name, d in search_space.items() if name not in fixed}
+        asked = any(name not in fixed for name in search_space)
         turn = turn_of(study, trial)
-        n_first = first_trials_left(study, trial, self._n_first(study)) if asked else 0
+        n_first = self._turns.first_left(study, trial) if asked else 0
         if not asked or not (n_first or self.is_llm_turn(turn)):
             if not fixed:
-                # Without a finished trial there is nothing to know or to ask.
-                startup = turn < self._first_llm_trial or not search_space
-                record(study, trial, source=STARTUP if startup else BASE)
+                record(study, trial, source=self._own_source(turn, search_space))
             return base
-        return self._ask(study, trial, search_space, base, n_first=n_first)
+        own = self._complete(study, trial, search_space, base)
+        return self._turns.take(study, trial, search_space, own, base, n_first)
 
     def _sample_cma(
-        self, study: Study, trial: FrozenTrial, numerical: dict[str, BaseDistribution]
+        self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """CMA-ES's own sample, after it has learned what there is to learn."""
-        if not numerical:
+        if not space:
             return {}
-        cube = UnitCube(numerical, with_margin=self._with_margin)
-        seen, late = self._trials_to_learn(study, trial, cube)
-        if late:
-            # Before the optimizer, so that whoever finds that one finds this too.
-            set_system_attr(study, trial, LATE_KEY, late)
-        view = cast("Study", StudyView(study, seen))
-        return super().sample_relative(view, trial, numerical)
+        return super().sample_relative(self._learning.view(study, trial, space), trial, space)
 
     def _sample_with_critic(
         self,
@@ -393,128 +327,49 @@ class CentaurSampler(CheckedCmaEsSampler):
         """The critic's choice or, on its turn, a large language model's proposal."""
         fixed = fixed_params(trial, space)
         turn = turn_of(study, trial)
-        common = {n: d for n, d in self._common_space(study).items() if n in space}
-        base = self._sample_cma(study, trial, _numerical(common))
-        asked = {name: d for name, d in space.items() if name not in fixed}
-        if not asked:
+        common = {n: d for n, d in self._learning.common_space(study).items() if n in space}
+        base = self._sample_cma(study, trial, numerical(common))
+        if all(name in fixed for name in space):
             if not is_enqueued(trial):
-                # Without a finished trial there is nothing to know or to ask.
-                source = STARTUP if turn < self._first_llm_trial or not space else BASE
+                source = self._own_source(turn, space)
                 record(study, trial, source=source, proposer=RANDOM, chosen_by=RANDOM)
             return {}
         judge = critic.judge(study, trial, space)
+        others = self._turns.n_others_before(turn)
         rng = np.random.default_rng([self._candidate_seed, turn])
-        again = partial(self._choose, study, trial, judge, space, fixed, turn, rng)
-        choice = self._settle(study, trial, judge, again(), again)
-        n_first = first_trials_left(study, trial, self._n_first(study))
+        screen = Screen(study, trial, judge, space, fixed, others, self._learning, rng)
+        choice = screen.choice
+        n_first = self._turns.first_left(study, trial)
         if n_first or self.is_llm_turn(turn):
             if not common:  # nothing succeeded so far, or finished
                 common = _common_distributions(finished_trials(study) or cached_trials(study))
                 common = {n: d for n, d in common.items() if n in space}
             if any(name not in fixed for name in common):
-                screen = Screen(judge, choice, again, fixed, rng)
-                return self._ask(study, trial, common, base, screen, n_first)
-        if fixed_params(trial):
-            source = ENQUEUED
-        else:
-            source = STARTUP if turn < self._first_llm_trial else BASE
+                own = self._complete(study, trial, common, choice.params)
+                return self._turns.take(study, trial, common, own, base, n_first, screen)
+        source = ENQUEUED if fixed_params(trial) else self._own_source(turn, space)
         record(study, trial, source=source, proposer=choice.proposer, chosen_by=choice.chosen_by)
-        self._tell_point(study, trial, space, choice.params)
+        self._learning.tell_point(study, trial, space, choice.params)
         return choice.params
 
-    def _settle(
+    def _own_source(self, turn: int, space: Mapping[str, BaseDistribution]) -> str:
+        # Without a finished trial there is nothing to know or to ask.
+        return STARTUP if turn < self._first_llm_trial or not space else BASE
+
+    def _complete(
         self,
         study: Study,
         trial: FrozenTrial,
-        judge: Judge,
-        choice: Choice,
-        again: Callable[[], Choice],
-    ) -> Choice:
-        """Announce a choice that no other worker has made, choosing ``again`` where one has."""
-        for _ in range(_MAX_CLASHES):
-            announce(study, trial, choice.params)
-            if not self._clashes(study, trial, judge, choice):
-                return choice
-            choice = again()
-        announce(study, trial, choice.params)
-        return choice
-
-    def _clashes(self, study: Study, trial: FrozenTrial, judge: Judge, choice: Choice) -> bool:
-        """Whether another worker chose the same in the meantime; the judge then knows.
-
-        A choice is announced before the others' are read, so that one of two sees the other. They
-        are read from the storage: as they were when this trial began, the other may not have begun.
-        """
-        finished = {t.number for t in cached_trials(study) if t.state.is_finished()}
-        since = [t for t in study.get_trials(deepcopy=False) if t.number not in finished]
-        others = [*unfinished(since, trial), *(t.params for t in since if t.state.is_finished())]
-        was_new = judge.is_new(choice.params)
-        judge.exclude(others)
-        return was_new and not judge.is_new(choice.params)
-
-    def _choose(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        judge: Judge,
         space: Mapping[str, BaseDistribution],
-        fixed: Mapping[str, Any],
-        turn: int,
-        rng: np.random.Generator,
-    ) -> Choice:
-        """What is run on a turn that no language model has."""
-        best = ranked(study)
-        if not self._knows_enough(study, best):
-            samples = []
-            if not self._starts_anywhere:
-                samples = self._cma_candidates(study, trial, best, space, rng)
-            return (
-                choose(judge, samples, fixed, rng) if samples else first_choice(judge, fixed, rng)
-            )
-        of_model = sum(self.is_llm_turn(number) for number in range(turn))
-        pools = []
-        if not is_step_turn(turn - of_model):
-            pools = self._cma_candidates(study, trial, best, space, rng)
-        if not pools:
-            pools = [
-                Candidates(judge.steps(N_STEPS, rng), STEPS),
-                Candidates(judge.random(N_ANYWHERE, rng), RANDOM),
-            ]
-        return choose(judge, pools, fixed, rng)
-
-    def _knows_enough(self, study: Study, best: Sequence[FrozenTrial]) -> bool:
-        """Whether the trials tell more than chance: there are some, or a given one is ahead.
-
-        Those of a language model are given ones: a model that is wrong is found out by chance.
-        """
-        if len(best) >= N_RANDOM:
-            return True
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
-        # Those that the critic chose already are not there by chance.
-        by_chance = [
-            sign * t.values[0]
-            for t in best
-            if not is_enqueued(t) and t.user_attrs.get("chosen_by") not in (CRITIC, MODEL)
-        ]
-        return is_ahead(given, by_chance)
-
-    def _cma_candidates(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        best: Sequence[FrozenTrial],
-        space: Mapping[str, BaseDistribution],
-        rng: np.random.Generator,
-    ) -> list[Candidates]:
-        """Samples of CMA-ES's present distribution; none if it has not started."""
-        stored = self._stored_states(study, trial, space)
-        if stored is None or not best:
-            return []
-        cube, states, _ = stored
-        known = [{n: v for n, v in t.params.items() if n in space} for t in best]
-        samples = cma_samples(states[-1], cube, known, space, N_SAMPLES, rng)
-        return [Candidates(samples, CMA_ES)]
+        known: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """A value for every parameter: a known one, else the independent sampler's."""
+        return {
+            name: known[name]
+            if name in known
+            else self._independent_sampler.sample_independent(study, trial, name, distribution)
+            for name, distribution in space.items()
+        }
 
     def _draw_categories(
         self,
@@ -535,7 +390,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         }
         if not wanted:
             return {}
-        suggested = (_first_complete(study) or trial).params
+        suggested = (first_complete(study) or trial).params
         return {
             name: self._independent_sampler.sample_independent(study, trial, name, wanted[name])
             for name in {**suggested, **wanted}
@@ -578,225 +433,12 @@ class CentaurSampler(CheckedCmaEsSampler):
         """
         return self._turns.reply_format(study)
 
-    def _trials_to_learn(
-        self, study: Study, trial: FrozenTrial, cube: UnitCube
-    ) -> tuple[list[FrozenTrial], list[int]]:
-        """The trials that CmaEsSampler is to see, and those that this leaves for later.
-
-        Returns:
-            The trials; and, if they close a generation, the numbers of the others until now that
-            are still running or were not needed.
-        """
-        if self._learn_from_llm == "all":
-            return self._get_trials(study), []
-        generation = current_generation(cached_trials(study), self._store)
-        carrier = generation.carrier
-        # CmaEsSampler starts when one trial is COMPLETE.
-        source = carrier or _first_complete(study)
-        if source is None:
-            return [], []
-        seen = self._store.optimizer_alone(source)
-
-        size = self._popsize or default_population_size(len(cube.space))
-        if len(generation.members) < size:
-            return [seen], []
-        successes = [
-            t
-            for t in self._get_trials(cast("Study", StudyView(study, generation.members)))
-            if not self._failed(t) and all(name in t.params for name in cube.space)
-        ]
-        told = population(
-            successes,
-            generation,
-            size=size,
-            direction=study.direction,
-            cube=cube,
-            state=lambda: self._state(study, carrier, cube),
-            failed=self._failed,
-        )
-        if not told:
-            return [seen], []
-        used = {trial.number, *(t.number for t in told)}
-        left = [*generation.running, *(t.number for t in successes)]
-        late = [number for number in left if number not in used]
-        # The newest comes last, where CmaEsSampler looks for the optimizer.
-        return [*told, seen], late
-
-    def _failed(self, trial: FrozenTrial) -> bool:
-        """Whether CMA-ES ranks a trial last; without the critic constraints are ignored."""
-        if self._critic is None:
-            return is_failure(trial)
-        return is_failure(trial) or any(not c <= 0 for c in trial.constraints.values())
-
-    def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
-        """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""
-        return read_state(self._store.optimizer(carrier, cube.transform, study.direction))
-
-    def _ask(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        space: dict[str, BaseDistribution],
-        base: dict[str, Any],
-        screen: Screen | None = None,
-        n_first: int = 0,
-    ) -> dict[str, Any]:
-        """The model's turn: its values for every parameter, or others if it has none.
-
-        Args:
-            study: The study.
-            trial: The running trial.
-            space: What the model is asked for.
-            base: CMA-ES's sample, ``{}`` if it has none.
-            screen: The critic, and what it would have run; ``None``: CMA-ES's sample would be.
-            n_first: Trials of the warm start that are left, if this is one.
-        """
-        known = base if screen is None else screen.choice.params
-        own = {
-            name: known[name]
-            if name in known
-            else self._independent_sampler.sample_independent(study, trial, name, distribution)
-            for name, distribution in space.items()
-        }
-        reply_format = "full" if n_first else self.reply_format(study)
-        advised = screen is not None and reply_format != "menu"
-        proposal = self._turns.propose(
-            study,
-            trial,
-            space,
-            own,
-            reply_format=reply_format,
-            proposer="" if screen is not None or not base else "CMA-ES",
-            has_critic=screen is not None,
-            state=self._describe_state(study, trial, space, {} if advised else base, advised),
-            n_first=n_first,
-        )
-        params = proposal.params
-        source, why = proposal.source, proposal.reason
-        choice: Choice | None = None
-        if screen is not None:
-            settle = partial(self._settle, study, trial, screen.judge)
-            if params is None:
-                # While the model was asked, another worker may have run what was chosen before.
-                choice = settle(screen.choice, screen.again)
-            elif reply_format == "full":
-                params = screen.with_rest(params, space)
-                choice = Choice(params, MODEL, MODEL)
-                announce(study, trial, params)
-            else:
-                decide = partial(screen.decide, screen.with_rest(params, space))
-                choice = settle(decide(), decide)
-                if choice.proposer != MODEL:
-                    source, why = LLM_SCREENED, "the critic preferred another candidate"
-        record(
-            study,
-            trial,
-            source=source,
-            proposer="" if choice is None else choice.proposer,
-            chosen_by="" if choice is None else choice.chosen_by,
-            reason=why,
-            exchanges=proposal.exchanges,
-            artifact_store=self._artifact_store,
-        )
-        if proposal.error is not None:
-            raise proposal.error
-        if choice is not None:
-            params = choice.params
-        elif params is None:
-            return own
-        self._tell_point(study, trial, space, params)
-        return params
-
-    def _tell_point(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
-        params: Mapping[str, Any],
-    ) -> None:
-        """Have CMA-ES with margin learn what is run, and not the sample that it drew itself."""
-        stored = self._stored_states(study, trial, space) if self._with_margin else None
-        if stored is None:
-            return
-        cube, states, _ = stored
-        now = states[-1]
-        x = now.mean + (cube.points([params])[0] - now.mean) / now.margin_scale
-        set_system_attr(study, trial, POINT_TO_TELL, x.tolist())
-
-    def _stored_states(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
-        n: int = 1,
-    ) -> tuple[UnitCube, list[CmaState], Generation] | None:
-        """CMA-ES's last ``n`` states and the present generation; read after its own sample.
-
-        The generation that this trial belongs to may have been begun by this very trial, so its
-        optimizer may be stored on it.
-
-        Returns:
-            ``None`` if CMA-ES has not started: no trial succeeded, or the search space changed.
-        """
-        running = stored_trial(study, trial)
-        generation = self._store.generation(running)
-        numerical = {n: d for n, d in _numerical(self._common_space(study)).items() if n in space}
-        if generation is None or not numerical:
-            return None
-        cube = UnitCube(numerical, with_margin=self._with_margin)
-        trials = [running if t.number == trial.number else t for t in cached_trials(study)]
-        until_now = range(generation + 1)
-        trials = [t for t in trials if self._store.generation(t) in until_now]
-        optimizers = list(carriers(trials, self._store).values())
-        states = [self._state(study, carrier, cube) for carrier in optimizers[-n:]]
-        if len(states) < n:
-            states.insert(0, self._state(study, None, cube))
-        return cube, states, current_generation(trials, self._store)
-
-    def _describe_state(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        space: Mapping[str, BaseDistribution],
-        base: Mapping[str, Any],
-        only_if_narrow: bool,
-    ) -> list[str]:
-        """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing.
-
-        A mean whose standard deviations are still those of the start says nothing, and misleads a
-        model that others do the small steps for.
-        """
-        stored = self._stored_states(study, trial, space, _N_STEPS)
-        if stored is None:
-            return [""]
-        if stored[1][-1].generation == 0 and self._starts_anywhere:
-            return [""]
-        cube, states, generation = stored
-        if only_if_narrow and np.mean(states[-1].standard_deviations) > _NARROW:
-            return [""]
-        return describe_state(
-            states,
-            cube,
-            space,
-            evaluated=len(generation.members),
-            proposal=base,
-            show_covariance=self._show_covariance,
-        )
-
 
 def _chat_to_ask(chat: Chat | None) -> Chat:
     # Without a model nothing of a connection needs to be imported.
     from .._llm.connect import chat_to_ask
 
     return chat_to_ask(chat)
-
-
-def _first_complete(study: Study) -> FrozenTrial | None:
-    return next((t for t in cached_trials(study) if t.state == TrialState.COMPLETE), None)
-
-
-def _numerical(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
-    return {n: d for n, d in space.items() if not isinstance(d, CategoricalDistribution)}
 
 
 def _all_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:

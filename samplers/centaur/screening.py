@@ -28,7 +28,6 @@ from optuna.distributions import CategoricalDistribution
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -83,40 +82,6 @@ class Choice:
     params: dict[str, Any]
     proposer: str
     chosen_by: str
-
-
-@dataclass(frozen=True)
-class Screen:
-    """The critic on a language model's turn.
-
-    Attributes:
-        judge: The critic, for this trial.
-        choice: What it would have run without the model.
-        again: Makes that choice once more, of what is still new.
-        fixed: Values that somebody enqueued; they stay.
-        rng: For what is random.
-    """
-
-    judge: Judge
-    choice: Choice
-    again: Callable[[], Choice]
-    fixed: Mapping[str, Any]
-    rng: np.random.Generator
-
-    def with_rest(
-        self, params: Mapping[str, Any], space: Mapping[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """A proposal for ``space``, with the parameters that only some trials have."""
-        rest = {n: value for n, value in self.choice.params.items() if n not in space}
-        return {**rest, **params}
-
-    def decide(self, proposed: Mapping[str, Any]) -> Choice:
-        """The better of a small model's proposal and as many steps as on other turns."""
-        pools = [
-            Candidates([dict(proposed)], MODEL),
-            Candidates(self.judge.steps(N_STEPS, self.rng), STEPS),
-        ]
-        return choose(self.judge, pools, self.fixed, self.rng)
 
 
 def is_step_turn(number: int) -> bool:

@@ -202,19 +202,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             seed=derive_seed(self._seed, trial.number, "proposal"),
             on_error=self._on_error,
         )
-        record(
-            study,
-            trial,
-            source=proposal.source,
-            reason=proposal.reason,
-            exchanges=proposal.exchanges,
-            artifact_store=self._artifact_store,
-        )
-        if proposal.error is not None:
-            raise proposal.error
-        if proposal.params is None:
-            return self._base_proposal(study, trial, search_space)
-        return proposal.params
+        return self._settle(study, trial, search_space, proposal)
 
     def _n_first(self) -> int:
         """The trials of the warm start."""

@@ -244,20 +244,7 @@ class LLAMBOSampler(RandomBaseSampler):
         if turn.is_startup and self._warm_start == "random":
             record(study, trial, source=STARTUP)
             return self._base_proposal(study, trial, search_space)
-        proposal = turn.decide()
-        record(
-            study,
-            trial,
-            source=proposal.source,
-            reason=proposal.reason,
-            exchanges=proposal.exchanges,
-            artifact_store=self._artifact_store,
-        )
-        if proposal.error is not None:
-            raise proposal.error
-        if proposal.params is None:
-            return self._base_proposal(study, trial, search_space)
-        return proposal.params
+        return self._settle(study, trial, search_space, turn.decide())
 
 
 class _Undecided(Exception):

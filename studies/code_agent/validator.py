@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
 import io
@@ -141,15 +142,21 @@ def check_source(
     files, originals = split(source), split(baseline)
     if [*files] != [*originals]:
         raise ValidationError(f"The files must be {', '.join(originals)}.")
-    prints = []
+    prints: list[tuple[str, str]] = []
+    changed: list[ast.AST] = []
+    unedited: list[ast.AST] = []
     for name, text in files.items():
         try:
-            prints.append(_check_file(text, originals[name], evaluator))
+            nodes, original = _check_file(text, originals[name], evaluator)
+            prints.append((_fingerprint(nodes), _fingerprint(original)))
         except ValidationError as error:
             raise ValidationError(f"{name}: {error}" if len(files) > 1 else str(error)) from None
+        changed += nodes
+        unedited += original
     if len(files) > 1:
         # One file may give another what it is to change.
-        own, found = (_module_writes(_all_nodes(texts.values())) for texts in (originals, files))
+        own = _module_writes(unedited, imported_names(unedited))
+        found = _module_writes(changed, imported_names(changed))
         for text in found.keys() - own.keys():
             raise ValidationError(
                 f"Line {found[text][0]} of a file changes an imported module or class, which the"
@@ -167,12 +174,8 @@ def check_source(
     return print_of_it
 
 
-def _all_nodes(texts: Collection[str]) -> Nodes:
-    return [node for text in texts for node in _parse(_program(text))]
-
-
-def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:
-    """Check a file by the rules that hold for each, and return its fingerprint and the original's."""
+def _check_file(source: str, baseline: str, evaluator: str) -> tuple[Nodes, Nodes]:
+    """Check a file by the rules that hold for each, and return its nodes and the original's."""
     size = len(source.encode("utf-8", errors="replace"))
     if size > MAX_SOURCE_BYTES:
         raise ValidationError(
@@ -193,8 +196,9 @@ def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:
         )
     for line in _prepare_writes(nodes):
         raise ValidationError(f"Line {line} changes the module prepare, which must stay as it is.")
-    own = _module_writes(original)
-    for text, (line, module) in _module_writes(nodes).items():
+    imported, imported_before = imported_names(nodes), imported_names(original)
+    own = _module_writes(original, imported_before)
+    for text, (line, module) in _module_writes(nodes, imported).items():
         if module.split(".")[0] == "prepare":
             raise ValidationError(
                 f"Line {line} changes the module prepare, which must stay as it is."
@@ -222,7 +226,7 @@ def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:
         raise ValidationError(
             "The script must call setattr and delattr by these names, and not pass them on."
         )
-    if _reads_modules(nodes) and not _reads_modules(original):
+    if _reads_modules(nodes, imported) and not _reads_modules(original, imported_before):
         raise ValidationError(
             "The script must not use sys.modules: training needs no such access."
         )
@@ -232,7 +236,7 @@ def _check_file(source: str, baseline: str, evaluator: str) -> tuple[str, str]:
                 f"The script must not name {text}: training needs no such access."
             )
 
-    return _fingerprint(nodes), _fingerprint(original)
+    return nodes, original
 
 
 def _bindings(nodes: Nodes, name: str) -> list[str]:
@@ -323,13 +327,12 @@ def _prepare_writes(nodes: Nodes) -> list[int]:
     )
 
 
-def _module_writes(nodes: Nodes) -> dict[str, tuple[int, str]]:
+def _module_writes(nodes: Nodes, imported: Mapping[str, str]) -> dict[str, tuple[int, str]]:
     """Return what replaces a part of something imported, as (line, module), by its text.
 
     ``F.cross_entropy = fake``, also where F has another name or the write another form. Settings
     may be changed: ``torch.backends.cudnn.benchmark = True``.
     """
-    imported = imported_names(nodes)
     found: dict[str, tuple[int, str]] = {}
     for node in nodes:
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
@@ -368,9 +371,8 @@ def _passes_writers_on(nodes: Nodes) -> bool:
     )
 
 
-def _reads_modules(nodes: Nodes) -> bool:
+def _reads_modules(nodes: Nodes, imported: Mapping[str, str]) -> bool:
     """Return whether a script uses the table of all modules, by any name."""
-    imported = imported_names(nodes)
     if "sys.modules" in imported.values():
         return True
     return any(

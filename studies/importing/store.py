@@ -40,7 +40,7 @@ def open_study(
     seed: int,
     file: str,
     trials: Sequence[ForeignTrial],
-    metric: Metric = METRIC,
+    metric: Metric,
     command: str | None = None,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
@@ -104,7 +104,7 @@ def frozen_trial(
     space: Mapping[str, BaseDistribution],
     ended: datetime,
     notes: Counter[str],
-    metric: Metric = METRIC,
+    metric: Metric,
 ) -> FrozenTrial:
     """Return a trial with the attributes that our own objective would have given it."""
     params: dict[str, Any] = {}

@@ -13,22 +13,16 @@ Optuna does the rest (`optuna.storages.fail_stale_trials`), as for its own heart
 from __future__ import annotations
 
 from collections.abc import Callable
-import logging
 import time
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages import JournalStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from studies.storage.attributes import CheckedKept
-
-
-_logger = logging.getLogger(__name__)
 
 # System attribute of a trial: seconds since 1970, by its worker's clock.
 BEAT = "autoresearch:beat"
@@ -91,29 +85,3 @@ class AttributeHeartbeat(BaseStorage, BaseHeartbeat):
 
     def get_heartbeat_stale_trial_callback(self) -> StaleCallback | None:
         return self._callback
-
-
-class BeatingJournal(CheckedKept, AttributeHeartbeat, JournalStorage):
-    """A journal with heartbeats, in which a change that can't be made is passed over.
-
-    To Optuna, everything behind it would be lost too.
-    """
-
-    _has_passed_over = False
-
-    def _sync_with_backend(self) -> None:
-        replayed = self._replay_result
-        for change in self._backend.read_logs(replayed.log_number_read):
-            try:
-                replayed.apply_logs([change])
-            except Exception as error:  # whatever Optuna may raise
-                if replayed._is_issued_by_this_worker(change):
-                    raise
-                if not self._has_passed_over:
-                    self._has_passed_over = True
-                    _logger.warning(
-                        "line %d of the journal can't be read (%s) and is passed over; doctor mends"
-                        " it",
-                        replayed.log_number_read,
-                        type(error).__name__,
-                    )

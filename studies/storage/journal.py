@@ -6,10 +6,10 @@ one adds its own. Here
 
 - a torn end is cut off before the next line is written, and a write that failed leaves none;
 - of a torn line with a whole one behind it the whole one is read;
-- any other line that is no change, or none that can be made, counts as one that changes nothing, so that all processes agree
-  on the numbers of the lines, by which Optuna knows what it has read.
+- any other line that is no change, or none that can be made, counts as one that changes nothing, so
+  that all processes agree on the numbers of the lines, by which Optuna knows what it has read.
 
-Plain Optuna reads such a journal again once :func:`mend` has been over it.
+`JournalFile` reads and writes the lines, `BeatingJournal` makes their changes. Plain Optuna reads such a journal again once :func:`mend` has been over it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from pathlib import Path
 from typing import Any
 from typing import IO
 
+from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.storages.journal._storage import JournalStorageReplayResult
 
+from studies.storage.attributes import CheckedKept
+from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.kinds import StorageError
 
 
@@ -99,6 +102,29 @@ class JournalFile(BaseJournalBackend):
             except OSError:
                 file.truncate(end)
                 raise
+
+
+class BeatingJournal(CheckedKept, AttributeHeartbeat, JournalStorage):
+    """A journal with heartbeats, in which a change that can't be made is passed over."""
+
+    _has_passed_over = False
+
+    def _sync_with_backend(self) -> None:
+        replayed = self._replay_result
+        for change in self._backend.read_logs(replayed.log_number_read):
+            try:
+                replayed.apply_logs([change])
+            except Exception as error:  # whatever Optuna may raise
+                if replayed._is_issued_by_this_worker(change):
+                    raise
+                if not self._has_passed_over:
+                    self._has_passed_over = True
+                    _logger.warning(
+                        "line %d of the journal can't be read (%s) and is passed over; doctor mends"
+                        " it",
+                        replayed.log_number_read,
+                        type(error).__name__,
+                    )
 
 
 def is_journal(path: Path) -> bool:

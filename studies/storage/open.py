@@ -33,7 +33,7 @@ from sqlalchemy.exc import OperationalError
 
 from studies.storage import PROXY_PORT
 from studies.storage.attributes import CheckedDatabase
-from studies.storage.heartbeat import BeatingJournal
+from studies.storage.journal import BeatingJournal
 from studies.storage.journal import is_journal
 from studies.storage.journal import JournalFile
 from studies.storage.kinds import journal_path

@@ -64,7 +64,6 @@ from studies.workers.dask_worker import supervise
 from studies.workers.dask_worker import Task
 from studies.workers.dask_worker import tell_processes
 from studies.workers.own_cluster import local_cluster
-from studies.workers.own_cluster import private
 from studies.workers.processes import environments
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -422,10 +421,10 @@ def open_site(
     marker = folder / MARKER
     if cluster == LOCAL:
         own: SpecCluster
-        with private(), local_cluster(workers) as own, Client(own) as client:
+        with local_cluster(workers) as own, Client(own) as client:
             yield Site(client, marker, say, own, environments=environments(workers))
     elif cluster == SLURM:
-        with private(), slurm_cluster(options, folder) as own, Client(own) as client:
+        with slurm_cluster(options, folder) as own, Client(own) as client:
             own.scale(workers)
             say(f"asked SLURM for {workers} jobs; the scheduler is at {own.scheduler_address}")
             yield Site(client, marker, say, own)

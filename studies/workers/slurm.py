@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 import shlex
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from studies.errors import Misuse
 from studies.workers.dask_worker import RESOURCE
+from studies.workers.own_cluster import own_cluster
 from studies.workers.own_cluster import SCHEDULER_OPTIONS
 
 
@@ -84,10 +86,10 @@ def slurm_script(options: Mapping[str, Any]) -> str:
     return str(job.job_script())
 
 
-def slurm_cluster(options: Mapping[str, Any], folder: Path) -> SLURMCluster:
-    """Make a Dask cluster that submits jobs with these options when it is scaled.
-
-    To be called, and used, within `studies.workers.own_cluster.private`.
+def slurm_cluster(
+    options: Mapping[str, Any], folder: Path
+) -> AbstractContextManager[SLURMCluster]:
+    """Start a Dask cluster that submits jobs with these options when it is scaled.
 
     Args:
         options: See `slurm_options`.
@@ -98,11 +100,10 @@ def slurm_cluster(options: Mapping[str, Any], folder: Path) -> SLURMCluster:
         Misuse: If they lack something.
     """
     from dask_jobqueue.slurm import SLURMCluster
-    from distributed.security import Security
 
-    return SLURMCluster(
+    return own_cluster(
+        SLURMCluster,
         **_arguments(options),
-        security=Security.temporary(),
         shared_temp_directory=str(folder),
         scheduler_options=dict(SCHEDULER_OPTIONS),
     )

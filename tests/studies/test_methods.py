@@ -197,7 +197,9 @@ def test_options_of_asking_reach_the_sampler_of_every_method_that_has_them() -> 
         if row.edits_code:
             continue
         sampler: Any = row.sampler(Setup(seed=0, chat=chat, asking=row.asking(asking)), 0)
-        kept = {**vars(sampler), **vars(vars(sampler).get("_turns", row))}
+        kept = dict(vars(sampler))
+        for part in ("_turns", "_learning"):
+            kept |= vars(kept.get(part, row))
         own = {key.lstrip("_"): value for key, value in kept.items()}
         for option in row.heeds:
             if option == "critic":
@@ -214,8 +216,8 @@ def test_the_published_protocol_is_every_third_trial_all_told_and_no_critic() ->
     asking = Asking(protocol="paper")
     sampler: Any = row.sampler(Setup(seed=0, chat=ScriptedChat(), asking=asking), 0)
     assert [n for n in range(20) if sampler.is_llm_turn(n)] == [12, 15, 18]
-    assert sampler._critic is None and sampler._learn_from_llm == "all"
-    assert sampler._turns.reply == "full" and sampler._warm_start == 0
+    assert sampler._critic is None and sampler._learning._learn_from_llm == "all"
+    assert sampler._turns._reply == "full" and sampler._turns._warm_start == 0
     assert asking.variant == "protocol=paper"
     agent: Any = METHODS["karpathy-hp"].sampler(
         Setup(seed=0, chat=ScriptedChat(), asking=replace(asking, warm_start=4)), 0

@@ -1,0 +1,172 @@
+"""The critic's choice for one trial, which no other worker makes at the same time.
+
+``screening.py`` says which candidates a turn has. Here they are collected from the study, and what
+was chosen is announced, so that of several workers each runs something else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from functools import partial
+from typing import Any
+from typing import TYPE_CHECKING
+
+from optuna.study import StudyDirection
+
+from .._critic.trials import unfinished
+from .._llm.record import LLM
+from .._llm.record import source_of
+from .._trials.announced import announce
+from .._trials.history import ranked
+from .._trials.internals import cached_trials
+from .._trials.internals import is_enqueued
+from .screening import Candidates
+from .screening import Choice
+from .screening import choose
+from .screening import CMA_ES
+from .screening import CRITIC
+from .screening import first_choice
+from .screening import is_ahead
+from .screening import is_step_turn
+from .screening import MODEL
+from .screening import N_ANYWHERE
+from .screening import N_RANDOM
+from .screening import N_STEPS
+from .screening import RANDOM
+from .screening import STEPS
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    import numpy as np
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from .._critic.critic import Judge
+    from .learning import CmaLearning
+
+# Choices of which another worker made the same at the same time, before one is run nevertheless.
+_MAX_CLASHES = 4
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The critic before one trial.
+
+    Attributes:
+        study: The study.
+        trial: The running trial.
+        judge: The critic, for this trial.
+        space: The search space.
+        fixed: Values that somebody enqueued; they stay.
+        turn: How many turns before this one no language model had.
+        cma: What CMA-ES has learned.
+        rng: For what is random.
+    """
+
+    study: Study
+    trial: FrozenTrial
+    judge: Judge
+    space: Mapping[str, BaseDistribution]
+    fixed: Mapping[str, Any]
+    turn: int
+    cma: CmaLearning
+    rng: np.random.Generator
+
+    @cached_property
+    def choice(self) -> Choice:
+        """What is run if no language model decides; made, and announced, at the first look."""
+        return self._settle(self._choose(), self._choose)
+
+    def answer(self, proposed: Mapping[str, Any] | None, *, is_large: bool) -> Choice:
+        """What is run on a language model's turn.
+
+        Args:
+            proposed: The model's values for the parameters that it was asked for, if it has any.
+            is_large: Whether they are run as they are, and not only if the critic prefers them.
+        """
+        if proposed is None:
+            # While the model was asked, another worker may have run what was chosen before.
+            return self._settle(self.choice, self._choose)
+        # With the parameters that only some trials have.
+        rest = {n: value for n, value in self.choice.params.items() if n not in proposed}
+        params = {**rest, **proposed}
+        if is_large:
+            announce(self.study, self.trial, params)
+            return Choice(params, MODEL, MODEL)
+        decide = partial(self._decide, params)
+        return self._settle(decide(), decide)
+
+    def _choose(self) -> Choice:
+        best = ranked(self.study)
+        if not self._knows_enough(best):
+            pools = [] if self.cma.starts_anywhere else self._samples(best)
+            if not pools:
+                return first_choice(self.judge, self.fixed, self.rng)
+        else:
+            pools = [] if is_step_turn(self.turn) else self._samples(best)
+            pools = pools or [
+                self._steps(),
+                Candidates(self.judge.random(N_ANYWHERE, self.rng), RANDOM),
+            ]
+        return choose(self.judge, pools, self.fixed, self.rng)
+
+    def _decide(self, proposed: dict[str, Any]) -> Choice:
+        """The better of a small model's proposal and as many steps as on other turns."""
+        pools = [Candidates([proposed], MODEL), self._steps()]
+        return choose(self.judge, pools, self.fixed, self.rng)
+
+    def _samples(self, best: Sequence[FrozenTrial]) -> list[Candidates]:
+        samples = self.cma.samples(self.study, self.trial, best, self.space, self.rng)
+        return [Candidates(samples, CMA_ES)] if samples else []
+
+    def _steps(self) -> Candidates:
+        return Candidates(self.judge.steps(N_STEPS, self.rng), STEPS)
+
+    def _settle(self, choice: Choice, again: Callable[[], Choice]) -> Choice:
+        """Announce a choice that no other worker has made, choosing ``again`` where one has."""
+        for _ in range(_MAX_CLASHES):
+            announce(self.study, self.trial, choice.params)
+            if not self._clashes(choice):
+                return choice
+            choice = again()
+        announce(self.study, self.trial, choice.params)
+        return choice
+
+    def _clashes(self, choice: Choice) -> bool:
+        """Whether another worker chose the same in the meantime; the judge then knows.
+
+        A choice is announced before the others' are read, so that one of two sees the other. They
+        are read from the storage: as they were when this trial began, the other may not have begun.
+        """
+        finished = {t.number for t in cached_trials(self.study) if t.state.is_finished()}
+        since = [t for t in self.study.get_trials(deepcopy=False) if t.number not in finished]
+        others = [
+            *unfinished(since, self.trial),
+            *(t.params for t in since if t.state.is_finished()),
+        ]
+        was_new = self.judge.is_new(choice.params)
+        self.judge.exclude(others)
+        return was_new and not self.judge.is_new(choice.params)
+
+    def _knows_enough(self, best: Sequence[FrozenTrial]) -> bool:
+        """Whether the trials tell more than chance: there are some, or a given one is ahead.
+
+        Those of a language model are given ones: a model that is wrong is found out by chance.
+        """
+        if len(best) >= N_RANDOM:
+            return True
+        sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
+        given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
+        # Those that the critic chose already are not there by chance.
+        by_chance = [
+            sign * t.values[0]
+            for t in best
+            if not is_enqueued(t) and t.user_attrs.get("chosen_by") not in (CRITIC, MODEL)
+        ]
+        return is_ahead(given, by_chance)
