@@ -5,7 +5,8 @@ so what a process is told by one signal must not depend on another one that was 
 
 Stopping is an exception in the middle of whatever runs, and some of it drops exceptions: Python
 while it frees an object, libraries that put another error in its place. So it is raised again and
-again until somebody handles it. What must not be left half done is `held` together.
+again until somebody handles it. What must not be left half done is `held` together. Where it is
+handled the process may meet a lock that nobody will give back: after a while it ends all the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -26,9 +28,11 @@ STOP_SIGNAL = signal.SIGUSR2  # of a command to its workers
 
 _AGAIN_SECONDS = 0.2
 _HOLD_SECONDS = 5.0  # a storage that is away must not keep a process
+_GIVE_UP_SECONDS = 60.0
 _told_to_finish = False
 _told_to_stop = False
 _held_until = 0.0  # of the monotonic clock
+_give_up_at = 0.0
 _on_stop: str | None = None
 
 
@@ -57,7 +61,7 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         _told_to_finish = True
 
     def stop(number: int, frame: FrameType | None) -> None:
-        global _told_to_stop
+        global _told_to_stop, _give_up_at
         if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
@@ -65,10 +69,14 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
             signal.signal(handled, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
         _told_to_stop = True
+        _give_up_at = time.monotonic() + _GIVE_UP_SECONDS
         if time.monotonic() >= _held_until:
             raise KeyboardInterrupt
 
     def stop_again(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() >= _give_up_at:
+            os.write(2, _GAVE_UP.encode())
+            os._exit(1)  # whoever watches over a training ends it then
         if time.monotonic() >= _held_until:
             _stop_unless_stopping()  # whatever this handler interrupts
 
@@ -86,6 +94,9 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         signal.signal(FINISH_SIGNAL, finish)
 
 
+_GAVE_UP = (
+    "it couldn't end properly after a signal to stop; the same command goes on all the same\n"
+)
 _FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
 
 
@@ -102,12 +113,16 @@ def is_stop(error: BaseException | None) -> bool:
 def held() -> Iterator[None]:
     """Let a stop come before or after what is done within, unless that takes many seconds."""
     global _held_until
-    _held_until = time.monotonic() + _HOLD_SECONDS
+    if threading.current_thread() is not threading.main_thread():  # no signal interrupts others
+        yield
+        return
+    around = _held_until
+    _held_until = max(around, time.monotonic() + _HOLD_SECONDS)
     try:
         yield
     finally:
-        _held_until = 0.0
-        if _told_to_stop:
+        _held_until = around
+        if _told_to_stop and time.monotonic() >= around:
             _stop_unless_stopping()
 
 

@@ -31,6 +31,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.storages.journal._storage import JournalStorageReplayResult
 
+from studies.stopping import held
 from studies.storage.attributes import CheckedKept
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.kinds import StorageError
@@ -215,11 +216,12 @@ def _mender() -> Callable[[bytes], bytes | None]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     lock = JournalFileSymlinkLock(str(path))  # as Optuna does by default
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    with held():  # of a lock that is left behind others must wait until it is old
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _cut(file: IO[bytes]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
@@ -426,6 +427,29 @@ def test_a_stop_in_the_middle_of_a_claim_leaves_nothing_running(
     assert [t.state for t in study.trials if t.state != TrialState.FAIL] == (
         2 * [TrialState.COMPLETE]
     )
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_stop_leaves_no_lock_on_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For which everybody would wait until it is old, this process first."""
+    study = open_study(open_storage(f"journal:{tmp_path}/s.log"))
+    really = JournalFileSymlinkLock.acquire
+
+    def told_meanwhile(lock: JournalFileSymlinkLock) -> bool:
+        acquired = really(lock)
+        os.kill(os.getpid(), STOP_SIGNAL)
+        return acquired
+
+    stop_by_signal(REQUEUE, own=False)
+    monkeypatch.setattr(JournalFileSymlinkLock, "acquire", told_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        loop(study, trials=1).run()
+    acknowledge()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.log"]
+    loop(study, trials=1).run()
+    assert study.trials[-1].state == TrialState.COMPLETE
 
 
 def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(

@@ -82,20 +82,36 @@ def test_a_stop_does_not_interrupt_what_is_done_because_of_it() -> None:
     assert stopped(REQUEUE, work) == ["done", "stopped"]
 
 
+def test_a_process_ends_though_a_lock_keeps_it_from_ending_properly() -> None:
+    script = (
+        "import os, threading\n"
+        "from studies import stopping\n"
+        "stopping._GIVE_UP_SECONDS = 0.5\n"
+        "stopping.stop_by_signal(own=False)\n"
+        "lock = threading.Lock()\n"
+        "lock.acquire()\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {int(STOP_SIGNAL)})\n"
+        "finally:\n"
+        "    lock.acquire()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("it couldn't end properly") and done.stderr.count("\n") == 1
+
+
 def test_what_is_held_together_is_stopped_before_or_after() -> None:
     work = (
         "    with stopping.held():\n"
         f"        tell({int(STOP_SIGNAL)})\n"
-        "        time.sleep(0.5)\n"
+        "        with stopping.held(): time.sleep(0.5)\n"
         "        print('whole')\n"
         "    print('more')\n"
     )
     assert stopped(REQUEUE, work) == ["whole", "stopped"]
     raised = work.replace("print('whole')", "raise ValueError")  # which isn't to hide the stop
     assert stopped(REQUEUE, raised) == ["stopped"]
-    for_long = work.replace("0.5", "60").replace(
-        "    with", "    stopping._HOLD_SECONDS = 0.3\n    with"
-    )
+    for_long = "    stopping._HOLD_SECONDS = 0.3\n" + work.replace("0.5", "60")
     assert stopped(REQUEUE, for_long) == ["stopped"]
 
 
