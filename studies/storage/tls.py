@@ -65,6 +65,7 @@ def read_identity(file: Path) -> Identity:
         StorageError: If it is something else, or others may read it.
     """
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
     try:
@@ -78,7 +79,7 @@ def read_identity(file: Path) -> Identity:
     try:
         serialization.load_pem_private_key(key, password=None)
         x509.load_pem_x509_certificate(mark + rest)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise StorageError(
             f"{file} must hold a key and its certificate, but doesn't; delete it, and serve-storage"
             " --tls makes a new one."

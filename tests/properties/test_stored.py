@@ -34,8 +34,11 @@ from studies.storage.journal import damage
 from studies.storage.journal import is_journal
 from studies.storage.journal import JournalFile
 from studies.storage.journal import mend
+from studies.storage.kinds import StorageError
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import recover
+from studies.storage.tls import make_identity
+from studies.storage.tls import read_identity
 from tests.properties.bounds import bounded
 from tests.properties.bounds import damaged
 from tests.properties.bounds import examples
@@ -142,6 +145,31 @@ def test_a_journal_is_read_as_far_as_it_is_one_and_mended(journal: Path, data: b
 def read_whole(journal: Path) -> list[dict[str, Any]]:
     with bounded():
         return list(JournalFile(journal, read_only=True).read_logs(0))
+
+
+# --- The key of the proxy -----------------------------------------------------------------------
+
+
+def _key() -> str:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        make_identity(path := Path(folder) / "key")
+        return path.read_text()
+
+
+PEM = ["-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----"]
+PEM += ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----", "MII", "AA=="]
+PEM += ["Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n"]
+
+
+@examples
+@given(data=damaged([_key()], PEM))
+def test_a_key_and_its_certificate_are_read_or_refused(journal: Path, data: bytes) -> None:
+    journal.touch(mode=0o600)
+    journal.write_bytes(data)
+    identity = read(read_identity, journal, refusals=StorageError)
+    assert identity is None or identity.key + identity.certificate == data
 
 
 # --- CMA-ES -------------------------------------------------------------------------------------

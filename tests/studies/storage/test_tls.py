@@ -58,7 +58,14 @@ def test_nobody_else_may_read_a_key(tmp_path: Path) -> None:
         make_identity(key)
 
 
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----", b"\xff" * 100])
+# A key of an algorithm that nobody knows.
+UNKNOWN = b"""-----BEGIN PRIVATE KEY-----
+MBICAQAwCQYHKoZIzj0CfwQCBQA=
+-----END PRIVATE KEY-----
+"""
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----", b"\xff" * 100, UNKNOWN])
 def test_a_file_of_something_else_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     key = tmp_path / "proxy.pem"
     key.write_bytes(content)
