@@ -26,6 +26,7 @@ from typer.exceptions import TyperException
 from studies.errors import explain
 from studies.errors import masked
 from studies.printable import PrintableStream
+from studies.stopping import acknowledge
 
 
 # Command -> module and function. Only the one that is called is imported.
@@ -105,7 +106,8 @@ def _run() -> int:
     except TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
         status = error.exit_code
-    except typer.Abort:
+    except typer.Abort:  # a signal that no command has handled
+        acknowledge()
         status = 1
     except BrokenPipeError:
         # The reader (head, say) has seen enough; Python would complain when it flushes stdout.

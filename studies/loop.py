@@ -129,10 +129,10 @@ class StudyLoop:
         study.sampler = self.method.sampler(self.setup, 0)
         notes = Notes(study)
         claimed: FrozenTrial | None = None
-        with alone(self.lock_file):
-            self._try_again()
-        while not finishing():
-            try:
+        with put_back_if_stopped(study):
+            with alone(self.lock_file):
+                self._try_again()
+            while not finishing():
                 with alone(self.lock_file):
                     trials = recover(study, self.results)
                     if claimed is not None:
@@ -142,17 +142,13 @@ class StudyLoop:
                 notes.write(trials)
                 if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
-            except KeyboardInterrupt:  # perhaps before it was known what had been claimed
-                hurry(study._storage)
-                _put_back_ours(study)
-                raise
-            if claimed is not None:
-                evaluate(study, claimed, self.objective, self.results)
-            elif any(t.state == TrialState.RUNNING for t in trials):
-                # Another process is at it, or was killed; then the trial will come back to us.
-                time.sleep(POLL_SECONDS)
-            else:
-                return
+                if claimed is not None:
+                    evaluate(study, claimed, self.objective, self.results)
+                elif any(t.state == TrialState.RUNNING for t in trials):
+                    # Another process is at it, or was killed; then the trial will come back to us.
+                    time.sleep(POLL_SECONDS)
+                else:
+                    return
 
     def _try_again(self) -> None:
         """Queue the script as it is once more, if that failed for a reason that may be mended."""
@@ -293,8 +289,21 @@ def _told(study: optuna.Study, claimed: FrozenTrial, results: Results | None) ->
         return False
 
 
+@contextmanager
+def put_back_if_stopped(study: optuna.Study) -> Iterator[None]:
+    """Let what this process has claimed be tried again if a signal stops what is done within.
+
+    It may come before it is known that something was claimed, or after that was dealt with.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        hurry(study._storage)
+        _put_back_ours(study)
+        raise
+
+
 def _put_back_ours(study: optuna.Study) -> None:
-    """Let what this process has claimed be tried again."""
     try:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     except Exception:  # the storage is what failed: the next process finds them

@@ -35,6 +35,7 @@ from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.loop import evaluate
+from studies.loop import put_back_if_stopped
 from studies.methods import CODE_AGENT
 from studies.notes import Notes
 from studies.repetitions import Repeated
@@ -166,14 +167,15 @@ def run_repetitions(work: Work, tell: Tell) -> None:
     )
     objective = _objective(original, work)
     notes = Notes(again)
-    while not finishing():
-        with alone(work.where.lock_file):
-            claimed = take_any(again)
-        if claimed is None:
-            return
-        evaluate(again, claimed, objective(claimed))
-        notes.write(again.get_trials(deepcopy=False))
-        tell(None)
+    with put_back_if_stopped(again):
+        while not finishing():
+            with alone(work.where.lock_file):
+                claimed = take_any(again)
+            if claimed is None:
+                return
+            evaluate(again, claimed, objective(claimed))
+            notes.write(again.get_trials(deepcopy=False))
+            tell(None)
 
 
 def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Evaluate]:

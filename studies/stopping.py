@@ -5,14 +5,17 @@ so what a process is told by one signal must not depend on another one that was 
 
 Stopping is an exception in the middle of whatever runs, and some of it drops exceptions: Python
 while it frees an object, libraries that put another error in its place. So it is raised again and
-again until somebody handles it.
+again until somebody handles it. What must not be left half done is `held` together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 
@@ -22,7 +25,10 @@ FINISH_SIGNAL = signal.SIGUSR1
 STOP_SIGNAL = signal.SIGUSR2  # of a command to its workers
 
 _AGAIN_SECONDS = 0.2
+_HOLD_SECONDS = 5.0  # a storage that is away must not keep a process
 _told_to_finish = False
+_told_to_stop = False
+_held_until = 0.0  # of the monotonic clock
 _on_stop: str | None = None
 
 
@@ -40,9 +46,9 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         own: Whether Ctrl-C is this process's own. A terminal sends it to the processes that the
             command has started, too; those wait for what the command tells them.
     """
-    global _on_stop, _told_to_finish
+    global _on_stop, _told_to_finish, _told_to_stop
     _on_stop = on_stop
-    _told_to_finish = False
+    _told_to_finish = _told_to_stop = False
 
     def finish(number: int, frame: FrameType | None) -> None:
         global _told_to_finish
@@ -51,17 +57,20 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         _told_to_finish = True
 
     def stop(number: int, frame: FrameType | None) -> None:
+        global _told_to_stop
         if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
             finish(number, frame)
             return
         for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
             signal.signal(handled, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
-        raise KeyboardInterrupt
+        _told_to_stop = True
+        if time.monotonic() >= _held_until:
+            raise KeyboardInterrupt
 
     def stop_again(number: int, frame: FrameType | None) -> None:
-        if not is_stop(sys.exc_info()[1]):  # of whatever this handler interrupts
-            raise KeyboardInterrupt
+        if time.monotonic() >= _held_until:
+            _stop_unless_stopping()  # whatever this handler interrupts
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if what.exc_type is not KeyboardInterrupt:
@@ -89,8 +98,28 @@ def is_stop(error: BaseException | None) -> bool:
     return False
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Let a stop come before or after what is done within, unless that takes many seconds."""
+    global _held_until
+    _held_until = time.monotonic() + _HOLD_SECONDS
+    try:
+        yield
+    finally:
+        _held_until = 0.0
+        if _told_to_stop:
+            _stop_unless_stopping()
+
+
+def _stop_unless_stopping() -> None:
+    if not is_stop(sys.exc_info()[1]):
+        raise KeyboardInterrupt
+
+
 def acknowledge() -> None:
     """Stop raising the exception: the caller has caught it, and ends the work."""
+    global _told_to_stop
+    _told_to_stop = False
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 

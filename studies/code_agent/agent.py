@@ -83,6 +83,7 @@ from studies.facts import REPEATS
 from studies.llm import open_llm
 from studies.llm import within_caps
 from studies.loop import evaluate
+from studies.loop import put_back_if_stopped
 from studies.loop import Watch
 from studies.notes import Notes
 from studies.stopping import finishing
@@ -177,22 +178,25 @@ class CodeAgent:
         study = self._study
         self._prepare()
         notes = Notes(study, doubts=self._doubts)
-        while not finishing():
-            with alone(self._lock_file):
-                recover(study, self._results)
-                self._enqueue_baselines()
-                claimed = take_any(study)
-            trials = study.get_trials(deepcopy=False)
-            watch(trials)
-            notes.write(trials)
-            if claimed is not None:
-                evaluate(study, claimed, self._run, self._results)
-            elif self._baselines_left(trials) == 0 and self._next(trials):
-                pass
-            elif any(t.state == TrialState.RUNNING for t in trials):
-                time.sleep(POLL_SECONDS)  # another process is at it; if that dies, it comes back
-            else:
-                return
+        with put_back_if_stopped(study):
+            while not finishing():
+                with alone(self._lock_file):
+                    recover(study, self._results)
+                    self._enqueue_baselines()
+                    claimed = take_any(study)
+                trials = study.get_trials(deepcopy=False)
+                watch(trials)
+                notes.write(trials)
+                if claimed is not None:
+                    evaluate(study, claimed, self._run, self._results)
+                elif self._baselines_left(trials) == 0 and self._next(trials):
+                    pass
+                elif any(t.state == TrialState.RUNNING for t in trials):
+                    time.sleep(
+                        POLL_SECONDS
+                    )  # another process is at it; if that dies, it comes back
+                else:
+                    return
 
     def _room(self, trials: Sequence[FrozenTrial], repeated: FrozenTrial | None = None) -> bool:
         """Return whether the study may have one more trial; one that it repeats doesn't count."""

@@ -192,6 +192,11 @@ class CheckedAttributes(BaseStorage):
             if not all(map(is_measured, trial.values or ())):
                 self._tell({"status"} if trial.user_attrs.get("status") == "ok" else (), what)
                 trial.user_attrs = {**trial.user_attrs, "status": "nan"}
+            curve = trial.intermediate_values
+            sound = {s: v for s, v in curve.items() if _integer(s) and _numbers([v])}
+            if len(sound) < len(curve):  # SQLite and journals keep whatever they were given
+                self._tell({"intermediate_values"}, what)
+                trial.intermediate_values = sound
             trial.user_attrs = self._sound(trial.user_attrs, _OF_TRIALS, what)
             trial.system_attrs = self._sound(trial.system_attrs, _OF_TRIALS_SYSTEM, what)
 

@@ -192,7 +192,9 @@ def reading(name: str) -> Iterator[None]:
     except _UNREADABLE as error:
         if isinstance(error, StorageError):
             raise
-        cause = _first_line(error.__cause__ or error)[:200]
+        cause = (
+            _first_line(error.__cause__ or error)[:200] or "a value is missing or of another kind"
+        )
         raise StorageError(
             f"study {name!r} can't be read: {type(error).__name__}: {cause}"
         ) from None

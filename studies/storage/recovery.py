@@ -43,6 +43,7 @@ from objective.worker import worker_is_here
 from objective.worker import worker_mark
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
+from studies.stopping import held
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
 from studies.storage.patient import PATIENCE
@@ -66,7 +67,8 @@ def take(
 ) -> bool:
     """Set a waiting trial running; False if another process was faster.
 
-    ``fixed_params`` are noted on the trial first, as by `optuna.Study.enqueue_trial`.
+    ``fixed_params`` are noted on the trial first, as by `optuna.Study.enqueue_trial`. A signal to
+    stop leaves no trial running of which nobody knows whose it is.
     """
     storage = study._storage
     trial_id = waiting._trial_id
@@ -75,9 +77,10 @@ def take(
             storage.set_trial_system_attr(trial_id, "fixed_params", dict(fixed_params))
         if is_heartbeat_enabled(storage):
             storage.record_heartbeat(trial_id)  # type: ignore[attr-defined]
-        taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        if taken:
-            storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
+        with held():
+            taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            if taken:
+                storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
     except UpdateFinishedTrialError:
         return False  # It is even done with it.
     return taken

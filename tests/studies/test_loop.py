@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 import math
+import os
 from pathlib import Path
+import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -19,11 +23,17 @@ import sqlalchemy
 
 from objective.results import Results
 from objective.worker import claim
+from objective.worker import WORKER
 from studies.budget import Budget
 from studies.loop import StudyLoop
 from studies.loop import StudyStopped
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.stopping import acknowledge
+from studies.stopping import FINISH_SIGNAL
+from studies.stopping import REQUEUE
+from studies.stopping import stop_by_signal
+from studies.stopping import STOP_SIGNAL
 from studies.storage.open import open_storage
 from studies.storage.recovery import take
 from tests.conftest import StorageFactory
@@ -374,3 +384,59 @@ def test_what_is_watched_ends_with_the_whole_study() -> None:
     seen: list[list[Any]] = []
     loop(optuna.create_study(), trials=3).run(lambda trials: seen.append(list(trials)))
     assert [t.state for t in seen[-1]] == [TrialState.COMPLETE] * 3
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What a signal does is again what it did."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, STOP_SIGNAL, FINISH_SIGNAL)
+    before = {number: signal.getsignal(number) for number in numbers}
+    hook = sys.unraisablehook
+    yield
+    acknowledge()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("moment", ["set_trial_state_values", "set_trial_system_attr"])
+def test_a_stop_in_the_middle_of_a_claim_leaves_nothing_running(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_by_signal(REQUEUE, own=False)
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db")
+    really = getattr(storage, moment)
+    told = (TrialState.RUNNING, WORKER)
+
+    def told_meanwhile(*arguments: Any, **named: Any) -> Any:
+        done = really(*arguments, **named)
+        if any(argument in told for argument in (*arguments, *named.values())):
+            os.kill(os.getpid(), STOP_SIGNAL)
+        return done
+
+    monkeypatch.setattr(storage, moment, told_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        loop(open_study(storage), trials=2).run()
+    acknowledge()
+    monkeypatch.undo()
+    study = open_study(open_storage(f"sqlite:///{tmp_path}/s.db"))
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    loop(study, trials=2).run()
+    assert [t.state for t in study.trials if t.state != TrialState.FAIL] == (
+        2 * [TrialState.COMPLETE]
+    )
+
+
+def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = open_study(optuna.storages.InMemoryStorage())
+
+    def stopped(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.loop.evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        loop(study, trials=1).run()
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.WAITING]

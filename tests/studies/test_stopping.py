@@ -82,6 +82,23 @@ def test_a_stop_does_not_interrupt_what_is_done_because_of_it() -> None:
     assert stopped(REQUEUE, work) == ["done", "stopped"]
 
 
+def test_what_is_held_together_is_stopped_before_or_after() -> None:
+    work = (
+        "    with stopping.held():\n"
+        f"        tell({int(STOP_SIGNAL)})\n"
+        "        time.sleep(0.5)\n"
+        "        print('whole')\n"
+        "    print('more')\n"
+    )
+    assert stopped(REQUEUE, work) == ["whole", "stopped"]
+    raised = work.replace("print('whole')", "raise ValueError")  # which isn't to hide the stop
+    assert stopped(REQUEUE, raised) == ["stopped"]
+    for_long = work.replace("0.5", "60").replace(
+        "    with", "    stopping._HOLD_SECONDS = 0.3\n    with"
+    )
+    assert stopped(REQUEUE, for_long) == ["stopped"]
+
+
 def test_a_signal_to_stop_counts_in_the_middle_of_one_to_finish() -> None:
     """The system may deliver both at once, and then one handler interrupts the other."""
     work = (

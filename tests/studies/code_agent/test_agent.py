@@ -621,3 +621,15 @@ def test_an_unedited_script_that_fails_ends_the_study_with_its_reason(bench: Ben
     )
     with pytest.raises(Failed, match="NameError"):
         bench.run(ScriptedChat([]), trials=2)
+
+
+def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.code_agent.agent.evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(ScriptedChat([]), 1)
+    assert [t.state for t in bench.trials()] == [TrialState.FAIL, TrialState.WAITING]

@@ -193,6 +193,34 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
     assert "'broken' can't be read" in out
 
 
+def test_of_a_learning_curve_only_numbers_are_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite and journals keep whatever they were given, in the place of a step and of a value."""
+    with opened(url) as storage:
+        study = optuna.create_study(storage=storage, study_name="s")
+        study.set_user_attr("method", "random")
+        trial = study.ask({"x": FloatDistribution(0, 1)})
+        for step in (111, 222, 333):
+            trial.report(step / 1000, step)
+        study.tell(trial, 0.5)
+    if url.startswith("sqlite"):
+        change = "UPDATE trial_intermediate_values SET "
+        _break(tmp_path / "s.db", change + "intermediate_value = 'odd' WHERE step = 222")
+        _break(tmp_path / "s.db", change + "step = 'odd' WHERE step = 333")
+    else:
+        journal = tmp_path / "s.log"
+        text = journal.read_text()
+        changed = text.replace(":0.222", ':"odd"').replace(":333", ':"odd"')
+        assert changed.count('"odd"') == 2
+        journal.write_text(changed)
+    with opened(url, read_only=True) as storage:
+        (trial_read,) = optuna.load_study(study_name="s", storage=storage).trials
+    assert trial_read.intermediate_values == {111: 0.111}
+    command = ("report", "--storage", url, "--out", tmp_path / "r", "--json")
+    assert _run(monkeypatch, capsys, *command)[0] == 0
+
+
 def test_a_damaged_page_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
