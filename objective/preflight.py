@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from itertools import islice
 import os
+import re
 
 import optuna
 
@@ -26,6 +28,7 @@ from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.launch import GPU_DEVICES
 from objective.testbed.files import PREPARE
+from objective.testbed.metric import METRIC
 from objective.testbed.source import parse_script
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
@@ -35,6 +38,9 @@ from objective.testbed.testbed import Testbed
 _SHORT_SECONDS = 2.0
 _WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
 _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
+_MOST_FILES = 1000  # that are searched for a name
+# What a script prints by an f-string, as in print(f"loss: {loss:.3f}").
+_PRINTED = re.compile(r"""print\(\s*f["'](?:[^"'\n]*?\W)?([A-Za-z_]\w*)\s*[:=]\s*\{""")
 _GPU_CALLS = {"get_device_capability", "get_device_properties", "set_device", "synchronize"}
 
 
@@ -71,7 +77,25 @@ def preflight(testbed: Testbed) -> Preflight:
         found.collect(lambda: _check_interpreter(testbed, found))
     if not any(map(os.path.exists, GPU_DEVICES)):
         found.problems += _needs_gpu(testbed)
+    found.problems += _names_no_metric(testbed)
     return found
+
+
+def _names_no_metric(testbed: Testbed) -> Iterator[str]:
+    """Yield that nobody named the metric, if the script prints another than the default one."""
+    interface, default = testbed.interface, METRIC.name
+    printed = list(dict.fromkeys(_PRINTED.findall(testbed.source)))
+    if interface.metric or interface.metric_file or not printed:
+        return
+    files = list(islice(testbed.path.rglob("*.py"), _MOST_FILES + 1))
+    if len(files) > _MOST_FILES or default in testbed.source:
+        return
+    if not any(default in path.read_text("utf-8", "replace") for path in files):
+        yield (
+            f"{testbed.delivery.script} must print {default}, or the metric must be named by"
+            f" --metric, but it prints {', '.join(printed[-3:])}:"
+            f" say --metric {printed[-1]} if that is what it is judged by."
+        )
 
 
 def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:

@@ -18,7 +18,6 @@ import optuna
 
 from objective import Testbed
 from objective.objective import suggest
-from objective.surrogate.surrogate import Surrogate
 from samplers import Completion
 from samplers import OpenAIChat
 from samplers import ScriptedChat
@@ -32,6 +31,7 @@ from studies.study import setup
 
 
 if TYPE_CHECKING:
+    from objective.surrogate.surrogate import Surrogate
     from samplers import Chat
     from studies.spec import Spec
 

@@ -90,14 +90,15 @@ def run_jobs(
         watch: Is given what is new, every half a second at the latest. What it raises stops all.
         replace: Is asked about a job whose process was killed by a signal (the system's, for lack
             of memory, say) whether it begins anew; otherwise it has failed.
-        modules: That the jobs import, beside `studies.study`; once for all of them.
+        modules: That the jobs import later, beside `studies.study` and the modules of their work;
+            once for all of them.
 
     After a signal that lets work finish (see `stop_by_signal`) no job begins, and those that run
     are told to finish too.
     """
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // min(workers, len(jobs) or 1))))
-    context = _context(modules)
+    context = _context([*dict.fromkeys(job.work.__module__ for job in jobs), *modules])
     waiting = deque(jobs)
     running: dict[Connection, tuple[Job, BaseProcess]] = {}
     free = environments(workers)

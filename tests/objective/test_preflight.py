@@ -117,3 +117,30 @@ def test_two_seconds_show_what_a_look_does_not(
     for expected, said in ((problem, found.problems), (note, found.notes)):
         assert bool(said) == bool(expected)
         assert re.search(expected, " ".join(said))
+
+
+PRINTS = 'LR = 1\nloss = 2\nfor epoch in range(3):\n    print(f"epoch {epoch}: acc={LR}")\n'
+
+
+@pytest.mark.parametrize(
+    ("train", "others", "interface", "named"),
+    [
+        (PRINTS + 'print(f"loss: {loss:.5f}")\n', {}, Interface(), ["loss"]),
+        (PRINTS, {}, Interface(), ["acc"]),
+        (PRINTS, {}, Interface(metric="acc", direction="maximize"), []),
+        (PRINTS, {}, Interface(metric_file="m.json", metric="error"), []),
+        (PRINTS + 'print(f"val_bpb: {loss}")\n', {}, Interface(), []),
+        (PRINTS, {"helper.py": 'print("val_bpb:", 1)\n'}, Interface(), []),
+        ("LR = 1\nimport helper\n", {}, Interface(), []),
+    ],
+)
+def test_a_metric_that_nobody_named_is_asked_for_before_anything_is_trained(
+    testbed_folder: Make,
+    train: str,
+    others: dict[str, str],
+    interface: Interface,
+    named: list[str],
+) -> None:
+    folder = testbed_folder(train, **{"helper.py": "", **others})
+    problems = preflight(Testbed.load(folder, interface=interface)).problems
+    assert [problem.partition("say --metric ")[2].split()[0] for problem in problems] == named

@@ -72,7 +72,7 @@ def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) ->
     try:
         with bar:
             jobs = [Job(str(i), work, s) for i, s in enumerate(shares)]
-            run_jobs(jobs, workers, watch, modules=[work.__module__])
+            run_jobs(jobs, workers, watch)
     except KeyboardInterrupt:
         options.stopped()
     finally:

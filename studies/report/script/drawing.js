@@ -20,12 +20,13 @@ function themed(traces, figure) {
     figure = axes((value, key) => key.startsWith("x")
       ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}} : value);
     figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
+    const named = figure.grid ? 25 : 0; // pixels of the names above the upper plots of a grid
     const flat = of => ({...of, colorbar: {
-      orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02, yanchor: "bottom",
+      orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02 + named / (figure.height - 140), yanchor: "bottom",
     }});
     traces = traces.map(trace => trace.colorbar ? flat(trace) : trace);
     if (figure.coloraxis) figure = {...figure, coloraxis: flat(figure.coloraxis)};
-    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90;
+    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90 + named;
   }
   if (!isDark()) return [traces, figure];
   const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));

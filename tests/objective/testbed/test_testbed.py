@@ -133,6 +133,12 @@ def test_an_unusable_folder_is_one_clear_line(
         Testbed.load(folder)
 
 
+def test_a_folder_without_train_py_is_told_its_scripts(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text("LR = 1\n")
+    with pytest.raises(TestbedError, match=f"Name the script: {tmp_path / 'fit.py'}.$"):
+        Testbed.load(tmp_path)
+
+
 def test_importing_objective_and_loading_a_testbed_costs_no_torch() -> None:
     program = "import sys, objective; objective.Testbed.load(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,27 @@ def test_trainings_of_two_workers_see_different_gpus(
     _, err = output_of(process)
     assert process.returncode == 0, err
     assert set(seen.read_text().split()) == {"4", "7"}
+
+
+def test_what_the_work_imports_is_imported_once_for_all_workers(tmp_path: Path) -> None:
+    (tmp_path / "imported.py").write_text(
+        "import os\nBY = os.getpid()\n"
+        "def work(spec, tell):\n    tell((BY, os.getpid(), os.getppid()))\n"
+    )
+    (tmp_path / "start.py").write_text(
+        "import imported\nfrom studies.workers.processes import Job, run_jobs\n"
+        "def watch(events):\n    for e in events:\n        print(*(e.what or ()))\n"
+        "if __name__ == '__main__':\n"
+        "    run_jobs([Job(n, imported.work, None) for n in 'ab'], 2, watch)\n"
+    )
+    root = str(Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "start.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, str(tmp_path)])},
+    )
+    said = [line.split() for line in done.stdout.splitlines() if line]
+    assert len(said) == 2, done.stderr
+    assert {by for by, _, _ in said} == {parent for _, _, parent in said}
+    assert len({worker for _, worker, _ in said}) == 2
