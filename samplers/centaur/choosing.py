@@ -76,7 +76,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Screen:
-    """The critic before one trial.
+    """What the critic has run as one trial.
 
     Attributes:
         study: The study.
