@@ -21,16 +21,13 @@ from .._trials.announced import announce
 from .._trials.history import ranked
 from .._trials.internals import cached_trials
 from .._trials.internals import is_enqueued
-from .screening import Candidates
-from .screening import Choice
-from .screening import choose
 from .screening import CMA_ES
 from .screening import CRITIC
-from .screening import first_choice
 from .screening import is_ahead
 from .screening import is_step_turn
 from .screening import MODEL
 from .screening import N_ANYWHERE
+from .screening import N_NEW
 from .screening import N_RANDOM
 from .screening import N_STEPS
 from .screening import RANDOM
@@ -55,8 +52,31 @@ _MAX_CLASHES = 4
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Configurations and whose they are."""
+
+    configurations: list[dict[str, Any]]
+    proposer: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is run.
+
+    Attributes:
+        params: Its parameters.
+        proposer: Who proposed it.
+        chosen_by: Who chose it: ``CRITIC``, or its proposer if it is run as it was proposed.
+    """
+
+    params: dict[str, Any]
+    proposer: str
+    chosen_by: str
+
+
+@dataclass(frozen=True)
 class Screen:
-    """The critic before one trial.
+    """What the critic has run as one trial.
 
     Attributes:
         study: The study.
@@ -107,19 +127,39 @@ class Screen:
         if not self._knows_enough(best):
             pools = [] if self.cma.starts_anywhere else self._samples(best)
             if not pools:
-                return first_choice(self.judge, self.fixed, self.rng)
+                return self._first()
         else:
             pools = [] if is_step_turn(self.turn) else self._samples(best)
             pools = pools or [
                 self._steps(),
                 Candidates(self.judge.random(N_ANYWHERE, self.rng), RANDOM),
             ]
-        return choose(self.judge, pools, self.fixed, self.rng)
+        return self._best_of(pools)
 
     def _decide(self, proposed: dict[str, Any]) -> Choice:
         """The better of a small model's proposal and as many steps as on other turns."""
-        pools = [Candidates([proposed], MODEL), self._steps()]
-        return choose(self.judge, pools, self.fixed, self.rng)
+        return self._best_of([Candidates([proposed], MODEL), self._steps()])
+
+    def _best_of(self, pools: Sequence[Candidates]) -> Choice:
+        """The candidate that the critic thinks most of; a random one if all are known."""
+        for candidates in (pools, [Candidates(self.judge.random(N_STEPS, self.rng), RANDOM)]):
+            offered = [
+                ({**configuration, **self.fixed}, pool.proposer)
+                for pool in candidates
+                for configuration in pool.configurations
+            ]
+            chosen = self.judge.choose([configuration for configuration, _ in offered])
+            if chosen is not None:
+                return Choice(*offered[chosen], chosen_by=CRITIC)
+        # All of the search space was run, or as good as all. `offered` are the random ones.
+        return Choice(*offered[0], chosen_by=RANDOM)
+
+    def _first(self) -> Choice:
+        """The choice while too little is known: random, but not what is likely to fail."""
+        offered = [
+            {**configuration, **self.fixed} for configuration in self.judge.start(N_NEW, self.rng)
+        ]
+        return Choice(offered[self.judge.first_safe(offered) or 0], RANDOM, RANDOM)
 
     def _samples(self, best: Sequence[FrozenTrial]) -> list[Candidates]:
         samples = self.cma.samples(self.study, self.trial, best, self.space, self.rng)

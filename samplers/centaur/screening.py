@@ -1,4 +1,4 @@
-"""Which candidates there are on a turn, and whose the one is that is run.
+"""Which candidates there are on a turn.
 
 The turns that no language model has follow a schedule that depends on nothing but their number:
 
@@ -18,7 +18,6 @@ prefers what is near the best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 import math
 from typing import Any
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     from optuna.distributions import BaseDistribution
 
-    from .._critic.critic import Judge
     from .state import CmaState
     from .state import UnitCube
 
@@ -61,29 +59,6 @@ _RANDOM_CATEGORIES = 0.2
 _N_BEST = 4
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Configurations and whose they are."""
-
-    configurations: list[dict[str, Any]]
-    proposer: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is run.
-
-    Attributes:
-        params: Its parameters.
-        proposer: Who proposed it.
-        chosen_by: Who chose it: ``CRITIC``, or its proposer if it is run as it was proposed.
-    """
-
-    params: dict[str, Any]
-    proposer: str
-    chosen_by: str
-
-
 def is_step_turn(number: int) -> bool:
     """Whether candidates are steps on this turn, counting those that no language model has."""
     if number < STEPS_ALONE:
@@ -107,42 +82,6 @@ def is_ahead(given: Sequence[float], others: Sequence[float]) -> bool:
         return False
     best = min(others)
     return best - min(given) > float(np.median(others)) - best
-
-
-def choose(
-    judge: Judge, pools: Sequence[Candidates], fixed: Mapping[str, Any], rng: np.random.Generator
-) -> Choice:
-    """The candidate that the critic thinks most of; a random one if all are known.
-
-    Args:
-        judge: The critic, for this trial.
-        pools: Candidates of everybody who has some.
-        fixed: Values that somebody enqueued; they stay.
-        rng: For what is random.
-    """
-    for candidates in (pools, [Candidates(judge.random(N_STEPS, rng), RANDOM)]):
-        offered = [
-            ({**configuration, **fixed}, pool.proposer)
-            for pool in candidates
-            for configuration in pool.configurations
-        ]
-        chosen = judge.choose([configuration for configuration, _ in offered])
-        if chosen is not None:
-            return Choice(*offered[chosen], chosen_by=CRITIC)
-    # All of the search space was run, or as good as all. `offered` are the random ones.
-    return Choice(*offered[0], chosen_by=RANDOM)
-
-
-def first_choice(judge: Judge, fixed: Mapping[str, Any], rng: np.random.Generator) -> Choice:
-    """What is run while too little is known to choose by: random, but not what is likely to fail.
-
-    Args:
-        judge: The critic, for this trial.
-        fixed: Values that somebody enqueued; they stay.
-        rng: Source of randomness.
-    """
-    offered = [{**configuration, **fixed} for configuration in judge.start(N_NEW, rng)]
-    return Choice(offered[judge.first_safe(offered) or 0], RANDOM, RANDOM)
 
 
 def cma_samples(

@@ -41,7 +41,7 @@ def open_study(
     file: str,
     trials: Sequence[ForeignTrial],
     metric: Metric,
-    command: str | None = None,
+    command: str | None,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
     study = optuna.create_study(
