@@ -89,7 +89,8 @@ def _commands(name: str, attributes: Mapping[str, Any]) -> list[str]:
 
 def write_study_note(study: optuna.Study, storage: BaseStorage, text: str) -> None:
     """Write the note of a study, unless somebody else has written one."""
-    add_study_attrs(study, storage, [{_VERSION: 1, _TEXT: text}])
     there = storage.get_study_system_attrs(study._study_id)
-    if there.get(_VERSION) == 1 and there.get(_TEXT) != text:
+    if _VERSION not in there:
+        add_study_attrs(study, storage, [{_VERSION: 1, _TEXT: text}])
+    elif there[_VERSION] == 1 and there.get(_TEXT) != text:
         storage.set_study_system_attr(study._study_id, _TEXT, text)

@@ -85,13 +85,14 @@ class UnaccountedTime:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        # What others use is measured within the time in which the machine is, so never too much.
+        # What others use is measured within the time in which the machine is, so never too much. One
+        # that ends while it is looked for may be missed once, or counted twice: hence two looks.
         self._busy = _busy_seconds()
-        self._others = _seconds_beside(pid)
+        self._others = max(_seconds_beside(pid), _seconds_beside(pid))
 
     def most(self) -> float:
         """Return at most how many seconds the tree has used since this was made."""
-        others = _seconds_beside(self._pid) - self._others
+        others = min(_seconds_beside(self._pid), _seconds_beside(self._pid)) - self._others
         return max(0.0, _busy_seconds() - self._busy - others)
 
 

@@ -45,7 +45,7 @@ PICTURES = (
     Picture(
         "samplers/centaur",
         "scoreboard_critic",
-        ("centaur-no-llm", "tpe", "cma-es", "registry:catcmawm"),
+        ("centaur-no-llm", "tpe", "cma-es"),
         100,
     ),
     Picture("samplers/karpathy_agent", "scoreboard", ("karpathy-hp", *_OTHERS), 200),
