@@ -1,7 +1,7 @@
 """HTTP for a model on this machine: no browser is let in, and sizes and waits have limits.
 
-At a loopback address it is its user's own. Any page that is open in a browser could ask a server of its machine: of models, which take no key,
-and whose every answer takes seconds of all cores.
+At a loopback address it serves its own user only. Any page that is open in a browser could ask a
+server of its machine: models take no key, and each of their answers takes seconds of all cores.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Handler(BaseHTTPRequestHandler):
     def check_sender(self) -> None:
         """Refuse other users of this machine, if only it is served, and browsers.
 
-        Any page that is open in one could ask a server of this machine. Browsers tell the page's origin; or, where the page's name was pointed at this machine, the
-        name that they think it has. There is no page of our own that should be let in.
+        Any page that is open in one could ask a server of this machine. Browsers tell the page's
+        origin; or, where the page's name was pointed at this machine, the name that they think it
+        has. There is no page of our own that should be let in.
         """
         host = str(self.server.server_address[0])  # type: ignore[index]
         own_only = ipaddress.ip_address(host).is_loopback

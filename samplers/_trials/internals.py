@@ -66,7 +66,8 @@ def set_study_system_attr(study: Study, key: str, value: Any) -> None:
 def fixed_params(trial: FrozenTrial, names: Container[str] | None = None) -> dict[str, Any]:
     """Return the values that ``enqueue_trial`` gave a trial; whatever is sampled, they win.
 
-    Of these ``names``, if any are given. NumPy's numbers, which a storage in memory keeps as they are, become Python's own.
+    Of these ``names``, if any are given. NumPy's numbers, which a storage in memory keeps as they
+    are, become Python's own.
     """
     fixed = trial.system_attrs.get(_FIXED_PARAMS, {})
     return {

@@ -9,7 +9,8 @@ one adds its own. Here
 - any other line that is no change, or none that can be made, counts as one that changes nothing, so
   that all processes agree on the numbers of the lines, by which Optuna knows what it has read.
 
-`JournalFile` reads and writes the lines, `BeatingJournal` makes their changes. Plain Optuna reads such a journal again once :func:`mend` has been over it.
+`JournalFile` reads and writes the lines, `BeatingJournal` makes their changes. Plain Optuna reads
+such a journal again once :func:`mend` has been over it.
 """
 
 from __future__ import annotations
