@@ -22,6 +22,7 @@ from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.commands.work.compare import advice
 from studies.comparison import Comparison
+from studies.comparison import in_random_order
 from studies.comparison import label
 from studies.comparison import Standing
 from studies.facts import run_state
@@ -236,6 +237,16 @@ def test_variants_are_runs_of_their_own_and_the_default_has_the_plain_name() -> 
     spec = second.runs(2)[3]
     assert spec.name == "second-centaur-seed0-r0.5-small"
     assert label(spec, "second") == "centaur-r0.5-small"
+
+
+def test_the_runs_of_a_seed_are_shuffled_in_the_same_way_each_time() -> None:
+    methods = ["random", "tpe", "cma-es", "gp", "smac"]
+    specs = Comparison(methods, range(4), Where("sqlite:///a.db"), Budget(trials=9)).runs(2)
+    shuffled = in_random_order(specs)
+    assert sorted(s.name for s in shuffled) == sorted(s.name for s in specs)
+    assert [s.seed for s in shuffled] == [s.seed for s in specs]
+    assert len({s.method for s in shuffled[::5]}) > 1
+    assert in_random_order(shuffled[::-1]) == shuffled
 
 
 def test_the_code_agent_has_the_same_budget_and_ends_even_if_all_its_proposals_are_refused() -> (
