@@ -105,7 +105,7 @@ def test_what_a_study_says_of_itself_keeps_its_names(
     common = {
         "method", "seed", "testbed_hash", "train_seconds", "charge_llm", "testbed", "version",
         "memory_limit_mb", "budget_trials", "files",
-        "command", "config", "metric", "direction", "metric_file",
+        "command", "command_line", "config", "metric", "direction", "metric_file",
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     for method, others in (
