@@ -9,6 +9,8 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from objective.best import values_run
+from samplers._llm.record import LLM
+from samplers._llm.record import SOURCES
 from studies.library import is_library_study
 from studies.report.layout import bullets
 from studies.report.layout import prose
@@ -22,6 +24,9 @@ from studies.report.runs import Run
 
 if TYPE_CHECKING:
     from studies.best import Winner
+
+
+_PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
@@ -49,8 +54,10 @@ def best_section(runs: Sequence[Run], winner: Winner) -> Section:
 def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     """Say what the best trial came to, what it gained, and whether to believe it."""
     metric, trial = winner.metric, winner.trial
-    source = trial.user_attrs.get("source")
-    by = f", proposed by {source}" if source else ""
+    source = str(trial.user_attrs.get("source") or "")
+    # Of the method's own trials its name says enough; imported ones may name anybody.
+    by = _PROPOSERS.get(source, "" if source in SOURCES else source)
+    by = f", proposed by {by}" if by else ""
     value = trial.values[0]
     is_foreign = is_library_study(winner.study.user_attrs)
     verb, noun = ("evaluated", "evaluation") if is_foreign else ("trained", "training")

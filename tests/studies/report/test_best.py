@@ -46,6 +46,26 @@ def test_the_best_trial_is_named_with_its_gain(memory: optuna.storages.InMemoryS
     assert "It was not trained again" in text
 
 
+@pytest.mark.parametrize(
+    ("source", "by"),
+    [
+        ("llm", ", proposed by the language model."),
+        ("base", "tpe-seed0."),
+        ("startup", "tpe-seed0."),
+        ("gpt-4", ", proposed by gpt-4."),
+        (None, "tpe-seed0."),
+    ],
+)
+def test_who_proposed_the_best_is_said_in_plain_words(
+    memory: optuna.storages.InMemoryStorage, source: str | None, by: str
+) -> None:
+    study = with_baseline(memory)
+    number = study.best_trial.number
+    study.get_trials(deepcopy=False)[number].user_attrs["source"] = source
+    (first, *_) = best_sentences(runs_of(memory), winner_of(study, memory))
+    assert first.endswith(by)
+
+
 @pytest.mark.parametrize("again, is_noise", [([1.0, 1.001, 1.002], False), ([1.04, 1.3], True)])
 def test_repetitions_say_whether_to_believe_it(
     memory: optuna.storages.InMemoryStorage, again: list[float], is_noise: bool
