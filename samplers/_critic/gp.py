@@ -23,9 +23,9 @@ NeurIPS 2011, arXiv:1112.4394, first order). The latter tells from few points wh
 wherever the others are, so that what was learned in one place counts in another. Theta is the maximum a
 posteriori under log-normal priors. Length scales grow with the square root of d, as C. Hvarfner et al.,
 Vanilla Bayesian Optimization Performs Great in High Dimensions (ICML 2024, arXiv:2402.02229), advise;
-without it a hundred inputs of the unit cube are all equally far apart. How long they are besides, from
-smooth to rugged, decides more than all else whether a search gets stuck: of several priors the one is
-taken whose theta predicts each point best from the others (C. E. Rasmussen and C. K. I. Williams,
+without it a hundred inputs of the unit cube are all equally far apart. Some functions are
+smooth and some rugged, and one prior doesn't suit both: of several the one is taken whose theta
+predicts each point best from the others (C. E. Rasmussen and C. K. I. Williams,
 Gaussian Processes for Machine Learning, MIT Press 2006, eq. 5.10 to 5.12).
 """
 

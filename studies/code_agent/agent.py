@@ -192,9 +192,8 @@ class CodeAgent:
                 elif self._baselines_left(trials) == 0 and self._next(trials):
                     pass
                 elif any(t.state == TrialState.RUNNING for t in trials):
-                    time.sleep(
-                        POLL_SECONDS
-                    )  # another process is at it; if that dies, it comes back
+                    # Another process is at it; if that dies, it comes back.
+                    time.sleep(POLL_SECONDS)
                 else:
                     return
 

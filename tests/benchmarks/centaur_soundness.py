@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-import json
 import math
 import multiprocessing
 from typing import Any
@@ -37,8 +35,8 @@ import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
 
-from samplers import Completion
-from samplers._llm.chat import Message
+from samplers import ScriptedChat
+from samplers._llm.scripted import Request
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
 from samplers.centaur import CentaurSampler
@@ -73,34 +71,22 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-class ScriptedModel:
+class ScriptedModel(ScriptedChat):
     """A model with a habit instead of a mind. It answers for one study."""
 
-    model = "scripted"
-    context_tokens = None
-
     def __init__(self, habit: str, function: Function, seed: int) -> None:
+        super().__init__(self._answer)
         self.study: optuna.Study | None = None
         self._habit = habit
         self._function = function
         self._rng = np.random.default_rng(seed)
 
-    def count_tokens(self, text: str) -> int:
-        return len(text) // 4
-
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        max_tokens: int = 1024,
-        temperature: float = 0.7,
-        seed: int | None = None,
-    ) -> Completion:
-        offered = (schema or {}).get("properties", {}).values()
+    def _answer(self, request: Request) -> Any:
+        offered = (request.schema or {}).get("properties", {}).values()
         if offered and all("enum" in values for values in offered):  # a menu leaves it no habit
-            return RandomSteps().complete(messages, schema=schema, seed=seed)
-        return Completion(json.dumps(self._propose()))
+            steps = RandomSteps()
+            return steps.complete(request.messages, schema=request.schema, seed=request.seed)
+        return self._propose()
 
     def _propose(self) -> dict[str, Any]:
         if self._habit == "a" and self._rng.random() < 0.5:
