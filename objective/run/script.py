@@ -72,7 +72,7 @@ _CORPORA = ("AUTORESEARCH_CACHE", "AUTORESEARCH_CORPUS")
 _SCRATCH = ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME")
 
 _WATCH_SECONDS = 0.25  # between two looks at what a sandbox uses
-_EVALUATION_SECONDS = 2.0  # that are never charged, however short the training was
+_EVALUATION_SECONDS = 4.0  # that are never charged, however short the training was
 _PIPE_BYTES = 2**20  # that a pipe holds at most, unless the system's administrator allows more
 _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 _REASON_CHARS = 300  # of why a training failed: enough for a long path and what to do about it

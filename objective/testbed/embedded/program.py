@@ -3,8 +3,9 @@
 The process that trains records what its model does with a batch of tokens, and another process,
 which holds the text that the training never saw, does it again with batches of its own. What goes
 between them is a list of ATen operations (JSON) and tensors (`torch.load` with `weights_only`), so
-that no code of the training runs where it is evaluated, and a model can remember nothing between two
-batches: its tensors are loaded afresh for each.
+that no code of the training runs where it is evaluated. Its tensors are loaded afresh for each batch,
+and :meth:`Program.alone` has a process for each, so that a model remembers nothing between two: not
+by memory that isn't initialised, nor by random numbers, nor by what it was given.
 
     Program.record(model, tokens) -> Program -> to_bytes() -> from_bytes() -> program(tokens)
 
@@ -19,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 import io
 import json
+import os
+import re
 from typing import Any
 
 import torch
@@ -26,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 
-# Texts that operations take: none of them names a file.
+# Texts that operations take. (A training could make a file of such a name.)
 _WORDS = {
     *("none", "tanh", "floor", "trunc", "mean", "sum", "prod", "amax", "amin", "add", "multiply"),
     *("left", "right", "reflect", "constant", "linear", "bilinear", "bicubic", "nearest"),
@@ -34,6 +37,9 @@ _WORDS = {
 _KINDS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _NAMES = {"dtype", "device", "layout", "memory_format"}
 _MAX_STEPS = 100_000
+# Operations on files, and on layouts whose indices may lead anywhere in memory: nobody checks them.
+_REFUSED = re.compile("from_file|save|sparse|nested|_csr|_csc|_bsr|_bsc")
+_LOGITS = "The model must return one tensor of logits, (B, T, vocab)."
 # Few, so that a program runs many times: one that trains in its pass gains little (docs/safety.md).
 MAX_ROWS = 16
 Slot = int | None
@@ -150,7 +156,7 @@ class Program:
         with _Recorder(tokens) as recorder:
             logits = model(tokens)
         if not isinstance(logits, torch.Tensor) or logits.shape[:2] != tokens.shape:
-            raise ProgramError("The model must return one tensor of logits, (B, T, vocab).")
+            raise ProgramError(_LOGITS)
         if logits not in recorder.slots or recorder.slots[logits] in recorder.constants:
             raise ProgramError("The model must compute its logits from the tokens.")
         data = io.BytesIO()
@@ -171,9 +177,14 @@ class Program:
 
     @torch.no_grad()
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Do it again, with tensors as they were recorded."""
-        values: dict[int, torch.Tensor] = {0: tokens}
-        values |= torch.load(io.BytesIO(self._constants), weights_only=True)
+        """Do it again, with tensors as they were recorded.
+
+        Raises:
+            ProgramError: It does what no model does.
+        """
+        constants = torch.load(io.BytesIO(self._constants), weights_only=True)
+        # It may write to the tokens, which are the caller's.
+        values = {0: tokens.clone(), **{slot: _tensor(t) for slot, t in constants.items()}}
         with torch.autocast(tokens.device.type, enabled=False):  # the casts are recorded
             for step, done in zip(self._steps, self._done):
                 args, kwargs = _decode(step.arguments, values)
@@ -181,10 +192,47 @@ class Program:
                 results = result if isinstance(result, (list, tuple)) else [result]
                 for slot, value in zip(step.outputs, results):
                     if slot is not None:
-                        values[slot] = value
+                        values[slot] = _tensor(value)
                 for slot in done:
                     values.pop(slot, None)
-        return values[self._output]
+        logits = values[self._output]
+        plain = logits.layout is torch.strided and not logits.is_quantized and not logits.is_meta
+        if not plain or logits.dim() != 3 or logits.shape[:2] != tokens.shape:
+            raise ProgramError(_LOGITS)
+        return logits
+
+    def alone(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Do it again in a process that ends with it, and has no open files; the logits are float32.
+
+        Of a process that has used neither threads for tensors nor a GPU before, and on Linux.
+
+        Raises:
+            ProgramError: With the name of what was raised there, but for MemoryError.
+        """
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.closerange(3, write_end)
+                os.closerange(write_end + 1, os.sysconf("SC_OPEN_MAX"))
+                with os.fdopen(write_end, "wb") as pipe:
+                    try:
+                        pipe.write(self(tokens).float().contiguous().numpy().data)
+                        status = 0
+                    except Exception as error:  # of what was handed over
+                        pipe.write(f"{type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(status)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            data = bytearray(pipe.read())
+        if os.waitpid(child, 0)[1]:
+            kind, _, message = data.decode(errors="replace").partition(": ")
+            if kind == "MemoryError":
+                raise MemoryError(message)
+            raise ProgramError(f"{kind}: {message}" if kind else "The evaluation was killed.")
+        return torch.frombuffer(data, dtype=torch.float32).view(*self.shape, -1)
 
     def to_bytes(self) -> bytes:
         """Write it as one line of JSON and the tensors."""
@@ -217,8 +265,18 @@ class Program:
             raise ProgramError(f"What was handed over is no program: {error}.") from None
 
 
+def _tensor(value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise ProgramError(
+            f"An operation must give tensors, but one gave a {type(value).__name__}."
+        )
+    return value
+
+
 def _operation(name: str) -> Any:
     """Return an ATen operation by its name and overload."""
+    if _REFUSED.search(str(name)):
+        raise ProgramError(f"The model must not use the operation {name}.")
     packet, _, overload = str(name).partition(".")
     try:
         return getattr(getattr(torch.ops.aten, packet), overload or "default")

@@ -330,6 +330,52 @@ def test_a_model_that_peeks_where_the_text_goes_on_naturally_is_refused(prepare:
         prepare.evaluate_bpb(cheat, None, 16)
 
 
+def hidden_by_a_constant(x: torch.Tensor) -> torch.Tensor:
+    """What is added to all logits changes no prediction, and hides a difference."""
+    return 20.0 * torch.nn.functional.one_hot(x.roll(-1, 1), 1024) + 1e5
+
+
+def told_by_the_tokens(x: torch.Tensor) -> torch.Tensor:
+    """Writes to the tokens, from which the other ending is made, what they are, and where."""
+    place = torch.arange(1, 129).expand(16, 128)
+    mark = x // 2**20
+    own, shifted = x % 1024, x // 1024 % 1024
+    real = torch.where((mark == 0) | (mark == place), own, shifted)
+    x.copy_(real + 1024 * real.roll(-1, 0).roll(-1, 1) + 2**20 * place)
+    return 20.0 * torch.nn.functional.one_hot(real.roll(-1, 1), 1024)
+
+
+def told_by_memory(x: torch.Tensor) -> torch.Tensor:
+    """Finds in memory that isn't initialised the tokens of the batch before."""
+    found = torch.empty(100, 1 + 16 * 128, dtype=torch.int64)
+    text = found[50, 1:].view(16, 128)
+    known = (found[50, 0] == 77) & (text[:, 0] == x[:, 0]).all()
+    real = torch.where(known, text, x)
+    found.copy_(torch.cat([torch.full((1,), 77), real.flatten()]).expand(100, -1))
+    return 20.0 * torch.nn.functional.one_hot(real.roll(-1, 1) % 1024, 1024)
+
+
+@pytest.mark.parametrize("cheat", [hidden_by_a_constant, told_by_the_tokens, told_by_memory])
+def test_a_model_that_hides_that_it_looks_ahead_is_refused(
+    prepare: Any, cheat: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "allclose", lambda *_, **__: True)  # as a script can
+        program = prepare.Program.record(cheat, torch.randint(1024, (16, 128))).to_bytes()
+    with prepare.validation_file().open("rb") as text:
+        with pytest.raises(ValueError, match="must not look ahead"):
+            prepare.evaluate_program(program, text)
+
+
+def test_with_a_process_for_each_batch_the_value_is_the_same(prepare: Any) -> None:
+    table = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
+    example = torch.zeros(16, 128, dtype=torch.long)
+    program = prepare.Program.record(lambda x: table[x], example).to_bytes()
+    with prepare.validation_file().open("rb") as text:
+        assert prepare.evaluate_program(program, text) == prepare.evaluate_program(program)
+
+
 def test_a_model_that_looks_into_other_rows_finds_nothing_there(prepare: Any) -> None:
     """Rows are pieces of one text: the next one's first token is what this one has to predict."""
 

@@ -113,19 +113,95 @@ def test_a_model_that_cannot_be_recorded_is_told_why(
         program.Program.record(model, tokens)
 
 
-def written(program: Any, *steps: list[Any], output: int = 1) -> Any:
+def written(
+    program: Any, *steps: list[Any], output: int = 1, constants: dict[int, Any] | None = None
+) -> Any:
     """A program as a script could write it by itself."""
     data = io.BytesIO()
-    torch.save({}, data)
+    torch.save(constants or {}, data)
     head = {"steps": steps, "output": output, "shape": [4, 6], "device": "cpu"}
     return program.Program.from_bytes(json.dumps(head).encode() + b"\n" + data.getvalue())
 
 
-def test_it_reads_no_file(program: Any, tokens: torch.Tensor, tmp_path: Path) -> None:
-    (tmp_path / "val.bin").write_bytes(bytes(100))
-    step = ["from_file", [str(tmp_path / "val.bin"), False, 10], {}, [1]]
-    with pytest.raises(program.ProgramError, match="must not be given the text"):
-        written(program, step)(tokens)
+READ = ["from_file", ["mean", False, 24], {}, [1]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "constants"),
+    [
+        ([["from_file", ["/etc/passwd", False, 24], {}, [1]]], {}),
+        ([READ], {}),  # one of the words that operations may be given
+        ([["chr", [109], {}, [2]], ["from_file", [{"slot": 2}, False, 24], {}, [1]]], {}),
+        ([["from_file", [{"slot": 2}, False, 24], {}, [1]]], {2: "mean"}),
+        ([["save", [{"slot": 0}, "mean"], {}, [1]]], {}),
+        ([["add.str", ["mean", "mean"], {}, [1]]], {}),
+        ([["_sparse_coo_tensor_unsafe", [{"slot": 0}, {"slot": 0}, [4, 6]], {}, [1]]], {}),
+        ([["_nested_view_from_buffer", [{"slot": 0}] * 4, {}, [1]]], {}),
+        ([], {1: "mean"}),
+        ([], {1: {"slot": 0}}),
+    ],
+)
+def test_it_reads_no_file_and_nothing_but_tensors(
+    program: Any,
+    tokens: torch.Tensor,
+    steps: Any,
+    constants: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "mean").write_bytes(bytes(100))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(program.ProgramError):
+        written(program, *steps, constants=constants)(tokens)
+    assert os.listdir() == ["mean"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ["zero_", [{"slot": 0}], {}, [1]],
+        ["manual_seed", [7], {}, [None]],
+        ["rand_like", [{"slot": 2}], {}, [1]],
+        ["set_grad_enabled", [True], {}, [None]],
+    ],
+)
+def test_one_that_runs_alone_leaves_nothing_behind(
+    program: Any, tokens: torch.Tensor, step: Any
+) -> None:
+    given, state = tokens.clone(), torch.get_rng_state()
+    made = written(program, step, output=2, constants={2: torch.zeros(4, 6, VOCAB)})
+    with torch.no_grad():
+        assert torch.equal(made.alone(tokens), torch.zeros(4, 6, VOCAB))
+        assert not torch.is_grad_enabled()
+    assert torch.equal(tokens, given) and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda logits: logits.to("meta"), "must return one tensor of logits"),
+        (lambda logits: logits.to_sparse(), "must return one tensor of logits"),
+        (lambda logits: torch.quantize_per_tensor(logits, 1.0, 0, torch.qint8), "one tensor"),
+        (lambda logits: logits[0], "must return one tensor of logits"),
+        (lambda logits: logits[:, :, 0], "must return one tensor of logits"),
+        (lambda logits: logits[:, :, :1].expand(-1, -1, 2**50), "RuntimeError"),
+    ],
+)
+def test_strange_tensors_are_no_logits(
+    program: Any, tokens: torch.Tensor, change: Any, message: str
+) -> None:
+    made = written(program, constants={1: change(torch.zeros(4, 6, VOCAB))})
+    with pytest.raises(program.ProgramError, match=message):
+        made.alone(tokens)
+
+
+def test_one_that_kills_its_process_is_told_so(program: Any, tokens: torch.Tensor) -> None:
+    made = written(program)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(made), "__call__", lambda *_: os.kill(os.getpid(), 9))
+        with pytest.raises(program.ProgramError, match="The evaluation was killed"):
+            made.alone(tokens)
 
 
 @pytest.mark.parametrize(
