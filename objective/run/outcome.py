@@ -124,6 +124,11 @@ class RunResult:
         return trained if self.status == "ok" and 0 <= trained <= self.seconds else self.seconds
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, which may be a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def one_line(text: str, limit: int = 200) -> str:
     """Return text of unknown origin as one line without control characters, cut to ``limit``."""
     text = " ".join(_CONTROL.sub(" ", text).split())
@@ -192,7 +197,7 @@ class Output:
     def read_file(self, path: Path) -> None:
         """Take the metric from the file that the script wrote it to."""
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_open_at_once) as file:
                 size = os.fstat(file.fileno()).st_size  # 0 of a device, which may have no end
                 file.seek(max(0, size - _FILE_BYTES))
                 data = file.read(min(size, _FILE_BYTES))

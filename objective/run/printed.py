@@ -124,10 +124,17 @@ def lines_of_file(text: str) -> list[str]:
         return [json.dumps(item) for item in value]
     if isinstance(value, dict):
         return [json.dumps(value)]
-    if len(lines) > 1 and "," in lines[0] and len(rows := list(csv.reader(lines))) > 1:
+    if len(lines) > 1 and "," in lines[0] and len(rows := _rows(lines)) > 1:
         if len(rows[0]) == len(rows[-1]):
             return [f"{name.strip()}: {cell.strip()}" for name, cell in zip(rows[0], rows[-1])]
     return lines
+
+
+def _rows(lines: list[str]) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines))
+    except csv.Error:  # a cell too long, say
+        return []
 
 
 def _in_json(line: str) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
+from pathlib import Path
 import signal
 
 import pytest
@@ -11,7 +13,9 @@ from objective.run.outcome import classify
 from objective.run.outcome import Limits
 from objective.run.outcome import one_line
 from objective.run.outcome import Output
+from objective.run.script import run_script
 from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run
@@ -202,6 +206,25 @@ def test_a_printed_metric_that_nobody_measured_is_none(run: Run) -> None:
     assert result.reason == "val_bpb was printed, but prepare.evaluate_bpb did not return"
     result = run("import prepare\nprepare.evaluate_bpb(float('nan'))\n" + GOOD, PREPARE)
     assert result.status == "nan"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "os.mkfifo('m')",
+        "os.mkdir('m')",
+        "os.symlink('m', 'm')",
+        "os.symlink('/dev/zero', 'm')",
+        "socket.socket(socket.AF_UNIX).bind('m')",
+        "open('m', 'w').truncate(10**12)",
+    ],
+)
+def test_whatever_a_script_makes_of_its_metrics_file_is_read_at_once(
+    testbed_folder: Callable[..., Path], make: str
+) -> None:
+    folder = testbed_folder(f"import os, socket\n{make}\n")
+    result = run_script(folder, limits=Limits(10), metric=Metric("loss", file="m"))
+    assert (result.status, result.value) == ("no-metric", None) and result.seconds < 9
 
 
 def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> None:

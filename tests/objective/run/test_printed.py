@@ -117,6 +117,7 @@ def test_progress_is_a_step_with_or_without_a_loss(line: str, progress: Progress
         ('[{"a": 1}, {"a": 2}]', ['{"a": 1}', '{"a": 2}']),
         ("epoch, acc\n1,0.5\n2,0.75\n", ["epoch: 2", "acc: 0.75"]),
         ("", []),
+        ("a,b\n1," + "2" * 200_000, ["a,b", "1," + "2" * 200_000]),  # no cell of CSV is so long
     ],
 )
 def test_a_file_is_read_as_if_it_were_printed(text: str, lines: list[str]) -> None:
