@@ -41,7 +41,7 @@ MAX_FILES = 100_000  # of a file system in memory: each takes a kilobyte of the 
 
 # linux/seccomp.h, sched.h, seccomp.h of libseccomp (SCMP_ACT_*, enum scmp_compare), keyctl.h
 SCMP_ACT_ALLOW, SCMP_ACT_ERRNO = 0x7FFF0000, 0x50000
-SCMP_CMP_EQ, SCMP_CMP_GE, SCMP_CMP_MASKED_EQ = 4, 5, 7
+SCMP_CMP_NE, SCMP_CMP_EQ, SCMP_CMP_GE, SCMP_CMP_MASKED_EQ = 1, 4, 5, 7
 KEYCTL_JOIN_SESSION_KEYRING = 1
 # Flags of clone(2) that make a name space. In a new user name space a process has all rights over
 # the other ones, among them to mount a file system of any size.
@@ -251,7 +251,8 @@ def filter_system_calls() -> None:
     # Also what has bits above the 32 that the kernel looks at.
     for call in ("socket", "socketpair"):
         refuse(call, errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_GE, 64, 0))
-    # Whoever measures must not be stopped for a while.
+    # Whoever measures must not be stopped for a while, nor kept from opening files.
+    refuse("prlimit64", errno.EPERM, ArgCompare(0, SCMP_CMP_NE, 0, 0))
     for call, argument in SIGNALLING.items():
         stop = ArgCompare(argument, SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, signal.SIGSTOP)
         refuse(call, errno.EPERM, stop)

@@ -85,19 +85,44 @@ class UnaccountedTime:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        # What others use is measured within the time in which the machine is, so never too much. One
-        # that ends while it is looked for may be missed once, or counted twice: hence two looks.
+        # What others use is measured within the time in which the machine is, so never too much.
         self._busy = _busy_seconds()
-        self._others = max(_seconds_beside(pid), _seconds_beside(pid))
+        self._others = max(_looks_beside(pid))
+        self._started = _started()
 
     def most(self) -> float:
         """Return at most how many seconds the tree has used since this was made."""
-        others = min(_seconds_beside(self._pid), _seconds_beside(self._pid)) - self._others
+        others = min(_looks_beside(self._pid)) - self._others
         return max(0.0, _busy_seconds() - self._busy - others)
 
+    def started(self, counted: int) -> int:
+        """Return how many processes and threads the tree has started, of which so many were counted.
 
-def _seconds_beside(tree: int) -> float:
-    """Return the time of the processes that aren't below one, with that of children that have ended."""
+        They are numbered in a circle. Where it may have gone round unseen, all that were started on
+        the machine are taken for the tree's.
+        """
+        started = _started() - self._started
+        try:
+            around = int((_PROC / "sys/kernel/pid_max").read_text())
+        except OSError:
+            return counted
+        return counted if started - counted < around else started
+
+
+def _looks_beside(tree: int) -> list[float]:
+    """Return what one look tells of the time of others, or two.
+
+    A process that ends while it is looked for may be missed, or count twice: once in two looks.
+    """
+    seconds, all_there = _seconds_beside(tree)
+    return [seconds] if all_there else [seconds, _seconds_beside(tree)[0]]
+
+
+def _seconds_beside(tree: int) -> tuple[float, bool]:
+    """Return the time of the processes that aren't below one, with that of children that have ended.
+
+    And whether none of them ended meanwhile.
+    """
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for stat in _PROC.glob("[0-9]*/stat"):
@@ -114,7 +139,17 @@ def _seconds_beside(tree: int) -> float:
             pid = parents[pid]
         return pid == 0  # whose parent has just ended is nobody's
 
-    return sum(ticks[pid] for pid in parents if is_beside(pid)) / os.sysconf("SC_CLK_TCK")
+    seconds = sum(ticks[pid] for pid in parents if is_beside(pid)) / os.sysconf("SC_CLK_TCK")
+    return seconds, all((_PROC / str(pid)).exists() for pid in parents)
+
+
+def _started() -> int:
+    """Return how many processes and threads this machine has started; 0 if it doesn't tell."""
+    try:
+        found = re.search(r"^processes (\d+)$", (_PROC / "stat").read_text(), re.M)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def _busy_seconds() -> float:

@@ -305,7 +305,9 @@ class _TrainingClock:
     def _unseen(self, output: Output) -> float:
         if self._machine is None or output.started is None:
             return 0.0
-        return self._time.unseen(*output.started, self._machine.most()) / self._process.cores
+        since, counted = output.started
+        started, most = self._machine.started(counted), self._machine.most()
+        return self._time.unseen(since, started, most) / self._process.cores
 
 
 def _is_on_gpu(variables: Mapping[str, str]) -> bool:

@@ -57,6 +57,17 @@ print(call(kill, me, 0), call(kill, me, 18))
 """,
         "EPERM EPERM EPERM\nEPERM EPERM\nEPERM\n" * 2 + "DID DID\n",
     ),
+    # A process that can open no file counts nothing.
+    "no limits of others": (
+        """
+import resource
+number, limit = (302 if x86 else 261), ctypes.create_string_buffer((3).to_bytes(8, "little") * 2)
+for pid in (1, os.getppid(), os.getpid(), 1 << 32):
+    print(call(number, pid, resource.RLIMIT_NOFILE, limit, None))
+print(call(number, 0, resource.RLIMIT_NOFILE, None, limit))
+""",
+        "EPERM\n" * 4 + "DID\n",
+    ),
     "no mount": (
         """
 print(call(165 if x86 else 40, b"none", b"/tmp", b"tmpfs", 0, b"size=8g"))

@@ -56,9 +56,10 @@ def test_the_rest_of_the_machine_tells_what_a_tree_can_have_used(
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     second = os.sysconf("SC_CLK_TCK")
 
-    def show(idle: int, **processes: tuple[int, int]) -> None:
+    def show(idle: int, started: int = 0, **processes: tuple[int, int]) -> None:
+        cores = "cpu0 0 0 0 0\ncpu1 0 0 0 0\n"
         (tmp_path / "stat").write_text(
-            f"cpu  0 0 0 {idle * second} 0 0\ncpu0 0 0 0 0\ncpu1 0 0 0 0\nintr 1 2\n"
+            f"cpu  0 0 0 {idle * second} 0 0\n{cores}intr 1 2\nprocesses {started}\n"
         )
         for name, (parent, seconds) in processes.items():
             folder = tmp_path / name.removeprefix("p")
@@ -70,9 +71,39 @@ def test_the_rest_of_the_machine_tells_what_a_tree_can_have_used(
 
     show(0, p1=(0, 5), p2=(1, 1), p7=(2, 0), p8=(7, 0))
     unaccounted = UnaccountedTime(7)
+    # Numbered in a circle of 1,000, 20 may be 1,020 if the machine has started so many.
+    (tmp_path / "sys" / "kernel").mkdir(parents=True)
+    (tmp_path / "sys" / "kernel" / "pid_max").write_text("1000\n")
+    for started, of_the_tree in ((0, 20), (900, 20), (1019, 20), (1020, 1020), (2500, 2500)):
+        show(0, started=started)
+        assert unaccounted.started(20) == of_the_tree
     # 20 s of two cores, of which 6 were idle and 1 and 2 used 5: 9 are left for what is below 7.
     show(6, p1=(0, 7), p2=(1, 4), p7=(2, 1), p8=(7, 3))
     assert unaccounted.most() == pytest.approx(9.0)
     show(6, p9=(4, 6))  # its parent has ended, and it may have been of the tree
     assert unaccounted.most() == pytest.approx(9.0)
     monkeypatch.undo()
+
+
+def test_a_process_that_ends_while_others_are_looked_for_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may have been missed, or count with its parent, too."""
+    monkeypatch.setattr(processor_time, "_PROC", tmp_path)
+    second = os.sysconf("SC_CLK_TCK")
+    for name, parent, seconds in (("1", 0, 5), ("2", 1, 3)):
+        (tmp_path / name).mkdir()
+        stat = f"{name} (a) S {parent}{' 0' * 9} {seconds * second} 0 0 0 0\n"
+        (tmp_path / name / "stat").write_text(stat)
+    assert processor_time._looks_beside(7) == [8.0]
+    (tmp_path / "2" / "stat").unlink()
+    assert processor_time._looks_beside(7) == [5.0]
+    (tmp_path / "2" / "stat").write_text(stat)
+    exists, looks = Path.exists, []
+
+    def gone(path: Path) -> bool:
+        looks.append(path)
+        return path.name != "2" and exists(path)
+
+    monkeypatch.setattr(Path, "exists", gone)
+    assert processor_time._looks_beside(7) == [8.0, 8.0]
