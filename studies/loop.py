@@ -241,7 +241,9 @@ def evaluate(
     Raises:
         ArtifactError: From the objective, after its value was told.
         Exception: Whatever else the objective raised that isn't a verdict on the trial, which was
-            then put back to be tried again. So does KeyboardInterrupt.
+            then put back to be tried again.
+        KeyboardInterrupt: The value was told if there was one; else it is for the caller to put the
+            trial back, as `put_back_if_stopped` does.
     """
     storage = study._storage
     try:
@@ -271,10 +273,9 @@ def evaluate(
             _logger.warning("trial %d has its result in spite of: %s", claimed.number, error)
         elif _put_back(study, claimed):
             raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the trial is put back by the caller: `put_back_if_stopped`
         hurry(storage)
-        if not _told(study, claimed, results):
-            _put_back(study, claimed)
+        _told(study, claimed, results)
         raise
     else:
         if unkept is not None:

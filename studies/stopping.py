@@ -29,11 +29,66 @@ STOP_SIGNAL = signal.SIGUSR2  # of a command to its workers
 _AGAIN_SECONDS = 0.2
 _HOLD_SECONDS = 5.0  # a storage that is away must not keep a process
 _GIVE_UP_SECONDS = 60.0
-_told_to_finish = False
-_told_to_stop = False
-_held_until = 0.0  # of the monotonic clock
-_give_up_at = 0.0
-_on_stop: str | None = None
+_GAVE_UP = (
+    "it couldn't end properly after a signal to stop; the same command goes on all the same\n"
+)
+_FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
+
+
+class _Told:
+    """What signals have told this process, and whether it may stop now.
+
+    Args:
+        on_stop: As in `stop_by_signal`.
+        own: As there.
+    """
+
+    def __init__(self, on_stop: str | None = None, own: bool = True) -> None:
+        self.on_stop = on_stop
+        self.to_finish = False
+        self.held_until = 0.0  # of the monotonic clock
+        self._own = own
+        self._to_stop = False
+        self._give_up_at = 0.0
+
+    def finish(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal to finish the running trials."""
+        if self._own and not self.to_finish:
+            os.write(2, _FINISHING.encode())  # `print` must not be used in the middle of another
+        self.to_finish = True
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal to stop."""
+        if self.on_stop == FINISH and not self.to_finish and number != STOP_SIGNAL:
+            self.finish(number, frame)
+            return
+        for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
+            signal.signal(handled, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+        self._to_stop = True
+        self._give_up_at = time.monotonic() + _GIVE_UP_SECONDS
+        if time.monotonic() >= self.held_until:
+            raise KeyboardInterrupt
+
+    def stop_again(self, number: int, frame: FrameType | None) -> None:
+        """Handle the timer: the exception may have been dropped."""
+        if time.monotonic() >= self._give_up_at:
+            os.write(2, _GAVE_UP.encode())
+            os._exit(1)  # whoever watches over a training ends it then
+        self.raise_again()  # whatever this handler interrupts
+
+    def raise_again(self) -> None:
+        """Raise the exception of a stop that was dropped, or came while it was held off."""
+        if self._to_stop and time.monotonic() >= self.held_until:
+            if not is_stop(sys.exc_info()[1]):
+                raise KeyboardInterrupt
+
+    def acknowledge(self) -> None:
+        self._to_stop = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+_told = _Told()
 
 
 def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
@@ -50,54 +105,21 @@ def stop_by_signal(on_stop: str | None = None, *, own: bool = True) -> None:
         own: Whether Ctrl-C is this process's own. A terminal sends it to the processes that the
             command has started, too; those wait for what the command tells them.
     """
-    global _on_stop, _told_to_finish, _told_to_stop
-    _on_stop = on_stop
-    _told_to_finish = _told_to_stop = False
-
-    def finish(number: int, frame: FrameType | None) -> None:
-        global _told_to_finish
-        if own and not _told_to_finish:
-            os.write(2, _FINISHING.encode())  # `print` must not be used in the middle of another
-        _told_to_finish = True
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        global _told_to_stop, _give_up_at
-        if on_stop == FINISH and not _told_to_finish and number != STOP_SIGNAL:
-            finish(number, frame)
-            return
-        for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
-            signal.signal(handled, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
-        _told_to_stop = True
-        _give_up_at = time.monotonic() + _GIVE_UP_SECONDS
-        if time.monotonic() >= _held_until:
-            raise KeyboardInterrupt
-
-    def stop_again(number: int, frame: FrameType | None) -> None:
-        if time.monotonic() >= _give_up_at:
-            os.write(2, _GAVE_UP.encode())
-            os._exit(1)  # whoever watches over a training ends it then
-        if time.monotonic() >= _held_until:
-            _stop_unless_stopping()  # whatever this handler interrupts
+    global _told
+    _told = _Told(on_stop, own)
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if what.exc_type is not KeyboardInterrupt:
             sys.__unraisablehook__(what)
 
     sys.unraisablehook = dropped
-    signal.signal(signal.SIGALRM, stop_again)
+    signal.signal(signal.SIGALRM, _told.stop_again)
     # Not SIG_IGN, which trainings would inherit.
-    signal.signal(signal.SIGINT, stop if own else lambda number, frame: None)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(STOP_SIGNAL, stop)
+    signal.signal(signal.SIGINT, _told.stop if own else lambda number, frame: None)
+    signal.signal(signal.SIGTERM, _told.stop)
+    signal.signal(STOP_SIGNAL, _told.stop)
     if on_stop is not None:
-        signal.signal(FINISH_SIGNAL, finish)
-
-
-_GAVE_UP = (
-    "it couldn't end properly after a signal to stop; the same command goes on all the same\n"
-)
-_FINISHING = "the running trials are finished first; once more (Ctrl-C) stops them\n"
+        signal.signal(FINISH_SIGNAL, _told.finish)
 
 
 def is_stop(error: BaseException | None) -> bool:
@@ -112,40 +134,32 @@ def is_stop(error: BaseException | None) -> bool:
 @contextmanager
 def held() -> Iterator[None]:
     """Let a stop come before or after what is done within, unless that takes many seconds."""
-    global _held_until
     if threading.current_thread() is not threading.main_thread():  # no signal interrupts others
         yield
         return
-    around = _held_until
-    _held_until = max(around, time.monotonic() + _HOLD_SECONDS)
+    told = _told
+    around = told.held_until
+    told.held_until = max(around, time.monotonic() + _HOLD_SECONDS)
     try:
         yield
     finally:
-        _held_until = around
-        if _told_to_stop and time.monotonic() >= around:
-            _stop_unless_stopping()
-
-
-def _stop_unless_stopping() -> None:
-    if not is_stop(sys.exc_info()[1]):
-        raise KeyboardInterrupt
+        told.held_until = around
+        told.raise_again()
 
 
 def acknowledge() -> None:
     """Stop raising the exception: the caller has caught it, and ends the work."""
-    global _told_to_stop
-    _told_to_stop = False
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    _told.acknowledge()
 
 
 def on_stop() -> str | None:
     """Return the ``on_stop`` that `stop_by_signal` was given."""
-    return _on_stop
+    return _told.on_stop
 
 
 def finishing() -> bool:
     """Return whether a signal asked to finish the running trials and begin no others."""
-    return _told_to_finish
+    return _told.to_finish
 
 
 def stop_now() -> None:
