@@ -258,6 +258,8 @@ def _parse(source: str) -> Nodes:
     """Return all nodes of a script, its module first."""
     if "\0" in source:
         raise ValidationError("The script must be text, but contains a null byte.")
+    if not _is_read_as_utf_8(source):
+        raise ValidationError("The script must be UTF-8, but declares another encoding.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in a string is no reason to refuse
@@ -273,6 +275,19 @@ def _parse(source: str) -> Nodes:
     except (RecursionError, MemoryError, SystemError, ValueError, OverflowError):
         raise ValidationError(_TOO_DEEP) from None
     return [*ast.walk(tree)]
+
+
+def _is_read_as_utf_8(source: str) -> bool:
+    """Return whether Python takes a script for this text, whatever encoding it declares.
+
+    In UTF-7, for one, what looks like a comment may hold a line end and a statement.
+    """
+    try:
+        data = source.encode()
+        declared, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return data.decode(declared) == source
+    except (SyntaxError, LookupError, UnicodeError):
+        return False
 
 
 def _dump(node: ast.AST) -> str:

@@ -220,3 +220,20 @@ def test_a_script_that_would_waste_or_falsify_a_run_is_refused(
     assert old in BASELINE
     with pytest.raises(ValidationError, match=message):
         check_source(BASELINE.replace(old, new), baseline=BASELINE)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "# -*- coding: utf-7 -*-\n# +AAo-prepare = None\n",
+        "#!/usr/bin/python\n# vim: set fileencoding=raw_unicode_escape :\n# \\u000aprepare = 1\n",
+        "# coding: rot13\n",
+        "# coding: no-such\n",
+        "# coding: latin-1\nNAME = 'é'\n",
+    ],
+)
+def test_a_script_that_python_reads_otherwise_is_refused(declared: str) -> None:
+    with pytest.raises(ValidationError, match="must be UTF-8, but declares another encoding"):
+        check_source(declared + BASELINE, baseline=BASELINE)
+    for same in ("# coding: utf-8\n", "# coding: latin-1\n"):
+        check_source(same + BASELINE.replace("LR = 0.1", "LR = 0.2"), baseline=BASELINE)
