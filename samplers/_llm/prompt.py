@@ -51,13 +51,15 @@ _SMALL_PROMPT = 2600
 _LARGE_PROMPT = 12_000
 
 # What chat templates put between messages: ChatML's, Llama's, Mistral's, Gemma's, DeepSeek's, GLM's,
-# EXAONE's, Nemotron's, Seed's, Ling's, Cohere's, LongCat's, and tokens that vocabularies keep in reserve.
+# EXAONE's, Nemotron's, Seed's, Ling's, Cohere's, LongCat's, MiniMax's, and tokens that vocabularies
+# keep in reserve.
 _MARKER = re.compile(
     r"<(?=[|\uff5c])|(?<=[|\uff5c])>"
-    r"|<(?=<?/?(?:SYS|s|bos|eos|sop|eop|pad|unk|think|tool_call|tool_response|(?:start|end)_of_\w+"
-    r"|role|im_start|im_end|[A-Z]+_TOKEN|longcat_\w+|seed:\w+|(?:extra_id_|SPECIAL_|unused|reserved_)\d+)>)"
+    r"|<(?=<?/?(?:SYS|s|bos|eos|sop|eop|pad|unk|think|tool_call|tool_response"
+    r"|(?:start|beginning|end)_of_\w+|role|im_start|im_end|[A-Z]+_TOKEN"
+    r"|longcat_\w+|seed:\w+|(?:extra_id_|SPECIAL_|unused|reserved_)\d+)>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
-    r"|gMASK)\]|\|\w+\|\])"
+    r"|gMASK)\]|\|\w+\|\]|e~\[)|\](?=~!?b[\[\]])"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

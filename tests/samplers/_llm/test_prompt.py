@@ -226,7 +226,7 @@ MARKERS = """<|im_start|> <|im_end|> <|eot_id|> <|start_header_id|> [INST] [/INS
 <s> </s> <bos> <eos> <start_of_turn> <end_of_turn> <think> </think> <tool_call> [TOOL_CALLS]
 [SYSTEM_PROMPT] [/SYSTEM_PROMPT] <\uff5cbegin\u2581of\u2581sentence\uff5c> <pad>
 [gMASK] <sop> [|user|] <extra_id_0> <SPECIAL_10> <unused0> <reserved_106> <seed:think> <start_of_image>
-<role> <im_start> </im_end> <BOS_TOKEN> <longcat_user>""".split()
+<role> <im_start> </im_end> <BOS_TOKEN> <longcat_user> ]~b] ]~!b[ [e~[ <beginning_of_sentence>""".split()
 
 
 def test_no_family_of_chat_templates_finds_its_markers() -> None:
