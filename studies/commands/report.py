@@ -26,7 +26,7 @@ def report(
         Path,
         typer.Option(
             metavar="FOLDER",
-            help="Where report.html, the tables, the series and the pictures are written.",
+            help="Where report.html, the tables, the series and pictures are written.",
         ),
     ] = Path("report"),
     reference: Annotated[
@@ -57,8 +57,9 @@ def report(
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
     pictures: Annotated[
-        PictureFormat, typer.Option(help="Format of the static pictures.")
-    ] = PictureFormat.svg,
+        PictureFormat | None,
+        typer.Option(help="Also draw every plot as a picture of this format, for a paper."),
+    ] = None,
     pin: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +76,7 @@ def report(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write one self-contained page, pictures, and CSV of all that they show.
+    """Write one self-contained page, and CSV of all that it shows.
 
     From the storage alone: studies with a method and a seed are its runs, and their repetitions
     by `revalidate` belong to them. Studies made with Optuna alone have a report each.
@@ -122,7 +123,7 @@ def report(
                 work.made_now(),
                 work.address(where.folder, folder) if store else "",
             )
-            results[name] = work.write(content, folder, pictures.value)
+            results[name] = work.write(content, folder, pictures and pictures.value)
             if pin is not None:
                 work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)
             if not as_json:

@@ -63,7 +63,7 @@ def render(
         subtitle: What stands under it.
         sections: In their order.
         data: What its script draws from: ``figures`` (plotly's, by the key that ``data-figure``
-            refers to), ``trials`` (see `page_data.page_trials`) and ``transcripts`` (see
+            refers to) and the ``template`` of all of them, ``trials`` (see `page_data.page_trials`) and ``transcripts`` (see
             `page_data.page_transcripts`).
         made: When and how it was made.
     """
@@ -75,7 +75,7 @@ def render(
         sections="\n".join(section.html for section in sections),
         made=escape(made),
         # A third of its size, and parsed only when the first plot is drawn.
-        plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
+        plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode(),
         script=page_script(),
         **{name: _script_json(value) for name, value in data.items()},
     )

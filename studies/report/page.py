@@ -8,6 +8,8 @@ from html import escape
 import json
 import math
 
+from plotly.io import templates
+
 from studies.facts import LLM_SOURCES
 from studies.methods import METHODS
 from studies.report import tables
@@ -15,6 +17,7 @@ from studies.report import transcripts
 from studies.report.best import best_section
 from studies.report.content import Report
 from studies.report.interactive import draw
+from studies.report.interactive import TEMPLATE
 from studies.report.layout import bullets
 from studies.report.layout import figure
 from studies.report.layout import menu
@@ -102,6 +105,7 @@ def build_page(report: Report) -> str:
             *_transcript_sections(report),
         ],
         {
+            "template": templates[TEMPLATE].to_plotly_json(),
             "figures": {
                 f"{name}-{i}": json.loads(draw(drawing).to_json())
                 for name, drawings in report.plots.items()

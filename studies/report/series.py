@@ -271,8 +271,14 @@ def importance(runs: Sequence[Run]) -> list[Record]:
     records = []
     for method, group in _all_and_each(runs).items():
         space = {name: run.space[name] for run in group for name in run.space}
+        choices = {
+            n: d.choices for n, d in space.items() if isinstance(d, CategoricalDistribution)
+        }
+        ranges = {
+            n: d for n, d in space.items() if isinstance(d, (FloatDistribution, IntDistribution))
+        }
         rows = [r for run in group for r in run.rows if r.ok and r.params.keys() == space.keys()]
-        rows = [r for r in rows if all(_is_known(r.params[n], d) for n, d in space.items())]
+        rows = [r for r in rows if all(r.params[n] in known for n, known in choices.items())]
         if len(space) < 2 or len(rows) < _ENOUGH:
             continue
         trials = [
@@ -281,7 +287,7 @@ def importance(runs: Sequence[Run]) -> list[Record]:
                 trial_id=i,
                 state=TrialState.COMPLETE,
                 value=row.value,
-                params=_clipped(row.params, space),
+                params=_clipped(row.params, ranges),
                 distributions=space,
                 datetime_start=None,
                 datetime_complete=None,
@@ -323,19 +329,14 @@ def _all_and_each(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {"": list(runs), **(groups if len(groups) > 1 else {})}
 
 
-def _is_known(value: Any, distribution: BaseDistribution) -> bool:
-    return not isinstance(distribution, CategoricalDistribution) or value in distribution.choices
-
-
-def _clipped(params: Record, space: Mapping[str, BaseDistribution]) -> Record:
+def _clipped(params: Record, ranges: Mapping[str, FloatDistribution | IntDistribution]) -> Record:
     """Return parameters as values of their ranges, which an objective's rule may have left."""
     inside = dict(params)
-    for name, distribution in space.items():
-        if isinstance(distribution, (FloatDistribution, IntDistribution)):
-            value = min(max(params[name], distribution.low), distribution.high)
-            if step := distribution.step:
-                value = distribution.low + round((value - distribution.low) / step) * step
-            inside[name] = value
+    for name, allowed in ranges.items():
+        value = min(max(params[name], allowed.low), allowed.high)
+        if step := allowed.step:
+            value = allowed.low + round((value - allowed.low) / step) * step
+        inside[name] = value
     return inside
 
 

@@ -224,18 +224,18 @@ def parameters(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.space))
 
 
-def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a row for CSV: NaN and None become empty cells, dictionaries become JSON.
+def flat(row: dict[str, Any]) -> list[Any]:
+    """Return a row's values for CSV: NaN and None as empty cells, dictionaries as JSON.
 
-    Names and texts, which may be anybody's, are no formulas to a spreadsheet.
+    Texts, which may be anybody's, are no formulas to a spreadsheet.
     """
-    return {
-        cell(key): json.dumps(value, sort_keys=True)
+    return [
+        json.dumps(value, sort_keys=True)
         if isinstance(value, dict)
         else ""
         if value is None or (isinstance(value, float) and math.isnan(value))
         else cell(value)
         if isinstance(value, str)
         else value
-        for key, value in row.items()
-    }
+        for value in row.values()
+    ]

@@ -44,7 +44,7 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
             query = sqlalchemy.select(*columns).join(trials, trials.c.trial_id == table.c.trial_id)
             query = query.where(trials.c.study_id == study_id).order_by(table.c[key])
             of = defaultdict(list)
-            for trial_id, *values in session.execute(query):
+            for trial_id, *values in session.execute(query).all():
                 of[trial_id].append(values)
             return of
 

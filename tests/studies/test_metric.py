@@ -51,7 +51,7 @@ def test_another_metric_changes_what_run_status_report_and_prompt_say(
     status = cli("status", "--json").stdout
     assert names_accuracy(status)
     assert json.loads(status)[0]["best"]["accuracy"] == stored.best_value
-    assert cli("report", "--out", tmp_path / "report").returncode == 0
+    assert cli("report", "--out", tmp_path / "report", "--pictures", "svg").returncode == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert names_accuracy(page) and "Values are accuracy: higher is better." in page
     assert names_accuracy((tmp_path / "report" / "trials.csv").read_text())

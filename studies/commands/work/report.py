@@ -21,12 +21,14 @@ from studies.commands import options
 from studies.commands.as_json import finite
 from studies.errors import masked
 from studies.errors import Misuse
+from studies.printable import cell
 from studies.printable import printable
 from studies.report import tables
 from studies.report.best import best_sentences
 from studies.report.content import Report
 from studies.report.drawing import HeatMap
 from studies.report.interactive import draw
+from studies.report.interactive import TEMPLATE
 from studies.report.page import build_page
 from studies.report.page import PLOTS
 from studies.report.plots import pictures
@@ -98,10 +100,8 @@ def address(artifacts: Path, folder: Path) -> str:
     return quote(Path(os.path.relpath(artifacts, folder)).as_posix())
 
 
-def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
+def write(content: Report, folder: Path, picture_format: str | None) -> dict[str, Any]:
     """Write everything, and return the facts that ``--json`` prints."""
-    from studies.report.static import save  # matplotlib is slow to import
-
     runs = content.runs
     written = {
         "methods": content.methods,
@@ -109,8 +109,7 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
         "runs": content.run_rows,
     }
     drawn = {name: records for name, records in content.series.items() if records}
-    for part in (folder, folder / "series", folder / "pictures"):
-        part.mkdir(parents=True, exist_ok=True)
+    (folder / "series").mkdir(parents=True, exist_ok=True)
     for name, rows in {**written, "trials": tables.trial_rows(runs)}.items():
         _write_csv(folder / f"{name}.csv", rows)
     for name, records in drawn.items():
@@ -121,9 +120,13 @@ def write(content: Report, folder: Path, picture_format: str) -> dict[str, Any]:
     (folder / "report.json").write_text(
         json.dumps(finite(whole), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
-    save(pictures(runs, content.plots), folder / "pictures", picture_format)
     page = printable(build_page(content))  # which somebody may look at in a terminal
     (folder / "report.html").write_text(page, encoding="utf-8")
+    if picture_format is not None:
+        from studies.report.static import save  # matplotlib is slow, to import too
+
+        (folder / "pictures").mkdir(exist_ok=True)
+        save(pictures(runs, content.plots), folder / "pictures", picture_format)
     return facts
 
 
@@ -139,7 +142,9 @@ def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
             drawings = list(compress(drawings, own))
         if not drawings or isinstance(drawings[0], HeatMap):
             continue  # a map shows one method of many
-        figure = draw(drawings[0]).update_layout(title=titles[name], margin_t=60)
+        figure = draw(drawings[0]).update_layout(
+            template=TEMPLATE, title=titles[name], margin_t=60
+        )
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 
@@ -160,10 +165,9 @@ def say(content: Report, folder: Path) -> None:
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         if rows:
-            cells = [tables.flat(row) for row in rows]
-            writer = csv.DictWriter(file, list(cells[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(cells)
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(map(cell, rows[0]))
+            writer.writerows(map(tables.flat, rows))
 
 
 def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

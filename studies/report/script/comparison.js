@@ -18,7 +18,7 @@ function filtered(trace) {
 function comparison(div) {
   const menu = div.parentElement.querySelector("select[data-chooses]");
   const {data: traces, layout} = data("figures")[menu?.value ?? div.dataset.figure];
-  return [traces.map(filtered).filter(Boolean), layout];
+  return [traces.map(filtered).filter(Boolean), {...layout, template: data("template")}];
 }
 
 function applyMethods() {
