@@ -55,13 +55,15 @@ def known_baseline(
 ) -> FrozenTrial | None:
     """Return the run of the script's own values; None where the study doesn't say which it is.
 
-    The first trial of another program may be anything, unless it was given.
+    The first trial of another program may be anything, unless it was given; repetitions have none.
 
     Args:
         trials: Of the study, as `evaluated_trials` returns them.
         attributes: The study's user attributes.
     """
-    found = None if is_library_study(attributes) else baseline_trial(trials)
+    if is_library_study(attributes) or "revalidates" in attributes:
+        return None
+    found = baseline_trial(trials)
     if found is not None and "imported_from" in attributes:
         return found if found.user_attrs.get("source") == "enqueued" else None
     return found

@@ -1,4 +1,4 @@
-"""Text of others, made fit to be printed and to be opened in a spreadsheet."""
+"""Text of others, made fit to be printed and to be opened in a spreadsheet; numbers as text."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def cell(text: str) -> str:
     """Return a text as a cell of a CSV file, with an apostrophe before what begins a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def decimals(value: float, sign: str = "") -> str:
+    """Return a value to four decimals, and one of which they would say little to four digits."""
+    return f"{value:{sign}{'.4g' if 0 < abs(value) < 0.01 else '.4f'}}"
+
+
+def times(n: int) -> str:
+    """Write ``once``, or ``3 times``."""
+    return "once" if n == 1 else f"{n} times"
 
 
 class PrintableStream:

@@ -202,6 +202,14 @@ def is_again(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("source") == AGAIN
 
 
+def has_history(attributes: Mapping[str, Any]) -> bool:
+    """Return whether the study with these user attributes is the code agent's own.
+
+    An imported one is not, whatever its method is called: its trials don't say what was kept.
+    """
+    return attributes.get("method") == CODE_AGENT and "imported_from" not in attributes
+
+
 def kept_first(
     ranked: Sequence[FrozenTrial],
     trials: Sequence[FrozenTrial],
@@ -219,7 +227,7 @@ def kept_first(
         metric: Its metric.
         attributes: Its user attributes.
     """
-    if attributes.get("method") != CODE_AGENT:
+    if not has_history(attributes):
         return list(ranked)
     history = read_history(trials, attributes.get("min_gain"), metric)
     out = {s.trial.number for s in history.steps if s.outcome in (OVERTIME, DOUBTED)}
@@ -236,7 +244,7 @@ def best_of(
 ) -> FrozenTrial | None:
     """Return the best trial of a study, see `kept_first`; None if none has succeeded."""
     best = best_trial(trials, metric)
-    if best is None or attributes.get("method") != CODE_AGENT:
+    if best is None or not has_history(attributes):
         return best
     return read_history(trials, attributes.get("min_gain"), metric).best
 

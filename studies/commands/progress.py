@@ -38,12 +38,15 @@ from studies.code_agent.history import best_of
 from studies.commands.console import console
 from studies.facts import llm_turns
 from studies.facts import trial_status
+from studies.printable import decimals
 
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from studies.comparison import Standing
+
+_REASON = 60  # characters of why a trial failed, at most
 
 
 class Bar:
@@ -162,7 +165,7 @@ class Progress(Bar):
         if self._uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
         best = best_of(trials, self._metric, self._judged_by)
-        parts.append(f"best {best.value:.4f}" if best else "best -")
+        parts.append(f"best {decimals(best.values[0])}" if best else "best -")
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.seconds:.0f} s")
@@ -204,7 +207,7 @@ class WorkerLog:
         self.update(trials)
         done = sum(map(is_evaluated, trials))
         best = best_of(trials, self._metric, self._judged_by)
-        value = f", best {best.value:.4f}" if best else ""
+        value = f", best {decimals(best.values[0])}" if best else ""
         self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
 
     def _say(self, line: str) -> None:
@@ -245,7 +248,9 @@ class ComparisonProgress(Bar):
             self.console.print(
                 f"{describe_run(name, board[name])}  |  {self._summary(board, counts)}"
             )
-        best = "  ".join(f"{method} {value:.4f}" for method, value in self._best(board).items())
+        best = "  ".join(
+            f"{method} {decimals(value)}" for method, value in self._best(board).items()
+        )
         text = f"{self._summary(board, counts)}\nbest so far: {best or '-'}"
         self.show(sum(run.share for run in board.values()), len(board), text)
 
@@ -294,7 +299,7 @@ def describe_run(name: str, run: Standing) -> str:
     """Describe a run that ended, in one line."""
     if run.state == "failed":
         return f"{name:<24} failed    {run.error}"
-    best = "-" if run.best is None else f"{run.best:.4f}"
+    best = "-" if run.best is None else decimals(run.best)
     failed = run.evaluated - run.ok
     return f"{name:<24} done      best {best}  {run.evaluated} trials, {failed} failed"
 
@@ -302,10 +307,12 @@ def describe_run(name: str, run: Standing) -> str:
 def describe(trial: FrozenTrial, metric: str) -> str:
     """Describe a finished trial, in one line."""
     attrs = trial.user_attrs
-    name = f"trial {trial.number:>3}  {attrs.get('source', ''):<9}"
+    name = f"trial {trial.number:>3}  {attrs.get('source', ''):<13}"
     if is_ok(trial):
-        return f"{name} ok        {metric} {trial.value:.4f}  {charge(trial):5.1f} s"
-    return f"{name} {trial_status(trial):<9} {str(attrs.get('reason', ''))[:60]}"
+        return f"{name} ok        {metric} {decimals(trial.values[0])}  {charge(trial):5.1f} s"
+    reason = str(attrs.get("reason", ""))
+    shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
+    return f"{name} {trial_status(trial):<9} {shown}"
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,8 @@ from objective.best import values_run
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
 from studies.library import is_library_study
+from studies.printable import decimals
+from studies.printable import times
 from studies.report.layout import bullets
 from studies.report.layout import prose
 from studies.report.layout import Section
@@ -61,7 +63,7 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     value = trial.values[0]
     is_foreign = is_library_study(winner.study.user_attrs)
     verb, noun = ("evaluated", "evaluation") if is_foreign else ("trained", "training")
-    yield f"{metric.name} {value:.4f} in trial {trial.number} of {winner.study.study_name}{by}."
+    yield f"{metric.name} {decimals(value)} in trial {trial.number} of {winner.study.study_name}{by}."
     if (again := winner.repeated.get(trial.number)) is None or not again.values:
         repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
         can = "testbed_hash" in winner.study.user_attrs
@@ -72,14 +74,14 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     elif again.fixed:
         yield "Its repetitions came to exactly the same: the script takes no seed."
     else:
-        spread = "" if again.sd is None else f" (standard deviation {again.sd:.4f})"
+        spread = "" if again.sd is None else f" (standard deviation {decimals(again.sd)})"
         yield (
-            f"Trained again {len(again.values)} times with fresh seeds it came to"
-            f" {winner.value:.4f} on average{spread}: believe that."
+            f"Trained again {times(len(again.values))} with fresh seeds it came to"
+            f" {decimals(winner.value)} on average{spread}: believe that."
         )
     if winner.baseline is not None and winner.gain is not None:
         was = winner.baseline.values[0]
-        yield f"The script as it was came to {was:.4f}: a gain of {winner.gain:.4f}."
+        yield f"The script as it was came to {decimals(was)}: a gain of {decimals(winner.gain)}."
         if again is not None and again.sd is not None:
             error = again.sd / math.sqrt(len(again.values))
             if winner.gain < 2 * error:

@@ -26,7 +26,7 @@ class Section:
     Attributes:
         name: Short, for the link at the top.
         title: The heading.
-        text: Plain text under it.
+        text: Plain sentences under it, see `prose`.
         body: HTML of tables, controls and plots.
     """
 
@@ -42,7 +42,7 @@ class Section:
 
     @property
     def html(self) -> str:
-        text = f"<p>{escape(self.text)}</p>" if self.text else ""
+        text = f"<p>{prose(self.text)}</p>" if self.text else ""
         return (
             f'<section id="{self.place}" aria-label="{escape(self.title)}"><h2>{escape(self.title)}</h2>'
             f"{text}{self.body}</section>"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import math
 
 from studies.facts import RUN_ERROR
+from studies.printable import decimals
 from studies.report.runs import Run
 from studies.report.statistics import Comparison
 from studies.report.statistics import LEVEL
@@ -54,6 +55,8 @@ def _doubts(runs: Sequence[Run]) -> Iterator[str]:
 
 def _repetitions(runs: Sequence[Run]) -> Iterator[str]:
     if not any(run.repetitions for run in runs):
+        if len(runs) == 1:
+            return  # the report begins with that
         if any("testbed_hash" in run.metadata for run in runs):
             again = ": `optuna-autoresearch revalidate` trains each best configuration again."
         else:
@@ -123,7 +126,7 @@ def _conditions(runs: Sequence[Run]) -> Iterator[str]:
     }
     if len(first) > 1:
         yield (
-            f"The same baseline gave {min(first):.4f} to {max(first):.4f} in different runs: "
+            f"The same baseline gave {decimals(min(first))} to {decimals(max(first))} in different runs: "
             "differences of that size may be noise of the training."
         )
 

@@ -12,6 +12,7 @@ from plotly.io import templates
 
 from studies.facts import LLM_SOURCES
 from studies.methods import METHODS
+from studies.printable import decimals
 from studies.report import tables
 from studies.report import transcripts
 from studies.report.best import best_section
@@ -262,7 +263,7 @@ def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
 
 
 def _name(run: Run) -> str:
-    best = "nothing succeeded" if math.isnan(run.best) else f"{run.best:.4f}"
+    best = "nothing succeeded" if math.isnan(run.best) else decimals(run.best)
     return f"{run.method}, seed {run.seed} ({best})"
 
 
@@ -272,7 +273,7 @@ def _table_section(runs: Sequence[Run]) -> Section:
     return Section(
         "Table",
         "All trials",
-        "Click a heading, or press Enter on it, to sort.",
+        "In the order in which they ended. Click a heading, or press Enter on it, to sort.",
         f'<div class="controls">{_run_menu(runs, groups=len(runs) > 1)}{filters}'
         '<button type="button" value="-1">previous</button>'
         '<button type="button" value="1">next</button>'

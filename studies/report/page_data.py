@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 
+from studies.printable import decimals
 from studies.report.plots import time_unit
 from studies.report.runs import metric_of
 from studies.report.runs import Run
@@ -52,7 +53,7 @@ def page_transcripts(
     entries = []
     for entry in said:
         row = next(r for r in runs[entry["run"]].rows if r.number == entry["trial"])
-        result = f"{row.value:.4f}" if row.ok else row.status
+        result = decimals(row.value) if row.ok else row.status
         entries.append({**entry, "about": f"{row.source}, {result}"})
     return entries
 

@@ -9,6 +9,7 @@ from html import escape
 import math
 from typing import Any
 
+from studies.printable import decimals
 from studies.report.statistics import Comparison
 
 
@@ -71,8 +72,8 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
     """Compare each method with the reference; ``kind`` is a key of `tables.all_comparisons`."""
     cells = {
         "method": lambda r: text(r["method"]),
-        "difference": lambda r: number(r["difference"], "+.4f"),
-        "95 % interval": lambda r: interval(r["low"], r["high"], "+.4f"),
+        "difference": lambda r: number(r["difference"], sign="+"),
+        "95 % interval": lambda r: interval(r["low"], r["high"], "+"),
         "better on": lambda r: cell(f"{r['wins']} of {r['n']}", r["wins"]),
         "effect": lambda r: number(r["effect"], "+.2f"),
         "p one-sided": lambda r: number(r["p_less"]),
@@ -118,9 +119,11 @@ def text(shown: str) -> str:
     return f'<td class="text">{escape(shown)}</td>'
 
 
-def number(value: float, spec: str = ".4f") -> str:
-    """Return a cell of a number, empty for NaN."""
-    return cell("") if math.isnan(value) else cell(format(value, spec), value)
+def number(value: float, spec: str = "", sign: str = "") -> str:
+    """Return a cell of a number, as `decimals` shows it without a format; empty for NaN."""
+    if math.isnan(value):
+        return cell("")
+    return cell(format(value, spec) if spec else decimals(value, sign), value)
 
 
 def _share(share: float) -> str:
@@ -137,6 +140,8 @@ def _part(row: Mapping[str, Any], key: str) -> str:
     return cell(f"{row[key]} of {asked}", row[key] / asked) if asked > 0 else cell("")
 
 
-def interval(low: float, high: float, spec: str = ".4f") -> str:
+def interval(low: float, high: float, sign: str = "") -> str:
     """Return a cell of an interval, sorted by its lower end; empty for NaN."""
-    return cell("") if math.isnan(low) else cell(f"{low:{spec}} to {high:{spec}}", low)
+    if math.isnan(low):
+        return cell("")
+    return cell(f"{decimals(low, sign)} to {decimals(high, sign)}", low)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import math
 from typing import Any
 
+from studies.printable import decimals
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
 from studies.report.drawing import Kind
@@ -31,7 +32,8 @@ from studies.report.tables import by_method
 from studies.report.tree import tree_plots
 
 
-_INTERVAL = "mean, 95 % interval"
+_MEAN = "mean"
+_INTERVAL = f"{_MEAN}, 95 % interval"
 _FEW_RUNS = 3
 _SETTLED = 0.1  # of the horizontal axis: the curves' beginnings are before it
 _FLATTENED = 4  # a plot this many times as high as its later part shows nothing of that
@@ -165,7 +167,7 @@ def _best_so_far(
     marks, groups, few = [], by_method(runs), False
     for method, points in _grouped(records, "method"):
         n, final = points[0]["n"], points[-1]["mean"]
-        label = f"{method}: {final:.4f} (n={n})"
+        label = f"{method}: {decimals(final)} (n={n})"
         singles = [run for run in groups[method] if run.incumbents] if 1 < n <= _FEW_RUNS else []
         few = few or bool(singles)
         for run in singles:
@@ -187,7 +189,8 @@ def _best_so_far(
         if x >= _SETTLED * max(xs) and not curve.faint
     ]
     limits = _limits([y for curve in marks for y in curve.y], late)
-    note = f"{_INTERVAL}; pale: single runs of {_FEW_RUNS} or fewer" if few else _INTERVAL
+    note = _INTERVAL if any(m.low and not math.isnan(m.low[0]) for m in marks) else _MEAN
+    note = f"{note}; pale: single runs" if few else note
     return Plot(marks, x, f"{best} so far", note, limits=limits)
 
 
@@ -204,7 +207,7 @@ def _limits(values: Sequence[float], late: Sequence[float]) -> tuple[float, floa
 
 def _differences(records: Sequence[Record], best: str) -> Plot:
     """Plot how far each method is from the reference on the same seeds."""
-    said = "{method}: {mean:+.4f} ({low:+.4f} to {high:+.4f}) on {n} seeds"
+    said = "{method}: {mean:+.4g} ({low:+.4g} to {high:+.4g}) on {n} seeds"
     marks = _marks("points", "difference", records, "method", "mean", Style(COLORS[0]), said)
     reference = records[0]["reference"] if records else ""
     return Plot(
@@ -225,7 +228,7 @@ def _by_seed(records: Sequence[Record], methods: Sequence[str], best: str) -> Pl
     for seed, of_seed in sorted(_grouped(shown, "seed")):
         if len(of_seed) > 1 and len(_names(of_seed, "method")) > 1:
             of_seed.sort(key=lambda record: methods.index(record["method"]))
-            said = "{method}, seed {seed}: {best:.4f}"
+            said = "{method}, seed {seed}: {best:.5g}"
             label, look = f"seed {seed}", looks[str(seed)]
             marks.append(_marks("line", label, of_seed, "method", "best", look, said))
     return Plot(marks if len(marks) > 1 else [], "", f"{best} of a run", categories=methods)
@@ -273,10 +276,10 @@ def _values(
     """
     shown = [record for record in records if math.isfinite(record["best"])]
     means = [
-        {**m, "range": "-" if math.isnan(m["low"]) else f"{m['low']:.4f} to {m['high']:.4f}"}
+        {**m, "range": "-" if math.isnan(m["low"]) else f"{m['low']:.5g} to {m['high']:.5g}"}
         for m in summaries(shown, key)
     ]
-    runs = _marks("points", label, shown, key, "best", style, "{method}, seed {seed}: {best:.4f}")
+    runs = _marks("points", label, shown, key, "best", style, "{method}, seed {seed}: {best:.5g}")
     mean = _marks(
         "points" if part else "line",
         label,
@@ -284,7 +287,7 @@ def _values(
         key,
         "mean",
         replace(style, symbol=MEAN),
-        "mean of {n}: {mean:.4f} ({range})",
+        "mean of {n}: {mean:.5g} ({range})",
     )
     pair = [replace(runs, faint=True), mean] if shown else []
     return [

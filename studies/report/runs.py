@@ -30,6 +30,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import DOUBTED
+from studies.code_agent.history import has_history
 from studies.code_agent.history import read_history
 from studies.facts import REPEATS
 from studies.facts import run_state
@@ -37,7 +38,6 @@ from studies.facts import trial_status
 from studies.library import evaluated_trials
 from studies.library import is_library_study
 from studies.library import metric_of as metric_of_study
-from studies.methods import CODE_AGENT
 from studies.methods import LLM_RATIO
 from studies.storage.open import read_each
 
@@ -268,7 +268,7 @@ def _run(
             space.setdefault(parameter, distribution)
     rows = _rows(trials, Budget.of(metadata))
     history = None
-    if metadata.get("method") == CODE_AGENT:
+    if has_history(metadata):
         history = read_history(trials, metadata.get("min_gain"), metric)
         rows = tuple(_believed(rows, history))
     return Run(

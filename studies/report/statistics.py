@@ -23,6 +23,7 @@ from scipy import stats
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.best_so_far.curves import t_interval
+from studies.printable import decimals
 
 
 LEVEL = 0.05
@@ -110,8 +111,8 @@ class Comparison:
                 where = f" on {seeds} of {pairs}, but not in the mean:"
             return (
                 f"{self.method} is {better} than {self.reference}{where} mean "
-                f"difference {self.difference:+.4f} (95 % interval {self.low:+.4f} to "
-                f"{self.high:+.4f}), Holm-corrected p = {self.p_two_sided_holm:.3f}"
+                f"difference {decimals(self.difference, '+')} (95 % interval {decimals(self.low, '+')} to "
+                f"{decimals(self.high, '+')}), Holm-corrected p = {self.p_two_sided_holm:.3f}"
                 f"{f'; this leaves out that {self.caveat}' if self.caveat else ''}."
             )
         return (

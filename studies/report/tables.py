@@ -124,8 +124,8 @@ def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str
     ``failed_share``, ``failures`` (class to count), ``distinct`` (configurations, summed over runs),
     ``duplicates`` (trials that repeated one of their run); ``llm_asked`` (NaN: unknown), ``llm_answered`` (its
     proposal was run), ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
-    ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training
-    time): sums.
+    ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost`` (NaN: unknown), ``hours``
+    (charged training time): sums.
     """
     return [_method_row(method, group, prices) for method, group in by_method(runs).items()]
 
@@ -142,11 +142,13 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
     sources = Counter(row.source for row in trials)
     distinct = sum(run.distinct for run in runs)
 
-    # Other programs' files need not say who proposed what.
-    unknown = any("imported_from" in run.metadata for run in runs) and not any(sources.keys())
+    # Other programs' files need not say who proposed what, and what that took.
+    imported = any("imported_from" in run.metadata for run in runs)
+    unknown = imported and not any(sources.keys())
 
     def total(key: str) -> Any:
-        return sum(row.attrs.get(key, 0) for row in trials)
+        known = [row.attrs[key] for row in trials if key in row.attrs]
+        return math.nan if imported and not known else sum(known)
 
     return {
         "method": method,

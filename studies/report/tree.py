@@ -12,6 +12,7 @@ from studies.code_agent.history import is_tuned
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import parent_number
 from studies.code_agent.history import Step
+from studies.printable import decimals
 from studies.report.drawing import limits_without_worst
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
@@ -62,7 +63,7 @@ def _tree(run: Run) -> Plot:
     def said(number: int) -> str:
         step = by_number[number]
         what = escape(str(step.trial.user_attrs.get("description", "the unedited script")))
-        return f"trial {number}: {value(number):.4f}, {step.outcome}<br>{what}"
+        return f"trial {number}: {decimals(value(number))}, {step.outcome}<br>{what}"
 
     def lines(label: str, pairs: Sequence[tuple[int | None, int]], look: Style) -> Marks:
         ends = [end for pair in pairs for end in (*pair, None)]  # a gap after each

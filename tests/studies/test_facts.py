@@ -33,3 +33,12 @@ def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
     other.set_user_attr("llm_prompt_tokens", 7)
     assert [t.user_attrs["llm_prompt_tokens"] for t in study.trials] == [100, 100, 100, 7]
     assert study_facts(study)["llm"]["prompt_tokens"] == 107
+
+
+def test_repetitions_of_a_best_have_no_baseline() -> None:
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"status": "ok"}))
+    study.set_user_attr("method", "tpe")
+    assert study_facts(study)["baseline"]
+    study.set_user_attr("revalidates", "other")
+    assert study_facts(study)["baseline"] is None

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from studies.printable import cell
+from studies.printable import decimals
 from studies.printable import printable
 from studies.printable import PrintableStream
 
@@ -53,3 +54,17 @@ def test_a_stream_shows_what_is_written_and_is_else_as_it_was() -> None:
     stream: Any = PrintableStream(written)
     print("a\x1b[2J", "\u202e", file=stream, flush=True)
     assert written.getvalue() == "a\ufffd[2J \ufffd\n" and not stream.isatty()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.97381, "0.9738"),
+        (12.5, "12.5000"),
+        (0.0, "0.0000"),
+        (0.00123456, "0.001235"),
+        (-3e-5, "-3e-05"),
+    ],
+)
+def test_small_values_show_digits_and_no_zeros(value: float, shown: str) -> None:
+    assert decimals(value) == shown

@@ -17,6 +17,7 @@ from studies.best import Winner
 from studies.code_agent.files import split
 from studies.commands import options
 from studies.errors import Misuse
+from studies.printable import times
 from studies.repetitions import SUFFIX
 from studies.storage.open import study_names
 
@@ -99,8 +100,8 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
         )
     elif again.fixed:
         lines.append(
-            f"trial {number} was trained {times(len(again.values))} more, and came to the same"
-            f" {name} each time: its script takes no seed (AUTORESEARCH_SEED, or an option,"
+            f"trial {number} was trained {times(len(again.values))} more, and came to exactly the"
+            f" same {name}: its script takes no seed (AUTORESEARCH_SEED, or an option,"
             " constant or value of its configuration that is called seed), so that this says nothing about luck"
         )
     else:
@@ -112,7 +113,7 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
         )
     if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
         seconds = sum(r.seconds for r in winner.repeated.values())
-        lines.append(f"training the best again: {times(trainings)}, {seconds:.1f} s charged")
+        lines.append(f"repetitions: {trainings}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
         lines.append(
@@ -138,11 +139,6 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             " (the testbed's rule)"
         )
     return lines
-
-
-def times(n: int) -> str:
-    """Write ``once``, or ``3 times``."""
-    return "once" if n == 1 else f"{n} times"
 
 
 def cell(value: Any) -> str:

@@ -31,6 +31,7 @@ from studies.comparison import without_model
 from studies.errors import AGAIN
 from studies.errors import Misuse
 from studies.methods import METHODS
+from studies.printable import decimals
 from studies.spec import EMBEDDED
 from studies.spec import has_gpu
 from studies.spec import load_testbed
@@ -219,9 +220,9 @@ def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table
             ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
             str(evaluated),
             f"{failed / evaluated:.0%}" if evaluated else "-",
-            f"{statistics.fmean(best):.4f}" if best else "-",
-            f"{statistics.stdev(best):.4f}" if len(best) > 1 else "-",
-            f"{min(best, key=runs[0].metric.cost):.4f}" if best else "-",
+            decimals(statistics.fmean(best)) if best else "-",
+            decimals(statistics.stdev(best)) if len(best) > 1 else "-",
+            decimals(min(best, key=runs[0].metric.cost)) if best else "-",
         )
     return table
 

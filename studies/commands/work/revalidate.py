@@ -10,6 +10,7 @@ from rich.table import Table
 
 from studies.commands import options
 from studies.commands.progress import Bar
+from studies.printable import decimals
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.stopping import stop_by_signal
@@ -57,9 +58,9 @@ def table_of(facts: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             row["study"],
             str(row["trial"]),
-            f"{row['best']:.4f}",
-            "-" if row["mean"] is None else f"{row['mean']:.4f}",
-            "-" if row["sd"] is None else f"{row['sd']:.4f}",
+            decimals(row["best"]),
+            "-" if row["mean"] is None else decimals(row["mean"]),
+            "-" if row["sd"] is None else decimals(row["sd"]),
             str(len(row["values"])),
             str(row["failed"]),
         )

@@ -14,12 +14,14 @@ function themed(traces, figure) {
     [key, /^[xy]axis/.test(key) ? change(value, key) : value]));
   if (printing) figure = {...figure, width: PAPER};
   if (isNarrow() && figure.margin) {
-    const legend = {orientation: "h", y: -0.25, yanchor: "top"}; // above, its lines would cover points
+    // The legend is below, where it covers no points, and the figure as much higher.
+    const names = traces.filter(t => figure.showlegend !== false && t.showlegend !== false && t.name).map(t => t.name);
+    const lines = names.some(name => name.length > 15) ? names.length : Math.ceil(names.length / 2);
+    const legend = {orientation: "h", yref: "container", y: 0, yanchor: "bottom"};
     // Without labels at its ticks plotly leaves room for the last line of an axis's title only.
     const room = value => value.showticklabels === false ? 40 : undefined;
-    figure = axes((value, key) => key.startsWith("x")
-      ? {...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}} : value);
-    figure = {...figure, legend, margin: {...figure.margin, l: 50, r: 8}};
+    figure = axes(value => ({...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}}));
+    figure = {...figure, legend, height: figure.height + 20 * lines, margin: {...figure.margin, l: 50, r: 8}};
     const named = figure.grid ? 25 : 0; // pixels of the names above the upper plots of a grid
     const flat = of => ({...of, colorbar: {
       orientation: "h", title: {...of.colorbar.title, side: "top"}, thickness: 10, y: 1.02 + named / (figure.height - 140), yanchor: "bottom",

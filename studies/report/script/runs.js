@@ -1,6 +1,7 @@
 // Single runs: figures made here from the trials.
 
 const short = v => typeof v === "number" && !Number.isInteger(v) ? String(Number(v.toPrecision(4))) : String(v);
+const decimals = v => v && Math.abs(v) < .01 ? String(Number(v.toPrecision(4))) : v.toFixed(4);
 const parameter = name => data("trials").parameters.find(p => p.name === name);
 // Plotly reads a little HTML in texts, so what others named is escaped.
 const metric = () => escaped(data("trials").metric);
@@ -8,7 +9,7 @@ const escaped = text => String(text).replace(/[&<>]/g, c => ({"&": "&amp;", "<":
 
 function describe(run, i) {
   const {parameters} = data("trials");
-  const value = run.value[i] === null ? run.status[i] : `${data("trials").metric} ${run.value[i].toFixed(4)}`;
+  const value = run.value[i] === null ? run.status[i] : `${data("trials").metric} ${decimals(run.value[i])}`;
   const lines = parameters.map((p, j) => `${p.name} = ${short(run.params[j][i])}`);
   return [`trial ${run.number[i]} ${run.source[i]}: ${value}`, run.reason[i], ...lines]
     .filter(Boolean).map(escaped).join("<br>");

@@ -1,14 +1,17 @@
-"""The estimate of the time that a comparison still takes."""
+"""The lines of trials, and the estimate of the time that a comparison still takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+from optuna.trial import create_trial
+from optuna.trial import TrialState
 import pytest
 
 from studies.commands import progress
 from studies.commands.progress import ComparisonProgress
+from studies.commands.progress import describe
 from studies.comparison import Standing
 
 
@@ -60,3 +63,12 @@ def test_nothing_is_said_before_the_first_trial(
 ) -> None:
     board = {name: run("running", 0) for name in LABELS}
     assert left(monkeypatch, capsys, 3, [(0.0, board), (50.0, board)]) == "trials 0"
+
+
+def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> None:
+    why = {"status": "oom", "reason": "out of memory " * 9, "source": "llm-screened"}
+    failed = describe(create_trial(state=TrialState.FAIL, user_attrs=why), "loss")
+    tiny = {"status": "ok", "source": "base", "training_seconds": 1.0}
+    ok = describe(create_trial(value=0.000031, user_attrs=tiny), "loss")
+    assert failed.index("oom") == ok.index("ok ") and failed.endswith("…")
+    assert "loss 3.1e-05" in ok

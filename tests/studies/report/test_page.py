@@ -13,15 +13,19 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 import pytest
 
+from studies.publish.gallery import STORED
 from studies.report.content import Report
 from studies.report.page import build_page
+from studies.report.runs import load_contents
 from studies.report.transcripts import load_transcripts
+from studies.storage.open import opened
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
 
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from playwright.sync_api import Page
 
 
@@ -255,6 +259,24 @@ def test_a_page_is_printed_with_all_of_its_plots_on_white_paper_and_as_wide_as_t
 
 
 @pytest.mark.browser
+def test_a_table_of_fourteen_parameters_is_printed_as_wide_as_the_paper(
+    browser: Browser, tmp_path: Path
+) -> None:
+    stored = tmp_path / STORED.name
+    stored.write_bytes(STORED.read_bytes())
+    with opened(f"sqlite:///{stored}") as storage:
+        (contents,) = load_contents(storage, print).values()
+    stored.with_suffix(".html").write_text(build_page(Report(contents.runs, "centaur")))
+    letter = browser.new_page(viewport={"width": 979, "height": 739})  # less the margins
+    letter.emulate_media(media="print")
+    letter.goto(stored.with_suffix(".html").as_uri())
+    letter.evaluate("dispatchEvent(new Event('beforeprint'))")
+    table = letter.locator("#table table").bounding_box()
+    assert table is not None and table["width"] <= 979, "a browser would shrink every page"
+    letter.close()
+
+
+@pytest.mark.browser
 def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     plot = figure(page, "Parameters")
@@ -271,6 +293,25 @@ def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) ->
     heading = page.locator("#s-parameters h2")
     is_on_top = "h => { const b = h.getBoundingClientRect(); return document.elementFromPoint(b.x + 5, b.y + 5) === h; }"
     assert heading.evaluate(is_on_top)  # and nothing covers it
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["Time", "Trials", "Traces", "Seeds"])
+def test_on_a_small_screen_a_legend_is_below_the_axis_and_all_of_it_there(
+    page: Page, name: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    plot = figure(page, name)
+    legend, title, whole = plot.evaluate(
+        "div => ['.legend', '.g-xtitle', '.main-svg'].map("
+        "part => div.querySelector(part)?.getBoundingClientRect())"
+    )
+    if title["height"]:  # names of methods need none
+        assert title["bottom"] <= legend["top"]
+    assert legend["bottom"] <= whole["bottom"]
+    assert plot.locator(".legend .scrollbar").get_attribute("height") in (None, "0")
+    y = plot.locator(".g-ytitle").bounding_box()
+    assert y["height"] <= whole["height"], "its ends would be cut off"
 
 
 @pytest.mark.browser

@@ -56,6 +56,16 @@ def test_a_maximized_comparison_is_the_mirror_image_of_a_minimized_one(
     assert '"higher_is_better":true' in page and "val_bpb" not in page
 
 
+def test_an_imported_run_of_the_code_agent_has_its_best_though_nothing_says_what_was_kept(
+    memory: InMemoryStorage,
+) -> None:
+    add_study(memory, "karpathy-code", 0, imported_from="trials.json")
+    (run,) = runs_of(memory)
+    assert run.best == min(row.value for row in run.rows if row.ok)
+    report = Report([run], "karpathy-code")
+    assert "structures" not in report.plots and "Nothing succeeded" not in " ".join(report.notes)
+
+
 def test_the_language_models_time_is_charged_where_the_study_charges_it(
     memory: InMemoryStorage,
 ) -> None:
