@@ -107,7 +107,7 @@ def photograph_dashboard(browser: Browser, database: Path, folder: Path) -> None
             address = f"{server.stdout.readline().split()[0]}/studies/1"
             with _opened(browser, (1280, 1130)) as page:
                 page.goto(address)
-                page.locator(".main-svg").nth(2).wait_for()
+                page.locator(".barlayer .trace").nth(3).wait_for()  # of the timeline, the last
                 _save(page, folder / "dashboard.png")
             with _opened(browser, (1280, 760)) as page:
                 page.goto(f"{address}/trials?numbers={_BEST}")
