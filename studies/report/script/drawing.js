@@ -12,7 +12,9 @@ const wrapped = text => text?.replace(/(.{20,}?) /g, "$1<br>");
 function themed(traces, figure) {
   const axes = change => Object.fromEntries(Object.entries(figure).map(([key, value]) =>
     [key, /^[xy]axis/.test(key) ? change(value, key) : value]));
-  if (printing) figure = {...figure, width: PAPER};
+  if (printing) figure = { // two a page, with all names in their legends
+    ...figure, width: PAPER, height: figure.grid ? figure.height : 0.77 * figure.height, legend: {...figure.legend, tracegroupgap: 0},
+  };
   if (isNarrow() && figure.margin) {
     // The legend is below, where it covers no points, and the figure as much higher.
     const names = traces.filter(t => figure.showlegend !== false && t.showlegend !== false && t.name).map(t => t.name);
