@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 WORST = "worst"  # as in `objective.failure`, which takes a while to import
 
+_MOST = 1e12  # of any unit: what is more is a mistake
+_MOST_SEEDS = 10_000  # of one range
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 
@@ -25,7 +27,7 @@ _MEGABYTES = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 def parse_duration(text: str) -> float:
     """Read seconds from ``90s``, ``30m``, ``24h``, ``2d`` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if match is None or float(match[1]) == 0:
+    if match is None or not 0 < float(match[1]) < _MOST:
         raise typer.BadParameter(
             f"A duration must be a number above 0 with s, m, h or d, like 90s, but got {text!r}."
         )
@@ -43,19 +45,22 @@ def parse_moment(text: str) -> float:
                 moment += timedelta(days=1)
         else:
             moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        seconds = moment.timestamp()
+    except (ValueError, OverflowError):  # some years have none
         raise typer.BadParameter(
             f"A time must be like 08:00 or 2026-12-01T08:00, but got {text!r}."
         ) from None
-    if moment.timestamp() <= now.timestamp():
+    if seconds <= now.timestamp():
         raise typer.BadParameter(f"A time must be in the future, but {text!r} is over.")
-    return moment.timestamp()
+    return seconds
 
 
 def parse_memory(text: str) -> int:
     """Read megabytes from ``1500M``, ``2G`` or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]B?|)", text.strip().upper())
-    if match is None or (megabytes := int(float(match[1]) * _MEGABYTES[match[2]])) == 0:
+    number = float(match[1]) if match else math.nan
+    megabytes = int(number * _MEGABYTES[match[2]]) if match and number < _MOST else 0
+    if megabytes == 0:
         raise typer.BadParameter(
             f"A memory limit must be a number above 0 with M or G, like 1500M, but got {text!r}."
         )
@@ -83,9 +88,9 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
+        if not 0 <= last - first < _MOST_SEEDS:
             raise Misuse(f"--seeds must be like 0-7 or 0,3,5, but got {text!r}.")
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))

@@ -63,7 +63,7 @@ def slurm_options(words: Sequence[str]) -> dict[str, Any]:
             )
         if kind is list:
             options.setdefault(name, []).append(value)
-        elif kind is int and not value.isdecimal():
+        elif kind is int and not (value.isdecimal() and len(value) < 10):
             raise Misuse(f"--cluster-option {name} must be a number, but got {value!r}")
         else:
             options[name] = kind(value)
