@@ -166,13 +166,12 @@ def _busy_seconds() -> float:
 def _tasks(pid: int) -> set[int]:
     """Return the ids of a process's threads in its own PID namespace (Linux)."""
     ids = set()
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        try:
-            match = re.search(r"^NSpid:.*\t(\d+)$", status.read_text(errors="replace"), re.M)
-        except OSError:  # it has just ended
-            continue
-        if match:
-            ids.add(int(match[1]))
+    with contextlib.suppress(OSError):  # the process has just ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):  # the thread has just ended
+                status = Path(f"/proc/{pid}/task/{task}/status").read_text(errors="replace")
+                if match := re.search(r"^NSpid:.*\t(\d+)$", status, re.M):
+                    ids.add(int(match[1]))
     return ids
 
 

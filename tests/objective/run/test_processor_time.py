@@ -46,6 +46,16 @@ def test_what_has_ended_unseen_counts_with_the_most_that_it_can_have_taken() -> 
     assert clock.unseen(before, 4, 9.0) >= 1.0 - counted
 
 
+def test_a_process_that_ends_while_its_threads_are_counted_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)  # as it was a moment before
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    assert processor_time._tasks(ended.pid) == set()
+
+
 def test_the_rest_of_the_machine_tells_what_a_tree_can_have_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
