@@ -281,20 +281,32 @@ def _as_text(result: Result) -> list[str]:
     return [curve if n == "curve" else f"{getattr(result, n)}" for n in _NAMES]
 
 
-def read(path: Path) -> list[Result]:
-    """Return the rows of a file, the last ones last; nothing if there is no file.
+def read_rows(path: Path, names: Sequence[str]) -> list[list[str]]:
+    """Return the rows of a file with these columns; nothing if there is no file.
 
     Raises:
         Misuse: If it is a file of something else.
     """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
-    if lines and lines[0] != _NAMES:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error):
+        lines = [[]]
+    if lines and lines[0] != [*names]:
         raise Misuse(f"{path} must be a file of results with this version's columns, but is not.")
+    return lines[1:]
+
+
+def read(path: Path) -> list[Result]:
+    """Return the results of a file, the last ones last.
+
+    Raises:
+        Misuse: As `read_rows`.
+    """
     found = []
-    for line in lines[1:]:
+    for line in read_rows(path, _NAMES):
         try:
             found.append(_result(dict(zip(_NAMES, line, strict=True))))
         except ValueError:  # cut off

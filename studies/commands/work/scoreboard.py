@@ -15,6 +15,7 @@ from studies.commands.progress import clock
 from studies.commands.surrogate import provenance
 from studies.errors import Failed
 from studies.scoreboard.analysis import ALL
+from studies.scoreboard.runs import read_rows
 from studies.scoreboard.runs import Result
 from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import Spec
@@ -114,11 +115,10 @@ def _keep_command(folder: Path) -> None:
 
 def commands(folder: Path) -> list[dict[str, str]]:
     """Return the commands that made the results in a folder, a row each."""
-    path = folder / _MADE
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    names = list(provenance(_PACKAGES))
+    return [
+        dict(zip(names, row)) for row in read_rows(folder / _MADE, names) if len(row) == len(names)
+    ]
 
 
 def say(facts: Mapping[str, Any], folder: Path) -> None:

@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from samplers._llm.chat import ChatUnavailable
+from studies.commands.work.scoreboard import commands
 from studies.errors import Misuse
 from studies.random_steps import NAME
 from studies.random_steps import RandomSteps
@@ -157,8 +158,12 @@ def test_a_longer_run_replaces_a_shorter_one(tmp_path: Path) -> None:
     assert [r.trials for r in Results(tmp_path).all] == [20]
 
 
-def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(Misuse, match="this version's columns"):
-        Results(tmp_path)
-    assert (tmp_path / "runs.csv").read_text() == "a,b\n1,2\n"
+@pytest.mark.parametrize(
+    "other", [b"a,b\n1,2\n", "problem".encode("utf-16"), b"\xff", b"1" * 200_000]
+)
+def test_another_file_is_not_overwritten(tmp_path: Path, other: bytes) -> None:
+    for name, reader in (("runs.csv", Results), ("commands.csv", commands)):
+        (tmp_path / name).write_bytes(other)
+        with pytest.raises(Misuse, match="this version's columns"):
+            reader(tmp_path)
+        assert (tmp_path / name).read_bytes() == other
