@@ -77,25 +77,27 @@ def preflight(testbed: Testbed) -> Preflight:
         found.collect(lambda: _check_interpreter(testbed, found))
     if not any(map(os.path.exists, GPU_DEVICES)):
         found.problems += _needs_gpu(testbed)
-    found.problems += _names_no_metric(testbed)
+    if said := unnamed_metric(testbed):
+        found.problems.append(said)
     return found
 
 
-def _names_no_metric(testbed: Testbed) -> Iterator[str]:
-    """Yield that nobody named the metric, if the script prints another than the default one."""
+def unnamed_metric(testbed: Testbed) -> str:
+    """Say that nobody named the metric, if the script prints another than the default one."""
     interface, default = testbed.interface, METRIC.name
     printed = list(dict.fromkeys(_PRINTED.findall(testbed.source)))
     if interface.metric or interface.metric_file or not printed:
-        return
+        return ""
     files = list(islice(testbed.path.rglob("*.py"), _MOST_FILES + 1))
     if len(files) > _MOST_FILES or default in testbed.source:
-        return
-    if not any(default in path.read_text("utf-8", "replace") for path in files):
-        yield (
-            f"{testbed.delivery.script} must print {default}, or the metric must be named by"
-            f" --metric, but it prints {', '.join(printed[-3:])}:"
-            f" say --metric {printed[-1]} if that is what it is judged by."
-        )
+        return ""
+    if any(default in path.read_text("utf-8", "replace") for path in files):
+        return ""
+    return (
+        f"{testbed.delivery.script} must print {default}, or the metric must be named by"
+        f" --metric, but it prints {', '.join(printed[-3:])}:"
+        f" say --metric {printed[-1]} if that is what it is judged by."
+    )
 
 
 def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:

@@ -34,6 +34,7 @@ def space(
     the JSON), and what the script is judged by.
     """
     from objective import Testbed
+    from objective.preflight import unnamed_metric
     from objective.testbed.interface import Interface
     from objective.testbed.search_space import to_toml
     from studies.commands.console import console
@@ -59,4 +60,4 @@ def space(
         if others:
             out.print(left_out_table(others))
         judged = f"Judged by {loaded.metric}: {loaded.metric.better} is better."
-        out.print(printable(judged), markup=False, highlight=False)
+        out.print(printable(unnamed_metric(loaded) or judged), markup=False, highlight=False)

@@ -54,3 +54,13 @@ def test_space_takes_the_script_as_run_does_and_writes_it_down(cli: Cli, tmp_pat
     written = cli("space", "--testbed", folder, *judged, "--write").stdout
     (folder / "search_space.toml").write_text(written)
     assert cli("space", "--testbed", folder).stdout == shown
+
+
+def test_space_says_where_the_metric_has_no_name(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text('LR = 0.1\nprint(f"loss: {LR:.3f}")\n')
+    shown = cli("space", "--testbed", tmp_path / "fit.py").stdout
+    assert "say --metric loss if that is what it is judged by" in " ".join(shown.split())
+    assert (
+        "Judged by loss: lower is better."
+        in cli("space", "--testbed", tmp_path / "fit.py", "--metric", "loss").stdout
+    )
