@@ -72,9 +72,11 @@ def test_what_cmaes_stores_is_read_as_it_was(generations: int, protocol: int) ->
             continue
         read = load_optimizer(pickled)
         assert type(read) is type(optimizer)
+        np.testing.assert_array_equal(read.mean, optimizer.mean)
         for one in (read, optimizer):
             one._rng.seed(7)
-        np.testing.assert_array_equal(_learn(read, 2).mean, _learn(optimizer, 2).mean)
+        # Some BLAS round differently where an array begins elsewhere in memory.
+        np.testing.assert_allclose(_learn(read, 2).mean, _learn(optimizer, 2).mean, rtol=1e-9)
 
 
 class _Plant:
