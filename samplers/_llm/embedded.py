@@ -66,8 +66,7 @@ def embedded_server(model: str | Path | None = None, *, n_busy: int = 0) -> str:
     """
     path = model_path(model)
     with _servers_lock:
-        server = _servers.get(path)
-        if server is None or (isinstance(server, OpenVINOServer) and not server.running):
+        if path not in _servers:
             _servers[path] = _start(path, "127.0.0.1", 0, n_busy)
         return f"{_servers[path].listening_address}/v1"
 
@@ -89,14 +88,13 @@ def serve(model: str | Path | None = None, host: str = "127.0.0.1", port: int = 
 
     Raises:
         NoChatFound: If there is no such file, or no engine for it.
-        ChatRejected: If the file is not a model, the port is taken, or the server ends.
+        ChatRejected: If the file is not a model, or the port is taken.
     """
     server = _start(model_path(model), host, port)
     _logger.info(f"Serving at {server.listening_address}/v1. Stop with Ctrl-C.")
     try:
-        while not isinstance(server, OpenVINOServer) or server.running:
-            time.sleep(1.0)
-        raise ChatRejected("The server has ended; the system may have killed it for its memory.")
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         server.close()
         _logger.info("Stopped.")
@@ -135,7 +133,7 @@ def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer 
             )
         except RuntimeError as error:
             failure = f"OpenVINO: {error}"
-        except OSError as error:
+        except (OSError, MemoryError) as error:  # llama.cpp would meet the same, in this process
             raise ChatRejected(f"Can't serve {path.name} at {host}:{port}. {error}") from error
     if find_spec("xllamacpp") is not None:
         if failure:

@@ -7,18 +7,22 @@ passed on to it after the checks of ``local_http``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection
 from http.client import HTTPException
 from pathlib import Path
 import secrets
 import select
+import socket
 import threading
 from urllib.parse import urlsplit
 
 from .local_http import Handler
+from .local_http import listen
 from .local_http import Refusal
 from .local_http import Server
+from .local_http import url_of
 
 
 # Requests at the same time. Each has a context of its own, so that two threads of a study don't
@@ -86,14 +90,24 @@ class LlamaCppServer:
         params.cpuparams.n_threads = 1 if small else n_cpus
         self._server: xllamacpp.Server | None = xllamacpp.Server(params)
         behind = urlsplit(self._server.listening_address)
-        self._door = Server(host, port, partial(_Handler, behind.netloc, prefix))
+        self._asked: set[HTTPConnection] = set()
+        listening = listen(host, port)
+        self._door = Server(listening, partial(_Handler, behind.netloc, prefix, self._asked))
         threading.Thread(target=self._door.serve_forever, daemon=True).start()
-        self.listening_address = self._door.url
+        self.listening_address = url_of(listening)
 
     def close(self) -> None:
-        """Stop listening, and free the memory: llama.cpp's server ends with its last reference."""
+        """Stop listening, and free the memory: llama.cpp's server ends with its last reference.
+
+        It keeps Python's lock while it ends, and waits for whom it answers; that would be for ever
+        for our own threads, which need the lock to see that their clients are gone.
+        """
         self._door.shutdown()
         self._door.server_close()
+        for connection in list(self._asked):
+            if (sock := connection.sock) is not None:
+                with suppress(OSError):  # it has just been closed
+                    sock.shutdown(socket.SHUT_RDWR)
         self._server = None
 
 
@@ -103,10 +117,13 @@ class _Handler(Handler):
     Args:
         netloc: Host and port that llama.cpp's server listens at.
         prefix: Its secret path.
+        asked: Where to note the connections to it that wait for an answer.
     """
 
-    def __init__(self, netloc: str, prefix: str, *request: object) -> None:
-        self._netloc, self._prefix = netloc, prefix
+    def __init__(
+        self, netloc: str, prefix: str, asked: set[HTTPConnection], *request: object
+    ) -> None:
+        self._netloc, self._prefix, self._asked = netloc, prefix, asked
         super().__init__(*request)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
@@ -129,6 +146,8 @@ class _Handler(Handler):
         behind = HTTPConnection(self._netloc)
         try:
             headers = {"Content-Type": "application/json"} if has_body else {}
+            behind.connect()
+            self._asked.add(behind)
             behind.request(self.command, self._prefix + self.path, body, headers)
             # Whose client is gone is given up, as llama.cpp gives up whom it can't answer.
             while not select.select([behind.sock], [], [], _DISCONNECT_SECONDS)[0]:
@@ -141,4 +160,5 @@ class _Handler(Handler):
             self.close_connection = True
             self.refuse(503, f"llama.cpp has not answered: {error}")
         finally:
+            self._asked.discard(behind)
             behind.close()

@@ -22,6 +22,7 @@ from .peers import is_ours
 
 
 _SILENCE_SECONDS = 30.0  # for a request to come, and for a client to take its answer
+_WAITING = 128  # connections that wait to be taken, as while a server is started again
 _MOST_BODY_BYTES = 2_000_000  # some hundred times what the context holds
 
 
@@ -100,24 +101,35 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing: the requests are recorded in the study."""
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address; port 0 is any free one.
+
+    Raises:
+        OSError: If that can't be.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_WAITING)
+
+
+def url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Server(ThreadingHTTPServer):
-    """Listens at an address; port 0 is any free one."""
+    """Answers who comes to a listening socket."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, handler: Callable[..., Handler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), handler)
+    def __init__(self, listening: socket.socket, handler: Callable[..., Handler]) -> None:
+        super().__init__(listening.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()  # one that listens nowhere
+        self.socket = listening
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that are gone: it is no error of the server's."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
-
-    @property
-    def url(self) -> str:
-        host = str(self.server_address[0])
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
 
 def is_own_name(host: str) -> bool:

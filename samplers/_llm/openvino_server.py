@@ -11,27 +11,37 @@ index has, and its handling of schemas is the one that a small model doesn't sto
 an engine a quarter as fast. So what is left is HTTP for one model: this module.
 
 A process of its own, since OpenVINO holds Python's lock while it computes. It ends when its
-standard input does, so with the process that started it, however that ends.
+standard input does, so with the process that started it, however that ends. If it ends before, as
+by the system that needs its memory, it is started again, and takes who waits at its socket.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 import json
+import logging
 import os
 from pathlib import Path
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from .local_http import Handler
+from .local_http import listen
 from .local_http import Refusal
 from .local_http import Server
+from .local_http import url_of
 from .openvino_model import Model
 from .openvino_model import Request
 from .openvino_model import TooLong
 
+
+# As Optuna's own, without importing it: the server's process has no other use for it.
+_logger = logging.getLogger(f"optuna.{__name__}")
 
 # This folder as a package of its own, whatever the package is called that it is a part of; and no
 # neighbour of it in the way of a library of the same name.
@@ -43,6 +53,7 @@ del sys.path[0]
 main(json.loads(sys.argv[2]))
 """
 _DISCONNECT_SECONDS = 0.5  # how often to see whether a client still waits
+_LONGEST_PAUSE = 60.0  # seconds before a process that ends again and again is started again
 
 
 class OpenVINOServer:
@@ -58,42 +69,81 @@ class OpenVINOServer:
     Raises:
         RuntimeError: If OpenVINO can't read the file.
         OSError: If it can't listen there.
+        MemoryError: If the system ended it while it was loading.
     """
 
     def __init__(
         self, path: Path, host: str, port: int, *, n_threads: int, context_tokens: int
     ) -> None:
-        options = {
+        self._listening = listen(host, port)
+        self.listening_address = url_of(self._listening)
+        self._options = {
             "path": str(path),
-            "host": host,
-            "port": port,
+            "socket": self._listening.fileno(),
             "n_threads": n_threads,
             "context_tokens": context_tokens,
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(Path(__file__).parents[1]), json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._closed = threading.Event()
+        self._changing = threading.Lock()
+        try:
+            self._start()
+        except BaseException:
+            self._listening.close()
+            raise
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _start(self) -> None:
+        """Start the process, and wait until it has loaded the model."""
+        program = [sys.executable, "-c", _PROGRAM, str(Path(__file__).parents[1])]
+        with self._changing:
+            if self._closed.is_set():
+                return
+            self._process = subprocess.Popen(
+                [*program, json.dumps(self._options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=[self._listening.fileno()],
+            )
         assert self._process.stdout is not None
         with self._process.stdout as told:
             first = told.readline()
-        started: dict[str, str] = json.loads(first) if first else {"unread": "it ended at once"}
-        if "address" not in started:
-            self.close()
-            if "taken" in started:
-                raise OSError(started["taken"])
-            raise RuntimeError(started["unread"])
-        self.listening_address = started["address"]
+        if not first:
+            if self._process.wait() == -signal.SIGKILL:
+                raise MemoryError("It was killed, maybe by the system for its memory.")
+            raise RuntimeError("it ended at once")
+        if unread := json.loads(first):
+            self._end()
+            raise RuntimeError(unread)
 
-    @property
-    def running(self) -> bool:
-        """Whether it still answers; the system may have killed it for its memory."""
-        return self._process.poll() is None
+    def _keep(self) -> None:
+        """Start the process again whenever it ends.
+
+        Other processes of a study know its address and not this object.
+        """
+        pause = 0.0
+        while True:
+            began = time.monotonic()
+            self._process.wait()
+            lived = time.monotonic() - began
+            pause = 0.0 if lived > _LONGEST_PAUSE else min(2 * pause + 1, _LONGEST_PAUSE)
+            if self._closed.wait(pause):
+                return
+            _logger.warning(
+                "The process of the language model has ended, maybe by the system for its memory; "
+                "it is started again."
+            )
+            with suppress(OSError, RuntimeError, MemoryError):  # the next time, then
+                self._start()
 
     def close(self) -> None:
         """End the process; what it has not answered is lost."""
+        with self._changing:
+            self._closed.set()
+            self._listening.close()
+            self._end()
+
+    def _end(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.kill()
@@ -199,19 +249,15 @@ def main(options: dict[str, Any]) -> None:
     """Run the process, which serves until its standard input ends."""
     # Ctrl-C reaches the whole group of processes; this one's end is its starter's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        server = Server(options["host"], options["port"], _Handler)
-    except OSError as error:
-        print(json.dumps({"taken": str(error)}), flush=True)
-        return
+    listening = socket.socket(fileno=options["socket"])
     try:
         _Handler.model = Model(
             Path(options["path"]), options["n_threads"], options["context_tokens"]
         )
     except Exception as error:  # whatever its reader meets in a file, as an IndexError
-        print(json.dumps({"unread": f"{type(error).__name__}: {error}"}), flush=True)
+        print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
         return
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"address": server.url}), flush=True)
+    threading.Thread(target=Server(listening, _Handler).serve_forever, daemon=True).start()
+    print(json.dumps(""), flush=True)
     sys.stdin.read()
     os._exit(0)  # without waiting for a reply that nobody reads

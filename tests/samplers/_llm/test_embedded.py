@@ -137,6 +137,26 @@ def test_a_server_that_is_gone_is_started_again(chat: Chat) -> None:
     assert chat.complete(ASK, max_tokens=1).attempts == 1
 
 
+@pytest.mark.usefixtures("any_engine")
+def test_it_ends_in_the_middle_of_answers() -> None:
+    code = (
+        "import sys, threading, time\n"
+        "from samplers._llm import embedded\n"
+        "from samplers._llm.connect import open_embedded\n"
+        "if sys.argv[1] == 'llama.cpp': embedded._has_openvino = lambda: False\n"
+        "chat = open_embedded()\n"
+        "story = [{'role': 'user', 'content': 'Tell a long story of a dragon.'}]\n"
+        "ask = lambda: chat.complete(story, max_tokens=4000)\n"
+        "chat.complete(story, max_tokens=1)\n"
+        "for _ in range(3): threading.Thread(target=ask, daemon=True).start()\n"
+        "time.sleep(1)"
+    )
+    engine = "OpenVINO" if embedded._has_openvino() else "llama.cpp"
+    argv = [sys.executable, "-c", code, engine]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path: Path) -> None:
     chat.complete(ASK, max_tokens=1)
     (tmp_path / "chat").write_bytes(pickle.dumps(chat))

@@ -15,6 +15,7 @@ import pytest
 
 from samplers._llm import embedded
 from samplers._llm import openvino_model
+from samplers._llm import openvino_server
 from samplers._llm.chat import Chat
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import Completion
@@ -103,13 +104,27 @@ def test_openvinos_server_refuses_what_is_no_request(chat: Chat, body: bytes) ->
     assert chat.complete(ASK, max_tokens=1).attempts == 1
 
 
-def test_an_openvino_server_that_was_killed_is_started_again(chat: Chat) -> None:
+def test_an_openvino_server_that_was_killed_is_started_again_at_its_address(chat: Chat) -> None:
     chat.complete(ASK, max_tokens=1)
     [server] = embedded._servers.values()
     assert isinstance(server, OpenVINOServer)
-    server._process.kill()
-    server._process.wait()
+    other = OpenAIChat(base_url=embedded.embedded_server())  # as a worker of the study has it
+    for _ in range(2):
+        server._process.kill()
+        server._process.wait()
+        assert other.complete(ASK, max_tokens=1).attempts <= 2
     assert chat.complete(ASK, max_tokens=1).attempts == 1
+
+
+def test_an_openvino_server_that_is_killed_while_it_loads_is_no_reason_for_another_engine(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    embedded.close_embedded_servers()
+    request.addfinalizer(embedded.close_embedded_servers)
+    monkeypatch.setattr(openvino_server, "_PROGRAM", program)
+    with pytest.raises(ChatRejected, match="Can't serve SmolLM2.*killed, maybe by the system"):
+        embedded.embedded_server()
 
 
 def test_an_openvino_server_ends_with_a_process_that_is_killed() -> None:
