@@ -16,6 +16,7 @@ from optuna.distributions import IntDistribution
 
 from samplers import ChatError
 from samplers import Completion
+from samplers import OpenAIChat
 from samplers._llm.answers import read_completion
 from samplers._llm.client import Client
 from samplers._llm.failures import retry_after
@@ -189,6 +190,42 @@ def test_an_answer_is_a_completion_or_an_error_of_one_line(
         assert all(0 <= n < 1e9 for n in tokens)
         assert KEY not in completion.text
         (completion.text + completion.reasoning + completion.model).encode()
+
+
+MODELS = [
+    '{"object": "list", "data": [{"id": "a/b.gguf", "max_model_len": 8192}, {"id": "c"}]}',
+    '{"default_generation_settings": {"n_ctx": 8192}, "tokens": [1, 2, 3], "count": 3}',
+]
+listings = damaged(MODELS, [*PIECES, '"data"', '"id"', ".gguf", "/"]) | mixed(
+    {
+        "data": st.lists(
+            mixed({"id": st.text() | texts([".gguf", "/", KEY]), "max_model_len": st.integers()}),
+            max_size=3,
+        ),
+        "default_generation_settings": mixed({"n_ctx": st.integers()}),
+        "tokens": st.lists(st.integers(), max_size=3),
+        "count": st.integers(),
+    }
+).map(lambda value: json.dumps(value).encode())
+
+
+@examples
+@example(200, json.dumps({"data": [{"id": "m" * 4000}] * 500}).encode(), None)
+@example(200, json.dumps({"data": [{"id": KEY}]}).encode(), "m")
+@given(st.sampled_from([200, 404]), listings, st.sampled_from([None, "m"]))
+def test_what_a_server_says_of_itself_is_of_use_or_left_out(
+    status: int, body: bytes, asked: str | None
+) -> None:
+    chat = OpenAIChat(asked, base_url="http://127.0.0.1:1/v1", api_key=KEY, max_retries=0)
+    chat._client._transport = Sent(status, {}, body)  # type: ignore[assignment]
+    name = read(lambda: chat.model, refusals=ChatError)
+    if name is not None:
+        assert name and KEY not in name and "\n" not in name and "\x1b" not in name
+        name.encode()
+    context = read(lambda: chat.context_tokens, refusals=ChatError)
+    assert context is None or 0 < context < 1e9
+    with bounded():
+        assert 0 <= chat.count_tokens("0.0123") < 100
 
 
 @examples
