@@ -151,9 +151,62 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+class MariaDBServer:
+    """A server of our own, which a test may kill and start.
+
+    Args:
+        binary: The program.
+        install: The program that makes its folder.
+        folder: For everything that it writes.
+    """
+
+    def __init__(self, binary: str, install: str, folder: Path) -> None:
+        self._binary = binary
+        self._folder = folder
+        # Nor does MariaDB run as root by itself.
+        user = ["--user=mysql"] if os.geteuid() == 0 else []
+        if user:
+            shutil.chown(folder, "mysql")
+        self._common = ["--no-defaults", f"--datadir={folder}/data", *user]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.url = f"mysql+pymysql://root@127.0.0.1:{self.port}"  # without a database
+        subprocess.run(
+            [install, *self._common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=600,
+        )
+
+    def start(self) -> None:
+        options = [
+            f"--port={self.port}",
+            f"--socket={self._folder}/socket",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=2",  # what is committed outlasts the process
+            "--innodb-snapshot-isolation=ON",  # the default from 11.6 on, and the harder case
+        ]
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._binary, *self._common, *options], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 600
+        while not _answers(self.port):
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[str]:
-    """The URL, without a database, of a MariaDB server that dies with the session."""
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """A MariaDB server that dies with the session. Who kills it starts it again."""
     # Debian has it where only root looks for programs.
     places = f"{os.environ['PATH']}:/usr/sbin"
     binary = shutil.which("mariadbd", path=places)
@@ -161,39 +214,12 @@ def mariadb_server() -> Iterator[str]:
     if binary is None or install is None:
         _missing("a MariaDB server", "mariadb-server")
     folder = Path(tempfile.mkdtemp(prefix="mariadb-"))
-    # Nor does MariaDB run as root by itself.
-    user = ["--user=mysql"] if os.geteuid() == 0 else []
-    if user:
-        shutil.chown(folder, "mysql")
-    port = free_port()
-    common = ["--no-defaults", f"--datadir={folder}/data", *user]
-    subprocess.run(
-        [str(install), *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=600,
-    )
-    options = [
-        f"--port={port}",
-        f"--socket={folder}/socket",
-        "--bind-address=127.0.0.1",
-        "--skip-name-resolve",
-        "--innodb-flush-log-at-trx-commit=0",
-        "--innodb-snapshot-isolation=ON",  # the default from 11.6 on, and the harder case
-    ]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([str(binary), *common, *options], stdout=log, stderr=log)
+    server = MariaDBServer(str(binary), str(install), folder)
+    server.start()
     try:
-        deadline = time.monotonic() + 600
-        while not _answers(port):
-            assert server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"mysql+pymysql://root@127.0.0.1:{port}"
+        yield server
     finally:
         server.kill()
-        server.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -203,9 +229,9 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture
-def mariadb_url(mariadb_server: str) -> str:
+def mariadb_url(mariadb_server: MariaDBServer) -> str:
     """The URL of an empty MariaDB database."""
-    return make_mariadb(mariadb_server, "utf8mb4")
+    return make_mariadb(mariadb_server.url, "utf8mb4")
 
 
 def make_mariadb(server: str, character_set: str) -> str:

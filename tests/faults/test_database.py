@@ -1,10 +1,11 @@
-"""A PostgreSQL server that is really stopped, or killed, and started again."""
+"""A database server that is really stopped, or killed, and started again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 import json
 import multiprocessing
 from multiprocessing.synchronize import Event
@@ -37,6 +38,7 @@ from studies.storage.open import open_storage
 from studies.storage.recovery import hurry
 from studies.storage.recovery import tell_kept
 from tests.conftest import free_port
+from tests.conftest import MariaDBServer
 from tests.conftest import PostgresServer
 from tests.conftest import Serve
 from tests.faults.conftest import advances
@@ -219,23 +221,34 @@ def _cut_all(url: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.long), "immediate"])
+@pytest.mark.parametrize(
+    "end", [pytest.param("fast", marks=pytest.mark.long), "immediate", "kill -9"]
+)
 def test_a_database_that_restarts_again_and_again_loses_nothing(
-    mode: str, server: PostgresServer, postgres_url: str, cli: Cli, bed: Path, ledger: Path
+    end: str, request: pytest.FixtureRequest, cli: Cli, bed: Path, ledger: Path
 ) -> None:
-    process = cli.start(*arguments(bed, postgres_url, 32, workers=3, method="cma-es"))
+    stop: Callable[[], None]
+    start: Callable[[], None]
+    if end == "kill -9":
+        mariadb: MariaDBServer = request.getfixturevalue("mariadb_server")
+        url, stop, start = request.getfixturevalue("mariadb_url"), mariadb.kill, mariadb.start
+    else:
+        postgres: PostgresServer = request.getfixturevalue("server")
+        url, start = request.getfixturevalue("postgres_url"), postgres.start
+        stop = partial(postgres.stop, end)
+    process = cli.start(*arguments(bed, url, 32, workers=3, method="cma-es"))
     chance = random.Random(0)
     restarts = 0
     while advances(process, ledger, 1 + 3 * restarts):
         time.sleep(chance.uniform(0, 1))
-        server.stop(mode)
+        stop()
         time.sleep(chance.uniform(0, 2))
-        server.start()
+        start()
         restarts += 1
     _, err = output_of(process)
     assert process.returncode == 0, err
     assert restarts >= 8
-    check(load(postgres_url), ledger, trials=32)
+    check(load(url), ledger, trials=32)
 
 
 def test_a_signal_in_the_middle_of_a_call_is_no_error_of_the_database(postgres_url: str) -> None:

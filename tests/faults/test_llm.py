@@ -1,27 +1,35 @@
-"""A server of a language model that does everything but answer."""
+"""A language model whose server does everything but answer, or is killed while it answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 import random
+import shlex
+import signal
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from samplers import Chat
 from samplers import OpenAIChat
 from studies import study as studies_study
 from studies.spec import Model
+from tests.conftest import gone
 from tests.faults.conftest import arguments
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
+from tests.faults.conftest import output_of
+from tests.faults.conftest import states
+from tests.faults.conftest import until
 from tests.faults.invariants import check
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import refusal
 from tests.samplers._llm.conftest import reply
 from tests.studies.conftest import Cli
+from tests.studies.conftest import SECONDS
 
 
 MISHAPS = [
@@ -119,3 +127,69 @@ def test_half_a_minute_of_too_many_requests_costs_waiting_and_no_turn(
     study = load(cli.storage)
     check(study, ledger, trials=30, llm_ratio=0.5)
     assert "llm-error" not in {t.user_attrs.get("source") for t in study.trials}
+
+
+def _embedded(command: int) -> list[psutil.Process]:
+    """The processes of the embedded model that a command, or one of its workers, has started."""
+    found = []
+    for process in psutil.Process(command).children(recursive=True):
+        try:
+            if any("_llm.openvino_server" in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _asked(model: psutil.Process) -> bool:
+    """Whether it computes, as it does only while it answers, or loads its weights."""
+    return model.cpu_percent(0.1) > 20
+
+
+@pytest.mark.faults
+@pytest.mark.llm
+def test_an_embedded_model_that_is_killed_while_it_answers_is_started_again(
+    cli: Cli, bed: Path, ledger: Path
+) -> None:
+    command = arguments(bed, cli.storage, 18, method="centaur", llm="local", workers=2)
+    process = cli.start(*command, "--llm-ratio", 0.9, "--train-seconds", "0.05s")
+    until(lambda: states(cli.storage)["COMPLETE"] >= 11)
+    chance, kills = random.Random(0), 0
+    while kills < 2:
+        until(lambda: process.poll() is not None or _embedded(process.pid))
+        assert process.poll() is None, "it is to be killed while the study runs"
+        [model] = _embedded(process.pid)
+        until(lambda: _asked(model))
+        time.sleep(chance.uniform(0, 0.5))
+        model.kill()
+        model.wait(SECONDS)
+        kills += 1
+    _, err = output_of(process)
+    assert process.returncode == 0, err
+    check(load(cli.storage), ledger, trials=18, llm_ratio=0.9)
+
+
+@pytest.mark.faults
+@pytest.mark.llm
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
+def test_a_command_that_ends_while_the_embedded_model_answers_takes_it_along(
+    number: signal.Signals, cli: Cli, bed: Path, ledger: Path
+) -> None:
+    command = arguments(bed, cli.storage, 14, method="centaur", llm="local", workers=2)
+    command += ["--llm-ratio", 0.9, "--train-seconds", "0.05s"]
+    process = cli.start(*command)
+    until(lambda: states(cli.storage)["COMPLETE"] >= 11)
+    [model] = _embedded(process.pid)
+    until(lambda: _asked(model))
+    process.send_signal(number)
+    _, err = output_of(process)
+    assert gone(model.pid)
+    if number == signal.SIGTERM:
+        assert process.returncode == 1 and "RUNNING" not in states(cli.storage)
+        assert shlex.split(err.splitlines()[-1])[1:] == list(map(str, command))
+    done = cli(*command)
+    assert done.returncode == 0, done.stderr
+    kills = 2 if number == signal.SIGKILL else 0  # each worker may have had a value in its hands
+    check(load(cli.storage), ledger, trials=14, kills=kills, llm_ratio=0.9)

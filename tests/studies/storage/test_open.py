@@ -23,6 +23,7 @@ from studies.storage.open import open_storage
 from studies.storage.open import StorageError
 from studies.storage.patient import PatientStorage
 from tests.conftest import make_mariadb
+from tests.conftest import MariaDBServer
 
 
 def test_a_driver_that_lacks_is_told_without_the_password() -> None:
@@ -89,9 +90,11 @@ def test_mariadb_has_several_names(mariadb_url: str, scheme: str) -> None:
     assert open_storage(mariadb_url.replace("mysql+pymysql", scheme))
 
 
-def test_a_database_that_not_every_name_can_be_written_in_is_refused(mariadb_server: str) -> None:
+def test_a_database_that_not_every_name_can_be_written_in_is_refused(
+    mariadb_server: MariaDBServer,
+) -> None:
     with pytest.raises(StorageError, match="must be a utf8mb4 database, but is latin1"):
-        open_storage(make_mariadb(mariadb_server, "latin1"))
+        open_storage(make_mariadb(mariadb_server.url, "latin1"))
 
 
 def test_workers_may_change_the_same_attribute_at_the_same_time(database_url: str) -> None:
