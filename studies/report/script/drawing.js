@@ -22,7 +22,12 @@ function themed(traces, figure) {
     const legend = {orientation: "h", yref: "container", y: 0, yanchor: "bottom"};
     // Without labels at its ticks plotly leaves room for the last line of an axis's title only.
     const room = value => value.showticklabels === false ? 40 : undefined;
-    figure = axes(value => ({...value, automargin: true, title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)}}));
+    // The names of parts of a category, which plotly would write askew and cut off at the edge.
+    const tickangle = traces.some(trace => Array.isArray(trace.x?.[0])) ? 90 : undefined;
+    figure = axes((value, key) => ({
+      ...value, automargin: true, ...(key[0] === "x" && {tickangle}),
+      title: {...value.title, text: wrapped(value.title?.text), standoff: room(value)},
+    }));
     figure = {...figure, legend, height: figure.height + 20 * lines, margin: {...figure.margin, l: 50, r: 8}};
     const named = figure.grid ? 25 : 0; // pixels of the names above the upper plots of a grid
     const flat = of => ({...of, colorbar: {
