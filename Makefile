@@ -24,9 +24,9 @@ pictures: .venv/ready
 	$(BIN)/python -m studies.publish.pictures
 	$(BIN)/python -m studies.publish.screenshots
 
-# Trainings are the slow part of the tests, and each takes one core.
+# Half of the time the tests wait, for processes that start and for each other.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 # Kills, pauses, restarts and full disks, and what must hold after each; some minutes. They mostly
 # wait, for each other's processes too, so that more of them than there are cores run side by side.

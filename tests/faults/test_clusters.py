@@ -285,19 +285,26 @@ def test_a_scheduler_that_is_killed_ends_the_command_and_its_workers(
 
 
 @pytest.mark.faults
-def test_processes_of_a_local_cluster_may_be_killed(cli: Cli, bed: Path, ledger: Path) -> None:
-    command = arguments(bed, cli.storage, 12, workers=2, train_seconds="1s", cluster="local")
+def test_processes_of_a_local_cluster_may_be_killed(
+    cli: Cli, bed: Path, ledger: Path, gate: Path
+) -> None:
+    command = arguments(bed, cli.storage, 10, workers=2, cluster="local")
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 2)
-    until(lambda: supervised(process.pid))[0].kill()
-    until(lambda: trained(ledger) >= 6)
-    parent = until(lambda: supervised(process.pid))[0].parent()
+    gate.touch()  # until each of those that are killed has a successor
+    until(lambda: held(gate) == 2)
+    killed = supervised(process.pid)[0]
+    killed.kill()
+    until(lambda: states(cli.storage) >= Counter(FAIL=1, RUNNING=2) and held(gate) == 2)
+    parent = next(p for p in supervised(process.pid) if p.pid != killed.pid).parent()
     assert parent is not None
     parent.kill()  # a worker of Dask's
+    until(lambda: states(cli.storage) >= Counter(FAIL=2, RUNNING=2))
+    gate.unlink()
     _, err = output_of(process)
     assert process.returncode == 0, err
     assert "was killed by SIGKILL" in err and "Dask has lost" in err
-    check(load(cli.storage), ledger, trials=12, kills=2)
+    check(load(cli.storage), ledger, trials=10, kills=2)
 
 
 @pytest.mark.faults

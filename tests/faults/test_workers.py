@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 import fcntl
@@ -34,6 +35,7 @@ from studies.workers.share import share_work
 from tests.faults.conftest import advances
 from tests.faults.conftest import arguments
 from tests.faults.conftest import die
+from tests.faults.conftest import held
 from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
@@ -135,17 +137,21 @@ def test_a_worker_that_dies_between_failing_a_trial_and_queueing_it_again_loses_
 
 
 def test_a_killed_worker_is_replaced_and_its_trial_repeated(
-    cli: Cli, bed: Path, ledger: Path
+    cli: Cli, bed: Path, ledger: Path, gate: Path
 ) -> None:
-    command = arguments(bed, cli.storage, 10, workers=2, train_seconds="0.4s")
+    command = arguments(bed, cli.storage, 8, workers=2)
     process = cli.start(*command)
     until(lambda: trained(ledger) >= 2)
-    until(lambda: workers_of(process.pid))[0].kill()
+    gate.touch()  # until it has a successor
+    until(lambda: held(gate) == 2)
+    workers_of(process.pid)[0].kill()
+    until(lambda: states(cli.storage) >= Counter(FAIL=1, RUNNING=2))
+    gate.unlink()
     _, err = output_of(process)
     assert process.returncode == 0, err
     assert "a worker is replaced: its process was killed by SIGKILL (1 of 6)" in err
     study = load(cli.storage)
-    check(study, ledger, trials=10, kills=1)
+    check(study, ledger, trials=8, kills=1)
     assert len({t.system_attrs[worker.WORKER][1] for t in study.trials}) == 3
 
 
