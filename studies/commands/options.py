@@ -318,7 +318,7 @@ WarmStart = Annotated[
     typer.Option(
         min=0,
         help="(centaur, karpathy-hp) Number of different configurations that the language model is "
-        "asked for in one request, as the first trials. [default: 5 for models that propose whole "
+        "asked for in one request, as the first trials. [default: 3 for models that propose whole "
         "configurations; 0 for small ones, and for centaur with --critic none]",
     ),
 ]

@@ -14,6 +14,9 @@ from urllib.parse import quote
 import optuna
 import pytest
 
+from samplers._llm import prompt
+from samplers._llm.warm_start import N_FIRST
+from samplers.llambo_paper import prompts
 from tests.studies.commands.test_run import evaluated
 from tests.studies.commands.test_run import run
 from tests.studies.commands.test_run import STATES
@@ -60,6 +63,13 @@ def test_every_command_has_a_help(cli: Cli) -> None:
         assert f"\n  {command} " in overview
         done = cli(command, "--help")
         assert done.returncode == 0 and "Usage:" in done.stdout
+
+
+def test_the_samplers_own_defaults_are_what_the_help_says(cli: Cli) -> None:
+    text = " ".join(cli("run", "--help").stdout.split())
+    assert f"default: {N_FIRST} for models that propose whole configurations" in text
+    small, llambo, large = prompt._SMALL_PROMPT, prompts._SMALL_PROMPT, prompt._LARGE_PROMPT
+    assert f"{small} for small models, {llambo} with LLAMBO; {large} for large" in text
 
 
 # --- Misuse: one line that says what to do, exit status 2 ----------------------------------------
