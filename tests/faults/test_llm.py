@@ -191,5 +191,5 @@ def test_a_command_that_ends_while_the_embedded_model_answers_takes_it_along(
         assert shlex.split(err.splitlines()[-1])[1:] == list(map(str, command))
     done = cli(*command)
     assert done.returncode == 0, done.stderr
-    kills = 2 if number == signal.SIGKILL else 0  # each worker may have had a value in its hands
-    check(load(cli.storage), ledger, trials=14, kills=kills, llm_ratio=0.9)
+    # Each worker's script may just have written its line.
+    check(load(cli.storage), ledger, trials=14, kills=2, llm_ratio=0.9)
