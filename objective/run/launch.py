@@ -66,6 +66,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
 _APART = "evaluate_program"  # of prepare.py: evaluates what a training hands over
 _MAX_PROGRAM_BYTES = 2**32
+# What can be ignored of what stops a process; SIGSTOP is refused by a sandbox's filter.
+_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _COUNT_SECONDS = 0.25  # between two looks at how many processes were started
 
 
@@ -78,9 +80,13 @@ def main() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     watcher = os.getpid()
+    # Before the forks, so that no training is early enough to stop those who measure.
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _STOPS}
     exchange = _start_evaluator(options, nonce) if _is_evaluated_apart(options) else None
     child = os.fork()
     if child == 0:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         os.close(lifeline)
         os.setpgid(0, 0)
         _die_with(watcher)
@@ -110,12 +116,6 @@ def _die_with(watcher: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watcher:  # it died before we asked to die with it
         os._exit(1)
-
-
-def _ignore_stops() -> None:
-    """Go on whatever the training asks for; SIGSTOP is refused by a sandbox's filter."""
-    for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
 
 
 # The evaluator ----------------------------------------------------------------------------------
@@ -150,7 +150,6 @@ def _start_evaluator(options: dict[str, Any], nonce: str) -> tuple[int, int]:
     for fd in (program_end, answer, options["lifeline"]):
         os.close(fd)
     _die_with(watcher)
-    _ignore_stops()
     try:
         _evaluate(program, answer_end, nonce, options)
     finally:
@@ -240,7 +239,6 @@ def _hand_over(exchange: tuple[int, int]) -> Callable[[bytes], float]:
 
 def _watch(child: int, lifeline: int, metric: int, nonce: str) -> NoReturn:
     """Wait for the end of the training, kill what it left behind, say so, end as it ended."""
-    _ignore_stops()
     wakeup, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)

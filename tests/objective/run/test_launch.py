@@ -169,21 +169,23 @@ def test_it_cannot_look_into_those_who_know(attack: Attack) -> None:
     assert log.splitlines()[0] == "[]"
 
 
-def test_those_who_measure_ignore_stops(attack: Attack) -> None:
+def test_those_who_measure_ignore_stops_and_the_training_does_not(attack: Attack) -> None:
     result = attack(
         before_evaluation(
             """
             import os, re, signal
             stops = sum(1 << s - 1 for s in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
-            for pid in (os.getpid() - 1, os.getppid()):  # forked one after the other
+            # Evaluator, watcher and training; the first two were forked one after the other.
+            for pid in (os.getpid() - 1, os.getppid(), os.getpid()):
                 status = open(f"/proc/{pid}/status").read()
                 ignored = int(re.search("SigIgn:\\t(.*)", status)[1], 16)
-                print("IGNORES", pid != os.getpid(), ignored & stops == stops)
+                print("IGNORES", ignored & stops == stops, ignored & stops == 0)
             """
         )
     )
     assert result.value == 1.0
-    assert result.log.read_text().count("IGNORES True True") == 2, result.log.read_text()
+    lines = [line for line in result.log.read_text().splitlines() if "IGNORES" in line]
+    assert lines == ["IGNORES True False"] * 2 + ["IGNORES False True"]
 
 
 def test_prepare_cannot_be_written_to(attack: Attack) -> None:

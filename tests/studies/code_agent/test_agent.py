@@ -256,12 +256,12 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(
             edit("a bug", down, down.replace("self.down", "self.down[:, :5]")),
         ]
     )
-    min_gain = 0.4  # the rates gain 1, and two runs of 1.5 s differ by 0.1
+    min_gain = 0.2  # the rates gain 1, less on a busy machine, and two runs differ by 0.1
     spec = code_spec(
         f"sqlite:///{tmp_path}/study.db",
         folder,
         trials=5,
-        train_seconds=1.5,
+        train_seconds=3,
         memory_mb=2000,
         baselines=1,
         min_gain=min_gain,
