@@ -12,6 +12,7 @@ from studies.report.notes import notes
 from studies.report.plots import comparison_plots
 from studies.report.runs import Run
 from studies.report.series import all_series
+from studies.report.time_to_target import times_to_target
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The report of a comparison: its ``methods``, ``tests``, ``notes``, ``series`` and ``plots``.
+    """The report of a comparison: its ``methods``, ``tests``, ``times`` (to the
+    reference's final value), ``notes``, ``series`` and ``plots``.
 
     Args:
         runs: At least one.
@@ -51,6 +53,7 @@ class Report:
         self.methods = tables.method_rows(runs, prices)
         self.run_rows = tables.run_rows(runs)
         self.tests = tables.all_comparisons(runs, reference)
+        self.times = times_to_target(runs, reference)
         self.notes = notes(runs, self.tests["best"], unstarted)
         self.series = all_series(runs, self.methods, self.run_rows, self.tests["best"])
         self.plots = comparison_plots(runs, self.series)

@@ -30,11 +30,13 @@ from studies.report.page_data import page_transcripts
 from studies.report.page_data import page_trials
 from studies.report.page_tables import cost_table
 from studies.report.page_tables import tests_table
+from studies.report.page_tables import times_table
 from studies.report.page_tables import values_table
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
 from studies.report.structures import structure_sections
+from studies.report.time_to_target import in_one_sentence
 
 
 PAPER = "https://arxiv.org/abs/2603.24647"
@@ -142,6 +144,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
         for kind, what in (("revalidated", "revalidated best values"), ("best", "best values"))
         if report.tests.get(kind)
     )
+    found += f"<p>{escape(sentence)}</p>" if (sentence := in_one_sentence(report.times)) else ""
     known = f"<p>To bear in mind:</p>{bullets(report.notes)}" if report.notes else ""
     if found or known:
         yield Section("Findings", "What can be said", "", found + known)
@@ -165,8 +168,12 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "few seeds for any significance have no corrected value and don't count. Difference: "
             f"mean of method minus reference ({metric_of(report.runs).better} is better), with its "
             "95 % interval. Effect: rank-biserial "
-            "correlation among the seeds that differ, -1 if the method is better on all of them.",
-            "".join(tests_table(rows, kind) for kind, rows in report.tests.items()),
+            "correlation among the seeds that differ, -1 if the method is better on all of them. "
+            "Below: how much of the reference's budget a method needed for the reference's final "
+            "value on the same seed, as it was observed; median over seeds with its interval from "
+            "order statistics, never where half of the seeds did not get there.",
+            "".join(tests_table(rows, kind) for kind, rows in report.tests.items())
+            + times_table(report.times),
         )
 
 

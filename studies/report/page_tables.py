@@ -11,6 +11,8 @@ from typing import Any
 
 from studies.printable import decimals
 from studies.report.statistics import Comparison
+from studies.report.time_to_target import percent
+from studies.report.time_to_target import TimeToTarget
 
 
 def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -85,6 +87,23 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
     return table(title, cells, [asdict(row) for row in rows])
 
 
+def times_table(rows: Sequence[TimeToTarget]) -> str:
+    """Show after what share of the reference's budget each method is as good as it at its end."""
+
+    def interval(row: Mapping[str, Any]) -> str:
+        low, high = row["low"], row["high"]
+        return cell("") if math.isnan(low) else cell(f"{percent(low)} to {percent(high)}", low)
+
+    cells = {
+        "method": lambda r: text(r["method"]),
+        f"share of its {rows[0].unit}": lambda r: cell(percent(r["median"]), r["median"]),
+        "95 % interval": interval,
+        "reached on": lambda r: cell(f"{r['reached']} of {r['n']}", r["reached"]),
+    }
+    title = f"As good as {rows[0].reference} at its end after"
+    return table(title, cells, [asdict(row) for row in rows if row.n])
+
+
 def table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a sortable table.
 
@@ -111,7 +130,8 @@ def cell(shown: object, value: float | None = None) -> str:
     """Return a table's cell; ``value`` is the number that it is sorted by."""
     if value is None:
         return f"<td>{escape(str(shown))}</td>"
-    return f'<td data-value="{value}">{escape(str(shown))}</td>'
+    number = "Infinity" if value == math.inf else value  # as the page's script reads it
+    return f'<td data-value="{number}">{escape(str(shown))}</td>'
 
 
 def text(shown: str) -> str:

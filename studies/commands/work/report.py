@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import csv
+from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 from itertools import compress
@@ -37,6 +38,7 @@ from studies.report.runs import load_contents
 from studies.report.runs import Run
 from studies.report.statistics import in_words
 from studies.report.structures import TITLE
+from studies.report.time_to_target import in_one_sentence
 from studies.report.tree import code_runs
 
 
@@ -106,6 +108,7 @@ def write(content: Report, folder: Path, picture_format: str | None) -> dict[str
     written = {
         "methods": content.methods,
         "tests": tables.comparison_rows(content.tests),
+        "times_to_target": [asdict(row) for row in content.times],
         "runs": content.run_rows,
     }
     drawn = {name: records for name, records in content.series.items() if records}
@@ -155,6 +158,8 @@ def say(content: Report, folder: Path) -> None:
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
             print(sentence if kind == "best" else f"Revalidated: {sentence}")
+    if sentence := in_one_sentence(content.times):
+        print(sentence)
     for sentence in content.notes:
         print(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)

@@ -46,6 +46,7 @@ def test_it_writes_the_page_every_table_and_every_series_and_pictures_if_asked(
     assert [row["method"] for row in rows(out / "runs.csv")] == ["random", "tpe"]
     assert {row["method"] for row in rows(out / "methods.csv")} == {"random", "tpe"}
     assert [row["value"] for row in rows(out / "tests.csv")] == ["best"]
+    assert {row["reference"] for row in rows(out / "times_to_target.csv")} == {"random"}
     whole = json.loads((out / "report.json").read_text())
     series = {path.stem: rows(path) for path in (out / "series").iterdir()}
     assert {name: len(records) for name, records in whole["series"].items()} == {
