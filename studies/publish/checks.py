@@ -225,7 +225,7 @@ def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
             commands["header_confirm"] = (HEADER_CONFIRM,)
         for what, command in commands.items():
             done = subprocess.run(
-                [sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=600
+                [sys.executable, *command], capture_output=True, text=True, cwd=folder
             )
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             if done.returncode:
