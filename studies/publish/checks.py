@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 import re
 import shutil
@@ -197,7 +198,13 @@ HEADER_CONFIRM = "optunahub-registry/header_confirm.py"
 
 _RUFF = ("--quiet", "--no-cache")
 # As a hook, mypy has an environment without Optuna, so that what a package imports is Any.
-_MYPY = ("-m", "mypy", "--no-error-summary", "--cache-dir=/dev/null", "--no-site-packages")
+_MYPY = ("-m", "mypy", "--no-error-summary", "--no-site-packages")
+
+
+@cache
+def _mypy_cache() -> TemporaryDirectory[str]:
+    """Keep what mypy learns of the standard library for the next package; it ends with Python."""
+    return TemporaryDirectory()
 
 
 def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
@@ -216,7 +223,7 @@ def check_hooks(package: Path, registry: Path | None = None) -> Iterator[str]:
         commands: dict[str, tuple[str, ...]] = {
             "ruff": ("-m", "ruff", "check", *_RUFF, inside),
             "ruff format": ("-m", "ruff", "format", "--check", *_RUFF, inside),
-            "mypy": (*_MYPY, "--scripts-are-modules", inside),
+            "mypy": (*_MYPY, f"--cache-dir={_mypy_cache().name}", "--scripts-are-modules", inside),
             "mdformat": ("-m", "mdformat", "--check", *map(str, sorted(folder.rglob("*.md")))),
         }
         if registry is not None:
