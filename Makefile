@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDIES := $(BIN)/optuna-autoresearch
 DEMO := --storage sqlite:///demo.db
 
-.PHONY: demo gallery pictures test test-faults test-faults-short test-properties check dashboard clean
+.PHONY: demo gallery pictures compiled test test-faults test-faults-short test-properties check dashboard clean
 
 # A tuning run on the embedded testbed, from nothing to a table; run it again to go on.
 demo: .venv/ready
@@ -24,18 +24,24 @@ pictures: .venv/ready
 	$(BIN)/python -m studies.publish.pictures
 	$(BIN)/python -m studies.publish.screenshots
 
-# Half of the time the tests wait, for processes that start and for each other.
-test: .venv/ready
+# What every process that the tests start imports. Where PYTHONDONTWRITEBYTECODE is set, as in many
+# images of containers, each would compile it again.
+compiled: .venv/ready
+	$(BIN)/python -m compileall -q samplers objective studies
+
+# The tests wait more than half of their time, for processes that start and for each other: four
+# side by side keep two cores three quarters busy.
+test: compiled
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal
 
 # Kills, pauses, restarts and full disks, and what must hold after each; some minutes. They mostly
 # wait, for each other's processes too, so that more of them than there are cores run side by side.
 FAULTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal --durations=10 tests/faults
-test-faults: .venv/ready
+test-faults: compiled
 	$(FAULTS) -m "faults or not faults"
 
 # Each kind of fault once, but for those that `make test` has. CI has no time for it.
-test-faults-short: .venv/ready
+test-faults-short: compiled
 	$(FAULTS) -m "faults and not long"
 
 # Parsers of what models, servers, files and storages hold, with 10,000 examples each; half an hour.
