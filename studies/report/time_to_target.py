@@ -50,15 +50,17 @@ def in_one_sentence(rows: Sequence[TimeToTarget]) -> str:
     others = [row for row in rows if row.method != row.reference and row.n]
     if not others:
         return ""
-    first = others[0]
-    parts = []
-    for row in others:
-        after = f"after {percent(row.median)}" if math.isfinite(row.median) else "never"
-        interval = "" if math.isnan(row.low) else f" ({percent(row.low)} to {percent(row.high)})"
-        parts.append(f"{row.method} {after}{interval}")
+    return f"As good as {others[0].reference} at its end: {'; '.join(map(_in_words, others))}."
+
+
+def _in_words(row: TimeToTarget) -> str:
+    seeds = f"{row.reached} of {row.n} seed{'s' * (row.n != 1)}"
+    if not math.isfinite(row.median):
+        return f"{row.method} on {seeds}"
+    within = f"95 % interval {percent(row.low)} to {percent(row.high)}, "
     return (
-        f"As good as {first.reference} at its end, in shares of its {first.unit}, median over "
-        f"seeds (95 % interval): {', '.join(parts)}."
+        f"{row.method} after {percent(row.median)} of {row.reference}'s {row.unit} "
+        f"(median, {'' if math.isnan(row.low) else within}{seeds})"
     )
 
 

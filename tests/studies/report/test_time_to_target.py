@@ -49,6 +49,7 @@ def test_it_is_the_first_moment_as_good_as_the_references_end_in_shares_of_its_t
     found = times(runs)
     assert (found["tpe"].median, found["smac"].median) == (0.8, 0.2)
     assert (found["random"].median, found["random"].reached, found["random"].n) == (math.inf, 0, 1)
+    assert "; random on 0 of 1 seed." in in_one_sentence(list(found.values()))
     assert {row.unit for row in found.values()} == {"training time"}
 
 
@@ -75,14 +76,18 @@ def test_a_run_that_never_gets_there_is_not_left_out_of_median_and_interval() ->
     # The least and the greatest of seven have the median between them in 98 % of samples; the next
     # ones have it in 88 %.
     assert (found.low, found.high) == (0.1, math.inf)
-    assert "smac after 40 % (10 % to never)" in in_one_sentence(list(times(runs).values()))
+    assert in_one_sentence(list(times(runs).values())) == (
+        "As good as tpe at its end: smac after 40 % of tpe's training time "
+        "(median, 95 % interval 10 % to never, 5 of 7 seeds)."
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 5])
 def test_few_seeds_have_no_interval(seeds: int) -> None:
     found = times([a_run(method, [1], seed) for method in ("tpe", "a") for seed in range(seeds)])
     assert math.isnan(found["a"].low) and math.isnan(found["a"].high)
-    assert in_one_sentence(list(found.values())).endswith(": a after 100 %.")
+    told = f"a after 100 % of tpe's training time (median, {seeds} of {seeds} seed"
+    assert told in in_one_sentence(list(found.values()))
 
 
 def test_runs_that_share_a_seed_are_one_and_seeds_of_one_alone_are_none() -> None:
