@@ -92,11 +92,14 @@ def times_table(rows: Sequence[TimeToTarget]) -> str:
 
     def interval(row: Mapping[str, Any]) -> str:
         low, high = row["low"], row["high"]
-        return cell("") if math.isnan(low) else cell(f"{percent(low)} to {percent(high)}", low)
+        if math.isnan(low):
+            return cell("")
+        shown = f"{percent(low)} to {percent(high)}" if math.isfinite(low) else percent(low)
+        return cell(shown, low)
 
     cells = {
         "method": lambda r: text(r["method"]),
-        f"share of its {rows[0].unit}": lambda r: cell(percent(r["median"]), r["median"]),
+        f"of its {rows[0].unit}": lambda r: cell(percent(r["median"]), r["median"]),
         "95 % interval": interval,
         "reached on": lambda r: cell(f"{r['reached']} of {r['n']}", r["reached"]),
     }
