@@ -258,22 +258,46 @@ def test_a_page_is_printed_with_all_of_its_plots_on_white_paper_and_as_wide_as_t
     assert set(page.evaluate(papers)) == {"#181818"}
 
 
-@pytest.mark.browser
-def test_a_table_of_fourteen_parameters_is_printed_as_wide_as_the_paper(
-    browser: Browser, tmp_path: Path
-) -> None:
-    stored = tmp_path / STORED.name
+@pytest.fixture(scope="module")
+def stored_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a study with fourteen parameters."""
+    stored = tmp_path_factory.mktemp("stored") / STORED.name
     stored.write_bytes(STORED.read_bytes())
     with opened(f"sqlite:///{stored}") as storage:
         (contents,) = load_contents(storage, print).values()
-    stored.with_suffix(".html").write_text(build_page(Report(contents.runs, "centaur")))
+    file = stored.with_suffix(".html")
+    file.write_text(build_page(Report(contents.runs, "centaur")), encoding="utf-8")
+    return file
+
+
+@pytest.mark.browser
+def test_a_table_of_fourteen_parameters_is_printed_as_wide_as_the_paper(
+    browser: Browser, stored_page: Path
+) -> None:
     letter = browser.new_page(viewport={"width": 979, "height": 739})  # less the margins
     letter.emulate_media(media="print")
-    letter.goto(stored.with_suffix(".html").as_uri())
+    letter.goto(stored_page.as_uri())
     letter.evaluate("dispatchEvent(new Event('beforeprint'))")
     table = letter.locator("#table table").bounding_box()
     assert table is not None and table["width"] <= 979, "a browser would shrink every page"
     letter.close()
+
+
+@pytest.mark.browser
+def test_a_printed_table_has_its_headings_on_each_of_its_pages(
+    browser: Browser, stored_page: Path
+) -> None:
+    """A PDF's text is packed and its links aren't: so a heading is made one, of twice the rows."""
+    page = browser.new_page()
+    page.goto(stored_page.as_uri())
+    page.add_style_tag(content="body > :not(main), section:not(#s-table) { display: none; }")
+    page.evaluate("""addEventListener("beforeprint", () => {
+      document.querySelector("#table th button").innerHTML = "<a href='https://heading/'>trial</a>";
+      document.querySelector("#table tbody").innerHTML += document.querySelector("#table tbody").innerHTML;
+    })""")
+    second = page.pdf(prefer_css_page_size=True, page_ranges="2")
+    page.close()
+    assert b"https://heading/" in second
 
 
 @pytest.mark.browser
