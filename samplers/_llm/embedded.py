@@ -119,7 +119,8 @@ def _has_engine() -> bool:
 
 
 def _has_openvino() -> bool:
-    return find_spec("openvino_genai") is not None
+    # Windows can't hand a process the socket that it is to listen at.
+    return os.name == "posix" and find_spec("openvino_genai") is not None
 
 
 def _start(path: Path, host: str, port: int, n_busy: int = 0) -> OpenVINOServer | LlamaCppServer:
@@ -168,6 +169,9 @@ def _forget_servers() -> None:
     starts servers of its own.
     """
     global _servers, _servers_lock
+    for server in _servers.values():
+        if isinstance(server, OpenVINOServer):
+            server.forget()
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_servers))
     _servers, _servers_lock = {}, threading.Lock()
 

@@ -54,6 +54,7 @@ main(json.loads(sys.argv[2]))
 """
 _DISCONNECT_SECONDS = 0.5  # how often to see whether a client still waits
 _LONGEST_PAUSE = 60.0  # seconds before a process that ends again and again is started again
+_STEADY_SECONDS = 60.0  # a process that lived so long is started again at once
 
 
 class OpenVINOServer:
@@ -126,7 +127,7 @@ class OpenVINOServer:
             began = time.monotonic()
             self._process.wait()
             lived = time.monotonic() - began
-            pause = 0.0 if lived > _LONGEST_PAUSE else min(2 * pause + 1, _LONGEST_PAUSE)
+            pause = 0.0 if lived > _STEADY_SECONDS else min(2 * pause + 1, _LONGEST_PAUSE)
             if self._closed.wait(pause):
                 return
             _logger.warning(
@@ -142,6 +143,16 @@ class OpenVINOServer:
             self._closed.set()
             self._listening.close()
             self._end()
+
+    def forget(self) -> None:
+        """Give up, in a forked child, what the parent's server is reached and kept alive by.
+
+        Else clients would wait at a socket that nobody answers, and the process would outlive the
+        parent.
+        """
+        self._listening.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def _end(self) -> None:
         assert self._process.stdin is not None

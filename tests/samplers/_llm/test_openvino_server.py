@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -128,23 +129,35 @@ def test_an_openvino_server_that_is_killed_while_it_loads_is_no_reason_for_anoth
 
 
 def test_an_openvino_server_ends_with_a_process_that_is_killed() -> None:
+    """Though a forked child of that lives on, here until its standard input ends."""
     code = (
-        "import time; from samplers._llm.embedded import embedded_server\n"
-        "print(embedded_server(), flush=True); time.sleep(600)"
+        "import os, sys, time; from samplers._llm.embedded import embedded_server\n"
+        "url = embedded_server()\n"
+        "if os.fork() == 0: sys.stdin.read(); os._exit(0)\n"
+        "print(url, flush=True); time.sleep(600)"
     )
-    argv = [sys.executable, "-c", code]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    argv, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert http(f"{url}/models")[0] == 200
         process.kill()
-    for _ in range(200):
-        try:
-            http(f"{url}/models")
-        except (URLError, ConnectionError):
-            return
-        time.sleep(0.05)
+        for _ in range(200):
+            try:
+                http(f"{url}/models")
+            except (URLError, ConnectionError):
+                return
+            time.sleep(0.05)
     pytest.fail("The server outlives its process.")
+
+
+def test_windows_which_hands_on_no_sockets_is_left_to_llama_cpp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert embedded._has_openvino()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        assert not embedded._has_openvino()
 
 
 def test_llama_cpp_serves_what_openvino_cant_read(
