@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 import json
 import multiprocessing
 from multiprocessing.synchronize import Event
+from operator import methodcaller
 import os
 from pathlib import Path
 import random
@@ -38,7 +38,6 @@ from studies.storage.open import open_storage
 from studies.storage.recovery import hurry
 from studies.storage.recovery import tell_kept
 from tests.conftest import free_port
-from tests.conftest import MariaDBServer
 from tests.conftest import PostgresServer
 from tests.conftest import Serve
 from tests.faults.conftest import advances
@@ -220,30 +219,35 @@ def _cut_all(url: str) -> None:
         )
 
 
+_POSTGRES, _MARIADB = ("server", "postgres_url"), ("mariadb_server", "mariadb_url")
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    "end", [pytest.param("fast", marks=pytest.mark.long), "immediate", "kill -9"]
+    ("fixtures", "stop"),
+    [
+        pytest.param(_POSTGRES, methodcaller("stop", "fast"), id="fast", marks=pytest.mark.long),
+        pytest.param(_POSTGRES, methodcaller("stop", "immediate"), id="immediate"),
+        pytest.param(_MARIADB, methodcaller("kill"), id="kill -9"),
+    ],
 )
 def test_a_database_that_restarts_again_and_again_loses_nothing(
-    end: str, request: pytest.FixtureRequest, cli: Cli, bed: Path, ledger: Path
+    fixtures: tuple[str, str],
+    stop: Callable[[object], None],
+    request: pytest.FixtureRequest,
+    cli: Cli,
+    bed: Path,
+    ledger: Path,
 ) -> None:
-    stop: Callable[[], None]
-    start: Callable[[], None]
-    if end == "kill -9":
-        mariadb: MariaDBServer = request.getfixturevalue("mariadb_server")
-        url, stop, start = request.getfixturevalue("mariadb_url"), mariadb.kill, mariadb.start
-    else:
-        postgres: PostgresServer = request.getfixturevalue("server")
-        url, start = request.getfixturevalue("postgres_url"), postgres.start
-        stop = partial(postgres.stop, end)
+    server, url = map(request.getfixturevalue, fixtures)
     process = cli.start(*arguments(bed, url, 32, workers=3, method="cma-es"))
     chance = random.Random(0)
     restarts = 0
     while advances(process, ledger, 1 + 3 * restarts):
         time.sleep(chance.uniform(0, 1))
-        stop()
+        stop(server)
         time.sleep(chance.uniform(0, 2))
-        start()
+        server.start()
         restarts += 1
     _, err = output_of(process)
     assert process.returncode == 0, err
