@@ -8,9 +8,8 @@ from typing import TextIO
 
 
 # Control characters, of which terminals make commands, without tab and line ends (``\n``, and what
-# Windows writes); marks that turn
-# the direction of writing, by which a text looks like another one; halves of surrogate pairs, which
-# can't be written.
+# Windows writes); marks that turn the direction of writing, by which a text looks like another one;
+# halves of surrogate pairs, which can't be written.
 _UNPRINTABLE = re.compile(
     r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
     r"|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
