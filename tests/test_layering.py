@@ -18,7 +18,14 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a room imports of the floors below its own only, so that rooms of one floor
 # don't know each other. A room is a package or a module.
 FLOORS = (
-    ("objective", "samplers", "studies.best_so_far", "studies.printable", "studies.stopping"),
+    (
+        "objective",
+        "samplers",
+        "studies.best_so_far",
+        "studies.printable",
+        "studies.rows",
+        "studies.stopping",
+    ),
     (
         "studies.storage",
         "studies.library",

@@ -9,9 +9,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from studies.code_agent.files import SCRIPT
@@ -26,6 +24,7 @@ from studies.code_agent.history import Step
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import Sources
 from studies.code_agent.structures import structures
+from studies.rows import Rows
 
 
 # Statuses of karpathy/autoresearch's results.tsv.
@@ -130,7 +129,7 @@ def agent_facts(history: CodeHistory) -> dict[str, Any]:
 def agent_table(facts: dict[str, Any]) -> Group:
     """Show the facts: a row per trial, then the counts."""
     metric = facts["metric"]
-    table = Table("", "from", "change", "lines", "outcome", metric, "why", box=SIMPLE_HEAD)
+    table = Rows("", "from", "change", "lines", "outcome", metric, "why")
     for row in facts["trials"]:
         added, removed = row["lines_added"], row["lines_removed"]
         table.add_row(

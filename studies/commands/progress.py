@@ -24,6 +24,7 @@ from rich.progress import Progress as RichProgress
 from rich.progress import SpinnerColumn
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
+from rich.table import Column
 
 from objective.testbed.metric import Metric
 from objective.worker import WORKER
@@ -57,7 +58,7 @@ class Bar:
         self._bar = RichProgress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column()),  # which breaks lines
             TimeElapsedColumn(),
             console=self.console,
             transient=True,

@@ -29,9 +29,10 @@ def status(
     Of comparisons also what is done, failed and missing.
     """
     from studies.code_agent.history import best_of
+    from studies.commands.console import console
     from studies.commands.options import complain
     from studies.commands.tables import comparison_lines
-    from studies.commands.tables import print_status
+    from studies.commands.tables import status_table
     from studies.commands.work import status as work
     from studies.facts import study_facts
     from studies.storage.open import opened
@@ -47,7 +48,7 @@ def status(
     if as_json:
         print_json(facts)
     elif facts:
-        print_status(facts)
+        console().print(status_table(facts))
         for line in comparison_lines(facts):
             print(line)
     else:

@@ -14,14 +14,13 @@ import time
 from typing import Annotated
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 import typer
 
 from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.errors import Misuse
+from studies.rows import Rows
 
 
 if TYPE_CHECKING:
@@ -133,12 +132,12 @@ def _milliseconds(fitted: Surrogate) -> float:
     return round((time.perf_counter() - start) / _TIMED_CALLS * 1000, 3)
 
 
-def _score_tables(fitted: Surrogate) -> list[Table]:
+def _score_tables(fitted: Surrogate) -> list[Rows]:
     """Return a table for each set of metrics: of numbers and of failures."""
-    tables: dict[tuple[str, ...], Table] = {}
+    tables: dict[tuple[str, ...], Rows] = {}
     target = ""
     for row in fitted.scores:
-        table = tables.setdefault(tuple(row.metrics), Table(box=SIMPLE_HEAD))
+        table = tables.setdefault(tuple(row.metrics), Rows())
         if not table.columns:
             for heading in ("target", "model", ""):
                 table.add_column(heading, no_wrap=True)

@@ -9,22 +9,19 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from objective import Testbed
-from studies.commands.console import console
-from studies.commands.console import PIPED
 from studies.commands.progress import clock
 from studies.facts import RUN_ERROR
+from studies.rows import Rows
 
 
 def final_table(facts: Mapping[str, Any]) -> Group:
     """Show a study's result: best and baseline side by side, then the counts."""
     best, baseline, metric = facts["best"] or {}, facts["baseline"] or {}, facts["metric"]
-    params = Table("", "baseline", "best", box=SIMPLE_HEAD)
+    params = Rows("", "baseline", "best")
     params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
     params.add_row(
         metric,
@@ -45,7 +42,7 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
-    parts: list[Table] = []
+    parts: list[Rows] = []
     if facts["llm"]["turns"]:
         llm = facts["llm"]
         kinds = ", ".join(f"{k} {n}" for k, n in facts["sources"].items() if k.startswith("llm"))
@@ -54,9 +51,9 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     return Group(f"study {facts['study']}", params, *lines, *parts)
 
 
-def _llm_table(llm: dict[str, Any]) -> Table:
+def _llm_table(llm: dict[str, Any]) -> Rows:
     """Show requests, tokens and seconds of the language model, in all and a turn."""
-    table = Table("language model", "in all", "a turn", box=SIMPLE_HEAD)
+    table = Rows("language model", "in all", "a turn")
     for label, key in (
         ("requests", "requests"),
         ("prompt tokens", "prompt_tokens"),
@@ -103,27 +100,10 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def print_status(studies: list[dict[str, Any]]) -> None:
-    """Print a table of a storage's studies, or a paragraph for each where that is too wide."""
-    out, table = console(), status_table(studies)
-    wide = out.options.update(width=PIPED * 10)  # a measure is never wider than its options
-    if out.measure(table, options=wide).minimum <= out.width:
-        out.print(table)
-        return
-    heads = [str(column.header) for column in table.columns[1:]]
-    for name, *cells in zip(*(column.cells for column in table.columns)):
-        said = [f"{head} {cell}" for head, cell in zip(heads, cells) if cell not in ("", "-")]
-        out.print(f"{name}: {'; '.join(said)}")
-
-
-def status_table(studies: list[dict[str, Any]]) -> Table:
+def status_table(studies: list[dict[str, Any]]) -> Rows:
     """Show one row per study of a storage."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    # In a narrow terminal the counts of trials are what can be broken best.
-    longest = max((len(facts["study"]) for facts in studies), default=0)
-    table.add_column("study", overflow="fold", min_width=min(longest, 28))
-    for name in ("state", "trials", "baseline", "best", "charged", "LLM"):
-        table.add_column(name, no_wrap=name != "trials")
+    headings = ("study", "state", "trials", "baseline", "best", "charged", "LLM")
+    table = Rows(*headings, padding=(0, 1, 0, 0))
     for facts in studies:
         states = facts["trials"]
         counts = {"ok": facts["ok"], **facts["failures"], "pruned": facts["pruned"]}
@@ -184,17 +164,17 @@ def space_rows(testbed: Testbed) -> list[dict[str, Any]]:
     return rows
 
 
-def left_out_table(reasons: Mapping[str, str]) -> Table:
+def left_out_table(reasons: Mapping[str, str]) -> Rows:
     """Show one row per constant that isn't tuned."""
-    table = Table("not tuned", "because", box=SIMPLE_HEAD)
+    table = Rows("not tuned", "because")
     for name, why in reasons.items():
         table.add_row(name, why)
     return table
 
 
-def space_table(rows: list[dict[str, Any]]) -> Table:
+def space_table(rows: list[dict[str, Any]]) -> Rows:
     """Show one row per tunable constant."""
-    table = Table("name", "type", "range", "scale", "default", box=SIMPLE_HEAD)
+    table = Rows("name", "type", "range", "scale", "default")
     for row in rows:
         if row["choices"] is None:
             span = f"{_cell(row['low'])} .. {_cell(row['high'])}"

@@ -8,8 +8,6 @@ import tempfile
 from typing import Any
 
 import optuna
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from objective.best import values_run
@@ -19,6 +17,7 @@ from studies.commands import options
 from studies.errors import Misuse
 from studies.printable import times
 from studies.repetitions import SUFFIX
+from studies.rows import Rows
 from studies.storage.open import study_names
 
 
@@ -65,11 +64,11 @@ def _write(path: Path, before: str, after: str) -> None:
     os.replace(file.name, path)
 
 
-def table_of(winner: Winner) -> Table:
+def table_of(winner: Winner) -> Rows:
     """Show the best configuration, beside the baseline if there is one."""
     baseline = winner.baseline
     heads = ("best",) if baseline is None else ("baseline", "best")
-    table = Table("", *heads, box=SIMPLE_HEAD)
+    table = Rows("", *heads)
     olds = None if baseline is None else values_run(baseline)
 
     def add(name: str, old: Any, new: Any, changed: bool, end: bool = False) -> None:

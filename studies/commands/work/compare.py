@@ -10,8 +10,6 @@ import statistics
 from typing import Any
 
 import optuna
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from objective.preflight import preflight
 from studies import random_steps
@@ -32,6 +30,7 @@ from studies.errors import AGAIN
 from studies.errors import Misuse
 from studies.methods import METHODS
 from studies.printable import decimals
+from studies.rows import Rows
 from studies.spec import EMBEDDED
 from studies.spec import has_gpu
 from studies.spec import load_testbed
@@ -204,11 +203,9 @@ def _run_facts(comparison: Comparison, spec: Spec, run: Standing) -> dict[str, A
     }
 
 
-def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Table:
+def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Rows:
     """Show one row per method and variant."""
-    table = Table(
-        "method", "runs", "trials", "failed", "best: mean", "sd", "of all", box=SIMPLE_HEAD
-    )
+    table = Rows("method", "runs", "trials", "failed", "best: mean", "sd", "of all")
     for method in dict.fromkeys(label(spec, comparison.name) for spec in specs):
         runs = [board[s.name] for s in specs if label(s, comparison.name) == method]
         states = [run.state for run in runs]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from studies.commands import options
 from studies.commands.progress import Bar
 from studies.printable import decimals
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
+from studies.rows import Rows
 from studies.stopping import stop_by_signal
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -51,9 +49,9 @@ def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str
     return errors
 
 
-def table_of(facts: Sequence[dict[str, Any]]) -> Table:
+def table_of(facts: Sequence[dict[str, Any]]) -> Rows:
     """Show one row per study."""
-    table = Table("study", "trial", "best", "again", "sd", "n", "failed", box=SIMPLE_HEAD)
+    table = Rows("study", "trial", "best", "again", "sd", "n", "failed")
     for row in facts:
         table.add_row(
             row["study"],
