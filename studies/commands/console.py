@@ -41,7 +41,13 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
         stderr: Print there, so that stdout stays free for facts.
         options: Further ones of `rich.console.Console`.
     """
-    piped = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    stream = sys.stderr if stderr else sys.stdout
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
     return _PrintableConsole(
-        stderr=stderr, markup=False, highlight=False, width=PIPED if piped else None, **options
+        # Not by name: a bar puts a stream of its own there, behind which is `PrintableStream`.
+        file=getattr(stream, "rich_proxied_file", stream),
+        markup=False,
+        highlight=False,
+        width=PIPED if piped else None,
+        **options,
     )

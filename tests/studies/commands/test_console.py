@@ -15,6 +15,8 @@ from rich.text import Text
 
 from studies import cli
 from studies.commands.console import console
+from studies.commands.progress import Bar
+from studies.printable import PrintableStream
 from studies.storage.open import opened
 
 
@@ -43,6 +45,17 @@ def test_a_terminal_obeys_nothing_of_what_it_shows_and_has_its_colours(
     assert "]0;title" not in text.replace("\ufffd]0;title", "")
     if make is _table:
         assert "\x1b[1m" in text  # bold
+
+
+def test_a_bar_is_drawn_by_the_escapes_that_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", PrintableStream(out))  # as `cli.main` does
+    with Bar() as bar:
+        bar.show(1, 3, "runs 1/3")
+        bar.say(HOSTILE)
+    assert "\x1b[2K" in out.getvalue() and out.getvalue().count("\ufffd") == SHOWN.count("\ufffd")
 
 
 def test_everything_that_is_printed_in_tables_is_printed_so() -> None:
