@@ -926,9 +926,9 @@ def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> No
     )
     study = optuna.create_study(sampler=sampler)
     with only_llama_cpp():  # it tells what of a prompt came from its cache, OpenVINO doesn't
-        study.optimize(many, n_trials=25)
+        study.optimize(many, n_trials=21)
     turns = [t for t in study.trials if sampler.is_llm_turn(t.number)]
-    assert [t.user_attrs["source"] for t in turns] == ["llm"] * 3
+    assert [t.user_attrs["source"] for t in turns] == ["llm"] * 2
     prompts = [t.user_attrs["llm_prompt_tokens"] / t.user_attrs["llm_attempts"] for t in turns]
     assert max(prompts) <= 2600
     cached = sum(t.user_attrs["llm_cached_tokens"] for t in turns[1:])
