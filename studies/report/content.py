@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """The report of a comparison: its ``methods``, ``tests``, ``times`` (to the
-    reference's final value), ``notes``, ``series`` and ``plots``.
+    """The report of a comparison.
+
+    It has ``methods``, ``run_rows``, ``tests``, ``times`` (to the reference's final value), ``notes``,
+    ``series`` and ``plots``.
 
     Args:
         runs: At least one.

@@ -88,7 +88,13 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
 
 
 def times_table(rows: Sequence[TimeToTarget]) -> str:
-    """Show after what share of the reference's budget each method is as good as it at its end."""
+    """Show after what share of the reference's budget each method is as good as it at its end.
+
+    Empty if the reference has no value on any seed.
+    """
+    rows = [row for row in rows if row.n]
+    if not rows:
+        return ""
 
     def interval(row: Mapping[str, Any]) -> str:
         low, high = row["low"], row["high"]
@@ -104,7 +110,7 @@ def times_table(rows: Sequence[TimeToTarget]) -> str:
         "reached on": lambda r: cell(f"{r['reached']} of {r['n']}", r["reached"]),
     }
     title = f"As good as {rows[0].reference} at its end after"
-    return table(title, cells, [asdict(row) for row in rows if row.n])
+    return table(title, cells, [asdict(row) for row in rows])
 
 
 def table(title: str, columns: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
