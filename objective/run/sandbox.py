@@ -44,6 +44,8 @@ import subprocess
 import sys
 import tempfile
 
+import psutil
+
 from objective.run.processor_time import process_tree
 
 
@@ -226,8 +228,10 @@ class Sandbox:
         Returns:
             An empty text if it is neither.
         """
-        used = usage(pid)
-        if used.tasks > 0.9 * MAX_TASKS:  # about to meet the limit, where they can still spin
+        # About to meet the limit, where they can still spin. Many processes are soon counted, but
+        # long looked at: beside a fork bomb that took seconds.
+        most, tree = 0.9 * MAX_TASKS, process_tree(pid)
+        if len(tree) > most or (used := usage(tree)).tasks > most:
             return "processes"
         if used.files > MAX_FILES:
             return "files"
@@ -437,10 +441,9 @@ def _problem(sandbox: Sandbox) -> str | None:
     return None
 
 
-def usage(pid: int) -> Usage:
+def usage(tree: Sequence[psutil.Process]) -> Usage:
     """Return what a process and all below it use; the files and sockets are of their sandbox."""
     tasks, memory = 0, 0.0
-    tree = process_tree(pid)
     for process in tree:
         fields = _kernel_fields(process.pid, "status")
         tasks += fields.get("Threads", 0)

@@ -183,10 +183,10 @@ def run_script(
                 handle(channel, chunk)
             if process.ended:
                 break
-            if not stop and output.bytes_read > limits.output_mb * 2**20:
-                stop = "output"
-            if not stop:
-                stop = process.excess(limits, clock.look)
+            if stop in ("", "timeout"):  # the other limits hold until it has ended
+                stop = process.excess(limits, clock.look) or stop
+                if output.bytes_read > limits.output_mb * 2**20:
+                    stop = "output"
             if stop and stop != "timeout":
                 process.kill()
                 break
@@ -478,8 +478,10 @@ class _Process:
         if self._sandbox is None or time.monotonic() < self._next_look:
             return ""
         self._next_look = time.monotonic() + _WATCH_SECONDS
-        look()
-        return self._sandbox.excess(self._process.pid, limits.memory_mb)
+        excess = self._sandbox.excess(self._process.pid, limits.memory_mb)
+        if not excess:  # else every moment counts: a fork bomb leaves us little of the processor
+            look()
+        return excess
 
     def kill(self) -> int:
         """Cut the lifeline, so that the watcher kills all and ends; return the exit code."""

@@ -50,7 +50,9 @@ from studies.storage.tls import read_identity
 
 
 _T = TypeVar("_T")
-_PROBE_SECONDS = 5.0  # to wait for a database that is locked when it is opened
+# To wait for a database that is locked when it is opened: several workers that make one on a slow
+# disk take seconds each.
+_PROBE_SECONDS = 20.0
 
 
 def open_storage(
@@ -376,7 +378,20 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("ROLLBACK")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_on_log(connection)
+
+
+def _switch_on_log(connection: sqlite3.Connection) -> None:
+    """Wait until no other worker writes; SQLite itself doesn't with this, as it does elsewhere."""
+    deadline = time.monotonic() + _PROBE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _to_read(url: URL) -> URL:

@@ -47,7 +47,7 @@ def evaluate_program(data, text=None):
 """
 HONEST = "import prepare\nv = prepare.evaluate_bpb(4)\nprint(f'---\\nval_bpb: {v}')\n"
 
-Attack = Callable[[str], RunResult]
+Attack = Callable[..., RunResult]
 
 
 def before_evaluation(script: str) -> str:
@@ -55,20 +55,18 @@ def before_evaluation(script: str) -> str:
 
 
 @pytest.fixture
-def attack(
-    sandbox: Sandbox, testbed_folder: Callable[..., Path], tmp_path: Path
-) -> Callable[[str], RunResult]:
+def attack(sandbox: Sandbox, testbed_folder: Callable[..., Path], tmp_path: Path) -> Attack:
     """Run a script in a sandbox; what is held out is the number 5."""
     held_out = tmp_path / "held-out"
     held_out.write_text("5")
 
-    def run_text(script: str) -> RunResult:
+    def run_text(script: str, **limits: float) -> RunResult:
         folder = testbed_folder(textwrap.dedent(script), PREPARE)
         for path in folder.iterdir():
             path.chmod(0o644)
         return run_script(
             folder,
-            limits=Limits(wall_seconds=30),
+            limits=Limits(**{"wall_seconds": 30, **limits}),  # type: ignore[arg-type]
             sandbox=sandbox,
             data=Data(held_out=held_out),
         )
@@ -94,7 +92,7 @@ def test_nothing_that_it_changes_or_prints_counts(attack: Attack) -> None:
         print("---\\nval_bpb: 0.0")
         """
     )
-    assert (result.status, result.value) == ("no-metric", None)
+    assert (result.status, result.value) == ("no-metric", None), result
     result = attack(
         """
         import builtins, prepare
@@ -104,7 +102,31 @@ def test_nothing_that_it_changes_or_prints_counts(attack: Attack) -> None:
         print("---\\nval_bpb: 0.0")
         """
     )
-    assert (result.status, result.value, result.mismatch) == ("ok", 1.0, True)
+    assert (result.status, result.value, result.mismatch) == ("ok", 1.0, True), result
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("hoard.append(mmap.mmap(-1, 10**7)); hoard[-1].write(b'x' * 10**7)", "used more than"),
+        ("subprocess.Popen(['sleep', '60'])", "too many processes"),
+        ("print('x' * 10**6)", "of output"),
+    ],
+)
+def test_its_other_limits_hold_while_it_is_asked_to_end(
+    attack: Attack, deed: str, reason: str
+) -> None:
+    script = f"""
+        import mmap, signal, subprocess, time
+        hoard, asked = [], []
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+        while not asked:
+            time.sleep(0.1)
+        while True:
+            {deed}
+        """
+    result = attack(script, wall_seconds=3, grace_seconds=27, memory_mb=300, output_mb=50)
+    assert reason in result.reason, result
 
 
 def test_the_evaluator_imports_nothing_of_the_trainings(attack: Attack) -> None:

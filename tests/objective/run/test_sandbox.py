@@ -363,7 +363,7 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
     try:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         tree = [p.pid for p in process_tree(process.pid)]
-        used = usage(process.pid)
+        used = usage(process_tree(process.pid))
         assert 12 <= used.tasks <= 25
         assert used.memory_mb > 64
         assert 64 < proportional_memory_mb(process.pid) < 64 + 200

@@ -418,8 +418,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 @pytest.mark.parametrize(
     ("name", "status", "reason"),
     [
-        ("infinite loop", "timeout", "killed after 5 s"),
-        ("stubborn", "timeout", "killed after 5 s"),
+        ("infinite loop", "timeout", "killed after 10 s"),
+        ("stubborn", "timeout", "killed after 10 s"),
         ("fork bomb", "crash", "BlockingIOError|too many processes"),
         ("patient fork bomb", "crash", "too many processes"),
         ("memory hog", "oom", "MemoryError"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 import sqlite3
 import subprocess
@@ -155,6 +156,21 @@ def test_processes_may_make_a_database_at_the_same_time(tmp_path: Path) -> None:
     )
     workers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0] * 3
+
+
+def test_the_write_ahead_log_is_switched_on_once_another_worker_has_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as mine:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("CREATE TABLE t (x)")
+        other.execute("BEGIN IMMEDIATE")
+        end = threading.Timer(0.3, other.close)
+        end.start()
+        storage_module._switch_on_log(mine)
+        end.join()
+        assert mine.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_an_unusable_storage_is_one_clear_line(
