@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from dataclasses import dataclass
+import functools
 from pathlib import Path
 
 from graphlib import CycleError
@@ -104,7 +105,9 @@ def _imports(name: str, path: Path) -> list[Import]:
     return found
 
 
-IMPORTS = [each for name, path in MODULES.items() for each in _imports(name, path)]
+@functools.cache  # not at once: every process of the tests imports this
+def imports() -> list[Import]:
+    return [each for name, path in MODULES.items() for each in _imports(name, path)]
 
 
 def room_of(module: str) -> str | None:
@@ -118,7 +121,7 @@ def upward() -> list[Import]:
     """Imports of a floor that is not below, but for those within a room."""
     return [
         each
-        for each in IMPORTS
+        for each in imports()
         if (above := room_of(each.importer)) is not None
         and (below := room_of(each.imported)) is not None
         and above != below
@@ -129,13 +132,13 @@ def upward() -> list[Import]:
 def circle() -> list[Import]:
     """Imports that lead from a module back to itself; nothing if there is no such circle."""
     graph: dict[str, set[str]] = {}
-    for each in IMPORTS:
+    for each in imports():
         graph.setdefault(each.importer, set()).add(each.imported)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         steps = set(zip(error.args[1][1:], error.args[1]))
-        return [each for each in IMPORTS if (each.importer, each.imported) in steps]
+        return [each for each in imports() if (each.importer, each.imported) in steps]
     return []
 
 
@@ -146,7 +149,7 @@ def test_every_module_is_in_a_room_of_the_order() -> None:
 
 def test_what_is_imported_is_there() -> None:
     """mypy ignores what it can't find, and an import in a function fails only when it is called."""
-    broken = [each for each in IMPORTS if each.imported not in MODULES]
+    broken = [each for each in imports() if each.imported not in MODULES]
     assert not broken, "\n".join(map(str, broken))
 
 
@@ -164,7 +167,7 @@ def test_methods_do_not_know_each_other_and_what_they_share_knows_none() -> None
     methods = {path.parent.name for path in (ROOT / "samplers").glob("*/sampler.py")}
     broken = [
         each
-        for each in IMPORTS
+        for each in imports()
         if each.importer.startswith("samplers.") and each.imported.startswith("samplers.")
         if each.imported.split(".")[1] in methods - {each.importer.split(".")[1]}
     ]
@@ -180,7 +183,7 @@ def table() -> str:
     for number, rooms in reversed(list(enumerate(FLOORS))):
         for room in rooms:
             others = Counter(
-                room_of(each.imported) for each in IMPORTS if room_of(each.importer) == room
+                room_of(each.imported) for each in imports() if room_of(each.importer) == room
             )
             said = ", ".join(f"{name} {n}" for name, n in others.most_common() if name != room)
             rows.append(f"{number:>2}  {room:<22} {lines[room]:>6}  {said or '-'}")
