@@ -55,12 +55,13 @@ def read_completion(
         or as_tokens(_mapping(answer.get("timings")).get("cache_n"))  # older llama.cpp
     )
     details = _mapping(usage.get("completion_tokens_details"))
-    name = answer.get("model")
+    model = answer.get("model")
+    name = model_name(model, clean) if isinstance(model, str) else ""
     return Completion(
         clean(text),
         clean(reasoning),
         # llama.cpp gives a path where it was not told a name.
-        model=model_name(name, clean) if isinstance(name, str) and name else asked,
+        model=name or asked,
         prompt_tokens=prompt_tokens,
         cached_tokens=min(cached, prompt_tokens) if prompt_tokens else cached,
         completion_tokens=as_tokens(usage.get("completion_tokens")),

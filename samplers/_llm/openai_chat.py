@@ -150,9 +150,8 @@ class OpenAIChat:
             if self._model is None:
                 listed = self._client.call("GET", "models", self._deadline())
                 ids = (entry.get("id") for entry in records(listed, "data"))
-                names = [
-                    model_name(i, self._client.clean) for i in ids if isinstance(i, str) and i
-                ]
+                names = [model_name(i, self._client.clean) for i in ids if isinstance(i, str)]
+                names = [name for name in names if name]
                 if len(names) != 1:
                     raise ChatRejected(
                         "A model must be named (--model, OPENAI_MODEL, `model`), since the server "

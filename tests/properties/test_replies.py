@@ -172,6 +172,7 @@ class Sent:
 @example(200, b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", "")
 @example(400, b"null" * 30_000, "")
 @example(400, b"a://b:" * 20_000, "")
+@example(200, b'{"model": " \\f", "choices": [{"message": {"content": "a"}}]}', "")
 @given(st.sampled_from([200, 204, 301, 400, 401, 404, 422, 429, 500, 503]), bodies, st.text())
 def test_an_answer_is_a_completion_or_an_error_of_one_line(
     status: int, body: bytes, location: str
@@ -188,7 +189,7 @@ def test_an_answer_is_a_completion_or_an_error_of_one_line(
     if completion is not None:
         tokens = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
         assert all(0 <= n < 1e9 for n in tokens)
-        assert KEY not in completion.text
+        assert KEY not in completion.text and completion.model
         (completion.text + completion.reasoning + completion.model).encode()
 
 
@@ -212,6 +213,7 @@ listings = damaged(MODELS, [*PIECES, '"data"', '"id"', ".gguf", "/"]) | mixed(
 @examples
 @example(200, json.dumps({"data": [{"id": "m" * 4000}] * 500}).encode(), None)
 @example(200, json.dumps({"data": [{"id": KEY}]}).encode(), "m")
+@example(200, b'{"data": [{"id": "\\f"}]}', None)
 @given(st.sampled_from([200, 404]), listings, st.sampled_from([None, "m"]))
 def test_what_a_server_says_of_itself_is_of_use_or_left_out(
     status: int, body: bytes, asked: str | None
