@@ -165,19 +165,22 @@ class Budget:
         """
         return min(self.confirm * FINAL_REPEATS * expected, total * FINAL_SHARE)
 
-    def repetitions(self, trials: Sequence[FrozenTrial], workers: int = 1) -> int:
+    def repetitions(
+        self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], workers: int = 1
+    ) -> int:
         """Return how many trainings of the best configurations fit in at the end.
 
-        At most `FINAL_REPEATS` for each of the ``confirm`` best, and `FINAL_SHARE` of the trials if
-        it is their number that ends the study; of its time as much was kept.
+        At most `FINAL_REPEATS` of each, and `FINAL_SHARE` of the trials if it is their number that
+        ends the study; of its time as much was kept, and each may take as long as the longest of
+        them took.
         """
-        fits = [self.confirm * FINAL_REPEATS]
+        fits = [len(best) * FINAL_REPEATS]
         if self.trials is not None:
             fits.append(int(sum(map(is_ok, trials)) * FINAL_SHARE))
-        if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
+        if self.seconds is not None and (expected := self.expected_charge(best)) > 0:
             fits.append(int((self.seconds - self.spent(trials)) / expected))
         end = self.deadline(trials)
-        if end is not None and (expected := self.expected_span(trials)) > 0:
+        if end is not None and (expected := self.expected_span(best)) > 0:
             fits.append(int((end - now()) / expected) * workers)
         return max(0, min(fits))
 

@@ -95,6 +95,7 @@ def queue_repetitions(
     repeats: int,
     best: int = 1,
     limit: int | None = None,
+    earlier: bool = False,
 ) -> int:
     """Enqueue a study's missing repetitions, and return how many are to be run.
 
@@ -105,6 +106,7 @@ def queue_repetitions(
         best: How many of the best configurations are repeated.
         limit: Of the repetitions in total. The seeds come one after the other, each for all of
             the configurations.
+        earlier: Repeat those that were repeated before as often: the winner is found among them.
 
     Raises:
         Misuse: If the study has no best trial, or none that can be trained again.
@@ -116,7 +118,8 @@ def queue_repetitions(
         original = optuna.load_study(study_name=work.study, storage=storage)
         metric = Metric.of(original)
         attrs_of_study = original.user_attrs
-        found = finalists(original.get_trials(deepcopy=False), metric, best, attrs_of_study)
+        originals = original.get_trials(deepcopy=False)
+        found = finalists(originals, metric, best, attrs_of_study)
     if "testbed_hash" not in attrs_of_study:
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:
@@ -145,6 +148,10 @@ def queue_repetitions(
             for t in trials
             if not is_interrupted(t)
         }
+        if earlier:
+            known = {t.number for t in found}
+            numbers = sorted({number for number, _ in there if number is not None} - known)
+            found += [originals[number] for number in numbers if number < len(originals)]
         seeds = range(FIRST_SEED, FIRST_SEED + repeats)
         for seed, trial in list(product(seeds, found))[:limit]:
             if (trial.number, seed) not in there:
@@ -231,19 +238,25 @@ def _check_hash(attrs: dict[str, Any], found: str) -> None:
         )
 
 
-def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any]:
-    """Return a study's best value beside the values of its repetitions."""
+def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> list[dict[str, Any]]:
+    """Return the values of a study's repeated trials beside those of their repetitions.
+
+    The trial with the best value comes first, repeated or not.
+    """
     study = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)
     best = finalists(trials, Metric.of(study), 1, study.user_attrs)[0]
-    again = repetitions(storage, study).get(best.number, Repeated())
-    return {
-        "study": name,
-        "trial": best.number,
-        "best": best.value,
-        "values": list(again.values),
-        "mean": again.mean,
-        "sd": again.sd,
-        "same_value_each_time": again.fixed,
-        "failed": again.failed,
-    }
+    repeated = {best.number: Repeated(), **repetitions(storage, study)}
+    return [
+        {
+            "study": name,
+            "trial": number,
+            "best": trials[number].value,
+            "values": list(again.values),
+            "mean": again.mean,
+            "sd": again.sd,
+            "same_value_each_time": again.fixed,
+            "failed": again.failed,
+        }
+        for number, again in repeated.items()
+    ]

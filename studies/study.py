@@ -122,7 +122,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
                 if may_be_edited:
                     continue
                 what = (
-                    "another train.py, prepare.py or surrogate (or they were edited since;"
+                    "another script, prepare.py or surrogate (or they were edited since;"
                     " --accept-changes goes on)"
                 )
             else:
@@ -131,8 +131,8 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     files = spec.metadata(testbed).get(FILES, {})
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
-            f"study {spec.name!r} was made with other files beside train.py ({edited});"
-            f" put them back; {advice}; or go on with them as they are by --accept-changes"
+            f"study {spec.name!r} was made with other files ({edited});"
+            f" undo that; {advice}; or go on with them as they are by --accept-changes"
         )
     if spec.row.edits_code:
         return

@@ -20,6 +20,7 @@ the rest is linked. What an import would find only in a ``src`` folder or furthe
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -41,9 +42,17 @@ _LARGE_BYTES = 10 * 2**20
 _MANY_FILES = 1000
 _GIT_SECONDS = 30.0
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx")
-_OUTPUT = (".db", ".db-journal", ".db-wal", ".db-shm", ".sqlite", ".sqlite3", ".log", ".pyc")
+_OUTPUT = (
+    *(".db", ".db-journal", ".db-wal", ".db-shm", ".sqlite", ".sqlite3", ".claim"),
+    *(".log", ".pyc"),
+)
 _OUTPUT_FOLDERS = ("__pycache__", "node_modules", "wandb", "mlruns")
 _ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
+# Code and configurations: inputs also where git doesn't say so, and no script names them.
+_CODE = (
+    *(".py", ".pyx", ".so", ".pyd", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"),
+    *(".sh", ".r", ".jl", ".js", ".lua", ".yaml", ".yml", ".toml", ".ini", ".cfg"),
+)
 # Files that decide no trial's value, so that a study goes on when they were changed.
 _NO_INPUT = (".md", ".rst", ".ipynb", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf", ".lock")
 # What the study's other fingerprints cover, and what agents write.
@@ -61,6 +70,8 @@ class Files:
         links: Files and folders that become links.
         paths: Folders for PYTHONPATH.
         cwd: Working directory.
+        unnamed: Those of copies and links that may be output: git doesn't track them, they are no
+            code, and no script or option names them.
     """
 
     root: Path
@@ -69,6 +80,7 @@ class Files:
     links: tuple[Path, ...]
     paths: tuple[Path, ...] = ()
     cwd: Path = Path()
+    unnamed: frozenset[Path] = frozenset()
 
     @classmethod
     def of(
@@ -98,9 +110,10 @@ class Files:
         names, found_texts = _imports_and_texts(testbed, (script, PREPARE))
         texts = [*found_texts, *texts]
         top = None if alone else _git_top(testbed)
-        chosen = _beside(testbed, top is not None)
+        chosen, is_tracked = _beside(testbed, top is not None)
         chosen += [p for p in map(testbed.joinpath, texts) if _is_inside(p, testbed)]
-        chosen += _matches(testbed, extra)
+        added = _matches(testbed, extra)
+        chosen += added
         paths: dict[Path, None] = {}
         root = testbed if top is None else top
         places = [p for level in _levels(testbed, top, alone) for p in (level, level / "src")]
@@ -131,6 +144,7 @@ class Files:
         for kept in (copies, links):
             kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
+        unnamed = () if is_tracked else _unnamed(testbed, [*copies, *links], texts, added)
         return cls(
             root,
             testbed.relative_to(root),
@@ -142,6 +156,7 @@ class Files:
             ),
             tuple(path.relative_to(root) for path in paths),
             place.relative_to(root),
+            frozenset(path.relative_to(root) for path in unnamed),
         )
 
     def lay_out(self, target: Path) -> Path:
@@ -169,17 +184,18 @@ class Files:
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of what each file holds that may decide a trial's value, by its name.
 
-        Of a large file it is its size. The script isn't among them, nor are documents.
+        Of a large file it is its size. The script isn't among them, nor are documents and what may
+        be output.
         """
         prints = {}
-        others = {self.folder / name for name in _NO_INPUTS}
+        others = {*self.unnamed, *(self.folder / name for name in _NO_INPUTS)}
         for path in self.copies:
             if path.suffix not in _NO_INPUT and path not in others:
                 digest = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
                 prints[_name(path, self.folder)] = digest[:12]
         for path in self.links:
             original = self.root / path
-            if original.is_file() and path.is_relative_to(self.folder):
+            if original.is_file() and path.is_relative_to(self.folder) and path not in others:
                 prints[_name(path, self.folder)] = f"{original.stat().st_size} bytes"
         return prints
 
@@ -222,28 +238,50 @@ def _is_inside(path: Path, testbed: Path) -> bool:
     )
 
 
-def _beside(testbed: Path, in_git: bool) -> list[Path]:
-    """Return the files and folders beside the script that belong to it."""
+def _unnamed(
+    testbed: Path, paths: Sequence[Path], texts: Collection[str], added: Collection[Path]
+) -> Iterator[Path]:
+    """Yield the files below the testbed's folder that are no code, and that nothing names."""
+    modules = [str(path) for path in paths if path.suffix == ".py"]
+    words = {*texts, *_imports_and_texts(testbed, modules)[1]}
+    words |= {os.path.normpath(word) for word in words}
+    patterns = [Path(word) for word in words if "*" in word]
+    for path in paths:
+        if path.suffix.lower() in _CODE or not path.is_relative_to(testbed):
+            continue
+        name = path.relative_to(testbed)
+        is_named = (
+            not words.isdisjoint((str(name), *name.parts))
+            or any(len(p.parts) == len(name.parts) and name.match(str(p)) for p in patterns)
+            or not {path, *path.parents}.isdisjoint(added)
+        )
+        if not is_named:
+            yield path
+
+
+def _beside(testbed: Path, in_git: bool) -> tuple[list[Path], bool]:
+    """Return the files and folders beside the script that belong to it, and whether git says so."""
     entries = [path for path in sorted(testbed.iterdir()) if not _is_ignored(path)]
     if not in_git:
-        return entries
+        return entries, False
     tracked = _git(testbed, "ls-files", "-z", "--cached")
     new = _git(testbed, "ls-files", "-z", "--others", "--exclude-standard")
     listed = [*tracked, *(name for name in new if name.endswith(".py"))]
     # The folder may be ignored by the git around it; then there is nothing that it tracks.
     if not listed:
-        return entries
+        return entries, False
     counts: dict[str, int] = {}
     for name in listed:
         counts[name.partition("/")[0]] = counts.get(name.partition("/")[0], 0) + 1
     many = {name for name, count in counts.items() if count > _MANY_FILES}
     files = [testbed / name for name in listed if name.partition("/")[0] not in many]
     modules = [p for p in entries if p.suffix == ".py" or (p / "__init__.py").is_file()]
-    return [
+    belong = [
         *(path for path in files if path.exists() and not path.name.startswith(".")),
         *modules,
         *(testbed / name for name in many),
     ]
+    return belong, True
 
 
 def _is_ignored(path: Path) -> bool:

@@ -49,7 +49,7 @@ def revalidate(
 ) -> None:
     """Train the best configuration of each study again, with fresh seeds.
 
-    Training time, limits, testbed and its surroundings are those that the study recorded; code that a model wrote
+    And as often those that `run` trained again at its end, since `best` is the best of them. Training time, limits, testbed and its surroundings are those that the study recorded; code that a model wrote
     is run in the sandbox. The same command again trains only what is missing.
     """
     from objective.testbed.runtime import Runtime
@@ -75,7 +75,7 @@ def revalidate(
         for name in names:
             work = Work(where, name)
             try:
-                queued[name] = queue_repetitions(work, there, repeats)
+                queued[name] = queue_repetitions(work, there, repeats, earlier=True)
             except (Misuse, StorageError) as error:
                 if study:
                     raise
@@ -83,7 +83,11 @@ def revalidate(
         if workers is None:
             workers = 1 if has_gpu() else os.cpu_count() or 1
         errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
-        facts = [{**repetition_facts(there, name), "error": errors.get(name)} for name in queued]
+        facts = [
+            {**repeated, "error": errors.get(name)}
+            for name in queued
+            for repeated in repetition_facts(there, name)
+        ]
     if as_json:
         print_json({"studies": facts, "skipped": skipped})
     else:

@@ -75,9 +75,10 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
         yield "Its repetitions came to exactly the same: the script takes no seed."
     else:
         spread = "" if again.sd is None else f" (standard deviation {decimals(again.sd)})"
+        mean = " on average" if len(again.values) > 1 else ""
         yield (
-            f"Trained again {times(len(again.values))} with fresh seeds it came to"
-            f" {decimals(winner.value)} on average{spread}: believe that."
+            f"Trained again {times(len(again.values))} with {'fresh seeds' if mean else 'a fresh seed'}"
+            f" it came to {decimals(winner.value)}{mean}{spread}: believe that."
         )
     if winner.baseline is not None and winner.gain is not None:
         was = winner.baseline.values[0]

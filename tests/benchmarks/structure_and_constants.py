@@ -235,7 +235,7 @@ def do(spec: Spec, tell: Tell) -> None:
 
 def outcome(arm: str, seed: int, spec: Spec) -> Run:
     trials = _trials(spec)
-    facts = repetition_facts(open_storage(spec.where.storage), spec.name)
+    facts = repetition_facts(open_storage(spec.where.storage), spec.name)[0]
     first, second, third = [*facts["values"], *[float("nan")] * REPEATS][:REPEATS]
     history = read_history(trials, spec.editing.min_gain)
     known = {describe(reply) for reply in recorded_replies()}

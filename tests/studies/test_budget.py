@@ -157,15 +157,20 @@ def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], 
     assert by_clock.allows(trials, 8)
     clock(206.0)
     assert not by_clock.allows(trials, 8), "75 s of 300 are kept"
-    assert by_clock.repetitions(trials) == 4, "of 94 s, 22 for each"
-    assert by_clock.repetitions(trials[:2]) == 4, "however few trials there are"
-    assert Budget(trials=20, until=300.0, confirm=3).repetitions(trials) == 2, "of 8 trials"
+    best = trials[:3]
+    assert by_clock.repetitions(trials, best) == 4, "of 94 s, 22 for each"
+    assert by_clock.repetitions(trials[:2], best[:2]) == 4, "however few trials there are"
+    assert Budget(trials=20, until=300.0, confirm=3).repetitions(trials, best) == 2, "of 8 trials"
     by_training = Budget(seconds=100.0, confirm=3)
     assert not by_training.allows(trials, 8)
-    assert by_training.repetitions(trials) == 2
-    assert Budget(trials=8, confirm=3).repetitions(trials) == 2
-    assert Budget(trials=3, confirm=3).repetitions(trials[:3]) == 0
-    assert Budget(trials=8).repetitions(trials) == 0
+    assert by_training.repetitions(trials, best) == 2
+    dear = ok(8, 40.0)
+    longer = Budget(seconds=140.0, confirm=3)
+    assert longer.repetitions([*trials, dear], best) == 2, "a dear one isn't repeated"
+    assert longer.repetitions([*trials, dear], [dear, *best]) == 0
+    assert Budget(trials=8, confirm=3).repetitions(trials, best) == 2
+    assert Budget(trials=3, confirm=3).repetitions(trials[:3], best) == 0
+    assert Budget(trials=8).repetitions(trials, []) == 0
 
 
 def test_a_failure_that_another_trial_repeats_does_not_count() -> None:

@@ -106,9 +106,10 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
     else:
         sd = "" if again.sd is None else f" (sd {cell(again.sd)})"
         failed = f", {again.failed} failed" if again.failed else ""
+        mean = " on average" if len(again.values) > 1 else ""
         lines.append(
-            f"trial {number} was trained {times(len(again.values))} more, with other seeds{failed}:"
-            f" {name} {cell(again.mean)} on average{sd}"
+            f"trial {number} was trained {times(len(again.values))} more, with"
+            f" {'other seeds' if mean else 'another seed'}{failed}: {name} {cell(again.mean)}{mean}{sd}"
         )
     if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
         seconds = sum(r.seconds for r in winner.repeated.values())

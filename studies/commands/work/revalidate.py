@@ -50,7 +50,7 @@ def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str
 
 
 def table_of(facts: Sequence[dict[str, Any]]) -> Rows:
-    """Show one row per study."""
+    """Show one row per repeated trial."""
     table = Rows("study", "trial", "best", "again", "sd", "n", "failed")
     for row in facts:
         table.add_row(

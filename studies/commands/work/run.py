@@ -34,6 +34,7 @@ from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
 from studies.played import check_first_prompt
+from studies.revalidation import finalists
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -61,16 +62,20 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     budget, where = spec.budget, spec.where
     if not budget.confirm or spec.row.edits_code or not kind_of(where.storage).processes:
         return
-    limit = budget.repetitions(study.get_trials(deepcopy=False), workers)
+    trials = study.get_trials(deepcopy=False)
+    best = finalists(trials, Metric.of(study), budget.confirm, study.user_attrs)
+    limit = budget.repetitions(trials, best, workers)
     if not limit:
         return
     work, storage = Work(where, study.study_name), open_storage(where.storage)
     queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if not queued:
         return
+    more = len(best) * FINAL_REPEATS - limit
+    left_out = f" ({more} more don't fit into the budget)" if more else ""
     print(
         "the best configurations are trained again, with other seeds:"
-        f" {queued} training{'s' if queued > 1 else ''}",
+        f" {queued} training{'s' if queued > 1 else ''}{left_out}",
         file=sys.stderr,
     )
     if workers > 1:

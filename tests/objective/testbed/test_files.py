@@ -135,7 +135,7 @@ def test_one_folder_up_counts_without_git_only_if_it_is_used(tmp_path: Path) -> 
 
 
 def test_fingerprints_are_of_what_decides_a_value(tmp_path: Path) -> None:
-    bed = write_testbed(tmp_path / "bed", "import up\nLR = 1\n", "T = 1\n")
+    bed = write_testbed(tmp_path / "bed", "import up\nLR = 1\nopen('./data.csv')\n", "T = 1\n")
     put(bed, "helper.py pkg/train.py data.csv README.md results.tsv search_space.toml")
     put(tmp_path, "up.py unused/x.py")
     before = Files.of(bed).fingerprints()
@@ -145,4 +145,25 @@ def test_fingerprints_are_of_what_decides_a_value(tmp_path: Path) -> None:
     assert {name for name in before if after.get(name) != before[name]} == {
         "pkg/train.py",
         "../up.py",  # no longer imported
+        "data.csv",  # no longer named
     }
+
+
+def test_what_nothing_names_may_be_output_where_git_tracks_nothing(
+    tmp_path: Path, git: Callable[..., None]
+) -> None:
+    source = "LR = 1\nopen('in/' + str(LR))\nglob('*.npy')\n"
+    bed = write_testbed(tmp_path / "bed", source, "T = 1\n")
+    put(bed, "in/deep/a.csv b.npy conf.yaml c.txt d.txt extra/e.csv")
+    put(bed, "helper.py", "open('./d.txt')\n")
+    before = Files.of(bed, ["extra"]).fingerprints()
+    named = {"in/deep/a.csv", "b.npy", "d.txt", "extra/e.csv"}
+    assert before.keys() == {*named, "conf.yaml", "helper.py"}
+    put(bed, "run.out autoresearch.db.claim report/report.html report/x.npy c.txt", "new")
+    files = Files.of(bed, ["extra"])
+    assert files.fingerprints() == before
+    assert {"run.out", "c.txt"} <= {path.name for path in files.copies}
+    assert "autoresearch.db.claim" not in {path.name for path in files.copies}
+    git("init")
+    git("add", ".")
+    assert {"c.txt", "run.out"} <= Files.of(bed).fingerprints().keys()

@@ -166,8 +166,24 @@ def test_repetitions_of_what_is_no_longer_the_best_are_not_taken_for_the_best_on
     again = repeat(work, 1)
     assert [t.params for t in again.trials] == [load(work).trials[0].params, best.params]
     assert again.user_attrs["revalidates_trial"] == best.number
-    facts = repetition_facts(open_storage(work.where.storage), "s")
-    assert (facts["trial"], len(facts["values"])) == (best.number, 1)
+    storage = open_storage(work.where.storage)
+    facts = repetition_facts(storage, "s")
+    assert [(row["trial"], len(row["values"])) for row in facts] == [(best.number, 1), (0, 1)]
+
+
+def test_finalists_of_a_run_are_repeated_as_often_as_the_best_since_best_is_one_of_them(
+    cli: Cli, noisy: Path
+) -> None:
+    words = ["--testbed", noisy, "--train-seconds", "0.05s", "--memory-limit", "500M"]
+    done = cli("run", "--method", "random", "--study", "s", "--trials", 8, "--confirm", 2, *words)
+    assert done.returncode == 0, done.stderr
+    done = cli("revalidate", "--repeats", 3, "--json")
+    rows = json.loads(done.stdout)["studies"]
+    assert [len(row["values"]) for row in rows] == [3, 3], rows
+    assert [row["study"] for row in rows] == ["s", "s"]
+    winner = json.loads(cli("best", "--json").stdout)
+    assert winner["trial"] == min(rows, key=lambda row: row["mean"])["trial"]
+    assert len(winner["repeated"]["values"]) == 3
 
 
 def test_an_edited_testbed_is_not_what_the_study_was_trained_with(cli: Cli, testbed: Path) -> None:

@@ -373,6 +373,19 @@ def test_what_is_advised_about_changed_ranges_works(cli: Cli, testbed: Path) -> 
     assert len(cli.trials("s-2")) == 1
 
 
+def test_a_study_goes_on_in_the_scripts_own_folder_whatever_lies_there_by_now(
+    cli: Cli, testbed: Path
+) -> None:
+    stored = f"sqlite:///{testbed}/autoresearch.db"
+    words = [*run(testbed, trials=2, confirm=0), "--storage", stored]
+    assert cli(*words).returncode == 0
+    assert cli("report", "--storage", stored, "--out", testbed / "report").returncode == 0
+    (testbed / "run.out").write_text("printed\n")
+    more = [*run(testbed, trials=3, confirm=0), "--storage", stored]
+    done = cli(*more)
+    assert done.returncode == 0, done.stderr
+
+
 def test_after_a_timeout_more_time_helps(cli: Cli, testbed: Path) -> None:
     error = cli.fails(1, *run(testbed, trials=1, wall_seconds="0.01s"))
     assert "(timeout" in error and "a larger --wall-seconds" in error
@@ -387,7 +400,7 @@ def test_an_edited_module_is_named_and_can_be_accepted(cli: Cli, testbed: Path) 
     (testbed / "README.md").write_text("no input of a training\n")
     refused = cli(*run(testbed, trials=2, confirm=0))
     assert refused.returncode == 2
-    assert "(helper.py was edited); put them back" in refused.stderr
+    assert "(helper.py was edited); undo that" in refused.stderr
     assert cli(*run(testbed, trials=2, confirm=0), "--accept-changes").returncode == 0
     assert cli(*run(testbed, trials=3, confirm=0)).returncode == 0, "accepted once and for all"
 
