@@ -57,7 +57,8 @@ class Bar:
         self.console = console(stderr=True, soft_wrap=True)
         self._bar = RichProgress(
             SpinnerColumn(),
-            BarColumn(bar_width=24),
+            # The words are worth more than a bar where there isn't room for both in a line.
+            *([BarColumn(bar_width=24)] if self.console.width >= 120 else []),
             TextColumn("{task.description}", table_column=Column()),  # which breaks lines
             TimeElapsedColumn(),
             console=self.console,

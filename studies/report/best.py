@@ -62,7 +62,10 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     by = f", proposed by {by}" if by else ""
     value = trial.values[0]
     is_foreign = is_library_study(winner.study.user_attrs)
-    verb, noun = ("evaluated", "evaluation") if is_foreign else ("trained", "training")
+    # Optuna notes how long a trial took, with what its sampler and the database took.
+    verb, noun = (
+        ("evaluated", "with what chose them") if is_foreign else ("trained", "of training")
+    )
     yield f"{metric.name} {decimals(value)} in trial {trial.number} of {winner.study.study_name}{by}."
     if (again := winner.repeated.get(trial.number)) is None or not again.values:
         repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
@@ -91,7 +94,7 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")
     took = f"{time:,.0f} {unit}" if time >= 10 else f"{time:.2g} {unit}"
-    yield f"All of it took {trials:,} trials and {took} of {noun}."
+    yield f"All of it took {trials:,} trials and {took}{', ' if is_foreign else ' '}{noun}."
 
 
 def _values(winner: Winner) -> str:

@@ -100,7 +100,7 @@ def build_page(report: Report) -> str:
     return render(
         report.title,
         f"{_count(len(runs), 'run')} of {_count(len(report.methods), 'method')}, "
-        f"{_count(trials, 'trial')}. Values are {metric}: {metric.better} is better.",
+        f"{_count(trials, 'trial')}. {metric.better.capitalize()} {metric} is better.",
         [
             *([] if report.winner is None else [best_section(runs, report.winner)]),
             *(_single_run_sections(report) if len(runs) == 1 else _several_run_sections(report)),
@@ -210,7 +210,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section(
         "Parameters",
         "Parameters over trials",
-        "Where a run searched, trial by trial; crosses failed.",
+        "Where a run searched, trial by trial; those that failed are crosses.",
         plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:
@@ -218,7 +218,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         yield Section(
             "Pairs",
             "Any two parameters",
-            "Crosses failed.",
+            "Trials that failed are crosses.",
             plot("Any two parameters", 'data-view="pair"', several + axes),
         )
     share = (

@@ -79,9 +79,7 @@ def missing(name: str) -> str:
     if name.startswith(SURROGATE):
         return "" if SHIPPED.exists() else f"no {SHIPPED.name} is installed"
     if find_spec(module) is None:
-        return (
-            f"{_PACKAGES[module]} is not installed: pip install 'optuna-autoresearch[scoreboard]'"
-        )
+        return f"{_PACKAGES[module]} is not installed: pip install {_PACKAGES[module]}"
     return ""
 
 

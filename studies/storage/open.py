@@ -310,14 +310,13 @@ def _open_proxy(
     return proxy
 
 
-_EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+_DRIVERS = {"postgresql": "'psycopg[binary]'", "mysql": "'pymysql[rsa]'"}
 
 
 def _driver_missing(url: URL, error: ImportError) -> str:
     missing = error.__cause__ or error
     name = getattr(missing, "name", None) or url.drivername
-    extra = _EXTRAS.get(url.get_backend_name())
-    package = f"'optuna-autoresearch[{extra}]'" if extra else "a driver that SQLAlchemy has for it"
+    package = _DRIVERS.get(url.get_backend_name(), "a driver that SQLAlchemy has for it")
     return f"{_shown(url)} needs a driver that isn't installed, {name}: pip install {package}."
 
 

@@ -108,8 +108,7 @@ def check_grpc() -> None:
         import grpc  # noqa: F401
     except ImportError as error:
         raise StorageError(
-            f"A gRPC proxy needs {error.name}, which isn't installed:"
-            " pip install 'optuna-autoresearch[grpc]'."
+            f"A gRPC proxy needs {error.name}, which isn't installed: pip install grpcio protobuf."
         ) from None
 
 

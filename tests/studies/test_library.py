@@ -75,7 +75,7 @@ def test_status_best_and_report_show_it(
     out = capsys.readouterr().out
     assert f"value {value:.4f} in trial" in out and "revalidate`" not in out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Values are value: higher is better." in page and "Learning curves" in page
+    assert "Higher value is better." in page and "Learning curves" in page
     assert "Comparison of methods" not in page
 
 

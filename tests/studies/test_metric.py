@@ -53,7 +53,7 @@ def test_another_metric_changes_what_run_status_report_and_prompt_say(
     assert json.loads(status)[0]["best"]["accuracy"] == stored.best_value
     assert cli("report", "--out", tmp_path / "report", "--pictures", "svg").returncode == 0
     page = (tmp_path / "report" / "report.html").read_text()
-    assert names_accuracy(page) and "Values are accuracy: higher is better." in page
+    assert names_accuracy(page) and "Higher accuracy is better." in page
     assert names_accuracy((tmp_path / "report" / "trials.csv").read_text())
     pictures = [p.read_text() for p in tmp_path.glob("report/pictures/t*.svg")]
     assert pictures and all(map(names_accuracy, pictures))

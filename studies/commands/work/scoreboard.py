@@ -46,8 +46,9 @@ def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) ->
     shares = share(left, workers)
     longest = max(map(_seconds, shares))
     bar.say(
-        f"{len(left)} runs are left, in {len(shares)} processes: about {clock(longest)} on free "
-        "cores"
+        f"{len(left)} run{'s are' if len(left) > 1 else ' is'} left, in {len(shares)}"
+        f" process{'es' if len(shares) > 1 else ''}:"
+        f" {f'about {clock(longest)}' if longest > 60 else 'less than a minute'} on free cores"
         + (", and what the language model takes" if any(s.asks_model for s in left) else "")
     )
     began, done, failures = time.monotonic(), 0, []

@@ -31,7 +31,7 @@ def noisy(testbed: Path) -> Path:
 def test_the_best_is_confirmed_and_can_be_written_and_run(cli: Cli, noisy: Path) -> None:
     done = cli(*run(noisy, trials=12))
     assert done.returncode == 0, done.stderr
-    assert "more, with other seeds" in done.stdout
+    assert "more, with " in done.stdout
     assert "optuna-autoresearch best --study s" in done.stdout
     assert len(cli.trials("s")) == 12
     again = cli.trials("s" + SUFFIX)

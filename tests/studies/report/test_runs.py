@@ -52,7 +52,7 @@ def test_a_maximized_comparison_is_the_mirror_image_of_a_minimized_one(
     (low, high) = traces(runs)[0].limits or (0, 0)
     assert traces(mirrored)[0].limits == (-high, -low)
     page = build_page(Report(mirrored, "b"))
-    assert "Values are accuracy (percent): higher is better." in page
+    assert "Higher accuracy (percent) is better." in page
     assert '"higher_is_better":true' in page and "val_bpb" not in page
 
 
