@@ -119,5 +119,7 @@ def _run() -> int:
         except Exception:  # nobody foresaw it: its traceback is what helps
             print(masked(traceback.format_exc()), file=sys.stderr, end="")
             return 1
-        print(f"error: {message}", file=sys.stderr)
+        from studies.commands.console import say
+
+        say(f"error: {message}", stderr=True)
     return status or 0

@@ -46,6 +46,7 @@ def best(
     from studies.best import scripts
     from studies.code_agent.sources import diff as lines_of_diff
     from studies.commands.console import console
+    from studies.commands.console import say
     from studies.commands.work import best as work
     from studies.spec import Where
     from studies.storage.open import opened
@@ -70,9 +71,8 @@ def best(
     elif as_json:
         print_json(found.facts())
     else:
-        out = console()
-        out.print(work.table_of(found))
+        console().print(work.table_of(found))
         for line in work.lines_of(found, storage):
-            out.print(line, soft_wrap=True)
+            say(line)
     if write is not None and not as_json and not diff:
         print(f"written: {write}")

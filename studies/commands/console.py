@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import os
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -51,3 +52,22 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
         width=PIPED if piped else None,
         **options,
     )
+
+
+_COMMAND = ": optuna-autoresearch "
+
+
+def say(line: str, *, stderr: bool = False) -> None:
+    """Print a line of words, broken between them in a terminal.
+
+    A command at its end, which somebody may copy, gets a line of its own and stays whole.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    width = console(stderr=stderr).width
+    if stream.isatty() and len(line) > width:
+        words, found, command = line.partition(_COMMAND)
+        whole = {"break_long_words": False, "break_on_hyphens": False}
+        lines = textwrap.wrap(words + found[:1], width, **whole)  # type: ignore[arg-type]
+        lines += [f"  {_COMMAND[2:]}{command}"] if found else []
+        line = "\n".join(lines)
+    print(line, file=stream)

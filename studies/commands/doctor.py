@@ -40,6 +40,7 @@ def doctor(
     never told, artifacts without a trial, trials whose artifact is missing, and lines of a journal
     that Optuna can't read.
     """
+    from studies.commands.console import say
     from studies.spec import Where
     from studies.storage.examine import examine
     from studies.storage.examine import examine_journal
@@ -64,9 +65,10 @@ def doctor(
         print_json([finding.facts() for finding in findings])
     else:
         for finding in findings:
-            print(f"{finding.kind}: {finding.what}\n  {finding.remedy}")
+            say(f"{finding.kind}: {finding.what}")
+            say(f"  {finding.remedy}")
         if not findings and not unreadable:
-            print(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
+            say(f"Nothing is wrong with {masked(storage)} and {where.folder}.")
         if mendable and not yes:
             yes = typer.confirm(f"Mend {mendable} of {len(findings)} findings?")
     if mendable and yes:

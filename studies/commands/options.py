@@ -54,7 +54,9 @@ def this_command() -> str:
 
 def complain(line: str) -> None:
     """Print a line on stderr."""
-    print(line, file=sys.stderr)
+    from studies.commands.console import say
+
+    say(line, stderr=True)
 
 
 def stopped() -> NoReturn:

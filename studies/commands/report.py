@@ -127,7 +127,7 @@ def report(
             if pin is not None:
                 work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)
             if not as_json:
-                work.say(content, folder)
+                work.say_all(content, folder)
     if as_json:
         several = len(results) > 1
         print_json(results if several else next(iter(results.values())))

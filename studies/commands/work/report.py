@@ -20,6 +20,7 @@ import optuna
 
 from studies.commands import options
 from studies.commands.as_json import finite
+from studies.commands.console import say
 from studies.errors import masked
 from studies.errors import Misuse
 from studies.printable import cell
@@ -151,17 +152,17 @@ def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
         save_plotly_graph_object(study, figure, graph_object_id=f"{prefix}-{name}")
 
 
-def say(content: Report, folder: Path) -> None:
+def say_all(content: Report, folder: Path) -> None:
     """Print the findings, the notes and where the report is."""
     if content.winner is not None:
-        print(" ".join(best_sentences(content.runs, content.winner)))
+        say(" ".join(best_sentences(content.runs, content.winner)))
     for kind, rows in content.tests.items():
         for sentence in in_words(rows):
-            print(sentence if kind == "best" else f"Revalidated: {sentence}")
+            say(sentence if kind == "best" else f"Revalidated: {sentence}")
     if sentence := in_one_sentence(content.times):
-        print(sentence)
+        say(sentence)
     for sentence in content.notes:
-        print(f"note: {sentence}")
+        say(f"note: {sentence}")
     trials = sum(len(run.rows) for run in content.runs)
     runs = len(content.runs)
     print(f"{runs} run{'s' * (runs != 1)}, {trials} trials: {folder / 'report.html'}")

@@ -21,6 +21,7 @@ from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
 from studies.commands.as_json import print_json
 from studies.commands.console import console
+from studies.commands.console import say
 from studies.commands.progress import Bar
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
@@ -73,10 +74,10 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         return
     more = len(best) * FINAL_REPEATS - limit
     left_out = f" ({more} more don't fit into the budget)" if more else ""
-    print(
+    say(
         "the best configurations are trained again, with other seeds:"
         f" {queued} training{'s' if queued > 1 else ''}{left_out}",
-        file=sys.stderr,
+        stderr=True,
     )
     if workers > 1:
         errors = repeat([work], {study.study_name: queued}, workers)
@@ -98,12 +99,11 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
     """Print what a finished run came to, and how sure its best trial is."""
     winner = find_winner(study, study._storage)
-    out = console()
     if winner is not None:
         facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
-    out.print(final_table(facts))
+    console().print(final_table(facts))
     for line in [] if winner is None else lines_of(winner, spec.where.storage):
-        out.print(line, soft_wrap=True)
+        say(line)
 
 
 def winner_facts(study: optuna.Study) -> dict[str, Any] | None:
@@ -162,7 +162,7 @@ def say_preflight(found: Preflight) -> None:
         TestbedError: If it can't be tuned as it is.
     """
     for note in found.notes:
-        print(note, file=sys.stderr)
+        say(note, stderr=True)
     if found.problems:
         said = " ".join(found.problems)
         raise TestbedError(f"{said} (--no-check begins all the same.)")
@@ -216,7 +216,7 @@ def _check_model(spec: Spec) -> None:
             return
     chat = checked_llm(spec.model)
     if _is_new(spec) and (said := check_first_prompt(spec, chat)):
-        print(said, file=sys.stderr)
+        say(said, stderr=True)
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
@@ -249,11 +249,11 @@ def run_on_cluster(
 ) -> optuna.Study:
     """Do the study's trials by the workers of a Dask cluster."""
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
+    def tell(line: str) -> None:
+        say(line, stderr=True)
 
     if workers is None:
-        workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, say)
+        workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, tell)
     if spans_machines(cluster):  # what they can't reach is refused before it is asked
         within_reach(spec, True, workers)
     _check_model(spec)

@@ -126,9 +126,10 @@ def say(facts: Mapping[str, Any], folder: Path) -> None:
     """Print the standings over all problems, and where the tables are."""
     for trials, standings in facts["standings"].items():
         print(f"after {trials} trials")
+        longest = max((len(row["sampler"]) for row in standings[ALL]), default=0)
         for row in standings[ALL]:
             print(
-                f"  {row['sampler']:<36} rank {row['rank']:4.2f} ({row['rank_low']:.2f} to "
+                f"  {row['sampler']:<{longest}}  rank {row['rank']:4.2f} ({row['rank_low']:.2f} to "
                 f"{row['rank_high']:.2f})  regret {row['regret']:.3f}"
             )
     print(f"{facts['runs']} runs: {folder / 'README.md'}")

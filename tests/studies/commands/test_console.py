@@ -15,6 +15,7 @@ from rich.text import Text
 
 from studies import cli
 from studies.commands.console import console
+from studies.commands.console import say
 from studies.commands.progress import Bar
 from studies.printable import PrintableStream
 from studies.storage.open import opened
@@ -56,6 +57,25 @@ def test_a_bar_is_drawn_by_the_escapes_that_are_its_own(monkeypatch: pytest.Monk
         bar.show(1, 3, "runs 1/3")
         bar.say(HOSTILE)
     assert "\x1b[2K" in out.getvalue() and out.getvalue().count("\ufffd") == SHOWN.count("\ufffd")
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_words_are_whole_on_a_narrow_terminal_and_so_is_a_command(
+    on_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: on_terminal)
+    monkeypatch.setattr(sys, "stdout", PrintableStream(out))
+    monkeypatch.setenv("COLUMNS", "30")
+    command = "optuna-autoresearch revalidate --storage sqlite:///a/b/c/d/e/f.db"
+    say(f"trial 3 was trained once, so that it is luck; again: {command}")
+    say("short")
+    lines = out.getvalue().splitlines()
+    if on_terminal:
+        first = ["trial 3 was trained once, so", "that it is luck; again:", f"  {command}"]
+        assert lines == [*first, "short"]
+    else:
+        assert len(lines) == 2 and lines[0].endswith(f"again: {command}")
 
 
 def test_everything_that_is_printed_in_tables_is_printed_so() -> None:
