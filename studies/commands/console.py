@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import os
+import re
 import sys
 import textwrap
 from typing import Any
@@ -54,7 +55,7 @@ def console(*, stderr: bool = False, **options: Any) -> Console:
     )
 
 
-_COMMAND = ": optuna-autoresearch "
+_BEFORE_COMMAND = re.compile(r"(?<=to run it): |: (?=optuna-autoresearch )")
 
 
 def say(line: str, *, stderr: bool = False) -> None:
@@ -65,9 +66,12 @@ def say(line: str, *, stderr: bool = False) -> None:
     stream = sys.stderr if stderr else sys.stdout
     width = console(stderr=stderr).width
     if stream.isatty() and len(line) > width:
-        words, found, command = line.partition(_COMMAND)
-        whole = {"break_long_words": False, "break_on_hyphens": False}
-        lines = textwrap.wrap(words + found[:1], width, **whole)  # type: ignore[arg-type]
-        lines += [f"  {_COMMAND[2:]}{command}"] if found else []
-        line = "\n".join(lines)
+        words, *commands = _BEFORE_COMMAND.split(line, maxsplit=1)
+        lines = textwrap.wrap(
+            f"{words}:" if commands else words,
+            width,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        line = "\n".join([*lines, *(f"  {command}" for command in commands)])
     print(line, file=stream)

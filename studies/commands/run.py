@@ -203,9 +203,6 @@ def run(
         print_json({**facts, "winner": work.winner_facts(done)})
     elif not worker:
         work.say_result(spec, done, facts)
-        print(
-            "\nto see the best again (--write FILE makes a script of it), and to look at it all:"
-        )
         print(f"  {options.command('best', storage, artifacts, '--study', spec.name)}")
         print(f"  {options.command('status', storage)}")
         print(f"  {options.command('dashboard', storage, artifacts)}")

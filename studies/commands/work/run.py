@@ -97,13 +97,18 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
-    """Print what a finished run came to, and how sure its best trial is."""
+    """Print what a finished run came to, how sure its best trial is, and that more follows."""
     winner = find_winner(study, study._storage)
     if winner is not None:
         facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
     console().print(final_table(facts))
     for line in [] if winner is None else lines_of(winner, spec.where.storage):
         say(line)
+    # What gets its values by a command has no script of its own for them.
+    is_script = winner is None or "command" not in winner.trial.user_attrs
+    write = " (--write FILE makes a script of it)" if is_script else ""
+    print()
+    say(f"to see the best again{write}, and to look at it all:")
 
 
 def winner_facts(study: optuna.Study) -> dict[str, Any] | None:

@@ -70,12 +70,14 @@ def test_words_are_whole_on_a_narrow_terminal_and_so_is_a_command(
     command = "optuna-autoresearch revalidate --storage sqlite:///a/b/c/d/e/f.db"
     say(f"trial 3 was trained once, so that it is luck; again: {command}")
     say("short")
+    say("to run it: python train.py --rate=0.1 --width 100")
     lines = out.getvalue().splitlines()
     if on_terminal:
         first = ["trial 3 was trained once, so", "that it is luck; again:", f"  {command}"]
-        assert lines == [*first, "short"]
+        last = ["to run it:", "  python train.py --rate=0.1 --width 100"]
+        assert lines == [*first, "short", *last]
     else:
-        assert len(lines) == 2 and lines[0].endswith(f"again: {command}")
+        assert len(lines) == 3 and lines[0].endswith(f"again: {command}")
 
 
 def test_everything_that_is_printed_in_tables_is_printed_so() -> None:
