@@ -169,11 +169,14 @@ def say_all(content: Report, folder: Path) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a table; of one without rows there is no file, nor one of before."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
     with path.open("w", encoding="utf-8", newline="") as file:
-        if rows:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(map(cell, rows[0]))
-            writer.writerows(map(tables.flat, rows))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(cell, rows[0]))
+        writer.writerows(map(tables.flat, rows))
 
 
 def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -90,6 +90,17 @@ def test_json_is_the_facts_without_nan(
     assert facts["tests"][0]["n"] == 1 and facts["notes"]
 
 
+def test_a_table_without_rows_is_no_file_and_none_of_before_stays(
+    url: str, tmp_path: Path
+) -> None:
+    report(url, tmp_path / "out")
+    assert (tmp_path / "out" / "tests.csv").exists()
+    alone = f"sqlite:///{tmp_path}/alone.db"
+    add_study(optuna.storages.get_storage(alone), "random", 0, trials=2)
+    report(alone, tmp_path / "out")
+    assert not (tmp_path / "out" / "tests.csv").exists()
+
+
 def test_a_cut_leaves_out_what_came_later(url: str, tmp_path: Path) -> None:
     report(url, tmp_path / "out", trials=3)
     assert len(rows(tmp_path / "out" / "trials.csv")) == 6
