@@ -93,7 +93,7 @@ class _Numbers:
         self.spacing = 0.0 if self._log or not step else 1 / n_values
 
     def numbers(self, values: Sequence[Any]) -> np.ndarray:
-        x = np.array(values, dtype=float)
+        x = np.array([_number(value) for value in values])
         if self._log:
             x = np.log(np.maximum(x, 1e-300))
         u = (x / 2 - self._low / 2) / self._half
@@ -112,6 +112,14 @@ class _Numbers:
             return [int(value) for value in x.tolist()]
         values: list[Any] = x.tolist()
         return values
+
+
+def _number(value: Any) -> float:
+    """A value as a float; NaN if it is none, for anybody may announce or enqueue anything."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 class _Choices:

@@ -10,6 +10,7 @@ import json
 from typing import Any
 from typing import TYPE_CHECKING
 
+from .history import json_object
 from .internals import set_system_attr
 
 
@@ -29,5 +30,4 @@ def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> Non
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:
     """Return the values that a worker announced for its running trial, ``{}`` if none."""
-    params: dict[str, Any] = json.loads(trial.system_attrs.get(_KEY, "{}"))
-    return params
+    return json_object(trial.system_attrs.get(_KEY))

@@ -127,11 +127,11 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
     if rule is not None:
         changed = rule(trial.params)
     else:
-        changed = _json_object(trial.user_attrs.get("effective"))
+        changed = json_object(trial.user_attrs.get("effective"))
     return {name: changed.get(name, value) for name, value in trial.params.items()}
 
 
-def _json_object(text: Any) -> dict[str, Any]:
+def json_object(text: Any) -> dict[str, Any]:
     """Read an object; ``{}`` if it is something else, since anybody may write attributes."""
     try:
         value = json.loads(text)

@@ -201,7 +201,9 @@ def population(
     def foreign_among(trials: Sequence[FrozenTrial]) -> np.ndarray:
         return np.array([is_foreign(t) or t.number in generation.late for t in trials])
 
-    if not missing and not foreign_among(good + bad).any():
+    # CMA-ES with margin reads nothing but the points.
+    whole = not cube.with_margin or all(_has_point(t, cube) for t in good + bad)
+    if whole and not missing and not foreign_among(good + bad).any():
         return good + [_told(t, sign * _FAILED) for t in bad]
 
     now = state()
@@ -223,9 +225,19 @@ def population(
 
 def _point(trial: FrozenTrial, cube: UnitCube) -> np.ndarray:
     """The point that CMA-ES learns for a trial, (n,)."""
-    if POINT_TO_TELL in trial.system_attrs:  # CMA-ES with margin
+    if _has_point(trial, cube):  # CMA-ES with margin
         return np.array(trial.system_attrs[POINT_TO_TELL])
     return cube.transform.transform(trial.params)
+
+
+def _has_point(trial: FrozenTrial, cube: UnitCube) -> bool:
+    """Whether a trial says what CMA-ES with margin learns for it, which anybody may have written."""
+    told = trial.system_attrs.get(POINT_TO_TELL)
+    return (
+        isinstance(told, list)
+        and len(told) == len(cube.space)
+        and all(isinstance(x, (int, float)) and abs(x) <= sys.float_info.max for x in told)
+    )
 
 
 def _told(

@@ -173,6 +173,7 @@ class UnitCube:
 
     def __init__(self, space: Mapping[str, BaseDistribution], *, with_margin: bool) -> None:
         self.space = dict(space)
+        self.with_margin = with_margin
         self._step = not with_margin  # as in CmaEsSampler.sample_relative
 
     # Most turns need neither.

@@ -233,7 +233,7 @@ class SMACSampler(BaseSampler):
         """Return the seed that all workers of the study share."""
         if self._seed is not None:
             return self._seed
-        if _SEED_KEY not in study_system_attrs(study):
+        if not isinstance(study_system_attrs(study).get(_SEED_KEY), int):
             set_study_system_attr(study, _SEED_KEY, secrets.randbits(31))
         return int(study_system_attrs(study)[_SEED_KEY])
 
@@ -512,10 +512,14 @@ def _params(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) ->
     """Return what a trial was run with; for an unfinished one also what it is about to be."""
     if trial.state.is_finished():
         return trial.params
+    stored = trial.system_attrs.get(_PROPOSAL_KEY)  # which anybody may have written
     proposed = {
         name: search_space[name].to_external_repr(internal)
-        for name, internal in trial.system_attrs.get(_PROPOSAL_KEY, {}).items()
-        if name in search_space and search_space[name]._contains(internal)
+        for name, internal in (stored.items() if isinstance(stored, dict) else ())
+        if name in search_space
+        and isinstance(internal, (int, float))
+        and abs(internal) <= _MAX_VALUE
+        and search_space[name]._contains(internal)
     }
     return {**proposed, **fixed_params(trial), **trial.params}
 

@@ -88,6 +88,10 @@ def _values(value: Any) -> bool:
     )
 
 
+def _fingerprints(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
 def _in_json(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def is_it(value: Any) -> bool:
         if not _text(value):
@@ -143,6 +147,9 @@ _OF_TRIALS_SYSTEM: _Checks = {
     "fixed_params": _values,
     "constraints": _numbers,
     "import:key": _text,
+    "llm:relative_params": _in_json(_values),
+    "smac:proposal": _values,
+    "x_for_tell": _numbers,
 }
 _OF_STUDIES: _Checks = {
     **dict.fromkeys(("method", "comparison", "variant"), _name),
@@ -163,8 +170,12 @@ _OF_STUDIES: _Checks = {
     ),
     "charge_llm": _flag,
     "edit_files": _texts,
+    "files": _fingerprints,
 }
-_OF_STUDIES_SYSTEM: _Checks = {"study:metric_names": _texts}
+_OF_STUDIES_SYSTEM: _Checks = {
+    "study:metric_names": lambda value: _texts(value) and bool(value),
+    "smac:seed": _integer,
+}
 # Of studies: None says that there is no limit, or no error.
 _LIMITS = {
     *("budget_trials", "budget_seconds", "train_seconds", "memory_limit_mb", "max_tokens"),

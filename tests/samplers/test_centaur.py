@@ -319,6 +319,22 @@ def test_with_margin_cmaes_is_told_the_models_point_and_not_its_own() -> None:
             assert np.allclose(x_for_tell, x)
 
 
+@pytest.mark.parametrize("with_margin", [False, True])
+@pytest.mark.parametrize("odd", [5, "[", {}, [["x"]], [math.nan] * 20, [10**400], None])
+def test_a_point_to_tell_that_is_none_is_that_of_the_parameters(
+    odd: Any, with_margin: bool
+) -> None:
+    study = optuna.create_study(
+        sampler=CentaurSampler(critic=None, llm_ratio=0, seed=0, with_margin=with_margin)
+    )
+    study.optimize(objective, n_trials=4)
+    for trial in study.trials:
+        study._storage._get_trial(trial._trial_id).system_attrs["x_for_tell"] = odd  # type: ignore[attr-defined]
+    study.enqueue_trial({"depth": 3})  # a foreign point, with which a generation is told anew
+    study.optimize(objective, n_trials=12)
+    assert all(t.state == TrialState.COMPLETE for t in study.trials)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

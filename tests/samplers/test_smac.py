@@ -382,6 +382,14 @@ def test_running_and_waiting_trials_are_not_proposed_again() -> None:
     assert proposed not in [{"a": 1, "b": "p"}, {"a": 3, "b": "q"}]
 
 
+@pytest.mark.parametrize("odd", ["[", 5, None, [1], {"x": "abc", "y": None}, {"x": 10**400}])
+def test_a_proposal_that_is_none_is_passed_over(odd: Any) -> None:
+    study = optuna.create_study(sampler=sampler(search_space=BOX))
+    for state in (TrialState.RUNNING, TrialState.WAITING):
+        study.add_trial(optuna.create_trial(state=state, system_attrs={"smac:proposal": odd}))
+    run(study, 2, BOX)
+
+
 def test_a_proposal_that_another_worker_makes_at_the_same_moment_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -443,6 +451,14 @@ def test_workers_without_a_seed_share_the_one_that_is_drawn_for_the_study(tmp_pa
         )
         points += run(study, 3, TINY)
     assert len({str(p) for p in points}) == 6  # One design, not the beginnings of two.
+
+
+@pytest.mark.parametrize("odd", ["[", None, [1]])
+def test_a_seed_that_is_none_is_drawn_anew(odd: Any) -> None:
+    study = optuna.create_study(sampler=sampler(seed=None, search_space=TINY))
+    study._storage.set_study_system_attr(study._study_id, "smac:seed", odd)
+    run(study, 2, TINY)
+    assert isinstance(study._storage.get_study_system_attrs(study._study_id)["smac:seed"], int)
 
 
 def test_the_same_study_in_another_process_with_another_hash_seed() -> None:

@@ -81,6 +81,14 @@ def test_values_outside_the_range_are_finite() -> None:
     assert np.isfinite(rows).all()
 
 
+def test_what_is_no_number_counts_as_an_unknown_one() -> None:
+    space = Space({"x": FloatDistribution(1e-3, 1, log=True)})
+
+    rows = space.rows([{"x": odd} for odd in ("abc", None, [1, 2], 10**400, 1.0)])
+
+    assert rows[:, 0].tolist() == [0.5, 0.5, 0.5, 0.5, 1.0]
+
+
 def test_a_range_in_logarithms_is_one_of_logarithms() -> None:
     space = Space({"x": FloatDistribution(1e-4, 1, log=True)})
 

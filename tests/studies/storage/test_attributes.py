@@ -36,9 +36,10 @@ TRIAL_ATTRIBUTES = ["status", "reason", "source", "effective", "training_seconds
 TRIAL_ATTRIBUTES += ["total_seconds", "llm_seconds", "llm_attempts", "llm_model", "peak_memory_mb"]
 SYSTEM_ATTRIBUTES = [WORKER, BEAT, "failed_trial", "retry_history", "constraints"]
 SYSTEM_ATTRIBUTES += ["autoresearch:kills", "artifacts:x", "fixed_params"]
+SYSTEM_ATTRIBUTES += ["llm:relative_params", "smac:proposal", "x_for_tell"]
 STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ratio", "comparison"]
 STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error", "revalidates_trial"]
-STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from"]
+STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files"]
 
 
 def _fill(storage: BaseStorage) -> None:
@@ -110,6 +111,21 @@ def test_what_is_no_attribute_of_ours_is_left_out_and_all_else_is_shown(
     assert status == 0, err
     status, out, _ = _run(monkeypatch, capsys, "doctor", "--storage", url, "--json")
     assert status == 0 and isinstance(json.loads(out), list)
+
+
+def test_of_what_samplers_and_studies_keep_the_odd_is_left_out(url: str) -> None:
+    with opened(url) as storage:
+        study = optuna.create_study(storage=storage, study_name="s")
+        study.set_user_attr("files", {"prepare.py": 5})
+        for name, odd in (("study:metric_names", []), ("smac:seed", "[")):
+            storage.set_study_system_attr(study._study_id, name, odd)
+        odds = {"llm:relative_params": '["x"]', "smac:proposal": {"x": [1]}, "x_for_tell": {}}
+        study.add_trial(create_trial(value=0.5, system_attrs={"kept": [], **odds}))
+    with opened(url) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        assert study.user_attrs == {} and study.metric_names is None
+        assert storage.get_study_system_attrs(study._study_id) == {}
+        assert study.trials[0].system_attrs == {"kept": []}
 
 
 def test_a_worker_takes_no_harm_from_them(url: str) -> None:
