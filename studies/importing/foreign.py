@@ -62,6 +62,7 @@ _LARGEST_INTEGER = 10**15
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200  # of moments that are no mistake
 _LONGEST_NAME = 200
 _LARGEST_FILE = 2**30  # bytes
+_PART = 2**20
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def read_file(path: Path) -> Foreign:
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise Misuse(f"{path} must have at most {_LARGEST_FILE} bytes, but has more.")
-        text = path.read_text(encoding="utf-8-sig")
+            raise _too_large(path)
+        text = _read(path)
     except OSError as error:
         raise Misuse(f"{path} must be a readable file, but: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -167,6 +168,22 @@ def read_file(path: Path) -> Foreign:
         identifiers.add(identifier)
         foreign.trials.append(trial)
     return foreign
+
+
+def _read(path: Path) -> str:
+    """Read a file in parts: of a device or a pipe nobody knows the size before."""
+    parts, left = [], _LARGEST_FILE
+    with path.open(encoding="utf-8-sig") as file:
+        while left >= 0 and (part := file.read(_PART)):
+            parts.append(part)
+            left -= len(part)
+    if left < 0:
+        raise _too_large(path)
+    return "".join(parts)
+
+
+def _too_large(path: Path) -> Misuse:
+    return Misuse(f"{path} must have at most {_LARGEST_FILE} bytes, but has more.")
 
 
 def is_finite(value: float) -> bool:

@@ -351,9 +351,15 @@ def _open_journal(
         ) from None
 
 
-def _check_file(path: Path, must_exist: bool) -> None:
+def _check_kind(path: Path) -> None:
     if path.is_dir():
         raise StorageError(f"A storage must be a file, but {path} is a folder.")
+    if path.exists() and not path.is_file():  # to read a pipe waits for somebody to write
+        raise StorageError(f"A storage must be a file, but {path} is a device or a pipe.")
+
+
+def _check_file(path: Path, must_exist: bool) -> None:
+    _check_kind(path)
     if not path.parent.is_dir():
         raise StorageError(f"{path.parent} must be a folder that exists, to hold {path.name}.")
     if must_exist and not path.exists():
@@ -368,6 +374,7 @@ def _check_sqlite(url: URL, must_exist: bool) -> None:
     as_uri = database.startswith("file:")
     if as_uri:
         options = "&".join(f"{key}={value}" for key, value in url.query.items() if key != "uri")
+        _check_kind(Path(database.removeprefix("file:")))
         database += f"?{options}" if options else ""
     else:
         _check_file(Path(database), must_exist)
@@ -396,7 +403,10 @@ def _switch_on_log(connection: sqlite3.Connection) -> None:
 def _to_read(url: URL) -> URL:
     """Return the address by which an SQLite file is only read."""
     database = url.database
-    if not database or database == ":memory:" or database.startswith("file:"):
+    if database and database.startswith("file:"):
+        _check_kind(Path(database.removeprefix("file:")))
+        return url
+    if not database or database == ":memory:":
         return url
     path = Path(database)
     _check_file(path, must_exist=True)

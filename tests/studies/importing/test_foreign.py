@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 import pytest
 
+from studies.errors import Misuse
+from studies.importing import foreign
 from studies.importing.foreign import read_file
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
@@ -48,6 +52,19 @@ def test_what_is_no_trial_is_counted_by_reason(cli: Cli, write: Write) -> None:
         "not an object": 1,
         "a line that is no JSON (cut off, perhaps)": 1,
     }
+
+
+def test_a_pipe_is_read_and_a_device_without_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", newline="") as file:
+        file.write("\ufeff" + json.dumps(a_row()) + "\r\n")
+    assert len(read_file(Path(f"/dev/fd/{reader}")).trials) == 1
+    os.close(reader)
+    monkeypatch.setattr(foreign, "_LARGEST_FILE", 2**21)
+    with pytest.raises(Misuse, match="/dev/zero must have at most 2097152 bytes, but has more"):
+        read_file(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("digits", [401, 5001])  # Python's json reads no integer of 5,001 digits

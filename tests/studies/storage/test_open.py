@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import os
 from pathlib import Path
 import sqlite3
 import subprocess
@@ -203,6 +204,10 @@ def test_an_unusable_storage_is_one_clear_line(
     refused(f"journal:{tmp_path}/half.log", "must be an Optuna journal")
     refused(f"sqlite:///{tmp_path}/new.db", "must exist, but there is no such", must_exist=True)
     assert not (tmp_path / "new.db").exists()
+    os.mkfifo(tmp_path / "pipe")
+    for url in ("journal:{}", "sqlite:///{}", "sqlite:///file:{}?uri=true"):
+        for option in ({}, {"read_only": True}):
+            refused(url.format(tmp_path / "pipe"), "but .*pipe is a device or a pipe", **option)
     locker = sqlite3.connect(good, isolation_level=None)
     locker.execute("BEGIN EXCLUSIVE")
     refused(f"sqlite:///{good}", "but another program has locked it for 0.1 s")
