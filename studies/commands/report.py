@@ -102,13 +102,14 @@ def report(
         # A report makes no folder.
         store = where.open_artifacts() if where.folder.is_dir() else None
         results = {}
+        folders = work.folder_names(found)
         for name, contents in found.items():
             runs = [run.until(budget or math.inf, trials or math.inf) for run in contents.runs]
             empty = [run.study for run in runs if not run.rows]
             runs = [run for run in runs if run.rows]
             if not runs:
                 raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
-            folder = out / work.folder_name(name) if len(found) > 1 else out
+            folder = out / folders[name] if len(found) > 1 else out
             best = None if budget or trials else best_run(runs)
             content = Report(
                 runs,
@@ -125,7 +126,8 @@ def report(
             )
             results[name] = work.write(content, folder, pictures and pictures.value)
             if pin is not None:
-                work.pin_plots(content, optuna.load_study(study_name=pin, storage=there), name)
+                pinned = optuna.load_study(study_name=pin, storage=there)
+                work.pin_plots(content, pinned, folders[name] if name else "")
             if not as_json:
                 work.say_all(content, folder)
     if as_json:

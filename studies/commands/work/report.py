@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 import csv
 from dataclasses import asdict
 from datetime import date
+import hashlib
 from importlib.metadata import version
 from itertools import compress
 import json
@@ -85,9 +87,18 @@ def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:
     return f"{heading}: {comparison}" if comparison else heading
 
 
-def folder_name(comparison: str) -> str:
-    """Return a comparison's name as that of a folder."""
-    return re.sub(r"[^\w.-]+", "-", comparison).strip(".-")[:_LONGEST_NAME] or "unnamed"
+def folder_names(comparisons: Iterable[str]) -> dict[str, str]:
+    """Return comparisons' names as those of folders, each another one, also where A is a."""
+    names: dict[str, str] = {}
+    given: set[str] = set()
+    for comparison in comparisons:
+        name = re.sub(r"[^\w.-]+", "-", comparison).strip(".-")[:_LONGEST_NAME] or "unnamed"
+        if name.casefold() in given:
+            digest = hashlib.sha256(comparison.encode(errors="replace")).hexdigest()
+            name = f"{name}-{digest[:6]}"
+        given.add(name.casefold())
+        names[comparison] = name
+    return names
 
 
 def made_now() -> str:
@@ -134,11 +145,14 @@ def write(content: Report, folder: Path, picture_format: str | None) -> dict[str
     return facts
 
 
-def pin_plots(content: Report, study: optuna.Study, comparison: str) -> None:
-    """Show the plots on the study's page in optuna-dashboard, of trees the study's own."""
+def pin_plots(content: Report, study: optuna.Study, folder: str) -> None:
+    """Show the plots on the study's page in optuna-dashboard, of trees the study's own.
+
+    Those of several comparisons are told apart by the names of their folders.
+    """
     from optuna_dashboard import save_plotly_graph_object
 
-    prefix = f"report-{folder_name(comparison)}" if comparison else "report"
+    prefix = f"report-{folder}" if folder else "report"
     own = [run.study == study.study_name for run in code_runs(content.runs)]
     titles = {**{name: title for name, (_, title, _) in PLOTS.items()}, "structures": TITLE}
     for name, drawings in content.plots.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import csv
 import json
 from pathlib import Path
+import re
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial
 import pytest
 
 from studies.commands.report import report
+from studies.commands.work.report import folder_names
 from studies.errors import Misuse
 from studies.storage.attributes import CheckedAttributes
 from tests.studies.report.synthetic import add_study
@@ -117,6 +119,23 @@ def test_several_comparisons_have_a_folder_each(url: str, tmp_path: Path) -> Non
     assert len(rows(tmp_path / "out" / "on-the-surrogate" / "trials.csv")) == 2
     report(url, tmp_path / "one", comparison="on the surrogate")
     assert len(rows(tmp_path / "one" / "trials.csv")) == 2
+
+
+def test_names_that_make_the_same_folder_have_one_each() -> None:
+    names = ["", "lr=0.1", "lr 0.1", "LR 0.1", "=", "a" * 60 + "b", "a" * 60 + "c", "x"]
+    folders = folder_names(names)
+    assert list(folders) == names
+    assert folders["lr=0.1"] == "lr-0.1" and folders["x"] == "x"
+    assert re.fullmatch("lr-0.1-[0-9a-f]{6}", folders["lr 0.1"])
+    assert len({folder.casefold() for folder in folders.values()}) == len(names)
+
+
+def test_studies_whose_names_make_the_same_folder_have_a_report_each(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    for name in ("lr=0.1", "lr 0.1"):
+        optuna.create_study(storage=url, study_name=name).optimize(lambda t: 0.0, n_trials=1)
+    report(url, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*/report.html"))) == 2
 
 
 def test_plots_are_pinned_to_the_dashboards_study_once(url: str, tmp_path: Path) -> None:
