@@ -49,6 +49,7 @@ The result is {metric}: {metric.better} is better. The script's parameters may b
 evaluation may not. A configuration that needs more memory than there is, diverges, or
 trains too few steps fails or scores badly.
 """
+_SHOWN = 200  # characters of a path that can't be one
 _DESCRIPTION = 600  # characters of the script's docstring that are told
 
 
@@ -107,9 +108,16 @@ class Testbed:
             TestbedError: If there is no readable script, or its parameters and the search space
                 don't fit.
         """
-        folder = _EMBEDDED if path is None else Path(path).expanduser().resolve()
         script = None
-        if folder.is_file() and folder.suffix == ".py":
+        try:
+            folder = _EMBEDDED if path is None else Path(path).expanduser().resolve()
+            is_script = folder.is_file() and folder.suffix == ".py"
+        except (ValueError, RuntimeError, OSError) as error:  # a study may have stored anything
+            raise TestbedError(
+                f"A testbed must be a folder with a {SCRIPT}, or a script, but got"
+                f" {ascii(str(path)[:_SHOWN])}: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        if is_script:
             folder, script = folder.parent, folder.name
         toml = folder / "search_space.toml"
         file = SpaceFile.parse(read_text(toml) if toml.is_file() else "")

@@ -133,6 +133,13 @@ def test_an_unusable_folder_is_one_clear_line(
         Testbed.load(folder)
 
 
+@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name/x", "\ud800", "a" * 5000])
+def test_a_path_that_can_be_none_is_one_clear_line(path: str) -> None:
+    with pytest.raises(TestbedError, match="must be a folder with a train.py, or a") as error:
+        Testbed.load(path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 400
+
+
 def test_a_folder_without_train_py_is_told_its_scripts(tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text("LR = 1\n")
     with pytest.raises(TestbedError, match=f"Name the script: {tmp_path / 'fit.py'}.$"):
