@@ -8,6 +8,7 @@ training.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from typing import TYPE_CHECKING
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from studies.storage.examine import Finding
+
+
+def mend(findings: Sequence[Finding]) -> int:
+    """Mend what can be, say in a line of each that can't why not, and return how many were."""
+    mended = 0
+    for finding in findings:
+        if finding.mend is None:
+            continue
+        try:
+            finding.mend()
+        except (ValueError, TypeError, LookupError) as error:
+            options.complain(f"{finding.what}, and can't be mended: {error}")
+        else:
+            mended += 1
+    return mended
 
 
 def doctor(
@@ -74,8 +90,6 @@ def doctor(
     if mendable and yes:
         lock = where.lock_file if Path(where.lock_file).parent.is_dir() else None
         with alone(lock), opened(storage, must_exist=True) as there:
-            for finding in look(there, lambda line: None):
-                if finding.mend is not None:
-                    finding.mend()
+            mended = mend(look(there, lambda line: None))
         if not as_json:
-            print(f"Mended {mendable} of {len(findings)} findings.")
+            print(f"Mended {mended} of {len(findings)} findings.")

@@ -24,6 +24,7 @@ import copy
 from datetime import datetime
 from datetime import timedelta
 import fcntl
+import logging
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ from objective.worker import worker_is_here
 from objective.worker import worker_mark
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
+from studies.printable import printable
 from studies.stopping import held
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from objective.results import Result
     from objective.results import Results
 
+
+_logger = logging.getLogger(__name__)
 
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 _KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
@@ -177,7 +181,8 @@ class RetryKilled(RetryHeartbeatStaleTrialCallback):
 
     Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
     was killed before it had any has nothing to be given up for. Nor has one that was put back, by
-    Ctrl-C, say: that isn't counted. One that is known to have failed needs no other try.
+    Ctrl-C, say: that isn't counted. One that is known to have failed needs no other try. What
+    another program stored may be parameters that Optuna doesn't take again: those are lost.
     """
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -185,7 +190,14 @@ class RetryKilled(RetryHeartbeatStaleTrialCallback):
             return
         trial = copy.deepcopy(trial)  # which Optuna alters
         trial.system_attrs[_KILLS] = _kills(trial)
-        super().__call__(study, trial)
+        try:
+            super().__call__(study, trial)
+        except (ValueError, TypeError) as error:
+            _logger.warning(
+                "the parameters of trial %d can't be queued again: %s",
+                trial.number,
+                printable(str(error))[:200],
+            )
 
 
 def is_given_up(killed: FrozenTrial) -> bool:

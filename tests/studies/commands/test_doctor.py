@@ -21,9 +21,11 @@ from objective import worker
 from objective.results import Results
 from objective.worker import claim
 from objective.worker import WORKER
+from studies.commands.doctor import mend
 from studies.commands.work.status import live_lines
 from studies.commands.work.status import WATCH_SECONDS
 from studies.storage import recovery
+from studies.storage.examine import Finding
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
 from tests.studies.conftest import Cli
@@ -106,6 +108,23 @@ def test_a_trial_that_was_failed_and_not_queued_is_queued_once(
     assert kinds(cli, "--yes") == ["unqueued-trial"]
     assert kinds(cli) == []
     assert [t.params for t in study.trials[3:]] == [study.trials[2].params]
+
+
+def test_what_cannot_be_mended_keeps_nothing_else_from_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mended = []
+
+    def fail() -> None:
+        raise ValueError("no float")
+
+    findings = [
+        Finding("abandoned-trial", "trial 0 is running", "", fail),
+        Finding("missing-artifact", "trial 1 has lost a file", ""),
+        Finding("abandoned-trial", "trial 2 is running", "", lambda: mended.append(2)),
+    ]
+    assert mend(findings) == 1 and mended == [2]
+    assert capsys.readouterr().err == "trial 0 is running, and can't be mended: no float\n"
 
 
 def test_nothing_is_mended_without_a_yes(

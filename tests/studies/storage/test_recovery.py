@@ -198,6 +198,19 @@ def test_what_a_living_process_puts_back_is_queued_by_nobody_else() -> None:
     assert is_unqueued(os.getpid(), worker._started(os.getpid()))
 
 
+def test_parameters_that_optuna_does_not_take_again_are_lost_in_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    study._storage._get_trial(trial._trial_id).params["x"] = "te\nxt"  # type: ignore[attr-defined]
+    kill(trial)
+    assert [t.state for t in study.trials] == [TrialState.FAIL]
+    [record] = caplog.records
+    assert record.getMessage().startswith("the parameters of trial 0 can't be queued again: ")
+
+
 def kill(trial: optuna.Trial) -> None:
     """Let a trial look like that of a process that is gone, and somebody find it."""
     mark: Any = [worker._machine(), 2**22 + 1, 0.0, trial.number]
