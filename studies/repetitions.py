@@ -63,11 +63,11 @@ def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> di
     if name not in study_names(storage):
         return {}
     again = optuna.load_study(study_name=name, storage=storage)
-    trials = study.get_trials(deepcopy=False)
+    value = {trial.number: trial.value for trial in study.get_trials(deepcopy=False)}
     of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
     for t in again.get_trials(deepcopy=False):
         number = repeats_of(again, t)
-        if number is not None and number < len(trials) and is_evaluated(t):
+        if number in value and is_evaluated(t):
             of[number].append(t)
     found = {}
     for number, repeated in of.items():
@@ -75,7 +75,7 @@ def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> di
         found[number] = Repeated(
             values,
             len(repeated) - len(values),
-            set(values) == {trials[number].value},
+            set(values) == {value[number]},
             sum(map(charge, repeated)),
         )
     return found

@@ -246,12 +246,13 @@ def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> list[di
     study = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)
     best = finalists(trials, Metric.of(study), 1, study.user_attrs)[0]
+    value = {trial.number: trial.value for trial in trials}
     repeated = {best.number: Repeated(), **repetitions(storage, study)}
     return [
         {
             "study": name,
             "trial": number,
-            "best": trials[number].value,
+            "best": value[number],
             "values": list(again.values),
             "mean": again.mean,
             "sd": again.sd,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -54,16 +55,21 @@ def open_study(
 
     Raises:
         StudyConflict: If it was made with other parameters or another search space.
+        StorageError: If it can't be read.
     """
-    study = optuna.create_study(
-        storage=storage,
-        study_name=spec.name,
-        direction=testbed.metric.direction,
-        pruner=make_pruner(spec.prune),
-        load_if_exists=True,
-    )
-    with reading(spec.name):
-        study.get_trials(deepcopy=False), study.user_attrs
+    there = spec.name in study_names(storage)
+    with reading(spec.name) if there else nullcontext():
+        study = optuna.create_study(
+            storage=storage,
+            study_name=spec.name,
+            direction=testbed.metric.direction,
+            pruner=make_pruner(spec.prune),
+            load_if_exists=True,
+        )
+        numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
+        if numbers != list(range(len(numbers))):  # by which the loop finds a trial among them
+            raise ValueError(f"its trials must be numbered 0 to {len(numbers) - 1}, but aren't")
+        study.user_attrs
     check_comparable(study, spec, testbed)
     testbed.metric.name_in(study)
     metadata = spec.metadata(testbed)

@@ -41,7 +41,8 @@ def load_transcripts(
         if not chosen:
             continue
         study = optuna.load_study(study_name=run.study, storage=storage)
-        trials = study.get_trials(deepcopy=False)  # at once, and kept by the study's own storage
+        # At once, and kept by the study's own storage.
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         for row in chosen:
             text = read_artifact(study, trials[row.number], artifacts, "llm-")
             if text is None:

@@ -16,8 +16,11 @@ import copy
 import json
 import logging
 import re
+import sys
 from typing import Any
 
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
 from optuna.storages import BaseStorage
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -199,6 +202,7 @@ class CheckedAttributes(BaseStorage):
                 raise ValueError(f"trial {trial.number} has a value that is no number")
             if trial.state == TrialState.COMPLETE and not trial.values:
                 raise ValueError(f"trial {trial.number} is complete, but has no value")
+            _check_params(trial)
             what = f"of trial {trial.number}"
             if not all(map(is_measured, trial.values or ())):
                 self._tell({"status"} if trial.user_attrs.get("status") == "ok" else (), what)
@@ -279,12 +283,31 @@ class CheckedDatabase(CheckedAttributes, RDBStorage):
     ) -> list[FrozenTrial]:
         if states is None and trial_id_greater_than < 0:  # the first look, at all of them
             trials = read_trials(self, study_id)
+            if len({trial.number for trial in trials}) < len(trials):
+                raise ValueError("two trials have the same number")  # Optuna would hide one
         else:
             trials = super()._get_trials(
                 study_id, states, included_trial_ids, trial_id_greater_than
             )
         self.check_trials(trials)
         return trials
+
+
+def _check_params(trial: FrozenTrial) -> None:
+    """Raise ValueError if a trial's parameters, without which it is none, aren't what they say."""
+    for name, distribution in trial.distributions.items():
+        if not isinstance(name, str):
+            raise ValueError(f"trial {trial.number} has a parameter whose name is no text")
+        if isinstance(distribution, (FloatDistribution, IntDistribution)):
+            if not _is_finite(trial.params[name]):
+                raise ValueError(f"trial {trial.number} has a parameter that is no finite number")
+            ends = (distribution.low, distribution.high, distribution.step or 0)
+            if not all(map(_is_finite, ends)):
+                raise ValueError(f"trial {trial.number} has a parameter whose range isn't finite")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _no_limit(name: str, value: Any) -> bool:

@@ -11,9 +11,11 @@ import pytest
 
 from samplers import ScriptedChat
 from studies.budget import Budget
+from studies.facts import REPEATS
 from studies.repetitions import pooled_sd
 from studies.repetitions import Repeated
 from studies.repetitions import repetitions
+from studies.repetitions import SUFFIX
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -28,6 +30,17 @@ def test_the_noise_is_pooled_over_what_was_repeated_and_not_the_same_each_time()
     assert pooled_sd([Repeated((1.0,)), Repeated((2.0, 2.0), fixed=True)]) is None
     both = [Repeated((1.0, 3.0)), Repeated((10.0, 10.0, 13.0))]
     assert pooled_sd(both) == pytest.approx(((2.0 + 6.0) / 3) ** 0.5)
+
+
+@pytest.mark.parametrize(("number", "found"), [(0, [0]), (5, []), (-3, [])])
+def test_a_repetition_of_no_trial_is_none(number: int, found: list[int]) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s")
+    study.add_trial(optuna.create_trial(value=1.0))
+    again = optuna.create_study(storage=storage, study_name="s" + SUFFIX)
+    attributes = {"status": "ok", REPEATS: number}
+    again.add_trial(optuna.create_trial(value=1.0, user_attrs=attributes))
+    assert list(repetitions(storage, study)) == found
 
 
 def test_the_noise_that_repetitions_measured_reaches_the_prompts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 import sqlite3
 import sys
@@ -152,6 +153,15 @@ def _break(file: Path, sql: str) -> None:
     connection.close()
 
 
+def _range(high: float) -> str:
+    return json.dumps(
+        {
+            "name": "FloatDistribution",
+            "attributes": {"low": 0.0, "high": high, "log": False, "step": None},
+        }
+    )
+
+
 DEEP_JSON = "[" * 100_000
 BROKEN = {
     "no JSON": "UPDATE trial_user_attributes SET value_json='{'",
@@ -163,6 +173,11 @@ BROKEN = {
     "no value": "DELETE FROM trial_values",
     "a direction that is none": "UPDATE study_directions SET direction='UP'",
     "a value of text": "UPDATE trial_values SET value='text'",
+    "a parameter of text": "UPDATE trial_params SET param_value='text'",
+    "a number twice": "UPDATE trials SET number=1",
+    "a name of bytes": "UPDATE trial_params SET param_name=x'ff00'",
+    "a range of nothing": f"UPDATE trial_params SET distribution_json='{_range(math.nan)}'",
+    "a range past all floats": f"UPDATE trial_params SET distribution_json='{_range(10**400)}'",
 }
 
 
@@ -178,14 +193,13 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
         for name in ("broken", "sound"):
             study = optuna.create_study(storage=storage, study_name=name)
             study.set_user_attr("method", "random")
-            study.add_trial(
-                create_trial(
-                    value=0.5,
-                    params={"x": 0.5},
-                    distributions={"x": FloatDistribution(0, 1)},
-                    user_attrs={"status": "ok"},
-                )
+            trial = create_trial(
+                value=0.5,
+                params={"x": 0.5},
+                distributions={"x": FloatDistribution(0, 1)},
+                user_attrs={"status": "ok"},
             )
+            study.add_trials([trial, trial])
     key = "study_id=1" if "study_" in BROKEN[what] else "trial_id=1"
     _break(tmp_path / "s.db", f"{BROKEN[what]} WHERE {key}")
 
@@ -194,9 +208,9 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
     assert err.startswith("study 'broken' can't be read: ") and err.count("\n") == 1
     arguments = ["report", "--storage", url, "--out", tmp_path / "r"]
     status, out, err = _run(monkeypatch, capsys, *arguments)
-    assert status == 0 and "1 run, 1 trial" in out and "'broken' can't be read" in err
+    assert status == 0 and "1 run, 2 trial" in out and "'broken' can't be read" in err
     arguments = ["run", "--method", "random", "--study", "broken", "--storage", url]
-    status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3)
+    status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3, "--no-check")
     assert status == 2 and "study 'broken' can't be read: " in err.splitlines()[-1]
     status, _, err = _run(monkeypatch, capsys, "best", "--study", "broken", "--storage", url)
     assert status == 2 and err.startswith("error: study 'broken' can't be read: ")
@@ -207,6 +221,24 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
     )  # which it needs not
     status, out, _ = _run(monkeypatch, capsys, "revalidate", "--storage", url)
     assert "'broken' can't be read" in out
+
+
+def test_a_study_that_lacks_a_number_is_shown_and_not_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with opened(url) as storage:
+        study = optuna.create_study(storage=storage, study_name="s")
+        for _ in range(2):
+            study.add_trial(create_trial(value=0.5, user_attrs={"status": "ok"}))
+    _break(tmp_path / "s.db", "UPDATE trials SET number=7 WHERE trial_id=2")
+    for command in ("status", "best"):
+        assert _run(monkeypatch, capsys, command, "--storage", url)[0] == 0
+    arguments = ["run", "--method", "random", "--study", "s", "--storage", url, "--trials", 3]
+    status, _, err = _run(monkeypatch, capsys, *arguments, "--no-check")
+    assert status == 2 and "its trials must be numbered 0 to 1, but aren't" in err
 
 
 def test_of_a_learning_curve_only_numbers_are_kept(
