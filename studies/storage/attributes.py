@@ -34,6 +34,7 @@ from studies.storage.reading import read_trials
 _logger = logging.getLogger(__name__)
 
 _LARGEST = 1e15  # of anything that is counted or measured: sums of them stay exact enough
+_MOST = sys.float_info.max
 _LONGEST_TEXT = 100_000
 _LONGEST_NAME = 250
 _ARTIFACT = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,99}")  # never a path
@@ -197,12 +198,13 @@ class CheckedAttributes(BaseStorage):
 
     def check_trials(self, trials: Sequence[FrozenTrial]) -> None:
         """Take the attributes that aren't sound off trials."""
+        numeric: dict[int, bool] = {}
         for trial in trials:
             if not all(isinstance(value, (int, float)) for value in trial.values or ()):
                 raise ValueError(f"trial {trial.number} has a value that is no number")
             if trial.state == TrialState.COMPLETE and not trial.values:
                 raise ValueError(f"trial {trial.number} is complete, but has no value")
-            _check_params(trial)
+            _check_params(trial, numeric)
             what = f"of trial {trial.number}"
             if not all(map(is_measured, trial.values or ())):
                 self._tell({"status"} if trial.user_attrs.get("status") == "ok" else (), what)
@@ -293,21 +295,32 @@ class CheckedDatabase(CheckedAttributes, RDBStorage):
         return trials
 
 
-def _check_params(trial: FrozenTrial) -> None:
-    """Raise ValueError if a trial's parameters, without which it is none, aren't what they say."""
+def _check_params(trial: FrozenTrial, numeric: dict[int, bool]) -> None:
+    """Raise ValueError if a trial's parameters, without which it is none, aren't what they say.
+
+    Trials share most distributions, so that each is looked at once: ``numeric`` has those that were,
+    by their identities.
+    """
+    params = trial.params
     for name, distribution in trial.distributions.items():
         if not isinstance(name, str):
             raise ValueError(f"trial {trial.number} has a parameter whose name is no text")
-        if isinstance(distribution, (FloatDistribution, IntDistribution)):
-            if not _is_finite(trial.params[name]):
-                raise ValueError(f"trial {trial.number} has a parameter that is no finite number")
-            ends = (distribution.low, distribution.high, distribution.step or 0)
-            if not all(map(_is_finite, ends)):
+        is_numeric = numeric.get(id(distribution))
+        if is_numeric is None:
+            is_numeric = isinstance(distribution, (FloatDistribution, IntDistribution))
+            numeric[id(distribution)] = is_numeric
+            if is_numeric and not _has_ends(distribution):
                 raise ValueError(f"trial {trial.number} has a parameter whose range isn't finite")
+        if is_numeric and not _is_finite(params[name]):
+            raise ValueError(f"trial {trial.number} has a parameter that is no finite number")
+
+
+def _has_ends(numbers: Any) -> bool:
+    return all(map(_is_finite, (numbers.low, numbers.high, numbers.step or 0)))
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return isinstance(value, (int, float)) and -_MOST <= value <= _MOST
 
 
 def _no_limit(name: str, value: Any) -> bool:

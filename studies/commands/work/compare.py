@@ -152,8 +152,8 @@ def _stored(specs: Sequence[Spec]) -> Board:
         there = set(study_names(storage))
         for spec in specs:
             if spec.name in there:
-                study = optuna.load_study(study_name=spec.name, storage=storage)
                 with reading(spec.name):
+                    study = optuna.load_study(study_name=spec.name, storage=storage)
                     study.get_trials(deepcopy=False)
                 check_comparable(study, spec, testbed)
                 board[spec.name] = stored_standing(study, spec.budget)
