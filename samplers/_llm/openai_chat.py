@@ -236,7 +236,7 @@ class OpenAIChat:
         )
         tokens = answer.get("tokens")
         count = len(tokens) if isinstance(tokens, list) else answer.get("count")
-        return count if isinstance(count, int) and 0 <= count <= 4 * len(text) + 16 else None
+        return count if type(count) is int and 0 <= count <= 4 * len(text) + 16 else None
 
     @property
     def counts_tokens(self) -> bool:

@@ -509,6 +509,12 @@ def test_tokens_are_estimated_where_the_server_cannot(server: LoopbackServer) ->
     assert server.paths == ["/tokenize"], "it is asked once only"
 
 
+@pytest.mark.parametrize("count", [True, 3.0, "3", -1, 1000])
+def test_a_count_that_is_none_is_not_taken(server: LoopbackServer, count: object) -> None:
+    server.others["/tokenize"] = Answer({"count": count})
+    assert connect(server).count_tokens("0.0123") == 7
+
+
 def test_the_environment_names_the_model(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
