@@ -78,8 +78,9 @@ def records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def model_name(name: str, clean: Callable[[str], str]) -> str:
     """Return a model's name, of a path the last part, in one line."""
+    name = " ".join(clean(name).split())  # before it is cut: half a key would not be found
     last = PurePosixPath(name).name if name.endswith(".gguf") else name
-    return " ".join(clean(last[:_MOST_NAME_CHARS]).split())
+    return last[:_MOST_NAME_CHARS].strip()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

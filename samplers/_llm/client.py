@@ -36,7 +36,7 @@ OPENAI_KEY = "OPENAI_API_KEY"  # the variable that OpenAI's own libraries read
 
 _FIRST_PAUSE = 0.5  # seconds
 _LONGEST_PAUSE = 30.0  # seconds
-_MOST_SHOWN = 4000  # characters that are looked at of an answer that is no use
+_MOST_CHARS = 4000  # of a server's words: for finding out what they are about, and for people
 
 
 class Client:
@@ -133,6 +133,8 @@ class Client:
                 if len(attempts) == 1 or time.monotonic() < deadline:
                     failure = ChatUnavailable(self.shown(str(error)))
                 # Or the deadline cut it short, and what was said before tells more.
+            except ChatError as error:
+                raise ChatError(self.shown(str(error))) from None
             else:
                 refused = refusal(answer.status, answer.payload, answer.text, self.line)
                 if refused is not None:
@@ -168,13 +170,9 @@ class Client:
                 status=answer.status,
             )
         if not isinstance(answer.payload, dict):
-            return ChatUnavailable(
-                f"the answer is not JSON: {self.shown(answer.text[:_MOST_SHOWN])}"
-            )
+            return ChatUnavailable(f"the answer is not JSON: {self.shown(answer.text)}")
         if needs and not records(answer.payload, needs):
-            return ChatUnavailable(
-                f"the answer has no {needs}: {self.shown(answer.text[:_MOST_SHOWN])}"
-            )
+            return ChatUnavailable(f"the answer has no {needs}: {self.shown(answer.text)}")
         return answer.payload
 
     def clean(self, text: str) -> str:
@@ -182,8 +180,15 @@ class Client:
         return mask(printable(text), self.key())
 
     def line(self, text: str) -> str:
-        """Make a server's words about an error fit to be shown, in one line."""
-        return mask_all(" ".join(printable(text).split()), self.key())
+        """Make a server's words about an error fit to be shown, in one line.
+
+        They are cut before they are masked, which takes long of a long text, and between words: a key
+        that is cut in two would not be found.
+        """
+        line = " ".join(printable(text).split())
+        if len(line) > _MOST_CHARS:
+            line = line[:_MOST_CHARS].rpartition(" ")[0] + " …"
+        return mask_all(line, self.key())
 
     def shown(self, text: str) -> str:
         """Do the same, and cut them."""

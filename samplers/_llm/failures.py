@@ -23,9 +23,8 @@ from .chat import ContextTooLong
 from .tokens import as_tokens
 
 
-# Of a server's words: for finding out what they are about, and for people.
-_MOST_CHARS = 4000
-_SHOWN_CHARS = 300
+_MOST_CHARS = 4000  # of a server's words that are searched for names of arguments
+_SHOWN_CHARS = 300  # of them for people
 
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|(?:maximum|available) context"
@@ -115,7 +114,7 @@ def refusal(status: int, payload: Any, text: str, clean: Any) -> Refusal | None:
         status: Its HTTP status.
         payload: Its body, read as JSON; ``None`` if it is none.
         text: Its body.
-        clean: Function that makes a server's text fit to be shown, in one line.
+        clean: Function that makes a server's text of any length fit to be shown, in one line.
     """
     if isinstance(payload, list) and payload:
         payload = payload[0]
@@ -132,11 +131,11 @@ def refusal(status: int, payload: Any, text: str, clean: Any) -> Refusal | None:
     while isinstance(error, dict) and isinstance(error.get("error"), (dict, str)):
         error = error["error"]
     fields = error if isinstance(error, dict) else {}
-    kind = " ".join(str(fields[k]) for k in ("code", "type", "status") if fields.get(k)).lower()
+    kind = " ".join(_text(fields[k]) for k in ("code", "type", "status") if fields.get(k))
     return Refusal(
         status,
-        clean("; ".join(_words(error)))[:_MOST_CHARS] or "no reason given",
-        clean(kind),
+        clean("; ".join(_words(error))) or "no reason given",
+        clean(kind).lower(),
         frozenset(_names(error)),
         as_tokens(fields.get("n_prompt_tokens")) or None,
         as_tokens(fields.get("n_ctx")) or None,
@@ -190,10 +189,10 @@ def _error_of_a_choice(body: Mapping[str, Any]) -> Any:
 def _status_of(error: Any) -> int:
     """Return the status that an error names; 502, as of a gateway, if it names none."""
     fields = error if isinstance(error, dict) else {}
-    code = str(fields.get("code") or fields.get("status") or "")
+    code = _text(fields.get("code") or fields.get("status") or "")
     if re.fullmatch("[45][0-9]{2}", code):
         return int(code)
-    kind = " ".join(str(fields.get(name) or "") for name in ("code", "type", "status")).lower()
+    kind = " ".join(_text(fields.get(name) or "") for name in ("code", "type", "status")).lower()
     return next((status for word, status in _STATUSES.items() if word in kind), 502)
 
 
@@ -206,18 +205,21 @@ def _words(error: Any) -> Iterator[str]:
         said = error.get("message") or error.get("detail") or error.get("msg")
         metadata = error.get("metadata")
         if said:
-            yield said if isinstance(said, str) else _dump(said)
+            yield _text(said)
         if isinstance(metadata, dict) and metadata.get("raw"):
-            yield str(metadata["raw"])
+            yield _text(metadata["raw"])
         if said:
             return
     if error:
-        yield _dump(error)
+        yield _text(error)
 
 
-def _dump(value: Any) -> str:
+def _text(value: Any) -> str:
+    """Return a text, or JSON of anything else that isn't nested too deeply."""
+    if isinstance(value, str):
+        return value
     try:
-        return json.dumps(value, ensure_ascii=False)[:_MOST_CHARS]
+        return json.dumps(value, ensure_ascii=False)
     except (ValueError, RecursionError):
         return ""
 

@@ -184,3 +184,24 @@ def test_words_of_a_server_are_shown_without_escapes_and_keys(server: LoopbackSe
     with pytest.raises(ChatRejected, match=r"HTTP 403: no . key \*\*\*") as raised:
         connect(server, api_key=key).complete(ASK)
     assert "\x1b" not in str(raised.value) and str(raised.value).encode()
+
+
+def test_an_error_of_any_depth_is_read() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):  # where it was read, a stack may hold more than where it is looked at
+        deep = [deep]
+    for error in ({"code": deep}, {"message": "no", "metadata": {"raw": deep}}, {"detail": deep}):
+        for status in (200, 400):
+            assert refusal(status, {"error": error}, "", str) is not None
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_no_cut_shows_half_a_key(server: LoopbackServer, status: int) -> None:
+    key = "0123456789abcdef" * 8
+    # Short when they are shown, and so long before that the last key is cut wherever one cuts.
+    texts = ["a" * n + f" {key}" * 200 for n in range(0, len(key), 15)]
+    for words in [*texts, *(json.dumps({"error": {"detail": [text]}}) for text in texts)]:
+        server.answers = [Answer(words, status)]
+        with pytest.raises(ChatError) as raised:
+            connect(server, api_key=key, max_retries=0).complete(ASK)
+        assert "0123" not in str(raised.value)
