@@ -134,7 +134,7 @@ class Client:
                     failure = ChatUnavailable(self.shown(str(error)))
                 # Or the deadline cut it short, and what was said before tells more.
             except ChatError as error:
-                raise ChatError(self.shown(str(error))) from None
+                failure = ChatError(self.shown(str(error)))
             else:
                 refused = refusal(answer.status, answer.payload, answer.text, self.line)
                 if refused is not None:

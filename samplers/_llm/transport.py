@@ -35,6 +35,8 @@ CONNECT_SECONDS = 10.0
 # Of an answer, unpacked. The longest replies have some 100,000 tokens, lists of models 2 MB.
 MAX_BYTES = 8_000_000
 _PIECE_BYTES = 1 << 16
+_PACKINGS = ("gzip", "x-gzip", "deflate")
+_MOST_PACKINGS = 3  # one within another; servers use one
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Transport:
 
         Raises:
             ChatUnavailable: If none came in time. The text may hold the server's words.
-            ChatError: If it is longer than ``MAX_BYTES``.
+            ChatError: If it is longer than ``MAX_BYTES``, or packed in a way that is not known here. That
+                text may, too.
         """
         # Failures are returned, not raised: an exception of openai's has the key in its context.
         future: Future[Answer | ChatError] = Future()
@@ -147,7 +150,7 @@ class Transport:
             return error.error
         except openai.APITimeoutError:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
-        except (openai.OpenAIError, httpx.HTTPError, OSError, ValueError) as error:
+        except Exception as error:  # whatever a server brings about ends no study
             return ChatUnavailable(f"no connection: {error.__cause__ or error}")
         return answer_of(response.status_code, response.headers, response.content)
 
@@ -201,11 +204,12 @@ def _bounded_stream(stream: Any, packing: str, deadline: float) -> Any:
     class Bounded(httpx.SyncByteStream):  # type: ignore[misc, name-defined]
         def __iter__(self) -> Iterator[bytes]:
             pieces = iter(stream)
-            for name in reversed([word.strip().lower() for word in packing.split(",")]):
-                if name in ("gzip", "x-gzip", "deflate"):
-                    pieces = _unpacked(pieces)
-                elif name not in ("", "identity"):
-                    raise _Unreadable(ChatError(f"The server's answer is packed by {name!r}."))
+            words = [word.strip().lower() for word in packing.split(",")]
+            names = [word for word in words if word not in ("", "identity")]
+            if len(names) > _MOST_PACKINGS or not set(names) <= set(_PACKINGS):
+                raise _Unreadable(ChatError(f"The server's answer is packed by {packing}."))
+            for _ in names:
+                pieces = _unpacked(pieces)
             size = 0
             for piece in pieces:
                 size += len(piece)

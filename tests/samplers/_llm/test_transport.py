@@ -87,6 +87,42 @@ def test_a_packed_answer_is_read(server: LoopbackServer) -> None:
     assert connect(server).complete(ASK).text == "hello"
 
 
+KEY = "Sk-2345678"
+
+
+@pytest.mark.parametrize(
+    ("packing", "words"),
+    [
+        (f"x\x1b[31m{KEY}", r"packed by x\*\*\*\.$"),
+        (f"{KEY}\x1b[0m, br", r"packed by \*\*\*, br\.$"),
+        (f"{KEY[:5]}\x1b[0m{KEY[5:]}", r"packed by \*\*\*\.$"),
+        ("gzip, gzip, gzip, gzip", "packed by gzip, gzip, gzip, gzip.$"),
+        (",".join(["gzip"] * 1000), "packed by …$"),
+    ],
+    ids=["key", "in a list", "escape", "four", "many"],
+)
+def test_a_packing_that_is_not_known_is_one_line_without_the_key(
+    server: LoopbackServer, packing: str, words: str
+) -> None:
+    server.answers = [Answer(b"abc", headers={**JSON, "Content-Encoding": packing})]
+    chat = OpenAIChat("m", base_url=server.url, api_key=KEY, max_retries=0)
+    with pytest.raises(ChatError, match=words) as raised:
+        chat.complete(ASK)
+    assert len(str(raised.value)) <= 300 and "\x1b" not in str(raised.value)
+
+
+def test_whatever_goes_wrong_in_the_library_is_no_answer(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(transport, "_bounded_stream", fail)
+    server.answers = [reply("hello")]
+    with pytest.raises(ChatUnavailable, match="too deep"):
+        connect(server).complete(ASK)
+
+
 @pytest.mark.parametrize(
     "body",
     ["[" * 100_000, '{"choices": ' * 100_000, '{"choices": ' + "9" * 10_000 + "}", "\xff\xfe"],
