@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -69,6 +70,8 @@ def answer_of(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
 class Transport:
     """Sends requests. Connections are kept, by process, since they must not outlive a fork.
 
+    Requests at the same time have a client each, so that one can be ended without the others.
+
     Args:
         of_environment: Whether to send ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID`` and
             ``OPENAI_CUSTOM_HEADERS``, too, as ``openai`` does to any server.
@@ -76,7 +79,7 @@ class Transport:
 
     def __init__(self, *, of_environment: bool = False) -> None:
         self._of_environment = of_environment
-        self._clients: dict[tuple[int, bool], openai.OpenAI] = {}
+        self._idle: dict[tuple[int, bool], list[openai.OpenAI]] = {}
         self._reading = threading.local()  # what the thread that reads a body needs
         self._lock = threading.Lock()
 
@@ -100,10 +103,11 @@ class Transport:
         # Failures are returned, not raised: an exception of openai's has the key in its context.
         future: Future[Answer | ChatError] = Future()
         deadline = time.monotonic() + seconds
+        asking: list[openai.OpenAI] = []  # the client, while it does
 
         def work() -> None:
             try:
-                future.set_result(self._exchange(method, url, key, body, deadline))
+                future.set_result(self._exchange(method, url, key, body, deadline, asking))
             except BaseException as error:
                 future.set_exception(error)
 
@@ -111,13 +115,25 @@ class Transport:
         try:
             answer = future.result(timeout=seconds)
         except FutureTimeout:
+            # Headers may go on for ever, and their thread with them: nothing looks at the time there.
+            with self._lock:
+                late = [asking.pop()] if asking else []
+            for client in late:
+                with suppress(Exception):
+                    client.close()
             answer = ChatUnavailable(f"no answer within {seconds:.1f} s")
         if isinstance(answer, ChatError):
             raise answer
         return answer
 
     def _exchange(
-        self, method: str, url: str, key: str | None, body: Any, deadline: float
+        self,
+        method: str,
+        url: str,
+        key: str | None,
+        body: Any,
+        deadline: float,
+        asking: list[openai.OpenAI],
     ) -> Answer | ChatError:
         import openai
 
@@ -134,6 +150,7 @@ class Transport:
             "timeout": httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
         }
         client = self._client(is_loopback(url))
+        asking.append(client)
         self._reading.deadline = deadline
         try:
             if method == "GET":
@@ -152,6 +169,10 @@ class Transport:
             return ChatUnavailable(f"no answer within {seconds:.1f} s")
         except Exception as error:  # whatever a server brings about ends no study
             return ChatUnavailable(f"no connection: {error.__cause__ or error}")
+        finally:
+            with self._lock:
+                if asking:
+                    self._idle[os.getpid(), is_loopback(url)].append(asking.pop())
         return answer_of(response.status_code, response.headers, response.content)
 
     def _client(self, own: bool) -> openai.OpenAI:
@@ -159,20 +180,20 @@ class Transport:
 
         httpx = _httpx()
         with self._lock:
-            client = self._clients.get((os.getpid(), own))
-            if client is None:
-                client = openai.OpenAI(
-                    api_key="none",  # each request has its own
-                    http_client=httpx.Client(
-                        trust_env=not own,  # a proxy can't reach this machine's own loopback
-                        follow_redirects=False,  # that would send prompts where nobody said
-                        event_hooks={"response": [self._bound]},
-                    ),
-                )
-                if not self._of_environment:
-                    client.organization = client.project = None
-                    client._custom_headers = {}
-                self._clients[os.getpid(), own] = client
+            idle = self._idle.setdefault((os.getpid(), own), [])
+            if idle:
+                return idle.pop()
+            client = openai.OpenAI(
+                api_key="none",  # each request has its own
+                http_client=httpx.Client(
+                    trust_env=not own,  # a proxy can't reach this machine's own loopback
+                    follow_redirects=False,  # that would send prompts where nobody said
+                    event_hooks={"response": [self._bound]},
+                ),
+            )
+            if not self._of_environment:
+                client.organization = client.project = None
+                client._custom_headers = {}
             return client
 
     def _bound(self, response: Any) -> None:
