@@ -138,18 +138,11 @@ def read_file(path: Path) -> Foreign:
         raise _neither(path, "something that is no UTF-8 text") from None
     foreign = Foreign()
     try:
-        document = None if is_results(text) else _load(text)
-    except RecursionError:
-        raise _neither(path, "JSON of a depth that nobody would write") from None
-    except json.JSONDecodeError:
-        rows = _lines(path, text, foreign)
-    else:
-        if document is None and is_results(text):
-            rows, foreign.metric = read_results(text, foreign.skipped), metric_of(text)
-        elif isinstance(document, dict) and {"backend", "config"} <= document.keys():
-            rows = iter([document])  # a file of one line
-        else:
-            rows = _nested(path, document, foreign)
+        rows = _rows(path, text, foreign)
+    except _Twice as twice:
+        raise Misuse(
+            f"{path} must have each name once in an object, but {_line(str(twice))!r} is in one twice"
+        ) from None
     seen: set[str] = set()
     identifiers: set[tuple[str, int, int]] = set()
     for row in rows:
@@ -186,6 +179,22 @@ def _too_large(path: Path) -> Misuse:
     return Misuse(f"{path} must have at most {_LARGEST_FILE} bytes, but has more.")
 
 
+def _rows(path: Path, text: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
+    """Return a file's trials in the terms of the second form."""
+    if is_results(text):
+        foreign.metric = metric_of(text)
+        return read_results(text, foreign.skipped)
+    try:
+        document = _load(text)
+    except RecursionError:
+        raise _neither(path, "JSON of a depth that nobody would write") from None
+    except json.JSONDecodeError:
+        return _lines(path, text, foreign)
+    if isinstance(document, dict) and {"backend", "config"} <= document.keys():
+        return iter([document])  # a file of one line
+    return _nested(path, document, foreign)
+
+
 def is_finite(value: float) -> bool:
     """Return whether a number is a finite float, or an integer that can be made one."""
     try:
@@ -194,8 +203,19 @@ def is_finite(value: float) -> bool:
         return False
 
 
+class _Twice(ValueError):
+    """A name that an object has more than once, of which JSON would keep the last value alone."""
+
+
 def _load(text: str) -> Any:
-    return json.loads(text, parse_int=_whole)
+    return json.loads(text, parse_int=_whole, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _Twice(Counter(name for name, _ in pairs).most_common(1)[0][0])
+    return values
 
 
 def _whole(digits: str) -> float:

@@ -244,6 +244,24 @@ def test_a_file_of_neither_form_is_one_line_that_says_what_was_expected(
     assert not (cli.folder / "autoresearch.db").exists(), "nothing is made of it"
 
 
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ('{"tpe": {"0": []}, "tpe": {"0": []}}', "tpe"),
+        ('{"tpe": {"0": [], "0": []}}', "0"),
+        ('{"tpe": {"0": [{"tid": 0, "DEPTH": 1, "DEPTH": 2}]}}', "DEPTH"),
+        (json.dumps(a_row()) + '\n{"backend": "a", "val_bpb": 1, "val_bpb": 2}\n', "val_bpb"),
+        ('{"\\u001b[2J": 1, "\\u001b[2J": 2}', "�[2J"),
+    ],
+)
+def test_a_name_twice_is_refused_since_json_would_keep_the_last(
+    write: Write, content: str, name: str
+) -> None:
+    with pytest.raises(Misuse, match="each name once in an object") as raised:
+        read_file(write("f", content))
+    assert f"but {name!r} is in one twice" in str(raised.value)
+
+
 def test_keys_do_not_depend_on_the_order_of_a_rows_values(write: Write) -> None:
     a = a_row()
     b = dict(reversed(a.items()))
