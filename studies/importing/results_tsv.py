@@ -15,16 +15,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-import math
 import re
 from typing import Any
 
+from objective.testbed.interface import shown
+from objective.testbed.metric import METRIC
+from studies.errors import Misuse
 from studies.printable import printable
 
 
 METHOD = "autoresearch"
 
 _COLUMNS = ("commit", "memory_gb", "status", "description")  # and the metric's
+# Attributes of an imported trial, which a metric of the same name would take the place of.
+_ATTRIBUTES = (
+    *(
+        "training_seconds",
+        "total_seconds",
+        "tid",
+        "decision",
+        "peak_memory_mb",
+        "reason",
+        "source",
+    ),
+    *("llm_model", "effective"),
+)
 _MB = 1024  # in a gigabyte, as the file counts them
 
 
@@ -35,15 +50,33 @@ def is_results(text: str) -> bool:
 
 
 def metric_of(text: str) -> str:
-    """Return the name of the metric in the header of a results.tsv."""
-    return printable(_cells(text.partition("\n")[0])[1])
+    """Return the name of the metric in the header of a results.tsv.
+
+    Raises:
+        Misuse: If it is not clear which column that is.
+    """
+    return printable(_metric_of(_cells(text.partition("\n")[0])))
+
+
+def _metric_of(header: list[str]) -> str:
+    names = [name for name in header if name]
+    others = [name for name in names if name not in _COLUMNS]
+    if len(set(names)) < len(names) or not (len(others) == 1 or METRIC.name in others):
+        raise Misuse(
+            f"a results.tsv must have one column beside {', '.join(_COLUMNS)}, the metric, and none"
+            f" twice, but has {shown(printable(', '.join(names)))}"
+        )
+    metric = METRIC.name if METRIC.name in others else others[0]
+    if metric in _ATTRIBUTES:
+        raise Misuse(f"a results.tsv must not call its metric {metric}, as an attribute of trials")
+    return metric
 
 
 def read_results(text: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield the experiments in the terms of JSON lines (`studies.importing.foreign`)."""
     first, *lines = text.split("\n")
     header = _cells(first)
-    metric = header[1]
+    metric = _metric_of(header)
     for number, line in enumerate(lines):
         if not line.strip():
             continue
@@ -53,7 +86,11 @@ def read_results(text: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
             continue
         row = dict(zip(header, cells))
         value, status = _number(row[metric]), row["status"].lower()
-        failed = status == "crash" or not value
+        # No bits per byte are 0, which is what the file has of a crash; of an error it may be.
+        failed = status == "crash" or (value == 0 and metric == METRIC.name)
+        if value is None and not failed:
+            skipped["a value that is no number"] += 1
+            continue
         about = row.get("description", "")
         memory = _number(row.get("memory_gb", ""))
         yield {
@@ -80,7 +117,6 @@ def _cells(line: str) -> list[str]:
 
 def _number(text: str) -> float | None:
     try:
-        value = float(text)
+        return None if "_" in text else float(text)  # Python reads 1_0 as 10
     except ValueError:
         return None
-    return value if math.isfinite(value) else None

@@ -90,6 +90,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @examples
+@example(data=b'{"\\ud800": 1, "\\ud800": 2}')
+@example(data=b"commit\t\tstatus\t\n")
+@example(data=b"commit\tstatus\tval_bpb\tmemory_gb\n1\t2\t3\t4\n")
 @given(data=files)
 def test_a_file_is_trials_or_refused(file: Path, data: bytes) -> None:
     file.write_bytes(data)

@@ -3,7 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+import pytest
 
+from studies.errors import Misuse
+from studies.importing.foreign import Foreign
+from studies.importing.foreign import read_file
 from studies.importing.results_tsv import is_results
 from tests.studies.conftest import Cli
 
@@ -51,6 +55,71 @@ def test_another_metric_keeps_its_name_and_direction(cli: Cli, tmp_path: Path) -
     shown = cli("best").stdout
     assert "val_acc" in shown and "val_bpb" not in shown
     assert "has val_acc to maximize" in cli.fails(2, "import", path, "--direction", "minimize")
+
+
+def read(tmp_path: Path, header: str, *lines: str) -> Foreign:
+    path = tmp_path / "results.tsv"
+    path.write_text("\n".join([header, *lines]).replace(" | ", "\t"))
+    return read_file(path)
+
+
+@pytest.mark.parametrize(("metric", "status"), [("error_rate", "ok"), ("val_bpb", "crash")])
+def test_zero_is_a_value_but_of_bits_per_byte(tmp_path: Path, metric: str, status: str) -> None:
+    header = f"commit | {metric} | memory_gb | status | description"
+    lines = ("a1 | 0.5 | 1 | keep | baseline", "b2 | 0.000000 | 1 | keep | perfect")
+    trials = read(tmp_path, header, *lines, "c3 | 0.0 | 0.0 | crash | bug").trials
+    assert [trial.status for trial in trials] == ["ok", status, "crash"]
+
+
+def test_a_value_that_is_no_number_is_counted_and_not_a_crash(tmp_path: Path) -> None:
+    header = "commit | val_bpb | memory_gb | status | description"
+    values = ("0.9979 bpb", "0,9979", "1_0", "", "nan", "1e999")
+    lines = [f"a{value} | {value} | 1 | keep | x" for value in values]
+    foreign = read(tmp_path, header, *lines, "b2 | - | - | crash | bug")
+    assert foreign.skipped == {"a value that is no number": 4}
+    assert [trial.status for trial in foreign.trials] == ["nan", "nan", "crash"]
+    assert sum(foreign.notes[note] for note in foreign.notes if "isn't finite" in note) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "metric"),
+    [
+        ("commit | status | val_bpb | memory_gb | description", "val_bpb"),
+        ("commit | memory_gb | status | description | val_acc", "val_acc"),
+        ("commit | step | val_bpb | memory_gb | status | description |  | ", "val_bpb"),
+    ],
+)
+def test_the_metric_is_the_column_that_is_none_of_the_others(
+    tmp_path: Path, header: str, metric: str
+) -> None:
+    foreign = read(
+        tmp_path,
+        header,
+        "\t".join(["keep" if n == "status" else "7" for n in header.split(" | ")]),
+    )
+    assert foreign.metric == metric
+    assert [trial.value for trial in foreign.trials] == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("commit | memory_gb | status | description", "one column beside commit, memory_gb"),
+        ("commit | a | b | status | description", "but has 'commit, a, b, status"),
+        ("commit | val_bpb | val_bpb | status", "none twice, but has"),
+        ("commit | val_bpb | status | status", "none twice, but has"),
+        (
+            "commit | training_seconds | status | description",
+            "not call its metric training_seconds",
+        ),
+        ("commit | tid | status | description", "not call its metric tid"),
+    ],
+)
+def test_a_header_without_a_clear_metric_is_refused(
+    tmp_path: Path, header: str, said: str
+) -> None:
+    with pytest.raises(Misuse, match=said):
+        read(tmp_path, header, "a | 1 | 1 | 1 | 1")
 
 
 def test_other_tables_and_json_are_not_taken_for_it() -> None:
