@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from studies.importing.foreign import ForeignTrial
 
 _CHUNK = 1000  # trials in one transaction
+_LONGEST_PREFIX = 50  # characters, which leave room for a method's in a name of 250
 
 
 _MOST_REASONS = 20  # of one kind that are printed; --json has all of them
@@ -82,9 +83,15 @@ def import_(
     from studies.importing.store import moments_of
     from studies.importing.store import open_study
     from studies.notes import Notes
+    from studies.printable import printable
     from studies.storage.bulk import add_trials
     from studies.storage.open import opened
 
+    if len(prefix) > _LONGEST_PREFIX or printable(prefix) != prefix:
+        raise Misuse(
+            f"--prefix must be a text of at most {_LONGEST_PREFIX} characters that can be printed,"
+            f" but got {printable(prefix[:80])!r}"
+        )
     foreign = read_file(file)
     if not foreign.trials:
         counts = ", ".join(f"{count} x {reason}" for reason, count in foreign.skipped.items())

@@ -11,6 +11,8 @@ import optuna
 import pytest
 
 from studies.commands.import_ import import_
+from studies.errors import Misuse
+from studies.storage.open import opened
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import lines_of
@@ -50,6 +52,24 @@ def test_a_missing_file_and_one_without_a_trial_are_one_line(cli: Cli, write: Wr
     path = write("runs.jsonl", [a_row(seed=None), a_row(seed=None, trial_id=1)])
     message = cli.fails(1, "import", path)
     assert "2 x no seed (an integer)" in message
+
+
+@pytest.mark.parametrize("prefix", ["p\udcff", "p\x1b[2J", "p" * 51])
+def test_a_prefix_that_no_name_can_begin_with_is_one_line(
+    tmp_path: Path, write: Write, prefix: str
+) -> None:
+    file = write("runs.jsonl", [a_row()])
+    with pytest.raises(Misuse, match="--prefix must be a text of at most 50") as raised:
+        import_(file, storage=f"sqlite:///{tmp_path}/s.db", prefix=prefix)
+    str(raised.value).encode()
+
+
+def test_a_method_with_the_longest_prefix_keeps_its_name(tmp_path: Path, write: Write) -> None:
+    storage = f"sqlite:///{tmp_path}/s.db"
+    import_(write("runs.jsonl", [a_row(backend="m" * 200)]), storage=storage, prefix="p" * 50)
+    with opened(storage) as there:
+        (study,) = optuna.get_all_study_summaries(there)
+        assert study.user_attrs["method"] == "p" * 50 + "m" * 200
 
 
 def test_as_many_notes_as_a_file_asks_for_are_some_lines(
