@@ -58,11 +58,15 @@ class ConfigFile:
             TestbedError: If it isn't valid, or of another kind.
         """
         if self._kind == "yaml":
-            return {
-                name: Constant(name, _of_yaml(node), node.start_mark.line + 1)
-                for name, node in _nodes(self._composed())
-                if _of_yaml(node) is not None
-            }
+            found = {}
+            for name, node in _nodes(self._composed()):
+                try:
+                    value = _of_yaml(node)
+                except (ValueError, ArithmeticError, LookupError, yaml.YAMLError) as error:
+                    self._refuse(error)  # as whatever else reads it would
+                if value is not None:
+                    found[name] = Constant(name, value, node.start_mark.line + 1)
+            return found
         leaves = dict(_leaves(self._loaded()))
         return {n: Constant(n, v, 0) for n, v in leaves.items() if isinstance(v, _SCALARS)}
 

@@ -133,7 +133,9 @@ def _out_of_reach(value: Value) -> str:
     if isinstance(value, (bool, str)):
         return ""
     if isinstance(value, int):
-        return f"it is beyond 2**53: {value:.3g}" if abs(value) > LARGEST_INT else ""
+        return (
+            "it is beyond 2**53" if abs(value) > LARGEST_INT else ""
+        )  # and may be no float either
     if value and not _SMALLEST < abs(value) < _LARGEST:
         return f"it is too small or too large to search around: {value:g}"
     return ""

@@ -9,6 +9,7 @@ import pytest
 from objective.testbed.inference import infer_space
 from objective.testbed.inference import inferred
 from objective.testbed.search_space import search_space
+from objective.testbed.source import Constant
 from objective.testbed.source import scan
 from tests.objective.conftest import AUTORESEARCH_TRAIN
 
@@ -141,8 +142,8 @@ def f(x):
         "BETAS": "it is not one number, text or truth value",
         "TWICE": "it is bound on lines 6, 7",
         "INSIDE": "it is bound inside another statement",
-        "HUGE": "it is beyond 2**53: 1.15e+18",
-        "LONGER": "it is beyond 2**53: 1e+40",
+        "HUGE": "it is beyond 2**53",
+        "LONGER": "it is beyond 2**53",
         "VAST": "it is too small or too large to search around: 1e+200",
         "SLIGHT": "it is too small or too large to search around: 4.94066e-324",
         "SEED": "it describes the machine or how the script runs",
@@ -156,3 +157,9 @@ def f(x):
         "MAX_SEQ_LEN": "it describes the data or the evaluation",
         "T": "it is bound on lines 24, 26",
     }, "a name of a function's own, such as B, is no constant"
+
+
+@pytest.mark.parametrize("value", [2**60, -(10**400), 16**5000], ids=["60", "400", "5000"])
+def test_an_integer_of_any_length_has_a_reason(value: int) -> None:
+    _, _, left_out = infer_space({"n": Constant("n", value, 0)})  # as a configuration file may
+    assert left_out == {"n": "it is beyond 2**53"}
