@@ -199,9 +199,7 @@ class DataSet:
             AttributeError,
             RecursionError,
         ):
-            raise DataSetError(
-                f"{path} must be a data set that `optuna-autoresearch surrogate` wrote, but isn't."
-            ) from None
+            raise no_data_set(path) from None
 
     def _document(self) -> dict[str, Any]:
         studies = list(dict.fromkeys((row.study, row.method, row.seed) for row in self.rows))
@@ -241,19 +239,26 @@ class DataSet:
             rows.append(Row(study=name, method=method, seed=seed, params=params, **measured))
         return cls(
             space=space,
-            baseline=document["baseline"],
+            baseline={**document["baseline"]},  # which nothing but an object can be read as
             task=document["task"],
-            rule=Rule.from_rows(document["rules"], document["constants"]),
-            metadata=document["facts"],
-            made=document["made"],
+            rule=Rule.from_rows(document["rules"], {**document["constants"]}),
+            metadata={**document["facts"]},
+            made={**document["made"]},
             rows=tuple(rows),
-            fit=document["fit"],
+            fit={**document["fit"]},
             metric=Metric(**document["metric"]) if "metric" in document else METRIC,
         )
 
     def with_fit(self, fit: Mapping[str, Any]) -> DataSet:
         """Return the same trials with what was learned from them."""
         return replace(self, fit=dict(fit))
+
+
+def no_data_set(path: Path) -> DataSetError:
+    """Return the error of a file that is something else."""
+    return DataSetError(
+        f"{path} must be a data set that `optuna-autoresearch surrogate` wrote, but isn't."
+    )
 
 
 def _rows(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> Iterable[Row]:

@@ -40,6 +40,7 @@ from objective.failure import WORST
 from objective.objective import suggest_effective
 from objective.surrogate.data_set import DataSet
 from objective.surrogate.data_set import DataSetError
+from objective.surrogate.data_set import no_data_set
 from objective.surrogate.models import Logistic
 from objective.surrogate.models import QuadraticRidge
 from objective.surrogate.models import Score
@@ -106,7 +107,11 @@ class Surrogate:
             for seconds, fit in zip(table.seconds.T, data.fit["seconds"])
         ]
         self._status = Logistic(table.x, table.status, data.fit["status"])
-        self._failure_seconds: dict[str, float] = data.fit["failure_seconds"]
+        self._failure_seconds = {
+            status: float(data.fit["failure_seconds"][status])
+            for status in self._status.classes
+            if status != "ok"
+        }
 
     @classmethod
     def load(cls, path: Path | None = None) -> Surrogate:
@@ -122,7 +127,15 @@ class Surrogate:
                     "No surrogate of the embedded testbed is installed; make one of your own"
                     " trials by `optuna-autoresearch surrogate --storage URL --out FILE`."
                 )
-        return cls(DataSet.read(path))
+        data = DataSet.read(path)
+        try:
+            surrogate = cls(data)
+            surrogate(data.baseline)  # whatever is not as it should be is found now
+        except DataSetError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            raise no_data_set(path) from None
+        return surrogate
 
     def probabilities(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return the probability of ``ok`` and of each class of failure."""

@@ -455,6 +455,21 @@ def test_a_file_of_something_else_is_one_clear_line(
     data.write(path)
     with pytest.raises(DataSetError, match="needs a data set with a fit"):
         Surrogate.load(path)
+    whole = json.loads(lzma.decompress(surrogate_module.SHIPPED.read_bytes()))
+    fit = whole["fit"]
+    odd: list[Any] = [None, 5, []]
+    damaged = [
+        {**whole, name: value}
+        for name in whole
+        for value in odd
+        if name not in ("task", "columns")
+    ]
+    damaged += [{**whole, "fit": {**fit, name: {}}} for name in fit if name != "scores"]
+    damaged += [{**whole, name: {}} for name in ("space", "baseline", "constants")]
+    for document in damaged:
+        path.write_text(json.dumps(document))
+        with pytest.raises(DataSetError):
+            Surrogate.load(path)
     monkeypatch.setattr(surrogate_module, "SHIPPED", tmp_path / "none.json.xz")
     with pytest.raises(DataSetError, match="No surrogate of the embedded testbed is installed"):
         SurrogateObjective()
