@@ -93,7 +93,10 @@ class _Numbers:
         self.spacing = 0.0 if self._log or not step else 1 / n_values
 
     def numbers(self, values: Sequence[Any]) -> np.ndarray:
-        x = np.array([_number(value) for value in values])
+        try:
+            x = np.array(values, dtype=float)
+        except (TypeError, ValueError, OverflowError):
+            x = np.array([_number(value) for value in values])
         if self._log:
             x = np.log(np.maximum(x, 1e-300))
         u = (x / 2 - self._low / 2) / self._half
