@@ -78,7 +78,9 @@ def records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def model_name(name: str, clean: Callable[[str], str]) -> str:
     """Return a model's name, of a path the last part, in one line."""
-    name = " ".join(clean(name).split())  # before it is cut: half a key would not be found
+    # Half a key at the end would not be found, so more is cleaned than is shown. But not all: a name
+    # of megabytes takes seconds.
+    name = " ".join(clean(name[: 10 * _MOST_NAME_CHARS]).split())
     last = PurePosixPath(name).name if name.endswith(".gguf") else name
     return last[:_MOST_NAME_CHARS].strip()
 
