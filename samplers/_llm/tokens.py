@@ -17,7 +17,7 @@ def as_tokens(value: Any) -> int:
     """Read a number of tokens; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0
-    return int(value) if math.isfinite(value) and 0 < value < 1e9 else 0
+    return int(value) if 0 < value < 1e9 else 0
 
 
 class TokenCounter(Protocol):

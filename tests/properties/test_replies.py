@@ -220,6 +220,7 @@ listings = damaged(MODELS, [*PIECES, '"data"', '"id"', ".gguf", "/"]) | mixed(
 @example(200, json.dumps({"data": [{"id": "m" * 190 + KEY}]}).encode(), None)
 @example(200, b'{"count": true}', "m")
 @example(200, b'{"data": [{"id": "\\f"}]}', None)
+@example(200, b'{"default_generation_settings": {"n_ctx": 1%s}}' % (b"0" * 400), None)
 @given(st.sampled_from([200, 404]), listings, st.sampled_from([None, "m"]))
 def test_what_a_server_says_of_itself_is_of_use_or_left_out(
     status: int, body: bytes, asked: str | None
