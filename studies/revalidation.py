@@ -149,9 +149,8 @@ def queue_repetitions(
             if not is_interrupted(t)
         }
         if earlier:
-            known = {t.number for t in found}
-            numbers = sorted({number for number, _ in there if number is not None} - known)
-            found += [originals[number] for number in numbers if number < len(originals)]
+            others = {number for number, _ in there} - {t.number for t in found}
+            found += [t for t in originals if t.number in others]
         seeds = range(FIRST_SEED, FIRST_SEED + repeats)
         for seed, trial in list(product(seeds, found))[:limit]:
             if (trial.number, seed) not in there:

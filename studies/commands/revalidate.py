@@ -49,8 +49,9 @@ def revalidate(
 ) -> None:
     """Train the best configuration of each study again, with fresh seeds.
 
-    And as often those that `run` trained again at its end, since `best` is the best of them. Training time, limits, testbed and its surroundings are those that the study recorded; code that a model wrote
-    is run in the sandbox. The same command again trains only what is missing.
+    The finalists that `run` trained again at its end are trained as often, since `best` is found among
+    them. Training time, limits, testbed and its surroundings are those that the study recorded; code
+    that a model wrote is run in the sandbox. The same command again trains only what is missing.
     """
     from objective.testbed.runtime import Runtime
     from studies.commands.console import console

@@ -203,6 +203,3 @@ def run(
         print_json({**facts, "winner": work.winner_facts(done)})
     elif not worker:
         work.say_result(spec, done, facts)
-        print(f"  {options.command('best', storage, artifacts, '--study', spec.name)}")
-        print(f"  {options.command('status', storage)}")
-        print(f"  {options.command('dashboard', storage, artifacts)}")

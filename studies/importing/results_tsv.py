@@ -29,16 +29,8 @@ METHOD = "autoresearch"
 _COLUMNS = ("commit", "memory_gb", "status", "description")  # and the metric's
 # Attributes of an imported trial, which a metric of the same name would take the place of.
 _ATTRIBUTES = (
-    *(
-        "training_seconds",
-        "total_seconds",
-        "tid",
-        "decision",
-        "peak_memory_mb",
-        "reason",
-        "source",
-    ),
-    *("llm_model", "effective"),
+    *("training_seconds", "total_seconds", "peak_memory_mb", "tid", "decision"),
+    *("reason", "source", "llm_model", "effective"),
 )
 _MB = 1024  # in a gigabyte, as the file counts them
 

@@ -19,6 +19,7 @@ from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.commands.console import say
@@ -97,7 +98,7 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
-    """Print what a finished run came to, how sure its best trial is, and that more follows."""
+    """Print what a finished run came to, how sure its best trial is, and the commands to type next."""
     winner = find_winner(study, study._storage)
     if winner is not None:
         facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
@@ -109,6 +110,10 @@ def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> Non
     write = " (--write FILE makes a script of it)" if is_script else ""
     print()
     say(f"to see the best again{write}, and to look at it all:")
+    where = spec.where
+    print(f"  {options.command('best', where.storage, where.artifacts, '--study', spec.name)}")
+    print(f"  {options.command('status', where.storage)}")
+    print(f"  {options.command('dashboard', where.storage, where.artifacts)}")
 
 
 def winner_facts(study: optuna.Study) -> dict[str, Any] | None:
