@@ -11,7 +11,6 @@ import json
 import math
 import os
 from pathlib import Path
-import re
 import shutil
 import tempfile
 import threading
@@ -49,6 +48,7 @@ from objective.testbed.data import is_evaluated_apart
 from objective.testbed.data import prepare_data
 from objective.testbed.data import PrepareFailed
 from objective.testbed.delivery import Inputs
+from objective.testbed.metric import is_reserved
 from objective.testbed.testbed import Testbed
 from objective.worker import claim
 from objective.worker import worker_is_here
@@ -76,13 +76,6 @@ _SUMMARY_ATTRIBUTES = {
     "steps": "num_steps",
     "params_m": "num_params_M",
 }
-
-# Attributes that samplers and studies give a meaning, and that no script may print.
-_RESERVED = re.compile(
-    r"command|status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
-    r"|training_seconds|total_seconds|[a-z]+:.*",
-    re.IGNORECASE,
-)
 
 # Attributes of a trial that tell more of it than its value; numbers, each where there is one.
 SIDE_DATA = (
@@ -530,7 +523,7 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
     names = {key: name for name, key in _SUMMARY_ATTRIBUTES.items()}
     for key, value in result.summary.items():
         name = names.get(key, key)
-        if math.isfinite(value) and name != metric and not _RESERVED.fullmatch(name):
+        if math.isfinite(value) and name != metric and not is_reserved(name):
             attributes.setdefault(name, int(value) if value.is_integer() else value)
     if result.status == "ok" and "tokens_m" in attributes and result.charged_seconds > 0:
         speed = 1e6 * attributes["tokens_m"] / result.charged_seconds

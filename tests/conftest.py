@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import contextmanager
 import glob
 import os
 from pathlib import Path
@@ -368,14 +369,20 @@ def browser(chromium: str) -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """An empty page; fails the test on an error of any script that it comes to run."""
+@contextmanager
+def watched_page(browser: Browser, width: int = 1280, height: int = 1500) -> Iterator[Page]:
+    """An empty page; an error of any script that it comes to run is one here."""
     errors: list[str] = []
-    opened = browser.new_page(viewport={"width": 1280, "height": 1500})
+    opened = browser.new_page(viewport={"width": width, "height": height})
     opened.set_default_timeout(60_000)
     opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     opened.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with watched_page(browser) as opened:
+        yield opened

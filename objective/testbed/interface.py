@@ -13,6 +13,7 @@ from typing import Any
 from typing import get_args
 
 from objective.testbed.metric import Direction
+from objective.testbed.metric import is_reserved
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 
@@ -72,6 +73,11 @@ class Interface:
         if self.metric is not None and not 0 < len(self.metric.strip()) <= 64:
             found.append(
                 f"metric must be a name of 1 to 64 characters, but got {self.metric[:80]!r}."
+            )
+        if self.metric is not None and is_reserved(self.metric.strip()):
+            found.append(
+                f"metric must not be {self.metric!r}, which is an attribute of trials; print the"
+                " value by another name."
             )
         for name, value in (("config", self.config), ("metric_file", self.metric_file)):
             path = PurePath(value or "file")

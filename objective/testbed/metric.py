@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace
+import re
 from typing import Literal
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
 
 Direction = Literal["minimize", "maximize"]
+
+# Attributes of trials that samplers and studies give a meaning, and that no script may print.
+_RESERVED = re.compile(
+    r"command|status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
+    r"|training_seconds|total_seconds|tid|decision|[a-z]+:.*",
+    re.IGNORECASE,
+)
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether trials have an attribute of this name that is no value of the script's."""
+    return _RESERVED.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

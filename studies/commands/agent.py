@@ -23,14 +23,19 @@ def agent(
     spending: groups.Spending,
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the language model's replies.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Of the language model's replies.")
+    ] = 0,
     baselines: Annotated[
         int,
-        typer.Option(min=1, help="Runs of the unedited script, which tell the noise of a run."),
+        typer.Option(
+            metavar="N", min=1, help="Runs of the unedited script, which tell the noise of a run."
+        ),
     ] = 3,
     min_gain: Annotated[
         float | None,
         typer.Option(
+            metavar="GAIN",
             min=0,
             help="A change is kept if it improves the value by more than this. [default: two standard "
             "deviations of the baselines]",
@@ -98,12 +103,16 @@ def agent(
         ),
     ] = None,
     agent_seconds: Annotated[
-        float, typer.Option(min=1, help="--agent-command is stopped after this time.")
+        float,
+        typer.Option(metavar="SECONDS", min=1, help="--agent-command is stopped after this time."),
     ] = 600.0,
     llm: options.Llm = None,
     model: options.ModelName = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that propose and train at the same time.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Processes that propose and train at the same time."
+        ),
     ] = 1,
     export: Annotated[
         Path | None,

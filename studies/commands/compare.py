@@ -35,7 +35,7 @@ def compare(
     ] = "0-2",
     trials: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials of each run in total, failures included."),
+        typer.Option(metavar="N", min=1, help="Trials of each run in total, failures included."),
     ] = None,
     budget: options.Budget = None,
     charge_llm: Annotated[
@@ -87,6 +87,7 @@ def compare(
     workers: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Runs at the same time, a process each. [default: the cores; 1 if trainings use "
             "a GPU; at least 4 on a surrogate if a language model is asked]",

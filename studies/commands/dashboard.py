@@ -25,7 +25,9 @@ HOST = "127.0.0.1"  # optuna-dashboard has no log-in, so it is for this user onl
 def dashboard(
     storage: options.Storage = options.DEFAULT_STORAGE,
     artifacts: options.Artifacts = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any free one.")
+    ] = 8080,
 ) -> None:
     """Browse a storage's studies in a web browser: history, parameters, curves, artifacts.
 

@@ -201,6 +201,7 @@ AcceptChanges = Annotated[
 Trials = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="Trials of the study in total, failures and earlier runs included. "
         f"[default: {DEFAULT_TRIALS}, if no other option says when it ends]",
@@ -302,6 +303,7 @@ ModelName = Annotated[
 MaxTokens = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="Tokens that the language model may read and write for a study in total, earlier "
         "runs included. A request that might exceed it isn't sent, and the study stops there.",
@@ -309,15 +311,21 @@ MaxTokens = Annotated[
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option(min=0, help="The same for its cost, by --price-in and --price-out."),
+    typer.Option(
+        metavar="COST", min=0, help="The same for its cost, by --price-in and --price-out."
+    ),
 ]
-PriceIn = Annotated[float | None, typer.Option(min=0, help="Price of a million prompt tokens.")]
+PriceIn = Annotated[
+    float | None, typer.Option(metavar="PRICE", min=0, help="Price of a million prompt tokens.")
+]
 PriceOut = Annotated[
-    float | None, typer.Option(min=0, help="Price of a million completion tokens.")
+    float | None,
+    typer.Option(metavar="PRICE", min=0, help="Price of a million completion tokens."),
 ]
 WarmStart = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=0,
         help="(centaur, karpathy-hp) Number of different configurations that the language model is "
         "asked for in one request, as the first trials. [default: 3 for models that propose whole "
@@ -353,6 +361,7 @@ LearnFromLlm = Annotated[
 MaxPromptTokens = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         help="(methods that ask a language model, but not the code agent) Longest prompt, in the "
         "model's tokens, and never more than its context holds. [default: 2600 for small models, "

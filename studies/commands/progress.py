@@ -309,7 +309,10 @@ def describe_run(name: str, run: Standing) -> str:
 def describe(trial: FrozenTrial, metric: str) -> str:
     """Describe a finished trial, in one line."""
     attrs = trial.user_attrs
-    name = f"trial {trial.number:>3}  {attrs.get('source', ''):<13}"
+    source = attrs.get("source", "")
+    if source == "enqueued" and trial.number == 0:
+        source = "baseline"  # which every run begins with
+    name = f"trial {trial.number:>3}  {source:<13}"
     if is_ok(trial):
         return f"{name} ok        {metric} {decimals(trial.values[0])}  {charge(trial):5.1f} s"
     reason = str(attrs.get("reason", ""))

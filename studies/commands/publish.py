@@ -51,7 +51,7 @@ def publish(
             "--clean-environment",
             help="Also install each package's requirements.txt into a new environment, and load "
             "it and run its examples there. Needs git, the package index and the embedded language "
-            "model, which LLAMBO's examples alone ask up to 300 times.",
+            "model, which LLAMBO's examples alone ask up to 300 times: half an hour on a core.",
         ),
     ] = False,
     as_json: options.Json = False,
@@ -84,6 +84,7 @@ def publish(
     for name, problems in verdicts.items():
         package = out.resolve() / name
         if clean_environment and not problems:
+            options.complain(f"{name}: installed into a new environment, its examples run there")
             llm = {"OPENAI_BASE_URL": embedded_server(), "OPENAI_API_KEY": "none"}
             problems += check_in_clean_environment(package, llm)
         if not as_json:

@@ -52,7 +52,8 @@ def report(
         ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Leave out what runs did after this many trials.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Leave out what runs did after this many trials."),
     ] = None,
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,

@@ -27,11 +27,13 @@ def revalidate(
         typer.Option("--study", metavar="NAME", help="Only this one; may be repeated."),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Trainings of each best configuration in total.")
+        int,
+        typer.Option(metavar="N", min=1, help="Trainings of each best configuration in total."),
     ] = 3,
     workers: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Trainings at the same time. [default: the cores; 1 if they use a GPU]",
         ),

@@ -37,7 +37,9 @@ def run(
     storage: options.Storage = options.DEFAULT_STORAGE,
     study: options.StudyName = None,
     cwd: options.Cwd = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and storage, same study.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Same seed and storage, same study.")
+    ] = 0,
     confirm: options.Confirm = 3,
     failure_value: options.FailureValue = None,
     prune: Annotated[
@@ -55,6 +57,7 @@ def run(
     llm_ratio: Annotated[
         float,
         typer.Option(
+            metavar="SHARE",
             min=0,
             max=1,
             help="(centaur) Share of the trials after start-up that the language model decides.",
@@ -63,6 +66,7 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Processes that train at the same time, with a GPU each where there are enough. "
             "[default: 1; with --cluster ADDRESS one for each worker that Dask has there]",

@@ -63,7 +63,9 @@ def scoreboard(
     trials: Annotated[
         int,
         typer.Option(
-            min=1, help="Of each run. No sampler is told, so the first 50 of 200 are a run of 50."
+            metavar="N",
+            min=1,
+            help="Of each run. No sampler is told, so the first 50 of 200 are a run of 50.",
         ),
     ] = 200,
     llm: Annotated[
@@ -84,7 +86,7 @@ def scoreboard(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes. [default: the cores]"),
+        typer.Option(metavar="N", min=1, help="Processes. [default: the cores]"),
     ] = None,
     out: Annotated[
         Path,

@@ -20,7 +20,7 @@ Host = Annotated[
         " asks for no password."
     ),
 ]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
+Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535)]
 
 
 def serve_storage(

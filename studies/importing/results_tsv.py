@@ -27,11 +27,6 @@ from studies.printable import printable
 METHOD = "autoresearch"
 
 _COLUMNS = ("commit", "memory_gb", "status", "description")  # and the metric's
-# Attributes of an imported trial, which a metric of the same name would take the place of.
-_ATTRIBUTES = (
-    *("training_seconds", "total_seconds", "peak_memory_mb", "tid", "decision"),
-    *("reason", "source", "llm_model", "effective"),
-)
 _MB = 1024  # in a gigabyte, as the file counts them
 
 
@@ -58,10 +53,7 @@ def _metric_of(header: list[str]) -> str:
             f"a results.tsv must have one column beside {', '.join(_COLUMNS)}, the metric, and none"
             f" twice, but has {shown(printable(', '.join(names)))}"
         )
-    metric = METRIC.name if METRIC.name in others else others[0]
-    if metric in _ATTRIBUTES:
-        raise Misuse(f"a results.tsv must not call its metric {metric}, as an attribute of trials")
-    return metric
+    return METRIC.name if METRIC.name in others else others[0]
 
 
 def read_results(text: str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:

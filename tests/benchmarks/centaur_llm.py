@@ -20,6 +20,7 @@ from optuna.distributions import CategoricalDistribution
 from samplers._llm.connect import open_embedded
 from samplers.centaur import CentaurSampler
 from samplers.centaur.state import UnitCube
+from tests.samplers._llm.test_embedded import BASE
 
 from .keep import keep
 from .smac_cost import SPACE
@@ -27,23 +28,7 @@ from .smac_cost import SPACE
 
 STEADY_FROM = 30  # trials
 
-BASELINE = {
-    "DEPTH": 8,
-    "ASPECT_RATIO": 64,
-    "HEAD_DIM": 128,
-    "DEVICE_BATCH_SIZE": 128,
-    "TOTAL_BATCH_SIZE": 524288,
-    "EMBEDDING_LR": 0.6,
-    "UNEMBEDDING_LR": 0.004,
-    "MATRIX_LR": 0.04,
-    "SCALAR_LR": 0.5,
-    "WEIGHT_DECAY": 0.2,
-    "WARMUP_RATIO": 0.0,
-    "WARMDOWN_RATIO": 0.5,
-    "FINAL_LR_FRAC": 0.0,
-    "WINDOW_PATTERN": "SSSL",
-}
-BEST = {**BASELINE, "DEPTH": 10, "DEVICE_BATCH_SIZE": 64, "MATRIX_LR": 0.03, "WEIGHT_DECAY": 0.1}
+BEST = {**BASE, "DEPTH": 10, "DEVICE_BATCH_SIZE": 64, "MATRIX_LR": 0.03, "WEIGHT_DECAY": 0.1}
 TASK = (
     "A GPT of about 50 million parameters is trained for 5 minutes on one GPU with Muon for the "
     "matrices and AdamW for the rest. The value is the validation loss in bits per byte. The "
@@ -77,7 +62,7 @@ def main() -> None:
         n_trials=options.trials,
     )
     study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial(BASELINE)
+    study.enqueue_trial(BASE)
     study.optimize(objective, n_trials=options.trials)
 
     lines = [

@@ -8,8 +8,6 @@ import json
 import math
 from pathlib import Path
 import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -31,9 +29,8 @@ from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.karpathy_agent import KarpathyAgentSampler
 from tests.conftest import StorageFactory
+from tests.samplers.two_processes import they_see_each_others_trials
 
-
-ROOT = Path(__file__).parent.parent.parent
 
 SPACE: dict[str, BaseDistribution] = {
     "depth": IntDistribution(1, 12),
@@ -318,27 +315,11 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     study = optuna.create_study(study_name="shared", storage=postgres_url)
     first = {**BASELINE, "depth": 60}
     study.add_trial(create_trial(params=first, distributions=space, value=60.0))
-    paths = [str(tmp_path / f"{i}.json") for i in range(2)]
-    code = "import sys; from tests.samplers.test_karpathy_agent import work; work(*sys.argv[1:])"
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, postgres_url, path], cwd=ROOT)
-        for path in paths
-    ]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
-
-    trials = {t.number: t for t in study.trials}
-    assert len({tuple(t.params.values()) for t in trials.values()}) == len(trials) == 17
-    seen = 0
-    for path, other in (paths, paths[::-1]):
-        others = [trials[int(number)] for number in json.loads(Path(other).read_text())]
-        for number, text in json.loads(Path(path).read_text()).items():
-            start = trials[int(number)].datetime_start
-            for trial in others:
-                assert trial.datetime_complete and start
-                if trial.datetime_complete < start:
-                    assert format_row(trial, space) in text
-                    seen += 1
-    assert seen > 0
+    assert they_see_each_others_trials(
+        study, __name__, postgres_url, tmp_path, lambda t: format_row(t, space)
+    )
+    configurations = {tuple(t.params.values()) for t in study.trials}
+    assert len(configurations) == len(study.trials) == 17
 
 
 def test_changes_are_made_to_the_values_that_were_run() -> None:

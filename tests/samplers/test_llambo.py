@@ -21,6 +21,7 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
@@ -47,9 +48,8 @@ from samplers.llambo_paper.surrogate import plausible
 from samplers.llambo_paper.surrogate import rank_by_improvement
 from samplers.llambo_paper.surrogate import rank_by_probability
 from tests.conftest import StorageFactory
+from tests.samplers.two_processes import they_see_each_others_trials
 
-
-ROOT = Path(__file__).parent.parent.parent
 
 NAN = math.nan
 
@@ -851,27 +851,13 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     study = optuna.create_study(study_name="shared", storage=postgres_url)
     for depth in (10, 11):
         add(study, {"depth": depth, "lr": 0.5, "pattern": "L"}, 5.0 + depth)
-    paths = [str(tmp_path / f"{i}.json") for i in range(2)]
-    code = "import sys; from tests.samplers.test_llambo import work; work(*sys.argv[1:])"
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, postgres_url, path], cwd=ROOT)
-        for path in paths
-    ]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
 
-    trials = {t.number: t for t in study.trials}
-    assert len({tuple(t.params.values()) for t in trials.values()}) == len(trials) == 18
-    seen = 0
-    for path, other in (paths, paths[::-1]):
-        others = [trials[int(number)] for number in json.loads(Path(other).read_text())]
-        for number, text in json.loads(Path(path).read_text()).items():
-            start = trials[int(number)].datetime_start
-            for trial in others:
-                assert trial.datetime_complete and start
-                if trial.datetime_complete < start:
-                    assert row(trial.params, SPACE, format_score(trial.values[0], 6)) in text
-                    seen += 1
-    assert seen > 0
+    def shown(trial: FrozenTrial) -> str:
+        return row(trial.params, SPACE, format_score(trial.values[0], 6))
+
+    assert they_see_each_others_trials(study, __name__, postgres_url, tmp_path, shown)
+    configurations = {tuple(t.params.values()) for t in study.trials}
+    assert len(configurations) == len(study.trials) == 18
 
 
 def test_numpys_numbers_may_be_enqueued() -> None:

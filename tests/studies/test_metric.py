@@ -84,6 +84,8 @@ def test_a_study_keeps_its_metric_and_how_its_script_is_run(cli: Cli, testbed: P
         (("--direction", "up"), "direction must be minimize or maximize, but got 'up'"),
         (("--metric", "val_acc"), "metric 'val_acc' must have a direction"),
         (("--metric", " "), "metric must be a name of 1 to 64 characters"),
+        (("--metric", "training_seconds"), "'training_seconds', which is an attribute of trials"),
+        (("--metric", " tid"), "metric must not be ' tid', which is an attribute of trials"),
         (("--metric-file", "/tmp/x"), "metric_file must be a file in the testbed's folder"),
         (("--config", "missing.yaml"), "missing.yaml must be readable, but: No such file"),
         (("--config", "train.py"), "must end in .json, .yaml, .yml or .toml, but got train.py"),

@@ -68,7 +68,9 @@ def test_nothing_is_said_before_the_first_trial(
 def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> None:
     why = {"status": "oom", "reason": "out of memory " * 9, "source": "llm-screened"}
     failed = describe(create_trial(state=TrialState.FAIL, user_attrs=why), "loss")
-    tiny = {"status": "ok", "source": "base", "training_seconds": 1.0}
-    ok = describe(create_trial(value=0.000031, user_attrs=tiny), "loss")
+    tiny = {"status": "ok", "source": "enqueued", "training_seconds": 1.0}
+    first = create_trial(value=0.000031, user_attrs=tiny)
+    first.number = 0
+    ok = describe(first, "loss")
     assert failed.index("oom") == ok.index("ok ") and failed.endswith("…")
-    assert "loss 3.1e-05" in ok
+    assert ok.startswith("trial   0  baseline") and "loss 3.1e-05" in ok

@@ -108,11 +108,6 @@ def test_the_metric_is_the_column_that_is_none_of_the_others(
         ("commit | a | b | status | description", "but has 'commit, a, b, status"),
         ("commit | val_bpb | val_bpb | status", "none twice, but has"),
         ("commit | val_bpb | status | status", "none twice, but has"),
-        (
-            "commit | training_seconds | status | description",
-            "not call its metric training_seconds",
-        ),
-        ("commit | tid | status | description", "not call its metric tid"),
     ],
 )
 def test_a_header_without_a_clear_metric_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 import re
 import time
@@ -19,6 +20,7 @@ from studies.report.page import build_page
 from studies.report.runs import load_contents
 from studies.report.transcripts import load_transcripts
 from studies.storage.open import opened
+from tests.conftest import watched_page
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -64,19 +66,39 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def page(page: Page, page_file: Path) -> Iterator[Page]:
-    """The opened page; fails the test on any request, too."""
+@contextmanager
+def opened_page(browser: Browser, file: Path, width: int = 1200) -> Iterator[Page]:
+    """A page that has loaded; an error of a script or any request fails the test, too."""
     requests: list[str] = []
-    page.set_viewport_size({"width": 1200, "height": 900})
-    page.on("request", lambda r: requests.append(r.url))
-    start = time.monotonic()
-    page.goto(page_file.as_uri())
-    page.locator("table").first.wait_for()
-    print(f"opened in {time.monotonic() - start:.2f} s")
-    yield page
-    assert page.evaluate("window.hacked") is None
-    assert [url for url in requests if not re.match(r"file:|data:|blob:", url)] == []
+    with watched_page(browser, width, 900) as page:
+        page.on("request", lambda r: requests.append(r.url))
+        start = time.monotonic()
+        page.goto(file.as_uri())
+        page.locator("table").first.wait_for()
+        print(f"opened in {time.monotonic() - start:.2f} s")
+        yield page
+        assert page.evaluate("window.hacked") is None
+        assert [url for url in requests if not re.match(r"file:|data:|blob:", url)] == []
+
+
+@pytest.fixture
+def page(browser: Browser, page_file: Path) -> Iterator[Page]:
+    with opened_page(browser, page_file) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser, page_file: Path) -> Iterator[Page]:
+    """For tests that change nothing that another one of them looks at."""
+    with opened_page(browser, page_file) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser, page_file: Path) -> Iterator[Page]:
+    """The same on a small screen."""
+    with opened_page(browser, page_file, width=390) as page:
+        yield page
 
 
 def figure(page: Page, name: str) -> Any:
@@ -96,16 +118,16 @@ def traces(plot: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.browser
-def test_every_plot_is_there(page: Page) -> None:
-    names = page.locator("nav a").all_inner_texts()
+def test_every_plot_is_there(shared_page: Page) -> None:
+    names = shared_page.locator("nav a").all_inner_texts()
     assert names == [
         "Findings", "Methods", "Tests", "Time", "Trials", "Differences", "Seeds", "Runs", "Ratio",
         "Models", "Sources", "Failures", "Importance", "Tokens", "Failure map", "Traces", "Table",
         "Parameters", "Pairs", "Parallel", "Prompts",
     ]  # fmt: skip
     for name in set(names[3:-1]) - {"Table"}:
-        assert traces(figure(page, name)), name
-    marked = {trace["name"] for trace in traces(figure(page, "Traces"))}
+        assert traces(figure(shared_page, name)), name
+    marked = {trace["name"] for trace in traces(figure(shared_page, "Traces"))}
     assert marked >= {"llm", "base", "failed: oom", "best so far", "incumbent"}
 
 
@@ -155,14 +177,14 @@ def spoken_after(page: Page, key: str) -> str:
 
 
 @pytest.mark.browser
-def test_every_plot_that_promises_arrow_keys_has_them(page: Page) -> None:
+def test_every_plot_that_promises_arrow_keys_has_them(shared_page: Page) -> None:
     silent = []
-    names = page.locator("nav a").all_inner_texts()[3:-1]
+    names = shared_page.locator("nav a").all_inner_texts()[3:-1]
     for name in [name for name in names if name != "Table"]:
-        plot = figure(page, name)
+        plot = figure(shared_page, name)
         plot.focus()
         promised = "Arrow keys" in (plot.get_attribute("aria-label") or "")
-        assert bool(spoken_after(page, "ArrowRight")) == promised, name
+        assert bool(spoken_after(shared_page, "ArrowRight")) == promised, name
         silent += [] if promised else [name]
     assert silent == ["Parallel"]
 
@@ -208,8 +230,8 @@ def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_tables_sort_by_keyboard_with_empty_cells_last(page: Page) -> None:
-    table = page.locator("table", has_text="Values").first
+def test_tables_sort_by_keyboard_with_empty_cells_last(shared_page: Page) -> None:
+    table = shared_page.locator("table", has_text="Values").first
     button = table.get_by_role("button", name="revalidated (mean)")
     column = table.locator("th").all_inner_texts().index("revalidated (mean)") + 1
     cells = table.locator(f"tbody td:nth-child({column})")
@@ -223,12 +245,12 @@ def test_tables_sort_by_keyboard_with_empty_cells_last(page: Page) -> None:
 
 
 @pytest.mark.browser
-def test_prompts_and_replies_are_shown_as_the_text_they_are(page: Page) -> None:
-    assert page.locator("#transcript").inner_text().startswith(HOSTILE)
-    first = page.locator("#transcript").text_content()
-    page.locator("#transcript-run").select_option(index=1)
-    assert page.locator("#transcript").text_content() != first
-    assert "trial 2: llm, " in page.locator("#transcript-trial").inner_text()
+def test_prompts_and_replies_are_shown_as_the_text_they_are(shared_page: Page) -> None:
+    assert shared_page.locator("#transcript").inner_text().startswith(HOSTILE)
+    first = shared_page.locator("#transcript").text_content()
+    shared_page.locator("#transcript-run").select_option(index=1)
+    assert shared_page.locator("#transcript").text_content() != first
+    assert "trial 2: llm, " in shared_page.locator("#transcript-trial").inner_text()
 
 
 @pytest.mark.browser
@@ -301,9 +323,8 @@ def test_a_printed_table_has_its_headings_on_each_of_its_pages(
 
 
 @pytest.mark.browser
-def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    plot = figure(page, "Parameters")
+def test_on_a_small_screen_names_of_parameters_stand_side_by_side(phone: Page) -> None:
+    plot = figure(phone, "Parameters")
     overlapping = """div => {
       const boxes = [...div.querySelectorAll(".annotation-text")].map(t => t.getBoundingClientRect());
       return boxes.filter((a, i) => boxes.some((b, j) => i < j
@@ -311,10 +332,10 @@ def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) ->
     }"""
     assert plot.locator(".annotation-text").count() > 2
     assert plot.evaluate(overlapping) == 0
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.get_by_role("navigation").get_by_role("link", name="Parameters", exact=True).click()
-    page.evaluate("() => new Promise(done => setTimeout(done, 300))")
-    heading = page.locator("#s-parameters h2")
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    phone.get_by_role("navigation").get_by_role("link", name="Parameters", exact=True).click()
+    phone.evaluate("() => new Promise(done => setTimeout(done, 300))")
+    heading = phone.locator("#s-parameters h2")
     is_on_top = "h => { const b = h.getBoundingClientRect(); return document.elementFromPoint(b.x + 5, b.y + 5) === h; }"
     assert heading.evaluate(is_on_top)  # and nothing covers it
 
@@ -322,10 +343,9 @@ def test_on_a_small_screen_names_of_parameters_stand_side_by_side(page: Page) ->
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["Time", "Trials", "Traces", "Seeds"])
 def test_on_a_small_screen_a_legend_is_below_the_axis_and_all_of_it_there(
-    page: Page, name: str
+    phone: Page, name: str
 ) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    plot = figure(page, name)
+    plot = figure(phone, name)
     legend, title, whole = plot.evaluate(
         "div => ['.legend', '.g-xtitle', '.main-svg'].map("
         "part => div.querySelector(part)?.getBoundingClientRect())"
@@ -339,9 +359,8 @@ def test_on_a_small_screen_a_legend_is_below_the_axis_and_all_of_it_there(
 
 
 @pytest.mark.browser
-def test_on_a_small_screen_a_map_has_its_width_and_its_title_below_it(page: Page) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    plot = figure(page, "Failure map")
+def test_on_a_small_screen_a_map_has_its_width_and_its_title_below_it(phone: Page) -> None:
+    plot = figure(phone, "Failure map")
     assert plot.evaluate("div => div._fullData[0].colorbar.orientation") == "h"
     places = (
         "div => ['.hm', '.xtitle'].map(part => div.querySelector(part).getBoundingClientRect())"
