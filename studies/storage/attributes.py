@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.failure import is_measured
+from objective.failure import WORST
 from studies.printable import printable
 from studies.storage.reading import read_trials
 
@@ -92,6 +93,14 @@ def _values(value: Any) -> bool:
     )
 
 
+def _runtime(value: Any) -> bool:
+    """`studies.spec.Runtime`, as a study keeps it."""
+    return isinstance(value, dict) and all(
+        _texts(part) if name in ("env", "copy") else part is None or _text(part)
+        for name, part in value.items()
+    )
+
+
 def _fingerprints(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
@@ -128,7 +137,7 @@ _OF_TRIALS: _Checks = {
         (
             *("training_seconds", "total_seconds", "peak_memory_mb", "tokens_m", "steps"),
             *("params_m", "llm_prompt_tokens", "llm_cached_tokens", "llm_completion_tokens"),
-            *("llm_seconds", "llm_attempts", "lines_added", "lines_removed"),
+            *("llm_seconds", "llm_attempts", "lines_added", "lines_removed", "measured_seconds"),
         ),
         _number,
     ),
@@ -168,11 +177,14 @@ _OF_STUDIES: _Checks = {
     **dict.fromkeys(
         (
             *("budget_trials", "budget_seconds", "train_seconds", "wall_seconds"),
-            *("llm_ratio", "memory_limit_mb", "max_tokens", "max_cost"),
+            *("llm_ratio", "memory_limit_mb", "max_tokens", "max_cost", "min_gain"),
+            *("budget_until", "budget_wall", "budget_confirm"),
         ),
         _number,
     ),
     "charge_llm": _flag,
+    "failure_value": lambda value: value == WORST or _is_finite(value),
+    "runtime": _runtime,
     "edit_files": _texts,
     "files": _fingerprints,
 }
@@ -183,7 +195,8 @@ _OF_STUDIES_SYSTEM: _Checks = {
 # Of studies: None says that there is no limit, or no error.
 _LIMITS = {
     *("budget_trials", "budget_seconds", "train_seconds", "memory_limit_mb", "max_tokens"),
-    *("max_cost", "run_error"),
+    *("max_cost", "run_error", "min_gain", "failure_value", "budget_until", "budget_wall"),
+    "budget_confirm",
 }
 _ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
 _DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints

@@ -35,12 +35,14 @@ ODD: list[Any] = [[], {}, "", "x\x1b[2J", -1, 1e308, float("inf"), float("nan"),
 ODD += ["[1]", '{"x": [1]}', '{"x": "text"}', "9" * 5000, {"a": {"b": []}}, ["a", 1], 10**30]
 TRIAL_ATTRIBUTES = ["status", "reason", "source", "effective", "training_seconds"]
 TRIAL_ATTRIBUTES += ["total_seconds", "llm_seconds", "llm_attempts", "llm_model", "peak_memory_mb"]
+TRIAL_ATTRIBUTES += ["measured_seconds"]
 SYSTEM_ATTRIBUTES = [WORKER, BEAT, "failed_trial", "retry_history", "constraints"]
 SYSTEM_ATTRIBUTES += ["autoresearch:kills", "artifacts:x", "fixed_params"]
 SYSTEM_ATTRIBUTES += ["llm:relative_params", "smac:proposal", "x_for_tell"]
 STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ratio", "comparison"]
 STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error", "revalidates_trial"]
-STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files"]
+STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files", "min_gain"]
+STUDY_ATTRIBUTES += ["failure_value", "runtime", "budget_until", "budget_wall", "budget_confirm"]
 
 
 def _fill(storage: BaseStorage) -> None:
@@ -117,7 +119,13 @@ def test_what_is_no_attribute_of_ours_is_left_out_and_all_else_is_shown(
 def test_of_what_samplers_and_studies_keep_the_odd_is_left_out(url: str) -> None:
     with opened(url) as storage:
         study = optuna.create_study(storage=storage, study_name="s")
-        study.set_user_attr("files", {"prepare.py": 5})
+        for name, odd in {
+            "files": {"prepare.py": 5},
+            "failure_value": float("inf"),
+            "runtime": {"env": "A=1"},
+            "budget_until": "tomorrow",
+        }.items():
+            study.set_user_attr(name, odd)
         for name, odd in (("study:metric_names", []), ("smac:seed", "[")):
             storage.set_study_system_attr(study._study_id, name, odd)
         odds = {"llm:relative_params": '["x"]', "smac:proposal": {"x": [1]}, "x_for_tell": {}}
