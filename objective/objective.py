@@ -283,9 +283,12 @@ class TrainScriptObjective:
             if self._sandbox is not None:
                 attributes["isolation"] = self._sandbox.name
             pruned = result.status == "pruned"
+            constraint = None if pruned else violation(result.status, self.failure_value)
+            if self._results is not None and not pruned and result.status != "ok":
+                # What a failure is worth is asked of the storage, which may be away.
+                self._results.keep(trial, attributes, None, constraint)
             value = None if pruned else self._score(trial, result)
             kept = None if value is None or math.isnan(value) else value
-            constraint = None if pruned else violation(result.status, self.failure_value)
             if self._results is not None and not pruned:
                 self._results.keep(trial, attributes, kept, constraint)
             reporter.finish()  # nothing may be reported of a trial that has ended
@@ -527,7 +530,8 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
             attributes.setdefault(name, int(value) if value.is_integer() else value)
     if result.status == "ok" and "tokens_m" in attributes and result.charged_seconds > 0:
         speed = 1e6 * attributes["tokens_m"] / result.charged_seconds
-        attributes.setdefault("tokens_per_second", round(speed))
+        if math.isfinite(speed):
+            attributes.setdefault("tokens_per_second", round(speed))
     return attributes
 
 

@@ -336,8 +336,16 @@ def _classify_failure(
         return "crash", raised
     last = f": {lines[-1]}" if lines else ""
     if returncode < 0:
-        return "crash", f"killed by {signal.Signals(-returncode).name}{last}"
+        return "crash", f"killed by {signal_name(-returncode)}{last}"
     return "crash", f"exit status {returncode}{last}"
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as SIGKILL; most of the real-time ones have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _exception(lines: list[str]) -> str:

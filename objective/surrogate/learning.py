@@ -60,19 +60,20 @@ def fit_surrogate(data: DataSet, *, seed: int = 0) -> Surrogate:
             f"A surrogate needs {_MIN_SUCCESSES} successful trials of 2 studies (it is judged"
             f" by one that it hasn't seen), but got {len(successes)} of {len(studies)}."
         )
-    return Surrogate(data.with_fit(_learn(table_of(data), seed)))
+    return Surrogate(data.with_fit(_learn(table_of(data), data.metric.cost(1.0), seed)))
 
 
-def _learn(table: Table, seed: int) -> dict[str, Any]:
+def _learn(table: Table, sign: float, seed: int) -> dict[str, Any]:
     """Choose models and their hyperparameters, and return them with their scores.
 
     Args:
         table: At least ``_MIN_SUCCESSES`` successes of at least two studies.
+        sign: Times which lower values are better.
         seed: Decides which successes length scales are learned from, if there are many.
     """
     ok = table.ok
     x, study, y = table.x[ok], table.study[ok], np.log(table.values)
-    scores = _score_regression("value", VALUE_MODELS, x, y, study, seed)
+    scores = _score_regression("value", VALUE_MODELS, x, y, study, seed, sign)
     value = VALUE_MODELS[_chosen(scores)].learn(x, y, seed)
     seconds = []
     for name, of in zip(("training seconds", "total seconds"), np.log(table.seconds).T):
@@ -88,7 +89,7 @@ def _learn(table: Table, seed: int) -> dict[str, Any]:
         status["C"] = _learn_c(status["model"], table.x, table.status, table.study)
     return {
         "value": value,
-        "noise_sd": _noise_sd(x, y),
+        "noise_sd": _noise_sd(x, sign * y),
         "seconds": seconds,
         "status": status,
         "failure_seconds": {
@@ -105,7 +106,7 @@ def _chosen(scores: Sequence[Score]) -> str:
 
 
 def _noise_sd(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the pooled standard deviation of y among equal rows of x, in their better half.
+    """Return the pooled standard deviation of y among equal rows of x, in their lower half.
 
     What trains badly scatters several times as much, and no method ends there.
     """
@@ -151,6 +152,7 @@ def _score_regression(
     y: np.ndarray,
     study: np.ndarray,
     seed: int,
+    sign: float = 1.0,
 ) -> list[Score]:
     def by_mean(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         return np.full(len(test), y[train].mean())
@@ -178,7 +180,7 @@ def _score_regression(
             "mae": float(mean_absolute_error(np.exp(y), np.exp(predicted))),
         }
         if target == "value":
-            best = predicted <= np.quantile(predicted, _BEST)
+            best = sign * predicted <= np.quantile(sign * predicted, _BEST)
             few = name == "mean" or np.ptp(y[best]) == 0
             metrics[name]["r2_best"] = None if few else float(r2_score(y[best], predicted[best]))
     chosen = max(models, key=r2.__getitem__)

@@ -81,7 +81,7 @@ class Surrogate:
         data: The same.
         space, baseline, task, rule, metric, derived: As in :class:`Testbed`.
         scores: Cross-validated, a row per target and model.
-        noise_sd: Standard deviation of log bits per byte between runs of one configuration, pooled
+        noise_sd: Standard deviation of the metric's logarithm between runs of one configuration, pooled
             over those of the better half that ran repeatedly; 0.0 if none did.
     """
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 
+from objective.run.outcome import signal_name
 from studies.stopping import stop_now
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -107,7 +108,7 @@ def supervise(task: Task) -> Event:
         finally:
             with _lock:
                 del _processes[task.run, task.number]
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "was stopped"
+    how = f"was killed by {signal_name(-code)}" if code < 0 else "was stopped"
     return Event(name, "replaced", f"its process at {worker.address} {how}")
 
 

@@ -26,6 +26,7 @@ import warnings
 
 import optuna
 
+from objective.run.outcome import signal_name
 from studies.errors import explain
 from studies.stopping import acknowledge
 from studies.stopping import FINISH_SIGNAL
@@ -173,7 +174,7 @@ def _receive(running: dict[Connection, tuple[Job, BaseProcess]], connection: Con
     connection.close()
     if event.kind == "failed" and not event.what:
         code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with {code}"
         event = Event(job.name, "failed", f"its process {how}", 1)
     return event
 

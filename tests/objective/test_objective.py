@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -231,6 +232,32 @@ def test_an_error_of_a_report_is_raised_when_the_result_is_kept(
         study.optimize(TrainScriptObjective(folder, results=kept), n_trials=1)
     assert [result.value for result in kept.of("s")] == [2.0]
     assert "status" not in study.trials[0].user_attrs
+
+
+def test_a_failure_is_kept_before_the_storage_is_asked_what_it_is_worth(
+    folder: Path, tmp_path: Path
+) -> None:
+    class Storage(optuna.storages.InMemoryStorage):
+        def get_all_trials(self, study_id: int, *arguments: Any, **options: Any) -> list[Any]:
+            if any("KIND" in trial.params for trial in super().get_all_trials(study_id)):
+                raise optuna.exceptions.StorageInternalError("away")
+            return super().get_all_trials(study_id, *arguments, **options)
+
+    kept = Results(tmp_path / "results")
+    study = optuna.create_study(storage=Storage(), study_name="s")
+    study.enqueue_trial({"LR": 2.0, "KIND": "oom"})
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="away"):
+        study.optimize(TrainScriptObjective(folder, results=kept), n_trials=1)
+    assert [result.attributes["status"] for result in kept.of("s")] == ["oom"]
+
+
+def test_a_number_of_tokens_beyond_all_measure_costs_nothing_but_their_speed(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    train = TRAIN.replace("total_tokens_M: 0.25", "total_tokens_M: 1e305")
+    folder = testbed_folder(train, **{"search_space.toml": SPACE})
+    attrs = run_one(TrainScriptObjective(folder), {"LR": 2.0, "KIND": "ok"}).user_attrs
+    assert attrs["status"] == "ok" and "tokens_per_second" not in attrs
 
 
 def test_sqlite_in_memory_takes_reports(folder: Path) -> None:

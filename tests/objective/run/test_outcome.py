@@ -62,6 +62,7 @@ def test_training_seconds_are_charged_and_a_failure_costs_all_its_time(run: Run)
         ("print('bye'); exit(3)", "crash", "exit status 3: bye"),
         ("import os; os.kill(os.getpid(), 11)", "crash", "killed by SIGSEGV"),
         ("import os; os.kill(os.getpid(), 15)", "crash", "killed by SIGTERM"),
+        ("import os; os.kill(os.getpid(), 40)", "crash", "killed by signal 40"),
         ("import missing", "crash", "ModuleNotFoundError: No module named 'missing'"),
         ("input()", "crash", "EOFError: EOF when reading a line"),
         (

@@ -127,6 +127,20 @@ def test_the_noise_is_that_of_good_configurations() -> None:
     assert _noise_sd(x, y) == pytest.approx(0.01, rel=0.2)
 
 
+def test_of_a_metric_to_be_maximised_the_better_half_is_the_higher_one(
+    data: DataSet, surrogate: Surrogate
+) -> None:
+    mirrored = replace(
+        data,
+        metric=replace(data.metric, direction="maximize"),
+        rows=tuple(replace(row, value=row.value and 1 / row.value) for row in data.rows),
+    )
+    found = fit_surrogate(mirrored)
+    assert found.noise_sd == pytest.approx(surrogate.noise_sd)
+    for one, other in zip(found.scores, surrogate.scores):
+        assert one.metrics.get("r2_best") == pytest.approx(other.metrics.get("r2_best"), abs=1e-3)
+
+
 def test_no_configuration_is_predicted_from_itself_in_another_study() -> None:
     x = np.array([[0.0], [1.0], [0.0], [2.0], [0.0], [3.0]])
     study = np.array([0, 0, 1, 1, 2, 2])
