@@ -120,6 +120,8 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
         defaults: dict[str, Any] = {**Interface().facts(), "charge_llm": False}
         defaults |= {"tune": 0.0, "tune_edits": 0, "edit_files": []}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
+    # `compare` has no such option.
+    goes_on = "; --accept-changes goes on" if spec.comparison is None else ""
     # What never worked is mended by an edit, and there is no value yet that wouldn't compare.
     may_be_edited = spec.accept_changes or not (spec.row.edits_code or any(map(is_ok, trials)))
     for key, value in spec.identity(testbed).items():
@@ -128,8 +130,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
                 if may_be_edited:
                     continue
                 what = (
-                    "another script, prepare.py or surrogate (or they were edited since;"
-                    " --accept-changes goes on)"
+                    f"another script, prepare.py or surrogate (or they were edited since{goes_on})"
                 )
             else:
                 what = f"{key} {stored[key]}, not {value}"
@@ -137,8 +138,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
     files = spec.metadata(testbed).get(FILES, {})
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
-            f"study {spec.name!r} was made with other files ({edited});"
-            f" undo that; {advice}; or go on with them as they are by --accept-changes"
+            f"study {spec.name!r} was made with other files ({edited}); undo that; {advice}{goes_on}"
         )
     if spec.row.edits_code:
         return

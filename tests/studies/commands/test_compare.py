@@ -199,6 +199,18 @@ def test_on_a_surrogate_more_trials_of_a_run_continue_it_as_if_it_had_never_ende
     assert "surrogate" in error and "--name" in error
 
 
+def test_a_comparison_is_not_advised_what_it_has_no_option_for(cli: Cli, testbed: Path) -> None:
+    (testbed / "helper.py").touch()
+    command = compare(testbed, "random", seeds=0, trials=1)
+    assert cli(*command).returncode == 0
+    for file in (testbed / "helper.py", testbed / "train.py"):
+        file.write_text(file.read_text() + "# edited\n")
+        done = cli(*compare(testbed, "random", seeds=0, trials=2))
+        assert done.returncode == 2
+        said = done.stderr.splitlines()[-1]
+        assert "edited" in said and "add --name main-2" in said and "--accept" not in said
+
+
 def test_random_steps_in_a_models_place_are_runs_beside_its_own(cli: Cli, surrogate: Path) -> None:
     methods = ("karpathy-hp", "centaur", "llambo-paper")
     words: list[object] = ["compare", "--methods", ",".join(methods), "--seeds", 0]
