@@ -24,8 +24,9 @@ from samplers._llm.record import SOURCES
 
 def is_library_study(attrs: Mapping[str, Any]) -> bool:
     """Return whether no command of this project made the study with these user attributes."""
-    # A run writes its testbed's hash before its method, and may be killed, or read, in between.
-    return not any(key in attrs for key in ("testbed_hash", "method", "revalidates"))
+    # The first that our commands write, which may be killed, or read, before they write the others.
+    # A method is what studies of other programs may have, too.
+    return not any(key in attrs for key in ("testbed_hash", "imported_from", "revalidates"))
 
 
 def evaluated_trials(study: optuna.Study) -> Sequence[FrozenTrial]:

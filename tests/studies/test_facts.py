@@ -38,7 +38,7 @@ def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
 def test_repetitions_of_a_best_have_no_baseline() -> None:
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"status": "ok"}))
-    study.set_user_attr("method", "tpe")
+    study.set_user_attr("testbed_hash", "0")
     assert study_facts(study)["baseline"]
     study.set_user_attr("revalidates", "other")
     assert study_facts(study)["baseline"] is None

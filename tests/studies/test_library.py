@@ -12,6 +12,7 @@ from studies.commands.best import best
 from studies.commands.report import report
 from studies.commands.status import status
 from studies.errors import Misuse
+from studies.facts import study_facts
 from studies.library import evaluated_trials
 from studies.library import is_library_study
 from studies.study import _note_metadata
@@ -58,6 +59,15 @@ def test_attributes_of_its_own_mean_nothing_here() -> None:
     (trial,) = evaluated_trials(study)
     assert trial.user_attrs["status"] == "ok" and "source" not in trial.user_attrs
     assert trial.user_attrs["training_seconds"] == 3.0
+
+
+def test_a_method_among_its_attributes_does_not_make_it_ours(url: str) -> None:
+    study = optuna.load_study(study_name="mine", storage=url)
+    study.set_user_attr("method", "bagging")
+    facts = study_facts(study)
+    assert (facts["metric"], facts["ok"], facts["pruned"]) == ("value", 16, 4)
+    assert facts["best"]["value"] == study.best_value
+    assert not is_library_study({"imported_from": "runs.json"})
 
 
 def test_status_best_and_report_show_it(

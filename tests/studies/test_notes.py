@@ -37,7 +37,7 @@ FIRST = {"lr": 0.01, "width": 50.0, "kind": "a"}
 
 def a_study(storage: Any = None, **attributes: Any) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
-    for name, value in {"method": "centaur", **attributes}.items():
+    for name, value in {"testbed_hash": "0", "method": "centaur", **attributes}.items():
         study.set_user_attr(name, value)
     return study
 

@@ -60,7 +60,7 @@ def test_the_best_is_beside_the_baseline(
 ) -> None:
     study = optuna.create_study(direction=StudyDirection[direction.upper()])
     study.set_metric_names(["value"])
-    study.set_user_attr("method", "tpe")
+    study.set_user_attr("testbed_hash", "0")
     for value in values:
         add(study, value)
     assert standing in note(study)[0]

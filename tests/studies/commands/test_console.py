@@ -102,6 +102,7 @@ def test_names_reasons_and_methods_of_others_are_shown_and_not_obeyed(
     with opened(url) as storage:
         study = optuna.create_study(storage=storage, study_name=name)
         study.set_metric_names([f"${name}"])
+        study.set_user_attr("imported_from", HOSTILE)
         study.set_user_attr("method", HOSTILE)
         for status in (HOSTILE, "ok", "crash"):
             study.add_trial(

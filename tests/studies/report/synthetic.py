@@ -58,7 +58,8 @@ def add_study(
     name = name or f"{method}-seed{seed}"
     study = optuna.create_study(storage=storage, study_name=name, direction=metric.direction)
     metric.name_in(study)
-    for key, fact in {"method": method, "seed": seed, **facts}.items():
+    ours = {"testbed_hash": "0", "method": method, "seed": seed}
+    for key, fact in {**ours, **facts}.items():
         study.set_user_attr(key, fact)
     start = datetime(2026, 1, 1)
     rows = []

@@ -25,6 +25,7 @@ def add(study: optuna.Study, value: float | None, **attrs: object) -> None:
 def test_each_structure_is_a_row_with_its_gains() -> None:
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="code")
+    study.set_user_attr("testbed_hash", "0")
     study.set_user_attr("method", CODE_AGENT)
     add(study, 1.0, source="startup")
     add(study, 0.9, source="llm", parent=0, description="a <wider> model")
@@ -42,6 +43,7 @@ def test_each_structure_is_a_row_with_its_gains() -> None:
 def test_a_report_of_other_methods_has_no_tree() -> None:
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="other")
+    study.set_user_attr("testbed_hash", "0")
     study.set_user_attr("method", "tpe")
     add(study, 1.0)
     (contents,) = load_contents(storage, print).values()

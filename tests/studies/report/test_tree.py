@@ -26,6 +26,7 @@ from tests.studies.report.test_structures import add
 def runs() -> list[Run]:
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="code")
+    study.set_user_attr("testbed_hash", "0")
     study.set_user_attr("method", CODE_AGENT)
     add(study, 1.0, source="startup")
     add(study, 0.9, source="llm", parent=0, description="a <b>wider</b> model")
@@ -88,6 +89,7 @@ def test_the_dashboard_shows_the_tree_of_the_study_itself(runs: list[Run]) -> No
 def test_a_study_in_which_nothing_was_measured_has_a_plot_without_marks() -> None:
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="code")
+    study.set_user_attr("testbed_hash", "0")
     study.set_user_attr("method", CODE_AGENT)
     add(study, None, source="startup")
     add(study, None, source="llm", parent=0, description="a bug")
