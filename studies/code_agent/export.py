@@ -14,7 +14,6 @@ from rich.text import Text
 
 from studies.code_agent.files import SCRIPT
 from studies.code_agent.history import CodeHistory
-from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
@@ -33,14 +32,14 @@ _KARPATHY = {
     KEPT: "keep",
     REVERTED: "discard",
     OVERTIME: "discard",
-    DOUBTED: "discard",
 }
 
 
 def write_results(history: CodeHistory, path: Path) -> None:
     """Write results.tsv: commit (here the script's hash), metric, memory_gb, status, description.
 
-    As in karpathy/autoresearch, a failure has the value 0.000000 and status ``crash``.
+    As in karpathy/autoresearch, a failure has the value 0.000000 and status ``crash``; so has a gain
+    that is still doubted, which has no value yet.
     """
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(
@@ -52,12 +51,17 @@ def write_results(history: CodeHistory, path: Path) -> None:
             table.writerow(
                 (
                     attrs.get("source_sha256", "-" * 7)[:7],
-                    f"{step.value or 0.0:.6f}",
+                    _shown(step.value or 0.0),
                     f"{attrs.get('peak_memory_mb', 0.0) / 1024:.1f}",
-                    _KARPATHY.get(step.outcome, "crash"),
+                    "crash" if step.value is None else _KARPATHY[step.outcome],
                     re.sub(r"[\t\r\n\\]+", " ", _description(step)),
                 )
             )
+
+
+def _shown(value: float) -> str:
+    """Format a value with six decimals, as there, and with six digits where these are more."""
+    return f"{value:.6f}" if abs(value) >= 0.1 or not value else f"{value:#.6g}"
 
 
 def write_patches(

@@ -8,15 +8,19 @@ import subprocess
 
 import pytest
 
+from objective.testbed.metric import Metric
 from studies.code_agent.export import agent_facts
 from studies.code_agent.export import write_patches
 from studies.code_agent.export import write_results
+from studies.code_agent.history import read_history
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
+from studies.importing.foreign import read_file
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import BUG
+from tests.studies.code_agent.conftest import finished
 from tests.studies.scripted import ScriptedChat
 from tests.studies.scripted import TRAIN
 
@@ -48,6 +52,18 @@ def test_results_and_patches_tell_the_accepted_steps(bench: Bench, tmp_path: Pat
     for patch in patches:
         subprocess.run(["git", "apply", str(patch)], cwd=work, check=True)
     assert (work / "train.py").read_text() == TRAIN.replace("RATE = 0.5", "RATE = 0.1")
+
+
+def test_what_has_no_value_is_a_crash_and_small_values_are_kept(tmp_path: Path) -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 3e-7), finished(2, "llm", 3.0)]
+    error = Metric("error_rate")
+    write_results(read_history(trials, metric=error), tmp_path / "results.tsv")
+    read = read_file(tmp_path / "results.tsv").trials
+    # The second is a gain too large to be believed before it is trained again.
+    assert [(t.status, t.value) for t in read] == [("ok", 2.0), ("unknown", None), ("ok", 3.0)]
+    small = [finished(0, "startup", 4e-7), finished(1, "llm", 3.5e-7), finished(2, "llm", 0.0)]
+    write_results(read_history(small, metric=error), tmp_path / "results.tsv")
+    assert [t.value for t in read_file(tmp_path / "results.tsv").trials] == [4e-7, 3.5e-7, None]
 
 
 def test_the_facts_count_what_applied_ran_and_improved(bench: Bench) -> None:
