@@ -4,6 +4,7 @@ messages."""
 from __future__ import annotations
 
 from pathlib import Path
+import re
 import shlex
 import shutil
 import sys
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 import typer
 
+from samplers._llm.masking import mask_all
 from studies.commands.parsing import parse_duration
 from studies.commands.parsing import parse_failure_value
 from studies.commands.parsing import parse_memory
@@ -24,6 +26,7 @@ from studies.stopping import acknowledge
 PROGRAM = "optuna-autoresearch"
 DEFAULT_STORAGE = "sqlite:///autoresearch.db"
 DEFAULT_TRIALS = 20
+_COMMANDS = ("--agent-command", "--command", "--python")  # options whose value is one
 
 
 def program() -> str:
@@ -43,13 +46,34 @@ def this_command() -> str:
 
     words = [program(), *map(masked, sys.argv[1:])]
     for at, word in enumerate(words):
-        option, equals, given = (
-            word.partition("=") if word.startswith("--env=") else ("", "", word)
-        )
-        name, _, value = given.partition("=")
-        if (equals or words[at - 1] == "--env") and value and may_be_secret(name, value):
-            words[at] = f"{option}{equals}{name}"
+        option, equals, given = word.partition("=")
+        if not (equals and option in ("--env", *_COMMANDS)):
+            option, equals, given = words[at - 1], "", word
+        if option == "--env":
+            name, _, value = given.partition("=")
+            given = name if value and may_be_secret(name, value) else given
+        elif option in _COMMANDS:
+            given = _without_keys(given)
+        words[at] = f"{option}={given}" if equals else given
     return shlex.join(words)
+
+
+def _without_keys(command: str) -> str:
+    """Mask what may be a key in a command: the value of ``KEY=VALUE``, and what looks like one."""
+    from objective.run.environment import may_be_secret
+
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote is open
+        words = command.split()
+    pairs = [word.partition("=") for word in words]
+    # Placeholders and numbers (a script's --max-tokens) are none.
+    secrets = [
+        value
+        for name, _, value in pairs
+        if may_be_secret(name, "") and not re.fullmatch(r"\{\w+\}|\d+", value)
+    ]
+    return mask_all(command, *secrets)
 
 
 def complain(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shlex
 import sys
 
 import pytest
@@ -46,3 +47,27 @@ def test_commands_that_are_shown_have_no_key(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["studies", "run", *given])
     assert options.this_command().split() == ["optuna-autoresearch", "run", *shown]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("env ANTHROPIC_API_KEY=s3cret-s3cret claude -p", "env ANTHROPIC_API_KEY=*** claude -p"),
+        ("my-agent --api-key sk-0123456789abcdef", "my-agent --api-key ***"),
+        ("my-agent --api-key='two words'", "my-agent --api-key='***'"),
+        ("MY_TOKEN='s3cret-s3cret", "MY_TOKEN=***"),  # a quote that nobody closes
+        ("python train.py --tokens={batch_tokens} --max-tokens=500000", None),
+    ],
+)
+@pytest.mark.parametrize("option", ["--agent-command", "--command", "--python"])
+def test_a_command_that_is_an_options_value_is_shown_without_keys(
+    option: str, given: str, shown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = shown or given
+    for words, expected in (
+        ([option, given], [option, shown]),
+        ([f"{option}={given}"], [f"{option}={shown}"]),
+        (["--title", given], ["--title", given]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["studies", "run", *words])
+        assert shlex.split(options.this_command())[2:] == expected
