@@ -6,11 +6,10 @@ makes early losses say little, so that nothing is stopped in the first `WARM_UP`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-
-if TYPE_CHECKING:
-    import optuna
+import optuna
+from optuna import pruners
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 
 RULES = ("median", "percentile", "wilcoxon")
@@ -18,15 +17,21 @@ FIRST_TRIALS = 5  # of a study, which are not stopped: there is nothing to compa
 WARM_UP = 30
 
 
-def make_pruner(rule: str | None) -> optuna.pruners.BasePruner:
-    """Return the pruner of one of the `RULES`; ``None`` is one that stops nothing."""
-    from optuna import pruners
+class _Wilcoxon(pruners.WilcoxonPruner):
+    """Optuna's, but it heeds `FIRST_TRIALS` as its other pruners do."""
 
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return len(ended) >= FIRST_TRIALS and super().prune(study, trial)
+
+
+def make_pruner(rule: str | None) -> pruners.BasePruner:
+    """Return the pruner of one of the `RULES`; ``None`` is one that stops nothing."""
     if rule == "median":
         return pruners.MedianPruner(FIRST_TRIALS, WARM_UP)
     if rule == "percentile":
         return pruners.PercentilePruner(75.0, FIRST_TRIALS, WARM_UP)
     if rule == "wilcoxon":
         # It counts the steps that were reported, of which there is one for 5 %.
-        return pruners.WilcoxonPruner(n_startup_steps=WARM_UP // 5)
+        return _Wilcoxon(n_startup_steps=WARM_UP // 5)
     return pruners.NopPruner()

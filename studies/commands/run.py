@@ -13,7 +13,6 @@ from studies.commands.as_json import print_json
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
-from studies.pruning import RULES
 from studies.stopping import FINISH
 from studies.stopping import finishing
 from studies.stopping import REQUEUE
@@ -131,6 +130,7 @@ def run(
     from studies.code_agent.history import best_of
     from studies.commands.work import run as work
     from studies.facts import study_facts
+    from studies.pruning import RULES
     from studies.spec import Model
     from studies.spec import Spec
     from studies.spec import trial_seconds

@@ -9,16 +9,17 @@ import pytest
 from objective import TrainScriptObjective
 from studies.budget import charge
 from studies.facts import study_facts
+from studies.pruning import FIRST_TRIALS
 from studies.pruning import make_pruner
 from studies.pruning import RULES
 from tests.studies.commands.test_run import run
 from tests.studies.conftest import Cli
 
 
-def stopped_at(rule: str | None) -> int:
-    """Percent of a hopeless training that it goes through after ten better ones."""
+def stopped_at(rule: str | None, earlier: int = 10) -> int:
+    """Percent of a hopeless training that it goes through after so many better ones."""
     study = optuna.create_study(pruner=make_pruner(rule))
-    for number in range(10):
+    for number in range(earlier):
         trial = study.ask()
         for step in range(0, 101, 5):
             trial.report(2 - step / 100 + number / 100, step)
@@ -35,6 +36,13 @@ def stopped_at(rule: str | None) -> int:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_hopeless_training_is_stopped_but_not_at_once(rule: str) -> None:
     assert 25 <= stopped_at(rule) <= 40
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("rule", RULES)
+def test_none_of_the_first_trials_is_stopped(rule: str) -> None:
+    assert stopped_at(rule, FIRST_TRIALS - 1) == 101
+    assert stopped_at(rule, FIRST_TRIALS) < 101
 
 
 def test_without_a_rule_none_is_stopped() -> None:
