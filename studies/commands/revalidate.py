@@ -18,6 +18,7 @@ from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.errors import Failed
 from studies.errors import Misuse
+from studies.stopping import stop_by_signal
 
 
 def revalidate(
@@ -85,6 +86,7 @@ def revalidate(
                 skipped[name] = str(error)
         if workers is None:
             workers = 1 if has_gpu() else os.cpu_count() or 1
+        stop_by_signal()
         errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
         facts = [
             {**repeated, "error": errors.get(name)}

@@ -11,7 +11,6 @@ from studies.printable import decimals
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.rows import Rows
-from studies.stopping import stop_by_signal
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from studies.workers.processes import run_jobs
@@ -19,7 +18,6 @@ from studies.workers.processes import run_jobs
 
 def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str, str]:
     """Run the queued repetitions side by side, and return the errors by the study's name."""
-    stop_by_signal()
     errors: dict[str, str] = {}
     # A few studies leave no worker idle: several processes take from the same one's queue.
     copies = max(1, workers // max(1, len(share)))

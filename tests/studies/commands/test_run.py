@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import json
 import os
@@ -17,10 +18,15 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from studies import stopping
 from studies.budget import charge
 from studies.budget import is_evaluated
+from studies.commands.work import revalidate
+from studies.workers.processes import Event
+from studies.workers.processes import Job
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
+from tests.studies.test_methods import here
 from tests.toy_testbed import write_testbed
 
 
@@ -424,3 +430,23 @@ def test_what_a_script_lacks_is_said_before_anything_is_stored(cli: Cli, tmp_pat
     assert dry.returncode == 2 and "LR" in dry.stdout and "find not_there, but" in dry.stderr
     begun = cli(*run(folder, trials=1, confirm=0), "--no-check")
     assert "No module named 'not_there'" in begun.stdout + begun.stderr
+
+
+def test_a_signal_to_finish_is_heeded_while_the_best_is_trained_again_too(
+    cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_finish(
+        jobs: Sequence[Job], workers: int, watch: Callable[[Sequence[Event]], None]
+    ) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        here(jobs, workers, watch)
+
+    monkeypatch.setattr(stopping, "_told", stopping._told)  # this process is put back as it was
+    monkeypatch.setattr(revalidate, "run_jobs", told_to_finish)
+    command = run(testbed, trials=8, workers=2)
+    done = cli(*command)
+    assert done.returncode == 1 and "stopped; to go on" in done.stderr
+    assert {t.state for t in cli.trials("s-revalidated")} == {TrialState.WAITING}
+    monkeypatch.undo()
+    assert cli(*command).returncode == 0
+    assert TrialState.WAITING not in {t.state for t in cli.trials("s-revalidated")}
