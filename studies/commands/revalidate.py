@@ -16,7 +16,6 @@ import typer
 
 from studies.commands import options
 from studies.commands.as_json import print_json
-from studies.errors import Failed
 from studies.errors import Misuse
 from studies.stopping import stop_by_signal
 
@@ -58,6 +57,7 @@ def revalidate(
     """
     from objective.testbed.runtime import Runtime
     from studies.commands.console import console
+    from studies.commands.work.revalidate import failed
     from studies.commands.work.revalidate import run
     from studies.commands.work.revalidate import table_of
     from studies.repetitions import SUFFIX
@@ -87,7 +87,10 @@ def revalidate(
         if workers is None:
             workers = 1 if has_gpu() else os.cpu_count() or 1
         stop_by_signal()
-        errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
+        try:
+            errors = run([Work(where, n) for n, k in queued.items() if k], queued, workers)
+        except KeyboardInterrupt:
+            options.stopped()
         facts = [
             {**repeated, "error": errors.get(name)}
             for name in queued
@@ -100,5 +103,4 @@ def revalidate(
         for name, why in skipped.items():
             print(f"left out: {why}")
     if errors:
-        said = "; ".join(f"{name}: {why}" for name, why in errors.items())
-        raise Failed(f"{said}. Mend this and run the same command again: {options.this_command()}")
+        raise failed(errors)

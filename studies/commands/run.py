@@ -196,14 +196,19 @@ def run(
     facts = study_facts(done, best_of)
     if finishing() and facts["state"] != "done":
         options.stopped()
+    wrong = None
     if not worker and cluster is None:
         try:
             work.confirm(spec, done, workers or 1)
         except KeyboardInterrupt:
             options.stopped()
-        if finishing():
+        except Exception as error:  # the result comes first: it took a night
+            wrong = error
+        if finishing() and wrong is None:
             options.stopped()
     if as_json:
         print_json({**facts, "winner": work.winner_facts(done)})
     elif not worker:
         work.say_result(spec, done, facts)
+    if wrong is not None:
+        raise wrong

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 from studies.commands import options
 from studies.commands.progress import Bar
+from studies.errors import Failed
 from studies.printable import decimals
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -39,12 +41,15 @@ def run(share: Sequence[Work], queued: dict[str, int], workers: int) -> dict[str
                 errors[event.job] = event.what
         bar.show(done, total, f"trainings {done}/{total}")
 
-    try:
-        with bar:
-            run_jobs(jobs, workers, watch)
-    except KeyboardInterrupt:
-        options.stopped()
+    with bar:
+        run_jobs(jobs, workers, watch)
     return errors
+
+
+def failed(errors: Mapping[str, str]) -> Failed:
+    """Return an error that says why repetitions failed, by the study's name, and how to go on."""
+    said = "; ".join(f"{name}: {why}" for name, why in errors.items())
+    return Failed(f"{said}. Mend this and run the same command again: {options.this_command()}")
 
 
 def table_of(facts: Sequence[dict[str, Any]]) -> Rows:

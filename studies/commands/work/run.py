@@ -29,9 +29,10 @@ from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
 from studies.commands.tables import final_table
 from studies.commands.work.best import lines_of
+from studies.commands.work.revalidate import failed
 from studies.commands.work.revalidate import run as repeat
 from studies.comparison import stored_standing
-from studies.errors import Failed
+from studies.errors import explain
 from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
@@ -60,7 +61,11 @@ from studies.workers.share import work_on
 
 
 def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
-    """Train the best configurations again, as far as the budget of the study allows."""
+    """Train the best configurations again, as far as the budget of the study allows.
+
+    Raises:
+        Failed: If they can't be.
+    """
     budget, where = spec.budget, spec.where
     if not budget.confirm or spec.row.edits_code or not kind_of(where.storage).processes:
         return
@@ -81,9 +86,8 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         stderr=True,
     )
     if workers > 1:
-        errors = repeat([work], {study.study_name: queued}, workers)
-        for error in errors.values():
-            raise Failed(error)
+        if errors := repeat([work], {study.study_name: queued}, workers):
+            raise failed(errors)
         return
     done = 0
     with Bar() as bar:
@@ -94,7 +98,10 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             bar.show(done, queued, f"trainings {done}/{queued}")
 
         bar.show(0, queued, f"trainings 0/{queued}")
-        run_repetitions(work, tell)
+        try:
+            run_repetitions(work, tell)
+        except Exception as error:
+            raise failed({study.study_name: explain(error)[0]}) from error
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:

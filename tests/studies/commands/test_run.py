@@ -22,6 +22,8 @@ from studies import stopping
 from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.commands.work import revalidate
+from studies.commands.work import run as work
+from studies.revalidation import queue_repetitions
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from tests.studies.conftest import Cli
@@ -450,3 +452,28 @@ def test_a_signal_to_finish_is_heeded_while_the_best_is_trained_again_too(
     monkeypatch.undo()
     assert cli(*command).returncode == 0
     assert TrialState.WAITING not in {t.state for t in cli.trials("s-revalidated")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_keeps_the_best_from_being_trained_again_is_said_after_the_result(
+    workers: int, cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = testbed / "train.py"
+    whole = train.read_text()
+
+    def edited_meanwhile(*arguments: Any) -> int:
+        train.write_text(whole + "# edited\n")
+        return queue_repetitions(*arguments)
+
+    command = run(testbed, trials=8, workers=workers)
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "queue_repetitions", edited_meanwhile)
+        done = cli(*command)
+    assert done.returncode == 1
+    assert "optuna-autoresearch best" in done.stdout and "s-revalidated" not in done.stdout
+    said = done.stderr.splitlines()[-1]
+    assert "s: its testbed or surrogate was edited since" in said
+    assert "run the same command again: optuna-autoresearch run" in said
+    train.write_text(whole)
+    assert cli(*command).returncode == 0
+    assert {t.state for t in cli.trials("s-revalidated")} <= STATES
