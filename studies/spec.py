@@ -263,7 +263,7 @@ class Spec:
         shared["memory_limit_mb"] = self.limits.memory_mb
         if self.failure_value is not None:
             shared["failure_value"] = self.failure_value
-        if self.row.uses_llm:
+        if self.row.has_ratio:
             shared["llm_ratio"] = self.model.llm_ratio
         if variant := self.row.asking(self.model.asking).variant:
             shared["variant"] = variant

@@ -186,3 +186,23 @@ class AskingOptions:
         if asked.protocol is not None:
             print(NOT_AS_PUBLISHED, file=sys.stderr)
         return asked
+
+
+def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
+    """Refuse options of a language model that none of the methods heeds.
+
+    Args:
+        methods: Those that are to be run.
+        given: Values by the options' names; ``None`` is none.
+
+    Raises:
+        Misuse: If one was given for nothing.
+    """
+    for name, value in given.items():
+        heeding = [
+            method
+            for method, row in METHODS.items()
+            if (row.has_ratio if name == "llm_ratio" else row.uses_llm)
+        ]
+        if value is not None and not set(heeding) & set(methods):
+            raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")

@@ -54,14 +54,15 @@ def run(
     llm: options.Llm = None,
     model: options.ModelName = None,
     llm_ratio: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SHARE",
             min=0,
             max=1,
-            help="(centaur) Share of the trials after start-up that the language model decides.",
+            help="(centaur) Share of the trials after start-up that the language model decides. "
+            f"[default: {LLM_RATIO}]",
         ),
-    ] = LLM_RATIO,
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +153,7 @@ def run(
         raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
+    groups.refuse_unheeded([method], llm_ratio=llm_ratio, llm=llm, model=model, **vars(spending))
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
     where = script.where(storage, artifacts, cwd=cwd)
@@ -164,7 +166,13 @@ def run(
         seed,
         ending.to_budget(train_seconds, confirm),
         training.limits(),
-        Model(llm, model, **vars(spending), llm_ratio=llm_ratio, asking=asking.of([method])),
+        Model(
+            llm,
+            model,
+            **vars(spending),
+            llm_ratio=LLM_RATIO if llm_ratio is None else llm_ratio,
+            asking=asking.of([method]),
+        ),
         prune=prune,
         failure_value=failure_value,
         accept_changes=accept_changes,

@@ -268,3 +268,32 @@ def test_options_of_asking_that_nobody_heeds_are_refused(
 ) -> None:
     done = cli("run", *options, "--testbed", testbed, "--trials", 1)
     assert done.returncode == 2 and told in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "centaur-no-llm", "--llm-ratio", 0.5),
+        ("--method", "karpathy-hp", "--llm-ratio", 0.3),
+        ("--method", "tpe", "--llm", "random-steps"),
+        ("--method", "tpe", "--model", "m"),
+        ("--method", "tpe", "--max-tokens", 9),
+        ("--method", "tpe", "--price-in", 1),
+    ],
+)
+def test_options_of_a_model_that_the_method_does_not_heed_are_refused(
+    cli: Cli, testbed: Path, options: tuple[object, ...]
+) -> None:
+    said = cli.fails(2, "run", *options, "--testbed", testbed, "--trials", 1)
+    assert f"{options[2]} must be with one of " in said and "centaur" in said
+
+
+def test_a_share_is_a_studys_own_only_if_its_method_heeds_one(cli: Cli, testbed: Path) -> None:
+    words: list[object] = ["run", "--method", "karpathy-hp", "--testbed", testbed, "--study", "s"]
+    words += ["--llm", "random-steps", "--confirm", 0, "--trials"]
+    assert cli(*words, 1).returncode == 0
+    study = optuna.load_study(study_name="s", storage=cli.storage)
+    assert "llm_ratio" not in study.user_attrs
+    study.set_user_attr("llm_ratio", 0.5)  # as an earlier version stored it
+    done = cli(*words, 2)
+    assert done.returncode == 0, done.stderr
