@@ -67,13 +67,15 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
         ("evaluated", "with what chose them") if is_foreign else ("trained", "of training")
     )
     yield f"{metric.name} {decimals(value)} in trial {trial.number} of {winner.study.study_name}{by}."
-    if (again := winner.repeated.get(trial.number)) is None or not again.values:
+    if (again := winner.repeated.get(trial.number)) is None:
         repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
         can = "testbed_hash" in winner.study.user_attrs
         yield (
             f"It was not {verb} again, and the best of many noisy trials is lucky"
             f"{repeats if can else '.'}"
         )
+    elif not again.values:
+        yield f"Trained again {times(again.failed)} it failed each time: don't rely on it."
     elif again.fixed:
         yield "Its repetitions came to exactly the same: the script takes no seed."
     else:

@@ -21,6 +21,7 @@ from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.facts import study_facts
 from studies.repetitions import SUFFIX
+from studies.report.best import best_sentences
 
 
 SPACE = {"WIDTH": IntDistribution(1, 1000)}
@@ -106,6 +107,21 @@ def test_repetitions_of_what_is_no_longer_the_best_say_nothing_of_the_best() -> 
 def test_what_failed_when_it_was_trained_again_comes_last() -> None:
     found = winner([5.0, 2.0, 1.0], {2: [1.0, None], 1: [2.0, 2.2]})
     assert found.trial.number == 1
+
+
+def test_what_failed_each_time_it_was_trained_again_is_the_best_only_of_such() -> None:
+    found = winner([5.0, 2.0, 1.0], {2: [None, None], 1: [2.0, None]})
+    assert (found.trial.number, found.by_value.number) == (1, 2)
+    said = "\n".join(lines_of(found, "sqlite:///x.db"))
+    assert "trial 2 had the best value, 1, but failed when it was trained again" in said
+    found = winner([5.0, 2.0, 1.0], {2: [None, None], 1: [None]})
+    assert (found.trial.number, found.value) == (2, 1.0)
+    assert lines_of(found, "sqlite:///x.db")[0] == (
+        "trial 2 was trained 2 times more, and failed each time: don't rely on its val_bpb"
+    )
+    said = " ".join(best_sentences([], found))
+    assert "Trained again 2 times it failed each time: don't rely on it." in said
+    assert "not trained again" not in said
 
 
 def test_a_script_without_a_seed_is_not_taken_for_certain() -> None:

@@ -97,6 +97,11 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
             f"trial {number} was trained once, so that its {name} is in part luck"
             + (f"; to train it again: {advice}" if can else "")
         )
+    elif not again.values:
+        lines.append(
+            f"trial {number} was trained {times(again.failed)} more, and failed each time: don't rely"
+            f" on its {name}"
+        )
     elif again.fixed:
         lines.append(
             f"trial {number} was trained {times(len(again.values))} more, and came to exactly the"
@@ -116,9 +121,10 @@ def lines_of(winner: Winner, storage: str) -> list[str]:
         lines.append(f"repetitions: {trainings}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
+        came = f"came to {cell(other.mean)}" if other.values else "failed"
         lines.append(
             f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
-            f" but came to {cell(other.mean)} when it was trained again"
+            f" but {came} when it was trained again"
         )
     if winner.baseline is not None and winner.trial.number == winner.baseline.number:
         lines.append("no trial was better than the baseline")
