@@ -7,7 +7,6 @@ not used: it would cost every worker the import of the dashboard.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,7 +27,8 @@ from samplers._llm.values import position
 from samplers._trials.internals import interrupted_before
 from studies.budget import is_interrupted
 from studies.budget import is_ok
-from studies.facts import best_trial
+from studies.code_agent.history import best_of
+from studies.code_agent.history import doubted_steps
 from studies.facts import known_baseline
 from studies.facts import REPEATS
 from studies.facts import trial_status
@@ -64,18 +64,15 @@ class Notes:
     Args:
         study: The study.
         storage: The one that it was opened with, if it is at hand.
-        doubts: Returns why a trial's value isn't believed, by the trials' numbers.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         storage: optuna.storages.BaseStorage | None = None,
-        doubts: Callable[[Sequence[FrozenTrial]], Mapping[int, str]] = lambda trials: {},
     ) -> None:
         self._study = study
         self._storage = storage
-        self._doubts = doubts
         self._seen: set[int] = set()
         self._study_note = ""
 
@@ -89,13 +86,12 @@ class Notes:
         if not ended:
             return
         storage = self._storage or self._study._storage
-        doubts, of_study = self._doubts(trials), self._of_study
         numbers = {number for number in ended if number < MOST_TRIALS}
         written = []
-        for trial, text in describe(trials, *of_study, numbers, doubts) if numbers else ():
+        for trial, text in describe(trials, *self._of_study, numbers) if numbers else ():
             key = f"dashboard:{trial._trial_id}:note"
             written.append({f"{key}_ver": 1, f"{key}_str:0": text})
-        note = self._describe_study(trials, doubts)
+        note = self._describe_study(trials)
         try:
             if written:
                 add_study_attrs(self._study, storage, written)
@@ -106,12 +102,11 @@ class Notes:
         self._seen |= ended
         self._study_note = note
 
-    def _describe_study(self, trials: Sequence[FrozenTrial], doubts: Mapping[int, str]) -> str:
+    def _describe_study(self, trials: Sequence[FrozenTrial]) -> str:
         metric, attributes = self._of_study
-        own = [t for t in trials if REPEATS not in t.user_attrs]
-        if not own:  # a study of repetitions, which has no best
+        if all(REPEATS in t.user_attrs for t in trials):  # a study of repetitions has no best
             return ""
-        best = best_trial([t for t in own if t.number not in doubts], metric)
+        best = best_of(trials, metric, attributes)
         baseline = known_baseline(trials, attributes)
         return describe_study(self._study.study_name, best, baseline, metric, attributes)
 
@@ -121,7 +116,6 @@ def describe(
     metric: Metric,
     attributes: Mapping[str, Any],
     numbers: set[int],
-    doubts: Mapping[int, str],
 ) -> Iterator[tuple[FrozenTrial, str]]:
     """Write the notes of trials as Markdown, in the order in which they ended.
 
@@ -130,13 +124,19 @@ def describe(
         metric: Its metric.
         attributes: The study's user attributes.
         numbers: Of the trials that are described.
-        doubts: Why a trial's value isn't believed, which makes it no best, by the trials' numbers.
     """
     ended = sorted(
         (t for t in trials if t.state.is_finished()),
         key=lambda t: (t.datetime_complete or datetime.min, t.number),
     )
     best: FrozenTrial | None = None
+    doubted = doubted_steps(trials, metric, attributes)
+    # What was doubted, with the value that counts, by the numbers of the second trainings.
+    second = {
+        step.again.number: step.counted
+        for step in doubted.values()
+        if step.again is not None and step.value is not None
+    }
     repeated = {n: t.number for t in trials for n in interrupted_before(t)}
     for trial in ended:
         if trial.number in numbers:
@@ -145,11 +145,13 @@ def describe(
                 what = f"Interrupted; trial {repeated[trial.number]} repeats it."
             elif trial.number in repeated:  # what the code agent did about a mistake in the code
                 what = f"{what} Trial {repeated[trial.number]} is run in its place."
-            if trial.number in doubts:
-                what = f"{what} Doubted: {_quoted(doubts[trial.number])}."
+            if trial.number in doubted:
+                what = f"{what} Doubted: {_quoted(doubted[trial.number].reason)}."
             # Two spaces at its end keep a line.
             yield trial, f"{_proposal(trial, attributes)}  \n{what}"
-        counts = is_ok(trial) and trial.number not in doubts and REPEATS not in trial.user_attrs
+        counts = is_ok(trial) and trial.number not in doubted and REPEATS not in trial.user_attrs
+        if trial.number in second:
+            trial, counts = second[trial.number], True
         if counts and (best is None or _gain(trial, best, metric) > 0):
             best = trial
 

@@ -244,9 +244,10 @@ def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> list[di
     """
     study = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)
-    best = finalists(trials, Metric.of(study), 1, study.user_attrs)[0]
-    value = {trial.number: trial.value for trial in trials}
-    repeated = {best.number: Repeated(), **repetitions(storage, study)}
+    ranked = finalists(trials, Metric.of(study), len(trials), study.user_attrs)
+    # Those of the ranked are the values that count.
+    value = {trial.number: trial.value for trial in (*trials, *ranked)}
+    repeated = {ranked[0].number: Repeated(), **repetitions(storage, study)}
     return [
         {
             "study": name,

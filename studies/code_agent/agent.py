@@ -177,7 +177,7 @@ class CodeAgent:
         """Work until the study has its trials and no other process is at one."""
         study = self._study
         self._prepare()
-        notes = Notes(study, doubts=self._doubts)
+        notes = Notes(study)
         with put_back_if_stopped(study):
             while not finishing():
                 with alone(self._lock_file):
@@ -213,11 +213,8 @@ class CodeAgent:
         for _ in range(self._n_baselines - there):
             self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
-    def _read(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
-        return read_history(trials, self._editing.min_gain, self._testbed.metric)
-
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
-        history = self._read(trials)
+        history = read_history(trials, self._editing.min_gain, self._testbed.metric)
         if history.best is None:
             reasons = {t.user_attrs.get("reason", "?") for t in trials if is_baseline(t)}
             raise Failed(
@@ -225,10 +222,6 @@ class CodeAgent:
                 " see its log among the trial's artifacts, mend it, and begin a new study"
             )
         return history
-
-    def _doubts(self, trials: Sequence[FrozenTrial]) -> dict[int, str]:
-        steps = self._read(trials).steps
-        return {step.trial.number: step.reason for step in steps if step.was_doubted}
 
     def _next(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueue the next trial of whoever's turn it is; return whether there may be one."""

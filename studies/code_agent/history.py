@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 import math
@@ -100,6 +101,15 @@ class Step:
         return measured.value if is_ok(measured) else None
 
     @property
+    def counted(self) -> FrozenTrial:
+        """The trial, with the value of its second training if that is the one that counts."""
+        if self.again is None or self.value is None:
+            return self.trial
+        trial = copy(self.trial)
+        trial.value = self.value
+        return trial
+
+    @property
     def was_doubted(self) -> bool:
         """Whether its gain was too large to be believed at once."""
         return self.again is not None or self.outcome == DOUBTED
@@ -126,7 +136,8 @@ class CodeHistory:
     Attributes:
         steps: Finished trials in the order in which they finished, without second trainings.
         pending: Proposals that wait or run.
-        best: The trial whose script the next proposal edits; None without a measured baseline.
+        best: The trial whose script the next proposal edits, with the value that counts; None
+            without a measured baseline.
         best_value: Its value (the mean of the baselines for a baseline).
         noise: Standard deviation of the baselines' values; None with fewer than two.
         min_gain: A change must improve the value by more than this to be kept.
@@ -177,7 +188,7 @@ class CodeHistory:
     def lineage(self) -> list[FrozenTrial]:
         """Return the best trial and what it was made from, back to the baseline, oldest first."""
         by_number: dict[int | None, FrozenTrial] = {
-            first_number(step.trial): step.trial for step in self.steps
+            first_number(step.trial): step.counted for step in self.steps
         }
         line: list[FrozenTrial] = []
         trial = self.best
@@ -219,7 +230,8 @@ def kept_first(
     """Put what the agent kept last before the other successes of a code study.
 
     One of them may have a better value by noise alone. Those that trained for longer, or whose gain
-    is doubted, are left out, and so are second trainings. Other studies' trials stay as they are.
+    is doubted, are left out, and so are second trainings, whose values their trials have instead.
+    Other studies' trials stay as they are.
 
     Args:
         ranked: The study's successful trials, the best value first.
@@ -230,23 +242,44 @@ def kept_first(
     if not has_history(attributes):
         return list(ranked)
     history = read_history(trials, attributes.get("min_gain"), metric)
-    out = {s.trial.number for s in history.steps if s.outcome in (OVERTIME, DOUBTED)}
+    steps = {step.trial.number: step for step in history.steps}
+    out = {n for n, step in steps.items() if step.outcome in (OVERTIME, DOUBTED)}
     out |= {t.number for t in trials if is_again(t)}
     best = history.best
     return sorted(
-        (t for t in ranked if t.number not in out),
-        key=lambda t: best is None or t.number != best.number,
+        (
+            steps[t.number].counted if t.number in steps else t
+            for t in ranked
+            if t.number not in out
+        ),
+        key=lambda t: (
+            best is None or t.number != best.number,
+            metric.cost(t.values[0]),
+            t.number,
+        ),
     )
 
 
 def best_of(
     trials: Sequence[FrozenTrial], metric: Metric, attributes: Mapping[str, Any]
 ) -> FrozenTrial | None:
-    """Return the best trial of a study, see `kept_first`; None if none has succeeded."""
+    """Return the best trial of a study with the value that counts, see `kept_first`; None if none
+    has succeeded.
+    """
     best = best_trial(trials, metric)
     if best is None or not has_history(attributes):
         return best
     return read_history(trials, attributes.get("min_gain"), metric).best
+
+
+def doubted_steps(
+    trials: Sequence[FrozenTrial], metric: Metric, attributes: Mapping[str, Any]
+) -> dict[int, Step]:
+    """Return the steps of a study whose gains were doubted at first, by their trials' numbers."""
+    if not has_history(attributes):
+        return {}
+    steps = read_history(trials, attributes.get("min_gain"), metric).steps
+    return {step.trial.number: step for step in steps if step.was_doubted}
 
 
 def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -330,9 +363,11 @@ def read_history(
         elif second is None and gain > _most_gain(before, believed):
             outcome = DOUBTED
         else:
-            outcome, best, best_value = KEPT, trial, measured.value
+            outcome = KEPT
             believed = max(believed, gain)
-        steps[trial.number] = Step(trial, outcome, before, gain, second)
+        step = steps[trial.number] = Step(trial, outcome, before, gain, second)
+        if outcome == KEPT:
+            best, best_value = step.counted, step.value
     pending = tuple(
         t for t in trials if not (t.state.is_finished() or is_baseline(t) or is_again(t))
     )

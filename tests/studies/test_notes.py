@@ -186,6 +186,16 @@ def test_an_edit_of_the_script() -> None:
     ]
 
 
+def test_what_was_doubted_and_held_is_the_best_with_its_second_value() -> None:
+    study = a_study(method="karpathy-code")
+    add(study, 2.0, source="startup")
+    add(study, 0.3, source="llm")
+    add(study, 0.4, source="again", repeats_trial=1)
+    add(study, 0.5, source="llm", parent=1)
+    assert last_note(study)[1].endswith("Came to val\\_bpb 0.5, 0.1 behind trial 1.")
+    assert "Doubted: came to 0" in written(study)[1]
+
+
 def test_repetitions_of_the_best() -> None:
     study = a_study()
     for value in (2.0, 1.0):

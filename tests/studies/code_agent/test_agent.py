@@ -28,6 +28,7 @@ from objective.run.sandbox import SandboxError
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies.best import find_winner
+from studies.budget import Budget
 from studies.code_agent import agent as code_agent
 from studies.code_agent.agent import CodeAgent
 from studies.code_agent.agent import run_agent
@@ -36,10 +37,12 @@ from studies.code_agent.export import agent_table
 from studies.code_agent.history import best_of
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
+from studies.comparison import stored_standing
 from studies.errors import Failed
 from studies.facts import study_facts
 from studies.report.notes import notes as report_notes
 from studies.report.runs import load_contents
+from studies.revalidation import repetition_facts
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
@@ -325,6 +328,25 @@ def test_a_forged_value_that_holds_is_kept_with_a_warning_even_if_it_is_the_last
     assert [t.user_attrs["source"] for t in bench.trials()] == ["startup", "llm", "again"]
     assert history.steps[1].reason.endswith("it came to 0.0010, and is kept: read this change")
     assert bench.run(ScriptedChat([]), trials=2) == history  # and once is enough
+
+
+def test_a_doubted_gain_that_holds_has_the_second_value_wherever_the_best_is_shown(
+    bench: Bench,
+) -> None:
+    bench.testbed.joinpath("train.py").write_text(TRAIN.replace("import time", "import os, time"))
+    other = forged("(0.4 if 'AUTORESEARCH_SEED' in os.environ else 0.001)")
+    history = bench.run(ScriptedChat([other]), trials=2)
+    assert outcomes(history) == ["baseline", "kept"] and history.best_value == 0.4
+    storage = open_storage(bench.options["storage"])
+    study = optuna.load_study(study_name="code-test", storage=storage)
+    winner = find_winner(study, storage)
+    assert winner is not None
+    assert (winner.trial.number, winner.value) == (1, 0.4)
+    assert winner.facts()["best_by_value"] == {"trial": 1, "value": 0.4}
+    assert repetition_facts(storage, "code-test")[0]["best"] == 0.4
+    assert study_facts(study, best_of)["best"]["val_bpb"] == 0.4
+    assert stored_standing(study, Budget(trials=2)).best == 0.4
+    assert "Best so far: val\\_bpb 0.4 in trial 1" in get_note(study)
 
 
 # Hostile scripts, in the sandbox.

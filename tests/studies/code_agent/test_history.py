@@ -71,12 +71,29 @@ def test_a_gain_that_is_too_large_is_kept_only_after_a_second_training() -> None
     assert "trained again (trial 2) it came to 2.1000" in refuted.steps[1].reason
     held = read_history([*trials, second(2, 1, 0.4)])
     assert (outcomes(held), held.best_value) == (["baseline", "kept"], 0.4)
-    assert held.best is trials[1] and held.steps[1].gain == pytest.approx(1.6)
+    assert held.best is not None and (held.best.number, held.best.value) == (1, 0.4)
+    assert held.steps[1].gain == pytest.approx(1.6)
     assert "read this change" in held.steps[1].reason
     # Such gains were seen to be real, so that others of their size need no second training.
     assert (
         outcomes(read_history([*trials, second(2, 1, 1.0), finished(3, "llm", 0.1)]))[2] == "kept"
     )
+
+
+@pytest.mark.parametrize(("came", "ranked"), [(0.4, [1, 3, 0]), (1.95, [3, 1, 0])])
+def test_the_value_of_the_second_training_is_the_one_that_counts(
+    came: float, ranked: list[int]
+) -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 0.3), second(2, 1, came)]
+    trials.append(finished(3, "llm", 1.9))
+    attributes = {"method": "karpathy-code", "min_gain": 0.08}
+    by_first = sorted(trials, key=lambda t: t.values[0])
+    found = kept_first(by_first, trials, METRIC, attributes)
+    assert [t.number for t in found] == ranked
+    assert {t.number: t.value for t in found} == {0: 2.0, 1: came, 3: 1.9}
+    best = best_of(trials, METRIC, attributes)
+    assert best is not None and (best.number, best.value) == (found[0].number, found[0].value)
+    assert trials[1].value == 0.3
 
 
 def test_a_second_training_that_fails_or_takes_longer_lets_nothing_be_kept() -> None:
