@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from dataclasses import dataclass
+import math
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -60,15 +61,33 @@ class Winner:
     @property
     def value(self) -> float:
         """The mean of the best trial's repetitions, or its own value without any."""
-        again = self.repeated.get(self.trial.number)
-        return self.trial.values[0] if again is None or again.mean is None else again.mean
+        return self._value(self.trial)
+
+    @property
+    def baseline_value(self) -> float | None:
+        """The same of the baseline; ``None`` without one."""
+        return None if self.baseline is None else self._value(self.baseline)
+
+    def _value(self, trial: FrozenTrial) -> float:
+        mean = _mean(self.repeated, trial)
+        return trial.values[0] if mean is None else mean
 
     @property
     def gain(self) -> float | None:
         """By how much the winner is better than the baseline; ``None`` without one."""
-        if self.baseline is None:
+        was = self.baseline_value
+        return None if was is None else self.metric.cost(was) - self.metric.cost(self.value)
+
+    @property
+    def gain_error(self) -> float | None:
+        """Standard error of the gain by the noise between trainings; ``None`` if that isn't known."""
+        if self.baseline is None or self.noise is None:
             return None
-        return self.metric.cost(self.baseline.values[0]) - self.metric.cost(self.value)
+        trained = [
+            max(1, len(self.repeated[t.number].values)) if t.number in self.repeated else 1
+            for t in (self.trial, self.baseline)
+        ]
+        return self.noise * math.sqrt(sum(1 / n for n in trained))
 
     @property
     def noise(self) -> float | None:

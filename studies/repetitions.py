@@ -37,8 +37,8 @@ class Repeated:
     Attributes:
         values: What they came to.
         failed: How many of them failed.
-        fixed: Whether all came to exactly the trial's own value: the script takes no seed, and
-            repetitions say nothing about luck.
+        fixed: Whether all of the study came to exactly their own trials' values: the script takes
+            no seed, and repetitions say nothing about luck.
         seconds: Charged for them.
     """
 
@@ -69,16 +69,14 @@ def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> di
         number = repeats_of(again, t)
         if number in value and is_evaluated(t):
             of[number].append(t)
-    found = {}
-    for number, repeated in of.items():
-        values = tuple(t.values[0] for t in repeated if is_ok(t))
-        found[number] = Repeated(
-            values,
-            len(repeated) - len(values),
-            set(values) == {value[number]},
-            sum(map(charge, repeated)),
-        )
-    return found
+    values = {n: tuple(t.values[0] for t in repeated if is_ok(t)) for n, repeated in of.items()}
+    # One alone may come to the same by chance, where a metric has few values.
+    same = [v == value[number] for number, came in values.items() for v in came]
+    fixed = len(same) > 1 and all(same)
+    return {
+        n: Repeated(values[n], len(repeated) - len(values[n]), fixed, sum(map(charge, repeated)))
+        for n, repeated in of.items()
+    }
 
 
 def pooled_sd(repeated: Iterable[Repeated]) -> float | None:

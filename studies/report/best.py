@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import math
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -85,13 +84,13 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
             f"Trained again {times(len(again.values))} with {'fresh seeds' if mean else 'a fresh seed'}"
             f" it came to {decimals(winner.value)}{mean}{spread}: believe that."
         )
-    if winner.baseline is not None and winner.gain is not None:
-        was = winner.baseline.values[0]
-        yield f"The script as it was came to {decimals(was)}: a gain of {decimals(winner.gain)}."
-        if again is not None and again.sd is not None:
-            error = again.sd / math.sqrt(len(again.values))
-            if winner.gain < 2 * error:
-                yield "That is within the noise."
+    was, gain, error = winner.baseline_value, winner.gain, winner.gain_error
+    if winner.baseline is not None and trial.number == winner.baseline.number:
+        yield "No trial was better than the baseline."
+    elif was is not None and gain is not None:
+        yield f"The script as it was came to {decimals(was)}: a gain of {decimals(gain)}."
+        if error is not None and gain < 2 * error:
+            yield "That is within the noise."
     seconds = sum(run.seconds for run in runs)
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")

@@ -82,6 +82,23 @@ def test_a_baseline_that_nobody_beat_is_said_to_be_that() -> None:
     assert "no trial was better than the baseline" in said and "by 0" not in said
 
 
+def test_a_gain_is_that_of_the_means_and_its_error_that_of_both() -> None:
+    found = winner([1.5, 1.0], {1: [1.1, 1.3], 0: [1.3, 1.3]})
+    assert found.trial.number == 1 and found.gain == pytest.approx(0.1)
+    assert found.gain_error == pytest.approx(0.1)  # pooled sd 0.1, two trainings of each
+    assert "came to 1.3000: a gain of 0.1000. That is within" in " ".join(
+        best_sentences([], found)
+    )
+    once = winner([1.5, 1.0], {1: [1.1, 1.3]})
+    assert once.noise is not None and once.gain == pytest.approx(0.3)
+    assert once.gain_error == pytest.approx(once.noise * 1.5**0.5)
+
+
+def test_a_report_calls_no_baseline_a_gain_over_itself() -> None:
+    said = " ".join(best_sentences([], winner([1.0, 2.0], {0: [1.1]})))
+    assert "No trial was better than the baseline." in said and ": a gain" not in said
+
+
 def test_how_long_it_trained_is_said() -> None:
     study, storage = make([1.0, 0.5], {})
     study.set_user_attr("train_seconds", 4.0)
@@ -130,6 +147,14 @@ def test_a_script_without_a_seed_is_not_taken_for_certain() -> None:
     assert found.facts()["repeated"]["sd"] is None
     said = "\n".join(lines_of(found, "sqlite:///x.db"))
     assert "takes no seed" in said and "sd" not in said.replace("seed", "")
+
+
+def test_a_script_takes_a_seed_if_any_repetition_of_the_study_says_so() -> None:
+    assert not winner([0.5, 0.25], {1: [0.25]}).repeated[1].fixed
+    found = winner([0.5, 0.25, 0.375], {1: [0.25, 0.25], 2: [0.375, 0.5]})
+    assert not found.repeated[1].fixed and found.repeated[1].sd == 0.0
+    assert found.noise == pytest.approx(0.0625)
+    assert winner([0.5, 0.25, 0.375], {1: [0.25], 2: [0.375]}).repeated[2].fixed
 
 
 def test_values_are_those_that_were_run() -> None:
