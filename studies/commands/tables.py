@@ -25,7 +25,9 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
     params.add_row(
         metric,
-        _cell(baseline.get(metric)) if baseline.get(metric) else baseline.get("status", "-"),
+        baseline.get("status", "-")
+        if baseline.get(metric) is None
+        else _cell(baseline.get(metric)),
         Text(_cell(best.get(metric)), style="bold"),
         end_section=True,
     )

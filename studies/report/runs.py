@@ -85,8 +85,11 @@ class Row:
 
     @property
     def configuration(self) -> str:
-        """Identifies the configuration: its parameters, or the source that a code agent wrote."""
-        return str(self.attrs.get("source_sha256") or json.dumps(self.params, sort_keys=True))
+        """Identifies the configuration: its parameters, or the source that a code agent wrote; the
+        trial where nothing is known of either.
+        """
+        params = json.dumps(self.params, sort_keys=True) if self.params else f"trial {self.number}"
+        return str(self.attrs.get("source_sha256") or params)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _by_rank(runs: Sequence[Run]) -> list[Run]:
     """Order runs: the best of each method, then the second of each, ..."""
     ranked = []
     for group in by_method(runs).values():
-        ordered = sorted(group, key=lambda run: (math.isnan(run.best), run.best))
+        ordered = sorted(group, key=lambda run: (math.isnan(run.best), run.metric.cost(run.best)))
         ranked += list(enumerate(ordered))
     return [run for _, run in sorted(ranked, key=lambda item: item[0])]
 

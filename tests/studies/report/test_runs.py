@@ -90,6 +90,14 @@ def test_two_equal_sources_of_a_code_agent_are_one_configuration(memory: InMemor
     assert run.distinct == 2
 
 
+def test_trials_of_which_nothing_is_known_are_no_duplicates(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "tpe", 0, trials=0)
+    for value in (1.0, 2.0):
+        study.add_trial(create_trial(value=value, user_attrs={"status": "ok"}))
+    (run,) = runs_of(memory)
+    assert run.distinct == 2
+
+
 def test_a_cut_run_is_the_run_as_it_was_then(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0)
     add_repetitions(memory, study, [1.1])
