@@ -147,6 +147,7 @@ class DataSet:
         rule = testbed.rule
         factors = {factor for names in rule.at_least.values() for factor in names}
         factors |= rule.only_when.keys()
+        factors |= {other for conditions in rule.only_when.values() for other in conditions}
         used = {n: v for n, v in sorted(rule.constants.items()) if n in factors}
         return cls(
             space=dict(testbed.space),

@@ -22,8 +22,8 @@ class Rule:
             ties down).
         at_least: Integer parameters that are then raised to the product of others, if it is
             larger: names of parameters or of constants.
-        constants: Values of the factors that are not among the suggested parameters, and the
-            defaults.
+        constants: Values of the factors and of the conditions' parameters that are not among the
+            suggested ones, and the defaults.
         only_when: Parameters that count only if others have one of the given values; else they
             are run at their default, so that configurations that differ in nothing else are one.
     """
@@ -37,7 +37,11 @@ class Rule:
         """Return the effective values of these suggested ones, which stay as they are."""
         values = dict(params)
         for name, conditions in self.only_when.items():
-            met = (values.get(other) in allowed for other, allowed in conditions.items())
+            # Samplers leave parameters of a single value out of what they ask about.
+            met = (
+                values.get(other, self.constants.get(other)) in allowed
+                for other, allowed in conditions.items()
+            )
             if name in values and not all(met):
                 values[name] = self.constants[name]
         for name in self.powers_of_two:

@@ -233,6 +233,12 @@ def test_the_testbeds_rule_holds(surrogate: Surrogate, testbed: Testbed) -> None
     assert surrogate(params) == surrogate({**params, "BATCH": 32, "TOTAL": 64})
 
 
+def test_conditions_hold_for_what_is_not_suggested(testbed: Testbed) -> None:
+    rule = replace(testbed.rule, only_when={"LR": {"PATTERN": ("ab",)}})
+    data = DataSet.collect([make_study(testbed, 0, 1)], replace(testbed, rule=rule), {})
+    assert data.rule({"LR": 0.02}) == rule({"LR": 0.02}) == {"LR": 0.02}
+
+
 def test_the_file_holds_all_that_is_needed(
     surrogate: Surrogate, testbed: Testbed, tmp_path: Path, fresh: list[dict[str, Any]]
 ) -> None:

@@ -21,6 +21,14 @@ def test_a_parameter_whose_condition_fails_is_run_at_its_default() -> None:
     assert RULE({"momentum": 0.3}) == {"momentum": 0.9}, "a condition on what isn't there fails"
 
 
+def test_a_parameter_of_a_single_value_meets_a_condition_without_being_suggested() -> None:
+    rule = Rule(
+        constants={"opt": "sgd", "momentum": 0.9}, only_when={"momentum": {"opt": ("sgd",)}}
+    )
+    assert rule({"momentum": 0.3}) == {"momentum": 0.3}
+    assert rule({"opt": "adam", "momentum": 0.3}) == {"opt": "adam", "momentum": 0.9}
+
+
 def test_configurations_that_differ_only_in_what_does_not_count_are_one() -> None:
     one, other = ({"opt": "adam", "momentum": m, "nesterov": True} for m in (0.1, 0.7))
     assert RULE(one) == RULE(other)
