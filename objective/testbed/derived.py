@@ -51,11 +51,12 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
 class Derived:
     """A function from effective values to derived ones, as the samplers' argument ``derived``.
 
-    A value that can't be computed (a division by zero, a name that was not suggested) is left out.
+    A value that can't be computed (a division by zero) is left out.
 
     Attributes:
         formulas: Formulas by name.
-        constants: Values of the names that are no parameters.
+        constants: Values of the names that are not suggested, as a parameter of a single value
+            may not be.
     """
 
     formulas: Mapping[str, str]
@@ -83,7 +84,7 @@ class Derived:
 
         Args:
             given: The table of ``search_space.toml``; ``None`` if there is none.
-            names: The parameters' values in the script.
+            names: The parameters' values in the baseline.
             constants: Of the scripts.
 
         Raises:
@@ -91,8 +92,8 @@ class Derived:
         """
         known = {**constants, **names}
         if given is None:
-            usual = cls(USUAL, constants)(names)
-            return cls({name: USUAL[name] for name in usual}, constants)
+            usual = cls(USUAL, known)({})
+            return cls({name: USUAL[name] for name in usual}, known)
         where = f"search_space.toml: [{TABLE}]"
         if not isinstance(given, dict):
             raise TestbedError(f"{where} must be a table of formulas, but got {given!r}.")
@@ -111,7 +112,7 @@ class Derived:
                     f"{where}: {name} must be numbers and names with + - * / // and"
                     f" {', '.join(_FUNCTIONS)}, but got {formula!r}."
                 ) from None
-        return cls(dict(given), constants)
+        return cls(dict(given), known)
 
 
 def _value(node: ast.expr, known: Mapping[str, Any]) -> float:

@@ -18,9 +18,15 @@ def test_formulas_are_computed_of_what_is_run() -> None:
     tables = {"width": "ceil(DEPTH * ASPECT_RATIO / HEAD_DIM) * HEAD_DIM"}
     derived = Derived.of(tables, PARAMS, {"SEQ": 8})
     assert derived(PARAMS) == {"width": 192.0}
-    assert derived({**PARAMS, "HEAD_DIM": 0}) == derived({"DEPTH": 1}) == {}
+    assert derived({**PARAMS, "HEAD_DIM": 0}) == {}
     tables = {"a": "max(DEPTH, -SEQ) // 2 + 0.5", "b": "SEQ - log(1)"}
     assert Derived.of(tables, PARAMS, {"SEQ": 8})(PARAMS) == {"a": 2.5, "b": 8.0}
+
+
+@pytest.mark.parametrize("given", [{"width": "DEPTH * ASPECT_RATIO"}, None])
+def test_a_parameter_that_is_not_suggested_is_as_in_the_baseline(given: Any) -> None:
+    derived = Derived.of(given, {**PARAMS, "DEPTH": 64}, {"DEPTH": 8})
+    assert derived({"ASPECT_RATIO": 10}) == {"width": 640.0}
 
 
 @pytest.mark.parametrize(
