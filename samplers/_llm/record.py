@@ -74,6 +74,14 @@ def source_of(trial: FrozenTrial) -> str:
     return source if isinstance(source, str) and source in SOURCES else ""
 
 
+def is_answered(trial: FrozenTrial) -> bool:
+    """Whether a trial comes of an answer of the model, whether it was of use or not."""
+    source = source_of(trial)
+    if source == LLM_ERROR:  # an answer of no use, unlike an outage, tells the model's name
+        return "llm_model" in trial.user_attrs
+    return source in (LLM, LLM_DUPLICATE, LLM_SCREENED)
+
+
 def proposer_of(trial: FrozenTrial) -> str:
     """Return who proposed a trial in a word or two, as a language model is told; ``""``: unknown."""
     source, proposer = source_of(trial), trial.user_attrs.get("proposer")

@@ -13,6 +13,7 @@ from .._llm.prompt import default_prompt_tokens
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
 from .._llm.propose import propose
+from .._llm.record import is_answered
 from .._llm.record import LLM
 from .._llm.record import LLM_SCREENED
 from .._llm.record import record
@@ -127,7 +128,8 @@ class ModelTurns:
         large = is_large(self._chat)
         if large is not None:
             return "full" if large else "menu"
-        turns = (t for t in finished_trials(study) if self.is_turn(turn_of(study, t)))
+        answers = (t for t in finished_trials(study) if is_answered(t))
+        turns = (t for t in answers if self.is_turn(turn_of(study, t)))
         probes = list(islice(turns, _N_PROBES))
         if len(probes) < _N_PROBES:
             return "full"

@@ -1018,6 +1018,17 @@ def test_a_model_of_unknown_size_is_judged_by_its_first_answers(good: bool, form
     assert all(asked[4:]) is good
 
 
+@pytest.mark.parametrize(
+    ("reply", "form"), [(ChatUnavailable("away"), "full"), ("no JSON", "menu")]
+)
+def test_an_outage_is_no_answer_by_which_a_model_is_judged(reply: Any, form: str) -> None:
+    sampler = CentaurSampler(critic=None, chat=ScriptedChat(itertools.repeat(reply)), seed=0)
+    study = optuna.create_study(sampler=sampler)
+    while sources(study).count("llm-error") < 4:
+        study.optimize(objective, n_trials=1)
+    assert sampler.reply_format(study) == form
+
+
 def test_prompts_and_replies_are_kept_as_artifacts(tmp_path: Path) -> None:
     store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
     chat = SchemaChat()
