@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 N_FIRST = 3
 
 _KEY = "llm:warm_start"
-# A study with so many finished trials has begun without it.
+# A study with so many finished trials and no warm start has begun without one.
 _MOST_FINISHED = 15
 
 _QUESTION = """\
@@ -58,7 +58,10 @@ def first_trials_left(study: Study, trial: FrozenTrial, n: int) -> int:
     A trial counts from when it knows its search space: of workers that begin together some don't.
     What repeats a killed trial counts as that one.
     """
-    if n == 0 or len(finished_trials(study)) >= _MOST_FINISHED:
+    if n == 0:
+        return 0
+    begun = any(_KEY in t.system_attrs for t in cached_trials(study))
+    if not begun and len(finished_trials(study)) >= _MOST_FINISHED:
         return 0
     own = _turn(trial)
 

@@ -49,7 +49,7 @@ def answer(request: Request) -> Any:
         "configurations": [
             {
                 "reason": f"Guess {i}.",
-                "depth": i + 1,
+                "depth": i % 12 + 1,
                 "lr": 0.01 + 0.9 * (first / 10 + i / 20),
                 "pattern": "L",
             }
@@ -171,6 +171,16 @@ def test_a_study_that_has_begun_gets_no_warm_start() -> None:
         )
     study.optimize(objective, n_trials=1)
     assert asked(chat) == [1]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_all_configurations_of_a_long_warm_start_are_run(sampler: Any) -> None:
+    chat = ScriptedChat(answer, model="large-70b")
+    study = optuna.create_study(sampler=sampler(chat=chat, seed=0, warm_start=18))
+    study.enqueue_trial(BASE)
+    study.optimize(objective, n_trials=19)
+    assert asked(chat) == [18]
+    assert [t.user_attrs["source"] for t in study.trials[1:]] == ["llm"] * 18
 
 
 def test_llambo_runs_what_is_left_of_an_earlier_request() -> None:
