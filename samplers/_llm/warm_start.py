@@ -147,7 +147,7 @@ def store(
 ) -> None:
     """Keep configurations and their reasons on the trial that asked for them."""
     rows = [{"params": dict(params), "reason": reason} for params, reason in configurations]
-    set_system_attr(study, trial, _KEY, json.dumps(rows))
+    set_system_attr(study, trial, _KEY, json.dumps(rows, default=str))
 
 
 def stored(

@@ -21,6 +21,8 @@ from samplers import ScriptedChat
 from samplers._llm.reply import ReplyError
 from samplers._llm.scripted import Request
 from samplers._llm.warm_start import parse_configurations
+from samplers._llm.warm_start import store
+from samplers._llm.warm_start import stored
 from tests.conftest import StorageFactory
 
 
@@ -181,6 +183,15 @@ def test_all_configurations_of_a_long_warm_start_are_run(sampler: Any) -> None:
     study.optimize(objective, n_trials=19)
     assert asked(chat) == [18]
     assert [t.user_attrs["source"] for t in study.trials[1:]] == ["llm"] * 18
+
+
+def test_choices_that_are_objects_are_kept() -> None:
+    space: dict[str, BaseDistribution] = {"kind": CategoricalDistribution([int, str])}
+    study = optuna.create_study()
+    study.ask()
+    (trial,) = study.trials
+    store(study, trial, [({"kind": str}, "Why.")])
+    assert stored(study, trial, space) == [({"kind": str}, "Why.")]
 
 
 def test_llambo_runs_what_is_left_of_an_earlier_request() -> None:
