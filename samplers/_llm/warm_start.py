@@ -11,6 +11,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from .._trials.history import finished_trials
+from .._trials.history import json_list
 from .._trials.internals import cached_trials
 from .._trials.internals import interrupted_before
 from .._trials.internals import set_system_attr
@@ -159,14 +160,14 @@ def stored(
     """
     found = []
     for other in study.get_trials(deepcopy=False):
-        for row in json.loads(other.system_attrs.get(_KEY, "[]")):
-            params = row["params"]
-            if params.keys() != space.keys():
+        for row in json_list(other.system_attrs.get(_KEY)):  # which anybody may have written
+            params = row.get("params") if isinstance(row, dict) else None
+            if not isinstance(params, dict) or params.keys() != space.keys():
                 continue
             try:
                 values = {name: fit_value(params[name], d)[0] for name, d in space.items()}
             except ValueRefused:
                 continue
-            found.append((values, str(row["reason"])))
+            found.append((values, str(row.get("reason", ""))))
     at = trial.number % len(found) if found else 0
     return [*found[at:], *found[:at]]

@@ -133,8 +133,18 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
 
 def json_object(text: Any) -> dict[str, Any]:
     """Read an object; ``{}`` if it is something else, since anybody may write attributes."""
-    try:
-        value = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
-        return {}
+    value = _from_json(text)
     return value if isinstance(value, dict) else {}
+
+
+def json_list(text: Any) -> list[Any]:
+    """Read a list; ``[]`` if it is something else."""
+    value = _from_json(text)
+    return value if isinstance(value, list) else []
+
+
+def _from_json(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None

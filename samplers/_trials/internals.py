@@ -92,7 +92,12 @@ def repeating(number: int) -> dict[str, Any]:
 
 def interrupted_before(trial: FrozenTrial) -> list[int]:
     """Return the numbers of the interrupted trials that this one repeats, the first one first."""
-    return list(trial.system_attrs.get(_RETRY_HISTORY, ()))
+    return integers(trial.system_attrs.get(_RETRY_HISTORY))
+
+
+def integers(stored: Any) -> list[int]:
+    """Return the integers of a stored list, which anybody may have written."""
+    return [n for n in stored if isinstance(n, int)] if isinstance(stored, list) else []
 
 
 def interrupted_trials(trials: Iterable[FrozenTrial]) -> set[int]:

@@ -74,8 +74,8 @@ class CmaStore:
 
     def generation(self, trial: FrozenTrial) -> int | None:
         """Return the generation that a trial was sampled in, ``None`` if it has none."""
-        number: int | None = trial.system_attrs.get(self._sampler._attr_key_generation)
-        return number
+        number = trial.system_attrs.get(self._sampler._attr_key_generation)
+        return number if isinstance(number, int) else None
 
     def has_optimizer(self, trial: FrozenTrial) -> bool:
         """Whether an optimizer is stored on a trial; its pickle comes in pieces from 0 on."""

@@ -34,6 +34,7 @@ from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.history import is_failure
 from .._trials.internals import cached_trials
+from .._trials.internals import integers
 from .._trials.internals import interrupted_before
 from .._trials.internals import interrupted_trials
 from .._trials.internals import is_enqueued
@@ -111,7 +112,7 @@ def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Genera
     """Find the generation that is being evaluated; the arguments are those of `carriers`."""
     found = carriers(trials, store)
     number, carrier = list(found.items())[-1] if found else (0, None)
-    expected = set() if carrier is None else set(carrier.system_attrs.get(LATE_KEY, ()))
+    expected = set() if carrier is None else set(integers(carrier.system_attrs.get(LATE_KEY)))
     interrupted = interrupted_trials(trials)
     members, late, running = [], set(), []
     for t in trials:

@@ -11,6 +11,8 @@ import pytest
 from samplers._trials.stored_cma import CheckedCmaEsSampler
 from samplers.centaur.internals import _SearchSpaceTransform
 from samplers.centaur.internals import CmaStore
+from samplers.centaur.population import current_generation
+from samplers.centaur.population import LATE_KEY
 
 
 @pytest.mark.parametrize("options", [{}, {"with_margin": True}, {"use_separable_cma": True}])
@@ -31,3 +33,17 @@ def test_what_cmaessampler_stores_is_found(options: dict[str, Any]) -> None:
     assert store.optimizer(None, transform, direction).generation == 0
     assert store.generation(store.optimizer_alone(carrier)) is None
     assert store.generation(store.with_generation(carrier, 7)) == 7
+
+
+@pytest.mark.parametrize("odd", ["1", ["1"], [[1]], None, {"a": 1}])
+def test_what_another_program_wrote_of_generations_is_left_out(odd: Any) -> None:
+    sampler = CheckedCmaEsSampler(seed=0, popsize=4)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=6)
+    store = CmaStore(sampler)
+    trials = study.trials
+    sound = current_generation(trials, store)
+    assert sound.carrier is not None
+    sound.carrier.system_attrs[LATE_KEY] = odd
+    trials[0].system_attrs["cma:generation"] = odd
+    assert current_generation(trials, store).members == sound.members

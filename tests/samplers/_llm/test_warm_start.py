@@ -194,6 +194,15 @@ def test_choices_that_are_objects_are_kept() -> None:
     assert stored(study, trial, space) == [({"kind": str}, "Why.")]
 
 
+@pytest.mark.parametrize(
+    "odd", [5, "[", "{}", "[5]", '[{"params": 5}]', '[{"reason": "x"}]', '[{"params": {"lr": 1}}]']
+)
+def test_what_another_program_wrote_as_configurations_is_left_out(odd: Any) -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=1.0, system_attrs={"llm:warm_start": odd}))
+    assert stored(study, study.trials[0], SPACE) == []
+
+
 def test_llambo_runs_what_is_left_of_an_earlier_request() -> None:
     def candidates(request: Request) -> Any:
         return {"candidates": [[i + 1, 0.1 + i / 20, "L"] for i in range(5)]}

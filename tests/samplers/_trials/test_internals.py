@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
 from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import create_trial
+import pytest
 
 from samplers._trials.internals import cached_trials
 from samplers._trials.internals import fixed_params
@@ -35,6 +39,12 @@ def test_a_trial_that_optuna_repeats_names_those_before_it() -> None:
     first, second, third = study.trials
     assert [interrupted_before(t) for t in (first, second, third)] == [[], [0], [0, 1]]
     assert interrupted_trials([first, third]) == {0, 1}
+
+
+@pytest.mark.parametrize("odd", [5, None, "01", {"0": 1}, ["0", [1], None]])
+def test_what_another_program_wrote_as_the_trials_before_is_left_out(odd: Any) -> None:
+    trial = create_trial(value=1.0, system_attrs={"retry_history": odd})
+    assert interrupted_before(trial) == [] and interrupted_trials([trial]) == set()
 
 
 def test_attributes_are_written_to_the_storage() -> None:
