@@ -18,9 +18,8 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
-from .._trials.announced import announced
+from .._trials.announced import values_so_far
 from .._trials.internals import cached_trials
-from .._trials.internals import fixed_params
 from .masking import printable
 from .values import choice_labels
 from .values import fit_value
@@ -370,7 +369,7 @@ def known_configurations(
             continue
         params = dict(trial.params)
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-            params = {**announced(trial), **fixed_params(trial), **params}
+            params = values_so_far(trial, space)
         others = trial.distributions.keys() - space.keys()
         if not space.keys() <= params.keys():
             continue

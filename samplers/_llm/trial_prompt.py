@@ -19,7 +19,7 @@ from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from .._trials.announced import announced
+from .._trials.announced import values_so_far
 from .._trials.history import effective_params
 from .._trials.internals import cached_trials
 from .prompt import describe_search_space
@@ -341,7 +341,7 @@ class TrialPrompt:
             for t in cached_trials(self._study)
             if t.state == TrialState.RUNNING and t.number != self._trial.number
         ]
-        known = [{**announced(t), **t.params} for t in others]
+        known = [values_so_far(t, self._space) for t in others]
         shown = [
             format_params(params, self._space)
             for params in known

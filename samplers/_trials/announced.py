@@ -10,13 +10,17 @@ import json
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna.distributions import CategoricalDistribution
+
 from .history import json_object
+from .internals import fixed_params
 from .internals import set_system_attr
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -26,6 +30,20 @@ _KEY = "llm:relative_params"
 def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
     """Let other workers know a running trial's values before they are suggested."""
     set_system_attr(study, trial, _KEY, json.dumps(dict(params), default=str))
+
+
+def values_so_far(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Return what is known of an unfinished trial's values: announced, enqueued or suggested.
+
+    What is no number is left out where ``space`` wants one: anybody may announce and enqueue.
+    """
+    known = {**announced(trial), **fixed_params(trial), **trial.params}
+    return {
+        name: value
+        for name, value in known.items()
+        if isinstance(space.get(name), (type(None), CategoricalDistribution))
+        or isinstance(value, (int, float))
+    }
 
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:

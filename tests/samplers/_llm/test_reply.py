@@ -185,6 +185,15 @@ def test_equal_after_the_objectives_rule_is_the_same_configuration() -> None:
     assert configuration_key(BASE, SPACE, rule) == configuration_key(changed, SPACE, rule)
 
 
+def test_a_text_that_was_enqueued_or_announced_for_a_number_is_no_configuration() -> None:
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+    study = optuna.create_study()
+    study.ask()
+    announce(study, study.trials[0], {"x": "abc"})
+    study.enqueue_trial({"x": "abc"})
+    assert known_configurations(study, space) == {}
+
+
 def test_finished_running_queued_and_announced_configurations_are_known() -> None:
     space: dict[str, BaseDistribution] = {
         "x": FloatDistribution(0, 1),
