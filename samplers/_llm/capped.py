@@ -58,6 +58,8 @@ class Usage:
 class CappedChat(OpenAIChat):
     """An ``OpenAIChat`` that counts what it uses, and sends no request that might exceed a cap.
 
+    That is as far as tokens can be counted beforehand. Requests that got no answer are not counted.
+
     Args:
         *args: As for ``OpenAIChat``.
         prices: Needed for ``usage.cost`` and ``max_cost``; without them every request costs 0.

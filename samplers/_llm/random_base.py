@@ -52,7 +52,6 @@ class RandomBaseSampler(BaseSampler):
 
     Args:
         chat: The language model; ``None``: ``default_chat()``.
-        task: Description of the task, for the language model.
         rule: The objective's own rule, for duplicates and for showing effective values.
         artifact_store: Store that prompts and replies are written to; ``None``: nowhere.
         on_error: What to do when the language model fails, see ``propose``.
@@ -63,7 +62,6 @@ class RandomBaseSampler(BaseSampler):
         self,
         *,
         chat: Chat | None,
-        task: str,
         rule: Rule | None,
         artifact_store: ArtifactStore | None,
         on_error: Literal["base", "raise"],
@@ -72,7 +70,6 @@ class RandomBaseSampler(BaseSampler):
         if on_error not in ("base", "raise"):
             raise ValueError(f'on_error must be "base" or "raise", but got {on_error!r}.')
         self._chat = chat_to_ask(chat)
-        self._task = task
         self._rule = rule
         self._artifact_store = artifact_store
         self._on_error = on_error

@@ -133,7 +133,6 @@ class KarpathyAgentSampler(RandomBaseSampler):
     ) -> None:
         super().__init__(
             chat=chat,
-            task=task,
             rule=rule,
             artifact_store=artifact_store,
             on_error=on_error,

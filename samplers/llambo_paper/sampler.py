@@ -172,7 +172,6 @@ class LLAMBOSampler(RandomBaseSampler):
     ) -> None:
         super().__init__(
             chat=chat,
-            task=task,
             rule=rule,
             artifact_store=artifact_store,
             on_error=on_error,
