@@ -186,7 +186,8 @@ def test_all_configurations_of_a_long_warm_start_are_run(sampler: Any) -> None:
 
 
 def test_choices_that_are_objects_are_kept() -> None:
-    space: dict[str, BaseDistribution] = {"kind": CategoricalDistribution([int, str])}
+    kinds: list[Any] = [int, str]
+    space: dict[str, BaseDistribution] = {"kind": CategoricalDistribution(kinds)}
     study = optuna.create_study()
     study.ask()
     (trial,) = study.trials
