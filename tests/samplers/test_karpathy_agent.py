@@ -29,7 +29,8 @@ from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.karpathy_agent import KarpathyAgentSampler
 from tests.conftest import StorageFactory
-from tests.samplers.two_processes import they_see_each_others_trials
+from tests.samplers.two_processes import check_they_see_each_others_trials
+from tests.samplers.two_processes import finished
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -291,7 +292,7 @@ class _SameForAll(ScriptedChat):
 
 
 def work(url: str, path: str) -> None:
-    """Eight trials of the study ``shared``; writes the first request of each to ``path``."""
+    """Eight trials of the study ``shared``; writes the first request of each to ``path``, see `two_processes`."""
     chat = _SameForAll()
     study = optuna.load_study(
         study_name="shared",
@@ -301,10 +302,10 @@ def work(url: str, path: str) -> None:
     space = {**SPACE, "depth": IntDistribution(1, 60)}
     requests = {}
     for _ in range(8):
-        before = len(chat.requests)
+        before, known = len(chat.requests), finished(study)
         trial = study.ask()
         study.tell(trial, float(suggest(trial, space)["depth"]))
-        requests[trial.number] = chat.requests[before].text
+        requests[trial.number] = known, chat.requests[before].text
     Path(path).write_text(json.dumps(requests))
 
 
@@ -315,7 +316,7 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     study = optuna.create_study(study_name="shared", storage=postgres_url)
     first = {**BASELINE, "depth": 60}
     study.add_trial(create_trial(params=first, distributions=space, value=60.0))
-    assert they_see_each_others_trials(
+    check_they_see_each_others_trials(
         study, __name__, postgres_url, tmp_path, lambda t: format_row(t, space)
     )
     configurations = {tuple(t.params.values()) for t in study.trials}

@@ -48,7 +48,8 @@ from samplers.llambo_paper.surrogate import plausible
 from samplers.llambo_paper.surrogate import rank_by_improvement
 from samplers.llambo_paper.surrogate import rank_by_probability
 from tests.conftest import StorageFactory
-from tests.samplers.two_processes import they_see_each_others_trials
+from tests.samplers.two_processes import check_they_see_each_others_trials
+from tests.samplers.two_processes import finished
 
 
 NAN = math.nan
@@ -830,7 +831,7 @@ class _SameForAll(ScriptedChat):
 
 
 def work(url: str, path: str) -> None:
-    """Eight trials of the study ``shared``; writes the last request of each to ``path``."""
+    """Eight trials of the study ``shared``; writes the last request of each to ``path``, see `two_processes`."""
     chat = _SameForAll()
     study = optuna.load_study(
         study_name="shared",
@@ -839,9 +840,10 @@ def work(url: str, path: str) -> None:
     )
     last_requests = {}
     for _ in range(8):
+        known = finished(study)
         trial = study.ask()
         study.tell(trial, objective(trial))
-        last_requests[trial.number] = chat.requests[-1].text
+        last_requests[trial.number] = known, chat.requests[-1].text
     Path(path).write_text(json.dumps(last_requests))
 
 
@@ -855,7 +857,7 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     def shown(trial: FrozenTrial) -> str:
         return row(trial.params, SPACE, format_score(trial.values[0], 6))
 
-    assert they_see_each_others_trials(study, __name__, postgres_url, tmp_path, shown)
+    check_they_see_each_others_trials(study, __name__, postgres_url, tmp_path, shown)
     configurations = {tuple(t.params.values()) for t in study.trials}
     assert len(configurations) == len(study.trials) == 18
 

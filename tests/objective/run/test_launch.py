@@ -303,7 +303,8 @@ def test_the_time_of_processes_that_came_and_went_unseen_counts(attack: Attack) 
         """
     )
     result = attack(script)
-    assert result.status == "ok" and result.charged_seconds >= 1.0
+    # Twenty times 0.05 s, as a process counts them itself; the system's count differs a little.
+    assert result.status == "ok" and result.charged_seconds >= 0.9
 
 
 def test_an_evaluation_that_takes_longer_than_the_training_is_charged(
