@@ -151,6 +151,9 @@ def read_file(path: Path) -> Foreign:
         except _Skip as reason:
             foreign.skipped[str(reason)] += 1
             continue
+        except RecursionError:
+            foreign.skipped["nested too deep"] += 1
+            continue
         if trial.key in seen:
             foreign.skipped["the same trial again"] += 1
             continue

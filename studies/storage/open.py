@@ -53,6 +53,8 @@ _T = TypeVar("_T")
 # To wait for a database that is locked when it is opened: several workers that make one on a slow
 # disk take seconds each.
 _PROBE_SECONDS = 20.0
+# How long a worker waits for others to finish writing (SQLite).
+_LOCK_SECONDS = 60.0
 
 
 def open_storage(
@@ -62,7 +64,6 @@ def open_storage(
     read_only: bool = False,
     heartbeat_interval: int = 10,
     grace_period: int = 60,
-    lock_timeout: float = 60.0,
     patience: float = PATIENCE,
     wait: float = 0.0,
 ) -> BaseStorage:
@@ -79,7 +80,6 @@ def open_storage(
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
             sleeps for longer loses its running trials to other workers.
-        lock_timeout: Seconds that a worker waits for others to finish writing (SQLite).
         patience: Seconds that a server may be away, once it has been there.
         wait: Seconds that it may be away now.
 
@@ -106,7 +106,7 @@ def open_storage(
             address = _to_read(parsed)
         else:
             _check_sqlite(parsed, must_exist)
-        engine_kwargs["connect_args"] = {"timeout": lock_timeout}
+        engine_kwargs["connect_args"] = {"timeout": _LOCK_SECONDS}
     else:
         engine_kwargs["pool_pre_ping"] = True  # servers drop connections during long trainings
         open_database = functools.partial(PatientStorage, patience=patience)

@@ -39,7 +39,8 @@ def test_what_is_no_trial_is_counted_by_reason(cli: Cli, write: Write) -> None:
         a_row(config=[1, 2]),
         [1, 2],
     ]
-    text = "\n".join(map(json.dumps, broken)) + '\n\n{"trial_id": 3, "backe'
+    deep = json.dumps(a_row(config={"x": 0})).replace("0", "[" * 700 + "]" * 700, 1)
+    text = "\n".join([*map(json.dumps, broken), deep]) + '\n\n{"trial_id": 3, "backe'
     facts = facts_of(cli, write("runs.jsonl", text))
     assert facts["imported"] == 1
     assert facts["skipped"] == {
@@ -50,6 +51,7 @@ def test_what_is_no_trial_is_counted_by_reason(cli: Cli, write: Write) -> None:
         "val_bpb is not a number": 1,
         "config is not an object": 1,
         "not an object": 1,
+        "nested too deep": 1,
         "a line that is no JSON (cut off, perhaps)": 1,
     }
 
