@@ -40,6 +40,8 @@ FLOORS = (
         "studies.changes",
         "studies.study_note",
     ),
+    # What a code study's trials say, which everything that names a best has to know.
+    ("studies.code_agent.history",),
     ("studies.notes", "studies.repetitions"),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
@@ -111,9 +113,9 @@ def imports() -> list[Import]:
 
 
 def room_of(module: str) -> str | None:
-    """The room of `FLOORS` that a module is in; ``studies`` itself is in none."""
+    """The innermost room of `FLOORS` that a module is in; ``studies`` itself is in none."""
     parts = module.split(".")
-    names = (".".join(parts[: n + 1]) for n in range(len(parts)))
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((name for name in names if name in FLOOR), None)
 
 
