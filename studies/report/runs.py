@@ -126,7 +126,8 @@ class Run:
     def incumbents(self) -> list[Row]:
         """The trials that were the best so far when they ended, in order.
 
-        Of a code agent: the first baseline, and what was kept.
+        Of equal values the lowest number's is the best, as in `best_trial`; it may end later. Of a
+        code agent: the first baseline, and what was kept.
         """
         cost = self.metric.cost
         found: list[Row] = []
@@ -134,7 +135,8 @@ class Run:
             kept = {trial.number for trial in self.history.incumbents}
             return [row for row in self.rows if row.number in kept]
         for row in self.rows:
-            if row.ok and (not found or cost(row.value) < cost(found[-1].value)):
+            key = cost(row.value), row.number
+            if row.ok and (not found or key < (cost(found[-1].value), found[-1].number)):
                 found.append(row)
         return found
 

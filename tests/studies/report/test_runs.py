@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from datetime import timedelta
 import math
 
 import optuna
@@ -11,6 +13,7 @@ import pytest
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from studies.best import find_winner
 from studies.report.content import Report
 from studies.report.page import build_page
 from studies.report.plots import traces
@@ -138,6 +141,21 @@ def test_repetitions_of_an_older_best_are_ignored(memory: InMemoryStorage) -> No
     add_repetitions(memory, study, [1.0, 1.1], revalidates_trial=0)
     (run,) = runs_of(memory)
     assert run.incumbents[-1].number != 0 and run.revalidated == ()
+
+
+def test_of_equal_values_the_lowest_number_is_the_best_whichever_ended_first(
+    memory: InMemoryStorage,
+) -> None:
+    study = add_study(memory, "a", 0, trials=0)
+    for minutes in (3, 2, 1):
+        trial = create_trial(value=1.0, user_attrs={"status": "ok"})
+        trial.datetime_complete = datetime(2026, 1, 1) + timedelta(minutes=minutes)
+        study.add_trial(trial)
+    add_repetitions(memory, study, [1.1], revalidates_trial=0)
+    winner = find_winner(study, memory)
+    (run,) = runs_of(memory)
+    assert winner is not None and run.incumbents[-1].number == winner.trial.number == 0
+    assert run.revalidated == (1.1,)
 
 
 def test_studies_are_grouped_by_comparison(memory: InMemoryStorage) -> None:
