@@ -16,6 +16,7 @@ from typing import Any
 from studies.facts import LLM_SOURCES
 from studies.printable import cell
 from studies.report.runs import metric_of
+from studies.report.runs import Row
 from studies.report.runs import Run
 from studies.report.statistics import compare
 from studies.report.statistics import Comparison
@@ -202,10 +203,14 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return one row per trial of every run, flat, a column for each parameter."""
+    """Return one row per trial of every run, flat, a column for each parameter.
+
+    A parameter that has the name of another column, such as ``status``, is ``param:status``.
+    """
     names = parameters(runs)
-    return [
-        {
+
+    def flat_row(run: Run, row: Row) -> dict[str, Any]:
+        known = {
             "method": run.method,
             "seed": run.seed,
             "study": run.study,
@@ -214,11 +219,11 @@ def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "status": row.status,
             "source": row.source,
             "training_seconds": round(row.seconds, 3),
-            **{name: row.params.get(name) for name in names},
         }
-        for run in runs
-        for row in run.rows
-    ]
+        params = {f"param:{n}" if n in known else n: row.params.get(n) for n in names}
+        return {**known, **params}
+
+    return [flat_row(run, row) for run in runs for row in run.rows]
 
 
 def parameters(runs: Sequence[Run]) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from optuna.distributions import FloatDistribution
 from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 import pytest
 
 from studies.report.page_tables import values_table
@@ -87,3 +89,15 @@ def test_trials_are_flat_rows_and_csv_has_no_nan(memory: InMemoryStorage) -> Non
     assert len(rows) == 30 and set(rows[0]) >= {"LR", "WIDTH", "PATTERN", "val_bpb", "status"}
     failed = next(row for row in rows if row["status"] != "ok")
     assert dict(zip(failed, flat(failed)))["val_bpb"] == ""
+
+
+def test_a_parameter_named_like_a_column_has_one_of_its_own(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0, trials=0)
+    params = {"status": 3.0, "val_bpb": 4.0, "x": 5.0}
+    space = {name: FloatDistribution(0, 9) for name in params}
+    study.add_trial(
+        create_trial(value=1.0, params=params, distributions=space, user_attrs={"status": "ok"})
+    )
+    (row,) = trial_rows(runs_of(memory))
+    assert (row["status"], row["val_bpb"]) == ("ok", 1.0)
+    assert (row["param:status"], row["param:val_bpb"], row["x"]) == (3.0, 4.0, 5.0)
