@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from .._trials.announced import announced
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
+from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 
@@ -62,7 +63,7 @@ def read_trials(study: Study, trial: FrozenTrial) -> Trials:
     finished = finished_trials(study)
     values = np.array([_value(t, sign) for t in finished])
     failed = np.array([is_failure(t) for t in finished], dtype=bool)
-    violations = np.array([_violation(t) for t in finished])
+    violations = np.array([violation(t) for t in finished])
     if (np.isfinite(values) & (violations > 0)).any():
         if (np.isfinite(values) & (violations == 0)).any():
             failed |= violations > 0
@@ -92,13 +93,6 @@ def _value(trial: FrozenTrial, sign: float) -> float:
     else:
         return math.nan
     return value if math.isfinite(value) else math.nan
-
-
-def _violation(trial: FrozenTrial) -> float:
-    """By how much a trial's constraints are violated, 0 if none is."""
-    constraints = trial.constraints.values()
-    # What can't be computed is not satisfied.
-    return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
 
 
 def unfinished(trials: Sequence[FrozenTrial], sampled: FrozenTrial) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ from optuna.trial import TrialState
 from .._trials.history import effective_params
 from .._trials.history import failure_class
 from .._trials.history import is_failure
+from .._trials.history import successes
+from .._trials.history import violation
 from .values import choice_labels
 from .values import format_value
 
@@ -219,7 +221,8 @@ def format_row(
     before: Sequence[str] = (),
     after: Sequence[str] = (),
 ) -> str:
-    """Write a CSV row: the trial's number, its effective values, its value or how it failed.
+    """Write a CSV row: the trial's number, its effective values, its value or how it failed; of an
+    infeasible one both.
 
     A parameter that the trial does not have is an empty field. Fields before and after the value
     stand as they are given.
@@ -227,7 +230,7 @@ def format_row(
     params = effective_params(trial, rule)
     fields = [format_value(params[n], d) if n in params else "" for n, d in space.items()]
     fields = [csv_field(field) for field in fields]
-    return ",".join([str(trial.number), *fields, *before, _outcome(trial, digits), *after])
+    return ",".join([str(trial.number), *fields, *before, format_outcome(trial, digits), *after])
 
 
 def csv_field(text: str) -> str:
@@ -237,18 +240,38 @@ def csv_field(text: str) -> str:
     return text
 
 
-def _outcome(trial: FrozenTrial, digits: int) -> str:
+def format_outcome(trial: FrozenTrial, digits: int) -> str:
+    """Write a trial's value or how it failed."""
     if trial.state == TrialState.RUNNING:
         return "running"
     if is_failure(trial):
         return failure_class(trial)
     if trial.state == TrialState.PRUNED:
         return "pruned"
-    return f"{trial.values[0]:.{digits}g}"
+    value = f"{trial.values[0]:.{digits}g}"
+    return f"{value} (infeasible)" if violation(trial) else value
 
 
 def format_failures(trials: Sequence[FrozenTrial]) -> str:
-    """Write the failures by class: how many, and the latest one's number and reason; ``""``."""
+    """Write the failures by class: how many, and the latest one's number and reason; ``""``.
+
+    And how many others are infeasible, which a model must be told the meaning of.
+    """
+    lines = [_failures(trials), _infeasible(trials)]
+    return "\n".join(filter(None, lines))
+
+
+def _infeasible(trials: Sequence[FrozenTrial]) -> str:
+    found = [t for t in successes(trials) if violation(t)]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(trials)} trials are infeasible (last trial {found[-1].number}): they "
+        "violate a constraint, and any that violates none is better."
+    )
+
+
+def _failures(trials: Sequence[FrozenTrial]) -> str:
     classes: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if is_failure(trial):

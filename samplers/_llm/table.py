@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
 from .._trials.history import effective_params
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import latest_failures
 from .._trials.history import ranked
+from .._trials.history import violation
 from .prompt import csv_field
 from .prompt import format_header
 from .prompt import format_row
@@ -123,7 +123,8 @@ class Table:
                 *(grown(rows, extent.most_rows + extent.best) if fullest else rows),
             ]
         groups = self.groups(older)[: extent.best]
-        failed = [t for t in older if t.state != TrialState.COMPLETE or is_failure(t)]
+        scored = {t.number for t in ranked(self._study, older)}
+        failed = [t for t in older if t.number not in scored]
         others = latest_failures(failed, extent.others)
         others += self._far(older, [t for group in groups for t in group], extent.others)
         leaders = [group[0] for group in groups]
@@ -185,9 +186,8 @@ class Table:
         for other in [t for t in self.finished if t.number < trial.number][-_N_EARLIER:]:
             text = self._text(other)
             changed = [name for name in self._space if own.get(name) != text.get(name)]
-            loss = (
-                np.inf if is_failure(other) or not other.values else other.values[0] * self._sign
-            )
+            is_bad = is_failure(other) or not other.values or violation(other)
+            loss = np.inf if is_bad else other.values[0] * self._sign
             key = (len(changed), loss)
             if len(changed) <= most and (found is None or key <= found[0]):
                 found = (key, other, changed)

@@ -26,6 +26,7 @@ from .prompt import describe_search_space
 from .prompt import DETAILED
 from .prompt import EXTENTS
 from .prompt import format_failures
+from .prompt import format_outcome
 from .prompt import format_params
 from .prompt import label
 from .prompt import message
@@ -273,7 +274,7 @@ class TrialPrompt:
     def _named(self, trial: FrozenTrial, with_value: bool) -> str:
         if not with_value:
             return f"trial {trial.number}"
-        return f"#{trial.number} {trial.values[0]:.{self.table.digits}g}"
+        return f"#{trial.number} {format_outcome(trial, self.table.digits)}"
 
     @cached_property
     def _facts(self) -> str:

@@ -91,8 +91,22 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     ]
 
 
+def violation(trial: FrozenTrial) -> float:
+    """Return by how much a trial's constraints are violated, 0 if none is."""
+    constraints = trial.constraints.values()
+    # What can't be computed is not satisfied.
+    return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
+
+
+def successes(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the COMPLETE trials that did not fail, feasible or not."""
+    return [t for t in trials if t.state == TrialState.COMPLETE and not is_failure(t)]
+
+
 def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
-    """Return the COMPLETE trials that did not fail, the best first, of equal ones the older.
+    """Return the feasible successes, the best first, of equal ones the older.
+
+    As long as there is none, all are returned, those first that violate their constraints least.
 
     Args:
         study: The study.
@@ -100,19 +114,26 @@ def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[Fr
     """
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
     finished = finished_trials(study) if trials is None else trials
-    successes = [t for t in finished if t.state == TrialState.COMPLETE and not is_failure(t)]
-    return sorted(successes, key=lambda t: (sign * t.values[0], t.number))
+    found = successes(finished)
+    feasible = [t for t in found if not violation(t)]
+    return sorted(feasible or found, key=lambda t: (violation(t), sign * t.values[0], t.number))
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """Return one word for a finished trial that is none of the `ranked`; its class of failure."""
+    if is_failure(trial):
+        return failure_class(trial)
+    return "pruned" if trial.state == TrialState.PRUNED else "infeasible"
 
 
 def latest_failures(failures: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
-    """Return the latest failure of each class, then the latest of all; a pruned one is a class.
+    """Return the latest failure of each `outcome`, then the latest of all.
 
     Args:
-        failures: Failed and pruned trials by number.
+        failures: Failed, pruned and infeasible trials by number.
         n: How many at most.
     """
-    classes = [failure_class(t) if is_failure(t) else "pruned" for t in failures]
-    latest = {name: t.number for name, t in zip(classes, failures)}  # a later one replaces it
+    latest = {outcome(t): t.number for t in failures}  # a later one replaces it
     first = set(latest.values())
     return sorted(failures, key=lambda t: (t.number not in first, -t.number))[:n]
 

@@ -18,7 +18,9 @@ from .._critic.trials import unfinished
 from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.announced import announce
+from .._trials.history import finished_trials
 from .._trials.history import ranked
+from .._trials.history import successes
 from .._trials.internals import cached_trials
 from .._trials.internals import is_enqueued
 from .screening import CMA_ES
@@ -199,7 +201,7 @@ class Screen:
 
         Those of a language model are given ones: a model that is wrong is found out by chance.
         """
-        if len(best) >= N_RANDOM:
+        if len(successes(finished_trials(self.study))) >= N_RANDOM:
             return True
         sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
         given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]

@@ -19,6 +19,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from .._trials.history import is_failure
+from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import set_system_attr
 from .._trials.internals import stored_trial
@@ -152,9 +153,7 @@ class CmaLearning:
 
     def _failed(self, trial: FrozenTrial) -> bool:
         """Whether CMA-ES ranks a trial last."""
-        return is_failure(trial) or (
-            self._heeds_constraints and any(not c <= 0 for c in trial.constraints.values())
-        )
+        return is_failure(trial) or (self._heeds_constraints and violation(trial) > 0)
 
     def _state(self, study: Study, carrier: FrozenTrial | None, cube: UnitCube) -> CmaState:
         """CMA-ES's state as stored on a trial; with ``None`` the one that it starts with."""

@@ -25,9 +25,8 @@ from .._llm.prompt import window_start
 from .._llm.values import choice_labels
 from .._llm.values import format_value
 from .._trials.history import effective_params
-from .._trials.history import failure_class
-from .._trials.history import is_failure
 from .._trials.history import latest_failures
+from .._trials.history import outcome
 from .._trials.seeds import derive_seed
 
 
@@ -103,11 +102,6 @@ def shuffled(trials: Sequence[FrozenTrial], seed: int, template: int) -> list[Fr
         (i // _BLOCK, derive_seed(seed, "order", template, t.number)) for i, t in enumerate(trials)
     ]
     return [t for _, t in sorted(zip(keys, trials), key=lambda pair: pair[0])]
-
-
-def outcome(trial: FrozenTrial) -> str:
-    """Return one word for a finished trial without a score."""
-    return failure_class(trial) if is_failure(trial) else "pruned"
 
 
 def count_outcomes(failures: Sequence[FrozenTrial]) -> str:

@@ -29,12 +29,12 @@ from .._llm.prompt import shorten
 from .._llm.propose import is_large
 from .._llm.reply import json_values
 from .._llm.values import format_value
+from .._trials.history import outcome
 from .._trials.seeds import derive_seed
 from .candidates import candidates_schema
 from .candidates import target_loss
 from .examples import count_outcomes
 from .examples import format_score
-from .examples import outcome
 from .examples import row
 from .examples import score_digits
 from .examples import shown_failures
@@ -124,7 +124,7 @@ class Facts:
         sign: -1 if the scores are maximised, else 1; a loss is the sign times the score.
         successes: The trials with a score, the best first.
         losses: Their losses, in the same order.
-        failures: The failed and the pruned trials that may be shown, in the order of their numbers.
+        failures: The failed, pruned and infeasible trials that may be shown, in the order of their numbers.
     """
 
     number: int

@@ -29,7 +29,6 @@ from typing import TypeVar
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
@@ -50,7 +49,6 @@ from .._llm.warm_start import store
 from .._llm.warm_start import stored
 from .._trials.announced import announce
 from .._trials.history import finished_trials
-from .._trials.history import is_failure
 from .._trials.history import ranked
 from .._trials.internals import fixed_params
 from .candidates import parse_candidates
@@ -278,12 +276,12 @@ class _Turn:
         }
         fixed = fixed_params(trial)
         finished = finished_trials(study)
-        complete = [t for t in ranked(study) if t.params.keys() >= shown.keys()]
+        best = ranked(study)
+        complete = [t for t in best if t.params.keys() >= shown.keys()]
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        scored = {t.number for t in best}
         failures = [
-            t
-            for t in finished
-            if (is_failure(t) or t.state == TrialState.PRUNED) and t.params.keys() >= shown.keys()
+            t for t in finished if t.number not in scored and t.params.keys() >= shown.keys()
         ]
         self.facts = Facts(
             number=trial.number,

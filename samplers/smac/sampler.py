@@ -50,6 +50,7 @@ from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
 from .._trials.history import is_failure
+from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
 from .._trials.internals import set_study_system_attr
@@ -195,10 +196,7 @@ class SMACSampler(BaseSampler):
             others = _other_trials(study, trial, use_cache=attempt == 0)
             # Before the proposal: the in-memory storage changes the very trials that it returned.
             seen = {other.number: _known(other, search_space) for other in others}
-            if any(
-                any(not c <= 0 for c in other.constraints.values()) and not is_failure(other)
-                for other in others
-            ):
+            if any(violation(other) and not is_failure(other) for other in others):
                 self._warn_once("SMACSampler ignores constraints, and a trial violates some.")
             configuration, design_index = self._propose(
                 study, trial.number, others, search_space, attempt

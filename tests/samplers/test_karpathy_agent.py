@@ -119,6 +119,17 @@ def test_a_failure_value_is_never_the_best_even_when_maximising() -> None:
     assert "100" not in text and "inf" not in text
 
 
+@pytest.mark.parametrize("constraint, base", [(1.0, 0), (0.0, 2)])
+def test_changes_are_made_to_a_trial_that_violates_no_constraint(
+    constraint: float, base: int
+) -> None:
+    chat = ScriptedChat([{"depth": 2}])
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 2)
+    add(study, 4.0, params={"lr": 0.9}, constraints={"c": constraint})
+    study.optimize(objective, n_trials=1)
+    assert f"the best so far (trial {base})" in chat.requests[0].text
+
+
 def test_when_all_failed_the_model_is_told_and_asked_all_the_same() -> None:
     chat = ScriptedChat([{"depth": 2}])
     study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0))

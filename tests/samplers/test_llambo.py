@@ -237,15 +237,17 @@ def _target(request: Request) -> float:
 
 def test_failures_change_neither_the_target_nor_the_best() -> None:
     targets = []
-    for failures in (0, 6):
+    for failures in (0, 8):
         chat = scripted(fresh_candidates, true_scores)
         study = new_study(LLAMBOSampler(chat=chat, seed=0), n=8)
         for i in range(failures):
             params = {"depth": i + 1, "lr": 0.5, "pattern": "L"}
-            if i % 3 == 0:
+            if i % 4 == 0:
                 add(study, params, state=TrialState.FAIL)
-            elif i % 3 == 1:
+            elif i % 4 == 1:
                 add(study, params, 100.0, user_attrs={"status": "oom"})
+            elif i % 4 == 2:
+                add(study, params, -9.0, constraints={"c": 1.0})
             else:
                 add(study, params, math.inf)
         study.optimize(objective, n_trials=1)
@@ -428,9 +430,12 @@ def test_failed_and_pruned_trials_are_shown_by_class_and_not_by_number() -> None
             params = {"depth": 7, "lr": 0.777 + i / 100, "pattern": "L"}
             add(study, params, 100.0, user_attrs={"status": status})
         add(study, {"depth": 7, "lr": 0.888, "pattern": "L"}, state=TrialState.PRUNED)
+        params = {"depth": 7, "lr": 0.999, "pattern": "L"}
+        add(study, params, -9.0, constraints={"c": 1.0})
         study.optimize(objective, n_trials=1)
     shown, hidden = chats["shown"].requests[0].text, chats["hidden"].requests[0].text
-    assert "2 oom, 1 timeout, 1 pruned in all" in shown
+    assert "2 oom, 1 timeout, 1 pruned, 1 infeasible in all" in shown
+    assert "7,0.999,L,infeasible" in shown
     assert "7,0.797,L,timeout" in shown and "7,0.888,L,pruned" in shown
     for text in (shown, hidden):
         assert ",100" not in text

@@ -150,6 +150,26 @@ def test_rows_are_csv_with_failures_by_class() -> None:
     )
 
 
+def test_an_infeasible_trial_is_marked_and_the_word_explained() -> None:
+    study = optuna.create_study()
+    assert format_failures(study.trials) == ""
+    for constraint in (0.5, 0.0):
+        study.add_trial(
+            create_trial(
+                value=1.0,
+                params={"x": 0.5},
+                distributions={"x": SMALL["x"]},
+                constraints={"c": constraint},
+            )
+        )
+    rows = [format_row(t, {"x": SMALL["x"]}) for t in study.trials]
+    assert rows == ["0,0.5,1 (infeasible)", "1,0.5,1"]
+    text = format_failures(study.trials)
+    assert text.startswith(
+        "1 of 2 trials are infeasible (last trial 0): they violate a constraint"
+    )
+
+
 def test_rows_show_the_values_that_were_run() -> None:
     study = optuna.create_study()
     grow(study, SMALL, 1)

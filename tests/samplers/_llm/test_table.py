@@ -33,7 +33,11 @@ BASE = {"depth": 6, "lr": 0.01, "shape": "S"}
 
 
 def add(
-    study: optuna.Study, value: float, attributes: Mapping[str, Any] = {}, **params: Any
+    study: optuna.Study,
+    value: float,
+    attributes: Mapping[str, Any] = {},
+    constraint: float = 0.0,
+    **params: Any,
 ) -> None:
     study.add_trial(
         create_trial(
@@ -41,6 +45,7 @@ def add(
             distributions=SMALL,
             value=value,
             user_attrs=dict(attributes),
+            constraints={"c": constraint},
         )
     )
 
@@ -102,6 +107,21 @@ def test_old_failures_are_kept_the_latest_of_each_class_first() -> None:
         r["trial"] for r in rows(Table(study, SMALL), extent) if r["value"] in ("oom", "nan")
     ]
     assert failed == ["1", "3"]
+
+
+def test_old_infeasible_trials_are_none_of_the_best_but_are_kept_as_failures_are() -> None:
+    study = optuna.create_study()
+    for constraint in (0.5, 0.1):
+        add(study, 1.0, constraint=constraint, depth=len(study.trials) + 1)
+    for i in range(20):
+        add(study, 9.0 + i / 100, lr=0.001 * (i + 1))
+    table = Table(study, SMALL)
+    lines = table.lines(Extent(recent=4, step=4, best=2, others=1, details=True))
+    others = lines.index("Others of them, failed or far from the best:")
+    assert not any("(infeasible)" in line for line in lines[:others])
+    assert lines[others + 1].startswith("1,2,0.01,S,1 (infeasible),")
+    small = table.lines(Extent(recent=4, step=4, best=2))
+    assert [line.split(",")[0] for line in small[1:3]] == ["2", "3"]
 
 
 def test_columns_are_shown_where_they_vary() -> None:

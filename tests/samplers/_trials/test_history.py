@@ -29,7 +29,10 @@ SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
 
 
 def trial(
-    value: float | None, state: TrialState = TrialState.COMPLETE, **attributes: Any
+    value: float | None,
+    state: TrialState = TrialState.COMPLETE,
+    constraint: float = 0.0,
+    **attributes: Any,
 ) -> FrozenTrial:
     return create_trial(
         state=state,
@@ -37,6 +40,7 @@ def trial(
         params={"x": 0.5},
         distributions=SPACE,
         user_attrs=attributes,
+        constraints={"c": constraint},
     )
 
 
@@ -86,6 +90,15 @@ def test_ranking_leaves_failures_out_and_keeps_the_older_of_equals_first(
         study.add_trial(trial(value, status="crash" if value == 100.0 else "ok"))
     study.add_trial(trial(None, TrialState.PRUNED))
     assert [t.number for t in ranked(study)] == order
+
+
+def test_an_infeasible_trial_is_ranked_only_while_all_are() -> None:
+    study = optuna.create_study()
+    for value, constraint in ((1.0, 3.0), (2.0, math.inf), (5.0, 0.1), (4.0, 0.1)):
+        study.add_trial(trial(value, constraint=constraint))
+    assert [t.number for t in ranked(study, study.trials)] == [3, 2, 0, 1]
+    study.add_trial(trial(9.0, constraint=-1.0))
+    assert [t.number for t in ranked(study, study.trials)] == [4] == [study.best_trial.number]
 
 
 def test_a_trial_that_broke_before_it_had_parameters_was_not_evaluated() -> None:
