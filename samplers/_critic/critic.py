@@ -83,7 +83,7 @@ class Critic:
         """
         return Judge(
             Space(distributions),
-            read_trials(study, trial),
+            read_trials(study, trial, distributions),
             rule=self._rule,
             derived=self._derived,
         )

@@ -17,17 +17,18 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from .._trials.announced import announced
+from .._trials.announced import values_so_far
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import violation
 from .._trials.internals import cached_trials
-from .._trials.internals import fixed_params
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -50,7 +51,7 @@ class Trials:
     running: np.ndarray
 
 
-def read_trials(study: Study, trial: FrozenTrial) -> Trials:
+def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Trials:
     """The trials of a study without ``trial``, the one that is sampled.
 
     A trial that was pruned is at least as bad as the median of those that were not: it was stopped
@@ -75,7 +76,7 @@ def read_trials(study: Study, trial: FrozenTrial) -> Trials:
     if len(completed):
         values[pruned] = np.maximum(values[pruned], np.median(completed))
 
-    others = [c for c in unfinished(cached_trials(study), trial) if c]
+    others = [c for c in unfinished(cached_trials(study), trial, space) if c]
     return Trials(
         configurations=[t.params for t in finished] + others,
         values=np.concatenate([values, np.full(len(others), math.nan)]),
@@ -95,10 +96,12 @@ def _value(trial: FrozenTrial, sign: float) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def unfinished(trials: Sequence[FrozenTrial], sampled: FrozenTrial) -> list[dict[str, Any]]:
+def unfinished(
+    trials: Sequence[FrozenTrial], sampled: FrozenTrial, space: Mapping[str, BaseDistribution]
+) -> list[dict[str, Any]]:
     """What is known of the parameters of trials that run or are queued, besides ``sampled``."""
     return [
-        {**announced(t), **fixed_params(t), **t.params}
+        values_so_far(t, space)
         for t in trials
         if not t.state.is_finished() and t.number != sampled.number
     ]

@@ -35,15 +35,17 @@ def announce(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> Non
 def values_so_far(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """Return what is known of an unfinished trial's values: announced, enqueued or suggested.
 
-    What is no number is left out where ``space`` wants one: anybody may announce and enqueue.
+    What is no number, or no choice, is left out where ``space`` wants one: anybody may announce
+    and enqueue.
     """
     known = {**announced(trial), **fixed_params(trial), **trial.params}
-    return {
-        name: value
-        for name, value in known.items()
-        if isinstance(space.get(name), (type(None), CategoricalDistribution))
-        or isinstance(value, (int, float))
-    }
+    return {n: value for n, value in known.items() if n not in space or _is_of(value, space[n])}
+
+
+def _is_of(value: Any, distribution: BaseDistribution) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, (int, float))
 
 
 def announced(trial: FrozenTrial) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class Screen:
         finished = {t.number for t in cached_trials(self.study) if t.state.is_finished()}
         since = [t for t in self.study.get_trials(deepcopy=False) if t.number not in finished]
         others = [
-            *unfinished(since, self.trial),
+            *unfinished(since, self.trial, self.space),
             *(t.params for t in since if t.state.is_finished()),
         ]
         was_new = self.judge.is_new(choice.params)

@@ -195,6 +195,15 @@ def test_a_failure_value_is_no_target() -> None:
     assert judge_of(study, space).choose([{"x": 1.05}, {"x": -0.9}]) == 1
 
 
+def test_a_rule_is_not_given_a_text_that_somebody_enqueued_for_a_number() -> None:
+    study = optuna.create_study()
+    add(study, {"x": 1.0}, 1.0, space=SPACE)
+    study.enqueue_trial({"x": "abc"})
+    critic = Critic(rule=lambda params: {name: value + 1.0 for name, value in params.items()})
+    judge = critic.judge(fresh(study), running(2), {"x": SPACE["x"]})
+    assert judge.is_new({"x": 0.5})
+
+
 def test_what_violates_a_constraint_counts_as_failed() -> None:
     study = optuna.create_study()
     space = {"x": SPACE["x"]}

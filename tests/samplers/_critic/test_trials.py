@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 from optuna.trial import TrialState
@@ -14,6 +15,7 @@ import pytest
 
 from samplers._critic.trials import read_trials
 from samplers._critic.trials import Trials
+from samplers._critic.trials import unfinished
 from samplers._trials.announced import announce
 
 
@@ -43,7 +45,7 @@ def add(
 
 def read(study: optuna.Study) -> Trials:
     trial = study.ask()
-    return read_trials(study, study._storage.get_trial(trial._trial_id))
+    return read_trials(study, study._storage.get_trial(trial._trial_id), X)
 
 
 def values(study: optuna.Study) -> list[float | None]:
@@ -120,11 +122,22 @@ def test_what_runs_or_is_queued_comes_last_with_what_is_known_of_it() -> None:
     asked: Any = study.ask()
     study.enqueue_trial({"x": 0.75})
 
-    trials = read_trials(study, study._storage.get_trial(asked._trial_id))
+    trials = read_trials(study, study._storage.get_trial(asked._trial_id), X)
 
     assert trials.configurations == [{"x": 0.5}, running.params, {"x": 0.25}, {"x": 0.75}]
     assert trials.running.tolist() == [False, True, True, True]
     assert np.isnan(trials.values).tolist() == [False, True, True, True]
+
+
+def test_what_is_no_value_of_the_space_is_not_known_of_what_is_queued() -> None:
+    study = optuna.create_study()
+    for odd in ({"x": "abc", "kind": "a"}, {"x": [0.5], "kind": "none of them"}):
+        study.enqueue_trial(odd)
+    waiting = study.get_trials(deepcopy=False)
+    sampled = create_trial(state=TrialState.RUNNING)
+    sampled.number = len(waiting)
+    space = {**X, "kind": CategoricalDistribution(["a", "b"])}
+    assert unfinished(waiting, sampled, space) == [{"kind": "a"}, {}]
 
 
 def test_an_empty_study_says_nothing() -> None:
