@@ -345,66 +345,73 @@ class _Process:
         self._next_look = 0.0
         self._lifeline = -1
         self._selector = selectors.DefaultSelector()
-        lifeline, self._lifeline = os.pipe()
-        measured, metric_end = os.pipe()
-        output, output_end = os.pipe()
-        held_out = None
-        if sandbox is not None and data.held_out is not None:
-            held_out = os.open(data.held_out, os.O_RDONLY)
-        options = {
-            "lifeline": lifeline,
-            "held_out": held_out,
-            "metric": metric_end,
-            "command": list(command),
-            "evaluator": metric.evaluator,
-            "name": metric.name,
-            "train_seconds": limits.train_seconds,
-            "memory_mb": limits.memory_mb,
-            "folder": str(folder.resolve()),
-            "frozen": sandbox is not None,
-        }
-        self.nonce = secrets.token_hex(16)
-        self.is_on_gpu = _is_on_gpu(variables)
-        self.cores = max(1, int(variables.get("OMP_NUM_THREADS") or 1))
-        launcher = Path(__file__).with_name("launch.py")
-        argv = [*python, "-u", str(launcher), json.dumps(options)]
-        if sandbox is not None:
-            if data.shown is not None:
-                variables = {k: v for k, v in variables.items() if k not in _CORPORA}
-                variables["AUTORESEARCH_PREPARED"] = str(data.shown)
-            names = ("CUDA_HOME", *_CORPORA)
-            shown = [*shown, *([] if data.shown is None else [data.shown])]
-            shown += [Path(variables[name]).expanduser() for name in names if name in variables]
-            if "HF_HOME" in variables:  # it may hold a token too
-                shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
-            variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
-            argv = sandbox.command(
-                argv,
-                folder=folder,
-                read_only=shown,
-                hidden=[path for path in (data.hidden,) if path is not None],
-                wall_seconds=limits.wall_seconds + limits.grace_seconds,
-                lifeline=lifeline,
-            )
-        try:
-            self._process = subprocess.Popen(
-                argv,
-                cwd=cwd,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output_end,
-                stderr=output_end,
-                pass_fds=(lifeline, metric_end, *([] if held_out is None else [held_out])),
-                start_new_session=True,
-            )
-        except OSError as error:
-            for fd in (self._lifeline, measured, output):
-                os.close(fd)
-            raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
-        finally:
-            for end in (lifeline, metric_end, output_end, held_out):
-                if end is not None:
-                    os.close(end)
+        # What the process is given is closed here in any case, the other ends if it can't start.
+        with ExitStack() as unstarted, ExitStack() as given:
+            unstarted.callback(self._selector.close)
+            lifeline, self._lifeline = os.pipe()
+            given.callback(os.close, lifeline)
+            unstarted.callback(os.close, self._lifeline)
+            measured, metric_end = os.pipe()
+            given.callback(os.close, metric_end)
+            unstarted.callback(os.close, measured)
+            output, output_end = os.pipe()
+            given.callback(os.close, output_end)
+            unstarted.callback(os.close, output)
+            held_out = None
+            if sandbox is not None and data.held_out is not None:
+                held_out = os.open(data.held_out, os.O_RDONLY)
+                given.callback(os.close, held_out)
+            options = {
+                "lifeline": lifeline,
+                "held_out": held_out,
+                "metric": metric_end,
+                "command": list(command),
+                "evaluator": metric.evaluator,
+                "name": metric.name,
+                "train_seconds": limits.train_seconds,
+                "memory_mb": limits.memory_mb,
+                "folder": str(folder.resolve()),
+                "frozen": sandbox is not None,
+            }
+            self.nonce = secrets.token_hex(16)
+            self.is_on_gpu = _is_on_gpu(variables)
+            self.cores = max(1, int(variables.get("OMP_NUM_THREADS") or 1))
+            launcher = Path(__file__).with_name("launch.py")
+            argv = [*python, "-u", str(launcher), json.dumps(options)]
+            if sandbox is not None:
+                if data.shown is not None:
+                    variables = {k: v for k, v in variables.items() if k not in _CORPORA}
+                    variables["AUTORESEARCH_PREPARED"] = str(data.shown)
+                names = ("CUDA_HOME", *_CORPORA)
+                shown = [*shown, *([] if data.shown is None else [data.shown])]
+                shown += [
+                    Path(variables[name]).expanduser() for name in names if name in variables
+                ]
+                if "HF_HOME" in variables:  # it may hold a token too
+                    shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
+                variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
+                argv = sandbox.command(
+                    argv,
+                    folder=folder,
+                    read_only=shown,
+                    hidden=[path for path in (data.hidden,) if path is not None],
+                    wall_seconds=limits.wall_seconds + limits.grace_seconds,
+                    lifeline=lifeline,
+                )
+            try:
+                self._process = subprocess.Popen(
+                    argv,
+                    cwd=cwd,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output_end,
+                    stderr=output_end,
+                    pass_fds=(lifeline, metric_end, *([] if held_out is None else [held_out])),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise RunError(f"{argv[0]} must start, but: {error.strerror}.") from None
+            unstarted.pop_all()
         try:
             os.write(self._lifeline, self.nonce.encode())
         except BrokenPipeError:  # it has ended already

@@ -10,13 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from objective.run.environment import script_environment
 from objective.run.outcome import Limits
+from objective.run.sandbox import Sandbox
+from objective.run.sandbox import SandboxError
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.testbed.data import Data
 from tests.conftest import gone
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
@@ -254,3 +258,29 @@ def test_a_full_disk_is_no_measurement(testbed_folder: Callable[..., Path]) -> N
         run_script(folder, limits=Limits(wall_seconds=60), log=Path("/dev/full"))
     with pytest.raises(RunError, match="must be writable, but: No such file or directory"):
         run_script(folder, limits=Limits(wall_seconds=60), log=folder / "no" / "log")
+
+
+class _Missing(Sandbox):
+    """A sandbox that can't be set up."""
+
+    def command(self, *_: object, **__: object) -> list[str]:
+        raise SandboxError("no program for it")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"python": ["/no/such/python"]}, "must start, but: No such file"),
+        ({"sandbox": _Missing("none", True)}, "no program for it"),
+        ({"sandbox": _Missing("none", True), "data": Data(held_out=Path("/none"))}, "'/none'"),
+    ],
+)
+def test_what_can_not_start_leaves_nothing_open(
+    options: dict[str, Any], message: str, testbed_folder: Callable[..., Path]
+) -> None:
+    folder = testbed_folder(GOOD)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with pytest.raises((RunError, SandboxError, FileNotFoundError), match=message):
+            run_script(folder, limits=Limits(wall_seconds=60), **options)
+    assert len(os.listdir("/proc/self/fd")) <= before
