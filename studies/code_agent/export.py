@@ -23,6 +23,7 @@ from studies.code_agent.history import Step
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import Sources
 from studies.code_agent.structures import structures
+from studies.printable import decimals
 from studies.rows import Rows
 
 
@@ -88,8 +89,8 @@ def write_patches(
             script=script,
         )
         value = (
-            f"trial {new.number}: {history.metric.name} {new.value:.6f},"
-            f" gain {gains[new.number]:.6f}"
+            f"trial {new.number}: {history.metric.name} {decimals(new.values[0])},"
+            f" gain {decimals(gains[new.number])}"
         )
         text = [attrs.get("description", ""), "", value, "", *change, ""]
         path.write_text("\n".join(text), encoding="utf-8")
@@ -142,25 +143,26 @@ def agent_table(facts: dict[str, Any]) -> Group:
             Text(row["description"]),
             "" if added is None else f"+{added} -{removed}",
             Text(row["outcome"], style="bold" if row["outcome"] == KEPT else ""),
-            "" if row[metric] is None else f"{row[metric]:.4f}",
+            "" if row[metric] is None else decimals(row[metric]),
             Text(row["reason"]),
         )
-    noise = (
-        "" if facts["noise"] is None else f", repeated: standard deviation {facts['noise']:.4f}"
-    )
+    noise = ""
+    if facts["noise"] is not None:
+        noise = f", repeated: standard deviation {decimals(facts['noise'])}"
     if facts["noise"] == 0:
         noise = ", the same each time with the same seed, which says nothing about luck"
     baseline, best = facts["baseline"], facts["best"]
     lines = [
         f"{facts['proposals']} proposals: {facts['applied']} applied, {facts['measured']} ran to a"
-        f" value, {facts['kept']} improved by more than {facts['min_gain']:.4f} and were kept",
+        f" value, {facts['kept']} improved by more than {decimals(facts['min_gain'])} and were"
+        " kept",
     ]
     if facts["tuned"]:
         lines.append(
             f"{facts['tuned']} trials of other constants, {facts['tuned_kept']} of which were kept"
         )
     if baseline is not None:
-        lines.append(f"{metric} {baseline:.4f} (unedited{noise}) -> {best:.4f}")
+        lines.append(f"{metric} {decimals(baseline)} (unedited{noise}) -> {decimals(best)}")
     llm = facts["llm"]
     for row in facts["trials"]:
         if row["doubted"]:

@@ -32,6 +32,7 @@ from studies.budget import is_ok
 from studies.facts import best_trial
 from studies.facts import REPEATS
 from studies.methods import CODE_AGENT
+from studies.printable import decimals
 
 
 # User attribute ``source`` of a trial.
@@ -119,14 +120,15 @@ class Step:
         """Why it failed, or why its gain was doubted and what came of that; else ``""``."""
         if not self.was_doubted:
             return str(self.trial.user_attrs.get("reason", ""))
-        doubt = f"came to {self.trial.values[0]:.4f}, a gain too large to be believed at once"
+        came = decimals(self.trial.values[0])
+        doubt = f"came to {came}, a gain too large to be believed at once"
         if self.again is None:
             return f"{doubt}: to be trained again with another seed"
         what = f"{doubt}; trained again (trial {self.again.number})"
         if not is_ok(self.again):
             return f"{what} it failed: {self.again.user_attrs.get('status', 'crash')}"
         held = ", and is kept: read this change" if self.outcome == KEPT else ""
-        return f"{what} it came to {self.again.values[0]:.4f}{held}"
+        return f"{what} it came to {decimals(self.again.values[0])}{held}"
 
 
 @dataclass(frozen=True)

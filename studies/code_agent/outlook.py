@@ -16,6 +16,7 @@ from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import Step
+from studies.printable import decimals
 
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ def _tuning(history: CodeHistory, outlook: Outlook) -> Iterator[str]:
         gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
         yield (
             "An optimizer tunes the upper-case constants of the best script between your changes"
-            f" ({len(history.tuned)} trials so far, which gained {gained:.4f}): change what the"
-            " script does and leave numbers to it. Make each new number that is worth tuning a"
+            f" ({len(history.tuned)} trials so far, which gained {decimals(gained)}): change what"
+            " the script does and leave numbers to it. Make each new number that is worth tuning a"
             " constant of its own at the top of the script."
         )
     if outlook.found:

@@ -39,6 +39,7 @@ from studies.code_agent.outlook import Outlook
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
+from studies.printable import decimals
 
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def build_prompt(
         PromptTooLong: If not even the smallest excerpt fits.
         SourceLost: If the best script is gone.
     """
-    assert history.best is not None
+    assert history.best is not None and history.best_value is not None
+    best = decimals(history.best_value)
     source = sources.load(history.best.user_attrs["source_sha256"])
     budget = (counter.context_tokens or MAX_PROMPT_TOKENS) - reply_tokens - _MARGIN_TOKENS
     metric = history.metric
@@ -171,7 +173,7 @@ def build_prompt(
             history=format_history(history, sources, tail, detail, fullest),
             metric=metric.name,
             better=metric.better,
-            best=f"{history.best_value:.4f}",
+            best=best,
             noise=_noise(history),
             outlook=format_outlook(history, outlook),
             ask=_ask(form, n_ideas, outlook.crashed),
@@ -217,10 +219,10 @@ def _noise(history: CodeHistory) -> str:
     """Say how much a repeated run differs, and what that means for a change."""
     if history.noise is None:
         return ""
-    rule = f"a change is kept if it gains more than {history.min_gain:.4f}."
+    rule = f"a change is kept if it gains more than {decimals(history.min_gain)}."
     if history.noise == 0:
         return f"Runs of the same script with the same seed come to the same value; {rule}"
-    return f"A repeated run differs by about {history.noise:.4f}; {rule}"
+    return f"A repeated run differs by about {decimals(history.noise)}; {rule}"
 
 
 def _ask(form: Form, n_ideas: int, crashed: FrozenTrial | None) -> str:
@@ -274,7 +276,9 @@ def _format_step(
         outcome = step.outcome.upper()
         if step.outcome == REVERTED and step.gain > 0:
             outcome = "REVERTED, but nearly better (it may be combined with others)"
-        verdict = f"{outcome}, {metric} {step.value:.4f}, best before {step.best_before:.4f}"
+        assert step.best_before is not None, "what is proposed has a baseline"
+        value, before = decimals(step.value), decimals(step.best_before)
+        verdict = f"{outcome}, {metric} {value}, best before {before}"
         if "steps" in attrs:
             verdict += f", {attrs['steps']:.0f} steps"
         if step.again is not None:

@@ -299,9 +299,9 @@ def test_a_forged_value_that_another_seed_does_not_give_is_not_kept(bench: Bench
     assert [t.values[0] for t in trials[1:3]] == [0.001, 5.0]
     assert trials[3].user_attrs["parent"] == 0
     assert "REVERTED, val_bpb 5.0000" in chat.last_prompt
-    assert "came to 0.0010, a gain too large to be believed" in chat.last_prompt
+    assert "came to 0.001, a gain too large to be believed" in chat.last_prompt
     said = (
-        "trial 1 came to 0.0010, a gain too large to be believed at once; trained again (trial 2)"
+        "trial 1 came to 0.001, a gain too large to be believed at once; trained again (trial 2)"
     )
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(agent_table(agent_facts(history)))
@@ -314,7 +314,7 @@ def test_a_forged_value_that_another_seed_does_not_give_is_not_kept(bench: Bench
     assert "the best so far" in notes[3]
     (run,) = load_contents(storage, print)[""].runs
     assert run.best == pytest.approx(1.54)
-    assert any("Trial 1 of code-test came to 0.0010" in note for note in report_notes([run], []))
+    assert any("Trial 1 of code-test came to 0.001" in note for note in report_notes([run], []))
     winner = find_winner(study, storage)
     assert winner is not None and winner.trial.number == 3
     assert study_facts(study, best_of)["best"]["trial"] == 3
@@ -326,7 +326,7 @@ def test_a_forged_value_that_holds_is_kept_with_a_warning_even_if_it_is_the_last
     history = bench.run(ScriptedChat([forged("0.001")]), trials=2)
     assert outcomes(history) == ["baseline", "kept"]
     assert [t.user_attrs["source"] for t in bench.trials()] == ["startup", "llm", "again"]
-    assert history.steps[1].reason.endswith("it came to 0.0010, and is kept: read this change")
+    assert history.steps[1].reason.endswith("it came to 0.001, and is kept: read this change")
     assert bench.run(ScriptedChat([]), trials=2) == history  # and once is enough
 
 

@@ -13,6 +13,7 @@ from studies.code_agent.export import agent_facts
 from studies.code_agent.export import write_patches
 from studies.code_agent.export import write_results
 from studies.code_agent.history import read_history
+from studies.code_agent.prompt import build_prompt
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.importing.foreign import read_file
@@ -43,7 +44,7 @@ def test_results_and_patches_tell_the_accepted_steps(bench: Bench, tmp_path: Pat
         "0001-lower-the-rate.patch",
         "0002-lower-the-rate-more.patch",
     ]
-    assert "trial 3: val_bpb 1.500000, gain 0.040000" in patches[1].read_text()
+    assert "trial 3: val_bpb 1.5000, gain 0.0400" in patches[1].read_text()
     named = write_patches(history, bench.sources(), tmp_path / "named", "fit.py")[0]
     assert "--- a/fit.py\n+++ b/fit.py\n" in named.read_text()
     work = tmp_path / "work"
@@ -64,6 +65,21 @@ def test_what_has_no_value_is_a_crash_and_small_values_are_kept(tmp_path: Path) 
     small = [finished(0, "startup", 4e-7), finished(1, "llm", 3.5e-7), finished(2, "llm", 0.0)]
     write_results(read_history(small, metric=error), tmp_path / "results.tsv")
     assert [t.value for t in read_file(tmp_path / "results.tsv").trials] == [4e-7, 3.5e-7, None]
+
+
+def test_small_values_are_told_in_patches_and_to_the_model(bench: Bench, tmp_path: Path) -> None:
+    sources = bench.sources()
+    trials = [finished(0, "startup", 4e-9), finished(1, "llm", 3.5e-9)]
+    trials[0].set_user_attr("source_sha256", sources.save(TRAIN))
+    trials[1].set_user_attr("source_sha256", sources.save(TRAIN + "# better\n"))
+    trials[1].set_user_attr("parent", 0)
+    history = read_history(trials)
+    (patch,) = write_patches(history, sources, tmp_path)
+    assert "trial 1: val_bpb 3.5e-09, gain 5e-10" in patch.read_text()
+    request = build_prompt(
+        ScriptedChat([]), history, sources, lambda _: "", task="", reply_tokens=1
+    )
+    assert "KEPT, val_bpb 3.5e-09, best before 4e-09" in request[-1]["content"]
 
 
 def test_the_facts_count_what_applied_ran_and_improved(bench: Bench) -> None:
