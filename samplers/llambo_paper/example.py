@@ -31,7 +31,7 @@ def objective(trial: optuna.Trial) -> float:
 if __name__ == "__main__":
     sampler = optunahub.load_module("samplers/llambo_paper").LLAMBOSampler(task=TASK, seed=0)
     study = optuna.create_study(sampler=sampler)
-    study.optimize(objective, n_trials=25, catch=(MemoryError,))
+    study.optimize(objective, n_trials=12, catch=(MemoryError,))
     for trial in study.trials:
         print(trial.number, trial.user_attrs["source"], trial.state.name, trial.value)
     print(study.best_params, study.best_value)

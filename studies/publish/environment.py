@@ -22,7 +22,7 @@ import tempfile
 import venv
 
 
-# The slowest asks the embedded model 150 times: half an hour on an idle core.
+# The slowest asks the embedded model some 70 times: a quarter of an hour on an idle core.
 _EXAMPLE_SECONDS = 3600
 
 # What a clean environment must not have, whichever way it would come in.
