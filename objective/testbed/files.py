@@ -9,7 +9,8 @@ what they write doesn't lie about. It holds, beside the script:
   names, as data that git ignores is;
 - the configuration file, and what the user adds (``copy``).
 
-Files beyond 10 MB, folders of more than 1,000 files and links to folders are links to the original,
+Code, and other files up to 100 KB, are read once: a study that goes on for a night while its user
+edits them tunes one program. Files beyond 10 MB, folders of more than 1,000 files and links to folders are links to the original,
 which a script can write to; so a model's weights, which the script may have saved itself, are there
 only if git tracks them or the user adds them. Above the testbed, up to the top of its checkout (without git: one
 folder, if something in it is imported or named), packages that the scripts import are copied, and
@@ -23,12 +24,15 @@ import ast
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 import hashlib
 import os
 from pathlib import Path
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -39,6 +43,7 @@ from objective.testbed.source import TestbedError
 PREPARE = "prepare.py"
 
 _LARGE_BYTES = 10 * 2**20
+_SMALL_BYTES = 100_000
 _MANY_FILES = 1000
 _GIT_SECONDS = 30.0
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx")
@@ -72,6 +77,7 @@ class Files:
         cwd: Working directory.
         unnamed: Those of copies and links that may be output: git doesn't track them, they are no
             code, and no script or option names them.
+        read: What is in the copies that may be edited meanwhile, and their modes.
     """
 
     root: Path
@@ -81,6 +87,7 @@ class Files:
     paths: tuple[Path, ...] = ()
     cwd: Path = Path()
     unnamed: frozenset[Path] = frozenset()
+    read: Mapping[Path, tuple[bytes, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -157,6 +164,11 @@ class Files:
             tuple(path.relative_to(root) for path in paths),
             place.relative_to(root),
             frozenset(path.relative_to(root) for path in unnamed),
+            {
+                path.relative_to(root): (path.read_bytes(), path.stat().st_mode)
+                for path in copies
+                if path.suffix.lower() in _CODE or path.stat().st_size <= _SMALL_BYTES
+            },
         )
 
     def lay_out(self, target: Path) -> Path:
@@ -167,8 +179,14 @@ class Files:
         """
         (target / self.folder).mkdir(parents=True, exist_ok=True)
         for path in self.copies:
-            if not any(link in self.links for link in path.parents):
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
+            if any(link in self.links for link in path.parents):
+                continue
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            if path in self.read:
+                content, mode = self.read[path]
+                (target / path).write_bytes(content)
+                (target / path).chmod(stat.S_IMODE(mode))
+            else:
                 shutil.copyfile(self.root / path, target / path)
                 shutil.copymode(self.root / path, target / path)
         for path in self.links:
@@ -191,8 +209,9 @@ class Files:
         others = {*self.unnamed, *(self.folder / name for name in _NO_INPUTS)}
         for path in self.copies:
             if path.suffix not in _NO_INPUT and path not in others:
-                digest = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
-                prints[_name(path, self.folder)] = digest[:12]
+                read = self.read.get(path)
+                content = (self.root / path).read_bytes() if read is None else read[0]
+                prints[_name(path, self.folder)] = hashlib.sha256(content).hexdigest()[:12]
         for path in self.links:
             original = self.root / path
             if original.is_file() and path.is_relative_to(self.folder) and path not in others:

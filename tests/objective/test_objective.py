@@ -321,17 +321,30 @@ def test_what_is_no_module_is_not_copied(
     assert "['helper.py', 'parts', 'train.py'] ['__init__.py']" in log.read_text()
 
 
+def test_every_trial_of_an_objective_runs_the_same_program(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    train = "import helper, prepare\nLR = 1.0\nprint('val_bpb:', helper.VALUE + prepare.VALUE)\n"
+    folder = testbed_folder(train, **{"helper.py": "VALUE = 1\n", "prepare.py": "VALUE = 1\n"})
+    objective = TrainScriptObjective(folder)
+    assert run_one(objective, {"LR": 1.0}).value == 2
+    for name in ("helper.py", "prepare.py"):
+        (folder / name).write_text("VALUE = 5\n")
+    assert run_one(objective, {"LR": 1.0}).value == 2
+    assert run_one(TrainScriptObjective(folder), {"LR": 1.0}).value == 10
+
+
 def test_what_cannot_be_copied_is_named(
     testbed_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = testbed_folder("LR = 1.0\n", **{"helper.py": ""})
+    folder = testbed_folder("LR = 1.0\n", **{"data.csv": "0" * 200_000})
 
     def copyfile(source: Path, target: object) -> None:
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(shutil, "copyfile", copyfile)
     with pytest.raises(
-        RunError, match="must be copied to .*, but .*/helper.py: Permission denied"
+        RunError, match="must be copied to .*, but .*/data.csv: Permission denied"
     ):
         run_one(TrainScriptObjective(folder), {"LR": 1.0})
 
@@ -498,7 +511,7 @@ def test_a_full_disk_stops_the_study(folder: Path, monkeypatch: pytest.MonkeyPat
     def copyfile(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    (folder / "prepare.py").touch()
+    (folder / "data.csv").write_text("0" * 200_000)
     monkeypatch.setattr(shutil, "copyfile", copyfile)
     study = optuna.create_study()
     with pytest.raises(RunError, match="The disk of .* is full"):

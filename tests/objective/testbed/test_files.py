@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -80,6 +81,23 @@ def test_in_a_checkout_it_is_what_git_tracks_and_what_the_script_names(
     trial = tmp_path.with_name(f"{tmp_path.name}-trial")
     kept = {"tracked.yaml", "data/a.csv", "seen.json", "pkg/p.py", "new.py"}
     assert laid_out(Files.of(tmp_path), trial) == kept
+
+
+def test_what_is_edited_meanwhile_is_laid_out_as_it_was(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "import helper\nLR = 1\n", "T = 1\n")
+    put(bed, "helper.py conf.json run.sh pkg/m.py", "before")
+    (bed / "run.sh").chmod(0o755)
+    files = Files.of(bed)
+    before = files.fingerprints()
+    put(bed, "helper.py conf.json prepare.py", "after")
+    (bed / "run.sh").unlink()
+    shutil.rmtree(bed / "pkg")
+    expected = {"helper.py", "conf.json", "run.sh", "pkg/m.py", "prepare.py"}
+    assert laid_out(files, tmp_path / "trial") == expected
+    texts = {name: (tmp_path / "trial" / name).read_text() for name in expected}
+    assert texts == {**dict.fromkeys(expected, "before"), "prepare.py": "T = 1\n"}
+    assert os.access(tmp_path / "trial" / "run.sh", os.X_OK)
+    assert files.fingerprints() == before != Files.of(bed).fingerprints()
 
 
 def test_what_the_user_adds_is_there(tmp_path: Path, git: Callable[..., None]) -> None:
