@@ -28,6 +28,9 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.changes import changes
+from studies.changes import FILES
+from studies.changes import recorded
 from studies.code_agent.files import script_and_others
 from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
 
 # The trainings of a study have the script's own seed, a surrogate's noise the study's: both small.
 FIRST_SEED = 1001
+
+_EDITED = "{}, so that a repetition would measure something else; undo that"
 
 Evaluate = Callable[[optuna.Trial], float]
 
@@ -204,6 +209,9 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
     testbed = Testbed.load(folder, stored_runtime(attrs, work.where.runtime), Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
+    files = recorded(testbed.files.fingerprints())
+    if edited := changes(attrs.get(FILES, files), files):
+        raise Misuse(_EDITED.format(f"files of its testbed were edited since ({edited})"))
     chosen_variables(testbed.runtime.env)  # before a repetition is claimed
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT
@@ -231,10 +239,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
 
 def _check_hash(attrs: dict[str, Any], found: str) -> None:
     if attrs["testbed_hash"] != found:
-        raise Misuse(
-            "its testbed or surrogate was edited since, so that a repetition would measure"
-            " something else; restore it"
-        )
+        raise Misuse(_EDITED.format("its testbed or surrogate was edited since"))
 
 
 def repetition_facts(storage: optuna.storages.BaseStorage, name: str) -> list[dict[str, Any]]:

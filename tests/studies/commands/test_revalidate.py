@@ -186,12 +186,22 @@ def test_finalists_of_a_run_are_repeated_as_often_as_the_best_since_best_is_one_
     assert len(winner["repeated"]["values"]) == 3
 
 
-def test_an_edited_testbed_is_not_what_the_study_was_trained_with(cli: Cli, testbed: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train.py", "s: its testbed or surrogate was edited since"),
+        ("helper.py", "s: files of its testbed were edited since (helper.py was edited)"),
+    ],
+)
+def test_an_edited_testbed_is_not_what_the_study_was_trained_with(
+    cli: Cli, testbed: Path, name: str, said: str
+) -> None:
+    (testbed / "helper.py").touch()
     make_study(cli.folder, testbed)
-    (testbed / "train.py").write_text((testbed / "train.py").read_text() + "\n# edited\n")
+    (testbed / name).write_text((testbed / name).read_text() + "\n# edited\n")
     done = cli("revalidate", "--repeats", 1)
     assert done.returncode == 1
-    assert "s: its testbed or surrogate was edited since" in done.stderr.splitlines()[-1]
+    assert said in done.stderr.splitlines()[-1]
     assert not [t for t in cli.trials("s-revalidated") if is_evaluated(t)]
 
 
