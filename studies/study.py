@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from studies.spec import Spec
 
 
+# User attributes of a study that each command may give another value, or none.
+_MAY_CHANGE = {"wall_seconds", "memory_limit_mb", RUNTIME}
+
+
 def open_study(
     spec: Spec, testbed: Testbed | Surrogate, storage: optuna.storages.BaseStorage
 ) -> optuna.Study:
@@ -75,7 +79,9 @@ def open_study(
     metadata = spec.metadata(testbed)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
-    limits = {**spec.budget.metadata(), **spec.model.metadata()}
+    # Repetitions run with what is stored: an option that is dropped must not stay there.
+    dropped = dict.fromkeys(_MAY_CHANGE - metadata.keys())
+    limits = {**dropped, **spec.budget.metadata(), **spec.model.metadata()}
     if spec.command is not None:
         limits[COMMAND] = spec.command
     _note_metadata(study, metadata, limits)
@@ -91,8 +97,8 @@ def _note_metadata(
     # who finds it, as another process just now may, finds all the others.
     turn = {"testbed_hash": 0, "method": 2}
     for key, value in sorted(metadata.items(), key=lambda item: turn.get(item[0], 1)):
-        # What was made with another script or other files, `_check_comparable` has judged.
-        may_change = key in ("wall_seconds", "testbed_hash", FILES, RUNTIME)
+        # What was made with another script or other files, `check_comparable` has judged.
+        may_change = key in _MAY_CHANGE or key in ("testbed_hash", FILES)
         if key not in stored or (may_change and stored[key] != value):
             study.set_user_attr(key, value)
     for key, value in limits.items():

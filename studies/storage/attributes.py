@@ -192,11 +192,11 @@ _OF_STUDIES_SYSTEM: _Checks = {
     "study:metric_names": lambda value: _texts(value) and bool(value),
     "smac:seed": _integer,
 }
-# Of studies: None says that there is no limit, or no error.
+# Of studies: None says that there is no limit, no error, or nothing but defaults.
 _LIMITS = {
     *("budget_trials", "budget_seconds", "train_seconds", "memory_limit_mb", "max_tokens"),
     *("max_cost", "run_error", "min_gain", "failure_value", "budget_until", "budget_wall"),
-    "budget_confirm",
+    *("budget_confirm", "wall_seconds", "runtime"),
 }
 _ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
 _DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints

@@ -29,6 +29,7 @@ from studies.spec import Editing
 from studies.spec import Limits
 from studies.spec import RUNTIME
 from studies.spec import Spec
+from studies.spec import stored_runtime
 from studies.spec import Where
 from studies.storage.open import open_storage
 from studies.study import run_study
@@ -135,6 +136,19 @@ def test_limits_are_those_that_the_study_recorded(testbed: Path, tmp_path: Path)
             lines = file.read().decode().splitlines()
         logs.append([line for line in lines if line.startswith(("limit", "budget"))])
     assert logs[0] == logs[1] and "budget 0.05" in logs[0]
+
+
+def test_what_a_later_command_leaves_out_is_no_limit_of_a_repetition(
+    testbed: Path, tmp_path: Path
+) -> None:
+    limits = Limits(wall_seconds=59)
+    make_study(tmp_path, testbed, trials=1, limits=limits, runtime=Runtime(env=("SIZE=large",)))
+    work = make_study(tmp_path, testbed, trials=2)
+    storage = open_storage(work.where.storage)
+    attrs = optuna.load_study(study_name="s", storage=storage).user_attrs
+    assert attrs["wall_seconds"] is None and attrs[RUNTIME] is None
+    assert stored_runtime(attrs) == Runtime()
+    assert repeat(work, 1).trials[0].user_attrs["status"] == "ok"
 
 
 def test_variables_are_those_of_the_study_but_for_keys(

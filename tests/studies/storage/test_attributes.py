@@ -317,7 +317,8 @@ def test_a_storage_that_is_only_read_is_not_written(
 
 
 @pytest.mark.parametrize(
-    "name", ["train_seconds", "memory_limit_mb", "budget_trials", "run_error"]
+    "name",
+    ["train_seconds", "memory_limit_mb", "wall_seconds", "runtime", "budget_trials", "run_error"],
 )
 def test_none_says_that_there_is_no_limit(url: str, name: str) -> None:
     with opened(url) as storage:
