@@ -39,6 +39,7 @@ FINAL_REPEATS = 2
 FINAL_SHARE = 0.25
 # The next trial may take longer than all before it, and there is some work between trials.
 SLACK = 1.1
+_OTHER_SECONDS = 60.0  # of a trial, beside its run and a language model's answers, at most
 
 
 def is_evaluated(trial: FrozenTrial) -> bool:
@@ -262,7 +263,13 @@ def span(trial: FrozenTrial) -> float:
     """Return the real seconds that a finished trial took; 0 if nobody noted it."""
     if trial.datetime_start is None or trial.datetime_complete is None:
         return 0.0
-    return (trial.datetime_complete - trial.datetime_start).total_seconds()
+    between = (trial.datetime_complete - trial.datetime_start).total_seconds()
+    attrs = trial.user_attrs
+    if "total_seconds" not in attrs:
+        return max(0.0, between)
+    # Clocks jump, machines sleep and databases are away for hours that the next trial won't take.
+    run = float(attrs["total_seconds"])
+    return max(run, min(between, run + float(attrs.get("llm_seconds", 0.0)) + _OTHER_SECONDS))
 
 
 def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -128,6 +128,18 @@ def test_no_trial_starts_that_would_not_end_in_time(clock: Callable[[float], Non
     assert budget.is_used_up(trials)
 
 
+def test_a_jump_of_the_clock_is_nothing_that_another_trial_takes() -> None:
+    trials = [timed(n, 1000.0 * n, 310.0, total_seconds=300.0) for n in range(3)]
+    budget = Budget(until=1e6)
+    assert budget.expected_span(trials) == pytest.approx(1.1 * 310)
+    trials.append(timed(3, 3000.0, 65 * 60.0, total_seconds=300.0))
+    assert budget.expected_span(trials) == pytest.approx(1.1 * 360)
+    trials.append(timed(4, 9000.0, 65 * 60.0, total_seconds=300.0, llm_seconds=3000.0))
+    assert budget.expected_span(trials) == pytest.approx(1.1 * 3360)
+    back = timed(5, 9000.0, -3300.0, total_seconds=300.0)
+    assert budget.expected_span([back]) == pytest.approx(1.1 * 300)
+
+
 def test_wall_time_counts_from_the_first_trial_on(clock: Callable[[float], None]) -> None:
     trials = [timed(0, 1000.0, 30.0)]
     budget = Budget(wall=100.0)
