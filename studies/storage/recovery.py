@@ -177,7 +177,7 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
 
 
 class RetryKilled(RetryHeartbeatStaleTrialCallback):
-    """Queues a killed trial again, unless its parameters were tried `MAX_RETRY` times already.
+    """Queues a killed trial again, unless its parameters, or script, were tried `MAX_RETRY` times.
 
     Parameters may be what kills: a model that takes all memory of the machine, say. A trial that
     was killed before it had any has nothing to be given up for. Nor has one that was put back, by
@@ -210,7 +210,8 @@ def _has_failed(killed: FrozenTrial) -> bool:
 
 
 def _kills(killed: FrozenTrial) -> int:
-    return int(killed.system_attrs.get(_KILLS, 0)) + bool(killed.params)
+    has_any = bool(killed.params) or "source_sha256" in killed.user_attrs
+    return int(killed.system_attrs.get(_KILLS, 0)) + has_any
 
 
 def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

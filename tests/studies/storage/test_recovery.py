@@ -170,6 +170,17 @@ def test_parameters_that_kill_their_process_are_given_up(tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_a_script_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
+    study.enqueue_trial({}, user_attrs={"source_sha256": "0" * 64})
+    for _ in range(MAX_RETRY + 1):
+        kill(study.ask())
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * (MAX_RETRY + 1)
+    assert {trial.user_attrs["source_sha256"] for trial in study.trials} == {"0" * 64}
+    assert unqueued(study.trials) == []
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_a_trial_killed_before_it_has_parameters_is_never_given_up(tmp_path: Path) -> None:
     study = optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/s.db"))
     for _ in range(2 * MAX_RETRY):
