@@ -343,9 +343,7 @@ def test_what_cannot_be_copied_is_named(
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(shutil, "copyfile", copyfile)
-    with pytest.raises(
-        RunError, match="must be copied to .*, but .*/data.csv: Permission denied"
-    ):
+    with pytest.raises(RunError, match="must be copied to .*, but .*/data.csv: Permission denied"):
         run_one(TrainScriptObjective(folder), {"LR": 1.0})
 
 
