@@ -34,6 +34,15 @@ def worker_is_here(mark: Sequence[Any]) -> bool | None:
     return _started(pid) == started if machine == _machine() else None
 
 
+def worker_goes_on(mark: Sequence[Any]) -> bool:
+    """Return whether the process of a mark lives on this machine, and nobody has paused it."""
+    try:
+        lives = worker_is_here(mark) is True
+        return lives and psutil.Process(mark[1]).status() != psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
 def _machine() -> str:
     """Identify the set of processes that can see each other's process ids."""
     if sys.platform != "linux":

@@ -7,7 +7,7 @@ dead at first sight, unless its last beat is hours old. The price is that a deat
 machine is noticed at the second look, a training later at worst, or after the grace period by
 whoever waits.
 
-Optuna does the rest (`optuna.storages.fail_stale_trials`), as for its own heartbeats.
+`studies.storage.recovery` does the rest, as for Optuna's own heartbeats.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def open_storage(
             must exist.
         heartbeat_interval: Seconds between two heartbeats of a running trial.
         grace_period: Seconds without one after which a trial counts as killed. A machine that
-            sleeps for longer loses its running trials to other workers.
+            sleeps for longer loses its running trials to workers of others.
         patience: Seconds that a server may be away, once it has been there.
         wait: Seconds that it may be away now.
 

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages import fail_stale_trials
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import is_heartbeat_enabled
 from optuna.storages._rdb.models import TrialHeartbeatModel
@@ -40,6 +39,7 @@ from optuna.trial import TrialState
 
 from objective.failure import store_constraint
 from objective.worker import WORKER
+from objective.worker import worker_goes_on
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
 from samplers._trials.internals import interrupted_before
@@ -120,21 +120,40 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
     """
     storage: Any = study._storage
     beats = is_heartbeat_enabled(storage)
-    stale = storage._get_stale_trial_ids(study._study_id) if beats else ()
     now = datetime.now()
     found = {}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    silent = [trial.number for trial in _silent(study, running)]
+    for trial in running:
         mark = trial.system_attrs.get(WORKER) or [-1]
         marked = mark[-1] == trial.number
         if marked and worker_is_here(mark) is False:
             found[trial.number] = f"its process {mark[1]} is gone"
-        elif trial._trial_id in stale:
+        elif trial.number in silent:
             found[trial.number] = "its heartbeat has stopped"
         elif not marked and trial.datetime_start is not None:
             age = now - trial.datetime_start
             if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
                 found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
     return found
+
+
+def _silent(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials whose heartbeat has stopped, but for those of processes that go on here.
+
+    After this machine has slept, all of them have been silent for as long.
+    """
+    storage: Any = study._storage
+    running = [t for t in trials if t.state == TrialState.RUNNING]
+    if not running or not is_heartbeat_enabled(storage):
+        return []
+    stale = set(storage._get_stale_trial_ids(study._study_id))
+    return [t for t in running if t._trial_id in stale and not _goes_on(t)]
+
+
+def _goes_on(trial: FrozenTrial) -> bool:
+    mark = trial.system_attrs.get(WORKER) or [-1]
+    return bool(mark[-1] == trial.number and worker_goes_on(mark))
 
 
 def _has_heartbeat(storage: Any, trial: FrozenTrial) -> bool:
@@ -159,7 +178,6 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
     Returns:
         The numbers of the trials.
     """
-    storage = study._storage
     numbers = []
     for trial in study.get_trials(deepcopy=False) if trials is None else trials:
         mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
@@ -167,13 +185,19 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
             continue
         if worker_is_here(mark) is not False:
             continue
-        try:
-            storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        except UpdateFinishedTrialError:  # another worker was faster
-            continue
-        retry(study, storage.get_trial(trial._trial_id))
-        numbers.append(trial.number)
+        numbers += _fail(study, trial)
     return numbers
+
+
+def _fail(study: optuna.Study, trial: FrozenTrial) -> list[int]:
+    """Fail a running trial and queue it again; return its number, or none if another did."""
+    storage = study._storage
+    try:
+        storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+    except UpdateFinishedTrialError:
+        return []
+    retry(study, storage.get_trial(trial._trial_id))
+    return [trial.number]
 
 
 class RetryKilled(RetryHeartbeatStaleTrialCallback):
@@ -346,11 +370,9 @@ def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenT
     if results is not None:
         changed += tell_kept(study, results)
     changed += reclaim(study, trials)
-    storage: Any = study._storage
-    if any(t.state == TrialState.RUNNING for t in trials) and is_heartbeat_enabled(storage):
-        if stale := storage._get_stale_trial_ids(study._study_id):
-            fail_stale_trials(study)
-            if results is not None:  # while nobody has taken the copies that wait
-                tell_kept(study, results)
-            changed += stale
+    if silent := _silent(study, trials):
+        for trial in silent:
+            changed += _fail(study, trial)
+        if results is not None:  # while nobody has taken the copies that wait
+            tell_kept(study, results)
     return study.get_trials(deepcopy=False) if changed else trials

@@ -14,14 +14,19 @@ from typing import Any
 import cmaes
 import optuna
 from optuna.trial import TrialState
+import psutil
 import pytest
+import sqlalchemy
 
 from objective import worker
 from objective.worker import claim
 from objective.worker import worker_mark
+from studies.storage.heartbeat import BEAT
 from studies.storage.open import open_storage
+from studies.storage.recovery import abandoned
 from studies.storage.recovery import MAX_RETRY
 from studies.storage.recovery import reclaim
+from studies.storage.recovery import recover
 from studies.storage.recovery import take
 from studies.storage.recovery import unqueued
 from tests.toy_testbed import write_testbed
@@ -140,6 +145,42 @@ def test_only_trials_of_dead_processes_of_this_machine_are_reclaimed(tmp_path: P
     running, fail, waiting = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
     assert states == [running, running, running, fail, fail, running, waiting, waiting]
     assert study.trials[6].params == study.trials[3].params
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_after_a_suspend_only_workers_elsewhere_and_paused_ones_are_taken_for_dead(
+    tmp_path: Path, kind: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
+    study = optuna.create_study(storage=open_storage(url))
+    storage: Any = study._storage
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        paused = psutil.Process(children[1].pid)
+        paused.suspend()
+        while paused.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+        machine, pids = worker._machine(), [os.getpid(), *(child.pid for child in children)]
+        marks = [*([machine, pid, worker._started(pid)] for pid in pids), ["elsewhere", 1, 1.0]]
+        for number, mark in enumerate(marks):
+            trial = study.ask()
+            storage.record_heartbeat(trial._trial_id)
+            storage.set_trial_system_attr(trial._trial_id, worker.WORKER, [*mark, number])
+            if kind == "journal":
+                storage.set_trial_system_attr(trial._trial_id, BEAT, time.time() - 2 * 3600)
+        if kind == "sqlite":
+            with storage._backend.engine.begin() as connection:
+                ago = "UPDATE trial_heartbeats SET heartbeat = datetime('now', '-2 minutes')"
+                connection.execute(sqlalchemy.text(ago))
+        assert abandoned(study).keys() == {2, 3}
+        recover(study)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    running, fail, waiting = TrialState.RUNNING, TrialState.FAIL, TrialState.WAITING
+    assert [t.state for t in study.trials] == [running, running, fail, fail, waiting, waiting]
 
 
 def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
