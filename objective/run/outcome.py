@@ -49,10 +49,13 @@ _EXCESSES = {
 }
 # Bounds on what a script may make us look at, so that reading it stays linear: some patterns take
 # the square of a line's length.
-_LINE_BYTES = 2_000  # of a line that are kept
+_LINE_BYTES = 2_000  # of a line that are kept, from both of its ends
+_OBJECT_BYTES = 2**16  # of one that may be a JSON object
+_CUT = b" ... "
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
 _MOST_NUMBERS = 60  # of a script's output that are kept by their names
+_NAME_CHARS = 250  # databases hold 512
 _FILE_BYTES = 2**20  # of a metric's file, from its end
 
 # Takes a step or a percentage, the loss or metric there, and whether it is a percentage; returns
@@ -154,7 +157,7 @@ class Output:
     watcher_reported: bool = False  # the wrapper's own account of the training's end came
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _reports_metric: bool | None = None  # and not the loss; None before the first report
-    _rest: bytes = b""
+    _line: bytearray = field(default_factory=bytearray)
     _metric_rest: bytes = b""
 
     def __post_init__(self) -> None:
@@ -167,10 +170,18 @@ class Output:
 
     def feed(self, data: bytes) -> None:
         self.bytes_read += len(data)
-        *lines, self._rest = _LINE_END.split(self._rest + data)
-        self._rest = self._rest[-_LINE_BYTES:]
-        for line in lines:
-            self._take(line[:_LINE_BYTES].decode(errors="replace").rstrip())
+        *lines, rest = _LINE_END.split(data)
+        for part in lines:
+            self._append(part)
+            self._take(self._line)
+            self._line = bytearray()
+        self._append(rest)
+
+    def _append(self, part: bytes) -> None:
+        """Add to the line that hasn't ended yet; of a very long one both ends are kept."""
+        self._line += part
+        if len(self._line) > 2 * _OBJECT_BYTES:  # twice, so that it is seldom moved
+            del self._line[_LINE_BYTES:-_OBJECT_BYTES]  # which leaves too much for an object
 
     def feed_metric(self, data: bytes, nonce: str) -> None:
         self.bytes_read += len(data)
@@ -212,11 +223,13 @@ class Output:
             except ValueError:
                 pass
 
-    def _take(self, line: str) -> None:
-        line = plain(line)
-        if not line:
+    def _take(self, data: bytearray) -> None:
+        shown = plain(_ends(data).decode(errors="replace"))
+        if not shown:
             return
-        self.tail.append(line)
+        self.tail.append(shown)
+        is_object = data.startswith(b"{") and len(data) <= _OBJECT_BYTES
+        line = plain(data.decode(errors="replace")) if is_object else shown
         text = None if self.metric.file else self._reader.metric(line)
         self._note(line, text)
         progress = progress_of(line)
@@ -236,10 +249,21 @@ class Output:
     def _note(self, line: str, text: str | None) -> None:
         """Keep a line's numbers, ``text`` being the metric's."""
         for name, number in self._reader.numbers(line).items():
-            if name in self.summary or len(self.summary) < _MOST_NUMBERS:
-                self.summary[name] = number
+            is_new = name not in self.summary
+            if len(name) > _NAME_CHARS or (is_new and len(self.summary) == _MOST_NUMBERS):
+                continue
+            self.summary[name] = number
         if text is not None:
             self.printed, self.decimals = to_number(text), decimals_of(text)
+
+
+def _ends(line: bytes) -> bytes:
+    """Return a line, or both ends of one that is too long, without numbers that were cut."""
+    if len(line) <= _LINE_BYTES:
+        return line
+    half = _LINE_BYTES // 2
+    digits = b"0123456789.,eE+-"
+    return line[: half - len(_CUT)].rstrip(digits) + _CUT + line[-half:].lstrip(digits)
 
 
 def differ(measured: float | None, printed: float | None, decimals: int) -> bool:

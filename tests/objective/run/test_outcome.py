@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import json
 import math
 from pathlib import Path
 import signal
@@ -177,11 +178,44 @@ def test_a_line_takes_time_in_proportion_to_its_length(line: str) -> None:
     assert sum(map(len, output.tail)) <= 400 * 2000
 
 
+@pytest.mark.parametrize("size", [1, 700, 2**20])
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("." * 3000 + " val_bpb: 0.5", 0.5),
+        ("." * 300_000 + " val_bpb: 0.5", 0.5),
+        (json.dumps({"val_bpb": 0.5, "history": [0.25] * 600}), 0.5),
+        (json.dumps({"history": [0.25] * 600, "val_bpb": 0.5}), 0.5),
+        (json.dumps({"val_bpb": 0.5, "history": [0.25] * 30_000}), None),
+        ("val_bpb: 0.5" + "1" * 3000, None),
+        ("x" * 985 + " val_bpb: 0.5" + "1" * 500 + " " * 1000 + "x", None),
+        ('{"a":' * 10_000 + "1" + "}" * 10_000, None),
+    ],
+)
+def test_of_a_long_line_both_ends_count(line: str, value: float | None, size: int) -> None:
+    output = Output(METRIC, None)
+    data = f"{line}\n".encode()
+    for start in range(0, len(data), size):
+        output.feed(data[start : start + size])
+    assert output.value == value
+    assert [len(kept) <= 2000 for kept in output.tail] == [True]
+
+
+def test_a_long_line_without_an_end_takes_little_memory() -> None:
+    output = Output(METRIC, None)
+    for _ in range(100):
+        output.feed(b"ValueError: " + b"x" * 2**16)
+        assert len(output._line) <= 3 * 2**16
+    output.feed(b"\n")
+    assert output.tail[0].startswith("ValueError: x")
+
+
 def test_a_flood_of_summary_keys_is_cut_but_not_the_metric() -> None:
     output = Output(METRIC, None)
     flood = "".join(f"key{i}: 1\n" for i in range(10_000))
-    output.feed(f"---\n{flood}val_bpb: 2.5\n".encode())
+    output.feed(f'{{"{"k" * 300}": 1}}\n---\n{flood}val_bpb: 2.5\n'.encode())
     assert len(output.summary) == 60 and output.value == 2.5
+    assert max(map(len, output.summary)) < 10
 
 
 def test_a_word_about_memory_in_the_output_of_a_crash_is_not_the_cause(run: Run) -> None:
