@@ -16,6 +16,7 @@ import signal
 from objective.failure import is_measured
 from objective.run.printed import decimals_of
 from objective.run.printed import lines_of_file
+from objective.run.printed import number_alone
 from objective.run.printed import plain
 from objective.run.printed import progress_of
 from objective.run.printed import Reader
@@ -218,10 +219,7 @@ class Output:
         for line in lines:
             self._note(plain(line), self._reader.metric(line))
         if self.printed is None and len(lines) == 1:
-            try:
-                self.printed = to_number(lines[0])
-            except ValueError:
-                pass
+            self.printed = number_alone(lines[0][:_LINE_BYTES])
 
     def _take(self, data: bytearray) -> None:
         shown = plain(_ends(data).decode(errors="replace"))

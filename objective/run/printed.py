@@ -17,9 +17,9 @@ import re
 from typing import Any
 
 
-# With thousands separated by commas: "2,634.5" must not be taken for 2.
+# With thousands separated by commas: "2,634.5" must not be taken for 2, nor "0,532" for 532.
 _NUMBER = (
-    r"[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?"
+    r"[-+]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?"
     r"|nan|inf(?:inity)?)(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
 )
 _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
@@ -46,6 +46,12 @@ def plain(line: str) -> str:
 def to_number(text: str) -> float:
     """Read a number as scripts print it."""
     return float(text.replace(",", ""))
+
+
+def number_alone(text: str) -> float | None:
+    """Read a text that is nothing but a number; None if it is anything else."""
+    found = re.fullmatch(rf"\s*({_NUMBER})\s*", text, re.I)
+    return to_number(found[1]) if found else None
 
 
 def decimals_of(text: str) -> int:
@@ -142,10 +148,9 @@ def _in_json(line: str) -> dict[str, float]:
     if not (line.startswith("{") and line.endswith("}")):
         return {}
     try:
-        value = json.loads(line)
+        return dict(_leaves(json.loads(line)))
     except (ValueError, RecursionError):
         return {}
-    return dict(_leaves(value))
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -262,6 +262,18 @@ def test_whatever_a_script_makes_of_its_metrics_file_is_read_at_once(
     assert (result.status, result.value) == ("no-metric", None) and result.seconds < 9
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [(" 0.5\n", 0.5), ("-1E-03", -0.001), ("0,532", None), ("about 1", None)]
+)
+def test_a_metrics_file_may_be_nothing_but_a_number(
+    tmp_path: Path, text: str, value: float | None
+) -> None:
+    (tmp_path / "m").write_text(text)
+    output = Output(Metric("loss", file="m"), None)
+    output.read_file(tmp_path / "m")
+    assert output.value == value
+
+
 def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> None:
     seen: list[tuple[float, float, bool]] = []
 

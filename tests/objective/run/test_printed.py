@@ -38,6 +38,8 @@ from objective.run.printed import Reader
         ("accuracy: nano", None),
         ("accuracy: 1.2.3", None),
         ("accuracy: 1,2", None),
+        ("accuracy: 0,532", None),
+        ("accuracy=-0,532,100", None),
         ("accuracy: tensor(0.5, device='cuda:0')", "0.5"),
         ("{'loss': np.float64(3.5), 'accuracy': np.float64(0.5)}", "0.5"),
         ("accuracy: array([0.5])", "0.5"),
