@@ -1,7 +1,7 @@
 """The history of a code study: which scripts were kept, computed from the stored trials alone.
 
-The rule is hill climbing. Finished trials are judged in the order in which they finished; one
-is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
+The rule is hill climbing. Finished trials are judged in the order in which they finished, but none
+before the one that it was made from, whatever the clocks said; one is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
 otherwise. Half of that is enough for other values of the constants, which make no script longer.
 A change that trained for longer than the others is not kept either (*overtime*), nor one whose gain
 no edit is expected to make (*doubted*), before it was trained again with another seed: then the
@@ -290,8 +290,8 @@ def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     Such a change goes back to the model once: what it replies is run in the place of that trial,
     which counts no more. Scripts that report no progress can't be told from those that trained.
     """
-    proposals = [t for t in trials if t.user_attrs.get("source") == PROPOSAL]
-    latest = max(filter(is_evaluated, proposals), key=_when, default=None)
+    proposals = [t for t in _in_order(trials) if t.user_attrs.get("source") == PROPOSAL]
+    latest = proposals[-1] if proposals else None
     if latest is None or latest.number in interrupted_trials(trials):
         return None
     if latest.user_attrs.get(MENDED):
@@ -302,8 +302,20 @@ def crashed_at_once(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return latest if reports and is_crash and mistake else None
 
 
-def _when(trial: FrozenTrial) -> tuple[datetime, int]:
-    return trial.datetime_complete or datetime.max, trial.number
+def _in_order(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the evaluated trials in the order in which they finished.
+
+    Their times are local ones, which jump in the autumn night and may be those of machines with
+    other clocks: what was made from another trial, or repeats it, has finished after it all the same.
+    """
+    at: dict[int | None, datetime] = {}
+    evaluated = sorted(filter(is_evaluated, trials), key=lambda t: t.number)
+    for trial in evaluated:
+        attrs, first = trial.user_attrs, first_number(trial)
+        earlier = {attrs.get("parent"), attrs.get(REPEATS), first} & at.keys()
+        own = trial.datetime_complete or datetime.max
+        at[trial.number] = at[first] = max([own, *(at[number] for number in earlier)])
+    return sorted(evaluated, key=lambda t: at[t.number])  # those of one moment by number
 
 
 def parent_number(trial: FrozenTrial) -> int | None:
@@ -329,7 +341,7 @@ def read_history(
         metric: Names the values.
     """
     again = interrupted_trials(trials)  # also those that crashed at once, and were mended
-    finished = sorted((t for t in trials if is_evaluated(t) and t.number not in again), key=_when)
+    finished = [t for t in _in_order(trials) if t.number not in again]
     baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
     values = [t.value for t in baselines if t.value is not None]
     noise = statistics.stdev(values) if len(values) > 1 else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 import pytest
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.code_agent.history import best_of
+from studies.code_agent.history import crashed_at_once
 from studies.code_agent.history import kept_first
 from studies.code_agent.history import read_history
 from studies.facts import REPEATS
@@ -42,6 +46,44 @@ def test_a_change_that_trained_for_longer_is_not_kept() -> None:
     for trial, seconds in zip(trials, (8.0, 16.0, 8.5)):
         trial.user_attrs["measured_seconds"] = seconds
     assert outcomes(read_history(trials)) == ["baseline", "overtime", "kept"]
+
+
+def at(trial: FrozenTrial, time: str) -> FrozenTrial:
+    """Let a trial have ended at this time of the night in which clocks are set back at 3."""
+    trial.datetime_complete = datetime.fromisoformat(f"2025-10-26 {time}")
+    return trial
+
+
+def made_from(parent: int, trial: FrozenTrial) -> FrozenTrial:
+    trial.user_attrs["parent"] = parent
+    return trial
+
+
+def test_a_change_is_judged_after_what_it_was_made_from_whatever_the_clock_said() -> None:
+    trials = [at(finished(0, "startup", 1.0), "02:40")]
+    trials.append(made_from(0, at(finished(1, "llm", 0.95), "02:50")))
+    trials.append(made_from(1, at(finished(2, "llm", 0.949), "02:05")))
+    trials.append(made_from(1, at(finished(3, "llm", 0.9), "02:10")))
+    history = read_history(trials, min_gain=0.008)
+    assert [s.trial.number for s in history.steps] == [0, 1, 2, 3]
+    assert outcomes(history) == ["baseline", "kept", "reverted", "kept"]
+    assert history.steps[2].gain == pytest.approx(0.001)
+
+
+def test_a_clock_that_is_set_back_leaves_no_trial_doubted_for_good() -> None:
+    trials = [at(finished(0, "startup", 2.0), "02:40"), at(finished(1, "llm", 0.3), "02:50")]
+    history = read_history([*trials, at(second(2, 1, 0.4), "02:05")])
+    assert (outcomes(history), history.best_value) == (["baseline", "kept"], 0.4)
+
+
+def test_the_latest_change_is_not_one_that_the_clock_has_put_behind_its_own_children() -> None:
+    baseline = at(finished(0, "startup", 1.0), "02:40")
+    baseline.intermediate_values = {1: 1.0}
+    trials = [baseline, made_from(0, at(finished(1, "llm", 0.95), "02:50"))]
+    crashed = made_from(1, at(finished(2, "llm", 1.0), "02:05"))
+    crashed.state, crashed.values = TrialState.FAIL, None
+    crashed.user_attrs |= {"status": "crash", "reason": "NameError: name 'x' is not defined"}
+    assert crashed_at_once([*trials, crashed]) is crashed
 
 
 @pytest.mark.parametrize("parent", [1, 2, -1, 7])
