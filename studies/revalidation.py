@@ -23,7 +23,6 @@ from objective import Testbed
 from objective import TrainScriptObjective
 from objective.best import values_run
 from objective.run.environment import chosen_variables
-from objective.run.sandbox import require_sandbox
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
@@ -31,6 +30,7 @@ from studies.budget import is_ok
 from studies.changes import changes
 from studies.changes import FILES
 from studies.changes import recorded
+from studies.code_agent.agent import isolation
 from studies.code_agent.files import script_and_others
 from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
@@ -193,7 +193,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     """Return a function from a repetition to an objective like that of the study's own trials.
 
     Raises:
-        Misuse: If the testbed isn't what it was.
+        Misuse: If the testbed isn't what it was, or what a model wrote can't be isolated.
         TestbedError: If a variable of its environment has no value here.
     """
     attrs = original.user_attrs
@@ -215,7 +215,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     chosen_variables(testbed.runtime.env)  # before a repetition is claimed
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT
-    sandbox = require_sandbox() if is_code else None
+    sandbox = isolation(testbed) if is_code else None
     sources = Sources(artifacts, unedited(testbed, attrs.get("edit_files", ())))
 
     def objective(repetition: FrozenTrial) -> Evaluate:

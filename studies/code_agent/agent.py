@@ -43,6 +43,7 @@ from objective import TrialFailed
 from objective.run.outcome import one_line
 from objective.run.sandbox import NONE
 from objective.run.sandbox import require_sandbox
+from objective.run.sandbox import SandboxError
 from samplers._trials.internals import interrupted_trials
 from samplers._trials.seeds import derive_seed
 from studies.budget import is_evaluated
@@ -79,6 +80,7 @@ from studies.code_agent.trials import CodeTrials
 from studies.code_agent.tuning import Tuner
 from studies.code_agent.validator import ValidationError
 from studies.errors import Failed
+from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.llm import open_llm
 from studies.llm import within_caps
@@ -97,11 +99,31 @@ from studies.study import train_objective
 
 
 if TYPE_CHECKING:
+    from objective import Testbed
+    from objective.run.sandbox import Sandbox
     from samplers import Chat
     from studies.spec import Spec
 
 
 POLL_SECONDS = 0.5
+
+
+def isolation(testbed: Testbed) -> Sandbox:
+    """Return what isolates the scripts of a testbed that a model wrote.
+
+    Raises:
+        Misuse: Nothing does here; or the metric is read from a file, which is gone with the sandbox.
+    """
+    if (file := testbed.metric.file) is not None:
+        raise Misuse(
+            f"a script that a model wrote must print its metric, but --metric-file is {file}, which"
+            " is gone when the sandbox ends: let the script print it, and leave out --metric-file,"
+            " or take the risk with `agent --unsafe`"
+        )
+    try:
+        return require_sandbox()
+    except SandboxError as error:
+        raise Misuse(str(error)) from None
 
 
 def run_agent(
@@ -115,12 +137,12 @@ def run_agent(
         chat: The language model; by default the one that the spec names.
 
     Raises:
-        SandboxError: Nothing isolates a process here, and the spec doesn't allow that.
+        Misuse: As `isolation`, unless the spec does without.
         Failed: No baseline could be measured, or the best script is lost.
         ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
     """
     testbed = spec.where.load_script()
-    sandbox = None if spec.editing.unsafe else require_sandbox()
+    sandbox = None if spec.editing.unsafe else isolation(testbed)
     author: Chat | EditCommand
     if spec.editing.command is not None:
         author = EditCommand(

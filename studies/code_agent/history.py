@@ -1,8 +1,9 @@
 """The history of a code study: which scripts were kept, computed from the stored trials alone.
 
 The rule is hill climbing. Finished trials are judged in the order in which they finished, but none
-before the one that it was made from, whatever the clocks said; one is *kept* if its value is better than the best one's by more than ``min_gain``, and *reverted*
-otherwise. Half of that is enough for other values of the constants, which make no script longer.
+before the one that it was made from, whatever the clocks said. One is *kept* if its value is better
+than the best one's by more than ``min_gain``, and *reverted* otherwise. Half of that is enough for
+other values of the constants, which make no script longer.
 A change that trained for longer than the others is not kept either (*overtime*), nor one whose gain
 no edit is expected to make (*doubted*), before it was trained again with another seed: then the
 value of that training is judged in the place of its own. The best is at

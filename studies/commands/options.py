@@ -168,7 +168,8 @@ MetricFile = Annotated[
     typer.Option(
         metavar="FILE",
         help="File that the script writes the metric to, seen from its folder: JSON, CSV, lines "
-        "as above or the number alone. [default: it prints it]",
+        "as above or the number alone. What a model wrote must print it: its sandbox keeps "
+        "no file. [default: it prints it]",
     ),
 ]
 Python = Annotated[

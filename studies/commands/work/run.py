@@ -12,13 +12,13 @@ import optuna
 from objective.preflight import Preflight
 from objective.preflight import preflight
 from objective.preflight import short_run
-from objective.run.sandbox import find_sandbox
 from objective.testbed.metric import Metric
 from objective.testbed.testbed import Testbed
 from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.code_agent.agent import isolation
 from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.commands.console import console
@@ -146,14 +146,9 @@ def say_isolation(spec: Spec) -> None:
         )
     if spec.editing.unsafe:
         text = "isolation: none. What the model writes can do all that you can."
-    elif (sandbox := find_sandbox()) is not None:
-        text = f"isolation: {sandbox.name} (no network, no files but its own, limits)"
     else:
-        raise Misuse(
-            "code written by a model must be isolated, but neither bubblewrap nor unshare works"
-            " here: install bubblewrap (and allow user namespaces), or take the risk with"
-            " `agent --unsafe`"
-        )
+        sandbox = isolation(spec.where.load_script())
+        text = f"isolation: {sandbox.name} (no network, no files but its own, limits)"
     print(text, file=sys.stderr)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+from dataclasses import replace
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from rich.console import Console
 from objective import Testbed
 from objective.run.sandbox import BUBBLEWRAP
 from objective.run.sandbox import SandboxError
+from objective.testbed.interface import Interface
 from objective.worker import claim
 from samplers._llm.chat import ChatUnavailable
 from studies.best import find_winner
@@ -37,12 +39,17 @@ from studies.code_agent.export import agent_table
 from studies.code_agent.history import best_of
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import read_history
+from studies.commands.work.run import say_isolation
 from studies.comparison import stored_standing
 from studies.errors import Failed
+from studies.errors import Misuse
 from studies.facts import study_facts
 from studies.report.notes import notes as report_notes
 from studies.report.runs import load_contents
+from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
+from studies.revalidation import run_repetitions
+from studies.revalidation import Work
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
@@ -522,9 +529,27 @@ def test_without_a_sandbox_nothing_is_run(bench: Bench, monkeypatch: pytest.Monk
         raise SandboxError("no")
 
     monkeypatch.setattr(code_agent, "require_sandbox", refuse)
-    with pytest.raises(SandboxError):
+    with pytest.raises(Misuse, match="no"):
         bench.run(ScriptedChat([]), trials=1, unsafe=False)
     assert not (bench.folder / "study.db").exists()
+
+
+def test_a_metric_in_a_file_that_is_gone_with_the_sandbox_is_refused_at_once(bench: Bench) -> None:
+    spec = bench.spec(trials=1, unsafe=False)
+    spec = replace(spec, where=replace(spec.where, interface=Interface(metric_file="result.txt")))
+    with pytest.raises(Misuse, match="must print its metric, but --metric-file is result.txt"):
+        run_agent(spec, chat=ScriptedChat([]))
+    with pytest.raises(Misuse, match="agent --unsafe"):
+        say_isolation(spec)
+    assert not (bench.folder / "study.db").exists()
+    script = bench.testbed / "train.py"
+    script.write_text(script.read_text() + "open('result.txt', 'w').write(str(val_bpb))\n")
+    run_agent(replace(spec, editing=replace(spec.editing, unsafe=True)), chat=ScriptedChat([]))
+    assert outcomes(bench.history()) == ["baseline"]
+    work = Work(spec.where, spec.name)
+    queue_repetitions(work, open_storage(spec.where.storage), 1)
+    with pytest.raises(Misuse, match="must print its metric"):
+        run_repetitions(work, lambda what: None)
 
 
 def test_an_unsafe_run_says_so_on_its_trials(bench: Bench) -> None:
