@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from objective import TestbedError
 from objective.run.outcome import one_line
-from objective.worker import claim
 from samplers._llm.record import Exchange
 from samplers._llm.record import record
 from samplers._trials.internals import repeating
@@ -27,6 +26,7 @@ from studies.code_agent.history import PROPOSAL
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
+from studies.storage.recovery import take
 
 
 if TYPE_CHECKING:
@@ -96,15 +96,11 @@ class CodeTrials:
         # The fingerprint of a rejected source must not make the same source a duplicate later.
         attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
         attributes |= {"status": "rejected", "reason": one_line(reason)}
-        template = create_trial(
-            state=TrialState.RUNNING,
-            user_attrs=attributes,
-            system_attrs=_repeating(instead_of),
-        )
-        trial_id = self._study._storage.create_new_trial(self._study._study_id, template)
-        claim(optuna.Trial(self._study, trial_id))
-        self.record(self._study._storage.get_trial(trial_id), exchanges, instead_of)
-        self._study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        # Whoever finds it waiting, if this process is stopped here, fails it.
+        trial = self.enqueue(attributes, instead_of)
+        if take(self._study, trial):
+            self.record(trial, exchanges, instead_of)
+            self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def record(
         self,

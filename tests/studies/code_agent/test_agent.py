@@ -17,6 +17,7 @@ import tempfile
 from typing import Any
 
 import optuna
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
@@ -678,3 +679,29 @@ def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(
     with pytest.raises(KeyboardInterrupt):
         bench.run(ScriptedChat([]), 1)
     assert [t.state for t in bench.trials()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_stop_while_a_proposal_is_rejected_leaves_a_study_that_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = edit("nothing", "RATE = 0.5", "RATE = 0.5")
+    with monkeypatch.context() as patch:
+        stop_after_creating(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(ScriptedChat([reply, reply]), trials=2)
+    bench.run(ScriptedChat([]), trials=2)
+    assert [t.state for t in bench.trials()] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert outcomes(bench.history()) == ["baseline", "rejected"]
+
+
+def stop_after_creating(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Stop this process as soon as the trial of this number is stored."""
+
+    def create(storage: _CachedStorage, study_id: int, template: Any = None) -> int:
+        trial_id = original(storage, study_id, template)
+        if storage.get_trial(trial_id).number == number:
+            raise KeyboardInterrupt
+        return trial_id
+
+    original = _CachedStorage.create_new_trial
+    patch.setattr(_CachedStorage, "create_new_trial", create)
