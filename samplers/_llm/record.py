@@ -121,6 +121,15 @@ def record(
     attributes: dict[str, Any] = {"source": source}
     if proposer:
         attributes |= {"proposer": proposer, "chosen_by": chosen_by}
+    for key, value in {**attributes, **request_attributes(exchanges, reason)}.items():
+        set_user_attr(study, trial, key, value)
+    if exchanges and artifact_store is not None:
+        upload_transcript(study, trial, exchanges, artifact_store)
+
+
+def request_attributes(exchanges: Sequence[Exchange], reason: str = "") -> dict[str, Any]:
+    """Return what the user attributes of a trial say of its LLM requests: sums, model, reason."""
+    attributes: dict[str, Any] = {}
     completions = [e.completion for e in exchanges if e.completion is not None]
     ends = [e.completion or e.failure for e in exchanges]
     if exchanges:
@@ -135,10 +144,7 @@ def record(
         attributes["llm_model"] = one_line(completions[-1].model)
     if reason:
         attributes["llm_reason"] = one_line(reason)
-    for key, value in attributes.items():
-        set_user_attr(study, trial, key, value)
-    if exchanges and artifact_store is not None:
-        _upload(study, trial, exchanges, artifact_store)
+    return attributes
 
 
 def one_line(text: str) -> str:
@@ -147,9 +153,10 @@ def one_line(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-def _upload(
+def upload_transcript(
     study: Study, trial: FrozenTrial, exchanges: Sequence[Exchange], store: ArtifactStore
 ) -> None:
+    """Keep prompts and replies in one Markdown file; a failure is logged and costs no trial."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"llm-{trial.number:05d}.md"

@@ -371,8 +371,7 @@ class CodeAgent:
             except ValidationError as error:
                 self._trials.reject(attributes, str(error), proposal.exchanges, crashed)
                 return
-            trial = self._trials.enqueue(attributes, crashed)
-        self._trials.record(trial, proposal.exchanges, crashed)
+            self._trials.enqueue(attributes, proposal.exchanges, crashed)
 
     def _unusable(
         self, trials: Sequence[FrozenTrial], best: FrozenTrial

@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 from objective import TestbedError
 from objective.run.outcome import one_line
 from samplers._llm.record import Exchange
-from samplers._llm.record import record
+from samplers._llm.record import request_attributes
+from samplers._llm.record import upload_transcript
 from samplers._trials.internals import repeating
 from studies.code_agent.files import constants_of
 from studies.code_agent.history import first_number
-from studies.code_agent.history import PROPOSAL
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost
@@ -67,23 +67,40 @@ class CodeTrials:
         self._drafts = drafts
 
     def enqueue(
-        self, attributes: Mapping[str, Any], instead_of: FrozenTrial | None = None
+        self,
+        attributes: Mapping[str, Any],
+        exchanges: Sequence[Exchange] = (),
+        instead_of: FrozenTrial | None = None,
     ) -> FrozenTrial:
         """Add a trial that waits, and return it.
 
+        What its requests cost is on it from the start: whoever takes it may be done with it at once.
+        The drafts of their replies are forgotten then.
+
         Args:
             attributes: Its user attributes.
+            exchanges: The requests that led to it.
             instead_of: The trial that it repeats, which counts no more.
         """
-        trial_id = self._study._storage.create_new_trial(
+        storage = self._study._storage
+        reason = next((e.error for e in exchanges if e.error), "")
+        attributes = {**attributes, **request_attributes(exchanges, reason)}
+        if instead_of is not None:  # whose requests count once, with those of what repeats it
+            for key in (f"llm_{name}" for name in _SUMS):
+                attributes[key] = attributes.get(key, 0) + instead_of.user_attrs.get(key, 0)
+        trial_id = storage.create_new_trial(
             self._study._study_id,
             create_trial(
                 state=TrialState.WAITING,
-                user_attrs=dict(attributes),
+                user_attrs=attributes,
                 system_attrs={"fixed_params": {}, **_repeating(instead_of)},
             ),
         )
-        return self._study._storage.get_trial(trial_id)
+        trial = storage.get_trial(trial_id)
+        if exchanges:
+            upload_transcript(self._study, trial, exchanges, self._artifacts)
+            self._drafts.drop()
+        return trial
 
     def reject(
         self,
@@ -97,34 +114,9 @@ class CodeTrials:
         attributes = {k: v for k, v in attributes.items() if k != "fingerprint"}
         attributes |= {"status": "rejected", "reason": one_line(reason)}
         # Whoever finds it waiting, if this process is stopped here, fails it.
-        trial = self.enqueue(attributes, instead_of)
+        trial = self.enqueue(attributes, exchanges, instead_of)
         if take(self._study, trial):
-            self.record(trial, exchanges, instead_of)
             self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-
-    def record(
-        self,
-        trial: FrozenTrial,
-        exchanges: Sequence[Exchange],
-        instead_of: FrozenTrial | None = None,
-    ) -> None:
-        """Write the requests that led to a trial on it, and forget the drafts of their replies."""
-        reason = next((e.error for e in exchanges if e.error), "")
-        record(
-            self._study,
-            trial,
-            source=PROPOSAL,
-            reason=reason,
-            exchanges=exchanges,
-            artifact_store=self._artifacts,
-        )
-        if instead_of is not None:  # whose requests count once, with those of what repeats it
-            storage = self._study._storage
-            now = storage.get_trial(trial._trial_id).user_attrs
-            for key in (f"llm_{name}" for name in _SUMS):
-                total = now.get(key, 0) + instead_of.user_attrs.get(key, 0)
-                storage.set_trial_user_attr(trial._trial_id, key, total)
-        self._drafts.drop()
 
     def of_source(self, source: str, parent_sha: str) -> dict[str, Any]:
         """Keep a script, and return what its trial says of it."""

@@ -694,6 +694,36 @@ def test_a_stop_while_a_proposal_is_rejected_leaves_a_study_that_ends(
     assert outcomes(bench.history()) == ["baseline", "rejected"]
 
 
+def test_what_a_proposal_cost_is_known_before_anybody_can_run_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after_creating(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(ScriptedChat([BETTER_RATE]), trials=2)
+    stopped = bench.trials()[1].user_attrs
+    assert stopped["llm_attempts"] == 1 and stopped["llm_prompt_tokens"] > 100
+    assert outcomes(bench.run(ScriptedChat([]), trials=2)) == ["baseline", "kept"]
+
+
+def test_a_proposal_that_another_worker_has_done_before_its_talk_is_stored_is_no_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(storage: _CachedStorage, study_id: int, template: Any = None) -> int:
+        trial_id = original(storage, study_id, template)
+        if storage.get_trial(trial_id).number == 1:
+            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            storage.set_trial_user_attr(trial_id, "status", "rejected")
+            storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        return trial_id
+
+    original = _CachedStorage.create_new_trial
+    monkeypatch.setattr(_CachedStorage, "create_new_trial", create)
+    history = bench.run(ScriptedChat([BETTER_RATE]), trials=2)
+    assert outcomes(history) == ["baseline", "rejected"]
+    assert history.steps[-1].trial.user_attrs["llm_attempts"] == 1
+
+
 def stop_after_creating(patch: pytest.MonkeyPatch, number: int) -> None:
     """Stop this process as soon as the trial of this number is stored."""
 
