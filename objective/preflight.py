@@ -88,7 +88,8 @@ def unnamed_metric(testbed: Testbed) -> str:
     printed = list(dict.fromkeys(_PRINTED.findall(testbed.source)))
     if interface.metric or interface.metric_file or not printed:
         return ""
-    files = list(islice(testbed.path.rglob("*.py"), _MOST_FILES + 1))
+    found = testbed.path.rglob("*.py")  # folders and dead links, too
+    files = list(islice((path for path in found if path.is_file()), _MOST_FILES + 1))
     if len(files) > _MOST_FILES or default in testbed.source:
         return ""
     if any(default in path.read_text("utf-8", "replace") for path in files):

@@ -104,9 +104,10 @@ class EditCommand:
         ) as name:
             folder = Path(name)
             for file in self._testbed.glob("*.py"):
-                if file.name == self._script:
-                    continue
-                shutil.copyfile(file, folder / file.name)
+                # Hidden ones are editors' own, such as the lock .#train.py, a link to nowhere.
+                hidden = file.name.startswith(".")
+                if file.name != self._script and file.is_file() and not hidden:
+                    shutil.copyfile(file, folder / file.name)
             files = split(parent)
             for path, text in files.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)

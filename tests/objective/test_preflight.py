@@ -142,5 +142,7 @@ def test_a_metric_that_nobody_named_is_asked_for_before_anything_is_trained(
     named: list[str],
 ) -> None:
     folder = testbed_folder(train, **{"helper.py": "", **others})
+    (folder / "folder.py").mkdir()
+    (folder / ".#train.py").symlink_to("somebody@host.1234:5678")  # as Emacs marks what it edits
     problems = preflight(Testbed.load(folder, interface=interface)).problems
     assert [problem.partition("say --metric ")[2].split()[0] for problem in problems] == named

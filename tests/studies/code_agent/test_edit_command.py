@@ -74,6 +74,16 @@ def test_a_script_of_another_name_is_there_once(tmp_path: Path) -> None:
     assert said.split() == ["PROMPT.md", "editor.py", "model.py", "train.py"]
 
 
+def test_what_is_no_python_file_in_spite_of_its_name_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("RATE = 0.5\n")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / ".#train.py").symlink_to("somebody@host.1234:5678")  # as Emacs marks what it edits
+    (tmp_path / ".hidden.py").touch()
+    show = "print(*sorted(os.listdir()))"
+    said = EditCommand(command(tmp_path, show), tmp_path, 20).edit(MESSAGES, "x = 1\n")[0].text
+    assert said.split() == ["PROMPT.md", "editor.py", "model.py", "train.py"]
+
+
 def test_it_works_on_copies_in_a_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
     (tmp_path / "prepare.py").write_text("A = 1\n")
     harm = """
