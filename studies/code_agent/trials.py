@@ -149,7 +149,7 @@ class CodeTrials:
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "change.diff"
-            path.write_text("\n".join(diff(parent, source)) + "\n")
+            path.write_bytes(("\n".join(diff(parent, source)) + "\n").encode())
             upload_artifact(
                 artifact_store=self._artifacts,
                 file_path=str(path),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -118,7 +120,12 @@ run_agent(code_spec(**spec), watch, chat=ScriptedChat(replies, log=Path(log)))
 
 
 def start(
-    bench: Bench, replies: Sequence[str], log: str, dies_in: int | None = None, **options: Any
+    bench: Bench,
+    replies: Sequence[str],
+    log: str,
+    dies_in: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> subprocess.Popen[str]:
     """Work on a study in a process of its own.
 
@@ -127,13 +134,16 @@ def start(
         replies: Of the model.
         log: Name of a file for its requests.
         dies_in: Number of a trial that the process claims, and is killed.
+        environment: Variables on top of this process's.
         options: Of the study.
     """
     spec = {**bench.options, **options, "testbed": str(bench.testbed)}
     words = [spec, list(replies), str(bench.folder / log), dies_in]
     root = str(Path(__file__).parents[3])
     return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, root, *map(json.dumps, words)], text=True
+        [sys.executable, "-c", _PROGRAM, root, *map(json.dumps, words)],
+        text=True,
+        env={**os.environ, **(environment or {})},
     )
 
 

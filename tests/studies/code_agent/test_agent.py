@@ -126,6 +126,16 @@ def test_description_diff_source_log_and_talk_are_on_the_trial(bench: Bench) -> 
     assert "DESCRIPTION: lower the rate" in bench.artifact(trial, f"llm-{trial.number:05d}.md")
 
 
+def test_a_change_in_another_script_than_latin_is_run_in_a_locale_of_ascii(bench: Bench) -> None:
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    reply = edit("lower the rate", "RATE = 0.5", "RATE = 0.3  # темп: ×½")
+    process = start(bench, [reply], "requests", trials=2, environment=ascii_only)
+    assert process.wait(timeout=120) == 0
+    history = bench.history()
+    assert outcomes(history) == ["baseline", "kept"]
+    assert "+RATE = 0.3  # темп: ×½" in bench.artifact(history.steps[-1].trial, "change.diff")
+
+
 def test_a_block_that_matches_nothing_goes_back_once_with_the_nearest_lines(bench: Bench) -> None:
     chat = ScriptedChat([edit("lower", "RATE = 0.51", "RATE = 0.3"), BETTER_RATE])
     history = bench.run(chat, trials=2)
