@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 OPENAI_KEY = "OPENAI_API_KEY"  # the variable that OpenAI's own libraries read
 
-_FIRST_PAUSE = 0.5  # seconds
-_LONGEST_PAUSE = 30.0  # seconds
+PATIENCE = 600.0  # seconds for one request and its repetitions
+FIRST_PAUSE = 0.5  # seconds
+LONGEST_PAUSE = 30.0  # seconds
 _MOST_CHARS = 4000  # of a server's words: for finding out what they are about, and for people
 
 
@@ -117,12 +118,12 @@ class Client:
         retries = self._max_retries if max_retries is None else max_retries
         failure: ChatError = ChatUnavailable("there was no time to ask")
         failed = futile = 0
-        longest = _FIRST_PAUSE
+        longest = FIRST_PAUSE
         while (remaining := deadline - time.monotonic()) > 0:
             busy = False
             attempts.append(time.monotonic())
             pause = longest * self._jitter.uniform(0.5, 1.0)
-            longest = min(2 * longest, _LONGEST_PAUSE)
+            longest = min(2 * longest, LONGEST_PAUSE)
             address = self.address()
             url = path if "://" in path else f"{address}/{path}"
             try:

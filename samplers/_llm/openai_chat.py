@@ -31,6 +31,7 @@ from .chat import Completion
 from .chat import ContextTooLong
 from .client import Client
 from .client import OPENAI_KEY
+from .client import PATIENCE
 from .dialect import known_dialect
 from .dialect import remember
 from .dialect import STRICT
@@ -100,7 +101,7 @@ class OpenAIChat:
         base_url: str | Callable[[], str] = OPENAI_URL,
         api_key: str | None = None,
         key_variable: str = OPENAI_KEY,
-        timeout: float = 600.0,
+        timeout: float = PATIENCE,
         max_retries: int = 5,
         context_tokens: int | None = None,
         extra: Mapping[str, Any] | None = None,

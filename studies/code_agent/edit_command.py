@@ -8,6 +8,7 @@ and keys; what it wrote runs in the sandbox, by the same rules as any proposal.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 import shlex
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING
 from objective.run.outcome import one_line
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
+from samplers._llm.client import FIRST_PAUSE
+from samplers._llm.client import LONGEST_PAUSE
+from samplers._llm.client import PATIENCE
 from samplers._llm.tokens import estimate_tokens
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.files import join
@@ -78,6 +82,7 @@ class EditCommand:
         self._testbed = testbed
         self._seconds = seconds
         self._script = script
+        self._has_worked = False
 
     def count_tokens(self, text: str) -> int:
         """Estimate the tokens of a text."""
@@ -85,6 +90,8 @@ class EditCommand:
 
     def edit(self, messages: Sequence[Message], parent: str) -> tuple[Completion, str]:
         """Let it edit a script.
+
+        Once it has worked, a failure may pass, as an outage does: it is started again for a while.
 
         Args:
             messages: The prompt.
@@ -97,6 +104,19 @@ class EditCommand:
             EditError: It took too long, or left no script.
             ChatUnavailable: It ended with another exit status than 0, as without a key.
         """
+        pause, until = FIRST_PAUSE, math.inf
+        while True:
+            try:
+                return self._edit(messages, parent)
+            except ChatUnavailable:
+                now = time.monotonic()
+                until = min(until, now + PATIENCE)
+                if not self._has_worked or now + pause >= until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _edit(self, messages: Sequence[Message], parent: str) -> tuple[Completion, str]:
         prompt = "\n\n".join(message["content"] for message in messages) + "\n"
         with tempfile.TemporaryDirectory(
             prefix="autoresearch-edit-",
@@ -151,4 +171,5 @@ class EditCommand:
             raise ChatUnavailable(
                 f"the command of --agent-command ended with status {status}: {last}"
             )
+        self._has_worked = True
         return said

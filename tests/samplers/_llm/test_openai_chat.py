@@ -108,8 +108,8 @@ def test_a_passing_mishap_is_retried(server: LoopbackServer, mishap: Answer) -> 
 def test_too_many_requests_are_waited_out_however_often_it_is_said(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
     server.answers = [refusal("slow down", 429) for _ in range(20)] + [reply("hello")]
     completion = connect(server, max_retries=2).complete(ASK)
     assert (completion.text, completion.attempts) == ("hello", 21)
@@ -149,7 +149,7 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: LoopbackSer
 def test_retries_share_one_deadline(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.2)
     server.answers = lambda body: refusal("busy", 503)
     started = time.monotonic()
     with pytest.raises(ChatUnavailable, match="busy"):
@@ -160,7 +160,7 @@ def test_retries_share_one_deadline(
 def test_what_a_server_said_is_told_although_the_deadline_cut_its_last_answer(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.01)
     server.answers = [refusal("busy", 503), Answer("late", hang=5.0)]
     with pytest.raises(ChatUnavailable, match="in 2 attempts: .*busy"):
         connect(server, timeout=2.0, max_retries=1000).complete(ASK)

@@ -132,6 +132,40 @@ def test_a_command_that_fails_stops_the_study_with_what_it_said(bench: Bench) ->
     assert outcomes(bench.history()) == ["baseline"]
 
 
+FAILS_LATER = """
+calls = Path(sys.argv[1])
+calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+path = Path("train.py")
+if len(calls.read_text()) in FAILURES:
+    path.write_text("")
+    sys.exit("overloaded")
+path.write_text(path.read_text() + "#")
+"""
+
+
+def test_a_failure_after_a_success_is_waited_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = FAILS_LATER.replace("FAILURES", "(2, 3)")
+    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), tmp_path, 20)
+    monkeypatch.setattr("studies.code_agent.edit_command.FIRST_PAUSE", 0.01)
+    assert editor.edit(MESSAGES, "x = 1\n")[1] == "x = 1\n#"
+    assert editor.edit(MESSAGES, "x = 2\n")[1] == "x = 2\n#"
+    assert (tmp_path / "calls").read_text() == "xxxx"
+
+
+def test_a_failure_that_lasts_ends_it_in_spite_of_an_earlier_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = FAILS_LATER.replace("FAILURES", "range(2, 99)")
+    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), tmp_path, 20)
+    editor.edit(MESSAGES, "x = 1\n")
+    monkeypatch.setattr("studies.code_agent.edit_command.PATIENCE", 0.6)
+    with pytest.raises(ChatUnavailable, match="overloaded"):
+        editor.edit(MESSAGES, "x = 1\n")
+    assert (tmp_path / "calls").read_text() == "xxx"
+
+
 @pytest.mark.parametrize("wrong", ["", "no-such-command --now", "'unclosed"])
 def test_a_command_that_is_none_is_refused_before_anything_runs(bench: Bench, wrong: str) -> None:
     with pytest.raises(Misuse, match="--agent-command must"):
