@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 import json
 import random
+import sys
 from typing import Any
 
 from objective.testbed.source import TestbedError
@@ -122,13 +123,15 @@ def apply_choice(source: str, reply: str) -> tuple[str, str]:
         fields = json.loads(reply)
         name, value, reason = fields["name"], fields["value"], str(fields["reason"])
         old = constants[name]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise EditError(
             "The reply must be one JSON object with name, value and reason, and the name one of"
             f" {', '.join(constants)}."
         ) from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise EditError(f"{name} must be a number, but got {value!r:.40}.")
+    if abs(value) > sys.float_info.max:  # JSON's integers may be of any length
+        raise EditError(f"{name} must be a finite number, but got {value!r:.40}.")
     if isinstance(old, int) and not float(value).is_integer():
         raise EditError(f"{name} must be a whole number, but got {value}.")
     value = type(old)(value)

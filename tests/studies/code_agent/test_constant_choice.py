@@ -86,7 +86,11 @@ def test_others_are_offered_each_time_and_never_zero() -> None:
         (reply(name="RATE", value="high"), "must be a number, but got 'high'"),
         (reply(name="RATE", value=0.5), "is 0.5 already"),
         (reply(name="RATE", value=1e999), "must be a finite number"),
-        (reply(name="DEPTH", value=1e999), "must be a whole number"),
+        (reply(name="DEPTH", value=1e999), "must be a finite number"),
+        (reply(name="DEPTH", value=-(10**400)), "must be a finite number"),
+        (reply(name="RATE", value=10**400), "must be a finite number"),
+        (f'{{"name": "RATE", "value": {"1" * 5000}, "reason": ""}}', "one JSON object"),
+        ('{"name": "RATE", "value": ' + "[" * 100_000, "one JSON object"),
     ],
 )
 def test_a_reply_that_is_no_choice_is_refused(text: str, message: str) -> None:
