@@ -80,7 +80,8 @@ def report(
     """Write one self-contained page, and CSV of all that it shows.
 
     From the storage alone: studies with a method and a seed are its runs, and their repetitions
-    by `revalidate` belong to them. Studies made with Optuna alone have a report each.
+    by `revalidate` belong to them. Studies made with Optuna alone have a report each, and so has
+    each metric.
     """
     import optuna
 

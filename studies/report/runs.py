@@ -205,7 +205,7 @@ class Contents:
 
 
 def metric_of(runs: Sequence[Run]) -> Metric:
-    """Return the metric of runs that are compared, which all have the same."""
+    """Return the metric of runs that are compared, which all have the same, see `load_contents`."""
     return runs[0].metric if runs else METRIC
 
 
@@ -219,9 +219,11 @@ def load_contents(
     A run is a study with the attribute ``method``, or one that was made with Optuna alone: it is a
     comparison by itself, under its own name. A study with the attribute ``revalidates`` holds the
     best configuration of the study that it names, trained again.
+
+    Values of different metrics don't compare: where a comparison has runs of several, it is one for
+    each of them, and its name says which.
     """
-    runs: dict[str, list[Run]] = defaultdict(list)
-    comparisons: dict[str, Contents] = defaultdict(Contents)
+    comparisons: dict[tuple[str, str, str], Contents] = defaultdict(Contents)
     again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
 
     def read(study: optuna.Study) -> None:
@@ -236,17 +238,26 @@ def load_contents(
         # Nothing says that studies of other programs compare, so that each is shown alone.
         alone = name if is_library_study(metadata) else ""
         comparison = str(metadata.get("comparison", alone))
-        run = _run(name, metadata, trials, metric_of_study(study))
+        metric = metric_of_study(study)
+        run = _run(name, metadata, trials, metric)
+        contents = comparisons[comparison, metric.name, metric.better]
         if run.rows:
-            runs[comparison].append(run)
+            contents.runs.append(run)
         else:
-            comparisons[comparison].unstarted.append(name)
+            contents.unstarted.append(name)
 
     read_each(storage, read, say)
-    for comparison, members in runs.items():
-        members = [_with_repetitions(run, *again.get(run.study, (None, ()))) for run in members]
-        comparisons[comparison].runs = _label(members)
-    return dict(comparisons)
+    metrics = Counter(key[0] for key, contents in comparisons.items() if contents.runs)
+    found = {}
+    for (comparison, metric, better), contents in comparisons.items():
+        if not contents.runs:
+            continue
+        name = comparison
+        if metrics[comparison] > 1:
+            name = f"{comparison}{', ' * bool(comparison)}{metric} ({better} is better)"
+        members = [_with_repetitions(r, *again.get(r.study, (None, ()))) for r in contents.runs]
+        found[name] = Contents(_label(members), contents.unstarted)
+    return found
 
 
 def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:

@@ -53,7 +53,7 @@ def comparisons(
 ) -> dict[str, Contents]:
     """Return the storage's comparisons by name, or only the chosen one."""
     problems: list[str] = []
-    found = {name: c for name, c in load_contents(storage, problems.append).items() if c.runs}
+    found = load_contents(storage, problems.append)
     if not found:
         none = f"{masked(url)} must hold a study with a finished trial, but holds none."
         raise Misuse("; ".join(problems) or none)

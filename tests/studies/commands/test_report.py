@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial
 import pytest
 
+from objective.testbed.metric import Metric
 from studies.commands.report import report
 from studies.commands.work.report import folder_names
 from studies.errors import Misuse
@@ -119,6 +120,22 @@ def test_several_comparisons_have_a_folder_each(url: str, tmp_path: Path) -> Non
     assert len(rows(tmp_path / "out" / "on-the-surrogate" / "trials.csv")) == 2
     report(url, tmp_path / "one", comparison="on the surrogate")
     assert len(rows(tmp_path / "one" / "trials.csv")) == 2
+
+
+def test_each_metric_has_a_folder_with_the_best_by_its_own_direction(
+    url: str, tmp_path: Path
+) -> None:
+    storage = optuna.storages.get_storage(url)
+    accuracy = Metric("accuracy", "maximize")
+    add_study(storage, "tpe", 0, name="acc", metric=accuracy)
+    add_study(storage, "tpe", 1, gap=-0.5, name="better", metric=accuracy)
+    report(url, tmp_path / "out")
+    (tmp_path / "out" / "val_bpb-lower-is-better" / "report.html").read_text()
+    folder = tmp_path / "out" / "accuracy-higher-is-better"
+    assert [row["study"] for row in rows(folder / "runs.csv")] == ["acc", "better"]
+    assert {"accuracy"} < rows(folder / "trials.csv")[0].keys()
+    page = (folder / "report.html").read_text()
+    assert re.search(r"accuracy -0\.\d+ in trial \d+ of better", page)
 
 
 def test_names_that_make_the_same_folder_have_one_each() -> None:

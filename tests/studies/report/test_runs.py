@@ -170,6 +170,27 @@ def test_studies_are_grouped_by_comparison(memory: InMemoryStorage) -> None:
     assert found["x"].unstarted == ["x-b"]
 
 
+def test_runs_of_different_metrics_are_never_compared(memory: InMemoryStorage) -> None:
+    loss = Metric("loss")
+    add_study(memory, "a", 0)
+    add_study(memory, "a", 1, name="accuracy", metric=Metric("accuracy", "maximize"))
+    add_study(memory, "a", 2, name="gain", metric=Metric("val_bpb", "maximize"))
+    add_study(memory, "a", 0, name="waits", trials=0, metric=loss)
+    add_study(memory, "a", 0, name="x-a", comparison="x")
+    add_study(memory, "a", 1, name="x-b", comparison="x", metric=loss)
+    found = load_contents(memory, print)
+    assert {name: [r.study for r in c.runs] for name, c in found.items()} == {
+        "val_bpb (lower is better)": ["a-seed0"],
+        "accuracy (higher is better)": ["accuracy"],
+        "val_bpb (higher is better)": ["gain"],
+        "x, val_bpb (lower is better)": ["x-a"],
+        "x, loss (lower is better)": ["x-b"],
+    }
+    optuna.delete_study(study_name="accuracy", storage=memory)
+    optuna.delete_study(study_name="gain", storage=memory)
+    assert [*load_contents(memory, print)][0] == "", "the only metric of which there is a run"
+
+
 def test_labels_name_what_sets_runs_of_a_method_apart(memory: InMemoryStorage) -> None:
     add_study(memory, "centaur", 0)
     add_study(memory, "centaur", 0, name="r", llm_ratio=0.5)
