@@ -137,7 +137,8 @@ class CodeHistory:
     """A code study so far.
 
     Attributes:
-        steps: Finished trials in the order in which they finished, without second trainings.
+        steps: Finished trials in the order in which they were decided: when they finished, or when
+            their second training did, which has no step of its own.
         pending: Proposals that wait or run.
         best: The trial whose script the next proposal edits, with the value that counts; None
             without a measured baseline.
@@ -172,11 +173,11 @@ class CodeHistory:
         return statistics.fmean(values) if values else None
 
     @property
-    def incumbents(self) -> list[FrozenTrial]:
-        """The trials that were the best, one after the other."""
-        measured = [s.trial for s in self.steps if s.outcome == "baseline"]
-        first = min(measured, key=lambda t: t.number, default=None)
-        kept = [s.trial for s in self.steps if s.outcome == KEPT]
+    def incumbents(self) -> list[Step]:
+        """The steps that were the best, one after the other."""
+        measured = [s for s in self.steps if s.outcome == "baseline"]
+        first = min(measured, key=lambda s: s.trial.number, default=None)
+        kept = [s for s in self.steps if s.outcome == KEPT]
         return kept if first is None else [first, *kept]
 
     @property
@@ -380,6 +381,7 @@ def read_history(
         else:
             outcome = KEPT
             believed = max(believed, gain)
+        steps.pop(trial.number, None)  # a doubted one, which is decided only now
         step = steps[trial.number] = Step(trial, outcome, before, gain, second)
         if outcome == KEPT:
             best, best_value = step.counted, step.value

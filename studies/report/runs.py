@@ -127,13 +127,19 @@ class Run:
         """The trials that were the best so far when they ended, in order.
 
         Of equal values the lowest number's is the best, as in `best_trial`; it may end later. Of a
-        code agent: the first baseline, and what was kept.
+        code agent: the first baseline, and what was kept, which counts from the end of its second
+        training if it had one.
         """
         cost = self.metric.cost
         found: list[Row] = []
         if self.history is not None:
-            kept = {trial.number for trial in self.history.incumbents}
-            return [row for row in self.rows if row.number in kept]
+            rows = {row.number: row for row in self.rows}
+            for step in self.history.incumbents:
+                kept, end = step.trial.number, (step.again or step.trial).number
+                if kept in rows and end in rows:
+                    at = rows[end]
+                    found.append(replace(rows[kept], position=at.position, seconds=at.seconds))
+            return found
         for row in self.rows:
             key = cost(row.value), row.number
             if row.ok and (not found or key < (cost(found[-1].value), found[-1].number)):

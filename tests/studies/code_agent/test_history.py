@@ -149,6 +149,14 @@ def test_a_second_training_that_fails_or_takes_longer_lets_nothing_be_kept() -> 
     assert failed.steps[1].reason.endswith("it failed: oom")
 
 
+def test_a_doubted_gain_is_decided_after_what_was_kept_meanwhile() -> None:
+    trials = [finished(0, "startup", 2.0), finished(1, "llm", 0.3), finished(2, "llm", 1.7)]
+    history = read_history([*trials, second(3, 1, 0.4)])
+    assert [s.trial.number for s in history.steps] == [0, 2, 1]
+    assert [s.trial.number for s in history.incumbents] == [0, 2, 1]
+    assert history.best is not None and history.best.number == 1
+
+
 @pytest.mark.parametrize("source", ["llm", "tuner"])
 def test_what_is_called_the_best_of_a_code_study_is_what_the_agent_kept(source: str) -> None:
     trials = [finished(0, "startup", 2.0), finished(1, source, 1.8)]
@@ -157,7 +165,7 @@ def test_what_is_called_the_best_of_a_code_study_is_what_the_agent_kept(source: 
         trial.user_attrs["measured_seconds"] = seconds
     history = read_history(trials)
     assert outcomes(history) == ["baseline", "kept", "reverted", "overtime", "doubted"]
-    assert [t.number for t in history.incumbents] == [0, 1]
+    assert [s.trial.number for s in history.incumbents] == [0, 1]
     ranked = sorted(trials, key=lambda t: t.values[0])
     found = kept_first(ranked, trials, METRIC, {"method": "karpathy-code"})
     assert [t.number for t in found] == [1, 2, 0]

@@ -18,6 +18,8 @@ from studies.report.content import Report
 from studies.report.page import build_page
 from studies.report.plots import traces
 from studies.report.runs import load_contents
+from studies.report.runs import Run
+from studies.report.series import best_so_far
 from studies.report.tables import by_method
 from studies.report.tables import comparisons
 from tests.studies.report.synthetic import add_repetitions
@@ -156,6 +158,19 @@ def test_of_equal_values_the_lowest_number_is_the_best_whichever_ended_first(
     (run,) = runs_of(memory)
     assert winner is not None and run.incumbents[-1].number == winner.trial.number == 0
     assert run.revalidated == (1.1,)
+
+
+def test_what_the_agent_kept_counts_from_when_that_was_decided(code_run: Run) -> None:
+    assert [(r.number, r.position, r.seconds) for r in code_run.incumbents] == [
+        (0, 1, 10.0),
+        (2, 3, 30.0),
+        (1, 4, 40.0),
+    ]
+    assert code_run.best == 0.4
+    before = code_run.until(trials=3)
+    assert before.best == 1.7 and before.incumbents[-1].number == 2
+    (*_, record) = best_so_far([code_run], "trials")
+    assert (record["x"], record["mean"]) == (5, 0.4)
 
 
 def test_studies_are_grouped_by_comparison(memory: InMemoryStorage) -> None:
