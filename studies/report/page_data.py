@@ -24,7 +24,8 @@ def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
     """Return the runs with a list for each column; ``params`` is one list per parameter.
 
     ``curves`` (steps and values) and ``artifacts`` (names and identifiers, in the folder of the
-    address ``artifacts``) are left out of runs that have none.
+    address ``artifacts``) are left out of runs that have none. ``incumbents`` are the places of
+    their trials, and from which place and second each counts.
 
     Values have six significant digits and parameters four, as many as a hover shows: a page of
     hundreds of studies holds a million of them.
@@ -67,6 +68,7 @@ def _parameter(name: str, distribution: BaseDistribution) -> dict[str, Any]:
 
 def _columns(run: Run, names: Sequence[str], points: int, with_artifacts: bool) -> dict[str, Any]:
     rows = run.rows
+    place = {row.number: i for i, row in enumerate(rows)}
     more: dict[str, Any] = {}
     if any(row.curve for row in rows):
         more["curves"] = [_thinned(row.curve, points) for row in rows]
@@ -82,6 +84,9 @@ def _columns(run: Run, names: Sequence[str], points: int, with_artifacts: bool) 
         "status": [row.status for row in rows],
         "source": [row.source for row in rows],
         "reason": [str(row.attrs.get("reason", "")) for row in rows],
+        "incumbents": [
+            [place[row.number], row.position - 1, round(row.seconds, 2)] for row in run.incumbents
+        ],
         "params": [[_digits(row.params.get(name), 4) for row in rows] for name in names],
     }
 

@@ -66,7 +66,8 @@ const empty = text => [[], {
 const views = {
   trace({run: index, x}) {
     const rows = chosen(index), run = rows[0].run, unit = data("trials").unit;
-    const at = r => x === "trials" ? r.i + 1 : run.seconds[r.i] / unit.seconds;
+    const place = (i, seconds) => x === "trials" ? i + 1 : seconds / unit.seconds;
+    const at = r => place(r.i, run.seconds[r.i]);
     const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
     const top = best(ok), end = worst(ok), edge = 0.06 * (end - top || sign()), traces = [];
     for (const source of new Set(ok.map(r => run.source[r.i]))) {
@@ -84,13 +85,13 @@ const views = {
         marker: {color: FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
       }));
     }
-    let last = Infinity;
-    const found = ok.filter(r => sign() * r.value < last && ((last = sign() * r.value), true));
+    const found = run.incumbents.map(([i]) => rows[i]), since = run.incumbents.map(([, ...from]) => place(...from));
+    const values = found.map(r => r.value);
     if (found.length) traces.push({
       name: "best so far", mode: "lines", hoverinfo: "skip", line: {shape: "hv", color: "#000", width: 2},
-      x: [...found.map(at), at(rows.at(-1))], y: [...found.map(r => r.value), top],
+      x: [...since, at(rows.at(-1))], y: [...values, values.at(-1)],
     }, points(found, {
-      name: "incumbent", x: found.map(at), y: found.map(r => r.value),
+      name: "incumbent", x: since, y: values,
       marker: {symbol: "circle-open", size: 14, color: "#000", line: {width: 2}},
     }));
     const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, metric());

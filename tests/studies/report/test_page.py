@@ -18,6 +18,7 @@ from studies.publish.gallery import STORED
 from studies.report.content import Report
 from studies.report.page import build_page
 from studies.report.runs import load_contents
+from studies.report.runs import Run
 from studies.report.transcripts import load_transcripts
 from studies.storage.open import opened
 from tests.conftest import watched_page
@@ -227,6 +228,22 @@ def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
     tokens.locator("xpath=..").get_by_label("Measure").select_option("seconds")
     assert tokens.evaluate("div => div.layout.yaxis.title.text").startswith("seconds ")
     assert len(traces(tokens)) == 3
+
+
+@pytest.mark.browser
+def test_the_incumbents_of_a_code_study_are_what_was_kept(
+    browser: Browser, code_run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "code.html"
+    file.write_text(build_page(Report([code_run], "karpathy-code")), encoding="utf-8")
+    with opened_page(browser, file) as page:
+        plot = figure(page, "Traces")
+        plot.locator("xpath=..").get_by_label("Against").select_option("trials")
+        found = plot.evaluate(
+            "div => Object.fromEntries(div.data.map(t => [t.name, [[...t.x], [...t.y]]]))"
+        )
+    assert found["incumbent"] == [[1, 3, 4], [2.0, 1.7, 0.4]]
+    assert found["best so far"] == [[1, 3, 4, 5], [2.0, 1.7, 0.4, 0.4]]
 
 
 @pytest.mark.browser
