@@ -1,4 +1,4 @@
-"""The first thing that a report shows: the best configuration of all runs, beside the baseline."""
+"""The first thing that a report shows: the best run's configuration, beside the baseline."""
 
 from __future__ import annotations
 
@@ -31,11 +31,22 @@ _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
-    """Return the run with the best measured value; None if nothing succeeded."""
-    cost = metric_of(runs).cost
+    """Return the best run; None if nothing succeeded.
+
+    It is the one with the best mean on repetition, where each has one, else the one with the best
+    measured value.
+    """
+    cost, repeated = metric_of(runs).cost, are_repeated(runs)
     return min(
-        (run for run in runs if run.incumbents), key=lambda run: cost(run.best), default=None
+        (run for run in runs if run.incumbents),
+        key=lambda run: cost(run.revalidated_best if repeated else run.best),
+        default=None,
     )
+
+
+def are_repeated(runs: Sequence[Run]) -> bool:
+    """Return whether the best configuration of every run that has one has a mean on repetition."""
+    return all(run.revalidated for run in runs if run.incumbents)
 
 
 def best_section(runs: Sequence[Run], winner: Winner) -> Section:
@@ -66,6 +77,11 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
         ("evaluated", "with what chose them") if is_foreign else ("trained", "of training")
     )
     yield f"{metric.name} {decimals(value)} in trial {trial.number} of {winner.study.study_name}{by}."
+    if len(runs) > 1 and not are_repeated(runs):
+        yield (
+            f"Of {len(runs)} runs its own has the best observed value: not all of them were {verb}"
+            " again."
+        )
     if (again := winner.repeated.get(trial.number)) is None:
         repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
         can = "testbed_hash" in winner.study.user_attrs

@@ -15,6 +15,7 @@ from studies.methods import METHODS
 from studies.printable import decimals
 from studies.report import tables
 from studies.report import transcripts
+from studies.report.best import best_run
 from studies.report.best import best_section
 from studies.report.content import Report
 from studies.report.interactive import draw
@@ -251,7 +252,7 @@ def _transcript_sections(report: Report) -> Iterator[Section]:
 
 def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
     """Return a menu of runs, and of methods with ``groups``; the best run is chosen."""
-    best = min(runs, key=lambda run: (math.isnan(run.best), run.metric.cost(run.best)))
+    best = best_run(runs)
     options = []
     if groups:
         options.append('<option value="*">all runs</option>')

@@ -102,3 +102,20 @@ def test_the_run_with_the_best_value_is_the_one_that_is_shown(
     add_study(memory, "random", 0, failed_share=1.0)
     run = best_run(runs_of(memory))
     assert run is not None and run.seed == 1
+
+
+def test_a_lucky_value_makes_no_run_the_best_where_all_were_trained_again(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    lucky = add_study(memory, "tpe", 0, gap=-0.1)
+    honest = add_study(memory, "tpe", 1)
+    add_study(memory, "random", 0, failed_share=1.0)
+    add_repetitions(memory, lucky, [1.2, 1.3])
+    observed = "Of 3 runs its own has the best observed value: not all of them were trained again."
+    run = best_run(runs_of(memory))
+    assert run is not None and run.study == "tpe-seed0"
+    assert observed in said(lucky, memory)
+    add_repetitions(memory, honest, [1.0])
+    run = best_run(runs_of(memory))
+    assert run is not None and run.study == "tpe-seed1"
+    assert observed not in said(honest, memory)
