@@ -196,14 +196,16 @@ def _varied(runs: Sequence[Run], name: str, value_of: Callable[[Run], Any]) -> l
     groups: dict[tuple[str, Any], list[Run]] = {}
     for run in runs:
         if "llm_ratio" in run.metadata or run.model:
-            groups.setdefault((run.name, other(run)), []).append(run)
+            variant = run.metadata.get("variant")
+            method = f"{run.name} [{variant}]" if variant else run.name
+            groups.setdefault((method, other(run)), []).append(run)
     records = []
     for (method, rest), group in groups.items():
         if len({value_of(run) for run in group}) < 2:
             continue
         several = sum(key[0] == method for key in groups) > 1
-        variant = rest if name == "ratio" else f"r={rest}"
-        label = f"{method} [{variant}]" if several else method
+        also = rest if name == "ratio" else f"r={rest}"
+        label = f"{method} [{also}]" if several else method
         group = sorted(group, key=lambda run: (value_of(run), run.seed))
         records += [
             {"method": label, name: value_of(run), "seed": run.seed, "best": run.best}

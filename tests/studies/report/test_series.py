@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_an_ablation_holds_the_runs_that_differ_in_one_thing(
     means = series.summaries(records, key)
     assert [m[key] for m in means] == [next(iter(facts.values())) for facts in values]
     assert means[1]["mean"] - means[0]["mean"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_variant_is_a_line_of_its_own(memory: InMemoryStorage) -> None:
+    for i, (ratio, variant) in enumerate(itertools.product((0.1, 0.3), ("", "no critic"))):
+        facts = {"variant": variant} if variant else {}
+        add_study(memory, "centaur", 0, name=f"{i}", model="m", llm_ratio=ratio, **facts)
+    records = series.ratios(runs_of(memory))
+    assert [(r["method"], r["ratio"]) for r in records] == [
+        ("centaur", 0.1),
+        ("centaur", 0.3),
+        ("centaur [no critic]", 0.1),
+        ("centaur [no critic]", 0.3),
+    ]
 
 
 def test_one_ratio_and_one_model_are_no_ablation(memory: InMemoryStorage) -> None:
