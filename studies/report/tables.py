@@ -205,11 +205,12 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return one row per trial of every run, flat, a column for each parameter.
 
-    A parameter that has the name of another column, such as ``status``, is ``param:status``.
+    ``training_seconds`` are what the trial was charged; those of a run sum up to its own. A
+    parameter that has the name of another column, such as ``status``, is ``param:status``.
     """
     names = parameters(runs)
 
-    def flat_row(run: Run, row: Row) -> dict[str, Any]:
+    def flat_row(run: Run, row: Row, before: float) -> dict[str, Any]:
         known = {
             "method": run.method,
             "seed": run.seed,
@@ -218,12 +219,17 @@ def trial_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             run.metric.name: row.value,
             "status": row.status,
             "source": row.source,
-            "training_seconds": round(row.seconds, 3),
+            "training_seconds": round(row.seconds - before, 3),
+            "training_seconds_so_far": round(row.seconds, 3),
         }
         params = {f"param:{n}" if n in known else n: row.params.get(n) for n in names}
         return {**known, **params}
 
-    return [flat_row(run, row) for run in runs for row in run.rows]
+    return [
+        flat_row(run, row, before)
+        for run in runs
+        for row, before in zip(run.rows, [0.0, *(row.seconds for row in run.rows)])
+    ]
 
 
 def parameters(runs: Sequence[Run]) -> list[str]:

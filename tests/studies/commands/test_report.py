@@ -109,7 +109,7 @@ def test_a_cut_leaves_out_what_came_later(url: str, tmp_path: Path) -> None:
     assert len(rows(tmp_path / "out" / "trials.csv")) == 6
     report(url, tmp_path / "out", budget=600.0)
     kept = rows(tmp_path / "out" / "trials.csv")
-    assert 0 < len(kept) < 10 and all(float(row["training_seconds"]) <= 600 for row in kept)
+    assert 0 < len(kept) < 10 and all(float(row["training_seconds_so_far"]) <= 600 for row in kept)
 
 
 def test_several_comparisons_have_a_folder_each(url: str, tmp_path: Path) -> None:

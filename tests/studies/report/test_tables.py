@@ -91,6 +91,16 @@ def test_trials_are_flat_rows_and_csv_has_no_nan(memory: InMemoryStorage) -> Non
     assert dict(zip(failed, flat(failed)))["val_bpb"] == ""
 
 
+def test_the_seconds_of_a_runs_trials_sum_up_to_its_own(memory: InMemoryStorage) -> None:
+    for seed in range(2):
+        add_study(memory, "a", seed, trials=4, failed_share=0.0)
+    runs = runs_of(memory)
+    rows = trial_rows(runs)
+    assert {row["training_seconds"] for row in rows} == {300.0}
+    assert [row["training_seconds_so_far"] for row in rows] == [300.0, 600.0, 900.0, 1200.0] * 2
+    assert [row["training_seconds"] for row in run_rows(runs)] == [1200.0] * 2
+
+
 def test_a_parameter_named_like_a_column_has_one_of_its_own(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0, trials=0)
     params = {"status": 3.0, "val_bpb": 4.0, "x": 5.0}
