@@ -56,7 +56,8 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     asked = {
         "LLM asked": lambda r: _share(r["llm_asked"] / r["trials"]),
-        "answered": lambda r: _part(r, "llm_answered"),
+        "proposal run": lambda r: _part(r, "llm_answered"),
+        "critic preferred another": lambda r: _part(r, "llm_screened"),
         "refused": lambda r: _part(r, "llm_refused"),
         "errors": lambda r: _part(r, "llm_errors"),
         "prompt tokens": llm("prompt_tokens"),

@@ -123,8 +123,9 @@ def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str
     much those runs' revalidated mean is worse than their best; ``repetitions`` of best
     configurations in all runs, and ``revalidated_failed``, how many of these failed; ``trials``,
     ``failed_share``, ``failures`` (class to count), ``distinct`` (configurations, summed over runs),
-    ``duplicates`` (trials that repeated one of their run); ``llm_asked`` (NaN: unknown), ``llm_answered`` (its
-    proposal was run), ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
+    ``duplicates`` (trials that repeated one of their run); ``llm_asked`` (NaN: unknown), the sum of
+    ``llm_answered`` (its proposal was run), ``llm_screened`` (the critic preferred another),
+    ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
     ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost`` (NaN: unknown), ``hours``
     (charged training time): sums.
     """
@@ -170,6 +171,7 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
         "duplicates": len(trials) - distinct,
         "llm_asked": math.nan if unknown else sum(sources[source] for source in LLM_SOURCES),
         "llm_answered": sources["llm"],
+        "llm_screened": sources["llm-screened"],
         "llm_refused": sources["llm-duplicate"],
         "llm_errors": sources["llm-error"],
         "prompt_tokens": total("llm_prompt_tokens"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from optuna.distributions import FloatDistribution
@@ -10,6 +11,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 import pytest
 
+from studies.facts import LLM_SOURCES
+from studies.report.page_tables import cost_table
 from studies.report.page_tables import values_table
 from studies.report.tables import best_by_seed
 from studies.report.tables import flat
@@ -89,6 +92,21 @@ def test_trials_are_flat_rows_and_csv_has_no_nan(memory: InMemoryStorage) -> Non
     assert len(rows) == 30 and set(rows[0]) >= {"LR", "WIDTH", "PATTERN", "val_bpb", "status"}
     failed = next(row for row in rows if row["status"] != "ok")
     assert dict(zip(failed, flat(failed)))["val_bpb"] == ""
+
+
+def test_what_came_of_the_turns_sums_up_to_the_turns(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "centaur", 0, trials=0)
+    for i, source in enumerate(
+        source for n, source in enumerate(LLM_SOURCES) for _ in range(n + 1)
+    ):
+        study.add_trial(
+            create_trial(value=float(i), user_attrs={"status": "ok", "source": source})
+        )
+    (row,) = method_rows(runs_of(memory))
+    parts = ("llm_answered", "llm_screened", "llm_errors", "llm_refused")
+    assert [row[part] for part in parts] == [1, 2, 3, 4] and row["llm_asked"] == 10
+    shown = re.findall(r"<td[^>]*>(\d+) of 10</td>", cost_table([row]))
+    assert sum(map(int, shown)) == 10
 
 
 def test_the_seconds_of_a_runs_trials_sum_up_to_its_own(memory: InMemoryStorage) -> None:
