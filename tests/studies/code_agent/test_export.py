@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 import subprocess
 
 import pytest
+from rich.console import Console
 
 from objective.testbed.metric import Metric
 from studies.code_agent.export import agent_facts
+from studies.code_agent.export import agent_table
 from studies.code_agent.export import write_patches
 from studies.code_agent.export import write_results
 from studies.code_agent.history import read_history
@@ -80,6 +83,18 @@ def test_small_values_are_told_in_patches_and_to_the_model(bench: Bench, tmp_pat
         ScriptedChat([]), history, sources, lambda _: "", task="", reply_tokens=1
     )
     assert "KEPT, val_bpb 3.5e-09, best before 4e-09" in request[-1]["content"]
+
+
+def test_values_of_a_small_metric_keep_their_digits() -> None:
+    trials = [finished(0, "startup", 3.1e-4), finished(1, "startup", 3.3e-4)]
+    trials += [finished(2, "llm", 2.8e-4), finished(3, "llm", 1e-5)]
+    history = read_history(trials)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(agent_table(agent_facts(history)))
+    text = console.export_text()
+    assert "val_bpb 0.00032 (unedited, repeated: standard deviation 1.414e-05) -> 0.00028" in text
+    assert "improved by more than 2.828e-05" in text and "came to 1e-05, a gain too large" in text
+    assert "0.0003 " not in text and "0.0000" not in text
 
 
 def test_the_facts_count_what_applied_ran_and_improved(bench: Bench) -> None:
