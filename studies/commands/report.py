@@ -101,23 +101,22 @@ def report(
         if pin is not None and pin not in study_names(there):
             raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
         where = Where(storage, artifacts)
+        # All are checked before the first is written.
+        found = work.until(found, budget or math.inf, trials or math.inf)
+        references = work.references_of(found, reference)
         # A report makes no folder.
         store = where.open_artifacts() if where.folder.is_dir() else None
         results = {}
         folders = work.folder_names(found)
         for name, contents in found.items():
-            runs = [run.until(budget or math.inf, trials or math.inf) for run in contents.runs]
-            empty = [run.study for run in runs if not run.rows]
-            runs = [run for run in runs if run.rows]
-            if not runs:
-                raise Misuse("--budget and --trials must leave a finished trial, but leave none.")
+            runs = contents.runs
             folder = out / folders[name] if len(found) > 1 else out
             best = None if budget or trials else best_run(runs)
             content = Report(
                 runs,
-                work.reference_of(runs, reference),
+                references[name],
                 work.title_of(title, name, runs),
-                [*contents.unstarted, *empty],
+                contents.unstarted,
                 tables.Prices(price_in, price_out),
                 load_transcripts(runs, there, store) if store else (),
                 None

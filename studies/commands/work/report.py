@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
 from dataclasses import asdict
@@ -45,6 +46,7 @@ from studies.report.time_to_target import in_one_sentence
 from studies.report.tree import code_runs
 
 
+_UNNAMED = "(unnamed)"  # a comparison of studies that belong to none
 _LONGEST_NAME = 60  # characters, of up to four bytes, of which a file's name may have 255
 
 
@@ -61,20 +63,53 @@ def comparisons(
         options.complain(problem)
     if chosen is None:
         return found
+    if chosen == _UNNAMED and chosen not in found:
+        chosen = ""
     if chosen not in found:
-        names = ", ".join(name or "(unnamed)" for name in found)
+        names = ", ".join(name or _UNNAMED for name in found)
         raise Misuse(f"--comparison must be one of {names}, but got {chosen!r}.")
     return {chosen: found[chosen]}
 
 
-def reference_of(runs: Sequence[Run], asked: str | None) -> str:
-    """Return the method that the others are compared with."""
-    methods = sorted(tables.by_method(runs))
-    if asked is None:
-        return "random" if "random" in methods else methods[0]
-    if asked not in methods:
-        raise Misuse(f"--reference must be one of {', '.join(methods)}, but got {asked!r}.")
-    return asked
+def until(found: Mapping[str, Contents], seconds: float, trials: float) -> dict[str, Contents]:
+    """Return the comparisons without what runs did later; those of which nothing is left are
+    unstarted.
+
+    Raises:
+        Misuse: If nothing is left of a whole comparison.
+    """
+    cut = {}
+    for name, contents in found.items():
+        runs = [run.until(seconds, trials) for run in contents.runs]
+        empty = [run.study for run in runs if not run.rows]
+        if len(empty) == len(runs):
+            raise Misuse(
+                "--budget and --trials must leave a finished trial, but leave none of"
+                f" {name or _UNNAMED}."
+            )
+        cut[name] = Contents([run for run in runs if run.rows], [*contents.unstarted, *empty])
+    return cut
+
+
+def references_of(found: Mapping[str, Contents], asked: str | None) -> dict[str, str]:
+    """Return the method that the others are compared with, by the comparison's name.
+
+    A comparison without the one that is asked for keeps its default, which is said.
+
+    Raises:
+        Misuse: If no comparison has it.
+    """
+    methods = {name: sorted(tables.by_method(c.runs)) for name, c in found.items()}
+    known = sorted(set().union(*methods.values()))
+    if asked is not None and asked not in known:
+        raise Misuse(f"--reference must be one of {', '.join(known)}, but got {asked!r}.")
+    references = {}
+    for name, own in methods.items():
+        default = "random" if "random" in own else own[0]
+        references[name] = asked if asked in own else default
+        if asked is not None and asked not in own and len(own) > 1:
+            options.complain(f"{name or _UNNAMED} has no {asked}: its reference is {default}")
+    return references
 
 
 def title_of(asked: str | None, comparison: str, runs: Sequence[Run]) -> str:

@@ -138,6 +138,42 @@ def test_each_metric_has_a_folder_with_the_best_by_its_own_direction(
     assert re.search(r"accuracy -0\.\d+ in trial \d+ of better", page)
 
 
+def test_a_comparison_without_the_reference_has_its_own_and_says_so(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = optuna.storages.get_storage(url)
+    for method in ("random", "gp"):
+        add_study(storage, method, 0, trials=2, name=f"y-{method}", comparison="y")
+    add_study(storage, "gp", 0, trials=2, name="alone", comparison="alone")
+    report(url, tmp_path / "out", reference="tpe")
+    assert "y has no tpe: its reference is random" in (said := capsys.readouterr().err)
+    assert "alone has no" not in said, "nothing is compared with it"
+
+    def reference(comparison: str) -> set[str]:
+        tests = rows(tmp_path / "out" / comparison / "tests.csv")
+        return {row["reference"] for row in tests}
+
+    assert (reference("unnamed"), reference("y")) == ({"tpe"}, {"random"})
+
+
+def test_what_leaves_nothing_of_one_comparison_is_refused_before_another_is_written(
+    url: str, tmp_path: Path
+) -> None:
+    storage = optuna.storages.get_storage(url)
+    add_study(storage, "random", 0, trials=2, seconds=9000.0, name="y", comparison="y")
+    with pytest.raises(Misuse, match="must leave a finished trial, but leave none of y"):
+        report(url, tmp_path / "out", budget=600.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_unnamed_comparison_is_chosen_as_it_is_listed(url: str, tmp_path: Path) -> None:
+    storage = optuna.storages.get_storage(url)
+    add_study(storage, "random", 0, trials=2, name="y", comparison="y")
+    for name in ("(unnamed)", ""):
+        report(url, tmp_path / "out", comparison=name)
+        assert len(rows(tmp_path / "out" / "trials.csv")) == 10
+
+
 def test_names_that_make_the_same_folder_have_one_each() -> None:
     names = ["", "lr=0.1", "lr 0.1", "LR 0.1", "=", "a" * 60 + "b", "a" * 60 + "c", "x"]
     folders = folder_names(names)
