@@ -23,6 +23,7 @@ from objective.failure import WORST
 from objective.results import Results
 from objective.run.environment import may_be_secret
 from objective.testbed.interface import Interface
+from objective.testbed.metric import Metric
 from objective.testbed.runtime import Runtime
 from studies.changes import FILES
 from studies.changes import recorded
@@ -88,6 +89,18 @@ class Where:
             TestbedError: If it can't be used.
         """
         return Testbed.load(self.testbed, self.runtime, self.interface)
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of the testbed or surrogate.
+
+        Raises:
+            TestbedError: If the testbed can't be used.
+            Misuse: If the surrogate can't.
+        """
+        if self.surrogate is None:
+            return self.load_script().metric
+        return _load_surrogate(self.surrogate).metric
 
     @property
     def folder(self) -> Path:
@@ -422,6 +435,10 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
         return testbed
+    return _load_surrogate(surrogate)
+
+
+def _load_surrogate(surrogate: str) -> Surrogate:
     from objective.surrogate.surrogate import Surrogate
 
     return Surrogate.load(surrogate_file(surrogate))

@@ -121,7 +121,7 @@ def compare(
             where,
             Budget(trials, budget, training.train_seconds, charge_llm),
             training.limits(),
-            Model(llm, None, **vars(spending), asking=asking.of(named)),
+            Model(llm, None, **vars(spending), asking=asking.of(named, where, failure_value)),
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,

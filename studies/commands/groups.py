@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from studies.commands import options
 from studies.errors import Misuse
 from studies.methods import Asking
+from studies.methods import CODE_AGENT
 from studies.methods import METHODS
 from studies.methods import NOT_AS_PUBLISHED
 from studies.methods import option_of
@@ -26,6 +27,7 @@ from studies.methods import option_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from objective.failure import FailureValue
     from studies.budget import Budget
     from studies.spec import Limits
     from studies.spec import Where
@@ -169,11 +171,13 @@ class AskingOptions:
     max_prompt_tokens: options.MaxPromptTokens = None
     protocol: options.Protocol = None
 
-    def of(self, methods: Sequence[str]) -> Asking:
+    def of(self, methods: Sequence[str], where: Where, failure_value: FailureValue) -> Asking:
         """Check them for the methods that are to be run, and say what a protocol leaves out.
 
         Raises:
-            Misuse: If one is wrong, or heeded by none of the methods.
+            Misuse: If one is wrong, or heeded by none of the methods; or if the protocol's value
+                of failures would be better than successes.
+            TestbedError: If the testbed can't be used.
         """
         try:
             asked = Asking(**vars(self))
@@ -184,6 +188,13 @@ class AskingOptions:
             if not set(heeding) & set(methods):
                 raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
         if asked.protocol is not None:
+            # The code agent has no value for failures.
+            fails = failure_value is None and set(methods) != {CODE_AGENT}
+            if fails and where.metric.better == "higher":
+                raise Misuse(
+                    f"--protocol paper must be with --failure-value where {where.metric.name} is to"
+                    " be maximized, for the paper's own may be better than every success"
+                )
             print(NOT_AS_PUBLISHED, file=sys.stderr)
         return asked
 

@@ -171,7 +171,7 @@ def run(
             model,
             **vars(spending),
             llm_ratio=LLM_RATIO if llm_ratio is None else llm_ratio,
-            asking=asking.of([method]),
+            asking=asking.of([method], where, failure_value),
         ),
         prune=prune,
         failure_value=failure_value,

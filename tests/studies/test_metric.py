@@ -101,6 +101,19 @@ def test_what_can_not_be_meant_is_one_line(
     assert not (cli.folder / "autoresearch.db").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [("run", "--method", "cma-es"), ("compare", "--methods", "tpe")]
+)
+def test_the_papers_failures_are_no_successes(
+    cli: Cli, testbed: Path, command: tuple[str, ...]
+) -> None:
+    more = (*command, "--testbed", testbed, "--trials", 1, "--protocol", "paper", "--dry-run")
+    maximized = (*more, "--metric", "accuracy", "--direction", "maximize", "--no-check")
+    assert "must be with --failure-value where accuracy" in cli.fails(2, *maximized)
+    for accepted in (more, (*maximized, "--failure-value", "worst")):
+        assert "--failure-value" not in cli(*accepted).stderr
+
+
 def test_another_metric_changes_what_a_code_agent_reads_and_writes(tmp_path: Path) -> None:
     source = TRAIN.replace(METRIC.name, ACCURACY.name)
     sources = Sources(open_artifacts(f"sqlite:///{tmp_path}/x.db"), source)
