@@ -226,13 +226,13 @@ def _table(comparison: Comparison, specs: Sequence[Spec], board: Board) -> Rows:
 
 def _planned_seconds(specs: Sequence[Spec], board: Board, workers: int) -> float | None:
     """Return the seconds of training that are left, if it is known how long a trial trains."""
-    total = 0.0
+    seconds = []
     for spec in specs:
         trial, left = spec.budget.train_seconds, board[spec.name].left
         if trial is None or left is None:
             return None
-        total += trial * left
-    return total / workers
+        seconds.append(trial * left)
+    return max(sum(seconds) / workers, *seconds)  # a run is not shared among workers
 
 
 def advice(failed: Sequence[str], board: Board, planned: bool) -> str:

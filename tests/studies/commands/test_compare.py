@@ -305,6 +305,8 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(cli: Cli, testbed: 
     assert facts["planned_seconds"] == 6 * 60 / 2
     assert {run["state"] for run in facts["runs"]} == {"missing"}
     assert "6 of 6 runs to do, 2 at a time: 3:00" in cli(*command).stdout
+    facts = json.loads(cli(*command, "--json", "--workers", 20).stdout)
+    assert facts["planned_seconds"] == 60, "no worker takes a part of a run"
     assert list(cli.folder.iterdir()) == []
 
 
