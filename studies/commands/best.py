@@ -72,7 +72,7 @@ def best(
         print_json(found.facts())
     else:
         console().print(work.table_of(found))
-        for line in work.lines_of(found, storage):
+        for line in work.lines_of(found, storage, artifacts):
             say(line)
     if write is not None and not as_json and not diff:
         print(f"written: {write}")

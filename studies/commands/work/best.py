@@ -85,13 +85,14 @@ def table_of(winner: Winner) -> Rows:
     return table
 
 
-def lines_of(winner: Winner, storage: str) -> list[str]:
+def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> list[str]:
     """Say how sure the winner is, what it gains, and where other values are stored."""
     name, number = winner.metric.name, winner.trial.number
     again = winner.repeated.get(number)
     lines = []
     if again is None or not (again.values or again.failed):
-        advice = options.command("revalidate", storage, None, "--study", winner.study.study_name)
+        study = winner.study.study_name
+        advice = options.command("revalidate", storage, artifacts, "--study", study)
         can = "testbed_hash" in winner.study.user_attrs
         lines.append(
             f"trial {number} was trained once, so that its {name} is in part luck"

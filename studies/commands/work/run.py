@@ -110,14 +110,14 @@ def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> Non
     if winner is not None:
         facts = {**facts, "best": trial_facts(winner.trial, winner.metric.name)}
     console().print(final_table(facts))
-    for line in [] if winner is None else lines_of(winner, spec.where.storage):
+    where = spec.where
+    for line in [] if winner is None else lines_of(winner, where.storage, where.artifacts):
         say(line)
     # What gets its values by a command has no script of its own for them.
     is_script = winner is None or "command" not in winner.trial.user_attrs
     write = " (--write FILE makes a script of it)" if is_script else ""
     print()
     say(f"to see the best again{write}, and to look at it all:")
-    where = spec.where
     print(f"  {options.command('best', where.storage, where.artifacts, '--study', spec.name)}")
     print(f"  {options.command('status', where.storage)}")
     print(f"  {options.command('dashboard', where.storage, where.artifacts)}")

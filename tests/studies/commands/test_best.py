@@ -92,6 +92,14 @@ def test_a_study_of_another_program_is_shown_with_its_values(cli: Cli) -> None:
     assert "there are only its values" in cli.fails(2, "best", "--study", "b", "--diff")
 
 
+def test_revalidate_is_advised_with_the_artifacts(cli: Cli, testbed: Path) -> None:
+    kept = ("--artifacts", "kept here")
+    advice = "revalidate --study s --artifacts 'kept here'"
+    command = [*run(testbed, trials=1, confirm=0), *kept]
+    for said in (cli(*command).stdout, cli("best", *kept).stdout):
+        assert advice in said
+
+
 def test_nothing_is_confirmed_where_nobody_wants_it(cli: Cli, testbed: Path) -> None:
     assert cli(*run(testbed, trials=8, confirm=0)).returncode == 0
     assert cli.trials("s" + SUFFIX) == []
