@@ -44,8 +44,8 @@ class Winner:
     Attributes:
         study: The study.
         metric: What it optimizes.
-        trial: The best trial: of those that were trained again, by the mean of these trainings;
-            the one with the best value, if that one wasn't.
+        trial: The best trial: of those that were trained again, by the fewest failures and then by
+            the mean of these trainings; the one with the best value, if that one wasn't.
         by_value: The one with the best value; of a code study what the agent kept.
         baseline: The run of the script as it is; ``None`` if the study has none that succeeded.
         repeated: The repetitions of the study's trials by their numbers.

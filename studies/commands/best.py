@@ -36,8 +36,8 @@ def best(
 ) -> None:
     """Print the best configuration with the values that were really run, beside the baseline.
 
-    The best is the one with the best mean when it was trained again (run --confirm, revalidate), else
-    the one with the best value. Of a study that another program made, these are the parameters and
+    Of those that were trained again (run --confirm, revalidate) the best is the one with the best mean
+    of those with the fewest failed repetitions, else the one with the best value. Of a study that another program made, these are the parameters and
     values of its best trial.
     """
     import optuna

@@ -124,6 +124,10 @@ def test_repetitions_of_what_is_no_longer_the_best_say_nothing_of_the_best() -> 
 def test_what_failed_when_it_was_trained_again_comes_last() -> None:
     found = winner([5.0, 2.0, 1.0], {2: [1.0, None], 1: [2.0, 2.2]})
     assert found.trial.number == 1
+    assert any(
+        line.endswith("but came to 1 and failed in 1 of 2 when it was trained again")
+        for line in lines_of(found, "sqlite:///x.db")
+    )
 
 
 def test_what_failed_each_time_it_was_trained_again_is_the_best_only_of_such() -> None:
