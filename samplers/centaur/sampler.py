@@ -55,8 +55,9 @@ class CentaurSampler(CheckedCmaEsSampler):
 
     The critic is a model of the trials: what value a configuration will have, and whether it will
     fail. Of many candidates, samples of CMA-ES or steps from the best trials, it has the most
-    promising one run. On its turns a large language model's proposal is run as it is, since it may
-    know what trials don't tell yet; a small one's is one of the candidates. CMA-ES learns from all
+    promising one run. On its turns a language model that is asked for whole configurations, as
+    large ones are, has them run as they are, since it may know what trials don't tell yet; the
+    changes that others propose are among the candidates. CMA-ES learns from all
     that is run: its steps towards points that others proposed are bounded, and failures are never
     its parents. Each trial says in user attributes whose turn it was (``source``), who proposed
     what was run (``proposer``) and who chose it (``chosen_by``).
@@ -122,8 +123,9 @@ class CentaurSampler(CheckedCmaEsSampler):
             ``"clipped"`` bounds what CMA-ES learns from the model's trials and leaves out those
             that failed. ``"all"`` is the published rule: every COMPLETE trial as it is.
         on_error:
-            When the model gives no usable answer, ``"base"`` runs CMA-ES's proposal and raises
-            only after five such turns in a row; ``"raise"`` raises at once.
+            When the model gives no usable answer, ``"base"`` runs the critic's choice (without critic
+            CMA-ES's sample) and raises only after five such turns in a row; ``"raise"`` raises at
+            once.
         max_prompt_tokens:
             Longest prompt, in the model's tokens; never more than its context holds. By default
             2,600 where it chooses from a menu, else 12,000.

@@ -113,7 +113,8 @@ StudyName = Annotated[
     typer.Option(
         "--study",
         metavar="NAME",
-        help="Name of the study. [default: METHOD-seedSEED; of `agent`, code-seedSEED]",
+        help="Name of the study. [default: METHOD-seedSEED, or FOLDER-METHOD-seedSEED with "
+        "--testbed; METHOD is code with `agent`]",
     ),
 ]
 TestbedFolder = Annotated[

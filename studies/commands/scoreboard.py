@@ -41,8 +41,8 @@ def scoreboard(
         typer.Option(
             metavar="P,P,...",
             help="bbob/f8/10d, bbob-mixint/f8/10d, bbob-constrained/f7/10d (any function and "
-            f"dimension); {_DATASETS}; surrogate. +fail or +oom after a name makes 30 % of its "
-            "space fail.",
+            f"dimension); {_DATASETS}; surrogate. +fail or +oom after another name than that makes "
+            "30 % of its space fail.",
         ),
     ] = ",".join(PROBLEMS),
     samplers: Annotated[

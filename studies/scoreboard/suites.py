@@ -11,7 +11,7 @@ name                               problem
 ``surrogate``                      the embedded testbed as its stored trials predict it
 =================================  ===============================================================
 
-``+fail`` or ``+oom`` after a name puts failures beside its optimum, see `with_failures`.
+``+fail`` or ``+oom`` after a name other than ``surrogate`` puts failures beside its optimum, see `with_failures`.
 
 Sources: N. Hansen et al., COCO, Optimization Methods and Software 36, 2021 (``coco-experiment``);
 K. Eggensperger et al., HPOBench, NeurIPS Datasets and Benchmarks 2021, and A. Klein, F. Hutter,
