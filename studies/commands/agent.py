@@ -146,6 +146,14 @@ def agent(
     from studies.spec import Spec
     from studies.spec import trial_seconds
 
+    if agent_command is not None:
+        groups.refuse_with(
+            "--agent-command, which asks no language model",
+            llm=llm,
+            model=model,
+            whole_files=whole_files,
+            **vars(spending),
+        )
     where = script.where(storage, artifacts)
     edited = where.load_script()
     train_seconds = training.train_seconds

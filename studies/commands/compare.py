@@ -111,6 +111,14 @@ def compare(
     from studies.spec import Model
 
     named = split("--methods", methods, str)
+    groups.refuse_unheeded(
+        named,
+        llm_ratio=llm_ratio,
+        llm=llm,
+        model=model,
+        failure_value=failure_value,
+        **vars(spending),
+    )
     where = script.where(
         storage, artifacts, cwd=cwd, surrogate=work.surrogate_named(surrogate, surrogate_file)
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from objective.failure import FailureValue
     from studies.budget import Budget
+    from studies.methods import Method
     from studies.spec import Limits
     from studies.spec import Where
 
@@ -200,7 +201,7 @@ class AskingOptions:
 
 
 def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
-    """Refuse options of a language model that none of the methods heeds.
+    """Refuse options that none of the methods heeds: of a language model, and for failures.
 
     Args:
         methods: Those that are to be run.
@@ -210,10 +211,27 @@ def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
         Misuse: If one was given for nothing.
     """
     for name, value in given.items():
-        heeding = [
-            method
-            for method, row in METHODS.items()
-            if (row.has_ratio if name == "llm_ratio" else row.uses_llm)
-        ]
+        heeding = [method for method, row in METHODS.items() if _heeds(row, name)]
         if value is not None and not set(heeding) & set(methods):
             raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
+
+
+def _heeds(row: Method, name: str) -> bool:
+    if name == "failure_value":
+        return not row.edits_code
+    return row.has_ratio if name == "llm_ratio" else row.uses_llm
+
+
+def refuse_with(other: str, **given: object) -> None:
+    """Refuse options for which another one leaves no use.
+
+    Args:
+        other: That one, and why.
+        given: Values by the options' names; ``None``, ``()`` and ``False`` are none.
+
+    Raises:
+        Misuse: If one was given for nothing.
+    """
+    for name, value in given.items():
+        if value is not None and value != () and value is not False:
+            raise Misuse(f"{option_of(name)} must be without {other}")

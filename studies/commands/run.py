@@ -153,7 +153,14 @@ def run(
         raise Misuse(f"--prune must be one of {', '.join(RULES)}, but got {prune!r}")
     if method not in METHODS:
         raise Misuse(f"--method must be one of {', '.join(METHODS)}, but got {method!r}.")
-    groups.refuse_unheeded([method], llm_ratio=llm_ratio, llm=llm, model=model, **vars(spending))
+    groups.refuse_unheeded(
+        [method],
+        llm_ratio=llm_ratio,
+        llm=llm,
+        model=model,
+        failure_value=failure_value,
+        **vars(spending),
+    )
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
     where = script.where(storage, artifacts, cwd=cwd)

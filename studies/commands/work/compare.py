@@ -16,6 +16,7 @@ from studies import random_steps
 from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.commands.console import console
+from studies.commands.groups import refuse_with
 from studies.commands.progress import clock
 from studies.commands.progress import ComparisonProgress
 from studies.commands.work.run import say_preflight
@@ -78,7 +79,6 @@ def checked(comparison: Comparison, check: bool = True) -> Comparison:
     methods, budget, llm = comparison.methods, comparison.budget, comparison.model.llm
     if wrong := [method for method in methods if method not in METHODS] or not methods:
         raise Misuse(f"--methods must be some of {', '.join(METHODS)}, but got {wrong or None}.")
-    rows = [METHODS[method] for method in methods]
     code = [method for method in methods if METHODS[method].edits_code]
     if budget.trials is None and budget.seconds is None:
         raise Misuse("A comparison needs --trials or --budget, the share of each run.")
@@ -86,10 +86,6 @@ def checked(comparison: Comparison, check: bool = True) -> Comparison:
         raise Misuse("--charge-llm charges a --budget, but there is none.")
     if bad := [ratio for ratio in comparison.llm_ratios if not 0 <= ratio <= 1]:
         raise Misuse(f"--llm-ratio must be from 0 to 1, but got {bad[0]:g}.")
-    if comparison.llm_ratios and not any(row.has_ratio for row in rows):
-        raise Misuse("--llm-ratio is centaur's, which is not among the --methods.")
-    if comparison.models and not any(row.uses_llm for row in rows):
-        raise Misuse("--model needs a method that asks a language model among the --methods.")
     if llm == random_steps.LLM:
         if comparison.models:
             raise Misuse(f"--llm {llm} has no --model to choose.")
@@ -103,14 +99,15 @@ def checked(comparison: Comparison, check: bool = True) -> Comparison:
             say_preflight(preflight(script))
         seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
         return replace(comparison, budget=replace(budget, train_seconds=seconds))
-    given: dict[str, object] = {
-        "--train-seconds": budget.train_seconds,
-        "--wall-seconds": comparison.limits.wall_seconds,
-        "--memory-limit": comparison.limits.memory_mb,
-        "--testbed": comparison.where.testbed,
-    }
-    if wrong := [option for option, value in given.items() if value is not None]:
-        raise Misuse(f"A surrogate's trials are as those it was made of: leave out {wrong[0]}.")
+    refuse_with(
+        "a surrogate, whose trials are as those it was made of",
+        train_seconds=budget.train_seconds,
+        wall_seconds=comparison.limits.wall_seconds,
+        memory_limit=comparison.limits.memory_mb,
+        testbed=comparison.where.testbed,
+        **vars(comparison.where.interface),
+        **vars(comparison.where.runtime),
+    )
     if code:
         raise Misuse(f"{code[0]} edits the script, which a surrogate can't run: leave it out.")
     return comparison

@@ -1,4 +1,4 @@
-"""``agent``: when it ends."""
+"""``agent``: when it ends, and what it refuses."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_time_ends_it_where_no_number_of_trials_does(
     before = len(study.trials)
     assert cli(*words).returncode == 0
     assert len(study.trials) == before, "it is used up"
+
+
+@pytest.mark.parametrize(
+    "option", [("--llm", "local"), ("--model", "m"), ("--max-tokens", 9), ("--whole-files",)]
+)
+def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
+    cli: Cli, tmp_path: Path, option: tuple[object, ...]
+) -> None:
+    words = ("--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1)
+    said = cli.fails(2, "agent", "--agent-command", "true", "--trials", 1, *words, *option)
+    assert f"{option[0]} must be without --agent-command" in said
