@@ -102,7 +102,7 @@ class Comparison:
                 f"{self.reference}: even a clean sweep would give p = {self.p_possible:.3f} "
                 f"(two-sided{corrected})."
             )
-        if self.p_two_sided_holm <= LEVEL:
+        if (p := self.p_two_sided_holm) <= LEVEL:
             better = "better" if self.effect < 0 else "worse"
             seeds = self.wins if self.effect < 0 else self.untied - self.wins
             where = f", on {seeds} of {pairs};"
@@ -112,12 +112,12 @@ class Comparison:
             return (
                 f"{self.method} is {better} than {self.reference}{where} mean "
                 f"difference {decimals(self.difference, '+')} (95 % interval {decimals(self.low, '+')} to "
-                f"{decimals(self.high, '+')}), Holm-corrected p = {self.p_two_sided_holm:.3f}"
+                f"{decimals(self.high, '+')}), Holm-corrected p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
                 f"{f'; this leaves out that {self.caveat}' if self.caveat else ''}."
             )
         return (
             f"No difference between {self.method} and {self.reference} was shown ({pairs}, "
-            f"Holm-corrected p = {self.p_two_sided_holm:.2f}); that is not evidence that they "
+            f"Holm-corrected p = {p:.2f}); that is not evidence that they "
             "are equal."
         )
 

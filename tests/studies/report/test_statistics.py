@@ -149,6 +149,13 @@ def test_a_mean_that_contradicts_the_ranks_is_said_in_the_sentence() -> None:
     )
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(10, "= 0.002."), (14, "< 0.001.")])
+def test_no_p_is_said_to_be_zero(seeds: int, said: str) -> None:
+    ref = {seed: 1.0 for seed in range(seeds)}
+    (row,) = compare({"ref": ref, "a": {s: 0.9 - s / 100 for s in ref}}, "ref")
+    assert row.sentence.endswith(f"Holm-corrected p {said}")
+
+
 @pytest.mark.parametrize("methods", range(1, 10))
 def test_seeds_needed_are_the_fewest_that_could_be_significant(methods: int) -> None:
     needed = seeds_needed(methods)
