@@ -71,7 +71,8 @@ PLOTS = {
         "Sources",
         "Who found the incumbents",
         "Share of the trials that each source proposed, beside its share of the improvements "
-        "on a run's first value. base: the method without a language model (Centaur's CMA-ES).",
+        "on a run's first value. base: chosen without the language model (by Centaur's critic, "
+        "or by its CMA-ES where it has none).",
     ),
     "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
     "importance": (

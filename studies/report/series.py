@@ -1,7 +1,7 @@
 """The numbers behind a comparison's plots: for the page, for pictures, for CSV and JSON.
 
 Every function returns records, one a drawn point (or bar), as flat dictionaries that begin with
-``method``. Lower values are better.
+``method``. Values are the metric's own, of which lower or higher ones are better.
 """
 
 from __future__ import annotations
