@@ -233,11 +233,10 @@ class Results:
     A row that a crash cut off is forgotten, and its run with it.
 
     Args:
-        folder: Made if it isn't there.
+        folder: Need not be there before there are results to add.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "runs.csv"
         self._rows = {result.key: result for result in read(self.path)}
         if self.path.exists():

@@ -43,6 +43,7 @@ def carry_out(left: Sequence[Spec], workers: int, results: Results, bar: Bar) ->
     """Do runs in processes, keeping each result when it is there."""
     if not left:
         return
+    results.path.parent.mkdir(parents=True, exist_ok=True)  # or fail, before the first run
     shares = share(left, workers)
     longest = max(map(_seconds, shares))
     bar.say(

@@ -127,7 +127,9 @@ def strictly(constant: str) -> None:
 
 
 def test_a_sampler_that_broke_in_its_first_trial_is_counted(cli: Cli) -> None:
-    results = Results(cli.folder / "board")
+    folder = cli.folder / "board"
+    folder.mkdir()
+    results = Results(folder)
     results.add(result(sampler="random"))
     results.add(result(sampler="tpe", trials=0, curve=(), error="KeyError: x"))
     done = cli("scoreboard", "--report", "--json", "--out", "board")
@@ -136,7 +138,7 @@ def test_a_sampler_that_broke_in_its_first_trial_is_counted(cli: Cli) -> None:
     assert [row["sampler"] for row in facts["standings"]["10"]["all"]] == [
         "RandomSampler", "TPESampler",
     ]  # fmt: skip
-    report = (cli.folder / "board" / "README.md").read_text()
+    report = (folder / "README.md").read_text()
     assert "| TPESampler | 1 | 0 |  |  |  |  |  | 1 |" in report.splitlines()
 
 
@@ -177,3 +179,4 @@ def test_what_can_not_be_run_is_said_in_a_line(
     done = cli("scoreboard", *arguments)
     assert done.returncode == 2
     assert part in done.stderr.splitlines()[-1]
+    assert list(cli.folder.iterdir()) == []

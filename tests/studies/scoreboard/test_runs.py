@@ -125,14 +125,14 @@ def test_a_model_that_only_the_environment_names_is_asked(monkeypatch: pytest.Mo
 
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    results = Results(tmp_path / "new")
+    results = Results(tmp_path)
     written = [
         result(sampler="tpe", seed=1, error='AssertionError: "a, b"', curve=()),
         result(asks="random steps", llm_seconds=0.25, curve=((1, 1e-9), (17, -0.5))),
     ]
     for row in written:
         results.add(row)
-    assert sorted(read(results.path), key=lambda r: r.key) == Results(tmp_path / "new").all
+    assert sorted(read(results.path), key=lambda r: r.key) == Results(tmp_path).all
     assert read(results.path)[0].key == written[1].key  # in the order of the keys
 
 
