@@ -85,10 +85,11 @@ class Interface:
                 found.append(f"{name} must be a file in the testbed's folder, but got {value!r}.")
         return found
 
-    def left_open(self) -> list[str]:
+    def left_open(self, also: str = "") -> list[str]:
         """Return what must be said before a script is tuned, a sentence each.
 
-        A forgotten direction costs a night in which the worst is sought.
+        A forgotten direction costs a night in which the worst is sought. ``also`` tells of another
+        way to say it.
         """
         name = self.metric or ""
         words = set(re.split(r"[\W_]+", name.upper()))
@@ -97,8 +98,8 @@ class Interface:
             return []
         return [
             f"metric {self.metric!r} must have a direction, since higher is better of most that are"
-            " called so, but lower would be taken for better: add --direction maximize, or minimize"
-            " (in search_space.toml: direction)."
+            " called so, but lower would be taken for better: add --direction maximize, or"
+            f" minimize{also}."
         ]
 
     def to_metric(self) -> Metric:

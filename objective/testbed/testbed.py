@@ -122,7 +122,8 @@ class Testbed:
         toml = folder / "search_space.toml"
         file = SpaceFile.parse(read_text(toml) if toml.is_file() else "")
         interface = interface.or_else(file.interface)
-        if problems := [*interface.problems(), *interface.left_open()]:
+        also = " (in search_space.toml: direction)"
+        if problems := [*interface.problems(), *interface.left_open(also)]:
             raise TestbedError.of(problems)
         if script is None and interface.command is None and not (folder / SCRIPT).is_file():
             scripts = sorted(path.name for path in folder.glob("*.py"))[:3]

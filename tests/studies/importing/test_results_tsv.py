@@ -43,7 +43,8 @@ def test_experiments_are_one_study_with_what_the_file_says(cli: Cli, tmp_path: P
 def test_another_metric_keeps_its_name_and_direction(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "results.tsv"
     path.write_text(RESULTS.replace("val_bpb", "val_acc").replace("1.005000", "100.000000"))
-    assert "must have a direction" in cli.fails(2, "import", path)
+    asked = cli.fails(2, "import", path)
+    assert "must have a direction" in asked and "add --direction maximize, or minimize." in asked
     done = cli("import", path, "--direction", "maximize")
     assert done.returncode == 0, done.stderr
     study = optuna.load_study(study_name="autoresearch-seed0", storage=cli.storage)
