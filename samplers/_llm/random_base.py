@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from .._trials.announced import announce
 from .._trials.internals import cached_trials
+from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
 from .._trials.seeds import derive_seed
 from .connect import chat_to_ask
@@ -83,6 +84,7 @@ class RandomBaseSampler(BaseSampler):
         Before the first of them those of the latest trial that has any, which may be running.
         """
         self._raise_error_if_multi_objective(study)
+        drop_older_cache(study, trial)
         trials = cached_trials(study)
         space: Mapping[str, BaseDistribution] = intersection_search_space(trials)
         if not space and not any(t.state == TrialState.COMPLETE for t in trials):

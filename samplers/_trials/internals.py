@@ -33,6 +33,17 @@ def cached_trials(study: Study) -> list[FrozenTrial]:
     return study._get_trials(deepcopy=False, use_cache=True)
 
 
+def drop_older_cache(study: Study, trial: FrozenTrial) -> None:
+    """Have ``cached_trials`` read anew, unless that was done for this trial.
+
+    Every sampler's first step. Optuna keeps the trials for each thread and lets go of them where
+    ``ask`` and ``tell`` are called, which another thread than the one that suggests may do.
+    """
+    kept: Any = study._thread_local
+    if getattr(kept, "sampled", None) != trial.number:
+        kept.sampled, kept.cached_all_trials = trial.number, None
+
+
 def storage_of(study: Study) -> BaseStorage:
     """Return the storage of a study, as Optuna's artifact functions want it."""
     return study._storage

@@ -20,6 +20,7 @@ from .._llm.record import STARTUP
 from .._llm.trial_prompt import Knowledge
 from .._trials.history import finished_trials
 from .._trials.internals import cached_trials
+from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
 from .._trials.internals import is_enqueued
 from .._trials.seeds import derive_seed
@@ -279,6 +280,7 @@ class CentaurSampler(CheckedCmaEsSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        drop_older_cache(study, trial)
         finished = finished_trials(study)
         if self._critic is not None:
             if not finished and self._turns.n_first(study):
@@ -406,6 +408,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        drop_older_cache(study, trial)
         if self._critic is not None and self._draws_independently:
             self._raise_error_if_multi_objective(study)
             # By the trial's number, so that a resumed study goes on as it would have.

@@ -52,6 +52,7 @@ from smac.runhistory import TrialInfo
 from .._trials.history import is_failure
 from .._trials.history import violation
 from .._trials.internals import cached_trials
+from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
 from .._trials.internals import set_study_system_attr
 from .._trials.internals import set_system_attr
@@ -178,6 +179,7 @@ class SMACSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        drop_older_cache(study, trial)
         search_space = self._search_space
         if search_space is None:
             search_space = self._intersection.calculate(study, use_cache=True)
