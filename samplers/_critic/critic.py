@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._trials.history import tolerant
 from .candidates import child_rows
 from .candidates import random_rows
 from .candidates import start_rows
@@ -84,8 +85,8 @@ class Critic:
         return Judge(
             Space(distributions),
             read_trials(study, trial, distributions),
-            rule=self._rule,
-            derived=self._derived,
+            rule=tolerant(self._rule, study),
+            derived=tolerant(self._derived, study),
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from .._trials.announced import announce
+from .._trials.history import tolerant
 from .._trials.internals import fixed_params
 from .._trials.internals import interrupted_trials
 from .chat import BudgetExhausted
@@ -257,7 +258,8 @@ class _Turn:
         with_reason: bool,
         repeatable: Collection[int],
     ) -> None:
-        self._study, self._trial, self._space, self._rule = study, trial, space, rule
+        self._study, self._trial, self._space = study, trial, space
+        self._rule = tolerant(rule, study)
         self._repeatable = repeatable
         self.fixed = fixed_params(trial, space)
         self.base = {**base, **self.fixed}

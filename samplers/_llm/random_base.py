@@ -17,6 +17,7 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from .._trials.announced import announce
+from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
@@ -141,11 +142,12 @@ class RandomBaseSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw a new configuration, or a known one if nothing new is left; fixed values stay."""
-        known = known_configurations(study, space, self._rule, besides=trial)
+        rule = tolerant(self._rule, study)
+        known = known_configurations(study, space, rule, besides=trial)
         fixed = fixed_params(trial, space)
         for attempt in range(_MAX_DRAWS):
             params = {**self._draw(study, trial, space, attempt), **fixed}
-            if configuration_key(params, space, self._rule) not in known:
+            if configuration_key(params, space, rule) not in known:
                 break
         announce(study, trial, params)
         return params

@@ -8,6 +8,7 @@ A section without anything to say is left out. Small models get the table and th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 import math
 from typing import Any
@@ -21,6 +22,7 @@ from optuna.trial import TrialState
 
 from .._trials.announced import values_so_far
 from .._trials.history import effective_params
+from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .prompt import describe_search_space
 from .prompt import DETAILED
@@ -138,6 +140,11 @@ class TrialPrompt:
         details: bool,
     ) -> None:
         self._study, self._trial, self._space = study, trial, space
+        knowledge = replace(
+            knowledge,
+            rule=tolerant(knowledge.rule, study),
+            derived=tolerant(knowledge.derived, study),
+        )
         self._knowledge, self._intro, self._is_mine = knowledge, intro, is_mine
         self._details = details
         self.table = Table(

@@ -11,6 +11,7 @@ import math
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -150,6 +152,42 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
     else:
         changed = json_object(trial.user_attrs.get("effective"))
     return {name: changed.get(name, value) for name, value in trial.params.items()}
+
+
+def tolerant(
+    function: Callable[[Mapping[str, Any]], Any] | None, study: Study
+) -> Callable[[Mapping[str, Any]], Any] | None:
+    """Make a user's ``rule`` or ``derived`` fit for configurations that are not complete.
+
+    Those of trials that run, are queued or failed may lack parameters: a ``KeyError`` of one of
+    them gives ``{}``. Parameters of a single value, which are in no search space, are added.
+
+    Any other ``KeyError`` is raised: of a name that no trial has, once a trial is COMPLETE.
+    """
+    if function is None:
+        return None
+    trials = cached_trials(study)
+    space: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        space.update(trial.distributions)
+    singles = {
+        name: d.choices[0] if isinstance(d, CategoricalDistribution) else getattr(d, "low", None)
+        for name, d in space.items()
+        if d.single()
+    }
+    is_known = any(trial.state == TrialState.COMPLETE for trial in trials)
+
+    def call(params: Mapping[str, Any]) -> Any:
+        params = {**singles, **params}
+        try:
+            return function(params)
+        except KeyError as error:
+            name = error.args[0] if error.args else None
+            if not isinstance(name, str) or name in params or (is_known and name not in space):
+                raise
+            return {}
+
+    return call
 
 
 def json_object(text: Any) -> dict[str, Any]:

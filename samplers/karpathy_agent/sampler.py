@@ -97,10 +97,12 @@ class KarpathyAgentSampler(RandomBaseSampler):
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
+            A ``KeyError`` for a parameter that a configuration lacks, such as one of a trial that
+            failed before it was suggested, is no error: that one counts as it is.
         derived:
             Further numbers that the value may depend on, such as a width that is a product: a
             function from the parameters, as they are really run, to numbers by name. The model
-            sees them.
+            sees them. ``KeyError`` is as for ``rule``.
         side_data:
             Names of trials' user attributes that tell the model more than the value does, such as
             steps or memory. Those that are numbers and vary are shown.

@@ -18,6 +18,7 @@ history in the server's prefix cache.
 
 from __future__ import annotations
 
+from dataclasses import replace
 import math
 import queue
 import threading
@@ -50,6 +51,7 @@ from .._llm.warm_start import stored
 from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import ranked
+from .._trials.history import tolerant
 from .._trials.internals import fixed_params
 from .candidates import parse_candidates
 from .candidates import screen
@@ -136,6 +138,8 @@ class LLAMBOSampler(RandomBaseSampler):
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
+            A ``KeyError`` for a parameter that a configuration lacks, such as one of a trial that
+            failed before it was suggested, is no error: that one counts as it is.
         artifact_store:
             An Optuna artifact store that prompts and replies are written to.
         on_error:
@@ -266,6 +270,7 @@ class _Turn:
         self._study = study
         self._trial = trial
         self._space = space
+        self._rule = tolerant(sampler._rule, study)
         self.exchanges: list[Exchange] = []
         self._notes: list[str] = []
         numeric_only = sampler._categoricals == "random"
@@ -297,7 +302,9 @@ class _Turn:
     def decide(self) -> Proposal:
         """Ask the model; ``params`` is ``None`` if the base proposal has to do."""
         chat = self._sampler._chat
-        self._prompts = Prompts(self._sampler._settings, self.facts, chat)
+        self._prompts = Prompts(
+            replace(self._sampler._settings, rule=self._rule), self.facts, chat
+        )
         try:
             params = self._warm_start() if self.is_startup else self._bayesian_step()
         except _Undecided as undecided:
@@ -409,12 +416,10 @@ class _Turn:
         return None
 
     def _screen(self, params: Sequence[dict[str, Any]]) -> Screened:
-        return screen(params, self._known(), self._space, self._sampler._rule)
+        return screen(params, self._known(), self._space, self._rule)
 
     def _known(self) -> dict[tuple[str, ...], int]:
-        return known_configurations(
-            self._study, self._space, self._sampler._rule, besides=self._trial
-        )
+        return known_configurations(self._study, self._space, self._rule, besides=self._trial)
 
     def _whole(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Add values for the parameters that the model does not see, the same for all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
 import inspect
 import math
 import re
@@ -11,18 +13,24 @@ from typing import Literal
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
 from objective.run import outcome
+from samplers._llm.schema_chat import SchemaChat
 from samplers._trials.history import effective_params
 from samplers._trials.history import failure_class
 from samplers._trials.history import FAILURES
 from samplers._trials.history import finished_trials
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
+from samplers._trials.history import tolerant
+from samplers.centaur import CentaurSampler
+from samplers.karpathy_agent import KarpathyAgentSampler
+from samplers.llambo_paper import LLAMBOSampler
 
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
@@ -133,3 +141,58 @@ def test_an_attribute_effective_of_the_objectives_own_changes_nothing(own: Any) 
 def test_the_classes_of_failure_are_those_of_the_objective() -> None:
     source = inspect.getsource(outcome)
     assert set(re.findall(r'return "([a-z-]+)", ', source)) - {"ok", "pruned"} <= set(FAILURES)
+
+
+def even(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A rule that wants every parameter of `incomplete`."""
+    return {"width": params["width"] // 2 * 2, "depth": params["depth"] + 0 * params["only"]}
+
+
+def product(params: Mapping[str, Any]) -> dict[str, float]:
+    return {"size": params["width"] * params["depth"] * params["only"]}
+
+
+@pytest.mark.parametrize("case", ["a single value", "failed", "enqueued", "threads"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda **k: CentaurSampler(n_startup_trials=2, derived=product, **k),
+        lambda **k: CentaurSampler(n_startup_trials=2, derived=product, critic=None, **k),
+        lambda **k: KarpathyAgentSampler(derived=product, **k),
+        lambda **k: LLAMBOSampler(n_startup_trials=2, **k),
+    ],
+    ids=["centaur", "centaur without critic", "karpathy agent", "llambo"],
+)
+def test_a_users_functions_are_spared_parameters_that_are_not_there(
+    sampler: Callable[..., BaseSampler], case: str
+) -> None:
+    study = optuna.create_study(sampler=sampler(chat=SchemaChat(), rule=even, seed=0))
+
+    def incomplete(trial: optuna.Trial) -> float:
+        width = trial.suggest_int("width", 1, 999)
+        if trial.number == 0 and case == "failed":
+            raise RuntimeError
+        return width + trial.suggest_int("depth", 0, 9) + trial.suggest_int("only", 3, 3)
+
+    for width in (3, 5, 7) if case == "enqueued" else ():
+        study.enqueue_trial({"width": width})
+    study.optimize(incomplete, 7, n_jobs=2 if case == "threads" else 1, catch=RuntimeError)
+    assert len(study.trials) == 7
+
+
+def test_a_parameter_that_a_configuration_lacks_is_told_from_a_wrong_name() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(params={"x": 0.5}, distributions=SPACE, value=1.0))
+
+    def rule_of(name: str) -> Callable[[Mapping[str, Any]], Any]:
+        rule = tolerant(lambda params: {"x": params[name]}, study)
+        assert rule is not None
+        return rule
+
+    assert rule_of("x")({}) == {}
+    with pytest.raises(KeyError, match="wrong"):
+        rule_of("wrong")({"x": 0.5})
+    table = tolerant(lambda params: {"x": {0.1: 1}[params["x"]]}, study)
+    assert table is not None
+    with pytest.raises(KeyError, match="0.5"):
+        table({"x": 0.5})
