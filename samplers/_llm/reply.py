@@ -238,7 +238,7 @@ def _parse(
     best = max(reversed(candidates), key=lambda c: len(c.keys() & space.keys()), default={})
     repairs: list[str] = []
     if not best.keys() & space.keys():
-        pairs = _loose_pairs(text, space)
+        pairs = _loose_pairs(_without_reason(text, reason_key), space)
         if pairs:
             best, repairs = pairs, ["the reply is not valid JSON, read name by name"]
         elif not candidates:
@@ -305,6 +305,20 @@ def _assignments(
             yield {str(item["name"]): item["value"] for item in pairs}
         else:
             yield from items
+
+
+def _without_reason(text: str, key: str | None) -> str:
+    """Leave out the model's reason: what prose says of values is no assignment.
+
+    It ends with a quote before a comma or a brace, since not all those within are escaped, or
+    with the text if that was cut off; one without quotes ends with its line.
+    """
+    if key is None:
+        return text
+    reason = r"""(["'])(?:.*?(?<!\\)\1(?=\s*[,}\]]|\s*$)|.*)|[^\n]*"""
+    return re.sub(
+        rf"""\b{re.escape(key)}["'`*]*\s*[:=]\s*(?:{reason})""", "", text, flags=re.DOTALL
+    )
 
 
 def _loose_pairs(text: str, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

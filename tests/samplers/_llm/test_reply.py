@@ -103,6 +103,32 @@ def test_values_are_found_however_they_are_wrapped(text: str) -> None:
     assert parsed.named == {"LR", "DEPTH"}
 
 
+@pytest.mark.parametrize(
+    "reply, named",
+    [
+        (
+            '{"reason": "Trial 7 with LR = 0.5, diverged, and BATCH = 512, ran out. So the other',
+            {},
+        ),
+        ('{"reason": "LR = 0.5, diverged; change the depth alone"}', {}),
+        ('{"reason": "LR = 0.5, diverged; change the depth alone", "DEPTH": 12.}', {"DEPTH": 12}),
+        (r'{"reason": "Of the \"LR\", which is LR = 0.5, more", "DEPTH": 12.}', {"DEPTH": 12}),
+        ('{"reason": "A "DROP": 0.5, was bad, {LR: 0.5}.", "DEPTH": 12.}', {"DEPTH": 12}),
+        ("{'reason': 'LR = 0.5, so it isn't that, is it', 'DEPTH': 12,}", {"DEPTH": 12}),
+        ('{"DEPTH": 12, "reason": "since LR = 0.5, and BATCH = 512, are', {"DEPTH": 12}),
+        ("reason: LR = 0.5, diverged\nDEPTH = 12", {"DEPTH": 12}),
+    ],
+)
+def test_what_the_reason_says_of_values_is_no_assignment(
+    reply: str, named: dict[str, Any]
+) -> None:
+    if not named:
+        with pytest.raises(ReplyError):
+            parse_params(reply, SPACE, BASE, "reason")
+    else:
+        assert parse_params(reply, SPACE, BASE, "reason").params == {**BASE, **named}
+
+
 def test_impossible_values_leave_the_base_and_say_so() -> None:
     reply = {
         "LR": "1e-3",
