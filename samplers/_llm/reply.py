@@ -324,12 +324,13 @@ def _without_reason(text: str, key: str | None) -> str:
 def _loose_pairs(text: str, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """Find the parameters that a text assigns in some way: ``"LR": 0.1,`` or ``LR = 0.1``.
 
-    A value counts only if something ends it, so that a number which was cut off does not.
+    A value counts only if something ends it, so that a number which was cut off does not. A comma
+    before a digit does not: ``524,288`` and ``0,01`` are whole, and no numbers.
     """
     pairs: dict[str, Any] = {}
     for name in space:
         quoted = rf"""(?<![\w.]){re.escape(name)}["'`*]*\s*[:=]\s*"""
-        value = r"""(?:"([^"\n]*)"|'([^'\n]*)'|([\w.+-]+))(?=\s*[,}\]\n;)])"""
+        value = r"""(?:"([^"\n]*)"|'([^'\n]*)'|([\w.+-]+(?:,\d[\w.+-]*)*))(?=\s*[,}\]\n;)])"""
         matches = list(re.finditer(quoted + value, text + "\n" if _ended(text) else text))
         if matches:
             pairs[name] = next(group for group in matches[-1].groups() if group is not None)

@@ -104,6 +104,16 @@ def test_values_are_found_however_they_are_wrapped(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "number", ["BATCH = 524,288", "BATCH = 131072\nBATCH = 1,048,576", '{"LR": 0,01}']
+)
+def test_the_first_part_of_a_number_with_commas_is_not_taken_for_it(number: str) -> None:
+    with pytest.raises(ReplyError, match="is not a number"):
+        parse_params(number, SPACE, BASE)
+    parsed = parse_params(f"{number.strip('}')}, DEPTH = 12\n", SPACE, BASE)
+    assert parsed.params == {**BASE, "DEPTH": 12}
+
+
+@pytest.mark.parametrize(
     "reply, named",
     [
         (
