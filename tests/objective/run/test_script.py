@@ -55,6 +55,14 @@ def test_the_script_runs_as_if_it_were_started_in_its_folder(run: Run) -> None:
     assert run((result.log.parent / "testbed" / "train.py").read_text()).status == "no-metric"
 
 
+@pytest.mark.parametrize("threads", ["4,2", " 2", "", "all"])
+def test_whatever_says_how_many_threads_a_script_runs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert run(GOOD).status == "ok"
+
+
 def test_no_secret_is_in_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [
         "OPENAI_API_KEY",
