@@ -92,7 +92,8 @@ def unnamed_metric(testbed: Testbed) -> str:
     files = list(islice((path for path in found if path.is_file()), _MOST_FILES + 1))
     if len(files) > _MOST_FILES or default in testbed.source:
         return ""
-    if any(default in path.read_text("utf-8", "replace") for path in files):
+    modules = (path for path in files if path.is_file() and not path.name.startswith("."))
+    if any(default in path.read_text("utf-8", "replace") for path in modules):
         return ""
     return (
         f"{testbed.delivery.script} must print {default}, or the metric must be named by"

@@ -126,7 +126,7 @@ class Testbed:
         if problems := [*interface.problems(), *interface.left_open(also)]:
             raise TestbedError.of(problems)
         if script is None and interface.command is None and not (folder / SCRIPT).is_file():
-            scripts = sorted(path.name for path in folder.glob("*.py"))[:3]
+            scripts = sorted(p.name for p in folder.glob("[!.]*.py") if p.is_file())[:3]
             named = f" Name the script: {' or '.join(map(str, map(folder.joinpath, scripts)))}."
             raise TestbedError(
                 f"A testbed must be a folder with a {SCRIPT}, or a script, but got {folder}."

@@ -146,3 +146,12 @@ def test_a_metric_that_nobody_named_is_asked_for_before_anything_is_trained(
     (folder / ".#train.py").symlink_to("somebody@host.1234:5678")  # as Emacs marks what it edits
     problems = preflight(Testbed.load(folder, interface=interface)).problems
     assert [problem.partition("say --metric ")[2].split()[0] for problem in problems] == named
+
+
+def test_what_is_no_module_names_no_metric(testbed_folder: Make) -> None:
+    folder = testbed_folder(PRINTS)
+    (folder / ".#train.py").symlink_to("user@host.123")  # as Emacs makes it
+    (folder / "gone.py").symlink_to("nowhere")
+    (folder / "folder.py").mkdir()
+    [problem] = preflight(Testbed.load(folder)).problems
+    assert "say --metric acc" in problem

@@ -142,6 +142,8 @@ def test_a_path_that_can_be_none_is_one_clear_line(path: str) -> None:
 
 def test_a_folder_without_train_py_is_told_its_scripts(tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text("LR = 1\n")
+    (tmp_path / ".#fit.py").symlink_to("user@host.123")  # as Emacs makes it
+    (tmp_path / "folder.py").mkdir()
     with pytest.raises(TestbedError, match=f"Name the script: {tmp_path / 'fit.py'}.$"):
         Testbed.load(tmp_path)
 
