@@ -60,7 +60,8 @@ def prepare_data(testbed: Path, python: Sequence[str], environment: Mapping[str,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",  # which scripts print in, whatever the locale
+        errors="replace",
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 from pathlib import Path
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -18,6 +21,13 @@ from objective.testbed.data import Data
 from tests.conftest import not_here
 
 
+READ = """
+import sys
+from pathlib import Path
+from objective.run.environment import script_environment
+from objective.testbed.data import prepare_data
+print(ascii(prepare_data(Path(sys.argv[1]), [sys.executable], script_environment()).shown.name))
+"""
 EMBEDDED = Path(__file__).parents[3] / "objective" / "testbed" / "embedded"
 # Every token is as likely as any other.
 UNIFORM = """
@@ -57,6 +67,14 @@ for folder, _, files in os.walk("/"):
         print("".join(f"FOUND {folder}/{name}\\n" for name in files
                       if "held-out" in folder or name.startswith("words_")), end="")
 """
+
+
+def test_paths_of_data_are_read_in_any_locale(tmp_path: Path) -> None:
+    (tmp_path / "prepare.py").write_text("print('shown: /data/f\\xfcr')\n")
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}  # ASCII
+    command = [sys.executable, "-c", READ, str(tmp_path)]
+    read = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True)
+    assert read.stdout.strip() == r"'f\xfcr'", read.stderr
 
 
 @pytest.fixture(scope="module")
