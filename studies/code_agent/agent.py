@@ -180,7 +180,7 @@ class CodeAgent:
         baseline = unedited(self._testbed, spec.editing.files)
         self._sources = Sources(self._artifacts, baseline)
         self._lock_file = spec.where.lock_file
-        self._drafts = Drafts(self._artifacts, spec.name)
+        self._drafts = Drafts(spec.where.folder, spec.name)
         self._trials = CodeTrials(study, self._sources, baseline, self._artifacts, self._drafts)
         self._proposer = Proposer(
             self._testbed, self._sources, spec.editing, author, self._drafts, self._log_tail

@@ -2,7 +2,8 @@
 
 A reply is kept under the hash of its request before anything is made of it, and removed when it is
 on a trial. A resumed study makes the same request of the same trials, finds the reply, and goes on
-with it, also where the model would now give another one.
+with it, also where the model would now give another one. What nobody came back for is removed after
+a day.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 import hashlib
-import io
 import json
+from pathlib import Path
+import time
 from typing import Any
 from typing import TYPE_CHECKING
-
-from optuna.artifacts.exceptions import ArtifactNotFound
 
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
@@ -25,38 +25,49 @@ from samplers._llm.chat import Completion
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts import FileSystemArtifactStore
-
     from samplers._llm.chat import Message
+
+
+_KEPT_SECONDS = 24 * 3600.0
 
 
 class Drafts:
     """Replies by their requests.
 
     Args:
-        store: Where they are kept.
+        folder: Where they are kept: that of the artifacts.
         study: Name of the study, whose requests are its own.
     """
 
-    def __init__(self, store: FileSystemArtifactStore, study: str) -> None:
-        self._store = store
+    def __init__(self, folder: Path, study: str) -> None:
+        self._folder = folder
         self._study = study
-        self._kept: list[str] = []
+        self._kept: list[Path] = []
 
     def load(
-        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, seed: int
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None,
+        seed: int,
+        is_idle: bool = False,
     ) -> tuple[Completion, str | None] | None:
-        """Return the reply to a request, and the script if it was edited in place."""
-        name = self._name(messages, schema, seed)
+        """Return the reply to a request, and the script if it was edited in place.
+
+        Args:
+            messages, schema, seed: The request.
+            is_idle: Whether no trial of the study runs: a process that isn't seen from here, as
+                none is that ran before a reboot or on another machine, is then taken for gone.
+        """
+        path = self._path(messages, schema, seed)
         try:
-            with self._store.open_reader(name) as file:
-                kept = json.loads(file.read().decode())
-            if kept["by"] != worker_mark(0) and worker_is_here(kept["by"]) is not False:
-                return None  # its process lives and uses it: two workers may ask the same at once
+            kept = json.loads(path.read_text("utf-8"))
+            lives = kept["by"] != worker_mark(0) and worker_is_here(kept["by"])
+            if lives or (lives is None and not is_idle):
+                return None  # its process uses it: two workers may ask the same at once
             reply = Completion(**kept["completion"]), kept["source"]
-        except (ArtifactNotFound, OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None  # there is none, or it was half written
-        self._kept.append(name)
+        self._kept.append(path)
         return reply
 
     def keep(
@@ -68,22 +79,23 @@ class Drafts:
         source: str | None,
     ) -> None:
         """Keep the reply to a request."""
-        name = self._name(messages, schema, seed)
+        path = self._path(messages, schema, seed)
         text = json.dumps(
             {"completion": asdict(completion), "source": source, "by": worker_mark(0)}
         )
-        self._store.write(name, io.BytesIO(text.encode()))
-        self._kept.append(name)
+        path.write_text(text, "utf-8")
+        self._kept.append(path)
 
     def drop(self) -> None:
-        """Remove what this process kept or found: it is on a trial now."""
-        for name in self._kept:
-            with suppress(ArtifactNotFound, OSError):
-                self._store.remove(name)
+        """Remove what this process kept or found, which is on a trial now, and what is old."""
+        for path in self._folder.glob("draft-*"):
+            with suppress(OSError):  # others may remove it, too
+                if path in self._kept or path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                    path.unlink()
         self._kept.clear()
 
-    def _name(
+    def _path(
         self, messages: Sequence[Message], schema: Mapping[str, Any] | None, seed: int
-    ) -> str:
+    ) -> Path:
         request = json.dumps([self._study, list(map(dict, messages)), schema, seed])
-        return f"draft-{hashlib.sha256(request.encode()).hexdigest()}"
+        return self._folder / f"draft-{hashlib.sha256(request.encode()).hexdigest()}"

@@ -14,6 +14,8 @@ import re
 from typing import Any
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 from objective.run.outcome import one_line
 from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
@@ -145,9 +147,12 @@ class Proposer:
             candidates = self._candidates(parent, seed, trials)
         choice = describe_choice(parent, candidates) if candidates else ""
         messages = self._prompt(history, outlook, choice)
+        is_idle = not any(t.state == TrialState.RUNNING for t in trials)
         for attempt in range(2):
             try:
-                completion, edited = self._ask(messages, seed + attempt, candidates, parent)
+                completion, edited = self._ask(
+                    messages, seed + attempt, candidates, parent, is_idle
+                )
             except EditError as error:  # of a command, which can be asked again
                 reason = str(error)
                 exchanges.append(Exchange(messages, Completion(""), problem=reason))
@@ -274,11 +279,16 @@ class Proposer:
         return [*messages[:-1], {"role": last["role"], "content": content}]
 
     def _ask(
-        self, messages: list[Message], seed: int, candidates: Candidates, parent: str
+        self,
+        messages: list[Message],
+        seed: int,
+        candidates: Candidates,
+        parent: str,
+        is_idle: bool,
     ) -> tuple[Completion, str | None]:
         """Return the reply, and the script itself if it was edited in place."""
         schema = choice_schema(candidates) if candidates else None
-        kept = self._drafts.load(messages, schema, seed)
+        kept = self._drafts.load(messages, schema, seed, is_idle)
         if kept is not None:
             return kept
         edited = None
