@@ -375,7 +375,9 @@ class _Process:
             }
             self.nonce = secrets.token_hex(16)
             self.is_on_gpu = _is_on_gpu(variables)
-            threads = re.match(r"\s*\d{1,6}", variables.get("OMP_NUM_THREADS", ""))  # "4,2" is valid
+            threads = re.match(
+                r"\s*\d{1,6}", variables.get("OMP_NUM_THREADS", "")
+            )  # "4,2" is valid
             self.cores = max(1, int(threads[0])) if threads else 1
             launcher = Path(__file__).with_name("launch.py")
             argv = [*python, "-u", str(launcher), json.dumps(options)]
