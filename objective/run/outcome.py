@@ -255,7 +255,7 @@ class Output:
             self.printed, self.decimals = to_number(text), decimals_of(text)
 
 
-def _ends(line: bytes) -> bytes:
+def _ends(line: bytearray) -> bytearray:
     """Return a line, or both ends of one that is too long, without numbers that were cut."""
     if len(line) <= _LINE_BYTES:
         return line

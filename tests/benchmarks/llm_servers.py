@@ -17,7 +17,7 @@ from tests.samplers._llm.providers import run_study
 
 
 def main() -> None:
-    client._FIRST_PAUSE = 0.01
+    client.FIRST_PAUSE = 0.01
     lines = [
         f"Studies of {N_TRIALS} trials, all but the first of them the language model's turns.",
         "",

@@ -116,7 +116,7 @@ def test_an_ablation_holds_the_runs_that_differ_in_one_thing(
 
 def test_a_variant_is_a_line_of_its_own(memory: InMemoryStorage) -> None:
     for i, (ratio, variant) in enumerate(itertools.product((0.1, 0.3), ("", "no critic"))):
-        facts = {"variant": variant} if variant else {}
+        facts: dict[str, Any] = {"variant": variant} if variant else {}
         add_study(memory, "centaur", 0, name=f"{i}", model="m", llm_ratio=ratio, **facts)
     records = series.ratios(runs_of(memory))
     assert [(r["method"], r["ratio"]) for r in records] == [

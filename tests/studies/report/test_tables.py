@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
@@ -122,7 +123,7 @@ def test_the_seconds_of_a_runs_trials_sum_up_to_its_own(memory: InMemoryStorage)
 def test_a_parameter_named_like_a_column_has_one_of_its_own(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0, trials=0)
     params = {"status": 3.0, "val_bpb": 4.0, "x": 5.0}
-    space = {name: FloatDistribution(0, 9) for name in params}
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 9) for name in params}
     study.add_trial(
         create_trial(value=1.0, params=params, distributions=space, user_attrs={"status": "ok"})
     )

@@ -162,7 +162,7 @@ def test_after_a_suspend_only_workers_elsewhere_and_paused_ones_are_taken_for_de
         while paused.status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
         machine, pids = worker._machine(), [os.getpid(), *(child.pid for child in children)]
-        marks = [*([machine, pid, worker._started(pid)] for pid in pids), ["elsewhere", 1, 1.0]]
+        marks = [(machine, pid, worker._started(pid)) for pid in pids] + [("elsewhere", 1, 1.0)]
         for number, mark in enumerate(marks):
             trial = study.ask()
             storage.record_heartbeat(trial._trial_id)
