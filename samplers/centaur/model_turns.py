@@ -163,7 +163,8 @@ class ModelTurns:
             screen: The critic, if there is one.
         """
         reply_format = "full" if n_first else self.reply_format(study)
-        advised = screen is not None and reply_format != "menu"
+        large = reply_format != "menu"
+        advised = screen is not None and large
         proposal = self._propose(
             study,
             trial,
@@ -177,7 +178,7 @@ class ModelTurns:
         params, source, why = proposal.params, proposal.source, proposal.reason
         proposer = chosen_by = ""
         if screen is not None:
-            choice = screen.answer(params, is_large=reply_format == "full")
+            choice = screen.answer(params, is_large=large)
             if params is not None and choice.proposer != MODEL:
                 source, why = LLM_SCREENED, "the critic preferred another candidate"
             params, proposer, chosen_by = choice.params, choice.proposer, choice.chosen_by

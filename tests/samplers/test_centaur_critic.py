@@ -159,14 +159,16 @@ def test_running_trials_are_kept_away_from() -> None:
 # --- The language model's turns -------------------------------------------------------------------
 
 
-def test_a_large_models_proposal_is_run_as_it_is() -> None:
+@pytest.mark.parametrize("reply", ["full", "changes"])
+def test_a_large_models_proposal_is_run_as_it_is_and_it_is_told_so(reply: Any) -> None:
     chat = ScriptedChat(distinct_replies())
     study = optuna.create_study(
-        sampler=CentaurSampler(chat=chat, reply="full", seed=0, warm_start=0)
+        sampler=CentaurSampler(chat=chat, reply=reply, seed=0, warm_start=0)
     )
 
     study.optimize(objective, n_trials=30)
 
+    assert all("Your proposal is run as it is" in r.text for r in chat.requests)
     llm = [t for t in study.trials if t.user_attrs["source"] == "llm"]
     assert len(llm) == 6
     assert [t.params for t in llm] == [r for r, _ in zip(distinct_replies(), llm)]
