@@ -322,7 +322,8 @@ def fit(
             nothing would stay in the server's prefix cache.
         chat: Counts the tokens.
         max_tokens: The budget.
-        extents: Ever smaller ones to choose from.
+        extents: Ever smaller ones to choose from, those with details before the others, of which
+            the first are larger than the last with details.
 
     Raises:
         PromptTooLong: If the smallest extent is still too long.
@@ -331,7 +332,11 @@ def fit(
     def needed(extent: Extent) -> int:
         return count_tokens(chat, build(extent, True))
 
-    extent = largest_fitting(extents, lambda extent: needed(extent) <= max_tokens)
+    def fits(extent: Extent) -> bool:
+        return needed(extent) <= max_tokens
+
+    detailed = [extent for extent in extents if extent.details]
+    extent = largest_fitting(detailed, fits) or largest_fitting(extents[len(detailed) :], fits)
     if extent is None:
         raise PromptTooLong(
             f"The prompt must fit into {max_tokens} tokens, but without any trial it takes "

@@ -201,3 +201,15 @@ def test_a_failed_trials_row_needs_no_value() -> None:
     trial: FrozenTrial = study.trials[0]
     assert f"{trial.number},1,,failed" in text(prompt(study))
     assert DETAILED[0].details
+
+
+def test_the_first_extent_that_fits_is_taken_though_tables_without_details_are_larger() -> None:
+    study = optuna.create_study()
+    grow(study, SPACE, 60)
+    of = prompt(study, space=SPACE)
+    build, chat = partial(of.build, ask="Go."), ScriptedChat()
+    sizes = [count_tokens(chat, build(extent, True)) for extent in of.extents]
+    assert max(sizes[len(DETAILED) :]) > sizes[len(DETAILED) - 1]
+    for budget in range(min(sizes), max(sizes) + 100, 50):
+        first = next(e for e, size in zip(of.extents, sizes) if size <= budget)
+        assert fit(build, chat, budget, of.extents) == build(first, False)
