@@ -167,13 +167,17 @@ class Budget:
         return min(self.confirm * FINAL_REPEATS * expected, total * FINAL_SHARE)
 
     def repetitions(
-        self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], workers: int = 1
+        self,
+        trials: Sequence[FrozenTrial],
+        best: Sequence[FrozenTrial],
+        workers: int = 1,
+        done: int = 0,
     ) -> int:
-        """Return how many trainings of the best configurations fit in at the end.
+        """Return how many trainings of the best configurations fit in at the end, in total.
 
         At most `FINAL_REPEATS` of each, and `FINAL_SHARE` of the trials if it is their number that
         ends the study; of its time as much was kept, and each may take as long as the longest of
-        them took.
+        them took. ``done`` are those of an earlier command, to which the time left adds.
         """
         fits = [len(best) * FINAL_REPEATS]
         if self.trials is not None:
@@ -182,7 +186,7 @@ class Budget:
             fits.append(int((self.seconds - self.spent(trials)) / expected))
         end = self.deadline(trials)
         if end is not None and (expected := self.expected_span(best)) > 0:
-            fits.append(int((end - now()) / expected) * workers)
+            fits.append(done + int((end - now()) / expected) * workers)
         return max(0, min(fits))
 
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:

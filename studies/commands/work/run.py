@@ -37,6 +37,7 @@ from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
 from studies.played import check_first_prompt
+from studies.repetitions import repetitions
 from studies.revalidation import finalists
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
@@ -71,10 +72,14 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         return
     trials = study.get_trials(deepcopy=False)
     best = finalists(trials, Metric.of(study), budget.confirm, study.user_attrs)
-    limit = budget.repetitions(trials, best, workers)
+    work, storage = Work(where, study.study_name), open_storage(where.storage)
+    repeated = repetitions(storage, study)
+    again = [repeated[t.number] for t in best if t.number in repeated]
+    limit = budget.repetitions(
+        trials, best, workers, done=sum(len(r.values) + r.failed for r in again)
+    )
     if not limit:
         return
-    work, storage = Work(where, study.study_name), open_storage(where.storage)
     queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if not queued:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 import os
 from pathlib import Path
@@ -19,11 +20,16 @@ from optuna.trial import TrialState
 import pytest
 
 from studies import stopping
+from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.commands.work import revalidate
 from studies.commands.work import run as work
 from studies.revalidation import queue_repetitions
+from studies.spec import Spec
+from studies.spec import Where
+from studies.storage.open import open_storage
+from studies.study import run_study
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from tests.studies.conftest import Cli
@@ -452,6 +458,24 @@ def test_a_signal_to_finish_is_heeded_while_the_best_is_trained_again_too(
     monkeypatch.undo()
     assert cli(*command).returncode == 0
     assert TrialState.WAITING not in {t.state for t in cli.trials("s-revalidated")}
+
+
+def test_of_the_repetitions_as_many_follow_later_as_fit_into_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = Where(f"sqlite:///{tmp_path}/s.db", surrogate="embedded")
+    spec = Spec(where, "s", "random", 0, Budget(trials=8))
+    run_study(spec)
+    storage = open_storage(where.storage)
+    study = optuna.load_study(study_name="s", storage=storage)
+    # Two trainings fit, and then another two.
+    monkeypatch.setattr("studies.budget.now", lambda: 0.0)
+    monkeypatch.setattr(Budget, "expected_span", lambda *_: 10.0)
+    spec = replace(spec, budget=Budget(until=25.0, confirm=2))
+    for n in (2, 4, 4):
+        work.confirm(spec, study, 1)
+        again = optuna.load_study(study_name="s-revalidated", storage=storage)
+        assert len(evaluated(again.trials)) == n
 
 
 @pytest.mark.parametrize("workers", [1, 2])
