@@ -88,12 +88,11 @@ def unnamed_metric(testbed: Testbed) -> str:
     printed = list(dict.fromkeys(_PRINTED.findall(testbed.source)))
     if interface.metric or interface.metric_file or not printed:
         return ""
-    found = testbed.path.rglob("*.py")  # folders and dead links, too
+    found = testbed.path.rglob("[!.]*.py")  # folders and dead links, too
     files = list(islice((path for path in found if path.is_file()), _MOST_FILES + 1))
     if len(files) > _MOST_FILES or default in testbed.source:
         return ""
-    modules = (path for path in files if path.is_file() and not path.name.startswith("."))
-    if any(default in path.read_text("utf-8", "replace") for path in modules):
+    if any(default in path.read_text("utf-8", "replace") for path in files):
         return ""
     return (
         f"{testbed.delivery.script} must print {default}, or the metric must be named by"

@@ -375,9 +375,8 @@ class _Process:
             }
             self.nonce = secrets.token_hex(16)
             self.is_on_gpu = _is_on_gpu(variables)
-            threads = re.match(
-                r"\s*\d{1,6}", variables.get("OMP_NUM_THREADS", "")
-            )  # "4,2" is valid
+            # OpenMP reads a number for each level of nesting, such as 4,2.
+            threads = re.match(r"\s*\d{1,6}", variables.get("OMP_NUM_THREADS", ""))
             self.cores = max(1, int(threads[0])) if threads else 1
             launcher = Path(__file__).with_name("launch.py")
             argv = [*python, "-u", str(launcher), json.dumps(options)]
