@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # an attribute of that name for something else, whose values then tell nothing here.
 FAILURES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
+_LARGEST = 1e300  # of a stored number; an integer may have more digits than a float can be
+
 
 def is_failure(trial: FrozenTrial) -> bool:
     """Whether the evaluation of a finished trial went wrong.
@@ -145,12 +147,18 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
 
     They are what ``rule`` makes of the suggested ones, or, without a rule, the suggested ones
     overlaid with the JSON object that the objective stored as ``effective``; an attribute of that
-    name that is none tells nothing. Names that are not parameters of the trial are left out.
+    name that is none tells nothing, and neither does a value that is no number of a parameter that
+    is one. Names that are not parameters of the trial are left out.
     """
     if rule is not None:
         changed = rule(trial.params)
     else:
-        changed = json_object(trial.user_attrs.get("effective"))
+        changed = {
+            name: value
+            for name, value in json_object(trial.user_attrs.get("effective")).items()
+            if isinstance(trial.distributions.get(name), CategoricalDistribution)
+            or (isinstance(value, (int, float)) and abs(value) <= _LARGEST)
+        }
     return {name: changed.get(name, value) for name, value in trial.params.items()}
 
 

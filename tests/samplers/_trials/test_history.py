@@ -133,7 +133,13 @@ def test_an_interrupted_trial_that_is_queued_again_is_no_evidence() -> None:
     assert [t.number for t in finished_trials(study)] == [0]
 
 
-@pytest.mark.parametrize("own", ["yes", 3, None, "[1]", '"x"', "[" * 100_000, {"x": 1}])
+@pytest.mark.parametrize(
+    "own",
+    [
+        *("yes", 3, None, "[1]", '"x"', "[" * 100_000, {"x": 1}),
+        *(f'{{"x": {odd}}}' for odd in ('"auto"', "null", "[1]", "NaN", "1e999", "9" * 400)),
+    ],
+)
 def test_an_attribute_effective_of_the_objectives_own_changes_nothing(own: Any) -> None:
     assert effective_params(trial(1.0, effective=own)) == {"x": 0.5}
 
