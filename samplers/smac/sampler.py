@@ -24,6 +24,7 @@ References:
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import islice
 import logging
 import math
 from pathlib import Path
@@ -66,6 +67,7 @@ from .space import to_configuration
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterator
     from collections.abc import Mapping
     from collections.abc import Sequence
@@ -189,8 +191,9 @@ class SMACSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self._raise_error_if_multi_objective(study)
-        if not search_space:
-            return {}
+        fixed = fixed_params(trial, search_space)
+        if fixed.keys() >= search_space.keys():
+            return {}  # also for an empty search space: there is nothing to decide
         params: dict[str, Any] = {}
         for attempt in range(_MAX_ATTEMPTS):
             # What the search space was inferred from is a moment old, and reading takes a database
@@ -201,7 +204,7 @@ class SMACSampler(BaseSampler):
             if any(violation(other) and not is_failure(other) for other in others):
                 self._warn_once("SMACSampler ignores constraints, and a trial violates some.")
             configuration, design_index = self._propose(
-                study, trial.number, others, search_space, attempt
+                study, trial.number, others, search_space, fixed, attempt
             )
             params = from_configuration(configuration, search_space)
             proposal = _internal(params, search_space)
@@ -243,9 +246,13 @@ class SMACSampler(BaseSampler):
         number: int,
         others: Sequence[FrozenTrial],
         search_space: Mapping[str, BaseDistribution],
+        fixed: Mapping[str, Any],
         attempt: int,
     ) -> tuple[Configuration, int | None]:
-        """Return the next configuration and its index if it is a point of the initial design."""
+        """Return the next configuration and its index if it is a point of the initial design.
+
+        It has the ``fixed`` values, which somebody enqueued, unless they are none of the space.
+        """
         translation = self._translation
         if translation.search_space != search_space:
             translation = self._translation = _Translation(search_space)
@@ -266,19 +273,28 @@ class SMACSampler(BaseSampler):
             else:
                 evaluated.append((other, configuration))
 
+        def settle(proposed: Configuration) -> Configuration:
+            if not fixed:
+                return proposed
+            params = {**from_configuration(proposed, search_space), **fixed}
+            return to_configuration(configspace, search_space, params) or proposed
+
         n_startup_trials = self._n_startup_trials
         if n_startup_trials is None:
             n_startup_trials = min(10 * len(search_space), 25)
         study_seed = self._study_seed(study)
         if n_before < n_startup_trials:
             point = _design_point(configspace, study_seed, number)
+            point = None if point is None else settle(point)
             if point is not None and point not in [*pending, *(c for _, c in evaluated)]:
                 return point, number
 
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         history = run_history(evaluated, sign)
         seed = derive_seed(study_seed, number, attempt)
-        asked = _ask(configspace, history, pending, n_challengers=self._n_challengers, seed=seed)
+        asked = _ask(
+            configspace, history, pending, settle, n_challengers=self._n_challengers, seed=seed
+        )
         if asked is None:
             hidden = {
                 name for t in others for name, d in t.distributions.items() if not d.single()
@@ -294,7 +310,7 @@ class SMACSampler(BaseSampler):
                 _logger.warning(
                     "Every configuration of the search space was proposed: one is repeated."
                 )
-            asked = configspace.sample_configuration()
+            asked = settle(configspace.sample_configuration())
         return asked, None
 
     def _warn_once(self, message: str) -> None:
@@ -391,13 +407,14 @@ def _ask(
     configspace: ConfigurationSpace,
     history: Sequence[tuple[Configuration, float, StatusType]],
     pending: Sequence[Configuration],
+    settle: Callable[[Configuration], Configuration],
     *,
     n_challengers: int,
     seed: int,
 ) -> Configuration | None:
     """Return SMAC's next configuration, none of the evaluated and the pending ones.
 
-    None if all of them were tried.
+    ``settle`` gives it the values that are fixed. None if all of them were tried.
     """
     facade = HyperparameterOptimizationFacade
     with _quiet_smac(), TemporaryDirectory(prefix="optuna-smac-") as folder:
@@ -437,15 +454,20 @@ def _ask(
                 smac.runhistory.add_running_trial(TrialInfo(configuration, seed=0))
         tried = set(smac.runhistory.get_configs())
         try:
-            configuration = next(smac.intensifier.config_generator)
             # Without any result to learn from SMAC draws at random, whatever is running.
-            if configuration not in tried:
-                return configuration
+            for proposed in islice(smac.intensifier.config_generator, _MAX_ATTEMPTS):
+                configuration = settle(proposed)
+                if configuration not in tried:
+                    return configuration
         except ConfigurationSpaceExhaustedException:
             pass
     # SMAC gives up after some random draws, while the last configurations may still be untried.
     rng = np.random.RandomState(seed)
-    left = [c for c in enumerate_configurations(configspace, _MAX_ENUMERATION) if c not in tried]
+    left = [
+        c
+        for c in enumerate_configurations(configspace, _MAX_ENUMERATION)
+        if c not in tried and settle(c) == c
+    ]
     if left:
         return left[rng.randint(len(left))]
     return None

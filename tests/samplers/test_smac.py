@@ -382,6 +382,22 @@ def test_running_and_waiting_trials_are_not_proposed_again() -> None:
     assert proposed not in [{"a": 1, "b": "p"}, {"a": 3, "b": "q"}]
 
 
+@pytest.mark.parametrize("n_startup_trials", [0, 20])
+def test_what_is_proposed_beside_enqueued_values_repeats_no_trial(n_startup_trials: int) -> None:
+    space: dict[str, BaseDistribution] = {
+        "a": CategoricalDistribution(["x", "y", "z"]),
+        "b": IntDistribution(0, 3),
+    }
+    study = optuna.create_study(sampler=sampler(n_startup_trials=n_startup_trials))
+    run(study, 3, space, lambda p: p["b"])
+    for _ in range(4):
+        study.enqueue_trial({"a": "x"})
+    with_x = {t.params["b"] for t in study.trials[:3] if t.params["a"] == "x"}
+    proposed = [p["b"] for p in run(study, 4, space, lambda p: p["b"])]
+    n_new = 4 - len(with_x)
+    assert len({*with_x, *proposed[:n_new]}) == 4
+
+
 @pytest.mark.parametrize("odd", ["[", 5, None, [1], {"x": "abc", "y": None}, {"x": 10**400}])
 def test_a_proposal_that_is_none_is_passed_over(odd: Any) -> None:
     study = optuna.create_study(sampler=sampler(search_space=BOX))
