@@ -40,11 +40,6 @@ def read_completion(
     message = _mapping(choice.get("message"))
     text, reasoning = _split_reasoning(message)
     text = text or _elsewhere(choice, message)
-    if not text and isinstance(message.get("refusal"), str) and message["refusal"]:
-        said = shorten(" ".join(clean(message["refusal"]).split()))
-        raise ChatError(f"The model refuses to answer: {said}")
-    if not text and choice.get("finish_reason") == "content_filter":
-        raise ChatError("The server's filter for contents took the answer out.")
     usage = _mapping(answer.get("usage"))
     prompt_tokens = as_tokens(usage.get("prompt_tokens"))
     cached = (
@@ -57,7 +52,7 @@ def read_completion(
     details = _mapping(usage.get("completion_tokens_details"))
     model = answer.get("model")
     name = model_name(model, clean) if isinstance(model, str) else ""
-    return Completion(
+    completion = Completion(
         clean(text),
         clean(reasoning),
         # llama.cpp gives a path where it was not told a name.
@@ -68,6 +63,16 @@ def read_completion(
         reasoning_tokens=as_tokens(details.get("reasoning_tokens")),
         truncated=choice.get("finish_reason") == "length",
     )
+    error = None
+    if not text and isinstance(message.get("refusal"), str) and message["refusal"]:
+        said = shorten(" ".join(clean(message["refusal"]).split()))
+        error = ChatError(f"The model refuses to answer: {said}")
+    elif not text and choice.get("finish_reason") == "content_filter":
+        error = ChatError("The server's filter for contents took the answer out.")
+    if error is not None:
+        error.completion = completion
+        raise error
+    return completion
 
 
 def records(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

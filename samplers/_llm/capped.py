@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from typing import TYPE_CHECKING
 
 from .chat import BudgetExhausted
+from .chat import ChatError
 from .openai_chat import OpenAIChat
 
 
@@ -41,7 +43,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Usage:
-    """Sums over a chat's successful requests."""
+    """Sums over a chat's answered requests."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -58,7 +60,8 @@ class Usage:
 class CappedChat(OpenAIChat):
     """An ``OpenAIChat`` that counts what it uses, and sends no request that might exceed a cap.
 
-    That is as far as tokens can be counted beforehand. Requests that got no answer are not counted.
+    That is as far as tokens can be counted beforehand; they are counted afterwards where the server
+    doesn't tell them. Requests that got no answer are not counted.
 
     Args:
         *args: As for ``OpenAIChat``.
@@ -111,9 +114,28 @@ class CappedChat(OpenAIChat):
         self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
     ) -> Completion:
         with self._within_caps(body, max_tokens):
-            completion = super()._ask(body, max_tokens, deadline, attempts)
+            try:
+                completion = super()._ask(body, max_tokens, deadline, attempts)
+            except ChatError as error:
+                if error.completion is not None:
+                    self._add(self._with_tokens(error.completion, body))
+                raise
+            completion = self._with_tokens(completion, body)
             self._add(completion)
         return completion
+
+    def _with_tokens(self, completion: Completion, body: Mapping[str, Any]) -> Completion:
+        """Count the tokens of a completion whose server doesn't tell them."""
+        if completion.prompt_tokens or completion.completion_tokens:
+            return completion
+        return replace(
+            completion,
+            prompt_tokens=self._count(body),
+            completion_tokens=self.count_tokens(completion.reasoning + completion.text),
+        )
+
+    def _count(self, body: Mapping[str, Any]) -> int:
+        return sum(self.count_tokens(m["content"]) for m in body["messages"])
 
     @contextmanager
     def _within_caps(self, body: Mapping[str, Any], max_tokens: int) -> Iterator[None]:
@@ -121,7 +143,7 @@ class CappedChat(OpenAIChat):
         if self._max_total_tokens is None and self._max_cost is None:
             yield
             return
-        prompt = sum(self.count_tokens(m["content"]) for m in body["messages"])
+        prompt = self._count(body)
         tokens = prompt + max_tokens
         cost = self._prices.cost(prompt, 0, max_tokens)
         with self._lock:

@@ -35,10 +35,12 @@ class ChatError(Exception):
     Attributes:
         seconds: Time from the call of ``complete`` to its end, retries included.
         attempts: HTTP requests that were sent.
+        completion: The server's answer, which is charged for, if it gave one of no use.
     """
 
     seconds: float = 0.0
     attempts: int = 0
+    completion: Completion | None = None
 
 
 class ChatUnavailable(ChatError):

@@ -11,6 +11,7 @@ import pytest
 from samplers._llm.capped import CappedChat
 from samplers._llm.capped import Prices
 from samplers._llm.chat import BudgetExhausted
+from samplers._llm.chat import ChatError
 
 from .conftest import Answer
 from .conftest import LoopbackServer
@@ -86,6 +87,38 @@ def test_what_others_have_asked_counts_beside_what_this_chat_asks(server: Loopba
     with pytest.raises(BudgetExhausted, match="550 tokens; 400 are used"):
         chat.complete(ASK, max_tokens=160)
     assert chat.usage.tokens == 200
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_a_server_that_tells_no_usage_is_charged_by_what_is_counted(
+    server: LoopbackServer, usage: Any
+) -> None:
+    server.answers = lambda body: reply("a word or two " * 20, usage=usage)
+    chat = capped(server, max_total_tokens=400)
+    told = chat.complete(ASK, max_tokens=100)
+    assert told.completion_tokens >= 40 and told.prompt_tokens >= 3
+    assert chat.usage.tokens == told.prompt_tokens + told.completion_tokens
+    with pytest.raises(BudgetExhausted, match="400 tokens"):
+        for _ in range(10):
+            chat.complete(ASK, max_tokens=100)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "refusal": "I won't."}},
+        {"message": {"content": ""}, "finish_reason": "content_filter"},
+    ],
+)
+def test_an_answer_that_is_refused_or_filtered_is_charged(
+    server: LoopbackServer, choice: dict[str, Any]
+) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 30}
+    server.answers = [Answer({"choices": [choice], "usage": usage})]
+    chat = capped(server, max_total_tokens=1000)
+    with pytest.raises(ChatError, match="refuses|filter"):
+        chat.complete(ASK, max_tokens=60)
+    assert (chat.usage.requests, chat.usage.tokens) == (1, 80)
 
 
 def test_threads_together_keep_the_cap(server: LoopbackServer) -> None:
