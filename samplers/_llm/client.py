@@ -115,6 +115,7 @@ class Client:
             ChatError: If there is no such answer.
         """
         attempts = [] if attempts is None else attempts
+        before = len(attempts)  # of this request in another form
         retries = self._max_retries if max_retries is None else max_retries
         failure: ChatError = ChatUnavailable("there was no time to ask")
         failed = futile = 0
@@ -131,7 +132,7 @@ class Client:
                     method, url, key=self.key(), body=body, seconds=remaining
                 )
             except ChatUnavailable as error:
-                if len(attempts) == 1 or time.monotonic() < deadline:
+                if len(attempts) == before + 1 or time.monotonic() < deadline:
                     failure = ChatUnavailable(self.shown(str(error)))
                 # Or the deadline cut it short, and what was said before tells more.
             except ChatError as error:
@@ -159,7 +160,7 @@ class Client:
                 break
             time.sleep(pause)
         raise ChatUnavailable(
-            f"The language model did not answer in {len(attempts)} attempts: {failure}."
+            f"The language model did not answer in {len(attempts) - before} attempts: {failure}."
         )
 
     def _found(self, answer: Answer, needs: str) -> dict[str, Any] | ChatError:

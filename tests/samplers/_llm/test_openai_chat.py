@@ -166,6 +166,17 @@ def test_what_a_server_said_is_told_although_the_deadline_cut_its_last_answer(
         connect(server, timeout=2.0, max_retries=1000).complete(ASK)
 
 
+def test_a_server_that_hangs_once_it_is_asked_in_another_form_is_said_to(
+    server: LoopbackServer,
+) -> None:
+    server.answers = [Answer("late", hang=5.0)]
+    other_form = [time.monotonic()]  # the time of its only attempt
+    with pytest.raises(ChatUnavailable, match="in 1 attempts: no answer within"):
+        client.Client(server.url, None, "", 1).call(
+            "POST", "chat/completions", time.monotonic() + 0.4, {}, other_form
+        )
+
+
 def test_nobody_listening_is_unavailable() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
