@@ -369,7 +369,7 @@ def run_history(
         _, of_rank = costs.setdefault(key, (configuration, ([], [], [])))
         if succeeded(trial):
             of_rank[0].append((value(trial) - best) / scale)
-        elif trial.state == TrialState.PRUNED:
+        elif trial.state == TrialState.PRUNED and not is_failure(trial):
             reported = trial.values is not None and math.isfinite(trial.values[0])
             cost = (value(trial) - best) / scale if reported else 1.0
             of_rank[1].append(min(max(cost, middle), 1.0))

@@ -187,6 +187,12 @@ def test_failures_are_crashed_runs_that_cost_more_than_every_success() -> None:
     assert told[1] == told[3] == told[4] == crashed
 
 
+def test_a_trial_that_was_pruned_for_a_nan_is_a_crashed_run() -> None:
+    diverged = finished(None, TrialState.PRUNED)
+    diverged.intermediate_values = {3: math.nan}
+    assert history([finished(1.0), diverged])[1] == (2.0, StatusType.CRASHED)
+
+
 def test_costs_are_finite_whatever_failed_and_whatever_was_measured() -> None:
     for trials in (
         [finished(None, TrialState.FAIL), finished(None, TrialState.PRUNED)],
