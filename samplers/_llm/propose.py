@@ -211,8 +211,9 @@ def propose(
             continue
         except ChatError as error:
             exchanges.append(Exchange(messages, None, error))
-            if source == LLM_DUPLICATE:  # The first reply was of use, only known already.
-                break
+            grave = on_error == "raise" or isinstance(error, BudgetExhausted)
+            if source == LLM_DUPLICATE and not grave:
+                break  # The first reply was of use, only known already.
             return failed_turn(study, trial, error, exchanges, on_error)
         asked += 1
         try:

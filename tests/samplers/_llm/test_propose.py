@@ -18,6 +18,7 @@ import pytest
 
 from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
+from samplers._llm.chat import ChatError
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
@@ -215,6 +216,15 @@ def test_two_useless_replies_are_an_error_of_the_model(study: optuna.Study) -> N
 def test_a_server_that_dies_after_a_duplicate_leaves_a_duplicate(study: optuna.Study) -> None:
     proposal = turn(study, ScriptedChat([OLD, ChatUnavailable("gone")]))
     assert proposal.source == "llm-duplicate"
+
+
+@pytest.mark.parametrize(
+    "error, on_error", [(ChatUnavailable("gone"), "raise"), (BudgetExhausted("all spent"), "base")]
+)
+def test_what_is_to_be_raised_is_so_after_a_duplicate(
+    study: optuna.Study, error: ChatError, on_error: Any
+) -> None:
+    assert turn(study, ScriptedChat([OLD, error]), on_error=on_error).error is error
 
 
 def test_a_failure_leaves_the_choice_to_the_caller(study: optuna.Study) -> None:
