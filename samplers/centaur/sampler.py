@@ -132,7 +132,8 @@ class CentaurSampler(CheckedCmaEsSampler):
             2,600 where it chooses from a menu, else 12,000.
         rule:
             The objective's own rule: a function from parameters to the values that are really
-            run. Configurations equal under it are duplicates, which the model may not propose.
+            run. Configurations equal under it are duplicates, which the model may not propose, but
+            for one repeat of the best where values are noisy.
             A ``KeyError`` for a parameter that a configuration lacks, such as one of a trial that
             failed before it was suggested, is no error: that one counts as it is.
         derived:

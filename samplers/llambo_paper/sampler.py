@@ -83,10 +83,10 @@ _T = TypeVar("_T")
 class LLAMBOSampler(RandomBaseSampler):
     """Bayesian optimization whose candidates and surrogate come from a language model.
 
-    The first trial is random, or what was enqueued. ``n_startup_trials`` configurations that the
-    model recommends without seeing a result come next; one request serves them all. From then on
-    the model is shown the study's trials and proposes ``n_candidates`` configurations that would
-    reach a target slightly better than the best score, predicts the score of each
+    The first trial is random, or what was enqueued. The rest of the first ``n_startup_trials`` are
+    configurations that the model recommends without seeing a result; one request serves them all.
+    From then on the model is shown the study's trials and proposes ``n_candidates`` configurations
+    that would reach a target slightly better than the best score, predicts the score of each
     ``n_predictions`` times, and the candidate with the largest expected improvement is run.
 
     What the model can't decide is drawn at random from the search space, by the seed and the
