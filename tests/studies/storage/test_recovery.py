@@ -155,7 +155,7 @@ def test_after_a_suspend_only_workers_elsewhere_and_paused_ones_are_taken_for_de
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else f"journal:{tmp_path}/s.log"
     study = optuna.create_study(storage=open_storage(url))
     storage: Any = study._storage
-    children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    children = [subprocess.Popen(["sleep", "3600"]) for _ in range(2)]
     try:
         paused = psutil.Process(children[1].pid)
         paused.suspend()
