@@ -56,12 +56,11 @@ class CentaurSampler(CheckedCmaEsSampler):
 
     The critic is a model of the trials: what value a configuration will have, and whether it will
     fail. Of many candidates, samples of CMA-ES or steps from the best trials, it has the most
-    promising one run. On its turns a language model that is asked for whole configurations, as
-    large ones are, has them run as they are, since it may know what trials don't tell yet; the
-    changes that others propose are among the candidates. CMA-ES learns from all
-    that is run: its steps towards points that others proposed are bounded, and failures are never
-    its parents. Each trial says in user attributes whose turn it was (``source``), who proposed
-    what was run (``proposer``) and who chose it (``chosen_by``).
+    promising one run. On its turns a large language model has what it proposes run as it is, since
+    it may know what trials don't tell yet; what a small one takes from a menu is one more
+    candidate. CMA-ES learns from all that is run: its steps towards points that others proposed
+    are bounded, and failures are never its parents. Each trial says in user attributes whose turn
+    it was (``source``), who proposed what was run (``proposer``) and who chose it (``chosen_by``).
 
     Example:
 
