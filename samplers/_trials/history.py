@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -170,28 +169,27 @@ def tolerant(
     Those of trials that run, are queued or failed may lack parameters: a ``KeyError`` of one of
     them gives ``{}``. Parameters of a single value, which are in no search space, are added.
 
-    Any other ``KeyError`` is raised: of a name that no trial has, once a trial is COMPLETE.
+    A ``KeyError`` of one that has all parameters of a COMPLETE trial is raised.
     """
     if function is None:
         return None
     trials = cached_trials(study)
-    space: dict[str, BaseDistribution] = {}
-    for trial in trials:
-        space.update(trial.distributions)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    # With conditional parameters: the one that has most of them.
+    fullest = max(complete or trials, key=lambda t: len(t.params)) if trials else None
+    distributions = fullest.distributions if fullest else {}
     singles = {
         name: d.choices[0] if isinstance(d, CategoricalDistribution) else getattr(d, "low", None)
-        for name, d in space.items()
+        for name, d in distributions.items()
         if d.single()
     }
-    is_known = any(trial.state == TrialState.COMPLETE for trial in trials)
 
     def call(params: Mapping[str, Any]) -> Any:
         params = {**singles, **params}
         try:
             return function(params)
-        except KeyError as error:
-            name = error.args[0] if error.args else None
-            if not isinstance(name, str) or name in params or (is_known and name not in space):
+        except KeyError:
+            if complete and params.keys() >= distributions.keys():
                 raise
             return {}
 

@@ -195,7 +195,7 @@ def test_a_parameter_that_a_configuration_lacks_is_told_from_a_wrong_name() -> N
         assert rule is not None
         return rule
 
-    assert rule_of("x")({}) == {}
+    assert rule_of("x")({}) == {} == rule_of("wrong")({})
     with pytest.raises(KeyError, match="wrong"):
         rule_of("wrong")({"x": 0.5})
     table = tolerant(lambda params: {"x": {0.1: 1}[params["x"]]}, study)
