@@ -61,7 +61,6 @@ from tests.studies.code_agent.conftest import BUG
 from tests.studies.code_agent.conftest import outcomes
 from tests.studies.code_agent.conftest import requests
 from tests.studies.code_agent.conftest import start
-from tests.studies.code_agent.conftest import WALL_SECONDS
 from tests.studies.code_agent.conftest import without_times
 from tests.studies.code_agent.conftest import WORSE_RATE
 from tests.studies.conftest import needs_sandbox
@@ -480,13 +479,6 @@ def test_each_hostile_script_ends_in_its_class_with_its_reason(
     assert re.fullmatch(status, attrs["status"]), attrs.get("reason")
     assert re.search(reason, attrs.get("reason", "")), attrs.get("reason")
     assert attrs["isolation"] in (BUBBLEWRAP, "namespaces")
-
-
-@needs_sandbox
-def test_no_hostile_script_took_longer_than_its_limit(hostile: dict[str, Any]) -> None:
-    # The wall-clock limit, the grace for SIGTERM, and what it takes a busy machine to act.
-    for name, trial in hostile["trials"].items():
-        assert trial.user_attrs["total_seconds"] < WALL_SECONDS + 3 + 10, name
 
 
 @needs_sandbox
