@@ -301,7 +301,7 @@ class TrainScriptObjective:
                     self._upload(trial, folder / name, text)
                 self._upload(trial, result.log)
             except OSError as error:
-                message = _unwritable("The artifact store", error)
+                message = _unwritable("the artifact store", error)
                 raise ArtifactError(message, kept) from None
         if pruned:
             raise optuna.TrialPruned("The pruner ended the training.")
@@ -565,4 +565,4 @@ def _unwritable(where: object, error: OSError) -> str:
     if error.errno in _DISK_FULL:
         return f"The disk of {where} is full."
     what = "" if error.filename is None else f"{error.filename}: "
-    return f"{where} must be writable, but: {what}{error.strerror}."
+    return f"It must be possible to write to {where}, but: {what}{error.strerror}."

@@ -59,7 +59,7 @@ def test_a_full_disk_of_artifacts_stops_the_study_and_loses_no_result(
     command = arguments(bed, cli.storage, 12, workers=workers, artifacts=disk.folder)
     done = cli(*command)
     assert done.returncode == 1
-    assert "disk of The artifact store is full" in done.stderr.splitlines()[-1]
+    assert "disk of the artifact store is full" in done.stderr.splitlines()[-1]
     stopped = load(cli.storage).trials
     measured = [t for t in stopped if t.state == TrialState.COMPLETE]
     assert 1 <= len(measured) == trained(ledger) < 12
