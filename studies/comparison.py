@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
 from objective.failure import FailureValue
@@ -201,8 +202,15 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
     board = {spec.name: stored_standing(studies[spec.name], spec.budget) for spec in specs}
     left = [spec for spec in specs if board[spec.name].state != "done"]
 
+    def note(name: str, error: str | None) -> None:
+        try:
+            if studies[name].user_attrs.get(RUN_ERROR) != error:
+                studies[name].set_user_attr(RUN_ERROR, error)
+        except (StorageInternalError, OSError):
+            pass  # the board has it, and the other runs go on: what they find waits for the storage
+
     def fail(name: str, error: str) -> None:
-        studies[name].set_user_attr(RUN_ERROR, error)
+        note(name, error)
         board[name] = replace(board[name], state="failed", error=error)
 
     def watch(events: Sequence[Event]) -> None:
@@ -210,8 +218,7 @@ def run_comparison(specs: Sequence[Spec], workers: int, show: Show) -> Board:
         for event in events:
             name = event.job
             if event.kind == "started":
-                if studies[name].user_attrs.get(RUN_ERROR):
-                    studies[name].set_user_attr(RUN_ERROR, None)
+                note(name, None)
                 board[name] = replace(board[name], state="running", error="")
             elif event.kind == "said":
                 board[name] = event.what

@@ -25,7 +25,8 @@ class Failed(RuntimeError):
 
 def masked(text: str) -> str:
     """Mask the passwords of addresses, those of this command's arguments in whatever form."""
-    return mask_urls(text, *(word for argument in sys.argv for word in passwords(argument)))
+    arguments = [part for argument in sys.argv for part in (argument, argument.partition("=")[2])]
+    return mask_urls(text, *(word for argument in arguments for word in passwords(argument)))
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -60,7 +61,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{text} To go on, run the same command with a higher --max-tokens or --max-cost", 1
     if isinstance(error, ChatError):
         return f"the language model: {text.rstrip('.')}{AGAIN}", 1
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({text}); make room and run the same command again", 1
     if isinstance(error, (StorageInternalError, SQLAlchemyError)):
         return _explain_database(error)

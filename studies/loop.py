@@ -44,6 +44,7 @@ from optuna.trial import TrialState
 from objective import TrialFailed
 from objective.objective import ArtifactError
 from objective.results import Results
+from objective.run.script import DiskFull
 from objective.worker import WORKER
 from objective.worker import worker_mark
 from samplers._trials.internals import repeating
@@ -58,6 +59,7 @@ from studies.stopping import finishing
 from studies.storage.recovery import alone
 from studies.storage.recovery import hurry
 from studies.storage.recovery import recover
+from studies.storage.recovery import retry
 from studies.storage.recovery import take
 from studies.storage.recovery import tell_kept
 
@@ -271,7 +273,7 @@ def evaluate(
     except Exception as error:  # whatever it was, the trial must not be left RUNNING
         if _told(study, claimed, results):
             _logger.warning("trial %d has its result in spite of: %s", claimed.number, error)
-        elif _put_back(study, claimed):
+        elif _put_back(study, claimed, counted=isinstance(error, DiskFull)):
             raise
     except KeyboardInterrupt:  # the trial is put back by the caller: `put_back_if_stopped`
         hurry(storage)
@@ -314,8 +316,14 @@ def _put_back_ours(study: optuna.Study) -> None:
             _put_back(study, trial)
 
 
-def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:
+def _put_back(study: optuna.Study, claimed: FrozenTrial, counted: bool = False) -> bool:
     """Let the trial, which was not evaluated, be tried again with the same parameters.
+
+    Args:
+        study: Its study.
+        claimed: The trial.
+        counted: Whether its parameters may be the cause, as of a killed one, which is given up after
+            some tries: what a disk can't hold would be the first thing of every later command.
 
     Returns:
         False if another process has done so already: it took this one for dead (a laptop that
@@ -327,7 +335,8 @@ def _put_back(study: optuna.Study, claimed: FrozenTrial) -> bool:
         if trial.state.is_finished():
             return False
         storage.set_trial_state_values(claimed._trial_id, TrialState.FAIL)
-        RetryHeartbeatStaleTrialCallback()(study, trial)
+        again = retry if counted else RetryHeartbeatStaleTrialCallback()
+        again(study, trial)
     except Exception:  # the storage is what failed: the next process finds the trial, repeats it
         pass
     return True

@@ -246,6 +246,14 @@ class Spec:
     accept_changes: bool = False
     command: str | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            self.name.encode()
+        except UnicodeEncodeError:
+            raise Misuse(
+                f"the name of a study must be text in UTF-8, but got {self.name!r}: choose another"
+            ) from None
+
     @property
     def row(self) -> Method:
         """The method's row."""

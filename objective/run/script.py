@@ -78,9 +78,19 @@ _DISK_FULL_BYTES = 2**20  # less than this free: it is the disk, not the script
 _REASON_CHARS = 300  # of why a training failed: enough for a long path and what to do about it
 
 
+# What programs say of a full disk; the last one is PyTorch, of a file that it saves.
+_OUT_OF_SPACE = re.compile(
+    "No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing"
+)
+
+
 class RunError(RuntimeError):
     """The run could not be made or recorded, so that there is nothing to measure: a full disk, no
     process. Not for what the script itself does wrong."""
+
+
+class DiskFull(RunError):
+    """A training was cut off by a disk that is full, maybe by what it wrote itself."""
 
 
 class Isolation(Protocol):
@@ -142,7 +152,8 @@ def run_script(
         Never raises for what the script does; see :class:`RunResult`.
 
     Raises:
-        RunError: If the disk is full or no process could be started.
+        DiskFull: If a disk that the script or its log is written to is full.
+        RunError: If no process could be started.
         KeyboardInterrupt: After the run was killed.
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
@@ -210,9 +221,12 @@ def run_script(
     seconds = time.monotonic() - start
     oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
     status, reason = classify(output, stop, returncode, limits, oom_kills)
-    if "No space left on device" in reason:
+    if _OUT_OF_SPACE.search(reason):
         if shutil.disk_usage(folder).free < _DISK_FULL_BYTES:
-            raise RunError(f"The disk of {folder} is full.")
+            raise DiskFull(f"The disk of {folder} is full.")
+        if sandbox is None:  # which is a disk of its own, in memory
+            said = one_line(reason, _REASON_CHARS)
+            raise DiskFull(f"A disk that the script writes to is full ({said}).")
     return RunResult(
         status=status,
         reason=one_line(reason, _REASON_CHARS),
@@ -554,5 +568,5 @@ class _Log:
             return action()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RunError(f"The disk of {self._path} is full.") from None
+                raise DiskFull(f"The disk of {self._path} is full.") from None
             raise RunError(f"{self._path} must be writable, but: {error.strerror}.") from None

@@ -9,6 +9,7 @@ import json
 import re
 from urllib.parse import quote
 from urllib.parse import quote_plus
+from urllib.parse import unquote
 
 
 MASK = "***"
@@ -28,7 +29,9 @@ _LIKE_A_KEY = re.compile(
 )
 # Up to the last @: a password with one in it should be written %40, but not everybody knows. Lengths
 # have limits, since a long text without a blank would take the square of its length.
-_LOGIN = re.compile(r"(?P<begin>[a-zA-Z][\w+.-]{0,40}://[^\s:/@'\"]{0,200}):[^\s'\"]{0,500}@")
+_LOGIN = re.compile(r"(?P<begin>[a-zA-Z][\w+.-]{0,40}://[^\s:/'\"]{0,200}):[^\s'\"]{0,500}@")
+# A text that is an address as a whole, whose password may have blanks and quotes, and any length.
+_ADDRESS = re.compile(r"\s*[a-zA-Z][\w+.-]*://[^:/]*:(?P<password>.*)@[^@]*", re.DOTALL)
 _PARAMETER = re.compile(
     r"(?P<begin>[?&;\s](?:[\w-]*password|passwd|pwd|api[-_]?key|key|token)=)[^&;\s'\"]+", re.I
 )
@@ -58,8 +61,13 @@ def mask_all(text: str, *secrets: str | None) -> str:
 
 
 def passwords(text: str) -> list[str]:
-    """Return the passwords of the addresses in a text, for ``mask``."""
-    found = [match[0][len(match["begin"]) + 1 : -1] for match in _LOGIN.finditer(text)]
+    """Return the passwords of the addresses in a text, for ``mask``, as written and decoded.
+
+    That of a text which is one address is found whatever it consists of.
+    """
+    whole = _ADDRESS.fullmatch(text)
+    found = [whole["password"], unquote(whole["password"])] if whole else []
+    found += [match[0][len(match["begin"]) + 1 : -1] for match in _LOGIN.finditer(text)]
     return found + [match[0][len(match["begin"]) :] for match in _PARAMETER.finditer(text)]
 
 

@@ -48,6 +48,7 @@ from studies.printable import printable
 from studies.stopping import held
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
+from studies.storage.kinds import StorageError
 from studies.storage.patient import PATIENCE
 from studies.storage.patient import Patient
 from studies.storage.proxy import quietly
@@ -352,7 +353,13 @@ def alone(lock_file: str | None) -> Iterator[None]:
         return
     # The system lifts it when a process ends, however that ends; also over NFS.
     with open(lock_file, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StorageError(
+                f"{lock_file} must be on a file system that can lock files, but: {error.strerror};"
+                " choose other --artifacts or another --storage"
+            ) from None
         yield
 
 

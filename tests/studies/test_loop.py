@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy
 
 from objective.results import Results
+from objective.run.script import DiskFull
 from objective.worker import claim
 from objective.worker import WORKER
 from studies.budget import Budget
@@ -36,6 +37,7 @@ from studies.stopping import REQUEUE
 from studies.stopping import stop_by_signal
 from studies.stopping import STOP_SIGNAL
 from studies.storage.open import open_storage
+from studies.storage.recovery import MAX_RETRY
 from studies.storage.recovery import take
 from tests.conftest import StorageFactory
 
@@ -267,6 +269,24 @@ def test_an_error_that_is_no_verdict_on_the_trial_is_raised_and_the_trial_kept()
         loop(study, broken, trials=2).run()
     loop(study, trials=2).run()
     assert [t.state for t in study.trials[1:]] == [TrialState.COMPLETE] * 2
+
+
+def test_parameters_that_fill_the_disk_are_given_up() -> None:
+    study = optuna.create_study()
+
+    def large(trial: optuna.Trial) -> float:
+        if (depth := suggest(trial)) is not None and trial.number > 0:
+            raise DiskFull(f"The disk is full at {depth}.")
+        record(trial)
+        return depth
+
+    for _ in range(MAX_RETRY + 1):
+        with pytest.raises(DiskFull):
+            loop(study, large, trials=3).run()
+    assert len({str(t.params) for t in study.trials[1:]}) == 1
+    loop(study, trials=2).run()
+    assert study.trials[-1].state == TrialState.COMPLETE
+    assert study.trials[-1].params != study.trials[1].params
 
 
 def test_a_trial_that_another_process_gave_up_on_does_not_end_the_study() -> None:

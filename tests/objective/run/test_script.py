@@ -18,6 +18,7 @@ from objective.run.environment import script_environment
 from objective.run.outcome import Limits
 from objective.run.sandbox import Sandbox
 from objective.run.sandbox import SandboxError
+from objective.run.script import DiskFull
 from objective.run.script import run_script
 from objective.run.script import RunError
 from objective.testbed.data import Data
@@ -266,6 +267,20 @@ def test_a_full_disk_is_no_measurement(testbed_folder: Callable[..., Path]) -> N
         run_script(folder, limits=Limits(wall_seconds=60), log=Path("/dev/full"))
     with pytest.raises(RunError, match="must be writable, but: No such file or directory"):
         run_script(folder, limits=Limits(wall_seconds=60), log=folder / "no" / "log")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "OSError(28, 'No space left on device')",
+        "OSError(122, 'Disk quota exceeded')",
+        "RuntimeError('[enforce fail at inline_container.cc:626] . PytorchStreamWriter failed writing'"
+        " ' file data/0: file write failed')",
+    ],
+)
+def test_a_full_disk_that_a_script_writes_to_is_no_measurement(error: str, run: Run) -> None:
+    with pytest.raises(DiskFull, match="A disk that the script writes to is full"):
+        run(f"raise {error}")
 
 
 class _Missing(Sandbox):

@@ -62,6 +62,7 @@ def test_what_is_no_secret_stays() -> None:
         ("postgresql://me:pa55word@db/x", "postgresql://me:***@db/x"),
         ("mysql+pymysql://me:p@ss/w:rd@db/x", "mysql+pymysql://me:***@db/x"),
         ("redis://:pa55word@db/0", "redis://:***@db/0"),
+        ("postgresql://admin@server:pa55@db/x", "postgresql://admin@server:***@db/x"),
         ("'postgresql://me:pa55word@db/x' failed", "'postgresql://me:***@db/x' failed"),
         ("https://example.org/v1?api_key=abc&x=1", "https://example.org/v1?api_key=***&x=1"),
         (
@@ -75,6 +76,13 @@ def test_passwords_in_addresses_are_masked(text: str, shown: str | None) -> None
     assert mask_all(text) == (shown or text)
     for password in passwords(text):
         assert password in text and password not in mask_all(text)
+
+
+@pytest.mark.parametrize("password", ["it's-secret", 'say "word"', "two words", "t0ken" * 500])
+def test_any_password_of_a_whole_address_is_known(password: str) -> None:
+    text = f"postgresql://me@server:{password}@db/x"
+    assert password not in mask(f"could not open {text!r}", *passwords(text))
+    assert quote(password) not in mask(quote(text), *passwords(text))
 
 
 def test_terminals_escapes_and_lone_surrogates_go() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 import json
 import os
@@ -12,6 +14,7 @@ import signal
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -24,12 +27,15 @@ from studies.commands.work.compare import advice
 from studies.comparison import Comparison
 from studies.comparison import in_random_order
 from studies.comparison import label
+from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.facts import run_state
 from studies.spec import AGENT_TRIALS
 from studies.spec import Spec
 from studies.spec import Where
 from studies.study import run_study
+from studies.workers.processes import Event
+from studies.workers.processes import Job
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import reply
@@ -249,6 +255,26 @@ def test_variants_are_runs_of_their_own_and_the_default_has_the_plain_name() -> 
     spec = second.runs(2)[3]
     assert spec.name == "second-centaur-seed0-r0.5-small"
     assert label(spec, "second") == "centaur-r0.5-small"
+
+
+def test_a_storage_that_takes_no_note_of_a_failed_run_ends_no_other(
+    testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageInternalError("database or disk is full")
+
+    def play(jobs: Sequence[Job], _: int, watch: Callable[..., None], **__: object) -> None:
+        monkeypatch.setattr(optuna.Study, "set_user_attr", full)
+        first, second = (job.name for job in jobs)
+        watch([Event(first, "started"), Event(second, "started")])
+        watch([Event(first, "failed", "the disk is full", 1), Event(second, "done")])
+
+    monkeypatch.setattr("studies.comparison.run_jobs", play)
+    where = Where(f"sqlite:///{tmp_path}/a.db", testbed)
+    specs = Comparison(["random", "tpe"], [0], where, Budget(trials=9)).runs(2)
+    board = run_comparison(specs, 2, lambda *_: None)
+    assert sorted(run.state for run in board.values()) == ["done", "failed"]
+    assert [run.error for run in board.values() if run.error] == ["the disk is full"]
 
 
 def test_the_runs_of_a_seed_are_shuffled_in_the_same_way_each_time() -> None:

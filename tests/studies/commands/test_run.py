@@ -302,6 +302,14 @@ def test_a_testbed_that_cannot_work_is_refused_before_anything_runs(
     assert list(cli.folder.iterdir()) == []
 
 
+def test_a_name_that_no_database_takes_is_refused_before_anything_runs(
+    cli: Cli, testbed: Path
+) -> None:
+    said = cli.fails(2, *run(testbed), "--study", os.fsdecode(b"caf\xe9"))
+    assert "must be text in UTF-8" in said
+    assert list(cli.folder.iterdir()) == []
+
+
 def test_a_study_is_not_continued_with_other_parameters(cli: Cli, testbed: Path) -> None:
     assert cli(*run(testbed, trials=1, seed=1, memory_limit="1G")).returncode == 0
     stored = [t.params for t in cli.trials("s")]

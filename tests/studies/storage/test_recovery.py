@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 import pickle
@@ -22,8 +23,10 @@ from objective import worker
 from objective.worker import claim
 from objective.worker import worker_mark
 from studies.storage.heartbeat import BEAT
+from studies.storage.kinds import StorageError
 from studies.storage.open import open_storage
 from studies.storage.recovery import abandoned
+from studies.storage.recovery import alone
 from studies.storage.recovery import MAX_RETRY
 from studies.storage.recovery import reclaim
 from studies.storage.recovery import recover
@@ -196,6 +199,18 @@ def test_a_worker_that_loses_a_claim_does_not_say_that_it_runs_the_trial(
     [trial] = study.trials
     assert trial.state == TrialState.RUNNING
     assert trial.system_attrs[worker.WORKER] == mark != worker_mark(trial.number)
+
+
+def test_a_file_system_that_cannot_lock_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StorageError, match="claim must be on a file system that can lock files"):
+        with alone(str(tmp_path / "claim")):
+            pass
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
