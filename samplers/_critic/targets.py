@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 
+_FURTHEST = 20.0  # distances from the best value to the median
+
+
 def to_targets(values: np.ndarray) -> np.ndarray:
     """log(value - best + c), standardized, (n,) -> (n,).
 
     c is a quarter of the distance from the best value to the median: near the best the target is
-    as good as linear, and a training that diverged is a few standard deviations away and not a
-    thousand.
+    as good as linear. A value that is further than 20 times that distance from the best counts as
+    one that is so far: a training that diverged may have any value, such as 1e9, whose logarithm
+    alone would leave the others no resolution.
 
     Args:
         values: Finite, lower is better, (n,).
@@ -27,5 +31,6 @@ def to_targets(values: np.ndarray) -> np.ndarray:
         c = (distance / len(distance)).sum() / 4
     if c == 0:
         return np.zeros(len(values))
-    targets = np.log(distance + c)
+    # In this order nothing overflows.
+    targets = np.log(4 * _FURTHEST * np.minimum(distance / (4 * _FURTHEST), c) + c)
     return (targets - targets.mean()) / targets.std()

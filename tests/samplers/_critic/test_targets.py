@@ -28,10 +28,16 @@ def test_the_distance_to_the_median_is_four_times_c() -> None:
     assert targets == pytest.approx((expected - expected.mean()) / expected.std())
 
 
-def test_a_value_that_diverged_is_no_outlier() -> None:
-    values = np.append(np.linspace(0.9, 1.1, 30), 1e3)
+@pytest.mark.parametrize("diverged", [5.0, 1e3, 1e9, 1e100])
+def test_a_value_that_diverged_leaves_the_others_their_resolution(diverged: float) -> None:
+    values = np.linspace(0.9, 1.1, 30)
+    alone = to_targets(values)
 
-    assert to_targets(values).max() < 5.5
+    targets = to_targets(np.append(values, [diverged, 0.3 * diverged]))
+
+    assert targets[:-2].std() > 0.5 * alone.std()
+    assert np.argsort(targets[:-2]).tolist() == list(range(30))
+    assert min(targets[-2:]) > targets[-3]
 
 
 def test_equal_values_are_all_zero() -> None:
