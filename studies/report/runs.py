@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -328,7 +329,7 @@ def _label(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         extras = []
         if run.metadata.get("model") or len(models[run.name]) > 1:
-            extras.append(PurePath(run.model).name or "unnamed model")
+            extras.append(_short(run.model, models[run.name]) or "unnamed model")
         if run.metadata.get("variant"):
             extras.append(str(run.metadata["variant"]))
         if run.metadata.get("llm_ratio", LLM_RATIO) != LLM_RATIO:
@@ -336,6 +337,12 @@ def _label(runs: Sequence[Run]) -> list[Run]:
         label = " ".join([run.name, *(f"[{extra}]" for extra in extras)])
         labelled.append(replace(run, method=label))
     return sorted(labelled, key=lambda run: (run.method, run.seed, run.study))
+
+
+def _short(model: str, models: Iterable[str]) -> str:
+    """Return a model's name without its folder or owner, unless that is another one's name, too."""
+    name = PurePath(model).name
+    return model if sum(PurePath(other).name == name for other in models) > 1 else name
 
 
 def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:

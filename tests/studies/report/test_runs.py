@@ -217,3 +217,15 @@ def test_labels_name_what_sets_runs_of_a_method_apart(memory: InMemoryStorage) -
         "centaur [small] [r=0.5]",
         "tpe",
     ]
+
+
+def test_two_models_whose_names_end_alike_are_two_methods(memory: InMemoryStorage) -> None:
+    for model in ("meta-llama/Llama", "unsloth/Llama", "models/Big.gguf"):
+        add_study(memory, "centaur", 0, name=model, model=model)
+    add_study(memory, "llambo", 0, model="unsloth/Llama")
+    assert [run.method for run in runs_of(memory)] == [
+        "centaur [Big.gguf]",
+        "centaur [meta-llama/Llama]",
+        "centaur [unsloth/Llama]",
+        "llambo [Llama]",
+    ]
