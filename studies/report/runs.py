@@ -127,9 +127,10 @@ class Run:
     def incumbents(self) -> list[Row]:
         """The trials that were the best so far when they ended, in order.
 
-        Of equal values the lowest number's is the best, as in `best_trial`; it may end later. Of a
-        code agent: the first baseline, and what was kept, which counts from the end of its second
-        training if it had one.
+        Of equal values the lowest number's is the best, as in `best_trial`. Where it ends later it
+        improves nothing: it takes the other's place, and counts from its end. Of a code agent: the
+        first baseline, and what was kept, which counts from the end of its second training if it
+        had one.
         """
         cost = self.metric.cost
         found: list[Row] = []
@@ -142,9 +143,13 @@ class Run:
                     found.append(replace(rows[kept], position=at.position, seconds=at.seconds))
             return found
         for row in self.rows:
-            key = cost(row.value), row.number
-            if row.ok and (not found or key < (cost(found[-1].value), found[-1].number)):
+            last = found[-1] if found else None
+            if not row.ok:
+                continue
+            if last is None or cost(row.value) < cost(last.value):
                 found.append(row)
+            elif row.value == last.value and row.number < last.number:
+                found[-1] = replace(row, position=last.position, seconds=last.seconds)
         return found
 
     @property

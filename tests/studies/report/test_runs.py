@@ -158,6 +158,8 @@ def test_of_equal_values_the_lowest_number_is_the_best_whichever_ended_first(
     (run,) = runs_of(memory)
     assert winner is not None and run.incumbents[-1].number == winner.trial.number == 0
     assert run.revalidated == (1.1,)
+    (incumbent,) = run.incumbents
+    assert (incumbent.position, run.until(trials=1).best) == (1, 1.0)
 
 
 def test_what_the_agent_kept_counts_from_when_that_was_decided(code_run: Run) -> None:

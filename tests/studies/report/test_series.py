@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from datetime import timedelta
 import itertools
 from typing import Any
 
@@ -11,6 +13,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 import pytest
 
+from objective.testbed.metric import Metric
 from studies.report import series
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -54,6 +57,19 @@ def test_sources_count_improvements_on_the_first_value(memory: InMemoryStorage) 
     improved = [row.source for row in run.incumbents[1:]]
     assert records["llm"]["incumbents"] == improved.count("llm")
     assert sum(r["incumbents_share"] for r in records.values()) == pytest.approx(1.0)
+
+
+def test_who_came_to_the_same_value_improved_nothing(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "centaur", 0, trials=0, metric=Metric("accuracy", "maximize"))
+    ends = ((1, "enqueued", 0.9), (3, "llm", 0.91), (2, "base", 0.91))
+    for minutes, source, value in ends:
+        attrs = {"status": "ok", "source": source}
+        trial = create_trial(value=value, user_attrs=attrs)
+        trial.datetime_complete = datetime(2026, 1, 1) + timedelta(minutes=minutes)
+        study.add_trial(trial)
+    found = series.sources(runs_of(memory))
+    assert {record["source"]: record["trials"] for record in found} == {"base": 1, "llm": 1}
+    assert sum(record["incumbents"] for record in found) == 1
 
 
 def test_the_failure_map_counts_every_trial_once_where_it_lies(memory: InMemoryStorage) -> None:
