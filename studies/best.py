@@ -153,12 +153,8 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
         return None
     best = ranked[0]
     if best.number in repeated:
-        best = min(
-            (t for t in ranked if _mean(repeated, t) is not None),
-            # A configuration that fails now and then is no winner.
-            key=lambda t: (repeated[t.number].failed, metric.cost(_mean(repeated, t) or 0.0)),
-            default=best,
-        )
+        again = (t for t in ranked if t.number in repeated)
+        best = min(again, key=lambda t: repeated[t.number].rank(metric))
     baseline = known_baseline(evaluated_trials(study), study.user_attrs)
     if baseline is not None and not has_succeeded(baseline):
         baseline = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 import statistics
@@ -14,6 +15,7 @@ import statistics
 import optuna
 from optuna.trial import FrozenTrial
 
+from objective.testbed.metric import Metric
 from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -22,6 +24,8 @@ from studies.storage.open import study_names
 
 
 SUFFIX = "-revalidated"  # of the study of the repetitions
+
+Rank = tuple[float, float]  # of repeated trials, see `Repeated.rank`
 
 
 def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
@@ -56,6 +60,14 @@ class Repeated:
         """Sample standard deviation; None where it would say nothing."""
         return statistics.stdev(self.values) if len(self.values) > 1 and not self.fixed else None
 
+    def rank(self, metric: Metric) -> Rank:
+        """Return the number of failures and the mean's cost; the least is the best configuration's.
+
+        One that fails now and then is no winner, and one that always failed is the last.
+        """
+        mean = self.mean
+        return (math.inf, 0.0) if mean is None else (self.failed, metric.cost(mean))
+
 
 def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
     """Return the repetitions of a study's trials by the trials' numbers."""
@@ -64,10 +76,24 @@ def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> di
         return {}
     again = optuna.load_study(study_name=name, storage=storage)
     value = {trial.number: trial.value for trial in study.get_trials(deepcopy=False)}
+    first = again.user_attrs.get("revalidates_trial")
+    return by_trial(again.get_trials(deepcopy=False), first, value)
+
+
+def by_trial(
+    trials: Iterable[FrozenTrial], first: int | None, value: Mapping[int, float | None]
+) -> dict[int, Repeated]:
+    """Return repetitions by the numbers of the trials that they repeat.
+
+    Args:
+        trials: The repetitions.
+        first: The number of the trial that those repeat which don't say it.
+        value: The values of the trials by their numbers; what repeats none of them is left out.
+    """
     of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
-    for t in again.get_trials(deepcopy=False):
-        number = repeats_of(again, t)
-        if number in value and is_evaluated(t):
+    for t in trials:
+        number = t.user_attrs.get(REPEATS, first)
+        if isinstance(number, int) and number in value and is_evaluated(t):
             of[number].append(t)
     values = {n: tuple(t.values[0] for t in repeated if is_ok(t)) for n, repeated in of.items()}
     # One alone may come to the same by chance, where a metric has few values.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import math
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -33,20 +34,20 @@ _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 def best_run(runs: Sequence[Run]) -> Run | None:
     """Return the best run; None if nothing succeeded.
 
-    It is the one with the best mean on repetition, where each has one, else the one with the best
-    measured value.
+    It is the one whose winner has the fewest failures and then the best mean on repetition, where
+    each has a mean, else the one with the best measured value.
     """
     cost, repeated = metric_of(runs).cost, are_repeated(runs)
     return min(
         (run for run in runs if run.incumbents),
-        key=lambda run: cost(run.revalidated_best if repeated else run.best),
+        key=lambda run: run.rank if repeated else (0.0, cost(run.best)),
         default=None,
     )
 
 
 def are_repeated(runs: Sequence[Run]) -> bool:
-    """Return whether the best configuration of every run that has one has a mean on repetition."""
-    return all(run.revalidated for run in runs if run.incumbents)
+    """Return whether the winner of every run that has one has a mean on repetition."""
+    return all(math.isfinite(run.rank[0]) for run in runs if run.incumbents)
 
 
 def best_section(runs: Sequence[Run], winner: Winner) -> Section:

@@ -33,13 +33,15 @@ from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import has_history
 from studies.code_agent.history import read_history
-from studies.facts import REPEATS
 from studies.facts import run_state
 from studies.facts import trial_status
 from studies.library import evaluated_trials
 from studies.library import is_library_study
 from studies.library import metric_of as metric_of_study
 from studies.methods import LLM_RATIO
+from studies.repetitions import by_trial
+from studies.repetitions import Rank
+from studies.repetitions import Repeated
 from studies.storage.open import read_each
 
 
@@ -105,8 +107,7 @@ class Run:
         metadata: The study's user attributes.
         space: Parameter to distribution, as the trials have it.
         state: How far it is with its budget, see `run_state`.
-        revalidated: Values of its best configuration, trained again with fresh seeds.
-        repetitions: How often it was trained again, failures included.
+        repeated: The repetitions of its trials with fresh seeds, by the trials' numbers.
         metric: Names its values.
         history: What a code agent kept and reverted; None of another method.
     """
@@ -118,8 +119,7 @@ class Run:
     metadata: Mapping[str, Any]
     space: Mapping[str, BaseDistribution]
     state: str = "done"
-    revalidated: tuple[float, ...] = ()
-    repetitions: int = 0
+    repeated: Mapping[int, Repeated] = field(default_factory=dict)
     metric: Metric = METRIC
     history: CodeHistory | None = None
 
@@ -171,15 +171,38 @@ class Run:
         return self.incumbents[-1].value if self.incumbents else math.nan
 
     @property
+    def _again(self) -> Repeated:
+        none = Repeated()
+        return self.repeated.get(self.incumbents[-1].number, none) if self.incumbents else none
+
+    @property
+    def revalidated(self) -> tuple[float, ...]:
+        """Values of its best configuration, trained again with fresh seeds."""
+        return self._again.values
+
+    @property
     def revalidated_best(self) -> float:
         """Mean value of the repetitions that did not fail; NaN if there is none."""
-        again = self.revalidated
-        return sum(again) / len(again) if again else math.nan
+        mean = self._again.mean
+        return math.nan if mean is None else mean
 
     @property
     def revalidated_failed(self) -> int:
         """Number of repetitions that failed."""
-        return self.repetitions - len(self.revalidated)
+        return self._again.failed
+
+    @property
+    def repetitions(self) -> int:
+        """How often its best configuration was trained again, failures included."""
+        return len(self.revalidated) + self.revalidated_failed
+
+    @property
+    def rank(self) -> Rank:
+        """That of its winner's repetitions, see `studies.best.find_winner`."""
+        if not self.repetitions:
+            return Repeated().rank(self.metric)
+        ok = {row.number for row in self.rows if row.ok}
+        return min(again.rank(self.metric) for n, again in self.repeated.items() if n in ok)
 
     @property
     def seconds(self) -> float:
@@ -192,15 +215,9 @@ class Run:
         return len({row.configuration for row in self.rows})
 
     def until(self, seconds: float = math.inf, trials: float = math.inf) -> Run:
-        """Return the run as it was after a training time or a number of trials.
-
-        Its repetitions go, unless they are still those of its best configuration.
-        """
+        """Return the run as it was after a training time or a number of trials."""
         rows = tuple(r for r in self.rows if r.seconds <= seconds and r.position <= trials)
-        cut = replace(self, rows=rows)
-        if cut.incumbents == self.incumbents:
-            return cut
-        return replace(cut, revalidated=(), repetitions=0)
+        return replace(self, rows=rows)
 
 
 @dataclass
@@ -273,18 +290,12 @@ def load_contents(
 
 
 def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:
-    """Add its best configuration's repetitions to a run, unless they are of an older best."""
+    """Add its trials' repetitions to a run; those that don't say of which they are, are its best's."""
     if not run.incumbents:
         return run
     best = run.incumbents[-1].number
-    trials = [t for t in trials if t.user_attrs.get(REPEATS, number) in (None, best)]
-    if not trials:
-        return run
-    return replace(
-        run,
-        revalidated=tuple(t.value for t in trials if is_ok(t) and t.value is not None),
-        repetitions=sum(map(is_evaluated, trials)),
-    )
+    value = {row.number: row.value for row in run.rows}
+    return replace(run, repeated=by_trial(trials, best if number is None else number, value))
 
 
 def _run(

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from studies.facts import REPEATS
 from studies.report.runs import load_contents
 from studies.report.runs import Run
 
@@ -111,19 +112,23 @@ def add_repetitions(
     storage: optuna.storages.BaseStorage,
     study: optuna.Study,
     values: Sequence[float | None],
+    of: int | None = None,
     **facts: Any,
 ) -> None:
-    """The study's best configuration, trained again with these results; None ran out of memory."""
-    again = optuna.create_study(storage=storage, study_name=f"{study.study_name}-revalidated")
+    """The study's best configuration, or trial ``of``, trained again with these results; None ran
+    out of memory."""
+    name = f"{study.study_name}-revalidated"
+    again = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     again.set_user_attr("revalidates", study.study_name)
     for key, fact in facts.items():
         again.set_user_attr(key, fact)
+    repeats = {} if of is None else {REPEATS: of}
     for seed, value in enumerate(values):
         if value is None:
-            attrs = {"status": "oom", "train_seed": seed}
+            attrs = {"status": "oom", "train_seed": seed, **repeats}
             again.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attrs))
         else:
-            attrs = {"status": "ok", "val_bpb": value, "train_seed": seed}
+            attrs = {"status": "ok", "val_bpb": value, "train_seed": seed, **repeats}
             again.add_trial(create_trial(value=value, user_attrs=attrs))
 
 

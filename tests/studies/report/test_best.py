@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import optuna
+from optuna.trial import create_trial
 import pytest
 
 from objective.best import values_run
@@ -119,3 +120,42 @@ def test_a_lucky_value_makes_no_run_the_best_where_all_were_trained_again(
     run = best_run(runs_of(memory))
     assert run is not None and run.study == "tpe-seed1"
     assert observed not in said(honest, memory)
+
+
+def with_values(
+    memory: optuna.storages.InMemoryStorage,
+    seed: int,
+    values: dict[float, list[float | None]],
+) -> optuna.Study:
+    """A study with these values, each with its repetitions."""
+    study = add_study(memory, "tpe", seed, trials=0)
+    for number, (value, again) in enumerate(values.items()):
+        study.add_trial(create_trial(value=value, user_attrs={"status": "ok"}))
+        add_repetitions(memory, study, again, of=number)
+    return study
+
+
+def test_runs_are_compared_by_their_winners_and_not_by_their_luckiest_trials(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    study = with_values(memory, 0, {1.0: [1.15, 1.25], 1.02: [1.05]})
+    with_values(memory, 1, {1.01: [1.1]})
+    run = best_run(runs_of(memory))
+    assert run is not None and run.study == study.study_name
+    winner = winner_of(study, memory)
+    assert run.rank == (0, winner.value) == (0, 1.05)
+    assert run.revalidated_best == pytest.approx(1.2), "of its best value"
+
+
+def test_a_run_whose_winner_failed_again_is_not_the_best(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    with_values(memory, 0, {1.0: [1.0, None]})
+    steady = with_values(memory, 1, {1.1: [1.1, 1.2]})
+    # Its best always failed, but another one of its trials didn't.
+    with_values(memory, 2, {0.9: [None], 1.3: [1.3]})
+    run = best_run(runs_of(memory))
+    assert run is not None and run.study == steady.study_name
+    assert "not all of them were trained again" not in said(steady, memory)
+    with_values(memory, 3, {1.0: [None]})
+    assert "not all of them were trained again" in said(steady, memory)

@@ -117,6 +117,16 @@ def test_a_cut_run_is_the_run_as_it_was_then(memory: InMemoryStorage) -> None:
     assert math.isnan(run.until(seconds=1.0).best)
 
 
+def test_a_cut_run_has_the_repetitions_of_what_was_its_best_then(memory: InMemoryStorage) -> None:
+    study = add_study(memory, "a", 0)
+    first, last = runs_of(memory)[0].incumbents[-2:]
+    add_repetitions(memory, study, [1.1], of=last.number)
+    add_repetitions(memory, study, [1.2], of=first.number)
+    (run,) = runs_of(memory)
+    assert run.revalidated == (1.1,)
+    assert run.until(trials=last.position - 1).revalidated == (1.2,)
+
+
 def test_repetitions_belong_to_their_run_and_are_no_run(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0)
     add_repetitions(memory, study, [1.0, 1.1])
