@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
 import math
@@ -22,7 +23,10 @@ from studies.code_agent.sources import Sources
 from studies.errors import Misuse
 from studies.facts import known_baseline
 from studies.library import evaluated_trials
+from studies.library import is_library_study
 from studies.library import metric_of
+from studies.printable import decimals
+from studies.printable import times
 from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
 from studies.spec import EMBEDDED
@@ -159,6 +163,46 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
     if baseline is not None and not has_succeeded(baseline):
         baseline = None
     return Winner(study, metric, best, ranked[0], baseline, repeated)
+
+
+def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
+    """Say how sure the winner is and what it gained, without capitals and full stops.
+
+    ``revalidate`` is the command that trains it again.
+    """
+    name, number, attrs = winner.metric.name, winner.trial.number, winner.study.user_attrs
+    if (again := winner.repeated.get(number)) is None:
+        verb = "evaluated" if is_library_study(attrs) else "trained"
+        advice = f"; to train it again: {revalidate}" if "testbed_hash" in attrs else ""
+        yield f"trial {number} was {verb} once, so that its {name} is in part luck{advice}"
+    else:
+        n = len(again.values) + again.failed
+        more = f"trial {number} was trained {times(n)} more"
+        seeds = f"with {'another seed' if n == 1 else 'other seeds'}"
+        seeds += f", and failed in {again.failed} of them" if again.failed else ""
+        if again.mean is None:
+            yield f"{more}, and failed each time: don't rely on its {name}"
+        elif again.fixed:
+            yield (
+                f"{more}, {seeds}, and came to exactly the same {name}: its script takes no seed"
+                " (AUTORESEARCH_SEED, or an option, constant or value of its configuration that is"
+                " called seed), so that this says nothing about luck"
+            )
+        else:
+            mean = " on average" if len(again.values) > 1 else ""
+            sd = "" if again.sd is None else f" (sd {decimals(again.sd)})"
+            believe = "" if again.failed else "; believe that"
+            yield f"{more}, {seeds}: {name} {decimals(again.mean)}{mean}{sd}{believe}"
+    was, gain, error = winner.baseline_value, winner.gain, winner.gain_error
+    if winner.baseline is not None and number == winner.baseline.number:
+        yield "no trial was better than the baseline"
+    elif was is not None and gain is not None:
+        word = "better" if gain >= 0 else "on repetition worse" if winner.repeated else "worse"
+        noise = ""
+        if winner.noise is not None and error is not None:
+            within = ", within the" if abs(gain) < 2 * error else ";"
+            noise = f"{within} noise between trainings: sd {decimals(winner.noise)}"
+        yield f"{word} than the baseline ({decimals(was)}) by {decimals(abs(gain))}{noise}"
 
 
 def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:

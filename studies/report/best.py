@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import math
 from typing import Any
-from typing import TYPE_CHECKING
 
 from objective.best import values_run
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
+from studies.best import sentences
+from studies.best import Winner
 from studies.library import is_library_study
 from studies.printable import decimals
-from studies.printable import times
 from studies.report.layout import bullets
 from studies.report.layout import prose
 from studies.report.layout import Section
@@ -22,10 +22,6 @@ from studies.report.page_tables import table
 from studies.report.page_tables import text
 from studies.report.runs import metric_of
 from studies.report.runs import Run
-
-
-if TYPE_CHECKING:
-    from studies.best import Winner
 
 
 _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
@@ -83,31 +79,8 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
             f"Of {len(runs)} runs its own has the best observed value: not all of them were {verb}"
             " again."
         )
-    if (again := winner.repeated.get(trial.number)) is None:
-        repeats = ": `optuna-autoresearch revalidate` repeats it with fresh seeds."
-        can = "testbed_hash" in winner.study.user_attrs
-        yield (
-            f"It was not {verb} again, and the best of many noisy trials is lucky"
-            f"{repeats if can else '.'}"
-        )
-    elif not again.values:
-        yield f"Trained again {times(again.failed)} it failed each time: don't rely on it."
-    elif again.fixed:
-        yield "Its repetitions came to exactly the same: the script takes no seed."
-    else:
-        spread = "" if again.sd is None else f" (standard deviation {decimals(again.sd)})"
-        mean = " on average" if len(again.values) > 1 else ""
-        yield (
-            f"Trained again {times(len(again.values))} with {'fresh seeds' if mean else 'a fresh seed'}"
-            f" it came to {decimals(winner.value)}{mean}{spread}: believe that."
-        )
-    was, gain, error = winner.baseline_value, winner.gain, winner.gain_error
-    if winner.baseline is not None and trial.number == winner.baseline.number:
-        yield "No trial was better than the baseline."
-    elif was is not None and gain is not None:
-        yield f"The script as it was came to {decimals(was)}: a gain of {decimals(gain)}."
-        if error is not None and gain < 2 * error:
-            yield "That is within the noise."
+    for said in sentences(winner, "`optuna-autoresearch revalidate`"):
+        yield f"{said[0].upper()}{said[1:]}."
     seconds = sum(run.seconds for run in runs)
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")

@@ -11,11 +11,11 @@ import optuna
 from rich.text import Text
 
 from objective.best import values_run
+from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.files import split
 from studies.commands import options
 from studies.errors import Misuse
-from studies.printable import times
 from studies.repetitions import SUFFIX
 from studies.rows import Rows
 from studies.storage.open import study_names
@@ -87,36 +87,9 @@ def table_of(winner: Winner) -> Rows:
 
 def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> list[str]:
     """Say how sure the winner is, what it gains, and where other values are stored."""
-    name, number = winner.metric.name, winner.trial.number
-    again = winner.repeated.get(number)
-    lines = []
-    if again is None or not (again.values or again.failed):
-        study = winner.study.study_name
-        advice = options.command("revalidate", storage, artifacts, "--study", study)
-        can = "testbed_hash" in winner.study.user_attrs
-        lines.append(
-            f"trial {number} was trained once, so that its {name} is in part luck"
-            + (f"; to train it again: {advice}" if can else "")
-        )
-    elif not again.values:
-        lines.append(
-            f"trial {number} was trained {times(again.failed)} more, and failed each time: don't rely"
-            f" on its {name}"
-        )
-    elif again.fixed:
-        lines.append(
-            f"trial {number} was trained {times(len(again.values))} more, and came to exactly the"
-            f" same {name}: its script takes no seed (AUTORESEARCH_SEED, or an option,"
-            " constant or value of its configuration that is called seed), so that this says nothing about luck"
-        )
-    else:
-        sd = "" if again.sd is None else f" (sd {cell(again.sd)})"
-        failed = f", {again.failed} failed" if again.failed else ""
-        mean = " on average" if len(again.values) > 1 else ""
-        lines.append(
-            f"trial {number} was trained {times(len(again.values))} more, with"
-            f" {'other seeds' if mean else 'another seed'}{failed}: {name} {cell(again.mean)}{mean}{sd}"
-        )
+    study, number = winner.study, winner.trial.number
+    again = options.command("revalidate", storage, artifacts, "--study", study.study_name)
+    lines = list(sentences(winner, again))
     if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
         seconds = sum(r.seconds for r in winner.repeated.values())
         lines.append(f"repetitions: {trainings}, {seconds:.1f} s charged")
@@ -129,15 +102,10 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
             f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
             f" but {came} when it was trained again"
         )
-    if winner.baseline is not None and winner.trial.number == winner.baseline.number:
-        lines.append("no trial was better than the baseline")
-    elif winner.gain is not None:
-        of = "" if winner.noise is None else f"; noise between trainings: sd {cell(winner.noise)}"
-        lines.append(f"better than the baseline by {cell(winner.gain)}{of}")
-    if trained := winner.study.user_attrs.get("train_seconds"):
+    if trained := study.user_attrs.get("train_seconds"):
         lines.append(
             f"each training took {cell(float(trained))} s: with another TIME_BUDGET the script comes to"
-            f" another {name}"
+            f" another {winner.metric.name}"
         )
     if command := winner.trial.user_attrs.get("command"):
         lines.append(f"to run it: {command}")
