@@ -212,7 +212,10 @@ def _compare(
     metric: Metric,
 ) -> Comparison:
     seeds = sorted(values.keys() & against.keys())
-    differences = np.array([values[s] - against[s] for s in seeds])
+    largest = max((abs(v[s]) for v in (values, against) for s in seeds), default=0.0) or 1.0
+    scale = 10.0 ** math.floor(math.log10(largest))
+    # Floats of equal differences, and of equal means, are not always equal: that ranks nothing.
+    differences = np.round([(values[s] - against[s]) / scale for s in seeds], 12) * scale
     costs = np.array([metric.cost(d) for d in differences])
     nonzero = costs[costs != 0]
     if len(nonzero) == 0:

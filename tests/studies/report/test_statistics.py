@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from objective.testbed.metric import Metric
 from studies.report.statistics import compare
+from studies.report.statistics import Comparison
 from studies.report.statistics import holm
 from studies.report.statistics import in_words
 from studies.report.statistics import seeds_needed
@@ -60,6 +62,24 @@ def test_three_seeds_support_no_claim_however_clear_the_gap() -> None:
     (row,) = compare({"a": noisy(-1, 3, 1), "b": noisy(0, 3, 2)}, "b")
     assert row.p_less == pytest.approx(0.125)
     assert "3 paired seeds can't support a claim" in row.sentence
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e9, 1e-9])
+def test_what_differs_by_the_rounding_of_floats_alone_is_tied(unit: float) -> None:
+    def compared(a: Sequence[float], b: Sequence[float]) -> Comparison:
+        best = {
+            name: {seed: value * unit for seed, value in enumerate(values)}
+            for name, values in (("a", a), ("b", b))
+        }
+        (row,) = compare(best, "b", Metric("accuracy", "maximize"))
+        return row
+
+    row = compared([0.92] * 3 + [0.8] * 3, [0.9] * 3 + [0.82] * 3)
+    assert (row.untied, row.wins, row.effect, row.p_two_sided) == (6, 3, 0.0, 1.0)
+    # Means of the same three values in another order.
+    row = compared([(0.1 + 0.2 + 0.3) / 3] * 6, [(0.3 + 0.2 + 0.1) / 3] * 6)
+    assert (row.untied, row.wins, row.p_possible) == (0, 0, 1.0)
+    assert compared([0.92, 1e-9], [0.92, 0.0]).untied == 1
 
 
 def test_missing_runs_are_left_out_of_the_pairs() -> None:
