@@ -140,7 +140,10 @@ def planned(specs: Sequence[Spec]) -> Board:
 def _stored(specs: Sequence[Spec]) -> Board:
     testbed = load_testbed(specs[0])
     check_sharing(specs[0].where.storage, workers=2)
-    board = {spec.name: Standing("missing", left=spec.budget.trials_left([])) for spec in specs}
+    board = {
+        spec.name: Standing("missing", left=spec.budget.trials_left([]), metric=testbed.metric)
+        for spec in specs
+    }
     try:
         storage = open_storage(specs[0].where.storage, read_only=True)
     except StorageError:

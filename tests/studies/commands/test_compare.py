@@ -21,9 +21,11 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 import pytest
 
+from objective.testbed.interface import Interface
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.commands.work.compare import advice
+from studies.commands.work.compare import planned
 from studies.comparison import Comparison
 from studies.comparison import in_random_order
 from studies.comparison import label
@@ -334,6 +336,13 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(cli: Cli, testbed: 
     facts = json.loads(cli(*command, "--json", "--workers", 20).stdout)
     assert facts["planned_seconds"] == 60, "no worker takes a part of a run"
     assert list(cli.folder.iterdir()) == []
+
+
+def test_a_run_that_is_only_planned_has_the_testbeds_metric(testbed: Path, tmp_path: Path) -> None:
+    accuracy = Interface(metric="accuracy", direction="maximize")
+    where = Where(f"sqlite:///{tmp_path}/s.db", testbed=testbed, interface=accuracy)
+    (run,) = planned(Comparison(["random"], [0], where, Budget(trials=1)).runs(1)).values()
+    assert run.state == "missing" and run.metric.better == "higher"
 
 
 def test_of_what_is_only_planned_nothing_has_failed() -> None:
