@@ -29,6 +29,7 @@ from rich.table import Column
 from objective.testbed.metric import Metric
 from objective.worker import WORKER
 from objective.worker import worker_mark
+from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_evaluated
@@ -131,10 +132,11 @@ class Progress(Bar):
             self._has_estimated = True
             self.console.print(lines)
         left = self._budget.trials_left(trials, self._workers, self._llm_share)
-        total = None if left is None else len(done) + left
+        n = len(_counted(trials))
+        total = None if left is None else n + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
-        self.show(len(done), total, doing + summary)
+        self.show(n, total, doing + summary)
 
     def _estimate(self, trials: Sequence[FrozenTrial]) -> str:
         """Say what a trial takes beside training, and how many fit into the time; "" until known."""
@@ -156,7 +158,7 @@ class Progress(Bar):
         return text + (", and time is kept to train the best again" if budget.confirm else "")
 
     def _summary(self, trials: Sequence[FrozenTrial]) -> str:
-        done = [t for t in trials if is_evaluated(t)]
+        done = _counted(trials)
         total = "" if self._budget.trials is None else f"/{self._budget.trials}"
         parts = [
             f"done {len(done)}{total}",
@@ -175,6 +177,12 @@ class Progress(Bar):
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the evaluated trials that the budget counts: those that no other one repeats."""
+    again = interrupted_trials(trials)
+    return [t for t in trials if is_evaluated(t) and t.number not in again]
 
 
 class WorkerLog:

@@ -9,9 +9,13 @@ from optuna.trial import create_trial
 from optuna.trial import TrialState
 import pytest
 
+from objective.testbed.metric import METRIC
+from samplers._trials.internals import repeating
+from studies.budget import Budget
 from studies.commands import progress
 from studies.commands.progress import ComparisonProgress
 from studies.commands.progress import describe
+from studies.commands.progress import Progress
 from studies.comparison import Standing
 
 
@@ -74,3 +78,28 @@ def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> No
     ok = describe(first, "loss")
     assert failed.index("oom") == ok.index("ok ") and failed.endswith("…")
     assert ok.startswith("trial   0  baseline") and "loss 3.1e-05" in ok
+
+
+def test_a_trial_that_is_repeated_is_done_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[tuple[float, float | None]] = []
+    monkeypatch.setattr(
+        Progress, "show", lambda self, done, total, text: drawn.append((done, total))
+    )
+    failed = create_trial(state=TrialState.FAIL, user_attrs={"status": "crash"})
+    ok = {"status": "ok", "training_seconds": 1.0}
+    again = create_trial(value=1.0, user_attrs=ok, system_attrs=repeating(0))
+    last = create_trial(value=1.0, user_attrs=ok)
+    failed.number, again.number, last.number = 0, 1, 2
+    shown = Progress(Budget(trials=2), METRIC, judged_by={})
+    shown.update([])
+    shown.update([failed, again])
+    shown.update([failed, again, last])
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "trial   0" in first and "crash" in first
+    assert [line.split("|")[1].split("best")[0] for line in others] == [
+        "  done 1/2  failed 0  ",
+        "  done 2/2  failed 0  ",
+    ]
+    assert drawn == [(0, 2), (1, 2), (2, 2)]
