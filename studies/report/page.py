@@ -195,8 +195,9 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section(
         "Traces",
         "Trials and incumbents",
-        "Every trial of a run by who proposed it; rings are incumbents. Failures are marked at "
-        "the edge, values far worse than the others lie outside: double-click shows them.",
+        "Every trial of a run by who proposed it; rings are incumbents. Those that failed or were "
+        "pruned are marked at the edge, values far worse than the others lie outside: "
+        "double-click shows them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     yield _table_section(runs)
@@ -212,7 +213,8 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section(
         "Parameters",
         "Parameters over trials",
-        "Where a run searched, trial by trial; those that failed are crosses.",
+        "Where a run searched, trial by trial. Those that failed are red crosses, pruned ones "
+        "grey.",
         plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:
@@ -220,7 +222,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         yield Section(
             "Pairs",
             "Any two parameters",
-            "Trials that failed are crosses.",
+            "Trials that failed are red crosses, pruned ones grey.",
             plot("Any two parameters", 'data-view="pair"', several + axes),
         )
     share = (

@@ -25,6 +25,7 @@ from studies.report.series import summaries
 from studies.report.style import COLORS
 from studies.report.style import FAILURE
 from studies.report.style import MEAN
+from studies.report.style import PRUNED
 from studies.report.style import Style
 from studies.report.style import styles
 from studies.report.style import TRIAL
@@ -123,18 +124,21 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
 
     plots = []
     for run in shown:
-        ok, failed = ([row for row in run.rows if row.ok is kind] for kind in (True, False))
+        ok = [row for row in run.rows if row.ok]
+        failed = [row for row in run.rows if row.failed]
+        pruned = [row for row in run.rows if not (row.ok or row.failed)]
         found, best = run.incumbents, Style(COLORS[0])
         ends, values = at([*found, run.rows[-1]]), [*(row.value for row in found), run.best]
         marks = [
             Marks("points", "trial", at(ok), [row.value for row in ok], TRIAL),
             Marks("points", "failed trial", at(failed), [worst] * len(failed), FAILURE),
+            Marks("points", "pruned trial", at(pruned), [worst] * len(pruned), PRUNED),
             Marks("points", "", ends[:-1], values[:-1], best, in_legend=False),
             Marks("steps", "best so far", ends, values, best),
         ]
         plots.append(
             Plot(
-                marks,
+                [each for each in marks if each.x],
                 x=f"training time ({unit})",
                 y=metric_of(runs).name,
                 title=f"{run.method}, seed {run.seed}",

@@ -32,6 +32,7 @@ class Style:
 
 TRIAL = Style("#999999")
 FAILURE = Style("#B00000", symbol=FAILED)
+PRUNED = Style("#7F7F7F", symbol=FAILED)
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:

@@ -32,6 +32,12 @@ const points = (rows, more) => ({
   type: rows.length > SVG_POINTS ? "scattergl" : "scatter", mode: "markers", hoverinfo: "text",
   hovertext: rows.map(r => describe(r.run, r.i)), ...more,
 });
+/** Crosses of the trials without a value: those that failed, and those that were pruned. */
+const crosses = (rows, place, more) => ["failed", "pruned"].map(name => {
+  const group = rows.filter(r => r.value === null && (r.run.status[r.i] === "pruned") === (name === "pruned"));
+  const color = name === "pruned" ? PRUNED : FAILED;
+  return points(group, {name, ...place(group), marker: {color, symbol: "x-thin-open", ...more}});
+});
 // The rim shows the ends of the colours, one of which is nearly that of the page.
 const colored = rows => ({color: rows.map(r => r.value), coloraxis: "coloraxis", size: 7, line: {width: 1, color: "#8a8a8a"}});
 const coloraxis = () => ({...colors(), colorbar: {title: {text: metric()}}});
@@ -82,7 +88,7 @@ const views = {
       const group = failed.filter(r => run.status[r.i] === status);
       traces.push(points(group, {
         name: status === "pruned" ? status : `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
-        marker: {color: FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
+        marker: {color: status === "pruned" ? PRUNED : FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
       }));
     }
     const found = run.incumbents.map(([i]) => rows[i]), since = run.incumbents.map(([, ...from]) => place(...from));
@@ -120,7 +126,7 @@ const views = {
 
   evolution({run: index}) {
     const rows = chosen(index), {parameters} = data("trials");
-    const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
+    const ok = rows.filter(r => r.value !== null);
     const shown = parameters.map((p, j) => ({...p, j})).filter(p => rows.some(r => r.run.params[p.j][r.i] !== null));
     if (!shown.length) return empty("This run has no parameters: its method writes code.");
     const columns = Math.min(isNarrow() ? 2 : 3, shown.length), lines = Math.ceil(shown.length / columns);
@@ -137,10 +143,7 @@ const views = {
         text: escaped(p.name), showarrow: false, font: {size: 12}, x: 0.5, y: 1.02, yanchor: "bottom", xref: `${on.xaxis} domain`, yref: `${on.yaxis} domain`,
       });
       const place = group => ({x: group.map(r => r.run.number[r.i]), y: group.map(r => r.run.params[p.j][r.i]), ...on});
-      return [
-        points(ok, {...place(ok), marker: {...colored(ok), size: 5}}),
-        points(failed, {...place(failed), marker: {color: FAILED, symbol: "x-thin-open", size: 5}}),
-      ];
+      return [points(ok, {...place(ok), marker: {...colored(ok), size: 5}}), ...crosses(rows, place, {size: 5})];
     });
     return [traces, figure];
   },
@@ -151,13 +154,14 @@ const views = {
       const j = parameters.findIndex(p => p.name === name);
       return group.map(r => r.run.params[j][r.i]);
     };
-    const ok = rows.filter(r => r.value !== null), failed = rows.filter(r => r.value === null);
+    const ok = rows.filter(r => r.value !== null);
+    const place = group => ({x: values(group, x), y: values(group, y)});
     const figure = layout(escaped(x), escaped(y), {height: 520, coloraxis: coloraxis()});
     Object.assign(figure.xaxis, axis(parameter(x), values(rows, x)));
     Object.assign(figure.yaxis, axis(parameter(y), values(rows, y)));
     return [[
-      points(ok, {showlegend: false, x: values(ok, x), y: values(ok, y), marker: colored(ok)}),
-      points(failed, {name: "failed", x: values(failed, x), y: values(failed, y), marker: {color: FAILED, symbol: "x-thin-open", size: 8, line: {width: 2}}}),
+      points(ok, {showlegend: false, ...place(ok), marker: colored(ok)}),
+      ...crosses(rows, place, {size: 8, line: {width: 2}}),
     ], figure];
   },
 

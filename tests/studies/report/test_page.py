@@ -22,6 +22,7 @@ from studies.report.runs import Run
 from studies.report.transcripts import load_transcripts
 from studies.storage.open import opened
 from tests.conftest import watched_page
+from tests.studies.report.synthetic import add_library_study
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -228,6 +229,27 @@ def test_menus_choose_runs_parameters_and_measures(page: Page) -> None:
     tokens.locator("xpath=..").get_by_label("Measure").select_option("seconds")
     assert tokens.evaluate("div => div.layout.yaxis.title.text").startswith("seconds ")
     assert len(traces(tokens)) == 3
+
+
+@pytest.fixture(scope="module")
+def library_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The report of a study that was made with Optuna alone; no test changes what another sees."""
+    storage = optuna.storages.InMemoryStorage()
+    add_library_study(storage)
+    file = tmp_path_factory.mktemp("library") / "report.html"
+    file.write_text(build_page(Report(runs_of(storage), "alone")), encoding="utf-8")
+    with opened_page(browser, file) as page:
+        yield page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["Traces", "Parameters", "Pairs"])
+def test_pruned_trials_are_told_apart_from_failed_ones(library_page: Page, name: str) -> None:
+    looks = figure(library_page, name).evaluate(
+        "div => div.data.map(t => [(t.name ?? '').split(':')[0], t.x.length, t.marker?.color])"
+    )
+    found = {look: (n, color) for look, n, color in looks}
+    assert (found["failed"], found["pruned"]) == ((1, "#B00000"), (4, "#7F7F7F"))
 
 
 @pytest.mark.browser

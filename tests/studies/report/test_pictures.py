@@ -16,9 +16,11 @@ from studies.report.drawing import Drawing
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
 from studies.report.plots import pictures
+from studies.report.plots import traces
 from studies.report.static import draw
 from studies.report.static import save
 from studies.report.style import styles
+from tests.studies.report.synthetic import add_library_study
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -56,6 +58,13 @@ def test_a_storage_without_success_has_only_pictures_of_its_failures(
 ) -> None:
     add_study(memory, "random", 0, failed_share=1.0)
     assert set(drawings_of(memory)) == {"failures", "failure-map"}
+
+
+def test_a_pruned_trial_is_not_drawn_as_a_failed_one(memory: InMemoryStorage) -> None:
+    add_library_study(memory)
+    (plot,) = traces(runs_of(memory))
+    drawn = {marks.label: len(marks.x) for marks in plot.marks if marks.in_legend}
+    assert drawn == {"trial": 7, "failed trial": 1, "pruned trial": 4, "best so far": 8}
 
 
 def test_three_runs_are_shown_singly_and_four_by_their_interval(memory: InMemoryStorage) -> None:
