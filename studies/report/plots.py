@@ -185,12 +185,12 @@ def _best_so_far(
         scaled = [{**point, "x": point["x"] / (unit or 1)} for point in points]
         mean = _marks("steps", label, scaled, "x", "mean", looks[method], methods=[method])
         marks.append(replace(mean, low=(), high=()) if singles else mean)
-    xs = [x for curve in marks for x in curve.x]
+    settled = _SETTLED * max((x for curve in marks for x in curve.x), default=0.0)
     late = [
         y
         for curve in marks
         for x, y in zip(curve.x, curve.y)
-        if x >= _SETTLED * max(xs) and not curve.faint
+        if (x >= settled or x == curve.x[-1]) and not curve.faint  # where it ends is always shown
     ]
     limits = _limits([y for curve in marks for y in curve.y], late)
     note = _INTERVAL if any(m.low and not math.isnan(m.low[0]) for m in marks) else _MEAN
@@ -204,7 +204,7 @@ def _limits(values: Sequence[float], late: Sequence[float]) -> tuple[float, floa
         return None
     low, high = min(late), max(late)
     room = (high - low) or abs(high) * 0.01
-    if max(values) - min(values) < _FLATTENED * room:
+    if not room or max(values) - min(values) < _FLATTENED * room:
         return None
     return low - 0.5 * room, high + 1.5 * room
 

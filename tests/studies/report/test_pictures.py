@@ -26,9 +26,11 @@ from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
 
 
-def drawings_of(storage: InMemoryStorage) -> dict[str, Sequence[Drawing]]:
+def drawings_of(
+    storage: InMemoryStorage, reference: str = "random"
+) -> dict[str, Sequence[Drawing]]:
     runs = runs_of(storage)
-    return pictures(runs, Report(runs, "random").plots)
+    return pictures(runs, Report(runs, reference).plots)
 
 
 def test_every_plot_has_a_picture(memory: InMemoryStorage) -> None:
@@ -89,6 +91,27 @@ def test_beginnings_far_off_flatten_no_plot(memory: InMemoryStorage) -> None:
     (plot,) = drawings_of(memory)["trials"]
     assert isinstance(plot, Plot) and plot.limits is not None
     assert 0.9 < plot.limits[0] < 0.961 and 0.99 < plot.limits[1] < 1.1
+
+
+def add_values(storage: InMemoryStorage, method: str, values: Sequence[float]) -> None:
+    study = add_study(storage, method, 0, trials=0)
+    for value in values:
+        attrs = {"status": "ok", "val_bpb": value}
+        study.add_trial(create_trial(value=value, user_attrs=attrs))
+
+
+def test_a_short_runs_end_is_inside_the_plot(memory: InMemoryStorage) -> None:
+    add_values(memory, "tpe", [9.0, *(2.6 - i / 3000 for i in range(199))])
+    add_values(memory, "centaur", [9.0] * 11 + [2.95])
+    (plot,) = drawings_of(memory, "tpe")["trials"]
+    assert isinstance(plot, Plot) and plot.limits is not None
+    assert plot.limits[0] < 2.54 and 2.95 < plot.limits[1] < 4
+
+
+def test_values_that_all_come_to_zero_leave_the_axis_its_height(memory: InMemoryStorage) -> None:
+    add_values(memory, "tpe", [49.0, *[0.0] * 39])
+    (plot,) = drawings_of(memory, "tpe")["trials"]
+    assert isinstance(plot, Plot) and plot.limits is None
 
 
 def test_pairs_are_shown_seed_by_seed_and_by_their_difference(memory: InMemoryStorage) -> None:
