@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 
 from studies.printable import decimals
 from studies.report.plots import time_unit
 from studies.report.runs import metric_of
+from studies.report.runs import Row
 from studies.report.runs import Run
 from studies.report.tables import parameters
 
@@ -28,9 +28,10 @@ def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
     their trials, and from which place and second each counts.
 
     Values have six significant digits and parameters four, as many as a hover shows: a page of
-    hundreds of studies holds a million of them.
+    hundreds of studies holds a million of them. A choice is its place among the parameter's
+    ``choices``, so that None may be one: what a trial lacks is null.
     """
-    names = parameters(runs)
+    described = [_parameter(name, runs) for name in parameters(runs)]
     unit, seconds = time_unit(runs)
     curves = sum(bool(row.curve) for run in runs for row in run.rows)
     points = max(2, min(60, _MOST_POINTS // max(1, curves)))
@@ -38,12 +39,9 @@ def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
         "metric": metric_of(runs).name,
         "higher_is_better": metric_of(runs).better == "higher",
         "unit": {"name": unit, "seconds": seconds},
-        "parameters": [
-            _parameter(name, next(run.space[name] for run in runs if name in run.space))
-            for name in names
-        ],
+        "parameters": described,
         "artifacts": artifacts,
-        "runs": [_columns(run, names, points, bool(artifacts)) for run in runs],
+        "runs": [_columns(run, described, points, bool(artifacts)) for run in runs],
     }
 
 
@@ -59,14 +57,35 @@ def page_transcripts(
     return entries
 
 
-def _parameter(name: str, distribution: BaseDistribution) -> dict[str, Any]:
+def _parameter(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """Describe a parameter; the choices are those of all runs, and what else a rule ran."""
+    spaces = [run.space[name] for run in runs if name in run.space]
     choices = None
-    if isinstance(distribution, CategoricalDistribution):
-        choices = list(distribution.choices)
-    return {"name": name, "log": getattr(distribution, "log", False), "choices": choices}
+    if isinstance(spaces[0], CategoricalDistribution):
+        offered = [choice for space in spaces for choice in getattr(space, "choices", ())]
+        ran = [row.params[name] for run in runs for row in run.rows if name in row.params]
+        choices = list(dict.fromkeys(map(_choice, [*offered, *ran])))
+    return {"name": name, "log": getattr(spaces[0], "log", False), "choices": choices}
 
 
-def _columns(run: Run, names: Sequence[str], points: int, with_artifacts: bool) -> dict[str, Any]:
+def _choice(value: Any) -> Any:
+    """Return a choice as the page shows it: a number, which sorts as one, or text."""
+    is_number = type(value) in (int, float) and math.isfinite(value)
+    return value if is_number else str(value)
+
+
+def _params(rows: Sequence[Row], parameter: Mapping[str, Any]) -> list[Any]:
+    name, choices = parameter["name"], parameter["choices"]
+    if choices is None:
+        return [_digits(row.params.get(name), 4) for row in rows]
+    return [
+        choices.index(_choice(row.params[name])) if name in row.params else None for row in rows
+    ]
+
+
+def _columns(
+    run: Run, described: Sequence[Mapping[str, Any]], points: int, with_artifacts: bool
+) -> dict[str, Any]:
     rows = run.rows
     place = {row.number: i for i, row in enumerate(rows)}
     more: dict[str, Any] = {}
@@ -87,7 +106,7 @@ def _columns(run: Run, names: Sequence[str], points: int, with_artifacts: bool) 
         "incumbents": [
             [place[row.number], row.position - 1, round(row.seconds, 2)] for row in run.incumbents
         ],
-        "params": [[_digits(row.params.get(name), 4) for row in rows] for name in names],
+        "params": [_params(rows, parameter) for parameter in described],
     }
 
 

@@ -379,7 +379,7 @@ def _failure_map(title: str, records: Sequence[Record]) -> HeatMap:
         if r["trials"]:
             shares[row][place] = 100 * r["share"]
             texts[row][place] = f"{100 * r['share']:.0f}"
-        if r["choice"] is not None:
+        if r["low"] is None:  # a choice, which may be None
             texts[row][place] = f"{r['choice']} {texts[row][place]}".strip()
     x = "part of the range, from low to high (or the choice)"
     return HeatMap(names, shares, texts, said, x, "failed (%)", title)

@@ -7,10 +7,17 @@ const parameter = name => data("trials").parameters.find(p => p.name === name);
 const metric = () => escaped(data("trials").metric);
 const escaped = text => String(text).replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
 
+/** A trial's value of the parameter at j, of which a choice is stored as its place; null if it has none. */
+function valueOf({run, i}, j) {
+  const value = run.params[j][i], {choices} = data("trials").parameters[j];
+  return choices && value !== null ? choices[value] : value;
+}
+
 function describe(run, i) {
   const {parameters} = data("trials");
   const value = run.value[i] === null ? run.status[i] : `${data("trials").metric} ${decimals(run.value[i])}`;
-  const lines = parameters.map((p, j) => `${p.name} = ${short(run.params[j][i])}`);
+  const lines = parameters.map((p, j) => [p.name, valueOf({run, i}, j)])
+    .filter(([, v]) => v !== null).map(([name, v]) => `${name} = ${short(v)}`);
   return [`trial ${run.number[i]} ${run.source[i]}: ${value}`, run.reason[i], ...lines]
     .filter(Boolean).map(escaped).join("<br>");
 }
@@ -127,7 +134,7 @@ const views = {
   evolution({run: index}) {
     const rows = chosen(index), {parameters} = data("trials");
     const ok = rows.filter(r => r.value !== null);
-    const shown = parameters.map((p, j) => ({...p, j})).filter(p => rows.some(r => r.run.params[p.j][r.i] !== null));
+    const shown = parameters.map((p, j) => ({...p, j})).filter(p => rows.some(r => valueOf(r, p.j) !== null));
     if (!shown.length) return empty("This run has no parameters: its method writes code.");
     const columns = Math.min(isNarrow() ? 2 : 3, shown.length), lines = Math.ceil(shown.length / columns);
     const figure = layout("", "", {
@@ -137,12 +144,12 @@ const views = {
     delete figure.xaxis; delete figure.yaxis;
     const traces = shown.flatMap((p, k) => {
       const n = k ? k + 1 : "", on = {xaxis: `x${n}`, yaxis: `y${n}`};
-      figure[`yaxis${n}`] = {...AXIS, ...axis(p, rows.map(r => r.run.params[p.j][r.i])), automargin: true};
+      figure[`yaxis${n}`] = {...AXIS, ...axis(p, rows.map(r => valueOf(r, p.j))), automargin: true};
       figure[`xaxis${n}`] = AXIS;
       figure.annotations.push({
         text: escaped(p.name), showarrow: false, font: {size: 12}, x: 0.5, y: 1.02, yanchor: "bottom", xref: `${on.xaxis} domain`, yref: `${on.yaxis} domain`,
       });
-      const place = group => ({x: group.map(r => r.run.number[r.i]), y: group.map(r => r.run.params[p.j][r.i]), ...on});
+      const place = group => ({x: group.map(r => r.run.number[r.i]), y: group.map(r => valueOf(r, p.j)), ...on});
       return [points(ok, {...place(ok), marker: {...colored(ok), size: 5}}), ...crosses(rows, place, {size: 5})];
     });
     return [traces, figure];
@@ -152,7 +159,7 @@ const views = {
     const rows = chosen(run), {parameters} = data("trials");
     const values = (group, name) => {
       const j = parameters.findIndex(p => p.name === name);
-      return group.map(r => r.run.params[j][r.i]);
+      return group.map(r => valueOf(r, j));
     };
     const ok = rows.filter(r => r.value !== null);
     const place = group => ({x: values(group, x), y: values(group, y)});
@@ -175,7 +182,7 @@ const views = {
       const values = rows.map(r => r.run.params[j][r.i]);
       if (values.some(v => v === null)) return [];
       if (p.choices) return [{
-        label: p.name, values: values.map(v => p.choices.indexOf(v)), tickvals: p.choices.map((_, i) => i), ticktext: p.choices.map(String), range: [-.2, p.choices.length - .8],
+        label: p.name, values, tickvals: p.choices.map((_, i) => i), ticktext: p.choices.map(String), range: [-.2, p.choices.length - .8],
       }];
       if (!p.log) return [{label: p.name, values}];
       const logs = values.map(Math.log10), [low, high] = [Math.min(...logs), Math.max(...logs)];

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import json
+import math
 from pathlib import Path
 import re
 import time
@@ -12,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 import pytest
 
 from studies.publish.gallery import STORED
 from studies.report.content import Report
 from studies.report.page import build_page
+from studies.report.page_data import page_trials
 from studies.report.runs import load_contents
 from studies.report.runs import Run
 from studies.report.transcripts import load_transcripts
@@ -250,6 +255,49 @@ def test_pruned_trials_are_told_apart_from_failed_ones(library_page: Page, name:
     )
     found = {look: (n, color) for look, n, color in looks}
     assert (found["failed"], found["pruned"]) == ((1, "#B00000"), (4, "#7F7F7F"))
+
+
+@pytest.mark.browser
+def test_every_choice_has_its_place_and_what_a_trial_lacks_is_not_said(library_page: Page) -> None:
+    pair = figure(library_page, "Pairs")
+    menus = pair.locator("xpath=..")
+    menus.get_by_label("x", exact=True).select_option("depth")
+    menus.get_by_label("y", exact=True).select_option("dropout")
+    places = pair.evaluate("div => div.data.flatMap(t => t.x.map((x, i) => [x, t.y[i]]))")
+    assert len(places) == 12 and {x for x, _ in places} == {"None", 5, 10}
+    assert {y for _, y in places} == {0.015625, 0.0625}
+    assert pair.evaluate("div => div._fullLayout.xaxis._categories") == ["None", "5", "10"]
+    said = pair.evaluate("div => div.data.flatMap(t => t.hovertext)")
+    assert sum("depth = None" in text for text in said) == 4
+    assert sum("momentum = 0.9" in text for text in said) == 6
+    assert not any("null" in text for text in said)
+    axes = figure(library_page, "Parallel").evaluate(
+        "div => div.data[0].dimensions.map(d => [d.label, Math.min(...d.values)])"
+    )
+    assert [label for label, _ in axes] == ["LR", "WIDTH", "depth", "dropout", "value"]
+    assert all(least >= 0 for label, least in axes if label in ("depth", "dropout"))
+    cells = library_page.locator("#table tbody").inner_text()
+    assert "None" in cells and "0.015625" in cells
+
+
+def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    for name, choices, ran in (("a", ["S", math.nan], None), ("b", ["S", "L"], "auto")):
+        study = add_study(memory, name, 0, trials=0)
+        for choice in choices:
+            attrs = {"status": "ok", "effective": json.dumps({"PATTERN": ran} if ran else {})}
+            study.add_trial(
+                create_trial(
+                    value=1.0,
+                    params={"PATTERN": choice},
+                    distributions={"PATTERN": CategoricalDistribution(choices)},
+                    user_attrs=attrs,
+                )
+            )
+    data = page_trials(runs_of(memory))
+    assert data["parameters"][0]["choices"] == ["S", "nan", "L", "auto"]
+    assert [run["params"] for run in data["runs"]] == [[[0, 1]], [[3, 3]]]
 
 
 @pytest.mark.browser

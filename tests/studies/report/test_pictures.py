@@ -13,6 +13,7 @@ import pytest
 from studies.report import interactive
 from studies.report.content import Report
 from studies.report.drawing import Drawing
+from studies.report.drawing import HeatMap
 from studies.report.drawing import Marks
 from studies.report.drawing import Plot
 from studies.report.plots import pictures
@@ -67,6 +68,15 @@ def test_a_pruned_trial_is_not_drawn_as_a_failed_one(memory: InMemoryStorage) ->
     (plot,) = traces(runs_of(memory))
     drawn = {marks.label: len(marks.x) for marks in plot.marks if marks.in_legend}
     assert drawn == {"trial": 7, "failed trial": 1, "pruned trial": 4, "best so far": 8}
+
+
+def test_a_map_of_failures_names_the_choice_none(memory: InMemoryStorage) -> None:
+    add_library_study(memory)
+    drawing, *_ = drawings_of(memory, "alone")["failure-map"]
+    assert isinstance(drawing, HeatMap)
+    depth = drawing.rows.index("depth")
+    assert list(drawing.texts[depth][:3]) == ["None 0", "5 25", "10 0"]
+    assert drawing.said[depth][0] == "depth None: 0 of 4 failed"
 
 
 def test_three_runs_are_shown_singly_and_four_by_their_interval(memory: InMemoryStorage) -> None:
