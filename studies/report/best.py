@@ -85,7 +85,8 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")
     took = f"{time:,.0f} {unit}" if time >= 10 else f"{time:.2g} {unit}"
-    yield f"All of it took {trials:,} trials and {took}{', ' if is_foreign else ' '}{noun}."
+    known = f" and {took}{', ' if is_foreign else ' '}{noun}" if seconds else ""
+    yield f"All of it took {trials:,} trials{known}."
 
 
 def _values(winner: Winner) -> str:

@@ -33,6 +33,7 @@ from studies.report.page_tables import cost_table
 from studies.report.page_tables import tests_table
 from studies.report.page_tables import times_table
 from studies.report.page_tables import values_table
+from studies.report.plots import is_timed
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
@@ -191,7 +192,8 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     single = _run_menu(runs, groups=False)
     several = _run_menu(runs, groups=True)
     names = [(name, name) for name in tables.parameters(runs)]
-    x = menu("Against", [("time", "training time"), ("trials", "trials")], setting("x"))
+    axes = [("time", "training time"), ("trials", "trials")]
+    x = menu("Against", axes if is_timed(runs) else axes[1:], setting("x"))
     yield Section(
         "Traces",
         "Trials and incumbents",
@@ -218,12 +220,12 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:
-        axes = menu("x", names, setting("x")) + menu("y", [*names[1:], names[0]], setting("y"))
+        pair = menu("x", names, setting("x")) + menu("y", [*names[1:], names[0]], setting("y"))
         yield Section(
             "Pairs",
             "Any two parameters",
             "Trials that failed are red crosses, pruned ones grey.",
-            plot("Any two parameters", 'data-view="pair"', several + axes),
+            plot("Any two parameters", 'data-view="pair"', several + pair),
         )
     share = (
         "<label>Best % of the trials "

@@ -33,6 +33,7 @@ from studies.report.tables import by_method
 from studies.report.tree import tree_plots
 
 
+_TRIALS = "trials that ended"
 _MEAN = "mean"
 _INTERVAL = f"{_MEAN}, 95 % interval"
 _FEW_RUNS = 3
@@ -51,10 +52,12 @@ def comparison_plots(
     methods, best = list(by_method(runs)), f"best {metric_of(runs).name}"
     looks = styles(methods)
     unit, seconds = time_unit(runs)
-    time, trials = f"training time ({unit})", "trials that ended"
+    time = f"training time ({unit})"
     plots: dict[str, Sequence[Drawing]] = {
-        "time": [_best_so_far(runs, series["time"], looks, best, time, seconds)],
-        "trials": [_best_so_far(runs, series["trials"], looks, best, trials)],
+        "time": [_best_so_far(runs, series["time"], looks, best, time, seconds)]
+        if is_timed(runs)
+        else [],
+        "trials": [_best_so_far(runs, series["trials"], looks, best, _TRIALS)],
         "runs": [_final_values(series["final"], methods, best)],
         "differences": [_differences(series["differences"], best)],
         "seeds": [_by_seed(series["final"], methods, best)],
@@ -97,6 +100,11 @@ def pictures(
     return drawn
 
 
+def is_timed(runs: Sequence[Run]) -> bool:
+    """Return whether any run has a training time, which other programs' files need not tell."""
+    return any(run.seconds > 0 for run in runs)
+
+
 def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
     """Return a unit in which the longest run's training time reads well, and its seconds."""
     longest = max((run.seconds for run in runs), default=0.0)
@@ -117,10 +125,10 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
     cost = shown[0].metric.cost
     values = [row.value for run in shown for row in run.rows if row.ok]
     worst = max(limits_without_worst(values, cost, room=0.0), key=cost)
-    unit, seconds = time_unit(shown)
+    (unit, seconds), timed = time_unit(shown), is_timed(shown)
 
     def at(rows: Sequence[Row]) -> list[float]:
-        return [row.seconds / seconds for row in rows]
+        return [row.seconds / seconds if timed else row.position for row in rows]
 
     plots = []
     for run in shown:
@@ -139,7 +147,7 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
         plots.append(
             Plot(
                 [each for each in marks if each.x],
-                x=f"training time ({unit})",
+                x=f"training time ({unit})" if timed else _TRIALS,
                 y=metric_of(runs).name,
                 title=f"{run.method}, seed {run.seed}",
                 limits=limits_without_worst(values, cost),

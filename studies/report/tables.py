@@ -126,8 +126,8 @@ def method_rows(runs: Sequence[Run], prices: Prices = Prices()) -> list[dict[str
     ``duplicates`` (trials that repeated one of their run); ``llm_asked`` (NaN: unknown), the sum of
     ``llm_answered`` (its proposal was run), ``llm_screened`` (the critic preferred another),
     ``llm_refused`` (it was a duplicate) and ``llm_errors``, in trials;
-    ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost`` (NaN: unknown), ``hours``
-    (charged training time): sums.
+    ``prompt_tokens``, ``completion_tokens``, ``llm_seconds``, ``cost``, ``hours`` (charged training
+    time): sums, NaN where unknown.
     """
     return [_method_row(method, group, prices) for method, group in by_method(runs).items()]
 
@@ -178,8 +178,15 @@ def _method_row(method: str, runs: Sequence[Run], prices: Prices) -> dict[str, A
         "completion_tokens": total("llm_completion_tokens"),
         "llm_seconds": total("llm_seconds"),
         "cost": prices.of(total("llm_prompt_tokens"), total("llm_completion_tokens")),
-        "hours": sum(run.seconds for run in runs) / 3600,
+        "hours": _seconds(runs) / 3600,
     }
+
+
+def _seconds(runs: Sequence[Run]) -> float:
+    """Sum the charged training time; NaN where another program's file says nothing of it."""
+    total = sum(run.seconds for run in runs)
+    is_unknown = not total and any("imported_from" in run.metadata for run in runs)
+    return math.nan if is_unknown else total
 
 
 def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -197,7 +204,7 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "trials": len(run.rows),
             "failed": sum(row.failed for row in run.rows),
             "distinct": run.distinct,
-            "training_seconds": run.seconds,
+            "training_seconds": _seconds([run]),
             "model": run.model,
         }
         for run in runs

@@ -12,7 +12,7 @@ function tableColumns() {
   columns[data("trials").metric] = r => r.value;
   columns.state = r => r.run.status[r.i];
   columns.source = r => r.run.source[r.i];
-  columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
+  if (runs.some(run => run.seconds.at(-1))) columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
   parameters.forEach((p, j) => { columns[p.name] = r => valueOf(r, j); });
   if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
   if (runs.some(run => run.artifacts)) columns.files = r => r.run.artifacts?.[r.i] ?? [];

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 from optuna.trial import create_trial
 import pytest
@@ -68,6 +70,15 @@ def test_who_proposed_the_best_is_said_in_plain_words(
     study.get_trials(deepcopy=False)[number].user_attrs["source"] = source
     (first, *_) = best_sentences(runs_of(memory), winner_of(study, memory))
     assert first.endswith(by)
+
+
+def test_an_unknown_time_is_not_said_to_be_none(memory: optuna.storages.InMemoryStorage) -> None:
+    study = with_baseline(memory)
+    assert "All of it took 30 trials and " in said(study, memory)
+    runs = runs_of(memory)
+    timeless = [replace(r, rows=tuple(replace(row, seconds=0.0) for row in r.rows)) for r in runs]
+    *_, last = best_sentences(timeless, winner_of(study, memory))
+    assert last == "All of it took 30 trials."
 
 
 @pytest.mark.parametrize("again, is_noise", [([1.0, 1.001, 1.002], False), ([1.04, 1.3], True)])

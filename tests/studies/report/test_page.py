@@ -280,6 +280,17 @@ def test_every_choice_has_its_place_and_what_a_trial_lacks_is_not_said(library_p
     assert "None" in cells and "0.015625" in cells
 
 
+@pytest.mark.browser
+def test_without_times_nothing_is_drawn_against_time_and_no_column_tells_it(
+    library_page: Page,
+) -> None:
+    plot = figure(library_page, "Traces")
+    assert plot.locator("xpath=..").get_by_label("Against").inner_text() == "trials"
+    assert plot.evaluate("div => div.layout.xaxis.title.text") == "trials that ended"
+    headings = library_page.locator("#table th").all_inner_texts()
+    assert "source" in headings and "time (s)" not in headings
+
+
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:

@@ -79,6 +79,15 @@ def test_a_map_of_failures_names_the_choice_none(memory: InMemoryStorage) -> Non
     assert drawing.said[depth][0] == "depth None: 0 of 4 failed"
 
 
+def test_without_times_trials_are_drawn_against_their_number(memory: InMemoryStorage) -> None:
+    add_study(memory, "random", 0, seconds=0.0, imported_from="results.tsv")
+    drawn = drawings_of(memory)
+    assert "trials" in drawn and "time" not in drawn
+    (plot,) = drawn["traces"]
+    assert isinstance(plot, Plot) and plot.x == "trials that ended"
+    assert sorted(x for m in plot.marks if "trial" in m.label for x in m.x) == [*range(1, 31)]
+
+
 def test_three_runs_are_shown_singly_and_four_by_their_interval(memory: InMemoryStorage) -> None:
     for seed in range(4):
         add_study(memory, "random", seed)

@@ -120,6 +120,16 @@ def test_the_seconds_of_a_runs_trials_sum_up_to_its_own(memory: InMemoryStorage)
     assert [row["training_seconds"] for row in run_rows(runs)] == [1200.0] * 2
 
 
+def test_the_hours_of_an_import_without_times_are_unknown(memory: InMemoryStorage) -> None:
+    add_study(memory, "a", 0, seconds=0.0, imported_from="results.tsv")
+    add_study(memory, "b", 0, seconds=0.0)
+    methods = {row["method"]: row for row in method_rows(runs_of(memory))}
+    assert math.isnan(methods["a"]["hours"]) and methods["b"]["hours"] == 0
+    seconds = [row["training_seconds"] for row in run_rows(runs_of(memory))]
+    assert math.isnan(seconds[0]) and seconds[1] == 0
+    assert values_table([methods["a"]]).endswith("<td></td></tr></tbody></table></div>")
+
+
 def test_a_parameter_named_like_a_column_has_one_of_its_own(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0, trials=0)
     params = {"status": 3.0, "val_bpb": 4.0, "x": 5.0}
