@@ -13,10 +13,12 @@ function tableColumns() {
   columns.state = r => r.run.status[r.i];
   columns.source = r => r.run.source[r.i];
   if (runs.some(run => run.seconds.at(-1))) columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
-  parameters.forEach((p, j) => { columns[p.name] = r => valueOf(r, j); });
-  if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
-  if (runs.some(run => run.artifacts)) columns.files = r => r.run.artifacts?.[r.i] ?? [];
-  return columns;
+  const last = {};
+  if (runs.some(run => run.reason.some(Boolean))) last.reason = r => r.run.reason[r.i];
+  if (runs.some(run => run.artifacts)) last.files = r => r.run.artifacts?.[r.i] ?? [];
+  const taken = Object.keys({...columns, ...last});
+  parameters.forEach((p, j) => { columns[taken.includes(p.name) ? `param:${p.name}` : p.name] = r => valueOf(r, j); });
+  return {...columns, ...last};
 }
 
 function tableRows() {

@@ -111,7 +111,8 @@ def add_study(
 def add_library_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
     """A study made with Optuna alone: of twelve trials 4 failed, and 2, 5, 8 and 11 were pruned.
 
-    Choices are None and floats of many digits; only half of the trials have a momentum.
+    Choices are None and floats of many digits; only half of the trials have a momentum. Two
+    parameters have names of columns of the page's table.
     """
     study = optuna.create_study(storage=storage, study_name="alone")
     space: dict[str, optuna.distributions.BaseDistribution] = {
@@ -120,6 +121,8 @@ def add_library_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
         "depth": CategoricalDistribution([None, 5, 10]),
         "dropout": CategoricalDistribution([0.015625, 0.0625]),
         "momentum": FloatDistribution(0.0, 1.0),
+        "state": FloatDistribution(0.0, 1.0),
+        "reason": FloatDistribution(0.0, 1.0),
     }
     for number in range(12):
         state = TrialState.PRUNED if number % 3 == 2 else TrialState.COMPLETE
@@ -128,6 +131,8 @@ def add_library_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
             "WIDTH": number / 11,
             "depth": (None, 5, 10)[number // 4],
             "dropout": (0.015625, 0.0625)[number % 2],
+            "state": 0.25,
+            "reason": 0.75,
         }
         if number % 2:
             params["momentum"] = 0.9
@@ -137,6 +142,7 @@ def add_library_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
                 value=1 - number / 100 if state == TrialState.COMPLETE and number != 4 else None,
                 params=params,
                 distributions={name: space[name] for name in params},
+                user_attrs={"reason": "no luck"} if number == 4 else {},
             )
         )
     return study

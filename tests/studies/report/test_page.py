@@ -274,7 +274,8 @@ def test_every_choice_has_its_place_and_what_a_trial_lacks_is_not_said(library_p
     axes = figure(library_page, "Parallel").evaluate(
         "div => div.data[0].dimensions.map(d => [d.label, Math.min(...d.values)])"
     )
-    assert [label for label, _ in axes] == ["LR", "WIDTH", "depth", "dropout", "value"]
+    labels = [label for label, _ in axes]
+    assert labels == ["LR", "WIDTH", "depth", "dropout", "state", "reason", "value"]
     assert all(least >= 0 for label, least in axes if label in ("depth", "dropout"))
     cells = library_page.locator("#table tbody").inner_text()
     assert "None" in cells and "0.015625" in cells
@@ -289,6 +290,15 @@ def test_without_times_nothing_is_drawn_against_time_and_no_column_tells_it(
     assert plot.evaluate("div => div.layout.xaxis.title.text") == "trials that ended"
     headings = library_page.locator("#table th").all_inner_texts()
     assert "source" in headings and "time (s)" not in headings
+
+
+@pytest.mark.browser
+def test_a_parameter_named_like_a_column_has_one_of_its_own(library_page: Page) -> None:
+    names = library_page.locator("#table th").all_inner_texts()
+    cells = library_page.locator("#table tbody tr").nth(4).locator("td").all_inner_texts()
+    row = dict(zip(names, cells, strict=True))
+    assert (row["state"], row["param:state"]) == ("crash", "0.25")
+    assert (row["reason"], row["param:reason"]) == ("no luck", "0.75")
 
 
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
