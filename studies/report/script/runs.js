@@ -209,13 +209,14 @@ function axis(p, values) {
   return {type: "log", tickvals: ticks, ticktext: ticks.map(short)};
 }
 
-/** At most six round numbers in the range: 1, 2, 5 times powers of ten, or the powers alone. */
+/** At most six round numbers in the range: 1, 2, 5 times powers of ten, or the powers alone; its ends if there is one or none. */
 function logTicks(values) {
   if (!values.length) return [];
   const low = Math.min(...values) * .999, high = Math.max(...values) * 1.001;
   const powers = Array.from({length: 40}, (_, i) => i - 20);
   for (const factors of [[1, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]]) {
     const ticks = powers.flatMap(k => factors.map(f => f * 10 ** k)).filter(t => t >= low && t <= high);
+    if (ticks.length < 2) return [...new Set([Math.min(...values), Math.max(...values)])];
     if (ticks.length <= 6) return ticks;
   }
   return powers.filter(k => k % 3 === 0).map(k => 10 ** k).filter(t => t >= low && t <= high);

@@ -301,6 +301,13 @@ def test_a_parameter_named_like_a_column_has_one_of_its_own(library_page: Page) 
     assert (row["reason"], row["param:reason"]) == ("no luck", "0.75")
 
 
+@pytest.mark.browser
+def test_a_logarithmic_axis_between_round_numbers_has_labels(library_page: Page) -> None:
+    axis = "div => [div.layout.yaxis.ticktext, div.layout.yaxis.tickvals]"
+    found = figure(library_page, "Parameters").evaluate(axis)
+    assert found == [["0.0012", "0.0018"], [0.0012, 0.0018]]
+
+
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
