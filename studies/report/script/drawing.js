@@ -50,7 +50,8 @@ function draw(div) {
   window.Plotly.react(div, ...themed(traces, figure), CONFIG);
   if (!div.dataset.bound) {
     div.dataset.bound = "";
-    div.on("plotly_hover", event => speak(event.points[0]));
+    // Of parallel coordinates it has no points.
+    div.on("plotly_hover", event => event.points && speak(event.points[0]));
   }
 }
 

@@ -308,6 +308,14 @@ def test_a_logarithmic_axis_between_round_numbers_has_labels(library_page: Page)
     assert found == [["0.0012", "0.0018"], [0.0012, 0.0018]]
 
 
+@pytest.mark.browser
+def test_the_pointer_over_all_parameters_is_no_error(library_page: Page) -> None:
+    event = {"x": 0, "y": 0, "dataIndex": 0, "curveNumber": 0}  # as plotly tells it of its lines
+    figure(library_page, "Parallel").evaluate(
+        "(div, event) => div.emit('plotly_hover', event)", event
+    )
+
+
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
