@@ -208,7 +208,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
             "Curves",
             "Learning curves",
             "Values that trials reported while they trained; of a run with many the best 200.",
-            plot("Learning curves", 'data-view="curves"', _run_menu(runs, groups=False)),
+            plot("Learning curves", 'data-view="curves"', single),
         )
     if not names:
         return

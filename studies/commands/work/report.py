@@ -12,7 +12,6 @@ import hashlib
 from importlib.metadata import version
 from itertools import compress
 import json
-import math
 import os
 from pathlib import Path
 import re
@@ -164,9 +163,8 @@ def write(content: Report, folder: Path, picture_format: str | None) -> dict[str
         _write_csv(folder / f"{name}.csv", rows)
     for name, records in drawn.items():
         _write_csv(folder / "series" / f"{name}.csv", records)
-    facts: dict[str, Any] = {name: _plain(rows) for name, rows in written.items()}
-    facts["notes"] = content.notes
-    whole = {**facts, "series": {name: _plain(records) for name, records in drawn.items()}}
+    facts: dict[str, Any] = {**written, "notes": content.notes}
+    whole = {**facts, "series": drawn}
     (folder / "report.json").write_text(
         json.dumps(finite(whole), indent=1, allow_nan=False) + "\n", encoding="utf-8"
     )
@@ -226,11 +224,3 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(map(cell, rows[0]))
         writer.writerows(map(tables.flat, rows))
-
-
-def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without NaN, which JSON lacks."""
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in rows
-    ]
