@@ -14,6 +14,7 @@ import optuna
 from .._trials.announced import announce
 from .._trials.history import tolerant
 from .._trials.internals import fixed_params
+from .._trials.internals import fresh_trials
 from .._trials.internals import interrupted_trials
 from .chat import BudgetExhausted
 from .chat import ChatError
@@ -412,7 +413,7 @@ def without_room(trial: FrozenTrial, error: PromptTooLong) -> Proposal:
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:
     """Count the LLM turns that failed since the last one that did not, by trial number."""
     count = 0
-    trials = study.get_trials(deepcopy=False)
+    trials = fresh_trials(study)
     repeated = interrupted_trials(trials)
     for trial in reversed(trials):
         source = source_of(trial)

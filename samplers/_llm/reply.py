@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from .._trials.announced import values_so_far
 from .._trials.internals import cached_trials
+from .._trials.internals import fresh_trials
 from .masking import printable
 from .values import choice_labels
 from .values import fit_value
@@ -379,7 +380,7 @@ def known_configurations(
         fresh: Whether to read the trials from the storage, and not as Optuna last read them.
     """
     known: dict[tuple[str, ...], int] = {}
-    for trial in study.get_trials(deepcopy=False) if fresh else cached_trials(study):
+    for trial in fresh_trials(study) if fresh else cached_trials(study):
         if besides is not None and trial.number == besides.number:
             continue
         params = dict(trial.params)

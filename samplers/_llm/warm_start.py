@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .._trials.history import finished_trials
 from .._trials.history import json_list
 from .._trials.internals import cached_trials
+from .._trials.internals import fresh_trials
 from .._trials.internals import interrupted_before
 from .._trials.internals import set_system_attr
 from .prompt import fill
@@ -73,7 +74,7 @@ def first_trials_left(study: Study, trial: FrozenTrial, n: int) -> int:
         return 0
     if _KEY not in trial.system_attrs:
         set_system_attr(study, trial, _KEY, "[]")
-    return max(0, n - before(study.get_trials(deepcopy=False)))
+    return max(0, n - before(fresh_trials(study)))
 
 
 def _turn(trial: FrozenTrial) -> int:
@@ -159,7 +160,7 @@ def stored(
     Workers that start together begin at different places of the list.
     """
     found = []
-    for other in study.get_trials(deepcopy=False):
+    for other in fresh_trials(study):
         for row in json_list(other.system_attrs.get(_KEY)):  # which anybody may have written
             params = row.get("params") if isinstance(row, dict) else None
             if not isinstance(params, dict) or params.keys() != space.keys():

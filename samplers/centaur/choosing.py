@@ -22,6 +22,7 @@ from .._trials.history import finished_trials
 from .._trials.history import ranked
 from .._trials.history import successes
 from .._trials.internals import cached_trials
+from .._trials.internals import fresh_trials
 from .._trials.internals import is_enqueued
 from .screening import CMA_ES
 from .screening import CRITIC
@@ -187,7 +188,7 @@ class Screen:
         are read from the storage: as they were when this trial began, the other may not have begun.
         """
         finished = {t.number for t in cached_trials(self.study) if t.state.is_finished()}
-        since = [t for t in self.study.get_trials(deepcopy=False) if t.number not in finished]
+        since = [t for t in fresh_trials(self.study) if t.number not in finished]
         others = [
             *unfinished(since, self.trial, self.space),
             *(t.params for t in since if t.state.is_finished()),

@@ -55,6 +55,7 @@ from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
+from .._trials.internals import fresh_trials
 from .._trials.internals import set_study_system_attr
 from .._trials.internals import set_system_attr
 from .._trials.internals import study_system_attrs
@@ -526,7 +527,7 @@ def _other_trials(
 
     With ``use_cache``: as Optuna first read them for this trial.
     """
-    trials = cached_trials(study) if use_cache else study.get_trials(deepcopy=False)
+    trials = cached_trials(study) if use_cache else fresh_trials(study)
     return sorted((t for t in trials if t.number != trial.number), key=lambda t: t.number)
 
 

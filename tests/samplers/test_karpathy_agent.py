@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import cycle
 import json
@@ -286,6 +287,24 @@ def test_threads_repeat_no_configuration_and_share_no_seed() -> None:
     study.optimize(objective, n_trials=24, n_jobs=4)
     assert len({tuple(t.params.values()) for t in study.trials}) == 25
     assert len({r.seed for r in chat.requests}) == len(chat.requests)
+
+
+def test_what_ran_in_another_bracket_of_hyperband_is_not_run_again() -> None:
+    def reporting(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        trial.report(value, 1)
+        trial.should_prune()  # the first one makes the brackets
+        return value
+
+    chat = ScriptedChat(cycle([{"depth": 2, "lr": 0.3, "pattern": "L"}]))
+    sampler = KarpathyAgentSampler(warm_start=0, chat=chat, reply="full", seed=0)
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9)
+    study = new_study(sampler, 1, pruner=pruner)
+    study.optimize(reporting, n_trials=15)
+    assert Counter(t.user_attrs["source"] for t in study.trials[1:]) == {
+        "llm": 1,
+        "llm-duplicate": 14,
+    }
 
 
 class _SameForAll(ScriptedChat):

@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import _filter_study
+from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
@@ -19,6 +21,7 @@ from samplers._llm.schema_chat import SchemaChat
 from samplers._trials.internals import cached_trials
 from samplers._trials.internals import drop_older_cache
 from samplers._trials.internals import fixed_params
+from samplers._trials.internals import fresh_trials
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from samplers._trials.internals import is_enqueued
@@ -137,3 +140,15 @@ def test_a_sampler_learns_when_another_thread_asks_and_tells(
     told = [request.text for request in chat.requests]
     told += [str(t.system_attrs) for t in study.trials if "smac:proposal" in t.system_attrs]
     assert "1007" in told[-1] or isinstance(study.sampler, SMACSampler)
+
+
+def test_the_trials_of_every_bracket_of_hyperband_are_read() -> None:
+    study = optuna.create_study(pruner=HyperbandPruner(min_resource=1, max_resource=9))
+    for _ in range(12):
+        trial = study.ask()
+        trial.report(1.0, 1)
+        trial.should_prune()  # the first one makes the brackets
+        study.tell(trial, 1.0)
+    of_bracket = _filter_study(study, study.trials[-1])
+    assert len(of_bracket.get_trials(deepcopy=False)) < 12
+    assert [t.number for t in fresh_trials(of_bracket)] == list(range(12))
