@@ -57,11 +57,13 @@ def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistri
     A trial that was pruned is at least as bad as the median of those that were not: it was stopped
     because it was worse than others at the same step, and may still have been about to improve.
 
+    One without parameters, such as a reference value that was added, says nothing of a search space.
+
     As long as no trial satisfies the constraints, the value is by how much they are violated, and
     what violates them has not failed.
     """
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    finished = finished_trials(study)
+    finished = [t for t in finished_trials(study) if t.params]
     values = np.array([_value(t, sign) for t in finished])
     failed = np.array([is_failure(t) for t in finished], dtype=bool)
     violations = np.array([violation(t) for t in finished])

@@ -11,12 +11,13 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
-from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from .._trials.announced import announce
+from .._trials.history import common_distributions
 from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .._trials.internals import ArtifactStore
     from .chat import Chat
     from .propose import Proposal
+
+_logger = get_logger(f"optuna.{__name__}")
 
 # Draws before a random configuration may repeat a known one: the space is then used up, or nearly.
 _MAX_DRAWS = 50
@@ -76,6 +79,7 @@ class RandomBaseSampler(BaseSampler):
         self._artifact_store = artifact_store
         self._on_error = on_error
         self._seed = secrets.randbits(31) if seed is None else seed
+        self._named: set[str] = set()  # in warnings
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -86,11 +90,9 @@ class RandomBaseSampler(BaseSampler):
         """
         self._raise_error_if_multi_objective(study)
         drop_older_cache(study, trial)
-        trials = cached_trials(study)
-        space: Mapping[str, BaseDistribution] = intersection_search_space(trials)
-        if not space and not any(t.state == TrialState.COMPLETE for t in trials):
-            space = next((t.distributions for t in reversed(trials) if t.distributions), {})
-        return {name: d for name, d in sorted(space.items()) if not d.single()}
+        trials = [t for t in cached_trials(study) if t.params]
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        return common_distributions(complete or trials[-1:])
 
     def sample_independent(
         self,
@@ -101,7 +103,23 @@ class RandomBaseSampler(BaseSampler):
     ) -> Any:
         """Draw a random value for a parameter that is not in the relative search space."""
         self._raise_error_if_multi_objective(study)
+        self._warn_once(study, param_name, param_distribution)
         return self._draw(study, trial, {param_name: param_distribution}, 0)[param_name]
+
+    def _warn_once(self, study: Study, name: str, distribution: BaseDistribution) -> None:
+        """Say once which parameters the model is not asked for, when the search space is known."""
+        if name in self._named:
+            return
+        complete = [t for t in cached_trials(study) if t.state == TrialState.COMPLETE and t.params]
+        common = common_distributions(complete)
+        if not complete or common.get(name) == distribution:
+            return
+        varied = {n for t in complete for n, d in t.distributions.items() if not d.single()}
+        self._named |= {name} | varied - common.keys()
+        _logger.warning(
+            f"Drawn at random: {', '.join(sorted(self._named))}. The language model is asked only "
+            "for parameters that all completed trials have, within their latest ranges."
+        )
 
     def after_trial(
         self,

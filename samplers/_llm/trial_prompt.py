@@ -208,7 +208,8 @@ class TrialPrompt:
     def start(self, trial: FrozenTrial) -> dict[str, Any]:
         """The values of a trial to change: as they were run, which is how the table shows them.
 
-        Those that the objective's rule takes out of their range stay as they were suggested.
+        Those that the objective's rule takes out of their range stay as they were suggested, and
+        those that are outside of what their range was changed to go to its nearest end.
         """
         run = effective_params(trial, self._knowledge.rule)
         return {
@@ -359,12 +360,12 @@ class TrialPrompt:
 
 
 def _allowed(value: Any, distribution: BaseDistribution, otherwise: Any) -> Any:
-    """A value if a distribution contains it."""
+    """A value if a distribution contains it, else the nearest that there is to another one."""
     try:
         fitted, repair = fit_value(value, distribution)
+        return fit_value(otherwise, distribution)[0] if repair else fitted
     except ValueRefused:
         return otherwise
-    return otherwise if repair else fitted
 
 
 def _has_room(extent: Extent) -> bool:

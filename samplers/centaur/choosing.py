@@ -126,7 +126,7 @@ class Screen:
         return self._settle(decide(), decide)
 
     def _choose(self) -> Choice:
-        best = ranked(self.study)
+        best = [t for t in ranked(self.study) if t.params]
         if not self._knows_enough(best):
             pools = [] if self.cma.starts_anywhere else self._samples(best)
             if not pools:

@@ -92,8 +92,12 @@ class CmaLearning:
         self._joint_space = IntersectionSearchSpace()
 
     def common_space(self, study: Study) -> dict[str, BaseDistribution]:
-        """The parameters that all completed trials share, without those of a single value."""
-        space = self._joint_space.calculate(study, use_cache=True)
+        """The parameters that all completed trials share, without those of a single value.
+
+        With the same ranges, as in CmaEsSampler. Trials without any parameter don't count.
+        """
+        trials = [t for t in cached_trials(study) if t.params or not t.state.is_finished()]
+        space = self._joint_space.calculate(cast("Study", StudyView(study, trials)))
         return {name: d for name, d in space.items() if not d.single()}
 
     def view(

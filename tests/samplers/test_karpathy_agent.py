@@ -289,6 +289,38 @@ def test_threads_repeat_no_configuration_and_share_no_seed() -> None:
     assert len({r.seed for r in chat.requests}) == len(chat.requests)
 
 
+def test_a_value_outside_of_a_range_that_was_narrowed_goes_to_its_end() -> None:
+    chat = ScriptedChat([{"depth": 2}])
+    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 1)
+    narrow = {**SPACE, "lr": FloatDistribution(1e-4, 0.1, log=True)}
+    later = create_trial(params={**BASELINE, "lr": 0.05}, distributions=narrow, value=9.0)
+    study.add_trial(later)
+    study.optimize(lambda t: float(suggest(t, narrow)["depth"]), n_trials=1)
+    assert "the best so far (trial 0)" in chat.requests[0].text
+    assert study.trials[-1].params == {**BASELINE, "depth": 2, "lr": 0.1}
+
+
+def test_what_is_drawn_at_random_in_the_models_trials_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def conditional(trial: optuna.Trial) -> float:
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        return trial.suggest_float(f"only_{kind}", 0, 1) + trial.suggest_float("x", 0, 1)
+
+    study = optuna.create_study(
+        sampler=KarpathyAgentSampler(warm_start=0, chat=SchemaChat(), seed=0)
+    )
+    for kind in "ab":
+        study.enqueue_trial({"kind": kind, f"only_{kind}": 0.5, "x": 0.5})
+    optuna.logging.enable_propagation()
+    try:
+        study.optimize(conditional, n_trials=10)
+    finally:
+        optuna.logging.disable_propagation()
+    (said,) = {id(r): r.getMessage() for r in caplog.records if r.levelname == "WARNING"}.values()
+    assert said.startswith("Drawn at random: only_a, only_b. ")
+
+
 def test_what_ran_in_another_bracket_of_hyperband_is_not_run_again() -> None:
     def reporting(trial: optuna.Trial) -> float:
         value = objective(trial)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import create_trial
@@ -21,6 +22,7 @@ import pytest
 
 from objective.run import outcome
 from samplers._llm.schema_chat import SchemaChat
+from samplers._trials.history import common_distributions
 from samplers._trials.history import effective_params
 from samplers._trials.history import failure_class
 from samplers._trials.history import FAILURES
@@ -31,6 +33,7 @@ from samplers._trials.history import tolerant
 from samplers.centaur import CentaurSampler
 from samplers.karpathy_agent import KarpathyAgentSampler
 from samplers.llambo_paper import LLAMBOSampler
+from samplers.smac import SMACSampler
 
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
@@ -202,3 +205,85 @@ def test_a_parameter_that_a_configuration_lacks_is_told_from_a_wrong_name() -> N
     assert table is not None
     with pytest.raises(KeyError, match="0.5"):
         table({"x": 0.5})
+
+
+def test_what_all_trials_have_is_common_in_its_latest_range() -> None:
+    def ran(**distributions: BaseDistribution) -> FrozenTrial:
+        params: dict[str, Any] = {
+            name: d.choices[0] if isinstance(d, CategoricalDistribution) else 1.0
+            for name, d in distributions.items()
+        }
+        return create_trial(value=1.0, params=params, distributions=distributions)
+
+    old, new, other = FloatDistribution(0, 1), FloatDistribution(1, 9), FloatDistribution(0.5, 2)
+    letters, more = CategoricalDistribution(["a", "b"]), CategoricalDistribution(["a", "b", "c"])
+    trials = [
+        ran(z=old, x=old, c=letters, d=letters, conditional=old, one=old),
+        create_trial(value=0.0),
+        ran(z=other, x=old, c=letters, d=more, one=old),
+        ran(z=other, x=new, c=letters, d=more, one=FloatDistribution(1, 1)),
+        create_trial(value=0.0),
+    ]
+    assert list(common_distributions(trials).items()) == [("c", letters), ("x", new), ("z", other)]
+    assert common_distributions(trials[1:2]) == common_distributions([]) == {}
+
+
+SAMPLERS: dict[str, Callable[[SchemaChat], BaseSampler]] = {
+    "karpathy agent": lambda chat: KarpathyAgentSampler(chat=chat, warm_start=0, seed=0),
+    "llambo": lambda chat: LLAMBOSampler(chat=chat, n_startup_trials=2, seed=0),
+    "centaur": lambda chat: CentaurSampler(chat=chat, llm_ratio=0, seed=0),
+    "cma-es": lambda chat: CentaurSampler(chat=chat, llm_ratio=0, critic=None, seed=0),
+    "smac": lambda chat: SMACSampler(n_startup_trials=3, n_challengers=100, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_a_value_without_parameters_switches_no_sampler_off(name: str) -> None:
+    study = optuna.create_study(sampler=SAMPLERS[name](SchemaChat()))
+
+    def value(trial: optuna.Trial) -> float:
+        if trial.number == 5:
+            return 0.01  # such as the default configuration's
+        return trial.suggest_float("x", 0, 1) + (trial.suggest_categorical("c", "ab") == "a")
+
+    study.add_trial(create_trial(value=-1.0))
+    study.optimize(value, n_trials=14)
+
+    late = study.trials[10:]
+    assert [sorted(t.params) for t in late] == [["c", "x"]] * len(late)
+    if name in ("karpathy agent", "llambo"):
+        assert {t.user_attrs["source"] for t in late} <= {"llm", "llm-duplicate"}
+    if name == "centaur":
+        assert {t.user_attrs["chosen_by"] for t in late} == {"critic"}
+    key = "smac:proposal" if name == "smac" else "cma:generation"
+    assert all(key in t.system_attrs for t in late) is (name in ("centaur", "cma-es", "smac"))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *(SAMPLERS[name] for name in ("karpathy agent", "llambo", "smac")),
+        lambda chat: CentaurSampler(chat=chat, llm_ratio=1, reply="full", seed=0),
+        lambda chat: CentaurSampler(chat=chat, llm_ratio=1, reply="full", critic=None, seed=0),
+    ],
+    ids=["karpathy agent", "llambo", "smac", "centaur", "centaur without critic"],
+)
+def test_a_range_that_was_widened_is_not_left_to_chance(
+    sampler: Callable[[SchemaChat], BaseSampler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left_to_chance(*args: Any) -> float:
+        raise AssertionError(f"{args[2]} is drawn at random")
+
+    chat = SchemaChat()
+    study = optuna.create_study(sampler=sampler(chat))
+
+    def run(high: float, n: int) -> None:
+        study.optimize(
+            lambda t: t.suggest_float("x", 0, high) + t.suggest_float("y", 0, 1), n_trials=n
+        )
+
+    run(1, 12)
+    monkeypatch.setattr(study.sampler, "sample_independent", left_to_chance)
+    run(5000, 8)
+    assert max(t.params["x"] for t in study.trials[-6:]) > 1
+    assert all("5000" in request.text for request in chat.requests[-3:])
