@@ -103,12 +103,26 @@ class Table:
     def key(self, trial: FrozenTrial) -> tuple[str, ...]:
         """What is equal for trials that ran the same configuration."""
         space = {n: d for n, d in self._space.items() if n in trial.params}
-        return configuration_key(trial.params, space, self._rule)
+        others = (f"{name} {text}" for name, text in sorted(self._others(trial).items()))
+        return (*configuration_key(trial.params, space, self._rule), *others)
+
+    def _others(self, trial: FrozenTrial) -> dict[str, str]:
+        """A trial's parameters that are no columns since not all trials have them, as text."""
+        return {
+            name: format_value(trial.params[name], distribution)
+            for name, distribution in trial.distributions.items()
+            if name not in self._space and not distribution.single()
+        }
+
+    def shows_all_of(self, trial: FrozenTrial) -> bool:
+        """Whether the columns are what a trial ran: it has them all, and no others."""
+        return trial.params.keys() >= self._space.keys() and not self._others(trial)
 
     def _repetitions(self) -> list[list[float]]:
         groups: dict[tuple[str, ...], list[float]] = {}
         for trial in self.best[:_N_REPEATED]:
-            groups.setdefault(self.key(trial), []).append(trial.values[0])
+            if trial.params:
+                groups.setdefault(self.key(trial), []).append(trial.values[0])
         return [values for values in groups.values() if len(values) > 1]
 
     def lines(self, extent: Extent, fullest: bool = False) -> list[str]:
@@ -162,7 +176,8 @@ class Table:
         for trial in ranked(self._study, trials)[:_N_GROUPED]:
             x = self._point(trial)
             for group in groups:
-                if np.max(np.abs(x - self._point(group[0])), initial=0.0) <= _NEAR:
+                is_near = np.max(np.abs(x - self._point(group[0])), initial=0.0) <= _NEAR
+                if is_near and self._others(trial) == self._others(group[0]):
                     group.append(trial)
                     break
             else:
@@ -185,7 +200,8 @@ class Table:
         found = None
         for other in [t for t in self.finished if t.number < trial.number][-_N_EARLIER:]:
             text = self._text(other)
-            changed = [name for name in self._space if own.get(name) != text.get(name)]
+            names = {**dict.fromkeys(self._space), **text, **own}
+            changed = [name for name in names if own.get(name) != text.get(name)]
             is_bad = is_failure(other) or not other.values or violation(other)
             loss = np.inf if is_bad else other.values[0] * self._sign
             key = (len(changed), loss)
@@ -234,7 +250,7 @@ class Table:
             params = effective_params(trial, self._rule)
             self._texts[trial.number] = {
                 n: format_value(params[n], d) for n, d in self._space.items() if n in params
-            }
+            } | self._others(trial)
         return self._texts[trial.number]
 
     def _numbers(self, trial: FrozenTrial) -> tuple[dict[str, float], dict[str, float]]:

@@ -261,6 +261,8 @@ class TrialPrompt:
         if not self._details or not self.table.noise or len(self.table.best) < _FEW:
             return frozenset()
         best = self.table.best[0]
+        if not self.table.shows_all_of(best):
+            return frozenset()
         same = [t for t in self.table.best if self.table.key(t) == self.table.key(best)]
         return frozenset({best.number} if len(same) == 1 else ())
 

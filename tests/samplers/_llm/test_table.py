@@ -150,6 +150,23 @@ def test_rows_say_who_proposed_what_and_from_which_trial() -> None:
     assert notes == ["given", "you; #0 with other lr", "steps; #1 with other shape", ""]
 
 
+def test_trials_that_differ_in_what_is_no_column_are_no_repetitions() -> None:
+    space: dict[str, BaseDistribution] = {"model": CategoricalDistribution(["forest", "svm"])}
+    distributions = {**space, "trees": IntDistribution(1, 500), "seed": IntDistribution(1, 1)}
+    study = optuna.create_study()
+    for trees, value in ((10, 1.0), (20, 2.0), (20, 2.2)):
+        params = {"model": "forest", "trees": trees, "seed": 1}
+        study.add_trial(create_trial(params=params, distributions=distributions, value=value))
+    for value in (0.1, 0.9):
+        study.add_trial(create_trial(value=value))  # nothing is known of what was run
+    table = Table(study, space)
+    assert table.repeated == [[2.0, 2.2]]
+    ran = table.finished[:3]
+    assert [[t.number for t in group] for group in table.groups(ran)] == [[0], [1, 2]]
+    assert table.origin(ran[1]) == (ran[0], ["trees"])
+    assert table.origin(ran[2]) == (ran[1], [])
+
+
 def test_values_have_the_digits_that_the_noise_allows() -> None:
     study = optuna.create_study()
     for i, value in enumerate((0.973512345, 0.981, 0.99)):

@@ -143,6 +143,17 @@ def test_repetitions_tell_the_noise_and_the_best_may_be_run_once_more() -> None:
     assert prompt(anew(study)).repeatable() == {7}  # by the noise that was measured
 
 
+@pytest.mark.parametrize("beside", [{"width": IntDistribution(1, 9)}, None])
+def test_the_best_is_not_repeated_if_the_model_can_not_give_all_its_values(beside: Any) -> None:
+    study = optuna.create_study()
+    for i in range(6):
+        add(study, 1.0 + i, lr=0.01 * (i + 1))
+    params: dict[str, Any] = {} if beside is None else {"depth": 6, "lr": 0.5, "width": 3}
+    distributions = {} if beside is None else SMALL | beside
+    study.add_trial(create_trial(params=params, distributions=distributions, value=0.1))
+    assert prompt(study, noise=0.5).repeatable() == frozenset()
+
+
 def test_gains_are_told_by_whose_they_are() -> None:
     study = optuna.create_study()
     for value, source in ((5.0, "enqueued"), (4.0, "llm"), (3.0, "base"), (3.5, "llm")):
