@@ -13,14 +13,15 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from .._critic.trials import unfinished
 from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.announced import announce
 from .._trials.history import finished_trials
+from .._trials.history import is_failure
 from .._trials.history import ranked
-from .._trials.history import successes
 from .._trials.internals import cached_trials
 from .._trials.internals import fresh_trials
 from .._trials.internals import is_enqueued
@@ -200,9 +201,12 @@ class Screen:
     def _knows_enough(self, best: Sequence[FrozenTrial]) -> bool:
         """Whether the trials tell more than chance: there are some, or a given one is ahead.
 
+        Under an eager pruner few trials are completed; pruned ones tell what they reported.
+
         Those of a language model are given ones: a model that is wrong is found out by chance.
         """
-        if len(successes(finished_trials(self.study))) >= N_RANDOM:
+        known = [t for t in finished_trials(self.study) if _has_value(t)]
+        if len(known) >= N_RANDOM:
             return True
         sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
         given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
@@ -213,3 +217,9 @@ class Screen:
             if not is_enqueued(t) and t.user_attrs.get("chosen_by") not in (CRITIC, MODEL)
         ]
         return is_ahead(given, by_chance)
+
+
+def _has_value(trial: FrozenTrial) -> bool:
+    """Whether the critic learns a value from a finished trial."""
+    reported = trial.state == TrialState.COMPLETE or trial.last_step is not None
+    return bool(trial.params) and reported and not is_failure(trial)

@@ -42,7 +42,7 @@ RANDOM = "random"
 MODEL = "llm"
 CRITIC = "critic"
 
-# Successes from which on the trials tell what is better than chance.
+# Trials with a value from which on they tell what is better than chance.
 N_RANDOM = 8
 # The same where the first trials were given, and are far ahead.
 N_RANDOM_IF_AHEAD = 3

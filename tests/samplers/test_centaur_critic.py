@@ -91,6 +91,21 @@ def test_each_trial_says_who_proposed_it_and_who_chose_it(
     assert attributes(study, "chosen_by") == ["random"] * 8 + ["critic"] * 32
 
 
+@pytest.mark.parametrize("last, chosen_by", [(1.0, "critic"), (math.nan, "random")])
+def test_pruned_trials_that_reported_a_value_end_the_random_start(
+    last: float, chosen_by: str
+) -> None:
+    def pruned(trial: optuna.Trial) -> float:
+        trial.report(objective(trial) * last, 1)
+        raise optuna.TrialPruned
+
+    study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
+
+    study.optimize(pruned, n_trials=12)
+
+    assert attributes(study, "chosen_by") == ["random"] * 8 + [chosen_by] * 4
+
+
 def test_categories_are_not_random_on_cmaes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "STEPS_ALONE", 20)
     study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
