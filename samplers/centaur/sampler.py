@@ -263,8 +263,9 @@ class CentaurSampler(CheckedCmaEsSampler):
         )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        super().before_trial(study, trial)
         # A trial with all its values fixed never reaches sample_relative.
+        self._raise_error_if_multi_objective(study)
+        super().before_trial(study, trial)
         if fixed_params(trial):
             record(study, trial, source=ENQUEUED)
 
