@@ -13,7 +13,6 @@ from functools import cached_property
 import math
 from typing import Any
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
@@ -161,16 +160,14 @@ class TrialPrompt:
         """The extents to choose from, for ``fit``."""
         return (*DETAILED, *EXTENTS) if self._details else EXTENTS
 
-    def build(
-        self, extent: Extent, fullest: bool, *, ask: str, state: Sequence[str] = ("",)
-    ) -> list[Message]:
+    def build(self, extent: Extent, fullest: bool, *, ask: str, state: str = "") -> list[Message]:
         """Build the messages.
 
         Args:
             extent: Amount of detail.
             fullest: Make the table as long as it will become, see ``fit``.
             ask: The question.
-            state: Text of CMA-ES's state; of two the first is for where there is room.
+            state: Text of CMA-ES's state.
         """
         knowledge, best = self._knowledge, self.table.best
         direction = "maximized" if self._maximizes else "minimized"
@@ -183,13 +180,6 @@ class TrialPrompt:
         rows = self.table.lines(extent, fullest) if self.table.finished else []
         if rows and extent.details:
             rows.insert(0, _LEGEND)
-        if len(state) > 1 and not fullest and not _has_room(extent):
-            warnings.warn(
-                "The whole correlation matrix is not shown where it would leave less than 10 of the "
-                "latest trials in the prompt, but the strongest correlations: raise "
-                "`max_prompt_tokens`.",
-                stacklevel=2,
-            )
         sections = {
             "Task": f"{task}\nThe value is to be {direction}.{noise}",
             "Parameters": describe_search_space(self._space, extent.choices),
@@ -199,7 +189,7 @@ class TrialPrompt:
             ),
             "Failures": format_failures(self.table.finished),
             "What else is known": self._facts if extent.details else "",
-            "CMA-ES": state[0] if _has_room(extent) else state[-1],
+            "CMA-ES": state,
             "Your turn": ask,
         }
         parts = [f"# {title}\n{text}" for title, text in sections.items() if text]
@@ -368,8 +358,3 @@ def _allowed(value: Any, distribution: BaseDistribution, otherwise: Any) -> Any:
         return fit_value(otherwise, distribution)[0] if repair else fitted
     except ValueRefused:
         return otherwise
-
-
-def _has_room(extent: Extent) -> bool:
-    """Whether a prompt of this extent shows so much that a text of a thousand tokens may join."""
-    return extent.details and extent.recent >= 10

@@ -66,7 +66,6 @@ class CmaLearning:
         learn_from_llm: As in ``CentaurSampler``.
         heeds_constraints: Whether a trial that violates a constraint is ranked last.
         starts_anywhere: Whether it starts without trials of another study.
-        show_covariance: As in ``CentaurSampler``.
         popsize: As in CmaEsSampler.
         with_margin: As in CmaEsSampler.
     """
@@ -78,7 +77,6 @@ class CmaLearning:
         learn_from_llm: Literal["clipped", "all"],
         heeds_constraints: bool,
         starts_anywhere: bool,
-        show_covariance: bool,
         popsize: int | None,
         with_margin: bool,
     ) -> None:
@@ -86,7 +84,6 @@ class CmaLearning:
         self._store = CmaStore(sampler)
         self._learn_from_llm = learn_from_llm
         self._heeds_constraints = heeds_constraints
-        self._show_covariance = show_covariance
         self._popsize = popsize
         self._with_margin = with_margin
         self._joint_space = IntersectionSearchSpace()
@@ -216,7 +213,7 @@ class CmaLearning:
         space: Mapping[str, BaseDistribution],
         base: Mapping[str, Any],
         only_if_narrow: bool,
-    ) -> list[str]:
+    ) -> str:
         """CMA-ES's state as text, see ``TrialPrompt.build``; ``""`` while it has learned nothing.
 
         A mean whose standard deviations are still those of the start says nothing, and misleads a
@@ -224,19 +221,18 @@ class CmaLearning:
         """
         stored = self._stored_states(study, trial, space, _N_STEPS)
         if stored is None:
-            return [""]
+            return ""
         cube, states, generation = stored
         if states[-1].generation == 0 and self.starts_anywhere:
-            return [""]
+            return ""
         if only_if_narrow and np.mean(states[-1].standard_deviations) > _NARROW:
-            return [""]
+            return ""
         return describe_state(
             states,
             cube,
             space,
             evaluated=len(generation.members),
             proposal=base,
-            show_covariance=self._show_covariance,
         )
 
     def samples(

@@ -34,7 +34,6 @@ from .screening import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Sequence
 
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
@@ -208,7 +207,7 @@ class ModelTurns:
         *,
         reply_format: Literal["full", "changes", "menu"],
         proposer: str,
-        state: Sequence[str],
+        state: str,
         n_first: int,
     ) -> Proposal:
         """Ask the model for a configuration.

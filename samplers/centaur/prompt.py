@@ -89,8 +89,7 @@ def describe_state(
     *,
     evaluated: int,
     proposal: Mapping[str, Any],
-    show_covariance: bool,
-) -> list[str]:
+) -> str:
     """Describe CMA-ES's state in a few lines, its mean in the parameters' own units.
 
     Args:
@@ -99,10 +98,6 @@ def describe_state(
         space: All parameters, in the order of the table of trials.
         evaluated: Trials of the current generation that are finished.
         proposal: CMA-ES's own proposal for this trial, if it is what else would be run.
-        show_covariance: Whether to tell all correlations.
-
-    Returns:
-        The text; two of them with ``show_covariance``, the longer one first.
     """
     now = states[-1]
     mean = cube.values(np.clip(now.mean, 0, 1))
@@ -121,14 +116,9 @@ def describe_state(
     if proposal:
         values = {n: format_value(v, space[n]) for n, v in proposal.items()}
         lines.append(_row("proposal", values, space))
-    names = list(cube.space)
-    strongest = _strongest(now.correlations, names)
-    texts = ["\n".join([*lines, f"Strongest correlations: {strongest}"] if strongest else lines)]
-    if show_covariance:
-        lines += ["Correlations, in this order: " + ",".join(names)]
-        lines += [",".join(f"{r:.2f}" for r in row) for row in now.correlations]
-        texts.insert(0, "\n".join(lines))
-    return texts
+    if strongest := _strongest(now.correlations, list(cube.space)):
+        lines.append(f"Strongest correlations: {strongest}")
+    return "\n".join(lines)
 
 
 def _row(label: str, fields: Mapping[str, str], space: Mapping[str, BaseDistribution]) -> str:

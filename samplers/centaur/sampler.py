@@ -153,8 +153,6 @@ class CentaurSampler(CheckedCmaEsSampler):
             Standard deviation of the objective's value for one configuration, if it is known.
         artifact_store:
             An Optuna artifact store that prompts and replies are written to.
-        show_covariance:
-            Whether the model is shown the whole correlation matrix, not only the strongest.
         seed:
             Seed of CMA-ES, of the candidates, of the independent sampler and of the model's
             replies.
@@ -197,7 +195,6 @@ class CentaurSampler(CheckedCmaEsSampler):
         n_trials: int | None = None,
         noise: float | None = None,
         artifact_store: ArtifactStore | None = None,
-        show_covariance: bool = False,
         seed: int | None = None,
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
@@ -242,7 +239,6 @@ class CentaurSampler(CheckedCmaEsSampler):
             learn_from_llm=learn_from_llm,
             heeds_constraints=critic is not None,
             starts_anywhere=source_trials is None,
-            show_covariance=show_covariance,
             popsize=popsize,
             with_margin=with_margin,
         )

@@ -883,16 +883,6 @@ def _state_before(study: optuna.Study, number: int) -> Any:
     return read_state(CmaEsSampler()._restore_optimizer(trials))
 
 
-def test_the_whole_correlation_matrix_is_an_option() -> None:
-    for shown in (False, True):
-        chat = SchemaChat()
-        study = optuna.create_study(
-            sampler=CentaurSampler(critic=None, chat=chat, seed=0, show_covariance=shown)
-        )
-        study.optimize(objective, n_trials=14)
-        assert ("Correlations, in this order: batch,depth" in chat.requests[-1].text) is shown
-
-
 def test_from_turn_to_turn_the_prompt_is_the_same_up_to_new_rows() -> None:
     """What a prefix cache can serve, but for the few turns after which the table is cut back."""
     chat = SchemaChat()

@@ -170,18 +170,6 @@ def test_what_other_workers_run_is_told() -> None:
     assert f'Being run by others now: {{"depth": {other.params["depth"]}' in text(prompt(study))
 
 
-def test_a_matrix_without_room_is_left_out_and_that_is_said() -> None:
-    study = optuna.create_study()
-    grow(study, SPACE, 60)
-    of = prompt(study, space=SPACE)
-    build = partial(of.build, ask="Go.", state=["1.00,0.00\n" * 500, "strongest"])
-    chat = ScriptedChat()
-    assert "1.00,0.00" in fit(build, chat, 12_000, of.extents)[0]["content"]
-    with pytest.warns(UserWarning, match="raise `max_prompt_tokens`"):
-        shown = fit(build, chat, 1500, of.extents)[0]["content"]
-    assert "strongest" in shown and len(shown.split("# Trials")[1].splitlines()) > 12
-
-
 @pytest.mark.parametrize("n_params", [14, 60])
 def test_in_steady_state_most_of_a_prompt_is_the_one_before(n_params: int) -> None:
     study = optuna.create_study()
