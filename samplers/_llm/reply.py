@@ -311,12 +311,14 @@ def _assignments(
 def _without_reason(text: str, key: str | None) -> str:
     """Leave out the model's reason: what prose says of values is no assignment.
 
-    It ends with a quote before a comma or a brace, since not all those within are escaped, or
-    with the text if that was cut off; one without quotes ends with its line.
+    It ends with a quote before a comma, a brace, the line's end or another quoted key, since not
+    all those within are escaped, or with the text if that was cut off; one without quotes ends
+    with its line.
     """
     if key is None:
         return text
-    reason = r"""(["'])(?:.*?(?<!\\)\1(?=\s*[,}\]]|\s*$)|.*)|[^\n]*"""
+    end = r"""\s*(?:[,}\]\n]|$|["'][^"'\n]+["']\s*:)"""
+    reason = rf"""(["'])(?:.*?(?<!\\)\1(?={end})|.*)|[^\n]*"""
     return re.sub(
         rf"""\b{re.escape(key)}["'`*]*\s*[:=]\s*(?:{reason})""", "", text, flags=re.DOTALL
     )

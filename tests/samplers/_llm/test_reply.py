@@ -127,6 +127,9 @@ def test_the_first_part_of_a_number_with_commas_is_not_taken_for_it(number: str)
         ("{'reason': 'LR = 0.5, so it isn't that, is it', 'DEPTH': 12,}", {"DEPTH": 12}),
         ('{"DEPTH": 12, "reason": "since LR = 0.5, and BATCH = 512, are', {"DEPTH": 12}),
         ("reason: LR = 0.5, diverged\nDEPTH = 12", {"DEPTH": 12}),
+        ('reason: "LR = 0.5, diverged"\nDEPTH = 12', {"DEPTH": 12}),
+        ('reason: "The "LR" is low" \n\n- **DEPTH**: 12\n', {"DEPTH": 12}),
+        ('{"reason": "LR = 0.5, diverged" "DEPTH": 12, "OPT": "adam"}', {"DEPTH": 12}),
     ],
 )
 def test_what_the_reason_says_of_values_is_no_assignment(
@@ -191,12 +194,14 @@ def test_a_reply_without_any_value_is_refused(text: str, message: str) -> None:
         '{"LR": ' + "[" * 900 + "]" * 900 + "}",
         '{"a": ' * 200 + "1" + "}" * 200,
         '{"LR": ' + "9" * 5000 + "}",
+        'reason: "' + '" x' * 100_000,
+        ('reason: "' + "'" + " " * 500) * 400,
     ],
-    ids=["lists", "objects", "cut", "long", "braces", "quotes", "names", "spaces", "deep", "levels", "digits"],
+    ids=["lists", "objects", "cut", "long", "braces", "quotes", "names", "spaces", "deep", "levels", "digits", "reason", "reasons"],
 )  # fmt: skip
 def test_a_reply_that_takes_long_to_read_is_refused_soon(text: str) -> None:
     with pytest.raises(ReplyError):
-        parse_params(text, SPACE, BASE)
+        parse_params(text, SPACE, BASE, "reason")
 
 
 def test_halves_of_characters_are_replaced_and_whole_ones_are_not() -> None:
