@@ -118,20 +118,20 @@ class CappedChat(OpenAIChat):
                 completion = super()._ask(body, max_tokens, deadline, attempts)
             except ChatError as error:
                 if error.completion is not None:
-                    self._add(self._with_tokens(error.completion, body))
+                    error.completion = self._with_tokens(error.completion, body)
+                    self._add(error.completion)
                 raise
             completion = self._with_tokens(completion, body)
             self._add(completion)
         return completion
 
     def _with_tokens(self, completion: Completion, body: Mapping[str, Any]) -> Completion:
-        """Count the tokens of a completion whose server doesn't tell them."""
-        if completion.prompt_tokens or completion.completion_tokens:
-            return completion
+        """Count those tokens of a completion that its server doesn't tell."""
+        written = completion.reasoning + completion.text
         return replace(
             completion,
-            prompt_tokens=self._count(body),
-            completion_tokens=self.count_tokens(completion.reasoning + completion.text),
+            prompt_tokens=completion.prompt_tokens or self._count(body),
+            completion_tokens=completion.completion_tokens or self.count_tokens(written),
         )
 
     def _count(self, body: Mapping[str, Any]) -> int:

@@ -35,7 +35,8 @@ class ChatError(Exception):
     Attributes:
         seconds: Time from the call of ``complete`` to its end, retries included.
         attempts: HTTP requests that were sent.
-        completion: The server's answer, which is charged for, if it gave one of no use.
+        completion: The server's answer, which is charged for, if it gave one of no use; with the
+            tokens of all its answers.
     """
 
     seconds: float = 0.0

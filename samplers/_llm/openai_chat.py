@@ -283,13 +283,18 @@ class OpenAIChat:
         """
         started = time.monotonic()
         attempts: list[float] = []
+        completions: list[Completion] = []
         try:
-            completion = self._converse(messages, schema, max_tokens, temperature, seed, attempts)
+            self._converse(messages, schema, max_tokens, temperature, seed, attempts, completions)
         except ChatError as error:
             error.seconds, error.attempts = time.monotonic() - started, len(attempts)
+            if error.completion is not None:
+                completions.append(error.completion)
+            if completions:
+                error.completion = _in_all(completions)
             raise
         seconds = time.monotonic() - started
-        return replace(completion, seconds=seconds, attempts=len(attempts))
+        return replace(_in_all(completions), seconds=seconds, attempts=len(attempts))
 
     def _converse(
         self,
@@ -299,10 +304,13 @@ class OpenAIChat:
         temperature: float,
         seed: int | None,
         attempts: list[float],
-    ) -> Completion:
-        """Ask until the server takes the request's parameters, and let a model think to its end."""
+        completions: list[Completion],
+    ) -> None:
+        """Ask until the server takes the request's parameters, and let a model think to its end.
+
+        What it answers is appended to ``completions``; the last one is the reply.
+        """
         deadline = self._deadline()
-        completions: list[Completion] = []
         most_thinking = THINKING_TOKENS
         level = STRICT
         refused: ContextTooLong | None = None
@@ -340,19 +348,11 @@ class OpenAIChat:
                     raise refused
                 if not starved or thinking:
                     remember(address, self.model, dialect, now)
-                    break
+                    return
                 now = replace(now, thinking_tokens=THINKING_TOKENS)
             if remember(address, self.model, dialect, now):
                 _logger.info(f"{self.model} at {address} is from now on asked as {now}.")
-        else:
-            raise ChatRejected("The server refuses the request in whichever form it is asked.")
-        return replace(
-            last,
-            prompt_tokens=sum(c.prompt_tokens for c in completions),
-            cached_tokens=sum(c.cached_tokens for c in completions),
-            completion_tokens=sum(c.completion_tokens for c in completions),
-            reasoning_tokens=sum(c.reasoning_tokens for c in completions),
-        )
+        raise ChatRejected("The server refuses the request in whichever form it is asked.")
 
     def _ask(
         self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
@@ -365,3 +365,14 @@ class OpenAIChat:
 
     def _deadline(self, seconds: float | None = None) -> float:
         return time.monotonic() + min(self._timeout, seconds or self._timeout)
+
+
+def _in_all(completions: Sequence[Completion]) -> Completion:
+    """Return the last one with the tokens of all."""
+    return replace(
+        completions[-1],
+        prompt_tokens=sum(c.prompt_tokens for c in completions),
+        cached_tokens=sum(c.cached_tokens for c in completions),
+        completion_tokens=sum(c.completion_tokens for c in completions),
+        reasoning_tokens=sum(c.reasoning_tokens for c in completions),
+    )

@@ -63,6 +63,11 @@ class Exchange:
     problem: str = ""
 
     @property
+    def charged(self) -> Completion | None:
+        """The answer that is charged for, of use or not."""
+        return self.completion if self.failure is None else self.failure.completion
+
+    @property
     def error(self) -> str:
         """The failure or the problem as text, ``""`` if there was neither."""
         return self.problem if self.failure is None else str(self.failure)
@@ -131,12 +136,13 @@ def request_attributes(exchanges: Sequence[Exchange], reason: str = "") -> dict[
     """Return what the user attributes of a trial say of its LLM requests: sums, model, reason."""
     attributes: dict[str, Any] = {}
     completions = [e.completion for e in exchanges if e.completion is not None]
+    charged = [e.charged for e in exchanges if e.charged is not None]
     ends = [e.completion or e.failure for e in exchanges]
     if exchanges:
         attributes |= {
-            "llm_prompt_tokens": sum(c.prompt_tokens for c in completions),
-            "llm_cached_tokens": sum(c.cached_tokens for c in completions),
-            "llm_completion_tokens": sum(c.completion_tokens for c in completions),
+            "llm_prompt_tokens": sum(c.prompt_tokens for c in charged),
+            "llm_cached_tokens": sum(c.cached_tokens for c in charged),
+            "llm_completion_tokens": sum(c.completion_tokens for c in charged),
             "llm_seconds": round(sum(end.seconds for end in ends if end is not None), 3),
             "llm_attempts": sum(end.attempts for end in ends if end is not None),
         }

@@ -12,6 +12,8 @@ from samplers._llm.capped import CappedChat
 from samplers._llm.capped import Prices
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatError
+from samplers._llm.record import Exchange
+from samplers._llm.record import request_attributes
 
 from .conftest import Answer
 from .conftest import LoopbackServer
@@ -89,7 +91,15 @@ def test_what_others_have_asked_counts_beside_what_this_chat_asks(server: Loopba
     assert chat.usage.tokens == 200
 
 
-@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 0}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": 0, "completion_tokens": 60},
+        {"prompt_tokens": 5, "completion_tokens": 0},
+    ],
+)
 def test_a_server_that_tells_no_usage_is_charged_by_what_is_counted(
     server: LoopbackServer, usage: Any
 ) -> None:
@@ -119,6 +129,18 @@ def test_an_answer_that_is_refused_or_filtered_is_charged(
     with pytest.raises(ChatError, match="refuses|filter"):
         chat.complete(ASK, max_tokens=60)
     assert (chat.usage.requests, chat.usage.tokens) == (1, 80)
+
+
+def test_a_refused_answer_is_charged_to_its_trial_as_it_is_to_the_cap(
+    server: LoopbackServer,
+) -> None:
+    """Else another process, or a resumed one, would not know of it."""
+    server.answers = [reply(None, refusal="I won't.")]  # without a usage
+    chat = capped(server, max_total_tokens=1000)
+    with pytest.raises(ChatError, match="refuses") as raised:
+        chat.complete(ASK, max_tokens=60)
+    attributes = request_attributes([Exchange(ASK, None, raised.value)])
+    assert attributes["llm_prompt_tokens"] == chat.usage.tokens > 0
 
 
 def test_threads_together_keep_the_cap(server: LoopbackServer) -> None:

@@ -26,6 +26,7 @@ from samplers import LLAMBOSampler
 from samplers._llm import client
 from samplers._llm import embedded
 from samplers._llm import openai_chat
+from samplers._llm.chat import ChatError
 from samplers._llm.chat import ChatRejected
 from samplers._llm.chat import ChatSettingError
 from samplers._llm.chat import ChatUnavailable
@@ -318,6 +319,21 @@ def test_a_model_cut_off_while_thinking_gets_more_room(server: LoopbackServer) -
     # What the first request took is not forgotten.
     assert completion.prompt_tokens == 20
     assert chat.complete(ASK, max_tokens=100).attempts == 1
+
+
+def test_what_was_thought_before_an_error_is_not_forgotten(server: LoopbackServer) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 100}
+    thought = reply("<think>let me see", finish_reason="length", usage=usage)
+    for error, tokens in (
+        (refusal("no", 403), 100),
+        (reply(None, refusal="I won't.", usage=usage), 200),
+    ):
+        server.answers = [thought, error]
+        chat = OpenAIChat(f"thinks-{tokens}", base_url=server.url, timeout=20.0)
+        with pytest.raises(ChatError) as raised:
+            chat.complete(ASK, max_tokens=100)
+        assert raised.value.completion is not None
+        assert raised.value.completion.completion_tokens == tokens
 
 
 def test_a_model_that_hides_its_thoughts_gets_more_room_too(server: LoopbackServer) -> None:

@@ -12,10 +12,12 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts import get_all_artifact_meta
 import pytest
 
+from samplers._llm.chat import ChatError
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.chat import Completion
 from samplers._llm.record import Exchange
 from samplers._llm.record import LLM
+from samplers._llm.record import LLM_ERROR
 from samplers._llm.record import record
 
 
@@ -71,6 +73,18 @@ def test_sums_over_the_requests_are_flat_attributes() -> None:
         "llm_attempts": 8,
         "llm_model": "m",
     }
+
+
+def test_an_answer_that_was_refused_has_its_tokens_in_the_sums() -> None:
+    study = optuna.create_study()
+    refused = ChatError("The model refuses to answer")
+    refused.completion = COMPLETION
+    exchanges = [Exchange(FIRST, COMPLETION), Exchange(FIRST, None, refused)]
+    record(study, running(study), source=LLM_ERROR, exchanges=exchanges)
+    attributes = study.get_trials()[0].user_attrs
+    assert attributes["llm_prompt_tokens"] == 200
+    assert attributes["llm_cached_tokens"] == 120
+    assert attributes["llm_completion_tokens"] == 20
 
 
 def test_texts_are_at_most_200_characters() -> None:
