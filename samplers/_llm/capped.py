@@ -27,34 +27,14 @@ class Prices:
     Attributes:
         prompt: Price of prompt tokens.
         completion: Price of the reply's tokens, reasoning included.
-        cached: Price of prompt tokens from the cache; by default that of the others.
     """
 
     prompt: float
     completion: float
-    cached: float | None = None
 
-    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
-        """Cost of one request."""
-        cached = self.prompt if self.cached is None else self.cached
-        total = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * cached
-        return (total + completion_tokens * self.completion) / 1e6
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Sums over a chat's answered requests."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompts and replies together."""
-        return self.prompt_tokens + self.completion_tokens
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Cost of so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class CappedChat(OpenAIChat):
@@ -65,7 +45,7 @@ class CappedChat(OpenAIChat):
 
     Args:
         *args: As for ``OpenAIChat``.
-        prices: Needed for ``usage.cost`` and ``max_cost``; without them every request costs 0.
+        prices: Needed for ``max_cost``; without them every request costs 0.
         max_total_tokens: Cap on the tokens of all requests of this object, and of others that
             ``charge`` tells of; by default none.
         max_cost: Cap on their cost; by default none.
@@ -89,26 +69,27 @@ class CappedChat(OpenAIChat):
         self._prices = prices or Prices(0.0, 0.0)
         self._max_total_tokens = max_total_tokens
         self._max_cost = max_cost
-        self._usage = Usage()
-        self._elsewhere = 0, 0.0  # tokens and cost
+        self._used = 0, 0.0  # tokens and cost
+        self._elsewhere = 0, 0.0
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._reserved = 0, 0.0  # tokens and cost
+        self._reserved = 0, 0.0
 
     @property
-    def usage(self) -> Usage:
-        """Sums over all requests so far; those of other processes are not in it."""
+    def spent(self) -> tuple[int, float]:
+        """Tokens and cost so far, with what requests that are under way may take."""
         with self._lock:
-            return self._usage
+            parts = self._used, self._elsewhere, self._reserved
+            return sum(tokens for tokens, _ in parts), sum(cost for _, cost in parts)
 
     def charge(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Count so many tokens in all against the caps: with those that others have used."""
         tokens = prompt_tokens + completion_tokens
-        cost = self._prices.cost(prompt_tokens, 0, completion_tokens)
+        cost = self._prices.cost(prompt_tokens, completion_tokens)
         with self._lock:
-            own = self._usage
-            self._elsewhere = max(0, tokens - own.tokens), max(0.0, cost - own.cost)
+            own, paid = self._used
+            self._elsewhere = max(0, tokens - own), max(0.0, cost - paid)
 
     def _ask(
         self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
@@ -145,15 +126,14 @@ class CappedChat(OpenAIChat):
             return
         prompt = self._count(body)
         tokens = prompt + max_tokens
-        cost = self._prices.cost(prompt, 0, max_tokens)
+        cost = self._prices.cost(prompt, max_tokens)
         with self._lock:
-            spent = self._usage.tokens + self._elsewhere[0] + self._reserved[0]
+            spent, paid = self.spent
             if self._max_total_tokens is not None and spent + tokens > self._max_total_tokens:
                 raise BudgetExhausted(
                     f"The language model may use {self._max_total_tokens} tokens; {spent} are "
                     f"used, and the next request may take {tokens}."
                 )
-            paid = self._usage.cost + self._elsewhere[1] + self._reserved[1]
             if self._max_cost is not None and paid + cost > self._max_cost:
                 raise BudgetExhausted(
                     f"The language model may cost {self._max_cost:g}; {paid:.6g} is spent, "
@@ -170,14 +150,7 @@ class CappedChat(OpenAIChat):
         self._reserved = self._reserved[0] + tokens, self._reserved[1] + cost
 
     def _add(self, completion: Completion) -> None:
-        prompt, cached = completion.prompt_tokens, completion.cached_tokens
-        written = completion.completion_tokens
+        prompt, written = completion.prompt_tokens, completion.completion_tokens
+        cost = self._prices.cost(prompt, written)
         with self._lock:
-            used = self._usage
-            self._usage = Usage(
-                used.requests + 1,
-                used.prompt_tokens + prompt,
-                used.cached_tokens + cached,
-                used.completion_tokens + written,
-                used.cost + self._prices.cost(prompt, cached, written),
-            )
+            self._used = self._used[0] + prompt + written, self._used[1] + cost
