@@ -65,6 +65,8 @@ _passed: set[tuple[object, ...]] = set()  # checks: address, model and key
 _LEAST_THINKING_TOKENS = 1024  # in a context that doesn't hold more
 _ASK_AGAIN_SECONDS = 60.0  # a server that was away
 _MOST_ADAPTATIONS = 12  # of one request to its server
+_OLLAMA_TOKENS = 4096  # its context on most machines
+_CUT = 0.5  # share of our own estimate of a prompt, which is up to 1.7 times too many for prose
 
 
 class OpenAIChat:
@@ -86,7 +88,7 @@ class OpenAIChat:
             that a server answers by 429, "too many requests", aren't counted: they last as long as
             ``timeout``.
         context_tokens: Tokens of the model's context; by default what the server says, if it
-            does.
+            does; of an Ollama that doesn't, 4,096.
         extra: Further fields of the request's body, for example ``{"cache_prompt": False}``,
             without which llama.cpp's replies for a seed depend on what it has cached.
 
@@ -120,6 +122,7 @@ class OpenAIChat:
         self._context_from = 0.0
         self._tokenizer_from = 0.0
         self._token_counts: dict[str, int] = {}
+        self._warned_of_cut = False
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -177,10 +180,10 @@ class OpenAIChat:
             return self._context_tokens
 
     def _ask_context(self) -> int | None:
-        """Ask llama.cpp for it among its properties, vLLM in its list of models.
+        """Ask llama.cpp for it among its properties, vLLM in its list of models, then Ollama.
 
         Raises:
-            ChatError: If the server is away, or refuses both.
+            ChatError: If the server is away, or refuses the first two.
         """
         address, deadline = self._client.address(), self._deadline(CONNECT_SECONDS)
         if not is_own(address):
@@ -197,7 +200,35 @@ class OpenAIChat:
             length = as_tokens(entry.get("max_model_len"))
             if length and entry.get("id") == self.model:
                 return length
-        return None
+        return self._ask_ollama(f"{root(address)}/api", deadline)
+
+    def _ask_ollama(self, api: str, deadline: float) -> int | None:
+        """Ask Ollama for the context that it gave the model; ``None`` if it is another server.
+
+        It cuts off the beginning of a longer prompt, and says nothing.
+        """
+        try:
+            told = self._client.call("GET", f"{api}/version", deadline, max_retries=0)
+        except ChatError:
+            return None
+        if not isinstance(told.get("version"), str):
+            return None
+        with suppress(ChatError):
+            # It is told of a model that is loaded, which this request without a prompt does.
+            body = {"model": self.model}
+            self._client.call("POST", f"{api}/generate", self._deadline(), body, max_retries=0)
+            soon = self._deadline(CONNECT_SECONDS)
+            loaded = self._client.call("GET", f"{api}/ps", soon, max_retries=0)
+            for entry in records(loaded, "models"):
+                length = as_tokens(entry.get("context_length"))
+                if length and entry.get("name") in (self.model, f"{self.model}:latest"):
+                    return length
+        _logger.warning(
+            f"Ollama does not tell the context of {self.model}, and would cut longer prompts "
+            f"without saying so: they are kept within {_OLLAMA_TOKENS} tokens, its default. A newer "
+            "version tells; OLLAMA_CONTEXT_LENGTH, or num_ctx in a Modelfile, makes it larger."
+        )
+        return _OLLAMA_TOKENS
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, by the server's tokenizer or else by ``estimate_tokens``.
@@ -361,7 +392,28 @@ class OpenAIChat:
         answer = self._client.call(
             "POST", "chat/completions", deadline, body, attempts, needs="choices"
         )
-        return read_completion(answer, self.model, self._client.clean)
+        completion = read_completion(answer, self.model, self._client.clean)
+        self._warn_of_cut(body, completion)
+        return completion
+
+    def _warn_of_cut(self, body: Mapping[str, Any], completion: Completion) -> None:
+        """Say once that a server may have read only the end of a prompt.
+
+        Those that count for us refuse what is too long, as the hosted ones do.
+        """
+        address = self._client.address()
+        if self._warned_of_cut or self.counts_tokens or not is_own(address):
+            return
+        # Some tell only the tokens that were not in their cache, and some of these how many were.
+        read = completion.prompt_tokens + completion.cached_tokens
+        sent = sum(estimate_tokens(message["content"]) for message in body["messages"])
+        if 0 < read < _CUT * sent:
+            self._warned_of_cut = True
+            _logger.warning(
+                f"{self.model} at {address} says that it read {read} tokens of a prompt of about "
+                f"{sent}. Unless the others were in its cache, it may cut prompts that are longer "
+                "than its context: then make that larger, or give its length as `context_tokens`."
+            )
 
     def _deadline(self, seconds: float | None = None) -> float:
         return time.monotonic() + min(self._timeout, seconds or self._timeout)

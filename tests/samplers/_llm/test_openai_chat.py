@@ -523,6 +523,63 @@ def test_a_server_that_was_away_is_asked_for_its_context_again(
     assert chat.context_tokens == 4096
 
 
+@pytest.mark.parametrize(
+    "entry, length",
+    [
+        ({"name": "m:latest", "context_length": 16384}, 16384),
+        ({"name": "m", "context_length": 8192}, 8192),
+        ({"name": "m:latest"}, 4096),
+        ({"name": "another", "context_length": 8192}, 4096),
+    ],
+)
+def test_ollama_is_asked_for_the_context_of_the_loaded_model(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture, entry: dict[str, Any], length: int
+) -> None:
+    """Else it would cut the beginning off a longer prompt, with HTTP 200."""
+    server.others |= {
+        "/v1/models": Answer({"data": [{"id": "m"}]}),
+        "/api/version": Answer({"version": "0.12.6"}),
+        "/api/generate": Answer({"model": "m", "response": "", "done": True}),
+        "/api/ps": Answer({"models": [entry]}),
+    }
+    with _optuna_logs(caplog):
+        assert connect(server).context_tokens == length
+    assert server.paths[-2:] == ["/api/generate", "/api/ps"], "only a loaded model is listed"
+    assert ("OLLAMA_CONTEXT_LENGTH" in caplog.text) == (length == 4096)
+
+
+@pytest.mark.parametrize("body", [{"error": "Unexpected endpoint"}, {"status": "ok"}])
+def test_another_server_is_not_taken_for_ollama(server: LoopbackServer, body: Any) -> None:
+    server.others["/v1/models"] = Answer({"data": [{"id": "m"}]})
+    server.others["/api/version"] = Answer(body)
+    assert connect(server).context_tokens is None
+    assert server.paths[-1] == "/api/version"
+
+
+@pytest.mark.parametrize(
+    "usage, warned",
+    [
+        ({"prompt_tokens": 4096}, True),
+        ({"prompt_tokens": 9000}, False),
+        ({"prompt_tokens": 0}, False),
+        ({"prompt_tokens": 4096, "prompt_tokens_details": {"cached_tokens": 4000}}, False),
+    ],
+)
+def test_a_server_that_may_have_cut_a_prompt_is_warned_of_once(
+    server: LoopbackServer,
+    caplog: pytest.LogCaptureFixture,
+    usage: dict[str, Any],
+    warned: bool,
+) -> None:
+    server.answers = lambda body: reply("x", usage=usage)
+    chat = connect(server)
+    long = [{"role": "user", "content": "1 " * 12_000}]
+    with _optuna_logs(caplog):
+        chat.complete(long)
+        chat.complete(long)
+    assert caplog.text.count("read 4096 tokens of a prompt of about 12600") == warned
+
+
 def test_tokens_are_counted_by_the_server_where_it_can(server: LoopbackServer) -> None:
     server.others["/tokenize"] = Answer({"tokens": [1, 2, 3]})
     chat = connect(server)
