@@ -92,11 +92,16 @@ class CappedChat(OpenAIChat):
             self._elsewhere = max(0, tokens - own), max(0.0, cost - paid)
 
     def _ask(
-        self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
+        self,
+        body: Mapping[str, Any],
+        max_tokens: int,
+        deadline: float,
+        attempts: list[float],
+        patient: bool,
     ) -> Completion:
         with self._within_caps(body, max_tokens):
             try:
-                completion = super()._ask(body, max_tokens, deadline, attempts)
+                completion = super()._ask(body, max_tokens, deadline, attempts, patient)
             except ChatError as error:
                 if error.completion is not None:
                     error.completion = self._with_tokens(error.completion, body)

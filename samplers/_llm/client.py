@@ -9,6 +9,8 @@ import time
 from typing import Any
 from typing import TYPE_CHECKING
 
+import optuna
+
 from .address import checked_key
 from .address import checked_url
 from .answers import records
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
 
     from .transport import Answer
 
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
 OPENAI_KEY = "OPENAI_API_KEY"  # the variable that OpenAI's own libraries read
 
 PATIENCE = 600.0  # seconds for one request and its repetitions
 FIRST_PAUSE = 0.5  # seconds
 LONGEST_PAUSE = 30.0  # seconds
+_SILENT_PAUSE = 10.0  # seconds: whoever waits longer is told why
 _MOST_CHARS = 4000  # of a server's words: for finding out what they are about, and for people
 
 
@@ -96,6 +101,7 @@ class Client:
         attempts: list[float] | None = None,
         *,
         max_retries: int | None = None,
+        patient: bool = True,
         needs: str = "",
     ) -> dict[str, Any]:
         """Send one HTTP request, with retries, and return the JSON object of the answer.
@@ -109,6 +115,7 @@ class Client:
             body: JSON to send.
             attempts: The time of each attempt is appended to it.
             max_retries: By default the client's.
+            patient: Whether to ask again after "too many requests".
             needs: Name of a list of objects that an answer must have.
 
         Raises:
@@ -119,6 +126,7 @@ class Client:
         retries = self._max_retries if max_retries is None else max_retries
         failure: ChatError = ChatUnavailable("there was no time to ask")
         failed = futile = 0
+        silent = True
         longest = FIRST_PAUSE
         while (remaining := deadline - time.monotonic()) > 0:
             busy = False
@@ -156,8 +164,15 @@ class Client:
             # "Too many requests" is no failure: with many workers it is the server's way to make
             # them take turns, and may last longer than any number of retries.
             failed += not (busy and retries)
-            if failed > retries or time.monotonic() + pause >= deadline:
+            given_up = failed > retries or (busy and not patient)
+            if given_up or time.monotonic() + pause >= deadline:
                 break
+            if silent and pause > _SILENT_PAUSE:
+                silent = False
+                _logger.warning(
+                    f"The language model is asked again in {pause:.0f} seconds, and for another "
+                    f"{deadline - time.monotonic():.0f} if need be: {failure}."
+                )
             time.sleep(pause)
         raise ChatUnavailable(
             f"The language model did not answer in {len(attempts) - before} attempts: {failure}."

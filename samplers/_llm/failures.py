@@ -45,6 +45,11 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _NO_CREDIT = ("insufficient_quota", "billing", "payment", "insufficient_balance", "credit")
+# A day's limit, by the quotas that Google lists or by the words, unless these speak of a minute or
+# say when to try again. Plans and billing tell nothing: they are spoken of at a minute's limit, too.
+_DAILY_QUOTA = re.compile(r"quotaId\W+\w*PerDay")
+_DAILY = re.compile(r"per[-_ ]?day\b", re.IGNORECASE)
+_SOON = re.compile(r"per[-_ ]?min|try again in", re.IGNORECASE)
 # All that an error has which is not within one, as some servers send it with any status.
 _OF_ERRORS = {"object", "message", "detail", "msg", "code", "type", "status", "param"}
 # Statuses by the words that stand where one is missing.
@@ -91,7 +96,8 @@ class Refusal:
     @property
     def out_of_credit(self) -> bool:
         """Whether no waiting helps against "too many requests"."""
-        return any(word in self.kind for word in _NO_CREDIT)
+        daily = _DAILY.search(self.words) and not _SOON.search(self.words)
+        return bool(daily) or any(word in self.kind for word in _NO_CREDIT)
 
 
 class Refused(ChatRejected):
@@ -132,6 +138,8 @@ def refusal(status: int, payload: Any, text: str, clean: Any) -> Refusal | None:
         error = error["error"]
     fields = error if isinstance(error, dict) else {}
     kind = " ".join(_text(fields[k]) for k in ("code", "type", "status") if fields.get(k))
+    if _DAILY_QUOTA.search(text):
+        kind += f" {_NO_CREDIT[0]}"
     return Refusal(
         status,
         clean("; ".join(_words(error))) or "no reason given",

@@ -282,7 +282,8 @@ class OpenAIChat:
         not repeated in this process; nor is a server checked that is started when needed.
 
         Args:
-            patient: Whether to wait for a server that is away as ``complete`` does.
+            patient: Whether to wait for a server that is away or has too many requests, as
+                ``complete`` does.
 
         Raises:
             ChatError: If a request would fail.
@@ -295,7 +296,7 @@ class OpenAIChat:
             with suppress(ChatRejected):  # if it has no list
                 self._client.call("GET", "models", self._deadline(CONNECT_SECONDS), max_retries=0)
         with suppress(BudgetExhausted):  # which is told when it matters
-            self.complete(CHECK, schema=_CHECK_SCHEMA, max_tokens=_CHECK_TOKENS, temperature=0.0)
+            self._converse(CHECK, _CHECK_SCHEMA, _CHECK_TOKENS, 0.0, None, [], [], patient)
         _passed.add(key)
 
     def complete(
@@ -336,6 +337,7 @@ class OpenAIChat:
         seed: int | None,
         attempts: list[float],
         completions: list[Completion],
+        patient: bool = True,
     ) -> None:
         """Ask until the server takes the request's parameters, and let a model think to its end.
 
@@ -358,7 +360,7 @@ class OpenAIChat:
                 **self._extra,
             }
             try:
-                completions.append(self._ask(body, room, deadline, attempts))
+                completions.append(self._ask(body, room, deadline, attempts, patient))
             except ContextTooLong as error:
                 if thinking <= _LEAST_THINKING_TOKENS:
                     raise
@@ -386,11 +388,22 @@ class OpenAIChat:
         raise ChatRejected("The server refuses the request in whichever form it is asked.")
 
     def _ask(
-        self, body: Mapping[str, Any], max_tokens: int, deadline: float, attempts: list[float]
+        self,
+        body: Mapping[str, Any],
+        max_tokens: int,
+        deadline: float,
+        attempts: list[float],
+        patient: bool,
     ) -> Completion:
         """Send a request whose reply has at most ``max_tokens``, as its ``body`` says."""
         answer = self._client.call(
-            "POST", "chat/completions", deadline, body, attempts, needs="choices"
+            "POST",
+            "chat/completions",
+            deadline,
+            body,
+            attempts,
+            patient=patient,
+            needs="choices",
         )
         completion = read_completion(answer, self.model, self._client.clean)
         self._warn_of_cut(body, completion)

@@ -118,6 +118,44 @@ def test_a_limit_of_requests_is_no_limit_of_the_context() -> None:
     assert isinstance(to_error(refused, "KEY"), ChatUnavailable)
 
 
+GOOGLE = (
+    "You exceeded your current quota, please check your plan and billing details. Quota exceeded "
+    "for metric: generate_content_free_tier_requests, limit: 20. Please retry in 31.3s."
+)
+GROQ = (
+    "Rate limit reached for model `x` on tokens per {} (TPX): Limit 9, Used 8, Requested 2. Please "
+    "try again in {}. Need more tokens? Upgrade today at https://console.groq.com/settings/billing"
+)
+
+
+def google(*quotas: str) -> Any:
+    """As Gemini tells which quotas are used up: in details, with the same words for all."""
+    violations = [{"quotaId": f"GenerateRequests{quota}-FreeTier"} for quota in quotas]
+    return [{"error": {"code": 429, "message": GOOGLE, "details": [{"violations": violations}]}}]
+
+
+@pytest.mark.parametrize(
+    "body, helps",
+    [
+        (google("PerMinutePerProjectPerModel"), True),
+        (google("PerDayPerProjectPerModel"), False),
+        (google("PerMinutePerProjectPerModel", "PerDayPerProjectPerModel"), False),
+        ({"error": {"message": "Rate limit exceeded: free-models-per-min. ", "code": 429}}, True),
+        (
+            {"error": {"message": "Rate limit exceeded: free-models-per-day. Add 10 credits"}},
+            False,
+        ),
+        ({"error": {"message": "At most 10 requests per minute and 500 per day"}}, True),
+        ({"error": {"message": GROQ.format("minute", "4.77s")}}, True),
+        ({"error": {"message": GROQ.format("day", "9m38.016s")}}, True),
+    ],
+)
+def test_waiting_helps_against_any_limit_but_a_days(body: Any, helps: bool) -> None:
+    refused = read(body, 429)
+    assert refused is not None
+    assert isinstance(to_error(refused, "KEY"), ChatUnavailable if helps else ChatRejected)
+
+
 @pytest.mark.parametrize(
     "body, status",
     [

@@ -119,6 +119,29 @@ def test_too_many_requests_are_waited_out_however_often_it_is_said(
         connect(server, max_retries=0).complete(ASK)
 
 
+def test_a_sampler_is_made_although_its_server_has_too_many_requests(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.passes_checks = False
+    server.answers = lambda body: refusal("slow down", 429)
+    with _optuna_logs(caplog):
+        CentaurSampler(chat=connect(server))
+    assert len(server.requests) == 1, "it would wait until the time-out"
+    assert "can't be asked yet" in caplog.text and "slow down" in caplog.text
+
+
+def test_whoever_waits_long_is_told_why_once(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = connect(server)
+    for silent, n in ((10.0, 0), (0.0, 1)):
+        monkeypatch.setattr(client, "_SILENT_PAUSE", silent)
+        server.answers = [refusal("slow down", 429) for _ in range(3)] + [reply("hello")]
+        with _optuna_logs(caplog):
+            chat.complete(ASK)
+        assert caplog.text.count("HTTP 429, slow down") == n
+
+
 @pytest.mark.parametrize(
     "text",
     ["0.5", format_datetime(datetime.now(timezone.utc) + timedelta(days=3650))],
