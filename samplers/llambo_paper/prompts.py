@@ -109,7 +109,6 @@ class Settings:
     good_fraction: float
     binary: bool
     generative: bool
-    max_characters: float  # of one request's prompt
     max_tokens: int | None  # of one request's prompt; None: by the model's size
 
 
@@ -424,22 +423,17 @@ class Prompts:
 
     def _fits(self, text: str, reply_tokens: int) -> bool:
         """Tell whether a prompt is within the limits and leaves the context room for the reply."""
-        messages = _messages(text)
-        if sum(len(message["content"]) for message in messages) > self._settings.max_characters:
-            return False
         limit, context = self._max_tokens, self._chat.context_tokens
         if context is not None:
             limit = min(limit, context - reply_tokens)
-        return count_tokens(self._chat, messages) <= limit
+        return count_tokens(self._chat, _messages(text)) <= limit
 
     def _too_long(self, text: str) -> PromptTooLong:
         return PromptTooLong(
-            f"A prompt must fit into {self._settings.max_characters:g} characters and "
-            f"{self._max_tokens} tokens, and leave the model's context room for the "
-            f"reply, but with the fewest trials it has {len(text)} characters and "
-            f"{count_tokens(self._chat, _messages(text))} tokens. Raise `max_prompt_characters` "
-            "and `max_prompt_tokens`, lower `n_candidates` or `n_startup_trials`, or tune fewer "
-            "parameters."
+            f"A prompt must fit into {self._max_tokens} tokens, and leave the model's context room "
+            "for the reply, but with the fewest trials it has "
+            f"{count_tokens(self._chat, _messages(text))} tokens. Raise `max_prompt_tokens`, lower "
+            "`n_candidates` or `n_startup_trials`, or tune fewer parameters."
         )
 
 

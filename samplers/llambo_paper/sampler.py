@@ -19,7 +19,6 @@ history in the server's prefix cache.
 from __future__ import annotations
 
 from dataclasses import replace
-import math
 import queue
 import threading
 from typing import Any
@@ -128,13 +127,10 @@ class LLAMBOSampler(RandomBaseSampler):
             best score and the worst quarter. Below 0 the target is worse than the best score.
         good_fraction:
             Share of the scores that is good, for ``labels="binary"`` and the generative surrogate.
-        max_prompt_characters:
-            All prompts of a trial together never have more. Each request gets an equal share,
-            and shows as many trials as fit. By default only their tokens are limited.
         max_prompt_tokens:
-            Longest prompt of one request, in the model's tokens; never more than its context
-            holds. By default 3,000 if the model's name tells of less than three billion
-            parameters, else 12,000.
+            Longest prompt of one request, in the model's tokens, which shows as many trials as
+            fit; never more than its context holds. By default 3,000 if the model's name tells of
+            less than three billion parameters, else 12,000.
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
@@ -165,7 +161,6 @@ class LLAMBOSampler(RandomBaseSampler):
         n_predictions: int = 4,
         alpha: float = 0.1,
         good_fraction: float = 0.25,
-        max_prompt_characters: int | None = None,
         max_prompt_tokens: int | None = None,
         rule: Rule | None = None,
         artifact_store: ArtifactStore | None = None,
@@ -224,11 +219,6 @@ class LLAMBOSampler(RandomBaseSampler):
             good_fraction=good_fraction,
             binary=labels == "binary",
             generative=labels == "binary" or surrogate == "generative",
-            max_characters=(
-                math.inf
-                if max_prompt_characters is None
-                else max_prompt_characters // self._max_requests
-            ),
             max_tokens=max_prompt_tokens,
         )
 

@@ -518,11 +518,9 @@ def test_a_small_context_shows_fewer_trials_instead_of_failing() -> None:
 
 
 def test_a_limit_that_cannot_hold_the_search_space_is_said_at_once() -> None:
-    sampler = LLAMBOSampler(
-        chat=SchemaChat(), max_prompt_characters=3000, on_error="raise", seed=0
-    )
+    sampler = LLAMBOSampler(chat=SchemaChat(), max_prompt_tokens=100, on_error="raise", seed=0)
     study = new_study(sampler, n=6)
-    with pytest.raises(ValueError, match="max_prompt_characters"):
+    with pytest.raises(ValueError, match="max_prompt_tokens"):
         study.optimize(objective, n_trials=1)
 
 
