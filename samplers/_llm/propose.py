@@ -81,7 +81,7 @@ _REASON_TOKENS = 150
 # A server whose context is smaller than the budget says so; each time the prompt shrinks to this
 # share, or to what the server says that it holds.
 _SHRINK = 0.7
-_MAX_SHRINKS = 5
+MAX_SHRINKS = 5
 
 
 class TooManyLLMErrors(ChatError):
@@ -201,10 +201,10 @@ def propose(
         except ContextTooLong as error:
             exchanges.append(Exchange(messages, None, error))
             shrinks += 1
-            if shrinks > _MAX_SHRINKS:
+            if shrinks > MAX_SHRINKS:
                 return failed_turn(study, trial, error, exchanges, on_error)
             taken = min(budget, count_tokens(chat, messages))
-            budget = _smaller(taken, error, max_reply_tokens)
+            budget = smaller_budget(taken, error, max_reply_tokens)
             try:
                 messages = fit(build, chat, budget, extents)
             except PromptTooLong:
@@ -344,7 +344,8 @@ def _reply_tokens(
     return 2 * chat.count_tokens(format_params(params, space)) + 12 * len(space) + 100
 
 
-def _smaller(budget: int, error: ContextTooLong, max_reply_tokens: int) -> int:
+def smaller_budget(budget: int, error: ContextTooLong, max_reply_tokens: int) -> int:
+    """Return the budget of a prompt after one of this length was refused as too long."""
     smaller = int(budget * _SHRINK)
     if error.limit is not None:
         smaller = min(smaller, error.limit - max_reply_tokens)

@@ -27,6 +27,7 @@ from .._llm.prompt import message
 from .._llm.prompt import PromptTooLong
 from .._llm.prompt import shorten
 from .._llm.propose import is_large
+from .._llm.propose import smaller_budget
 from .._llm.reply import json_values
 from .._llm.values import format_value
 from .._trials.history import outcome
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from .._llm.chat import Chat
+    from .._llm.chat import ContextTooLong
     from .._llm.chat import Message
     from .._trials.history import Rule
 
@@ -260,6 +262,13 @@ class Prompts:
         if self._settings.generative:
             return [number if 0.0 <= number <= 1.0 else math.nan for number in numbers]
         return numbers
+
+    def shrink(self, refused: Sequence[Request], error: ContextTooLong) -> None:
+        """Build shorter requests from now on than these, which a server refused as too long."""
+        taken = max(count_tokens(self._chat, request.messages) for request in refused)
+        taken = min(taken, self._max_tokens)
+        self._max_tokens = smaller_budget(taken, error, refused[0].max_tokens)
+        self._built.clear()
 
     # Parts of requests
 

@@ -19,6 +19,7 @@ history in the server's prefix cache.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 import queue
 import threading
 from typing import Any
@@ -32,8 +33,10 @@ from optuna.study import StudyDirection
 
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
+from .._llm.chat import ContextTooLong
 from .._llm.prompt import PromptTooLong
 from .._llm.propose import failed_turn
+from .._llm.propose import MAX_SHRINKS
 from .._llm.propose import Proposal
 from .._llm.propose import without_room
 from .._llm.random_base import RandomBaseSampler
@@ -130,7 +133,8 @@ class LLAMBOSampler(RandomBaseSampler):
         max_prompt_tokens:
             Longest prompt of one request, in the model's tokens, which shows as many trials as
             fit; never more than its context holds. By default 3,000 if the model's name tells of
-            less than three billion parameters, else 12,000.
+            less than three billion parameters, else 12,000. A server that refuses them as too long
+            is sent shorter ones, beyond the fixed number of requests.
         rule:
             The objective's own rule: a function from parameters to the values that are really run.
             Configurations equal under it are duplicates, and the model sees what it returns.
@@ -262,6 +266,7 @@ class _Turn:
         self._space = space
         self._rule = tolerant(sampler._rule, study)
         self.exchanges: list[Exchange] = []
+        self._n_too_long = 0  # of these
         self._notes: list[str] = []
         numeric_only = sampler._categoricals == "random"
         shown = {
@@ -331,7 +336,7 @@ class _Turn:
         sampler = self._sampler
         candidates = self._propose(self._prompts.candidates)[: sampler._n_candidates]
         if len(candidates) > 1:
-            left = sampler._max_requests - len(self.exchanges)
+            left = sampler._max_requests - len(self.exchanges) + self._n_too_long
             candidates = self._rank(candidates, min(sampler._n_predictions, left))
         return self._claim_one_of(candidates)
 
@@ -345,7 +350,7 @@ class _Turn:
         clashes = ""
         for _ in range(2):
             usable, problems = [], []
-            for text in self._ask(requests(clashes)):
+            for text in self._ask(partial(requests, clashes)):
                 parsed, wrong = parse_candidates(text, self.facts.space, self.facts.fixed)
                 usable += [self._whole(params) for params in parsed]
                 problems += wrong
@@ -369,12 +374,10 @@ class _Turn:
             _Undecided: If none has.
             ChatError: If no request was answered.
         """
-        requests = self._prompts.predictions(candidates, n)
-        rows = [
-            self._prompts.read_predictions(text, len(candidates)) for text in self._ask(requests)
-        ]
+        replies = self._ask(partial(self._prompts.predictions, candidates, n))
+        rows = [self._prompts.read_predictions(text, len(candidates)) for text in replies]
         predictions = np.array(rows).T  # (n_candidates, n_samples)
-        wanted = len(requests) * len(candidates)
+        wanted = n * len(candidates)
         missing = wanted - int(np.isfinite(predictions).sum())
         if missing:
             self._notes.append(f"{missing} of {wanted} predictions missing")
@@ -384,7 +387,7 @@ class _Turn:
             losses = np.array(self.facts.losses)
             order = rank_by_improvement(self.facts.sign * predictions, losses)
         if not order:
-            raise _Undecided(LLM_ERROR, f"no usable prediction in {len(requests)} replies")
+            raise _Undecided(LLM_ERROR, f"no usable prediction in {len(replies)} replies")
         return [candidates[i] for i in order]
 
     def _claim_one_of(self, params: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -418,13 +421,28 @@ class _Turn:
         both = {**drawn, **fixed_params(self._trial), **params}
         return {name: both[name] for name in self._space}
 
-    def _ask(self, requests: Sequence[Request]) -> list[str]:
-        """Return the replies. Requests of one template are sent in turn, the templates side by side.
+    def _ask(self, build: Callable[[], list[Request]]) -> list[str]:
+        """Return the replies to requests, which are built shorter if the server can't hold them.
 
         Raises:
             ChatError: If no request was answered, or one was not and that can't be made do with:
                 the budget is reached, or ``on_error="raise"``.
         """
+        requests = build()
+        for _ in range(MAX_SHRINKS):
+            try:
+                return self._replies(requests)
+            except ContextTooLong as error:
+                self._n_too_long += len(requests)
+                self._prompts.shrink(requests, error)
+                try:
+                    requests = build()
+                except PromptTooLong:
+                    raise error from None
+        return self._replies(requests)
+
+    def _replies(self, requests: Sequence[Request]) -> list[str]:
+        """Send requests of one template in turn, the templates side by side; see ``_ask``."""
         chat = self._sampler._chat
         templates = sorted({request.template for request in requests})
 

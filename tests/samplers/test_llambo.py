@@ -29,6 +29,7 @@ from samplers import ChatError
 from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatUnavailable
+from samplers._llm.chat import ContextTooLong
 from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
@@ -515,6 +516,34 @@ def test_a_small_context_shows_fewer_trials_instead_of_failing() -> None:
         assert source(study) == "llm"
         rows[context] = chat.requests[0].text.count("\n")
     assert rows[700] < rows[None]
+
+
+@pytest.mark.parametrize("on_error", ["base", "raise"])
+def test_a_prompt_that_the_server_cannot_hold_is_made_shorter(on_error: Any) -> None:
+    sizes: list[int] = []
+    answered: list[str] = []
+
+    def answer(request: Request) -> Any:
+        sizes.append(len(request.text))
+        if sizes[-1] > 0.6 * sizes[0]:
+            return ContextTooLong("too long")
+        answered.append(kind(request))
+        return fresh_candidates(request) if answered[-1] == "candidates" else true_scores(request)
+
+    chat = scripted(answer, answer)
+    study = new_study(LLAMBOSampler(chat=chat, on_error=on_error, seed=0), n=100)
+    study.optimize(objective, n_trials=1)
+    assert source(study) == "llm"
+    assert answered == ["candidates"] * 2 + ["predictions"] * 4
+
+
+def test_a_server_that_can_hold_no_prompt_is_not_asked_without_end() -> None:
+    chat = scripted(lambda r: ContextTooLong("too long"), true_scores)
+    study = new_study(LLAMBOSampler(chat=chat, seed=0), n=100)
+    study.optimize(objective, n_trials=1)
+    assert 4 <= len(chat.requests) <= 12
+    assert source(study) == "llm-error"
+    assert study.trials[-1].user_attrs["llm_reason"] == "too long"
 
 
 def test_a_limit_that_cannot_hold_the_search_space_is_said_at_once() -> None:
