@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from objective.best import best_configuration
-    from objective.best import best_script
-    from objective.failure import TrialFailed
-    from objective.objective import TrainScriptObjective
-    from objective.run.script import RunError
-    from objective.surrogate.data_set import DataSet
-    from objective.surrogate.data_set import DataSetError
-    from objective.surrogate.learning import fit_surrogate
-    from objective.surrogate.surrogate import Surrogate
-    from objective.surrogate.surrogate import SurrogateObjective
-    from objective.testbed.testbed import Testbed
-    from objective.testbed.testbed import TestbedError
+    from objective.best import best_configuration as best_configuration
+    from objective.best import best_script as best_script
+    from objective.failure import TrialFailed as TrialFailed
+    from objective.objective import TrainScriptObjective as TrainScriptObjective
+    from objective.run.script import RunError as RunError
+    from objective.surrogate.data_set import DataSet as DataSet
+    from objective.surrogate.data_set import DataSetError as DataSetError
+    from objective.surrogate.learning import fit_surrogate as fit_surrogate
+    from objective.surrogate.surrogate import Surrogate as Surrogate
+    from objective.surrogate.surrogate import SurrogateObjective as SurrogateObjective
+    from objective.testbed.testbed import Testbed as Testbed
+    from objective.testbed.testbed import TestbedError as TestbedError
 
 
 _HOMES = {
@@ -41,20 +41,7 @@ _HOMES = {
     "TrialFailed": "objective.failure",
 }
 
-__all__ = [
-    "DataSet",
-    "DataSetError",
-    "RunError",
-    "Surrogate",
-    "SurrogateObjective",
-    "Testbed",
-    "TestbedError",
-    "TrainScriptObjective",
-    "TrialFailed",
-    "best_configuration",
-    "best_script",
-    "fit_surrogate",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
