@@ -26,7 +26,7 @@ from objective.run.environment import chosen_variables
 from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
-from objective.run.launch import GPU_DEVICES
+from objective.run.launch import has_gpu
 from objective.testbed.files import PREPARE
 from objective.testbed.metric import METRIC
 from objective.testbed.source import parse_script
@@ -75,7 +75,7 @@ def preflight(testbed: Testbed) -> Preflight:
     found.collect(lambda: chosen_variables(testbed.runtime.env))
     if testbed.delivery.command.is_python:  # another program may have a Python of its own
         found.collect(lambda: _check_interpreter(testbed, found))
-    if not any(map(os.path.exists, GPU_DEVICES)):
+    if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := unnamed_metric(testbed):
         found.problems.append(said)
