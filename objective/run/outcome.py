@@ -56,7 +56,6 @@ _CUT = b" ... "
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
 _MOST_NUMBERS = 60  # of a script's output that are kept by their names
-_NAME_CHARS = 250  # databases hold 512
 _FILE_BYTES = 2**20  # of a metric's file, from its end
 
 # Takes a step or a percentage, the loss or metric there, and whether it is a percentage; returns
@@ -248,9 +247,8 @@ class Output:
         """Keep a line's numbers, ``text`` being the metric's."""
         for name, number in self._reader.numbers(line).items():
             is_new = name not in self.summary
-            if len(name) > _NAME_CHARS or (is_new and len(self.summary) == _MOST_NUMBERS):
-                continue
-            self.summary[name] = number
+            if not is_new or len(self.summary) < _MOST_NUMBERS:
+                self.summary[name] = number
         if text is not None:
             self.printed, self.decimals = to_number(text), decimals_of(text)
 

@@ -28,6 +28,7 @@ _OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"
 _PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I)
 # The end of a line that is searched: some patterns take the square of its length. JSON is longer.
 _MATCHED_CHARS = 300
+_NAME_CHARS = 250  # databases hold 512
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _SHARE = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\)", re.I)
 _STEP = re.compile(
@@ -144,7 +145,10 @@ def _rows(lines: list[str]) -> list[list[str]]:
 
 
 def _in_json(line: str) -> dict[str, float]:
-    """Return the numbers of a line that is a JSON object; those within objects by their paths."""
+    """Return the numbers of a line that is a JSON object; those within objects by their paths.
+
+    A path too long for a name is not followed: a line's many leaves would each repeat it.
+    """
     if not (line.startswith("{") and line.endswith("}")):
         return {}
     try:
@@ -155,6 +159,8 @@ def _in_json(line: str) -> dict[str, float]:
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in table.items():
+        if len(prefix) + len(key) > _NAME_CHARS:
+            continue
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 import signal
+import tracemalloc
 
 import pytest
 
@@ -208,6 +209,19 @@ def test_a_long_line_without_an_end_takes_little_memory() -> None:
         assert len(output._line) <= 3 * 2**16
     output.feed(b"\n")
     assert output.tail[0].startswith("ValueError: x")
+
+
+def test_names_in_a_long_object_take_little_memory() -> None:
+    leaves = {f"a{i}": 1 for i in range(2500)}
+    line = json.dumps({"k" * 32_000: leaves, "best": {"f1": 2}})
+    assert len(line) < 2**16
+    output = Output(METRIC, None)
+    tracemalloc.start()
+    output.feed(f"{line}\n".encode())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert output.summary == {"best.f1": 2}
+    assert most < 10 * 2**20
 
 
 def test_a_flood_of_summary_keys_is_cut_but_not_the_metric() -> None:
