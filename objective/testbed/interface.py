@@ -21,7 +21,8 @@ from objective.testbed.metric import Metric
 # Words of a metric's name that say that higher is better, and those that turn them round.
 _HIGHER = frozenset(
     "ACCURACY ACC AUC AUROC AUPRC F1 R2 PRECISION RECALL REWARD MAP IOU MIOU DICE BLEU ROUGE NDCG"
-    " MRR PSNR SSIM MCC KAPPA".split()
+    " MRR PSNR SSIM MCC KAPPA RETURN SCORE SUCCESS TOP WIN LIKELIHOOD ELBO PEARSON SPEARMAN"
+    " CORRELATION EM PASS".split()
 )
 _LOWER = frozenset("ERROR ERR LOSS NEG NEGATIVE MINUS REGRET".split())
 
@@ -93,6 +94,7 @@ class Interface:
         """
         name = self.metric or ""
         words = set(re.split(r"[\W_]+", name.upper()))
+        words |= {word.rstrip("0123456789") for word in words}  # mAP50, val_acc1
         is_turned = words & _LOWER or re.match(r"\s*(1\s*)?-", name)  # 1-accuracy
         if self.direction is not None or not words & _HIGHER or is_turned:
             return []

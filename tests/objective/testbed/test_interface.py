@@ -30,7 +30,19 @@ def test_val_bpb_is_measured_by_the_evaluator_and_no_other_metric_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accuracy", "val_acc", "Test accuracy", "eval/f1", "top-1 acc", "R2"]
+    "name",
+    [
+        "accuracy",
+        "val_acc",
+        "Test accuracy",
+        "eval/f1",
+        "top-1 acc",
+        "R2",
+        "mAP50",
+        "top1",
+        "val_acc1",
+    ]
+    + ["score", "episode_return", "win_rate", "spearman", "log_likelihood", "pass@1"],
 )
 def test_a_metric_of_which_higher_is_better_needs_a_direction(name: str) -> None:
     (told,) = Interface(metric=name).left_open()
@@ -40,7 +52,9 @@ def test_a_metric_of_which_higher_is_better_needs_a_direction(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [None, "loss", "RMSE", "accuracy_loss", "1-auc", "-acc", "space", "perplexity"]
+    "name",
+    [None, "loss", "RMSE", "accuracy_loss", "1-auc", "-acc", "space", "perplexity"]
+    + ["top1_error", "negative_log_likelihood", "nll", "L2", "mse_1"],
 )
 def test_other_metrics_are_minimized_without_a_word(name: str | None) -> None:
     assert Interface(metric=name).left_open() == []
