@@ -41,6 +41,12 @@ _STARVED = re.compile(
 _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b", re.I)
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+_TRACEBACK = "Traceback (most recent call"
+# What Python and its libraries print of errors that end nothing, at a script's end as well.
+_HARMLESS = re.compile(
+    r"^Exception (?:ignored|in thread)|^Error in |^Task exception|^--- Logging error"
+    r"|/resource_tracker\.py"
+)
 _LINE_END = re.compile(rb"[\r\n]")
 # What the processes of a sandbox can have too much of, besides memory.
 _EXCESSES = {
@@ -55,6 +61,7 @@ _OBJECT_BYTES = 2**16  # of one that may be a JSON object
 _CUT = b" ... "
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
+_MESSAGE_LINES = 5  # of an exception with which an output is said to end
 _MOST_NUMBERS = 60  # of a script's output that are kept by their names
 _FILE_BYTES = 2**20  # of a metric's file, from its end
 
@@ -205,6 +212,10 @@ class Output:
             except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
 
+    def reads(self, line: str) -> bool:
+        """Return whether a line tells of the metric."""
+        return self._reader.metric(line) is not None
+
     def read_file(self, path: Path) -> None:
         """Take the metric from the file that the script wrote it to."""
         try:
@@ -294,7 +305,7 @@ def classify(
         return "timeout", f"killed after {limits.wall_seconds:g} s of wall-clock time"
     if stop == "pruned":
         return "pruned", ""
-    if returncode != 0:
+    if returncode != 0 or _has_given_up(output):
         return _classify_failure(output, returncode, limits, oom_kills)
     metric = output.metric
     value = output.value
@@ -306,6 +317,17 @@ def classify(
     if not is_measured(value):
         return "nan", f"{metric.name} is {value}"
     return "ok", ""
+
+
+def _has_given_up(output: Output) -> bool:
+    """Return whether a script caught the exception that ended it: what it printed is no result."""
+    if output.value is not None and (output.has_evaluator or output.metric.file):
+        return False
+    lines = list(output.tail)
+    if any(map(_HARMLESS.search, lines)) or not any(x.startswith(_TRACEBACK) for x in lines):
+        return False
+    said = _exception(lines).splitlines()
+    return 0 < len(said) <= _MESSAGE_LINES and not any(map(output.reads, said))
 
 
 def _missing(output: Output) -> str:
@@ -370,7 +392,7 @@ def signal_name(number: int) -> str:
 
 def _exception(lines: list[str]) -> str:
     """Return the exception that ends a printed traceback, ``Type: message``; "" if none does."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
+    starts = [i for i, line in enumerate(lines) if line.startswith(_TRACEBACK)]
     after = starts[-1] + 1 if starts else len(lines)
     for i in range(after, len(lines)):
         if not lines[i].startswith(" "):

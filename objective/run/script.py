@@ -4,7 +4,7 @@
 prints and what its evaluator returned, and classifies the end:
 
 ========== =====================================================================================
-ok         exit 0 and a finite metric
+ok         exit 0 and a finite metric, but no traceback as the last words after a printed one
 oom        out of memory: an exception or message that says so, or killed by the system for it
 nan        a metric that isn't finite, or the script's own stop at a NaN or exploding loss, be it
            an exception that names the loss

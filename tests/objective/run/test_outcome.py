@@ -123,6 +123,41 @@ def test_every_end_has_its_class_and_reason(
     assert result.charged_seconds == result.seconds
 
 
+CAUGHT = """
+import traceback
+print("epoch 1 val_bpb: 0.5", flush=True)
+try:
+    {}
+except Exception:
+    traceback.print_exc()
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "then", "ending"),
+    [
+        ("raise MemoryError('CUDA')", "", ("oom", "out of memory: MemoryError: CUDA")),
+        ("1 / 0", "", ("crash", "ZeroDivisionError: division by zero")),
+        ("raise ValueError('the loss is nan')", "", ("nan", "ValueError: the loss is nan")),
+        ("1 / 0", "print('val_bpb: 0.25')", ("ok", "")),
+        ("1 / 0", "for i in range(9): print('step', i)", ("ok", "")),
+        ("pass", "class A:\n    def __del__(self): 1 / 0\na = A()\ndel a", ("ok", "")),
+    ],
+)
+def test_what_came_before_an_exception_that_was_caught_is_no_result(
+    run: Run, raised: str, then: str, ending: tuple[str, str]
+) -> None:
+    result = run(CAUGHT.format(raised, then))
+    assert (result.status, result.reason) == ending
+
+
+def test_an_exception_after_the_evaluation_leaves_its_value(run: Run) -> None:
+    measure = "from prepare import evaluate_bpb\nevaluate_bpb(1.5)\n"
+    result = run(measure + CAUGHT.format("1 / 0", ""), PREPARE)
+    assert (result.status, result.value) == ("ok", 1.5)
+
+
 def test_who_sent_a_kill_signal_is_told_by_the_systems_count_of_its_own() -> None:
     limits = Limits(wall_seconds=60, memory_mb=100)
     output = Output(METRIC, None)
