@@ -27,6 +27,7 @@ from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.launch import has_gpu
+from objective.testbed.delivery import DISPLACED
 from objective.testbed.files import PREPARE
 from objective.testbed.metric import METRIC
 from objective.testbed.source import parse_script
@@ -75,6 +76,12 @@ def preflight(testbed: Testbed) -> Preflight:
     found.collect(lambda: chosen_variables(testbed.runtime.env))
     if testbed.delivery.command.is_python:  # another program may have a Python of its own
         found.collect(lambda: _check_interpreter(testbed, found))
+    if displaced := [name for name, why in testbed.left_out.items() if why == DISPLACED]:
+        found.notes.append(
+            f"{testbed.delivery.script} has constants, which are tuned, and arguments, which are not"
+            f" ({', '.join(displaced)}): a table in search_space.toml adds one, and --command says"
+            " what is tuned instead."
+        )
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := unnamed_metric(testbed):

@@ -34,10 +34,14 @@ from objective.testbed.source import scan
 from objective.testbed.source import set_constants
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
+from objective.testbed.space_file import NAME
 from objective.testbed.space_file import SpaceFile
 
 
 SCRIPT = "train.py"
+
+# Why an argument isn't tuned that would be if the script had no constants.
+DISPLACED = f"beside constants it is tuned only by a table in {NAME}"
 
 _SEEDS = ("seed", "random_seed", "manual_seed")  # in upper or lower case, in any table
 
@@ -73,7 +77,8 @@ class Delivery:
         arguments: Options that are added behind the command, as far as they are tuned.
         config: The configuration file that takes values, if any.
         seed: The option that takes the training's seed, if the command doesn't give it one.
-        parameters: What may be tuned, with the values that the script has by itself.
+        parameters: What may be tuned, with the values that the script has by itself; and arguments
+            that aren't, with the reason.
     """
 
     script: str = SCRIPT
@@ -127,6 +132,7 @@ class Delivery:
         self, source: str, arguments: Mapping[str, Argument], file: SpaceFile
     ) -> Delivery:
         listed = file.space.keys() | set(file.untuned)
+        why = DISPLACED
         constants = scan(source, self.script)
         parameters = self._placeholders(source, arguments)
         if self.config is not None:
@@ -136,11 +142,25 @@ class Delivery:
             # Whoever names placeholders or a file tunes these, and beside them what is listed.
             parameters |= {n: c for n, c in constants.items() if n in listed - parameters.keys()}
             by_argument = {n: a for n, a in by_argument.items() if n in listed}
+            why = "the command or the configuration file says what is tuned"
         elif infer_space(constants)[0] or listed & constants.keys() or not arguments:
             parameters = constants
             by_argument = {n: a for n, a in by_argument.items() if n in listed}
         chosen = {n: a for n, a in by_argument.items() if n not in parameters}
         parameters |= {name: argument.constant() for name, argument in chosen.items()}
+        others = {
+            name: argument.constant()
+            for name, argument in arguments.items()
+            if name not in parameters and self._given.isdisjoint(argument.options)
+        }
+        tunable, _, reasons = infer_space(others)
+        if file.only_listed:
+            why = f"{NAME} doesn't list it"
+        reasons |= dict.fromkeys(tunable, why)
+        parameters |= {
+            name: replace(others[name], problem=reason, why_not=reason)
+            for name, reason in reasons.items()
+        }
         return replace(
             self,
             arguments=tuple(chosen.values()),
@@ -148,9 +168,15 @@ class Delivery:
             seed=self._seed_option(arguments),
         )
 
+    @property
+    def _given(self) -> set[str]:
+        """The options of the command, among other words."""
+        return {word.partition("=")[0] for word in self.command.words}
+
     def _seed_option(self, arguments: Mapping[str, Argument]) -> Argument | None:
-        given = {word.partition("=")[0] for word in self.command.words}
-        free = (a for n, a in arguments.items() if _is_seed(n) and given.isdisjoint(a.options))
+        free = (
+            a for n, a in arguments.items() if _is_seed(n) and self._given.isdisjoint(a.options)
+        )
         return next(free, None) if self.command.is_python else None
 
     def _placeholders(self, source: str, arguments: Mapping[str, Argument]) -> dict[str, Constant]:

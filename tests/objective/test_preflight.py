@@ -83,6 +83,18 @@ def test_a_script_that_needs_a_gpu_is_told_from_one_that_asks_first(
     assert preflight(Testbed.load(folder)).problems == []
 
 
+def test_arguments_that_constants_leave_untuned_are_named(testbed_folder: Make) -> None:
+    train = (
+        "import argparse\np = argparse.ArgumentParser()\n"
+        "p.add_argument('--lr', type=float, default=0.5)\np.add_argument('--log', default='x')\n"
+    )
+    assert preflight(Testbed.load(testbed_folder(train))).notes == []
+    [note] = preflight(Testbed.load(testbed_folder(train + "EPS = 1e-8\n"))).notes
+    assert note.startswith(
+        "train.py has constants, which are tuned, and arguments, which are not (lr)"
+    )
+
+
 def test_the_interpreter_that_was_taken_is_named(testbed_folder: Make) -> None:
     folder = testbed_folder("import inside\nLR = 1\n")
     subprocess.run(["python3", "-m", "venv", "--without-pip", folder / ".venv"], check=True)

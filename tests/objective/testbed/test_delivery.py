@@ -42,10 +42,17 @@ def test_a_script_without_constants_is_tuned_by_its_arguments(testbed_folder: Fo
 
 def test_constants_come_first_and_a_table_adds_an_argument(testbed_folder: Folder) -> None:
     train = ARGPARSE + "WIDTH = 4\n"
-    assert list(load(testbed_folder(train)).space) == ["WIDTH"]
+    alone = load(testbed_folder(train))
+    assert list(alone.space) == ["WIDTH"]
+    why = "beside constants it is tuned only by a table in search_space.toml"
+    assert {n for n, reason in alone.left_out.items() if reason == why} == {"lr", "opt"}
+    assert alone.left_out["epochs"] == "it says how long a training takes"
     toml = "[epochs]\ntype = 'int'\nlow = 1\nhigh = 9\n"
     testbed = load(testbed_folder(train, **{"search_space.toml": toml}))
     assert testbed.baseline == {"epochs": 3, "WIDTH": 4}
+    assert testbed.left_out.keys() == {"lr", "opt", "name"}
+    only = load(testbed_folder(train, **{"search_space.toml": f"only_listed = true\n{toml}"}))
+    assert only.left_out["lr"] == only.left_out["WIDTH"] == "search_space.toml doesn't list it"
     inputs = testbed.delivery.inputs(testbed.source, {"epochs": 5, "WIDTH": 8})
     assert inputs.line == "python train.py --epochs=5"
     assert inputs.files["train.py"] == train.replace("WIDTH = 4", "WIDTH = 8")
@@ -57,6 +64,8 @@ def test_a_command_takes_values_from_wherever_they_can_be_read(testbed_folder: F
         testbed_folder(train), command="D={depth} python train.py --lr={rate} width={width}"
     )
     assert testbed.baseline == {"depth": 2, "rate": 0.5, "width": 4}
+    assert testbed.left_out.keys() == {"opt", "name", "epochs"}
+    assert testbed.left_out["opt"].startswith("the command or the configuration file says")
     inputs = testbed.delivery.inputs(testbed.source, {"depth": 3, "rate": 0.25, "width": 5})
     assert inputs.line == "D=3 python train.py --lr=0.25 width=5"
 
