@@ -4,7 +4,7 @@ A trial runs in a folder of its own, so that trainings side by side don't distur
 what they write doesn't lie about. It holds, beside the script:
 
 - in a git checkout, the files that git tracks, and Python files that it doesn't track yet; elsewhere
-  all files but hidden ones, databases, logs, caches and virtual environments;
+  all files but hidden ones, databases, logs, caches, checkpoints and virtual environments;
 - what a string in the script, ``prepare.py`` or the configuration file, or a word of the command
   names, as data that git ignores is;
 - the configuration file, and what the user adds (``copy``).
@@ -31,6 +31,7 @@ from dataclasses import field
 import hashlib
 import os
 from pathlib import Path
+import re
 import shutil
 import stat
 import subprocess
@@ -46,7 +47,8 @@ _LARGE_BYTES = 10 * 2**20
 _SMALL_BYTES = 100_000
 _MANY_FILES = 1000
 _GIT_SECONDS = 30.0
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx", ".msgpack")
+_CHECKPOINT = re.compile(r"checkpoint[-_]\d+|.+\.data-\d{5}-of-\d{5}")
 _OUTPUT = (
     *(".db", ".db-journal", ".db-wal", ".db-shm", ".sqlite", ".sqlite3", ".claim"),
     *(".log", ".pyc"),
@@ -307,8 +309,19 @@ def _is_ignored(path: Path) -> bool:
     return (
         path.name.startswith(".")
         or path.name.endswith((*_OUTPUT, *_WEIGHTS, _ARTIFACTS))
+        or _is_checkpoint(path)
         or path.name in _OUTPUT_FOLDERS
         or (path / "pyvenv.cfg").exists()
+    )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Return whether it is what TensorFlow, Flax or Hugging Face's trainer would go on from."""
+    name = path.name
+    return (
+        _CHECKPOINT.fullmatch(name) is not None
+        or (name == "checkpoint" and path.is_file())  # a folder may be a package
+        or (name.endswith(".index") and path.with_suffix(".data-00000-of-00001").exists())
     )
 
 

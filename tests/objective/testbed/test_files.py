@@ -53,6 +53,17 @@ def test_without_git_all_is_copied_but_what_no_script_reads(tmp_path: Path) -> N
     assert laid_out(files, tmp_path / "trial") == kept
 
 
+def test_checkpoints_that_a_script_would_go_on_from_are_not_there(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "LR = 1\nout = ['runs', 'checkpoint-9', 'm.msgpack']\n")
+    put(bed, "runs/tf/checkpoint runs/tf/ckpt-1.index runs/tf/ckpt-1.data-00000-of-00001")
+    put(bed, "runs/flax/checkpoint_50 m.msgpack runs/checkpoint-500/pytorch_model.bin")
+    kept = "runs/words.index base/pytorch_model.bin checkpoint/core.py checkpoint-9/config.json"
+    put(bed, kept)
+    assert laid_out(Files.of(bed), tmp_path / "trial") == set(kept.split())
+    added = laid_out(Files.of(bed, ["runs/checkpoint-500"]), tmp_path / "another")
+    assert added == {*kept.split(), "runs/checkpoint-500/pytorch_model.bin"}
+
+
 def test_what_is_large_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("objective.testbed.files._LARGE_BYTES", 10)
     monkeypatch.setattr("objective.testbed.files._MANY_FILES", 3)
