@@ -333,7 +333,7 @@ class TrainScriptObjective:
             except OSError as error:
                 raise RunError(_unwritable(folder, error)) from None
             try:
-                files.lay_out(home / "run")
+                files.lay_out(home / "run", sandboxed=self._sandbox is not None)
             except OSError as error:
                 raise RunError(_uncopied(folder, error)) from None
             try:

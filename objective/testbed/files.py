@@ -10,7 +10,8 @@ what they write doesn't lie about. It holds, beside the script:
 - the configuration file, and what the user adds (``copy``).
 
 Code, and other files up to 100 KB, are read once: a study that goes on for a night while its user
-edits them tunes one program. Files beyond 10 MB, folders of more than 1,000 files and links to folders are links to the original,
+edits them tunes one program. Files beyond 10 MB, other files of a folder with more than 100 MB of
+them, folders of more than 1,000 files and links to folders are links to the original,
 which a script can write to; so a model's weights, which the script may have saved itself, are there
 only if git tracks them or the user adds them. Above the testbed, up to the top of its checkout (without git: one
 folder, if something in it is imported or named), packages that the scripts import are copied, and
@@ -45,6 +46,7 @@ PREPARE = "prepare.py"
 
 _LARGE_BYTES = 10 * 2**20
 _SMALL_BYTES = 100_000
+_FOLDER_BYTES = 100 * 2**20
 _MANY_FILES = 1000
 _GIT_SECONDS = 30.0
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx", ".msgpack")
@@ -80,6 +82,7 @@ class Files:
         unnamed: Those of copies and links that may be output: git doesn't track them, they are no
             code, and no script or option names them.
         read: What is in the copies that may be edited meanwhile, and their modes.
+        heavy: Those of the copies that together are too much to copy for every trial.
     """
 
     root: Path
@@ -90,6 +93,7 @@ class Files:
     cwd: Path = Path()
     unnamed: frozenset[Path] = frozenset()
     read: Mapping[Path, tuple[bytes, int]] = field(default_factory=dict, repr=False)
+    heavy: frozenset[Path] = frozenset()
 
     @classmethod
     def of(
@@ -154,6 +158,12 @@ class Files:
             kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
         unnamed = () if is_tracked else _unnamed(testbed, [*copies, *links], texts, added)
+        read = {
+            path: (path.read_bytes(), path.stat().st_mode)
+            for path in copies
+            if path.suffix.lower() in _CODE or path.stat().st_size <= _SMALL_BYTES
+        }
+        heavy = _heavy(testbed, [path for path in copies if path not in read])
         return cls(
             root,
             testbed.relative_to(root),
@@ -166,15 +176,17 @@ class Files:
             tuple(path.relative_to(root) for path in paths),
             place.relative_to(root),
             frozenset(path.relative_to(root) for path in unnamed),
-            {
-                path.relative_to(root): (path.read_bytes(), path.stat().st_mode)
-                for path in copies
-                if path.suffix.lower() in _CODE or path.stat().st_size <= _SMALL_BYTES
-            },
+            {path.relative_to(root): content for path, content in read.items()},
+            frozenset(path.relative_to(root) for path in heavy),
         )
 
-    def lay_out(self, target: Path) -> Path:
+    def lay_out(self, target: Path, *, sandboxed: bool = False) -> Path:
         """Make the files below an existing folder, and return the testbed's folder in it.
+
+        Args:
+            target: The folder.
+            sandboxed: For a sandbox, which would have to show what each link leads to, no file in
+                the testbed's folder is a link for being one of many.
 
         Raises:
             OSError: If one can't be copied.
@@ -188,6 +200,8 @@ class Files:
                 content, mode = self.read[path]
                 (target / path).write_bytes(content)
                 (target / path).chmod(stat.S_IMODE(mode))
+            elif path in self.heavy and not sandboxed:
+                (target / path).symlink_to(self.root / path)
             else:
                 shutil.copyfile(self.root / path, target / path)
                 shutil.copymode(self.root / path, target / path)
@@ -278,6 +292,20 @@ def _unnamed(
         )
         if not is_named:
             yield path
+
+
+def _heavy(testbed: Path, paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files of those folders beside the script of which there are too many megabytes.
+
+    Links to the files, not to the folder: what a script writes there anew stays its trial's own.
+    """
+    folders: dict[str, list[Path]] = {}
+    for path in paths:
+        if path.is_relative_to(testbed) and path.parent != testbed:
+            folders.setdefault(path.relative_to(testbed).parts[0], []).append(path)
+    for files in folders.values():
+        if sum(path.stat().st_size for path in files) > _FOLDER_BYTES:
+            yield from files
 
 
 def _beside(testbed: Path, in_git: bool) -> tuple[list[Path], bool]:

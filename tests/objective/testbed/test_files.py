@@ -79,6 +79,25 @@ def test_what_is_large_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert added == {*expected, "best.pt@"}
 
 
+def test_many_middling_files_are_links_and_count_as_the_copies_that_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = write_testbed(tmp_path / "bed", "LR = 1\nopen('data/a.bin')\n")
+    put(bed, "data/a.bin data/deep/b.bin data/m.py few/c.bin", "x" * 20)
+    put(bed, "data/small.csv")
+    put(bed, "d.bin e.bin", "x" * 20)
+    monkeypatch.setattr("objective.testbed.files._SMALL_BYTES", 10)
+    before = Files.of(bed).fingerprints()
+    monkeypatch.setattr("objective.testbed.files._FOLDER_BYTES", 30)
+    files = Files.of(bed)
+    others = {"data/m.py", "few/c.bin", "data/small.csv", "d.bin", "e.bin"}
+    linked = {"data/a.bin@", "data/deep/b.bin@"}
+    assert laid_out(files, tmp_path / "trial") == {*others, *linked}
+    assert files.fingerprints() == before
+    files.lay_out(tmp_path / "sandboxed", sandboxed=True)
+    assert not (tmp_path / "sandboxed" / "data" / "a.bin").is_symlink()
+
+
 def test_in_a_checkout_it_is_what_git_tracks_and_what_the_script_names(
     tmp_path: Path, git: Callable[..., None]
 ) -> None:
