@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from fractions import Fraction
+import json
+import re
 from typing import Any
 
 import optuna
@@ -32,6 +35,8 @@ RUN_ERROR = "run_error"
 # have none, and repeat their study's ``revalidates_trial``.
 REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
+_COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
+_COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
 
 
 def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | None:
@@ -39,6 +44,26 @@ def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | N
     return min(
         filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number), default=None
     )
+
+
+def common_result(trials: Sequence[FrozenTrial]) -> float | None:
+    """Return the value of all successes, if at least three configurations came to the same results.
+
+    Then the configurations hardly reach the training. It is None where this may be chance: of a
+    coarse value, and where another number that was printed differs.
+    """
+    ok = list(filter(is_ok, trials))
+    if len({t.values[0] for t in ok}) != 1:
+        return None
+    value = ok[0].values[0]
+    if float(Fraction(value).limit_denominator(_COARSE)) == value:
+        return None
+    first = ok[0].user_attrs
+    names = [n for n, x in first.items() if type(x) is float and not _COSTS.search(n)]
+    if any(t.user_attrs.get(name) != first[name] for t in ok for name in names):
+        return None
+    configurations = {json.dumps(values_run(t), sort_keys=True) for t in ok}
+    return value if len(configurations) >= 3 else None
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -209,6 +209,13 @@ class Delivery:
         return bool(self.arguments) or bool(self.command.parameters)
 
     @property
+    def place(self) -> str:
+        """Where a trial's values stand, for people."""
+        if self.is_by_command:
+            return "its command"
+        return self.script if self.config is None else self.config.name
+
+    @property
     def texts(self) -> list[str]:
         """Words of the command and texts of the configuration file, which may name files."""
         values = [] if self.config is None else [c.value for c in self.config.values().values()]

@@ -38,6 +38,7 @@ from studies.budget import is_ok
 from studies.budget import span
 from studies.code_agent.history import best_of
 from studies.commands.console import console
+from studies.facts import common_result
 from studies.facts import llm_turns
 from studies.facts import trial_status
 from studies.printable import decimals
@@ -90,6 +91,7 @@ class Progress(Bar):
     Args:
         budget: For the estimate of the time that is left.
         metric: Names the values.
+        place: Where a trial's values stand, see `Delivery.place`.
         workers: Processes that share the work, for the same estimate.
         uses_llm: Whether turns of a language model are worth a number.
         judged_by: See `Spec.judged_by`.
@@ -101,6 +103,7 @@ class Progress(Bar):
         budget: Budget,
         metric: Metric,
         *,
+        place: str,
         workers: int = 1,
         uses_llm: bool = False,
         judged_by: Mapping[str, Any],
@@ -109,11 +112,13 @@ class Progress(Bar):
         self._budget = budget
         self._judged_by = judged_by
         self._metric = metric
+        self._place = place
         self._workers = workers
         self._uses_llm = uses_llm
         self._llm_share = llm_share
         self._shown: set[int] | None = None
         self._has_estimated = False
+        self._has_warned = False
         super().__init__()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -131,6 +136,14 @@ class Progress(Bar):
         if not self._has_estimated and (lines := self._estimate(trials)):
             self._has_estimated = True
             self.console.print(lines)
+        if not self._has_warned and (common := common_result(trials)) is not None:
+            self._has_warned = True
+            self.console.print(
+                f"warning: trials with different values all came to {self._metric.name} {common!r},"
+                f" so these seem not to reach the training. A trial has them in {self._place}, in a"
+                " folder of its own: does the script read another copy, by an absolute path or from"
+                " an installed package?"
+            )
         left = self._budget.trials_left(trials, self._workers, self._llm_share)
         n = len(_counted(trials))
         total = None if left is None else n + left

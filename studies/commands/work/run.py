@@ -237,18 +237,16 @@ def _check_model(spec: Spec) -> None:
 
 
 def _progress(spec: Spec, workers: int) -> Progress:
+    script = spec.where.load_script()
     return Progress(
         spec.budget,
-        _metric(spec),
+        script.metric,
+        place=script.delivery.place,
         workers=workers,
         uses_llm=spec.row.uses_llm,
         judged_by=spec.judged_by,
         llm_share=spec.model.llm_ratio if spec.row.has_ratio else None,
     )
-
-
-def _metric(spec: Spec) -> Metric:
-    return spec.where.load_script().metric
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:
@@ -287,7 +285,7 @@ def be_worker(spec: Spec) -> optuna.Study:
             " its own process only; choose sqlite:///FILE"
         )
     _check_model(spec)
-    log = WorkerLog(spec.name, _metric(spec), spec.judged_by)
+    log = WorkerLog(spec.name, spec.where.load_script().metric, spec.judged_by)
     with opened(spec.where.storage, wait=_WAIT_SECONDS):  # many may come at once
         pass
     study = work_on(spec, log.update)

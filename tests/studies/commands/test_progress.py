@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
+from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective.testbed.metric import Metric
 from objective.testbed.metric import METRIC
 from samplers._trials.internals import repeating
 from studies.budget import Budget
@@ -17,6 +21,7 @@ from studies.commands.progress import ComparisonProgress
 from studies.commands.progress import describe
 from studies.commands.progress import Progress
 from studies.comparison import Standing
+from studies.facts import common_result
 
 
 LABELS = {"tpe-seed0": "tpe", "tpe-seed1": "tpe", "centaur-seed0": "centaur"}
@@ -24,6 +29,18 @@ LABELS = {"tpe-seed0": "tpe", "tpe-seed1": "tpe", "centaur-seed0": "centaur"}
 
 def run(state: str, evaluated: int) -> Standing:
     return Standing(state, evaluated=evaluated, left=100 - evaluated)
+
+
+def ended(number: int, value: float, lr: float = 0.3, **attrs: Any) -> FrozenTrial:
+    """Return a trial that succeeded, unless another status is given."""
+    trial = create_trial(
+        value=value,
+        params={"lr": lr},
+        distributions={"lr": FloatDistribution(0.0, 1.0)},
+        user_attrs={"status": "ok", "accuracy": 0.25, "training_seconds": 1.5, **attrs},
+    )
+    trial.number = number
+    return trial
 
 
 def left(
@@ -67,6 +84,35 @@ def test_nothing_is_said_before_the_first_trial(
 ) -> None:
     board = {name: run("running", 0) for name in LABELS}
     assert left(monkeypatch, capsys, 3, [(0.0, board), (50.0, board)]) == "trials 0"
+
+
+def test_values_that_do_not_reach_the_training_are_noticed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = Progress(Budget(trials=9), Metric("loss"), place="conf.yaml", judged_by={})
+    trials = [ended(number, 0.53217, lr=0.1 * (number + 1)) for number in range(5)]
+    for done in range(6):
+        shown.update(trials[:done])
+        assert capsys.readouterr().err.count("loss 0.53217, so these seem not") == (done == 3)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ended(2, 0.53217, lr=0.1),
+        ended(2, 0.53218),
+        ended(2, 0.53217, accuracy=0.5),
+        ended(2, 0.53217, status="oom"),
+    ],
+)
+def test_three_successes_are_alike_in_all_but_their_values_before_that_is_said(
+    last: FrozenTrial,
+) -> None:
+    first = [ended(0, 0.53217, lr=0.1), ended(1, 0.53217, lr=0.2, training_seconds=2.5)]
+    assert common_result([*first, last]) is None
+    assert common_result([*first, ended(2, 0.53217)]) == 0.53217
+    coarse = [ended(number, 11 / 12, lr=0.1 * (number + 1)) for number in range(5)]
+    assert common_result(coarse) is None
 
 
 def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> None:
