@@ -54,6 +54,7 @@ from studies.storage.open import open_storage
 from studies.storage.open import reading
 from studies.storage.open import study_names
 from studies.storage.recovery import alone
+from studies.storage.recovery import is_given_up
 from studies.storage.recovery import recover
 from studies.storage.recovery import take_any
 
@@ -151,7 +152,7 @@ def queue_repetitions(
         there = {
             (repeats_of(again, t), t.user_attrs.get("train_seed"))
             for t in trials
-            if not is_interrupted(t)
+            if not is_interrupted(t) or is_given_up(t)
         }
         if earlier:
             others = {number for number, _ in there} - {t.number for t in found}

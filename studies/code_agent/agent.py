@@ -92,6 +92,8 @@ from studies.stopping import finishing
 from studies.storage.open import open_storage
 from studies.storage.open import read_artifact
 from studies.storage.recovery import alone
+from studies.storage.recovery import is_given_up
+from studies.storage.recovery import MAX_RETRY
 from studies.storage.recovery import recover
 from studies.storage.recovery import take_any
 from studies.study import open_study
@@ -138,7 +140,7 @@ def run_agent(
 
     Raises:
         Misuse: As `isolation`, unless the spec does without.
-        Failed: No baseline could be measured, or the best script is lost.
+        Failed: A baseline could not be measured, or the best script is lost.
         ChatError: The model can't be asked. Nothing is lost; the same spec goes on.
     """
     testbed = spec.where.load_script()
@@ -231,8 +233,16 @@ class CodeAgent:
 
     def _enqueue_baselines(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
-        there = sum(is_baseline(t) and not is_interrupted(t) for t in trials)
-        for _ in range(self._n_baselines - there):
+        again = interrupted_trials(trials)
+        there = [t for t in trials if is_baseline(t) and t.number not in again]
+        missing = self._n_baselines - sum(not is_interrupted(t) for t in there)
+        if missing > 0 and any(is_interrupted(t) and is_given_up(t) for t in there):
+            raise Failed(
+                "the unedited script could not be measured: the process that ran it was killed, or"
+                f" its machine went down, {MAX_RETRY + 1} times; let the script need less (memory,"
+                " say), and begin a new study"
+            )
+        for _ in range(missing):
             self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:

@@ -54,6 +54,7 @@ from studies.revalidation import Work
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
+from studies.storage.recovery import MAX_RETRY
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
@@ -69,6 +70,7 @@ from tests.studies.scripted import edit
 from tests.studies.scripted import insert
 from tests.studies.scripted import ScriptedChat
 from tests.studies.scripted import TRAIN
+from tests.studies.storage.test_recovery import kill
 
 
 def reasons(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -669,6 +671,23 @@ def test_an_unedited_script_that_fails_ends_the_study_with_its_reason(bench: Ben
     )
     with pytest.raises(Failed, match="NameError"):
         bench.run(ScriptedChat([]), trials=2)
+
+
+def test_an_unedited_script_that_takes_its_machine_down_ends_the_study(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+
+    def killed(study: optuna.Study, claimed: FrozenTrial, *others: object) -> None:
+        numbers.append(claimed.number)
+        assert len(numbers) <= MAX_RETRY + 1
+        kill(optuna.Trial(study, claimed._trial_id))
+
+    monkeypatch.setattr("studies.code_agent.agent.evaluate", killed)
+    for _ in range(2):
+        with pytest.raises(Failed, match=f"its machine went down, {MAX_RETRY + 1} times"):
+            bench.run(ScriptedChat([]), trials=2)
+    assert numbers == [t.number for t in bench.trials()] == list(range(MAX_RETRY + 1))
 
 
 def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(

@@ -32,6 +32,7 @@ from studies.spec import Spec
 from studies.spec import stored_runtime
 from studies.spec import Where
 from studies.storage.open import open_storage
+from studies.storage.recovery import MAX_RETRY
 from studies.study import run_study
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
@@ -39,6 +40,7 @@ from tests.studies.conftest import needs_sandbox
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
 from tests.studies.scripted import ScriptedChat
+from tests.studies.storage.test_recovery import kill
 
 
 @pytest.fixture
@@ -243,6 +245,19 @@ def test_a_failed_repetition_is_a_result_and_not_repeated(testbed: Path, tmp_pat
         ]
     assert again.trials[1].user_attrs["status"] == "crash"
     assert "val_bpb" not in again.trials[1].user_attrs
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_a_repetition_that_takes_its_machine_down_is_not_queued_anew(
+    testbed: Path, tmp_path: Path
+) -> None:
+    work = make_study(tmp_path, testbed, trials=1)
+    storage = open_storage(work.where.storage)
+    assert queue_repetitions(work, storage, 1) == 1
+    again = optuna.load_study(study_name="s-revalidated", storage=storage)
+    for _ in range(MAX_RETRY + 1):
+        kill(again.ask(load(work).trials[0].distributions))
+    assert queue_repetitions(work, storage, 1) == 0
 
 
 def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: Path) -> None:
