@@ -147,12 +147,7 @@ def run_agent(
     sandbox = None if spec.editing.unsafe else isolation(testbed)
     author: Chat | EditCommand
     if spec.editing.command is not None:
-        author = EditCommand(
-            spec.editing.command,
-            testbed.path,
-            spec.editing.command_seconds,
-            testbed.delivery.script,
-        )
+        author = EditCommand(spec.editing.command, testbed.files, spec.editing.command_seconds)
     else:
         author = chat = chat or open_llm(spec.model)
     study = open_study(spec, testbed, open_storage(spec.where.storage, wait=spec.where.wait))

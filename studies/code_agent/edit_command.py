@@ -28,7 +28,6 @@ from samplers._llm.client import PATIENCE
 from samplers._llm.tokens import estimate_tokens
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.files import join
-from studies.code_agent.files import SCRIPT
 from studies.code_agent.files import split
 from studies.errors import Misuse
 
@@ -36,6 +35,7 @@ from studies.errors import Misuse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from objective.testbed.files import Files
     from samplers._llm.chat import Message
 
 
@@ -59,10 +59,10 @@ class EditCommand:
     Args:
         command: The command line, split as a shell would; ``{prompt}`` becomes the path of the
             prompt, which it otherwise reads from its standard input.
-        testbed: Folder whose other Python files it may look at, in copies.
+        files: Of the testbed. It may look at copies of the Python files beside the script, as a
+            trial of this process has them. The script is there as ``train.py`` only: what is
+            changed in a second copy would be lost.
         seconds: It is stopped after this time.
-        script: Name of the script in that folder. It is there as ``train.py`` only: what is changed
-            in a second copy would be lost.
 
     Raises:
         Misuse: If there is no such command.
@@ -70,7 +70,7 @@ class EditCommand:
 
     context_tokens: int | None = None  # nobody knows what it reads of the prompt
 
-    def __init__(self, command: str, testbed: Path, seconds: float, script: str = SCRIPT) -> None:
+    def __init__(self, command: str, files: Files, seconds: float) -> None:
         try:
             self._command = shlex.split(command)
         except ValueError as error:
@@ -79,9 +79,8 @@ class EditCommand:
             raise Misuse(
                 f"--agent-command must begin with a command on the PATH, but got {command!r}"
             )
-        self._testbed = testbed
+        self._files = files
         self._seconds = seconds
-        self._script = script
         self._has_worked = False
 
     def count_tokens(self, text: str) -> int:
@@ -123,11 +122,9 @@ class EditCommand:
             ignore_cleanup_errors=True,  # what is killed may still write
         ) as name:
             folder = Path(name)
-            for file in self._testbed.glob("*.py"):
-                # Hidden ones are editors' own, such as the lock .#train.py, a link to nowhere.
-                hidden = file.name.startswith(".")
-                if file.name != self._script and file.is_file() and not hidden:
-                    shutil.copyfile(file, folder / file.name)
+            for file, (content, _) in self._files.read.items():
+                if file.parent == self._files.folder and file.suffix == ".py":
+                    (folder / file.name).write_bytes(content)
             files = split(parent)
             for path, text in files.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from objective.testbed.files import Files
 from samplers._llm.chat import ChatUnavailable
 from studies.code_agent.agent import run_agent
 from studies.code_agent.edit_blocks import EditError
@@ -60,7 +61,7 @@ def test_the_prompt_is_a_file_where_the_command_names_it_else_standard_input(
 ) -> None:
     show = "print((open(sys.argv[1]) if sys.argv[1:] else sys.stdin).read() + os.getcwd())"
     for arguments in ("", "{prompt}"):
-        editor = EditCommand(command(tmp_path, show, arguments), tmp_path, 20)
+        editor = EditCommand(command(tmp_path, show, arguments), Files.of(tmp_path), 20)
         said = editor.edit(MESSAGES, "x = 1\n")[0].text
         assert said.startswith("Edit it.\n\nRATE\n/")
 
@@ -69,9 +70,20 @@ def test_a_script_of_another_name_is_there_once(tmp_path: Path) -> None:
     for name in ("fit.py", "model.py"):
         (tmp_path / name).write_text("RATE = 0.5\n")
     show = "print(*sorted(os.listdir()))"
-    editor = EditCommand(command(tmp_path, show), tmp_path, 20, "fit.py")
+    editor = EditCommand(command(tmp_path, show), Files.of(tmp_path, script="fit.py"), 20)
     said = editor.edit(MESSAGES, "RATE = 0.5\n")[0].text
     assert said.split() == ["PROMPT.md", "editor.py", "model.py", "train.py"]
+
+
+def test_the_other_files_are_those_that_a_trial_has_also_when_they_were_edited_since(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.py").write_text("RATE = 0.5")
+    show = command(tmp_path, 'print(Path("model.py").read_text())')
+    editor = EditCommand(show, Files.of(tmp_path), 20)
+    (tmp_path / "model.py").write_text("RATE = 0.9")
+    (tmp_path / "more.py").touch()
+    assert editor.edit(MESSAGES, "x = 1\n")[0].text == "RATE = 0.5\n"
 
 
 def test_what_is_no_python_file_in_spite_of_its_name_is_left_out(tmp_path: Path) -> None:
@@ -80,7 +92,8 @@ def test_what_is_no_python_file_in_spite_of_its_name_is_left_out(tmp_path: Path)
     (tmp_path / ".#train.py").symlink_to("somebody@host.1234:5678")  # as Emacs marks what it edits
     (tmp_path / ".hidden.py").touch()
     show = "print(*sorted(os.listdir()))"
-    said = EditCommand(command(tmp_path, show), tmp_path, 20).edit(MESSAGES, "x = 1\n")[0].text
+    editor = EditCommand(command(tmp_path, show), Files.of(tmp_path), 20)
+    said = editor.edit(MESSAGES, "x = 1\n")[0].text
     assert said.split() == ["PROMPT.md", "editor.py", "model.py", "train.py"]
 
 
@@ -92,7 +105,7 @@ Path("train.py").write_bytes(b"x = 2\\r\\n")
 Path("more.txt").write_text("more")
 print(os.getcwd())
 """
-    completion, source = EditCommand(command(tmp_path, harm), tmp_path, 20).edit(
+    completion, source = EditCommand(command(tmp_path, harm), Files.of(tmp_path), 20).edit(
         MESSAGES, "x = 1\n"
     )
     assert source == "x = 2\r\n"
@@ -108,7 +121,7 @@ if os.fork() == 0:
 time.sleep(600)
 """
     with pytest.raises(EditError, match="must end within 4 s"):
-        EditCommand(command(tmp_path, slow), tmp_path, 4).edit(MESSAGES, "x = 1\n")
+        EditCommand(command(tmp_path, slow), Files.of(tmp_path), 4).edit(MESSAGES, "x = 1\n")
     assert gone(int(child.read_text()))
 
 
@@ -122,7 +135,7 @@ time.sleep(600)
 )
 def test_what_is_no_script_is_refused(tmp_path: Path, body: str, rule: str) -> None:
     with pytest.raises(EditError, match=rule):
-        EditCommand(command(tmp_path, body), tmp_path, 20).edit(MESSAGES, "x = 1\n")
+        EditCommand(command(tmp_path, body), Files.of(tmp_path), 20).edit(MESSAGES, "x = 1\n")
 
 
 def test_a_command_that_fails_stops_the_study_with_what_it_said(bench: Bench) -> None:
@@ -147,7 +160,7 @@ def test_a_failure_after_a_success_is_waited_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = FAILS_LATER.replace("FAILURES", "(2, 3)")
-    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), tmp_path, 20)
+    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), Files.of(tmp_path), 20)
     monkeypatch.setattr("studies.code_agent.edit_command.FIRST_PAUSE", 0.01)
     assert editor.edit(MESSAGES, "x = 1\n")[1] == "x = 1\n#"
     assert editor.edit(MESSAGES, "x = 2\n")[1] == "x = 2\n#"
@@ -158,7 +171,7 @@ def test_a_failure_that_lasts_ends_it_in_spite_of_an_earlier_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = FAILS_LATER.replace("FAILURES", "range(2, 99)")
-    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), tmp_path, 20)
+    editor = EditCommand(command(tmp_path, body, f"{tmp_path}/calls"), Files.of(tmp_path), 20)
     editor.edit(MESSAGES, "x = 1\n")
     monkeypatch.setattr("studies.code_agent.edit_command.PATIENCE", 0.6)
     with pytest.raises(ChatUnavailable, match="overloaded"):
