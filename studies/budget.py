@@ -173,20 +173,21 @@ class Budget:
         workers: int = 1,
         done: int = 0,
     ) -> int:
-        """Return how many trainings of the best configurations fit in at the end, in total.
+        """Return how many more trainings of the best configurations fit in at the end.
 
         At most `FINAL_REPEATS` of each, and `FINAL_SHARE` of the trials if it is their number that
         ends the study; of its time as much was kept, and each may take as long as the longest of
-        them took. ``done`` are those of an earlier command, to which the time left adds.
+        them took. ``done`` of them were made by an earlier command.
         """
-        fits = [len(best) * FINAL_REPEATS]
+        total = [len(best) * FINAL_REPEATS]
         if self.trials is not None:
-            fits.append(int(sum(map(is_ok, trials)) * FINAL_SHARE))
+            total.append(int(sum(map(is_ok, trials)) * FINAL_SHARE))
         if self.seconds is not None and (expected := self.expected_charge(best)) > 0:
-            fits.append(int((self.seconds - self.spent(trials)) / expected))
+            total.append(int((self.seconds - self.spent(trials)) / expected))
+        fits = [min(total) - done]
         end = self.deadline(trials)
         if end is not None and (expected := self.expected_span(best)) > 0:
-            fits.append(done + int((end - now()) / expected) * workers)
+            fits.append(int((end - now()) / expected) * workers)
         return max(0, min(fits))
 
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:

@@ -110,8 +110,8 @@ def queue_repetitions(
         storage: The one that it is in.
         repeats: Repetitions of each configuration in total, each with a seed of its own.
         best: How many of the best configurations are repeated.
-        limit: Of the repetitions in total. The seeds come one after the other, each for all of
-            the configurations.
+        limit: Of the repetitions that are to be run. The seeds come one after the other, each for
+            all of the configurations.
         earlier: Repeat those that were repeated before as often: the winner is found among them.
 
     Raises:
@@ -158,12 +158,15 @@ def queue_repetitions(
             others = {number for number, _ in there} - {t.number for t in found}
             found += [t for t in originals if t.number in others]
         seeds = range(FIRST_SEED, FIRST_SEED + repeats)
-        for seed, trial in list(product(seeds, found))[:limit]:
-            if (trial.number, seed) not in there:
-                attrs = {REPEATS: trial.number, "train_seed": seed, "source": "enqueued"}
-                if "source_sha256" in trial.user_attrs:
-                    attrs["source_sha256"] = trial.user_attrs["source_sha256"]
-                again.enqueue_trial(trial.params, user_attrs=attrs)
+        missing = [(s, t) for s, t in product(seeds, found) if (t.number, s) not in there]
+        if limit is not None:
+            wait = sum(not t.state.is_finished() for t in trials)
+            missing = missing[: max(0, limit - wait)]
+        for seed, trial in missing:
+            attrs = {REPEATS: trial.number, "train_seed": seed, "source": "enqueued"}
+            if "source_sha256" in trial.user_attrs:
+                attrs["source_sha256"] = trial.user_attrs["source_sha256"]
+            again.enqueue_trial(trial.params, user_attrs=attrs)
     return sum(not t.state.is_finished() for t in again.get_trials(deepcopy=False))
 
 

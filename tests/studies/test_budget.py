@@ -172,7 +172,10 @@ def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], 
     best = trials[:3]
     assert by_clock.repetitions(trials, best) == 4, "of 94 s, 22 for each"
     assert by_clock.repetitions(trials[:2], best[:2]) == 4, "however few trials there are"
-    assert Budget(trials=20, until=300.0, confirm=3).repetitions(trials, best) == 2, "of 8 trials"
+    by_number = Budget(trials=20, until=300.0, confirm=3)
+    assert by_number.repetitions(trials, best) == 2, "of 8 trials"
+    assert by_number.repetitions(trials, best, done=1) == 1
+    assert by_clock.repetitions(trials, best, done=1) == 4, "those took time that has passed"
     by_training = Budget(seconds=100.0, confirm=3)
     assert not by_training.allows(trials, 8)
     assert by_training.repetitions(trials, best) == 2

@@ -75,16 +75,16 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     work, storage = Work(where, study.study_name), open_storage(where.storage)
     repeated = repetitions(storage, study)
     again = [repeated[t.number] for t in best if t.number in repeated]
-    limit = budget.repetitions(
-        trials, best, workers, done=sum(len(r.values) + r.failed for r in again)
-    )
+    # `revalidate` may have trained some of them more often.
+    done = sum(min(FINAL_REPEATS, len(r.values) + r.failed) for r in again)
+    limit = budget.repetitions(trials, best, workers, done)
     if not limit:
         return
     queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if not queued:
         return
-    more = len(best) * FINAL_REPEATS - limit
-    left_out = f" ({more} more don't fit into the budget)" if more else ""
+    more = len(best) * FINAL_REPEATS - done - queued
+    left_out = f" ({more} more don't fit into the budget)" if more > 0 else ""
     say(
         "the best configurations are trained again, with other seeds:"
         f" {queued} training{'s' if queued > 1 else ''}{left_out}",

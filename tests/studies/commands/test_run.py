@@ -26,6 +26,8 @@ from studies.budget import is_evaluated
 from studies.commands.work import revalidate
 from studies.commands.work import run as work
 from studies.revalidation import queue_repetitions
+from studies.revalidation import run_repetitions
+from studies.revalidation import Work
 from studies.spec import Spec
 from studies.spec import Where
 from studies.storage.open import open_storage
@@ -468,19 +470,32 @@ def test_a_signal_to_finish_is_heeded_while_the_best_is_trained_again_too(
     assert TrialState.WAITING not in {t.state for t in cli.trials("s-revalidated")}
 
 
+@pytest.mark.parametrize(
+    ("repeats", "seconds", "confirm", "done"),
+    [
+        (0, 25.0, 2, (2, 4, 4)),  # two trainings fit, and then another two
+        (3, 15.0, 3, (4, 5, 6, 7, 7)),  # `revalidate` has trained the best more often than `run`
+    ],
+)
 def test_of_the_repetitions_as_many_follow_later_as_fit_into_the_time_that_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repeats: int,
+    seconds: float,
+    confirm: int,
+    done: Sequence[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     where = Where(f"sqlite:///{tmp_path}/s.db", surrogate="embedded")
     spec = Spec(where, "s", "random", 0, Budget(trials=8))
     run_study(spec)
     storage = open_storage(where.storage)
     study = optuna.load_study(study_name="s", storage=storage)
-    # Two trainings fit, and then another two.
+    queue_repetitions(Work(where, "s"), storage, repeats)
+    run_repetitions(Work(where, "s"), lambda what: None)
     monkeypatch.setattr("studies.budget.now", lambda: 0.0)
     monkeypatch.setattr(Budget, "expected_span", lambda *_: 10.0)
-    spec = replace(spec, budget=Budget(until=25.0, confirm=2))
-    for n in (2, 4, 4):
+    spec = replace(spec, budget=Budget(until=seconds, confirm=confirm))
+    for n in done:
         work.confirm(spec, study, 1)
         again = optuna.load_study(study_name="s-revalidated", storage=storage)
         assert len(evaluated(again.trials)) == n
