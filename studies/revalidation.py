@@ -130,6 +130,12 @@ def queue_repetitions(
         raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
     if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
+    file = attrs_of_study.get("metric_file")
+    if attrs_of_study.get("method") == CODE_AGENT and file is not None:
+        raise Misuse(
+            f"study {work.study!r} can't be repeated: what a model wrote is trained again in a"
+            f" sandbox only, but writes its metric to {file}, which is gone when that ends"
+        )
     first = found[0].number
     name = work.study + SUFFIX
     with alone(work.where.lock_file):

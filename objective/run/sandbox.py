@@ -406,8 +406,8 @@ def require_sandbox() -> Sandbox:
     if sandbox is None:
         raise SandboxError(
             "Code written by a model must be isolated, but neither bubblewrap nor unshare works "
-            "here: install bubblewrap and libseccomp (and allow user namespaces), or take the "
-            "risk with --unsafe."
+            "here: install bubblewrap and libseccomp (and allow user namespaces). `agent "
+            "--unsafe` takes the risk."
         )
     return sandbox
 

@@ -118,9 +118,9 @@ def isolation(testbed: Testbed) -> Sandbox:
     """
     if (file := testbed.metric.file) is not None:
         raise Misuse(
-            f"a script that a model wrote must print its metric, but --metric-file is {file}, which"
-            " is gone when the sandbox ends: let the script print it, and leave out --metric-file,"
-            " or take the risk with `agent --unsafe`"
+            "a script that a model wrote must print its metric, but --metric-file (metric_file in"
+            f" search_space.toml) is {file}, which is gone when the sandbox ends: let the script"
+            " print it, and leave that out, or take the risk with `agent --unsafe`"
         )
     try:
         return require_sandbox()

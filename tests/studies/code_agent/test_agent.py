@@ -49,11 +49,11 @@ from studies.report.notes import notes as report_notes
 from studies.report.runs import load_contents
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
-from studies.revalidation import run_repetitions
 from studies.revalidation import Work
 from studies.spec import StudyConflict
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
+from studies.storage.open import study_names
 from studies.storage.recovery import MAX_RETRY
 from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BEST_RATE
@@ -542,7 +542,7 @@ def test_without_a_sandbox_nothing_is_run(bench: Bench, monkeypatch: pytest.Monk
 def test_a_metric_in_a_file_that_is_gone_with_the_sandbox_is_refused_at_once(bench: Bench) -> None:
     spec = bench.spec(trials=1, unsafe=False)
     spec = replace(spec, where=replace(spec.where, interface=Interface(metric_file="result.txt")))
-    with pytest.raises(Misuse, match="must print its metric, but --metric-file is result.txt"):
+    with pytest.raises(Misuse, match=r"metric_file in search_space.toml\) is result.txt"):
         run_agent(spec, chat=ScriptedChat([]))
     with pytest.raises(Misuse, match="agent --unsafe"):
         say_isolation(spec)
@@ -551,10 +551,10 @@ def test_a_metric_in_a_file_that_is_gone_with_the_sandbox_is_refused_at_once(ben
     script.write_text(script.read_text() + "open('result.txt', 'w').write(str(val_bpb))\n")
     run_agent(replace(spec, editing=replace(spec.editing, unsafe=True)), chat=ScriptedChat([]))
     assert outcomes(bench.history()) == ["baseline"]
-    work = Work(spec.where, spec.name)
-    queue_repetitions(work, open_storage(spec.where.storage), 1)
-    with pytest.raises(Misuse, match="must print its metric"):
-        run_repetitions(work, lambda what: None)
+    storage = open_storage(spec.where.storage)
+    with pytest.raises(Misuse, match="can't be repeated: .* writes its metric to result.txt"):
+        queue_repetitions(Work(spec.where, spec.name), storage, 1)
+    assert study_names(storage) == [spec.name]
 
 
 def test_an_unsafe_run_says_so_on_its_trials(bench: Bench) -> None:
