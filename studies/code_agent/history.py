@@ -308,15 +308,20 @@ def _in_order(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the evaluated trials in the order in which they finished.
 
     Their times are local ones, which jump in the autumn night and may be those of machines with
-    other clocks: what was made from another trial, or repeats it, has finished after it all the same.
+    other clocks: what was made from another trial, or repeats it, has finished after it all the same,
+    and what was made from a doubted one, which was kept by then, after its second training.
     """
-    at: dict[int | None, datetime] = {}
+    at: dict[int, datetime] = {}
+    decided: dict[int, datetime] = {}  # by the number of a first attempt
     evaluated = sorted(filter(is_evaluated, trials), key=lambda t: t.number)
+    firsts = {trial.number: first_number(trial) for trial in evaluated}
     for trial in evaluated:
-        attrs, first = trial.user_attrs, first_number(trial)
-        earlier = {attrs.get("parent"), attrs.get(REPEATS), first} & at.keys()
+        attrs, first = trial.user_attrs, firsts[trial.number]
+        doubted = firsts.get(attrs.get(REPEATS), first)
+        earlier = {attrs.get("parent"), doubted, first} & decided.keys()
         own = trial.datetime_complete or datetime.max
-        at[trial.number] = at[first] = max([own, *(at[number] for number in earlier)])
+        at[trial.number] = max([own, *(decided[number] for number in earlier)])
+        decided[first] = decided[doubted] = at[trial.number]
     return sorted(evaluated, key=lambda t: at[t.number])  # those of one moment by number
 
 

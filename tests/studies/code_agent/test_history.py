@@ -76,6 +76,19 @@ def test_a_clock_that_is_set_back_leaves_no_trial_doubted_for_good() -> None:
     assert (outcomes(history), history.best_value) == (["baseline", "kept"], 0.4)
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_change_is_judged_after_the_second_training_by_which_its_parent_was_kept(
+    first: int,
+) -> None:
+    doubted = at(finished(2, "llm", 0.3), "01:50")
+    doubted.system_attrs["failed_trial"] = first
+    trials = [at(finished(0, "startup", 2.0), "01:40"), doubted, at(second(3, 2, 0.4), "02:50")]
+    trials.append(made_from(first, at(finished(4, "llm", 0.39), "02:20")))
+    history = read_history(trials, min_gain=0.05)
+    assert [s.trial.number for s in history.steps] == [0, 2, 4]
+    assert outcomes(history) == ["baseline", "kept", "reverted"]
+
+
 def test_the_latest_change_is_not_one_that_the_clock_has_put_behind_its_own_children() -> None:
     baseline = at(finished(0, "startup", 1.0), "02:40")
     baseline.intermediate_values = {1: 1.0}
