@@ -22,7 +22,6 @@ from optuna.trial import FrozenTrial
 from objective import Testbed
 from objective import TrainScriptObjective
 from objective.best import values_run
-from objective.run.environment import chosen_variables
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
@@ -205,6 +204,7 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     Raises:
         Misuse: If the testbed isn't what it was, or what a model wrote can't be isolated.
         TestbedError: If a variable of its environment has no value here.
+        RunError: If the testbed's ``prepare.py`` failed.
     """
     attrs = original.user_attrs
     if attrs.get("surrogate") is not None:
@@ -222,27 +222,28 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     files = recorded(testbed.files.fingerprints())
     if edited := changes(attrs.get(FILES, files), files):
         raise Misuse(_EDITED.format(f"files of its testbed were edited since ({edited})"))
-    chosen_variables(testbed.runtime.env)  # before a repetition is claimed
     artifacts = work.where.open_artifacts()
     is_code = attrs.get("method") == CODE_AGENT
     sandbox = isolation(testbed) if is_code else None
     sources = Sources(artifacts, unedited(testbed, attrs.get("edit_files", ())))
+    train = TrainScriptObjective(
+        testbed,
+        train_seconds=attrs.get("train_seconds"),
+        wall_seconds=attrs.get("wall_seconds"),
+        memory_limit_mb=attrs.get("memory_limit_mb"),
+        failure_value=None,
+        artifact_store=artifacts,
+        sandbox=sandbox,
+    )
+    if sandbox is not None:
+        train.prepare()
 
     def objective(repetition: FrozenTrial) -> Evaluate:
-        train = TrainScriptObjective(
-            testbed,
-            train_seconds=attrs.get("train_seconds"),
-            wall_seconds=attrs.get("wall_seconds"),
-            memory_limit_mb=attrs.get("memory_limit_mb"),
-            failure_value=None,
-            artifact_store=artifacts,
-            train_seed=repetition.user_attrs["train_seed"],
-            sandbox=sandbox,
-        )
+        seeded = train.with_seed(repetition.user_attrs["train_seed"])
         if not is_code:
-            return train
+            return seeded
         source = sources.load(repetition.user_attrs["source_sha256"])
-        return lambda trial: train.run(trial, *script_and_others(source))
+        return lambda trial: seeded.run(trial, *script_and_others(source))
 
     return objective
 

@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 import pytest
 
+from objective.run.interpreter import find_interpreter
+from objective.run.interpreter import Interpreter
 from objective.testbed.runtime import Runtime
 from objective.testbed.source import TestbedError
 from studies.budget import Budget
@@ -121,6 +123,21 @@ def test_more_repeats_add_to_those_that_are_there(testbed: Path, tmp_path: Path)
     more = repeat(work, 3).trials
     assert [t.datetime_complete for t in more[:2]] == first
     assert [t.user_attrs["train_seed"] for t in more] == [FIRST_SEED + i for i in range(3)]
+
+
+def test_the_interpreter_is_sought_once_for_all_repetitions(
+    testbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_study(tmp_path, testbed, trials=1)
+    sought: list[Path] = []
+
+    def find(folder: Path, python: str | None) -> Interpreter:
+        sought.append(folder)
+        return find_interpreter(folder, python)
+
+    monkeypatch.setattr("objective.objective.find_interpreter", find)
+    assert [t.user_attrs["status"] for t in repeat(work, 3).trials] == ["ok"] * 3
+    assert sought == [testbed]
 
 
 def test_limits_are_those_that_the_study_recorded(testbed: Path, tmp_path: Path) -> None:
@@ -273,12 +290,18 @@ def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: 
 @needs_sandbox
 def test_of_a_code_study_the_best_script_is_run_again_in_the_sandbox(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/code.db"
-    where, budget = Where(url, testbed=make_testbed(tmp_path / "bed")), Budget(3, None, 0.05)
+    prepared = tmp_path / "prepared"
+    bed = make_testbed(tmp_path / "bed")
+    with open(bed / "prepare.py", "a") as file:
+        file.write(f"\nif __name__ == '__main__':\n    open('{prepared}', 'a').write('x')\n")
+    where, budget = Where(url, testbed=bed), Budget(3, None, 0.05)
     spec = Spec(where, "s", "karpathy-code", 0, budget, editing=Editing(baselines=1))
     replies = [edit("better", "RATE = 0.5", "RATE = 0.2"), edit("worse", "RATE = 0.2", "RATE = 2")]
     original = run_agent(spec, chat=ScriptedChat(replies))
     work = Work(where, "s")
+    prepared.unlink()
     again = repeat(work, 2)
+    assert prepared.read_text() == "x", "once, since a sandbox can't keep what it makes"
     best = original.trials[1]
     assert best.user_attrs["description"] == "better"
     for trial in again.trials:
