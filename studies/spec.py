@@ -177,7 +177,6 @@ class Editing:
     Attributes:
         baselines: Runs of the unedited script at the beginning, at least 1.
         min_gain: See `studies.code_agent.history.read_history`.
-        whole_files: Ask for whole files instead of search / replace blocks.
         unsafe: Run without a sandbox.
         tune: The tuner's share of the trials after the baselines, see
             `studies.code_agent.tuning.Tuner`. The paper's code agent has no tuner.
@@ -193,7 +192,6 @@ class Editing:
 
     baselines: int = 3
     min_gain: float | None = None
-    whole_files: bool = False
     unsafe: bool = False
     tune: float = 0.0
     tune_edits: int = 0
@@ -203,13 +201,10 @@ class Editing:
     command_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.proposals > 1 and (self.whole_files or self.command is not None):
+        if self.proposals > 1 and self.command is not None:
             raise Misuse(
-                "--proposals must be 1 with --whole-files and --agent-command, which give one change"
-                " a request"
+                "--proposals must be 1 with --agent-command, which gives one change a request"
             )
-        if self.files and self.whole_files:
-            raise Misuse("--edit-files must be without --whole-files, which gives one file")
 
 
 @dataclass(frozen=True)

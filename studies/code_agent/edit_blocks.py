@@ -171,13 +171,6 @@ def split_lines(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def with_line_ends_of(like: str, text: str) -> str:
-    """Return a text of newlines with the line ends of another: all of CR and LF, or as it is."""
-    if "\r\n" in like and like.count("\r\n") == like.count("\n"):
-        return text.replace("\r\n", "\n").replace("\n", "\r\n")
-    return text
-
-
 def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
     """Return the text with every block applied, in order, each to what the one before it left.
 
@@ -268,28 +261,3 @@ def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
         return "Nothing in the text is like it: copy the lines from the text as it is shown."
     shown = "\n".join(lines[best : best + length])
     return f"The nearest lines are (from line {best + 1}):\n{shown}"
-
-
-def parse_whole_file(reply: str) -> str:
-    """Return the text of a reply's one fenced block, for models asked for whole files.
-
-    Raises:
-        EditError: no fence, a fence that isn't closed, or more than one.
-    """
-    if len(reply) > MAX_REPLY_CHARS:
-        raise EditError(
-            f"A reply must have at most {MAX_REPLY_CHARS} characters, but got {len(reply)}."
-        )
-    lines = split_lines(reply.replace("\r\n", "\n"))
-    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
-    if not fences:
-        raise EditError("The reply must contain the whole file between two lines of ```.")
-    if len(fences) % 2:
-        raise EditError(
-            "The reply ends inside the file: it was cut off, or the last ``` is missing."
-        )
-    if len(fences) > 2:
-        raise EditError(
-            f"The reply must contain one file, but got {len(fences) // 2} fenced blocks."
-        )
-    return "\n".join(lines[fences[0] + 1 : fences[1]]) + "\n"

@@ -69,7 +69,7 @@ _FOLDER = re.compile(r'"[^"\n]*/(\w+\.py)"')
 
 
 class Form(Enum):
-    """How a model gives its change: in search / replace blocks, a whole file, or in place.
+    """How a model gives its change: in search / replace blocks, or in place.
 
     Attributes:
         system: Name of the template that says so.
@@ -77,10 +77,6 @@ class Form(Enum):
     """
 
     BLOCKS = ("", "Reply with a DESCRIPTION line and SEARCH / REPLACE blocks for the next change.")
-    WHOLE_FILE = (
-        "_whole",
-        "Reply with a DESCRIPTION line and the whole file for the next change.",
-    )
     IN_PLACE = ("_command", "Make the next change, then print a DESCRIPTION line.")
 
     def __init__(self, system: str, words: str) -> None:
@@ -192,7 +188,7 @@ def build_prompt(
     outline = _outline(source)
     least, part = outline.text(set()), ", in part"
     detail = largest_fitting(DETAILS[2:], lambda detail: fits(least, detail, part))
-    if detail is not None and form is not Form.WHOLE_FILE:
+    if detail is not None:
         turn = len(history.proposals) // _ROTATE_EVERY
         shown = outline.fill(turn, lambda text: fits(text, detail, part))
         return messages(shown, detail, part)

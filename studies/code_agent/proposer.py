@@ -30,9 +30,7 @@ from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
-from studies.code_agent.edit_blocks import parse_whole_file
 from studies.code_agent.edit_blocks import split_ideas
-from studies.code_agent.edit_blocks import with_line_ends_of
 from studies.code_agent.edit_command import EditCommand
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import Step
@@ -165,9 +163,9 @@ class Proposer:
                 if is_choice:
                     description, source = apply_choice(parent, text)
                     attributes["description"] = one_line(description, DESCRIPTION_CHARS)
-                elif edited is not None or self._editing.whole_files:
+                elif edited is not None:
                     attributes["description"] = describe(text)
-                    source = edited or with_line_ends_of(parent, parse_whole_file(text))
+                    source = edited
                 else:
                     source, found = self._first_of(text, parent, history, trials)
                     attributes |= found
@@ -257,9 +255,7 @@ class Proposer:
         reply_tokens = self._reply_tokens()
         if choice:
             reply_tokens = max(reply_tokens, CHOICE_TOKENS + self._author.count_tokens(choice))
-        form = Form.WHOLE_FILE if self._editing.whole_files else Form.BLOCKS
-        if isinstance(self._author, EditCommand):
-            form = Form.IN_PLACE
+        form = Form.IN_PLACE if isinstance(self._author, EditCommand) else Form.BLOCKS
         try:
             messages = build_prompt(
                 self._author,
@@ -315,8 +311,6 @@ class Proposer:
         tokens = MAX_REPLY_TOKENS
         if self._author.context_tokens is not None:
             tokens = min(tokens, int(self._author.context_tokens * REPLY_SHARE))
-        if self._editing.whole_files:
-            tokens += int(1.2 * self._author.count_tokens(self._testbed.source))
         return tokens
 
     def _retry(self, messages: list[Message], reply: str, reason: str) -> list[Message]:

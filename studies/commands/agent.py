@@ -41,12 +41,6 @@ def agent(
             "deviations of the baselines]",
         ),
     ] = None,
-    whole_files: Annotated[
-        bool,
-        typer.Option(
-            "--whole-files", help="Ask for whole files instead of search / replace blocks."
-        ),
-    ] = False,
     tune: Annotated[
         float,
         typer.Option(
@@ -151,7 +145,6 @@ def agent(
             "--agent-command, which asks no language model",
             llm=llm,
             model=model,
-            whole_files=whole_files,
             **vars(spending),
         )
     where = script.where(storage, artifacts)
@@ -170,7 +163,6 @@ def agent(
         Editing(
             baselines,
             min_gain,
-            whole_files,
             unsafe,
             tune,
             tune_edits if tune else 0,

@@ -227,11 +227,11 @@ def refuse_with(other: str, **given: object) -> None:
 
     Args:
         other: That one, and why.
-        given: Values by the options' names; ``None``, ``()`` and ``False`` are none.
+        given: Values by the options' names; ``None`` is none.
 
     Raises:
         Misuse: If one was given for nothing.
     """
     for name, value in given.items():
-        if value is not None and value != () and value is not False:
+        if value is not None:
             raise Misuse(f"{option_of(name)} must be without {other}")

@@ -15,7 +15,6 @@ from studies.code_agent.edit_blocks import apply_edits
 from studies.code_agent.edit_blocks import EditBlock
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import parse_edits
-from studies.code_agent.edit_blocks import parse_whole_file
 from studies.code_agent.validator import check_source
 from studies.code_agent.validator import ValidationError
 from tests.properties.bounds import bounded
@@ -88,8 +87,6 @@ def test_a_reply_is_blocks_or_an_error(reply: str, text: str) -> None:
             assert apply_edits(text, parse_edits(reply)) != text
         except EditError as error:  # of several lines: it quotes those of the file
             assert str(error)
-    file = read(parse_whole_file, reply, refusals=EditError)
-    assert file is None or file.endswith("\n")
 
 
 @examples

@@ -231,14 +231,6 @@ def test_a_script_that_was_tried_before_is_rejected_and_the_model_told_why(bench
     assert "tried before" in chat.requests[2].messages[-1]["content"]
 
 
-def test_whole_files_are_taken_if_they_were_asked_for(bench: Bench) -> None:
-    whole = "DESCRIPTION: lower the rate\n```python\n" + TRAIN.replace("0.5", "0.3", 1) + "```\n"
-    chat = ScriptedChat([whole])
-    history = bench.run(chat, trials=2, whole_files=True)
-    assert outcomes(history)[1:] == ["kept"]
-    assert "SEARCH" not in chat.requests[0].messages[0]["content"]
-
-
 # The embedded testbed, really trained, with two rates far too low to begin with.
 
 

@@ -9,8 +9,6 @@ from studies.code_agent.edit_blocks import EditBlock
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import MAX_REPLY_CHARS
 from studies.code_agent.edit_blocks import parse_edits
-from studies.code_agent.edit_blocks import parse_whole_file
-from studies.code_agent.edit_blocks import with_line_ends_of
 
 
 TEXT = """\
@@ -129,26 +127,9 @@ def test_blocks_that_change_nothing_are_refused() -> None:
         apply_edits(TEXT, [EditBlock("SCALAR_LR = 0.5", "SCALAR_LR = 0.5")])
 
 
-def test_a_whole_file_is_taken_only_from_one_closed_fence() -> None:
-    assert parse_whole_file("Here:\n```python\nx = 1\n```\n") == "x = 1\n"
-    for reply, message in [
-        ("x = 1", "between two lines"),
-        ("```python\nx = 1\n", "cut off"),
-        ("```\nx = 1\n```\n```\ny = 1\n```\n", "one file"),
-    ]:
-        with pytest.raises(EditError, match=message):
-            parse_whole_file(reply)
-
-
 @pytest.mark.parametrize("odd", ["\x0c", "\x85", "\u2028", "\x1c", "é"])
 def test_only_newlines_end_lines_and_all_else_stays_as_it_is(odd: str) -> None:
     text = f"A = 1 # {odd} a\r\n{odd}\r\nB = 2\r\nC = 3"
     edited = apply_edits(text, parse_edits(block(f"{odd}\nB = 2", f"{odd}\nB = '{odd}'\nD = 4")))
     assert edited == text.replace("B = 2", f"B = '{odd}'\r\nD = 4")
     assert apply_edits(text, parse_edits(block("C = 3", "C = 4"))) == text[:-1] + "4"
-
-
-def test_a_whole_file_gets_the_line_ends_of_the_script() -> None:
-    assert with_line_ends_of("a\r\nb\r\n", "c\nd\n") == "c\r\nd\r\n"
-    assert with_line_ends_of("a\nb\r\n", "c\nd\n") == "c\nd\n"
-    assert with_line_ends_of("a\nb\n", "c\nd\n") == "c\nd\n"

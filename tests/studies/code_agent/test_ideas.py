@@ -85,5 +85,5 @@ def test_ideas_that_wait_are_there_after_a_resume(bench: Bench) -> None:
 
 
 def test_several_ideas_need_blocks() -> None:
-    with pytest.raises(Misuse, match="--proposals must be 1 with --whole-files"):
-        Editing(proposals=2, whole_files=True)
+    with pytest.raises(Misuse, match="--proposals must be 1 with --agent-command"):
+        Editing(proposals=2, command="true")

@@ -46,12 +46,27 @@ def test_time_ends_it_where_no_number_of_trials_does(
     assert len(study.trials) == before, "it is used up"
 
 
-@pytest.mark.parametrize(
-    "option", [("--llm", "local"), ("--model", "m"), ("--max-tokens", 9), ("--whole-files",)]
-)
+@pytest.mark.parametrize("option", [("--llm", "local"), ("--model", "m"), ("--max-tokens", 9)])
 def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
     cli: Cli, tmp_path: Path, option: tuple[object, ...]
 ) -> None:
     words = ("--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1)
     said = cli.fails(2, "agent", "--agent-command", "true", "--trials", 1, *words, *option)
     assert f"{option[0]} must be without --agent-command" in said
+
+
+def test_a_script_that_an_agent_of_ones_own_prints_does_not_stand_for_the_one_it_left(
+    cli: Cli, tmp_path: Path
+) -> None:
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "old = open('train.py').read().replace('0.5', '0.4')\n"
+        "open('train.py', 'w')\n"
+        "print(f'```\\n{old}```')\n"
+    )
+    words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--study", "s", "--unsafe"]
+    words += ["--baselines", 1, "--tune", 0, "--train-seconds", "0.1s", "--trials", 2]
+    done = cli(*words, "--agent-command", f"{sys.executable} {editor}")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="s", storage=cli.storage)
+    assert "The script must still" in study.trials[1].user_attrs["reason"]
