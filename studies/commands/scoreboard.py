@@ -16,7 +16,6 @@ from studies.commands.parsing import split
 from studies.errors import Misuse
 from studies.random_steps import NAME as RANDOM_STEPS
 from studies.scoreboard.datasets import DATASETS
-from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.samplers import sampler_names
 
@@ -122,7 +121,7 @@ def scoreboard(
     from studies.spec import Model
 
     names = split("--problems", problems, str)
-    rows = {name: entry(name, registry) for name in split("--samplers", samplers, canonical)}
+    rows = {name: entry(name, registry) for name in split("--samplers", samplers, str)}
     if not names or not rows:
         raise Misuse("--problems must name at least one, and so must --samplers.")
     asked = Model(llm, model)

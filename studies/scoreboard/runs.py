@@ -28,7 +28,6 @@ from studies.random_steps import NAME as RANDOM_STEPS
 from studies.random_steps import RandomSteps
 from studies.scoreboard.problems import Outcome
 from studies.scoreboard.problems import Problem
-from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.suites import problem as problem_of
 from studies.spec import Model
@@ -322,4 +321,4 @@ def _result(row: dict[str, str]) -> Result:
             values["curve"] = tuple((int(n), float(regret)) for n, regret in pairs)
         else:
             values[f.name] = {"int": int, "float": float, "str": str}[str(f.type)](text)
-    return Result(**{**values, "sampler": canonical(values["sampler"])})
+    return Result(**values)

@@ -18,18 +18,11 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 REGISTRY = "registry:"
-# What earlier scoreboards called methods that have other names in METHODS.
-_EARLIER = {"karpathy": "karpathy-hp", "llambo": "llambo-paper"}
 
 
 def sampler_names() -> list[str]:
     """Return the methods that have a sampler."""
     return [name for name, row in METHODS.items() if not row.edits_code]
-
-
-def canonical(name: str) -> str:
-    """Return a sampler's name in METHODS, also for a name that earlier scoreboards used."""
-    return _EARLIER.get(name, name)
 
 
 def label_of(name: str) -> str:
@@ -43,7 +36,7 @@ def entry(name: str, registry: Path | None = None) -> Method:
     """Return the row of a name; ``registry:NAME`` is the package ``samplers/NAME`` of a registry.
 
     Args:
-        name: As `canonical` gives it.
+        name: One of METHODS, or ``registry:NAME``.
         registry: A checkout of OptunaHub's registry, or a folder with a ``package`` like its own.
 
     Raises:

@@ -10,15 +10,12 @@ from studies.methods import METHODS
 from studies.random_steps import NAME
 from studies.random_steps import RandomSteps
 from studies.scoreboard.runs import carry_out
-from studies.scoreboard.runs import Results
 from studies.scoreboard.runs import sampler_of
 from studies.scoreboard.runs import Spec
-from studies.scoreboard.samplers import canonical
 from studies.scoreboard.samplers import entry
 from studies.scoreboard.samplers import label_of
 from studies.scoreboard.samplers import sampler_names
 from tests.studies.scoreboard.made import bowl
-from tests.studies.scoreboard.made import result
 
 
 PACKAGE = """\
@@ -57,20 +54,13 @@ def test_a_registrys_sampler_gets_the_search_space_and_the_seed(tmp_path: Path) 
     assert isinstance(sampler, optuna.samplers.RandomSampler)
     assert getattr(sampler, "given") == (problem.space, 3)
     assert entry("registry:given", tmp_path).label == "given (registry)"
+    assert label_of("llambo-paper") == "LLAMBOSampler"
 
 
 def test_a_package_without_one_sampler_is_refused(tmp_path: Path) -> None:
     write_package(tmp_path, "none", "__all__ = []\n")
     with pytest.raises(Misuse, match="must export one sampler, but exports none"):
         sampler_of(entry("registry:none", tmp_path), bowl(), 0, None)
-
-
-def test_names_of_earlier_scoreboards_are_those_of_methods(tmp_path: Path) -> None:
-    assert canonical("karpathy") == "karpathy-hp" and canonical("gp") == "gp"
-    results = Results(tmp_path)
-    results.add(result(sampler="llambo", asks=NAME))
-    assert [r.sampler for r in Results(tmp_path).all] == ["llambo-paper"]
-    assert label_of("llambo-paper") == "LLAMBOSampler"
 
 
 def test_samplers_that_are_not_there_are_refused(tmp_path: Path) -> None:
