@@ -13,7 +13,6 @@ import uuid
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -23,8 +22,8 @@ from studies.storage.journal import damage
 from studies.storage.journal import mend
 from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
+from studies.storage.recovery import fail
 from studies.storage.recovery import requeue
-from studies.storage.recovery import retry
 from studies.storage.recovery import unqueued
 
 
@@ -146,15 +145,8 @@ def _trials(study: optuna.Study) -> list[Finding]:
 
 
 def _give_up(study: optuna.Study, number: int) -> None:
-    if number not in abandoned(study):
-        return  # it was told, or its worker has come back, while we asked
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    try:
-        storage.set_trial_state_values(trial_id, TrialState.FAIL)
-    except UpdateFinishedTrialError:
-        return
-    retry(study, storage.get_trial(trial_id))
+    if number in abandoned(study):  # not if it was told, or its worker came back, while we asked
+        fail(study, study.get_trials(deepcopy=False)[number])
 
 
 def _results(study: optuna.Study, results: Results) -> list[Finding]:

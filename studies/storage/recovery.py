@@ -186,11 +186,11 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
             continue
         if worker_is_here(mark) is not False:
             continue
-        numbers += _fail(study, trial)
+        numbers += fail(study, trial)
     return numbers
 
 
-def _fail(study: optuna.Study, trial: FrozenTrial) -> list[int]:
+def fail(study: optuna.Study, trial: FrozenTrial) -> list[int]:
     """Fail a running trial and queue it again; return its number, or none if another did."""
     storage = study._storage
     try:
@@ -379,7 +379,7 @@ def recover(study: optuna.Study, results: Results | None = None) -> list[FrozenT
     changed += reclaim(study, trials)
     if silent := _silent(study, trials):
         for trial in silent:
-            changed += _fail(study, trial)
+            changed += fail(study, trial)
         if results is not None:  # while nobody has taken the copies that wait
             tell_kept(study, results)
     return study.get_trials(deepcopy=False) if changed else trials
