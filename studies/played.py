@@ -197,11 +197,17 @@ def check_first_prompt(spec: Spec, real: Chat) -> str:
     if not chat.requests:
         return ""
     held = "" if context is None else f" of a context of {context:,}"
-    return f"first prompt: {chat.tokens[0][0]:,} tokens ({how_counted(real)}){held}"
+    counted = how_counted(counts_tokens(real))
+    return f"first prompt: {chat.tokens[0][0]:,} tokens ({counted}){held}"
 
 
-def how_counted(chat: Chat) -> str:
+def counts_tokens(chat: Chat) -> bool:
+    """Whether the model's server counts tokens."""
+    return isinstance(chat, OpenAIChat) and chat.counts_tokens
+
+
+def how_counted(by_server: bool) -> str:
     """Say how a model's tokens are counted."""
-    if isinstance(chat, OpenAIChat) and chat.counts_tokens:
+    if by_server:
         return "counted by the server"
     return "estimated: rather too many, for the server doesn't count"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from samplers import OpenAIChat
 from samplers._llm.chat import ChatUnavailable
 from studies.commands.tables import space_rows
 from studies.errors import Misuse
 from studies.llm import checked_llm
 from studies.llm import open_llm
 from studies.played import check_first_prompt
+from studies.played import counts_tokens
 from studies.played import play
 from studies.played import PlayedChat
 from studies.spec import Spec
@@ -49,7 +49,7 @@ def dry_run(spec: Spec) -> dict[str, Any]:
     llm = {
         "model": chat.model,
         "problem": problem or played.no_room or None,
-        "tokens_counted": isinstance(real, OpenAIChat) and real.counts_tokens,
+        "tokens_counted": counts_tokens(real),
         "context_tokens": chat.context_tokens,
         "trials": n_trials,
         "trials_known": played.planned is not None,

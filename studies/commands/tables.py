@@ -73,22 +73,20 @@ def _llm_table(llm: dict[str, Any]) -> Rows:
 
 def dry_run_report(facts: dict[str, Any]) -> Group:
     """Show the facts that `studies.commands.dry_run` returns."""
+    from studies.played import how_counted  # with samplers, which other tables do without
+
     parts: list[Any] = [space_table(facts["space"])]
     llm = facts["llm"]
     if llm is None:
         return Group(*parts, f"{facts['method']} asks no language model.")
     if not llm["first_prompt"]:
         return Group(*parts, f"The language model has no turn in {llm['trials']} trials.")
-    if llm["tokens_counted"]:
-        counted = "counted by the server"
-    else:
-        counted = "estimated: rather too many, for the server doesn't count"
     if llm["problem"]:
         parts.append(f"The language model can't be asked just now: {llm['problem']}")
     parts.append("The first prompt (its measured values are placeholders):\n")
     parts += [Text(f"[{m['role']}]\n{m['content']}\n") for m in llm["first_prompt"]]
     parts.append(
-        f"{llm['first_prompt_tokens']} tokens, {counted}."
+        f"{llm['first_prompt_tokens']} tokens, {how_counted(llm['tokens_counted'])}."
         f" {llm['trials']} trials:"
         f" {llm['calls']} calls, {llm['prompt_tokens']} prompt tokens,"
         f" {llm['completion_tokens']} completion tokens."
