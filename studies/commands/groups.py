@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import is_dataclass
+from dataclasses import replace
 from functools import wraps
 import inspect
 import os
@@ -184,10 +185,7 @@ class AskingOptions:
             asked = Asking(**vars(self))
         except ValueError as error:
             raise Misuse(str(error)) from None
-        for name in asked.given().keys() - {"protocol"}:
-            heeding = [method for method, row in METHODS.items() if name in row.heeds]
-            if not set(heeding) & set(methods):
-                raise Misuse(f"{option_of(name)} must be with one of {', '.join(heeding)}")
+        refuse_unheeded(methods, **replace(asked, protocol=None).given())
         if asked.protocol is not None:
             # The code agent has no value for failures.
             fails = failure_value is None and set(methods) != {CODE_AGENT}
@@ -219,6 +217,8 @@ def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
 def _heeds(row: Method, name: str) -> bool:
     if name == "failure_value":
         return not row.edits_code
+    if name in vars(Asking()):
+        return name in row.heeds
     return row.has_ratio if name == "llm_ratio" else row.uses_llm
 
 
