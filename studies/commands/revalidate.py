@@ -1,10 +1,7 @@
 """``revalidate``: train each study's best configuration again, with fresh training seeds.
 
-The best of many noisy trials is in part the luckiest. Its value when it is trained again is not:
-the repetitions of study NAME are a study NAME-revalidated, whose user attribute ``revalidates`` is
-NAME and which has no method, so that nothing takes it for a run. Each of its trials has the
-parameters (of a code study: the script) of the best trial and a ``train_seed`` of its own, the same
-seeds for every study, none of which was a trial's before.
+The best of many noisy trials is in part the luckiest. Its value when it is trained again, by
+`studies.revalidation`, is not: the seeds are the same for every study, and none was a trial's before.
 """
 
 from __future__ import annotations
