@@ -97,9 +97,13 @@ def agent(
         ),
     ] = None,
     agent_seconds: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=1, help="--agent-command is stopped after this time."),
-    ] = 600.0,
+        float | None,
+        typer.Option(
+            parser=options.parse_duration,
+            metavar="DURATION",
+            help="--agent-command is stopped after this time. [default: 10m]",
+        ),
+    ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
     workers: Annotated[
@@ -169,7 +173,7 @@ def agent(
             proposals,
             tuple(name.strip() for name in edit_files.split(",")) if edit_files else (),
             agent_command,
-            agent_seconds,
+            agent_seconds or Editing.command_seconds,
         ),
         accept_changes=accept_changes,
         command=options.this_command(),

@@ -46,6 +46,18 @@ def test_time_ends_it_where_no_number_of_trials_does(
     assert len(study.trials) == before, "it is used up"
 
 
+@pytest.mark.parametrize(("time", "seconds"), [("0.01m", "0.6"), ("1", "1")])
+def test_an_agent_of_ones_own_may_take_a_time_as_any_option_reads_one(
+    cli: Cli, tmp_path: Path, time: str, seconds: str
+) -> None:
+    words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--study", "s", "--unsafe"]
+    words += ["--baselines", 1, "--tune", 0, "--train-seconds", "0.1s", "--trials", 2]
+    done = cli(*words, "--agent-command", "sleep 60", "--agent-seconds", time)
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="s", storage=cli.storage)
+    assert f"must end within {seconds} s" in study.trials[1].user_attrs["reason"]
+
+
 @pytest.mark.parametrize("option", [("--llm", "local"), ("--model", "m"), ("--max-tokens", 9)])
 def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
     cli: Cli, tmp_path: Path, option: tuple[object, ...]
