@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
-from objective.testbed.metric import Metric
 from objective.testbed.metric import METRIC
+from objective.testbed.metric import Metric
 from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.commands import progress
