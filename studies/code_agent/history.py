@@ -312,9 +312,9 @@ def _in_order(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     and what was made from a doubted one, which was kept by then, after its second training.
     """
     at: dict[int, datetime] = {}
-    decided: dict[int, datetime] = {}  # by the number of a first attempt
+    decided: dict[int | None, datetime] = {}  # by the number of a first attempt
     evaluated = sorted(filter(is_evaluated, trials), key=lambda t: t.number)
-    firsts = {trial.number: first_number(trial) for trial in evaluated}
+    firsts: dict[int | None, int | None] = {t.number: first_number(t) for t in evaluated}
     for trial in evaluated:
         attrs, first = trial.user_attrs, firsts[trial.number]
         doubted = firsts.get(attrs.get(REPEATS), first)

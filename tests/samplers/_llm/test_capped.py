@@ -32,7 +32,7 @@ def test_a_copy_in_another_process_knows_what_was_spent(server: LoopbackServer) 
     server.answers = [reply("hello", usage=usage)]
     chat = capped(server, prices=Prices(prompt=2.0, completion=10.0))
     chat.complete(ASK)
-    assert chat.spent == (107, pytest.approx((100 * 2.0 + 7 * 10.0) / 1e6))
+    assert chat.spent == pytest.approx((107, (100 * 2.0 + 7 * 10.0) / 1e6))
     assert pickle.loads(pickle.dumps(chat)).spent == chat.spent
 
 

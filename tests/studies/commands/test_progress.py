@@ -138,7 +138,7 @@ def test_a_trial_that_is_repeated_is_done_once(
     again = create_trial(value=1.0, user_attrs=ok, system_attrs=repeating(0))
     last = create_trial(value=1.0, user_attrs=ok)
     failed.number, again.number, last.number = 0, 1, 2
-    shown = Progress(Budget(trials=2), METRIC, judged_by={})
+    shown = Progress(Budget(trials=2), METRIC, place="train.py", judged_by={})
     shown.update([])
     shown.update([failed, again])
     shown.update([failed, again, last])

@@ -319,7 +319,11 @@ def test_the_pointer_over_all_parameters_is_no_error(library_page: Page) -> None
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
-    for name, choices, ran in (("a", ["S", math.nan], None), ("b", ["S", "L"], "auto")):
+    runs: list[tuple[str, list[str | float], str | None]] = [
+        ("a", ["S", math.nan], None),
+        ("b", ["S", "L"], "auto"),
+    ]
+    for name, choices, ran in runs:
         study = add_study(memory, name, 0, trials=0)
         for choice in choices:
             attrs = {"status": "ok", "effective": json.dumps({"PATTERN": ran} if ran else {})}
