@@ -63,7 +63,7 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
 _APART = "evaluate_program"  # of prepare.py: evaluates what a training hands over
 _MAX_PROGRAM_BYTES = 2**32
 # What can be ignored of what stops a process; SIGSTOP is refused by a sandbox's filter.
@@ -346,11 +346,6 @@ def _become(program: str, words: list[str]) -> NoReturn:
         os._exit(127)
 
 
-def has_gpu() -> bool:
-    """Tell whether this machine has a GPU that PyTorch calls CUDA, without loading torch."""
-    return any(map(os.path.exists, _GPU_DEVICES))
-
-
 def _limit_memory(memory_mb: int) -> None:
     """Make allocations beyond the limit fail: of the GPU if training is on one, else of the host.
 
@@ -361,7 +356,8 @@ def _limit_memory(memory_mb: int) -> None:
     Other frameworks' trainings on a GPU keep the limit of the host's memory.)
     """
     limit = memory_mb * 2**20
-    if has_gpu() and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
+    on_gpu = any(map(os.path.exists, GPU_DEVICES))
+    if on_gpu and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         sys.meta_path.insert(0, _AfterTorch(memory_mb))

@@ -101,7 +101,7 @@ _KERNEL_SECRETS = (
     *("/proc/keys", "/proc/key-users", "/proc/kcore", "/proc/kallsyms"),
     *("/proc/timer_list", "/proc/sched_debug"),
 )
-_GPU_DEVICES = ("nvidia*", "dri", "kfd", "dxg")
+_GPU_DEVICES = ("nvidia*", "dri", "kfd")
 
 
 # Can it import, write its folder, and (with another user's rights) read the caches?

@@ -25,7 +25,6 @@ from objective.testbed.interface import Interface
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.commands.work.compare import advice
-from studies.commands.work.compare import default_workers
 from studies.commands.work.compare import planned
 from studies.comparison import Comparison
 from studies.comparison import in_random_order
@@ -34,7 +33,6 @@ from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.facts import run_state
 from studies.spec import AGENT_TRIALS
-from studies.spec import memory_share
 from studies.spec import Spec
 from studies.spec import Where
 from studies.study import run_study
@@ -279,17 +277,6 @@ def test_a_storage_that_takes_no_note_of_a_failed_run_ends_no_other(
     board = run_comparison(specs, 2, lambda *_: None)
     assert sorted(run.state for run in board.values()) == ["done", "failed"]
     assert [run.error for run in board.values() if run.error] == ["the disk is full"]
-
-
-def test_one_gpu_of_any_maker_has_one_training_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    comparison = Comparison(["tpe"], [0], Where("sqlite:///a.db"), Budget(trials=9))
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    for devices, workers in (((), 8), (("/dev/null",), 1)):
-        monkeypatch.setattr("objective.run.launch._GPU_DEVICES", devices)
-        assert default_workers(comparison) == workers
-        assert (memory_share(1) is None) == bool(devices)
 
 
 def test_the_runs_of_a_seed_are_shuffled_in_the_same_way_each_time() -> None:
