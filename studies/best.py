@@ -29,6 +29,7 @@ from studies.printable import decimals
 from studies.printable import times
 from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
+from studies.repetitions import why_not
 from studies.spec import EMBEDDED
 from studies.spec import testbed_hash
 from studies.storage.open import reading
@@ -173,7 +174,7 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
     name, number, attrs = winner.metric.name, winner.trial.number, winner.study.user_attrs
     if (again := winner.repeated.get(number)) is None:
         verb = "evaluated" if is_library_study(attrs) else "trained"
-        advice = f"; to train it again: {revalidate}" if "testbed_hash" in attrs else ""
+        advice = "" if why_not(attrs) else f"; to train it again: {revalidate}"
         yield f"trial {number} was {verb} once, so that its {name} is in part luck{advice}"
     else:
         n = len(again.values) + again.failed

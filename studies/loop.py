@@ -47,6 +47,7 @@ from objective.results import Results
 from objective.run.script import DiskFull
 from objective.worker import WORKER
 from objective.worker import worker_mark
+from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.budget import is_ok
@@ -145,7 +146,14 @@ class StudyLoop:
                 if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
                 if claimed is not None:
-                    evaluate(study, claimed, self.objective, self.results)
+                    evaluate(
+                        study,
+                        claimed,
+                        self.objective,
+                        self.results,
+                        # Trial 0, or a repetition of it, is the script as it is.
+                        is_suggested=0 not in (claimed.number, *interrupted_before(claimed)),
+                    )
                 elif any(t.state == TrialState.RUNNING for t in trials):
                     # Another process is at it, or was killed; then the trial will come back to us.
                     time.sleep(POLL_SECONDS)
@@ -237,8 +245,18 @@ def evaluate(
     claimed: FrozenTrial,
     objective: Objective,
     results: Results | None = None,
+    *,
+    is_suggested: bool = False,
 ) -> None:
     """Evaluate a trial that was taken, and tell the study what came of it.
+
+    Args:
+        study: Its study.
+        claimed: The trial.
+        objective: What evaluates it.
+        results: See `StudyLoop.results`.
+        is_suggested: Whether its parameters may be why the disk is full, as nobody knows yet what
+            they need. They are given up after some tries, as those that kill.
 
     Raises:
         ArtifactError: From the objective, after its value was told.
@@ -273,7 +291,7 @@ def evaluate(
     except Exception as error:  # whatever it was, the trial must not be left RUNNING
         if _told(study, claimed, results):
             _logger.warning("trial %d has its result in spite of: %s", claimed.number, error)
-        elif _put_back(study, claimed, counted=isinstance(error, DiskFull)):
+        elif _put_back(study, claimed, counted=is_suggested and isinstance(error, DiskFull)):
             raise
     except KeyboardInterrupt:  # the trial is put back by the caller: `put_back_if_stopped`
         hurry(storage)

@@ -11,16 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 import statistics
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 from objective.testbed.metric import Metric
 from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.facts import REPEATS
+from studies.methods import CODE_AGENT
 from studies.storage.open import study_names
+from studies.storage.recovery import is_given_up
 
 
 SUFFIX = "-revalidated"  # of the study of the repetitions
@@ -32,6 +36,19 @@ def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
     """Return the number of the trial that a trial of ``again`` repeats."""
     number: int | None = trial.user_attrs.get(REPEATS, again.user_attrs.get("revalidates_trial"))
     return number
+
+
+def why_not(attrs: Mapping[str, Any]) -> str:
+    """Say why a study of these attributes can't be repeated; "" if it can."""
+    if "testbed_hash" not in attrs:
+        return "doesn't say what it was trained with"
+    file = attrs.get("metric_file")
+    if attrs.get("method") == CODE_AGENT and file is not None:
+        return (
+            "can't be repeated: what a model wrote is trained again in a sandbox only, but writes"
+            f" its metric to {file}, which is gone when that ends"
+        )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,9 @@ def by_trial(
     of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
     for t in trials:
         number = t.user_attrs.get(REPEATS, first)
-        if isinstance(number, int) and number in value and is_evaluated(t):
+        # One that was given up has failed, too: it took its process down each time.
+        has_ended = is_evaluated(t) or (t.state == TrialState.FAIL and is_given_up(t))
+        if isinstance(number, int) and number in value and has_ended:
             of[number].append(t)
     values = {n: tuple(t.values[0] for t in repeated if is_ok(t)) for n, repeated in of.items()}
     # One alone may come to the same by chance, where a metric has few values.

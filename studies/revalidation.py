@@ -44,6 +44,7 @@ from studies.repetitions import Repeated
 from studies.repetitions import repeats_of
 from studies.repetitions import repetitions
 from studies.repetitions import SUFFIX
+from studies.repetitions import why_not
 from studies.spec import file_hash
 from studies.spec import stored_runtime
 from studies.spec import surrogate_file
@@ -125,16 +126,10 @@ def queue_repetitions(
         attrs_of_study = original.user_attrs
         originals = original.get_trials(deepcopy=False)
         found = finalists(originals, metric, best, attrs_of_study)
-    if "testbed_hash" not in attrs_of_study:
-        raise Misuse(f"study {work.study!r} doesn't say what it was trained with")
+    if reason := why_not(attrs_of_study):
+        raise Misuse(f"study {work.study!r} {reason}")
     if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
-    file = attrs_of_study.get("metric_file")
-    if attrs_of_study.get("method") == CODE_AGENT and file is not None:
-        raise Misuse(
-            f"study {work.study!r} can't be repeated: what a model wrote is trained again in a"
-            f" sandbox only, but writes its metric to {file}, which is gone when that ends"
-        )
     first = found[0].number
     name = work.study + SUFFIX
     with alone(work.where.lock_file):

@@ -61,7 +61,6 @@ _OBJECT_BYTES = 2**16  # of one that may be a JSON object
 _CUT = b" ... "
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
-_MESSAGE_LINES = 5  # of an exception with which an output is said to end
 _MOST_NUMBERS = 60  # of a script's output that are kept by their names
 _FILE_BYTES = 2**20  # of a metric's file, from its end
 
@@ -327,7 +326,7 @@ def _has_given_up(output: Output) -> bool:
     if any(map(_HARMLESS.search, lines)) or not any(x.startswith(_TRACEBACK) for x in lines):
         return False
     said = _exception(lines).splitlines()
-    return 0 < len(said) <= _MESSAGE_LINES and not any(map(output.reads, said))
+    return len(said) == 1 and not output.reads(said[0])
 
 
 def _missing(output: Output) -> str:

@@ -49,7 +49,7 @@ _SMALL_BYTES = 100_000
 _FOLDER_BYTES = 100 * 2**20
 _MANY_FILES = 1000
 _GIT_SECONDS = 30.0
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx", ".msgpack")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".onnx")
 _CHECKPOINT = re.compile(r"checkpoint[-_]\d+|.+\.data-\d{5}-of-\d{5}")
 _OUTPUT = (
     *(".db", ".db-journal", ".db-wal", ".db-shm", ".sqlite", ".sqlite3", ".claim"),

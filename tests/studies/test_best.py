@@ -20,6 +20,7 @@ from studies.commands.work.best import lines_of
 from studies.errors import Misuse
 from studies.facts import REPEATS
 from studies.facts import study_facts
+from studies.methods import CODE_AGENT
 from studies.repetitions import SUFFIX
 from studies.report.best import best_sentences
 
@@ -147,6 +148,9 @@ def test_repetitions_of_what_is_no_longer_the_best_say_nothing_of_the_best() -> 
     assert line.endswith("optuna-autoresearch revalidate --study s --storage sqlite:///x.db")
     imported = winner([5.0, 2.0, 1.0], {1: [2.0, 2.2]}, ours_by="imported_from")
     assert lines_of(imported, "sqlite:///x.db")[0].endswith("in part luck")
+    found.study.set_user_attr("method", CODE_AGENT)
+    found.study.set_user_attr("metric_file", "metrics.json")  # gone when a sandbox ends
+    assert lines_of(found, "sqlite:///x.db")[0].endswith("in part luck")
 
 
 def test_what_failed_when_it_was_trained_again_comes_last() -> None:

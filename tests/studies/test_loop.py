@@ -289,6 +289,20 @@ def test_parameters_that_fill_the_disk_are_given_up() -> None:
     assert study.trials[-1].params != study.trials[1].params
 
 
+def test_a_baseline_is_tried_again_however_often_the_disk_was_full() -> None:
+    study = optuna.create_study()
+
+    def full(trial: optuna.Trial) -> float:
+        suggest(trial)
+        raise DiskFull("The disk is full.")
+
+    for _ in range(MAX_RETRY + 2):
+        with pytest.raises(DiskFull):
+            loop(study, full, trials=2).run()
+    loop(study, trials=2).run()
+    assert [t.params for t in study.trials if t.state == TrialState.COMPLETE][0] == BASELINE
+
+
 def test_a_trial_that_another_process_gave_up_on_does_not_end_the_study() -> None:
     study = optuna.create_study()
 

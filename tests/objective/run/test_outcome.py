@@ -141,7 +141,7 @@ except Exception:
         ("1 / 0", "", ("crash", "ZeroDivisionError: division by zero")),
         ("raise ValueError('the loss is nan')", "", ("nan", "ValueError: the loss is nan")),
         ("1 / 0", "print('val_bpb: 0.25')", ("ok", "")),
-        ("1 / 0", "for i in range(9): print('step', i)", ("ok", "")),
+        ("1 / 0", "print('done')", ("ok", "")),
         ("pass", "class A:\n    def __del__(self): 1 / 0\na = A()\ndel a", ("ok", "")),
     ],
 )

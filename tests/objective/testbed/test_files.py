@@ -54,9 +54,9 @@ def test_without_git_all_is_copied_but_what_no_script_reads(tmp_path: Path) -> N
 
 
 def test_checkpoints_that_a_script_would_go_on_from_are_not_there(tmp_path: Path) -> None:
-    bed = write_testbed(tmp_path / "bed", "LR = 1\nout = ['runs', 'checkpoint-9', 'm.msgpack']\n")
+    bed = write_testbed(tmp_path / "bed", "LR = 1\nout = ['runs', 'checkpoint-9']\n")
     put(bed, "runs/tf/checkpoint runs/tf/ckpt-1.index runs/tf/ckpt-1.data-00000-of-00001")
-    put(bed, "runs/flax/checkpoint_50 m.msgpack runs/checkpoint-500/pytorch_model.bin")
+    put(bed, "runs/flax/checkpoint_50 runs/checkpoint-500/pytorch_model.bin")
     kept = "runs/words.index base/pytorch_model.bin checkpoint/core.py checkpoint-9/config.json"
     put(bed, kept)
     assert laid_out(Files.of(bed), tmp_path / "trial") == set(kept.split())

@@ -22,6 +22,7 @@ from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.code_agent.agent import run_agent
 from studies.errors import Misuse
+from studies.repetitions import repetitions
 from studies.revalidation import FIRST_SEED
 from studies.revalidation import queue_repetitions
 from studies.revalidation import repetition_facts
@@ -275,6 +276,7 @@ def test_a_repetition_that_takes_its_machine_down_is_not_queued_anew(
     for _ in range(MAX_RETRY + 1):
         kill(again.ask(load(work).trials[0].distributions))
     assert queue_repetitions(work, storage, 1) == 0
+    assert [r.failed for r in repetitions(storage, load(work)).values()] == [1]
 
 
 def test_on_a_surrogate_repetitions_have_fresh_noise(surrogate: Path, tmp_path: Path) -> None:
