@@ -547,8 +547,11 @@ def _sweep(parent: Path) -> None:
     """Remove the folders of trials whose process on this machine was killed."""
     for mark in parent.glob(f"{_PREFIX}*/{_MARK}"):
         try:
+            found = mark.lstat()  # others may have put there what blocks whoever reads it
+            if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
+                continue
             is_left = worker_is_here(json.loads(mark.read_text())) is False
-        except (OSError, ValueError, TypeError):  # another user's, or half written
+        except (OSError, ValueError, TypeError, RecursionError):  # half written, say
             continue
         if is_left:
             shutil.rmtree(mark.parent, ignore_errors=True)

@@ -51,6 +51,7 @@ SIGNALLING = {
     **{"kill": 1, "tkill": 1, "rt_sigqueueinfo": 1, "pidfd_send_signal": 1},
     **{"tgkill": 2, "rt_tgsigqueueinfo": 2},
 }
+F_SETSIG = 10
 SOCKET_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 # System calls that no training needs. ("No such call" where programs have another way then.)
 REFUSED = {
@@ -256,6 +257,8 @@ def filter_system_calls() -> None:
     for call, argument in SIGNALLING.items():
         stop = ArgCompare(argument, SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, signal.SIGSTOP)
         refuse(call, errno.EPERM, stop)
+    # Nor by a file that sends it for its owner, who may be anybody.
+    refuse("fcntl", errno.EPERM, ArgCompare(1, SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, F_SETSIG))
     # NETLINK_ROUTE, which is 0, tells libraries of the network's interfaces.
     netlink = ArgCompare(0, SCMP_CMP_EQ, socket.AF_NETLINK, 0)
     refuse("socket", errno.EAFNOSUPPORT, netlink, ArgCompare(2, SCMP_CMP_GE, 1, 0))

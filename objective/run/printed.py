@@ -17,10 +17,11 @@ import re
 from typing import Any
 
 
-# With thousands separated by commas: "2,634.5" must not be taken for 2, nor "0,532" for 532.
+# With thousands separated by commas: "2,634.5" must not be taken for 2, nor "0,532" for 532. Words
+# in ASCII: without regard to case an i is also a Turkish one without its dot, but no float has that.
 _NUMBER = (
     r"[-+]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?"
-    r"|nan|inf(?:inity)?)(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
+    r"|(?a:nan|inf(?:inity)?))(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
 )
 _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
 # What may stand in front of a number that follows a colon: tensor(0.5), np.float64(0.5), [0.5].
@@ -159,8 +160,8 @@ def _in_json(line: str) -> dict[str, float]:
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in table.items():
-        if len(prefix) + len(key) > _NAME_CHARS:
-            continue
+        if len(prefix) + len(key) > _NAME_CHARS or not key.isprintable():
+            continue  # no database takes it
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):

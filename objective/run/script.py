@@ -158,7 +158,8 @@ def run_script(
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
-    file_before = None if metric.file is None else _changed(folder / metric.file)
+    written = None if metric.file is None else (cwd or folder) / metric.file
+    file_before = None if written is None else _changed(written)
     start = time.monotonic()
     kills_before = _oom_kills()
     stop = ""
@@ -216,8 +217,8 @@ def run_script(
         for channel, chunk in process.drain():
             handle(channel, chunk)
         output.feed(b"\n")  # the last line may lack its end
-    if metric.file is not None and _changed(folder / metric.file) != file_before:
-        output.read_file(folder / metric.file)
+    if written is not None and _changed(written) != file_before:
+        output.read_file(written)
     seconds = time.monotonic() - start
     oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
     status, reason = classify(output, stop, returncode, limits, oom_kills)

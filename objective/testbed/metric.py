@@ -20,7 +20,8 @@ Direction = Literal["minimize", "maximize"]
 # Attributes of trials that samplers and studies give a meaning, and that no script may print.
 _RESERVED = re.compile(
     r"command|status|reason|source|source_.*|effective|isolation|llm_.*|parent.*|.*_sha256|fingerprint|lines_.*|study.*"
-    r"|training_seconds|total_seconds|tid|decision|[a-z]+:.*",
+    r"|training_seconds|total_seconds|tid|decision|train_seed|repeats_.*|mended|description|proposer"
+    r"|chosen_by|[a-z]+:.*",
     re.IGNORECASE,
 )
 

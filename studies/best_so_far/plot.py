@@ -77,7 +77,9 @@ def plot_best_so_far(
     for i, (name, group) in enumerate(groups.items()):
         steps = [_steps(study, direction, against, counts) for study in group]
         curve = mean_curve([each for each in steps if each is not None], _INTERVALS[interval])
-        if curve is not None:
+        if curve is None:  # the legend tells of the group all the same
+            figure.add_trace(go.Scatter(x=[None], y=[None], name=f"{name} (n=0)".strip()))
+        else:
             add_mean_curve(
                 figure,
                 curve.x,
@@ -181,9 +183,9 @@ def _steps(
 def _cost(trial: FrozenTrial, against: str | Callable[[FrozenTrial], float] | None) -> float:
     if against is None:
         return 1.0
-    if isinstance(against, str):
-        return float(trial.user_attrs.get(against, 0.0))
-    return float(against(trial))
+    cost = trial.user_attrs.get(against) if isinstance(against, str) else against(trial)
+    is_known = isinstance(cost, (int, float)) and math.isfinite(cost)
+    return float(cost) if is_known else 0.0
 
 
 def _has_value(trial: FrozenTrial) -> bool:

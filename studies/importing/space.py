@@ -75,7 +75,8 @@ def _distribution(
     if isinstance(prior, IntDistribution):
         whole = [int(v) for v in numbers if v == int(v) and (v > 0 or not prior.log)]
         low, high = min([prior.low, *whole]), max([prior.high, *whole])
-        return IntDistribution(low, high, log=prior.log, step=prior.step)
+        on_grid = all((v - low) % prior.step == 0 for v in (prior.low, high, *whole))
+        return IntDistribution(low, high, log=prior.log, step=prior.step if on_grid else 1)
     if isinstance(prior, FloatDistribution):
         floats = [float(v) for v in numbers if v > 0 or not prior.log]
         low_, high_ = min([prior.low, *floats]), max([prior.high, *floats])

@@ -340,6 +340,8 @@ def _tell(study: optuna.Study, trial: FrozenTrial, result: Result) -> list[int]:
             study.tell(trial.number, state=TrialState.FAIL)
         else:
             study.tell(trial.number, result.value)
+    except UnicodeEncodeError:  # a ValueError, too
+        raise
     except (UpdateFinishedTrialError, ValueError):  # another process has finished it
         return []
     return [trial.number]
