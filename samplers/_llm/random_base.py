@@ -81,10 +81,6 @@ class RandomBaseSampler(BaseSampler):
         self._seed = secrets.randbits(31) if seed is None else seed
         self._named: set[str] = set()  # in warnings
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Refuse several objectives before anything is evaluated, if all values are enqueued too."""
-        self._raise_error_if_multi_objective(study)
-
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:

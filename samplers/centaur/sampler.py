@@ -259,9 +259,8 @@ class CentaurSampler(CheckedCmaEsSampler):
         )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        # A trial with all its values fixed never reaches sample_relative.
-        self._raise_error_if_multi_objective(study)
         super().before_trial(study, trial)
+        # A trial with all its values fixed never reaches sample_relative.
         if fixed_params(trial):
             record(study, trial, source=ENQUEUED)
 

@@ -179,10 +179,6 @@ class SMACSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Do nothing: all randomness is a function of the seed and the trial's number."""
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        # A trial with all its values fixed never reaches sample_relative.
-        self._raise_error_if_multi_objective(study)
-
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:

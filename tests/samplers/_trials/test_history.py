@@ -287,15 +287,3 @@ def test_a_range_that_was_widened_is_not_left_to_chance(
     run(5000, 8)
     assert max(t.params["x"] for t in study.trials[-6:]) > 1
     assert all("5000" in request.text for request in chat.requests[-3:])
-
-
-@pytest.mark.parametrize("name", list(SAMPLERS))
-def test_several_objectives_are_refused_before_an_enqueued_trial_is_run(name: str) -> None:
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=SAMPLERS[name](SchemaChat()))
-    study.enqueue_trial({"x": 0.5})
-
-    def evaluate(trial: optuna.Trial) -> tuple[float, float]:
-        raise AssertionError("this is evaluated")
-
-    with pytest.raises(ValueError, match="multi-objective"):
-        study.optimize(evaluate, n_trials=1)
