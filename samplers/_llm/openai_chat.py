@@ -213,7 +213,7 @@ class OpenAIChat:
             return None
         if not isinstance(told.get("version"), str):
             return None
-        with suppress(ChatError):
+        with suppress(ChatRejected):
             # It is told of a model that is loaded, which this request without a prompt does.
             body = {"model": self.model}
             self._client.call("POST", f"{api}/generate", self._deadline(), body, max_retries=0)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
+from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from .._trials.announced import announce
-from .._trials.history import common_distributions
 from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -90,9 +90,12 @@ class RandomBaseSampler(BaseSampler):
         """
         self._raise_error_if_multi_objective(study)
         drop_older_cache(study, trial)
+        # One without parameters, such as a reference value that was added, tells nothing.
         trials = [t for t in cached_trials(study) if t.params]
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        return common_distributions(complete or trials[-1:])
+        space: Mapping[str, BaseDistribution] = intersection_search_space(trials)
+        if not space and not any(t.state == TrialState.COMPLETE for t in trials):
+            space = trials[-1].distributions if trials else {}
+        return {name: d for name, d in sorted(space.items()) if not d.single()}
 
     def sample_independent(
         self,
@@ -103,22 +106,22 @@ class RandomBaseSampler(BaseSampler):
     ) -> Any:
         """Draw a random value for a parameter that is not in the relative search space."""
         self._raise_error_if_multi_objective(study)
-        self._warn_once(study, param_name, param_distribution)
+        self._warn_once(study, param_name)
         return self._draw(study, trial, {param_name: param_distribution}, 0)[param_name]
 
-    def _warn_once(self, study: Study, name: str, distribution: BaseDistribution) -> None:
+    def _warn_once(self, study: Study, name: str) -> None:
         """Say once which parameters the model is not asked for, when the search space is known."""
-        if name in self._named:
-            return
         complete = [t for t in cached_trials(study) if t.state == TrialState.COMPLETE and t.params]
-        common = common_distributions(complete)
-        if not complete or common.get(name) == distribution:
+        if name in self._named or not complete:
+            return
+        common = intersection_search_space(complete)
+        if name in common:  # Its range has just been changed: the next trial tells more.
             return
         varied = {n for t in complete for n, d in t.distributions.items() if not d.single()}
         self._named |= {name} | varied - common.keys()
         _logger.warning(
             f"Drawn at random: {', '.join(sorted(self._named))}. The language model is asked only "
-            "for parameters that all completed trials have, within their latest ranges."
+            "for parameters that all completed trials have, in one range."
         )
 
     def after_trial(

@@ -43,7 +43,7 @@ def estimate_tokens(text: str) -> int:
     tokens = 0
     for piece in _PIECE.findall(text):
         if not piece.isascii():
-            tokens += max(len(piece.encode()) - 1, 1)
+            tokens += max(len(piece.encode("utf-8", "surrogatepass")) - 1, 1)
         elif piece.isalpha():
             letters = 2 if len(piece) > 1 and piece.isupper() else 3
             tokens += math.ceil(len(piece) / letters)

@@ -198,8 +198,7 @@ class TrialPrompt:
     def start(self, trial: FrozenTrial) -> dict[str, Any]:
         """The values of a trial to change: as they were run, which is how the table shows them.
 
-        Those that the objective's rule takes out of their range stay as they were suggested, and
-        those that are outside of what their range was changed to go to its nearest end.
+        Those that the objective's rule takes out of their range stay as they were suggested.
         """
         run = effective_params(trial, self._knowledge.rule)
         return {
@@ -352,9 +351,9 @@ class TrialPrompt:
 
 
 def _allowed(value: Any, distribution: BaseDistribution, otherwise: Any) -> Any:
-    """A value if a distribution contains it, else the nearest that there is to another one."""
+    """A value if a distribution contains it."""
     try:
         fitted, repair = fit_value(value, distribution)
-        return fit_value(otherwise, distribution)[0] if repair else fitted
     except ValueRefused:
         return otherwise
+    return otherwise if repair else fitted

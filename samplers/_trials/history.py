@@ -12,7 +12,6 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
-from optuna.distributions import check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna.distributions import BaseDistribution
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -94,34 +92,6 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
         if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
         or (t.state == TrialState.FAIL and t.params and t.number not in interrupted)
     ]
-
-
-def common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Return the parameters that all of the trials have, by name, with the latest distribution.
-
-    Earlier values may lie outside of it, since a study may go on with other ranges. Trials without
-    any parameter say nothing of the search space, and one of a single value needs no proposal.
-    """
-    trials = [t for t in trials if t.params]
-    if not trials:
-        return {}
-    latest = trials[-1].distributions
-    names = set(latest).intersection(*(t.distributions for t in trials))
-    return {
-        name: latest[name]
-        for name in sorted(names)
-        if not latest[name].single()
-        and all(_is_compatible(t.distributions[name], latest[name]) for t in trials)
-    }
-
-
-def _is_compatible(old: BaseDistribution, new: BaseDistribution) -> bool:
-    """Whether Optuna lets one parameter of a study have both: only a number's range may change."""
-    try:
-        check_distribution_compatibility(old, new)
-    except ValueError:
-        return False
-    return True
 
 
 def violation(trial: FrozenTrial) -> float:

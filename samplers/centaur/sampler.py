@@ -18,7 +18,6 @@ from .._llm.record import ENQUEUED
 from .._llm.record import record
 from .._llm.record import STARTUP
 from .._llm.trial_prompt import Knowledge
-from .._trials.history import common_distributions
 from .._trials.history import finished_trials
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -285,10 +284,10 @@ class CentaurSampler(CheckedCmaEsSampler):
             if not finished and self._turns.n_first(study):
                 return _all_distributions(cached_trials(study))
             return _all_distributions(finished)
-        space = _space_for_model(study)
+        space = self._learning.common_space(study)
         if not space and (self._turns.n_first(study) or self.is_llm_turn(turn_of(study, trial))):
             # Nothing succeeded so far. The model can do better than chance at what failed.
-            space = common_distributions(finished or cached_trials(study))
+            space = _common_distributions(finished or cached_trials(study))
         return space
 
     def sample_relative(
@@ -297,9 +296,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         self._raise_error_if_multi_objective(study)
         if self._critic is not None:
             return self._sample_with_critic(self._critic, study, trial, search_space)
-        known = self._learning.common_space(study)
-        known = {n: d for n, d in numerical(search_space).items() if n in known}
-        base = self._sample_cma(study, trial, known)
+        base = self._sample_cma(study, trial, numerical(search_space))
         fixed = fixed_params(trial)
         if base or not numerical(search_space):
             base = {**base, **self._draw_categories(study, trial, search_space, fixed)}
@@ -346,13 +343,12 @@ class CentaurSampler(CheckedCmaEsSampler):
         choice = screen.choice
         n_first = self._turns.first_left(study, trial)
         if n_first or self.is_llm_turn(turn):
-            asked = _space_for_model(study)
-            if not asked:  # nothing succeeded so far, or finished
-                asked = common_distributions(finished_trials(study) or cached_trials(study))
-            asked = {n: space[n] for n in asked if n in space}
-            if any(name not in fixed for name in asked):
-                own = self._complete(study, trial, asked, choice.params)
-                return self._turns.take(study, trial, asked, own, base, n_first, screen)
+            if not common:  # nothing succeeded so far, or finished
+                common = _common_distributions(finished_trials(study) or cached_trials(study))
+                common = {n: d for n, d in common.items() if n in space}
+            if any(name not in fixed for name in common):
+                own = self._complete(study, trial, common, choice.params)
+                return self._turns.take(study, trial, common, own, base, n_first, screen)
         source = ENQUEUED if fixed_params(trial) else self._own_source(turn, space)
         record(study, trial, source=source, proposer=choice.proposer, chosen_by=choice.chosen_by)
         self._learning.tell_point(study, trial, space, choice.params)
@@ -456,7 +452,11 @@ def _all_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribut
     return {name: d for name, d in sorted(latest.items()) if not d.single()}
 
 
-def _space_for_model(study: Study) -> dict[str, BaseDistribution]:
-    """What all completed trials have: what CMA-ES knows, and that whose range was changed."""
-    complete = [t for t in cached_trials(study) if t.state == TrialState.COMPLETE]
-    return common_distributions(complete)
+def _common_distributions(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Parameters that all the trials have, by name, with the latest distribution."""
+    trials = [t for t in trials if t.params]
+    if not trials:
+        return {}
+    common = set.intersection(*(set(t.distributions) for t in trials))
+    latest = sorted(trials[-1].distributions.items())
+    return {name: d for name, d in latest if name in common and not d.single()}

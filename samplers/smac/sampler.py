@@ -38,6 +38,7 @@ import numpy as np
 from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
+from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -49,7 +50,6 @@ from smac.model.random_forest import RandomForest
 from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
-from .._trials.history import common_distributions
 from .._trials.history import is_failure
 from .._trials.history import violation
 from .._trials.internals import cached_trials
@@ -111,10 +111,9 @@ class SMACSampler(BaseSampler):
     completed trials. A configuration that is stored or running is not proposed again until the
     whole search space has been.
 
-    The search space is what all stored trials have, which is not known before the first trial has
-    finished: of a parameter with several ranges the latest, if it holds the values of all of them.
-    Parameters outside of it, and so the first trial of a study, are sampled uniformly and
-    independently. Pass ``search_space`` to begin the initial design at once.
+    The search space is the intersection of the stored trials' spaces, which is not known before
+    the first trial has finished. Parameters outside of it, and so the first trial of a study, are
+    sampled uniformly and independently. Pass ``search_space`` to begin the initial design at once.
 
     Example:
 
@@ -183,14 +182,12 @@ class SMACSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         drop_older_cache(study, trial)
-        if self._search_space is not None:
-            return {name: d for name, d in self._search_space.items() if not d.single()}
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
-        finished = [t for t in cached_trials(study) if t.state in states and t.params]
-        search_space = common_distributions(finished)
-        return {
-            name: d for name, d in search_space.items() if all(_fits(t, name, d) for t in finished)
-        }
+        search_space = self._search_space
+        if search_space is None:
+            # One without parameters, such as a reference value that was added, tells nothing.
+            trials = [t for t in cached_trials(study) if t.params]
+            search_space = intersection_search_space(trials, include_pruned=True)
+        return {name: d for name, d in search_space.items() if not d.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -533,12 +530,6 @@ def _other_trials(
     """
     trials = cached_trials(study) if use_cache else fresh_trials(study)
     return sorted((t for t in trials if t.number != trial.number), key=lambda t: t.number)
-
-
-def _fits(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
-    """Whether a trial's value is one of the distribution; else SMAC can't be told of the trial."""
-    own, value = trial.distributions[name], trial.params[name]
-    return own == distribution or distribution._contains(distribution.to_internal_repr(value))
 
 
 def _params(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

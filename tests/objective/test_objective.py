@@ -498,10 +498,13 @@ study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(work)!r}), 1)
     for name, mark in others.items():
         (work / f"autoresearch-{name}").mkdir()
         (work / f"autoresearch-{name}" / "worker.json").write_text(json.dumps(mark))
-    (work / "autoresearch-unmarked").mkdir()
+    for name in ("unmarked", "pipe", "deep"):
+        (work / f"autoresearch-{name}").mkdir()
+    os.mkfifo(work / "autoresearch-pipe" / "worker.json")  # blocks whoever opens it
+    (work / "autoresearch-deep" / "worker.json").write_text("[" * 100_000)
     run_one(TrainScriptObjective(folder, work_dir=work), {"LR": 1.0, "KIND": "ok"})
     assert {p.name for p in work.iterdir()} == {
-        f"autoresearch-{name}" for name in (*others, "unmarked")
+        f"autoresearch-{name}" for name in (*others, "unmarked", "pipe", "deep")
     }
 
 

@@ -289,17 +289,6 @@ def test_threads_repeat_no_configuration_and_share_no_seed() -> None:
     assert len({r.seed for r in chat.requests}) == len(chat.requests)
 
 
-def test_a_value_outside_of_a_range_that_was_narrowed_goes_to_its_end() -> None:
-    chat = ScriptedChat([{"depth": 2}])
-    study = new_study(KarpathyAgentSampler(warm_start=0, chat=chat, seed=0), 1)
-    narrow = {**SPACE, "lr": FloatDistribution(1e-4, 0.1, log=True)}
-    later = create_trial(params={**BASELINE, "lr": 0.05}, distributions=narrow, value=9.0)
-    study.add_trial(later)
-    study.optimize(lambda t: float(suggest(t, narrow)["depth"]), n_trials=1)
-    assert "the best so far (trial 0)" in chat.requests[0].text
-    assert study.trials[-1].params == {**BASELINE, "depth": 2, "lr": 0.1}
-
-
 def test_what_is_drawn_at_random_in_the_models_trials_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

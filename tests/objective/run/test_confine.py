@@ -54,8 +54,11 @@ for stop in (19, 19 | 1 << 32):
     print(call(queue, me, stop, bytes(128)), call(queue_to_thread, me, me, stop, bytes(128)))
     print(call(424, pidfd, stop, None, 0))
 print(call(kill, me, 0), call(kill, me, 18))
+# Nor by a file, whose owner gets the signal that was set for it.
+fcntl = 72 if x86 else 25
+print(call(fcntl, pidfd, 10, 19), call(fcntl, pidfd, 10 | 1 << 32, 19), call(fcntl, pidfd, 1))
 """,
-        "EPERM EPERM EPERM\nEPERM EPERM\nEPERM\n" * 2 + "DID DID\n",
+        "EPERM EPERM EPERM\nEPERM EPERM\nEPERM\n" * 2 + "DID DID\nEPERM EPERM DID\n",
     ),
     # A process that can open no file counts nothing.
     "no limits of others": (

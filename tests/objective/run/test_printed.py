@@ -7,6 +7,7 @@ import json
 import pytest
 
 from objective.run.printed import lines_of_file
+from objective.run.printed import number_alone
 from objective.run.printed import plain
 from objective.run.printed import Progress
 from objective.run.printed import progress_of
@@ -60,6 +61,8 @@ def test_a_metric_is_found_in_every_form_of_its_name(line: str, text: str | None
 
 
 def test_a_metrics_name_may_hold_anything() -> None:
+    assert Reader("loss").metric("loss: \u0131nf") is None and number_alone("\u0131nf") is None
+    assert Reader("loss").numbers('{"\\ud800": 1, "a\\u0000": 2, "b": 3}') == {"b": 3.0}
     assert Reader("Test  accuracy").metric("Test accuracy : 0.5") is None
     assert Reader("Test accuracy").metric("Test   accuracy: 0.5") == "0.5"
     assert Reader("top-1 (%)").metric("top-1 (%) = 71") == "71"

@@ -22,6 +22,7 @@ from objective.run.script import DiskFull
 from objective.run.script import run_script
 from objective.run.script import RunError
 from objective.testbed.data import Data
+from objective.testbed.metric import Metric
 from tests.conftest import gone
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
@@ -267,6 +268,18 @@ def test_a_full_disk_is_no_measurement(testbed_folder: Callable[..., Path]) -> N
         run_script(folder, limits=Limits(wall_seconds=60), log=Path("/dev/full"))
     with pytest.raises(RunError, match="must be writable, but: No such file or directory"):
         run_script(folder, limits=Limits(wall_seconds=60), log=folder / "no" / "log")
+
+
+def test_a_metrics_file_is_where_the_script_works(testbed_folder: Callable[..., Path]) -> None:
+    folder = testbed_folder("open('m.json', 'w').write('{\"loss\": 0.5}')\n")
+    result = run_script(
+        folder,
+        limits=Limits(wall_seconds=60),
+        command=("python", str(folder / "train.py")),
+        metric=Metric("loss", file="m.json"),
+        cwd=folder.parent,
+    )
+    assert (result.status, result.value) == ("ok", 0.5), result.reason
 
 
 @pytest.mark.parametrize(

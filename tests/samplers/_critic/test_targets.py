@@ -40,6 +40,13 @@ def test_a_value_that_diverged_leaves_the_others_their_resolution(diverged: floa
     assert min(targets[-2:]) > targets[-3]
 
 
+def test_where_half_are_equally_good_what_diverged_leaves_the_others_their_resolution() -> None:
+    alone, targets = (to_targets(np.array([0.0] * 6 + more)) for more in ([1, 2, 3], [1, 2, 3, 1e9]))
+
+    assert targets[:9].std() > 0.5 * alone.std()
+    assert targets.argsort(kind="stable").tolist() == list(range(10))
+
+
 def test_equal_values_are_all_zero() -> None:
     assert to_targets(np.full(4, 2.5)).tolist() == [0.0] * 4
     assert to_targets(np.zeros(0)).tolist() == []

@@ -12,7 +12,6 @@ from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import create_trial
@@ -22,7 +21,6 @@ import pytest
 
 from objective.run import outcome
 from samplers._llm.schema_chat import SchemaChat
-from samplers._trials.history import common_distributions
 from samplers._trials.history import effective_params
 from samplers._trials.history import failure_class
 from samplers._trials.history import FAILURES
@@ -207,27 +205,6 @@ def test_a_parameter_that_a_configuration_lacks_is_told_from_a_wrong_name() -> N
         table({"x": 0.5})
 
 
-def test_what_all_trials_have_is_common_in_its_latest_range() -> None:
-    def ran(**distributions: BaseDistribution) -> FrozenTrial:
-        params: dict[str, Any] = {
-            name: d.choices[0] if isinstance(d, CategoricalDistribution) else 1.0
-            for name, d in distributions.items()
-        }
-        return create_trial(value=1.0, params=params, distributions=distributions)
-
-    old, new, other = FloatDistribution(0, 1), FloatDistribution(1, 9), FloatDistribution(0.5, 2)
-    letters, more = CategoricalDistribution(["a", "b"]), CategoricalDistribution(["a", "b", "c"])
-    trials = [
-        ran(z=old, x=old, c=letters, d=letters, conditional=old, one=old),
-        create_trial(value=0.0),
-        ran(z=other, x=old, c=letters, d=more, one=old),
-        ran(z=other, x=new, c=letters, d=more, one=FloatDistribution(1, 1)),
-        create_trial(value=0.0),
-    ]
-    assert list(common_distributions(trials).items()) == [("c", letters), ("x", new), ("z", other)]
-    assert common_distributions(trials[1:2]) == common_distributions([]) == {}
-
-
 SAMPLERS: dict[str, Callable[[SchemaChat], BaseSampler]] = {
     "karpathy agent": lambda chat: KarpathyAgentSampler(chat=chat, warm_start=0, seed=0),
     "llambo": lambda chat: LLAMBOSampler(chat=chat, n_startup_trials=2, seed=0),
@@ -257,33 +234,3 @@ def test_a_value_without_parameters_switches_no_sampler_off(name: str) -> None:
         assert {t.user_attrs["chosen_by"] for t in late} == {"critic"}
     key = "smac:proposal" if name == "smac" else "cma:generation"
     assert all(key in t.system_attrs for t in late) is (name in ("centaur", "cma-es", "smac"))
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        *(SAMPLERS[name] for name in ("karpathy agent", "llambo", "smac")),
-        lambda chat: CentaurSampler(chat=chat, llm_ratio=1, reply="full", seed=0),
-        lambda chat: CentaurSampler(chat=chat, llm_ratio=1, reply="full", critic=None, seed=0),
-    ],
-    ids=["karpathy agent", "llambo", "smac", "centaur", "centaur without critic"],
-)
-def test_a_range_that_was_widened_is_not_left_to_chance(
-    sampler: Callable[[SchemaChat], BaseSampler], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def left_to_chance(*args: Any) -> float:
-        raise AssertionError(f"{args[2]} is drawn at random")
-
-    chat = SchemaChat()
-    study = optuna.create_study(sampler=sampler(chat))
-
-    def run(high: float, n: int) -> None:
-        study.optimize(
-            lambda t: t.suggest_float("x", 0, high) + t.suggest_float("y", 0, 1), n_trials=n
-        )
-
-    run(1, 12)
-    monkeypatch.setattr(study.sampler, "sample_independent", left_to_chance)
-    run(5000, 8)
-    assert max(t.params["x"] for t in study.trials[-6:]) > 1
-    assert all("5000" in request.text for request in chat.requests[-3:])
