@@ -36,7 +36,9 @@ def has_succeeded(trial: FrozenTrial) -> bool:
 def values_run(trial: FrozenTrial) -> dict[str, Any]:
     """Return the values that a trial was really run with, in the order of its parameters."""
     changed: Any = {}
-    with suppress(TypeError, ValueError, RecursionError):  # of another program, to which it means something else
+    with suppress(
+        TypeError, ValueError, RecursionError
+    ):  # of another program, to which it means something else
         changed = json.loads(trial.user_attrs.get("effective", "{}"))
     if not isinstance(changed, dict):
         changed = {}

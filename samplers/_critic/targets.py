@@ -26,9 +26,9 @@ def to_targets(values: np.ndarray) -> np.ndarray:
         return np.zeros(0)
     # Of halves, since two floats may be further apart than a float is large.
     distance = values / 2 - values.min() / 2
-    c = np.median(distance) / 4
+    c = np.median(distance / 4)
     if c == 0:  # Half of them are equally good: the median of the others.
-        c = np.median(distance[distance > 0]) / 4 if distance.any() else 0.0
+        c = np.median(distance[distance > 0] / 4) if distance.any() else 0.0
     if c == 0:
         return np.zeros(len(values))
     # In this order nothing overflows.

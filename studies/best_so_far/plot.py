@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
 import math
+from numbers import Real
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
@@ -183,9 +184,8 @@ def _steps(
 def _cost(trial: FrozenTrial, against: str | Callable[[FrozenTrial], float] | None) -> float:
     if against is None:
         return 1.0
-    cost = trial.user_attrs.get(against) if isinstance(against, str) else against(trial)
-    is_known = isinstance(cost, (int, float)) and math.isfinite(cost)
-    return float(cost) if is_known else 0.0
+    cost: Any = trial.user_attrs.get(against) if isinstance(against, str) else against(trial)
+    return float(cost) if isinstance(cost, Real) and math.isfinite(cost) else 0.0
 
 
 def _has_value(trial: FrozenTrial) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import difflib
 import json
+import os
 from pathlib import Path
 import shutil
 import signal

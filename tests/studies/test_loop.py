@@ -491,7 +491,7 @@ def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(
 ) -> None:
     study = open_study(optuna.storages.InMemoryStorage())
 
-    def stopped(*given: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("studies.loop.evaluate", stopped)

@@ -41,7 +41,9 @@ def test_a_value_that_diverged_leaves_the_others_their_resolution(diverged: floa
 
 
 def test_where_half_are_equally_good_what_diverged_leaves_the_others_their_resolution() -> None:
-    alone, targets = (to_targets(np.array([0.0] * 6 + more)) for more in ([1, 2, 3], [1, 2, 3, 1e9]))
+    alone, targets = (
+        to_targets(np.array([0.0] * 6 + more)) for more in ([1, 2, 3], [1, 2, 3, 1e9])
+    )
 
     assert targets[:9].std() > 0.5 * alone.std()
     assert targets.argsort(kind="stable").tolist() == list(range(10))

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
 from objective.testbed.inference import PAPER_SPACE
+from studies.importing.space import _distribution
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import facts_of
 from tests.studies.importing.conftest import Write
-
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_hyperparameters_get_ranges_that_hold_their_values(cli: Cli, write: Write) -> None:
@@ -65,6 +61,12 @@ def test_hyperparameters_get_ranges_that_hold_their_values(cli: Cli, write: Writ
         "SIZES: left out, not of one type or a text": 1,
         "WINDOW_PATTERN: the usual range was widened for": 1,
     }
+
+
+def test_one_value_beside_the_steps_costs_no_other() -> None:
+    prior = IntDistribution(64, 512, step=64)
+    assert _distribution([128, 576], prior, fixed=False) == IntDistribution(64, 576, step=64)
+    assert _distribution([128, 32], prior, fixed=False) == IntDistribution(32, 512)
 
 
 def test_a_later_file_can_widen_a_range_but_not_choices(cli: Cli, write: Write) -> None:
