@@ -255,8 +255,8 @@ def evaluate(
         claimed: The trial.
         objective: What evaluates it.
         results: See `StudyLoop.results`.
-        is_suggested: Whether its parameters may be why the disk is full, as nobody knows yet what
-            they need. They are given up after some tries, as those that kill.
+        is_suggested: Whether its parameters, or script, may be why the disk is full, as nobody knows
+            yet what they need. They are given up after some tries, as those that kill.
 
     Raises:
         ArtifactError: From the objective, after its value was told.

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.testbed.metric import Metric
+from samplers._trials.internals import interrupted_trials
 from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -108,10 +109,14 @@ def by_trial(
         value: The values of the trials by their numbers; what repeats none of them is left out.
     """
     of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
+    trials = list(trials)
+    again = interrupted_trials(trials)
     for t in trials:
         number = t.user_attrs.get(REPEATS, first)
         # One that was given up has failed, too: it took its process down each time.
-        has_ended = is_evaluated(t) or (t.state == TrialState.FAIL and is_given_up(t))
+        has_ended = is_evaluated(t) or (
+            t.state == TrialState.FAIL and is_given_up(t) and t.number not in again
+        )
         if isinstance(number, int) and number in value and has_ended:
             of[number].append(t)
     values = {n: tuple(t.values[0] for t in repeated if is_ok(t)) for n, repeated in of.items()}

@@ -158,8 +158,9 @@ def run_script(
     """
     log = folder.with_name(f"{folder.name}.log") if log is None else log
     output = Output(metric, on_progress)
-    written = None if metric.file is None else (cwd or folder) / metric.file
-    file_before = None if written is None else _changed(written)
+    # Scripts write it to where they work, or to where they lie.
+    places = [] if metric.file is None else [(cwd or folder) / metric.file, folder / metric.file]
+    before = [_changed(place) for place in places]
     start = time.monotonic()
     kills_before = _oom_kills()
     stop = ""
@@ -217,8 +218,9 @@ def run_script(
         for channel, chunk in process.drain():
             handle(channel, chunk)
         output.feed(b"\n")  # the last line may lack its end
-    if written is not None and _changed(written) != file_before:
-        output.read_file(written)
+    written = [place for place, was in zip(places, before) if _changed(place) != was]
+    if written:
+        output.read_file(written[0])
     seconds = time.monotonic() - start
     oom_kills = None if kills_before is None else (_oom_kills() or 0) - kills_before
     status, reason = classify(output, stop, returncode, limits, oom_kills)

@@ -120,6 +120,7 @@ class OpenAIChat:
         self._lock = threading.RLock()
         # When to ask the server for its context and for a count, by ``time.monotonic()``.
         self._context_from = 0.0
+        self._context_meanwhile: int | None = None  # while that is not known
         self._tokenizer_from = 0.0
         self._token_counts: dict[str, int] = {}
         self._warned_of_cut = False
@@ -177,7 +178,8 @@ class OpenAIChat:
                     self._context_from = time.monotonic() + _ASK_AGAIN_SECONDS
                 except ChatError:
                     pass
-            return self._context_tokens
+            told = self._context_tokens
+            return self._context_meanwhile if told is None else told
 
     def _ask_context(self) -> int | None:
         """Ask llama.cpp for it among its properties, vLLM in its list of models, then Ollama.
@@ -213,6 +215,7 @@ class OpenAIChat:
             return None
         if not isinstance(told.get("version"), str):
             return None
+        self._context_meanwhile = _OLLAMA_TOKENS
         with suppress(ChatRejected):
             # It is told of a model that is loaded, which this request without a prompt does.
             body = {"model": self.model}

@@ -77,16 +77,18 @@ def plot_best_so_far(
     figure = go.Figure()
     for i, (name, group) in enumerate(groups.items()):
         steps = [_steps(study, direction, against, counts) for study in group]
-        curve = mean_curve([each for each in steps if each is not None], _INTERVALS[interval])
-        if curve is None:  # the legend tells of the group all the same
-            figure.add_trace(go.Scatter(x=[None], y=[None], name=f"{name} (n=0)".strip()))
+        found = [each for each in steps if each is not None]
+        label = f"{name} (n={len(found)})".strip()
+        curve = mean_curve(found, _INTERVALS[interval])
+        if curve is None:  # no value, or no place where all have one: the legend tells of it
+            figure.add_trace(go.Scatter(x=[None], y=[None], name=label))
         else:
             add_mean_curve(
                 figure,
                 curve.x,
                 curve.mean,
                 (curve.low, curve.high),
-                name=f"{name} (n={curve.n})".strip(),
+                name=label,
                 color=_COLORS[i % len(_COLORS)],
                 dash=_DASHES[i % len(_DASHES)],
             )

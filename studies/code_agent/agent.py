@@ -207,7 +207,8 @@ class CodeAgent:
                 watch(trials)
                 notes.write(trials)
                 if claimed is not None:
-                    evaluate(study, claimed, self._run, self._results)
+                    is_suggested = not is_baseline(claimed)
+                    evaluate(study, claimed, self._run, self._results, is_suggested=is_suggested)
                 elif self._baselines_left(trials) == 0 and self._next(trials):
                     pass
                 elif any(t.state == TrialState.RUNNING for t in trials):

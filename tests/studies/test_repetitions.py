@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 import re
 import statistics
+from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 import pytest
 
 from samplers import ScriptedChat
+from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.facts import REPEATS
 from studies.repetitions import pooled_sd
@@ -22,6 +26,7 @@ from studies.revalidation import Work
 from studies.spec import Spec
 from studies.spec import Where
 from studies.storage.open import open_storage
+from studies.storage.recovery import MAX_RETRY
 from studies.study import run_study
 
 
@@ -41,6 +46,24 @@ def test_a_repetition_of_no_trial_is_none(number: int, found: list[int]) -> None
     attributes = {"status": "ok", REPEATS: number}
     again.add_trial(optuna.create_trial(value=1.0, user_attrs=attributes))
     assert list(repetitions(storage, study)) == found
+
+
+def test_a_repetition_that_was_given_up_has_failed_unless_another_took_its_place() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s")
+    study.add_trial(optuna.create_trial(value=1.0))
+    again = optuna.create_study(storage=storage, study_name="s" + SUFFIX)
+    x: dict[str, Any] = {"params": {"x": 0.5}, "distributions": {"x": FloatDistribution(0, 1)}}
+    killed = {"autoresearch:kills": MAX_RETRY}
+    given_up = optuna.create_trial(
+        state=TrialState.FAIL, user_attrs={REPEATS: 0}, system_attrs=killed, **x
+    )
+    again.add_trial(given_up)
+    assert repetitions(storage, study)[0].failed == 1
+    ok = {"status": "ok", REPEATS: 0}
+    again.add_trial(optuna.create_trial(value=1.0, user_attrs=ok, system_attrs=repeating(0), **x))
+    found = repetitions(storage, study)[0]
+    assert (found.values, found.failed) == ((1.0,), 0)
 
 
 def test_the_noise_that_repetitions_measured_reaches_the_prompts(

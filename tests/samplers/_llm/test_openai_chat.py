@@ -173,12 +173,12 @@ def test_a_server_that_hangs_costs_no_more_than_the_deadline(server: LoopbackSer
 def test_retries_share_one_deadline(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.8)
     server.answers = lambda body: refusal("busy", 503)
-    started = time.monotonic()
-    with pytest.raises(ChatUnavailable, match="busy"):
-        connect(server, timeout=0.5, max_retries=1000).complete(ASK)
-    assert time.monotonic() - started < 4.0 and len(server.requests) < 5
+    # The last one may find no time for an answer, as where the first one takes long.
+    with pytest.raises(ChatUnavailable, match="busy|no answer within"):
+        connect(server, timeout=2.0, max_retries=1000).complete(ASK)
+    assert len(server.requests) < 5
 
 
 def test_what_a_server_said_is_told_although_the_deadline_cut_its_last_answer(
@@ -569,6 +569,22 @@ def test_ollama_is_asked_for_the_context_of_the_loaded_model(
         assert connect(server).context_tokens == length
     assert server.paths[-2:] == ["/api/generate", "/api/ps"], "only a loaded model is listed"
     assert ("OLLAMA_CONTEXT_LENGTH" in caplog.text) == (length == 4096)
+
+
+def test_while_ollama_loads_a_model_its_default_context_holds(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_chat, "_ASK_AGAIN_SECONDS", 0.0)
+    server.others |= {
+        "/v1/models": Answer({"data": [{"id": "m"}]}),
+        "/api/version": Answer({"version": "0.12.6"}),
+        "/api/generate": refusal("loading", 503),
+        "/api/ps": Answer({"models": [{"name": "m:latest", "context_length": 16384}]}),
+    }
+    chat = connect(server)
+    assert chat.context_tokens == 4096
+    server.others["/api/generate"] = Answer({"model": "m", "response": "", "done": True})
+    assert chat.context_tokens == 16384
 
 
 @pytest.mark.parametrize("body", [{"error": "Unexpected endpoint"}, {"status": "ok"}])
