@@ -670,7 +670,7 @@ def test_an_unedited_script_that_takes_its_machine_down_ends_the_study(
 ) -> None:
     numbers: list[int] = []
 
-    def killed(study: optuna.Study, claimed: FrozenTrial, *others: object) -> None:
+    def killed(study: optuna.Study, claimed: FrozenTrial, *_: object, **__: object) -> None:
         numbers.append(claimed.number)
         assert len(numbers) <= MAX_RETRY + 1
         kill(optuna.Trial(study, claimed._trial_id))
@@ -685,7 +685,7 @@ def test_an_unedited_script_that_takes_its_machine_down_ends_the_study(
 def test_a_stop_between_a_claim_and_its_training_leaves_nothing_running(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*given: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("studies.code_agent.agent.evaluate", stopped)
