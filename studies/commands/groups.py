@@ -203,7 +203,7 @@ def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
 
     Args:
         methods: Those that are to be run.
-        given: Values by the options' names; ``None`` is none.
+        given: Values by the options' names; ``None``, ``()`` and ``False`` are none.
 
     Raises:
         Misuse: If one was given for nothing.
@@ -227,11 +227,11 @@ def refuse_with(other: str, **given: object) -> None:
 
     Args:
         other: That one, and why.
-        given: Values by the options' names; ``None`` is none.
+        given: Values by the options' names; ``None``, ``()`` and ``False`` are none.
 
     Raises:
         Misuse: If one was given for nothing.
     """
     for name, value in given.items():
-        if value is not None:
+        if value is not None and value != () and value is not False:
             raise Misuse(f"{option_of(name)} must be without {other}")
