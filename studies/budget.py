@@ -193,7 +193,7 @@ class Budget:
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
         """Return whether the trial with this number may start, given all trials of the study."""
         if self.trials is not None:
-            before = sum(t.number < number and not is_interrupted(t) for t in _counted(trials))
+            before = sum(t.number < number and not is_interrupted(t) for t in counted(trials))
             if before >= self.trials:
                 return False
         if self.seconds is not None:
@@ -228,7 +228,7 @@ class Budget:
         """
         left = []
         if self.trials is not None:
-            left.append(self.trials - sum(map(is_evaluated, _counted(trials))))
+            left.append(self.trials - sum(map(is_evaluated, counted(trials))))
         if self.seconds is not None and (expected := self.expected_charge(trials)) > 0:
             # Failures are cheaper than successes: the mean tells how many fit.
             charges = [self.charge(t) for t in trials if is_evaluated(t)]
@@ -277,7 +277,7 @@ def span(trial: FrozenTrial) -> float:
     return max(run, min(between, run + float(attrs.get("llm_seconds", 0.0)) + _OTHER_SECONDS))
 
 
-def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials that no other one repeats."""
     again = interrupted_trials(trials)
     return [t for t in trials if t.number not in again]

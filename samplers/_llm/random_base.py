@@ -111,8 +111,10 @@ class RandomBaseSampler(BaseSampler):
 
     def _warn_once(self, study: Study, name: str) -> None:
         """Say once which parameters the model is not asked for, when the search space is known."""
+        if name in self._named:
+            return
         complete = [t for t in cached_trials(study) if t.state == TrialState.COMPLETE and t.params]
-        if name in self._named or not complete:
+        if not complete:
             return
         common = intersection_search_space(complete)
         if name in common:  # Its range has just been changed: the next trial tells more.

@@ -29,9 +29,9 @@ from rich.table import Column
 from objective.testbed.metric import Metric
 from objective.worker import WORKER
 from objective.worker import worker_mark
-from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import charge
+from studies.budget import counted
 from studies.budget import is_evaluated
 from studies.budget import is_failed
 from studies.budget import is_ok
@@ -145,7 +145,7 @@ class Progress(Bar):
                 " an installed package?"
             )
         left = self._budget.trials_left(trials, self._workers, self._llm_share)
-        n = len(_counted(trials))
+        n = sum(map(is_evaluated, counted(trials)))
         total = None if left is None else n + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
@@ -171,7 +171,7 @@ class Progress(Bar):
         return text + (", and time is kept to train the best again" if budget.confirm else "")
 
     def _summary(self, trials: Sequence[FrozenTrial]) -> str:
-        done = _counted(trials)
+        done = [t for t in counted(trials) if is_evaluated(t)]
         total = "" if self._budget.trials is None else f"/{self._budget.trials}"
         parts = [
             f"done {len(done)}{total}",
@@ -190,12 +190,6 @@ class Progress(Bar):
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)
-
-
-def _counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the evaluated trials that the budget counts: those that no other one repeats."""
-    again = interrupted_trials(trials)
-    return [t for t in trials if is_evaluated(t) and t.number not in again]
 
 
 class WorkerLog:
