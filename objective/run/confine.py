@@ -8,6 +8,7 @@
              the namespaces but no view of the files; bubblewrap does this part itself
     root     an empty folder to build it on
     lifeline a pipe to read from; at its end all is over
+    cuda     whether memory of no file may be shared, as CUDA does with its driver
 
 If it is the first process of a PID namespace, it stays that as the parent of the command. It has an
 empty session keyring, and a filter of system calls (libseccomp), which holds for all that it starts.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import mmap
 import os
 import resource
 import select
@@ -140,7 +142,7 @@ def build_root(root: str, mounts: list[list[str]]) -> None:
             os.symlink(detail, target)
         elif kind in ("ro", "dev"):
             make_target(target, like=path)
-            mount(path, target, None, MS_BIND | MS_REC)
+            mount(detail or path, target, None, MS_BIND | MS_REC)
             if kind == "ro":
                 read_only(target)
         elif kind == "hidden":
@@ -223,8 +225,8 @@ def load_seccomp() -> ctypes.CDLL:
     return library
 
 
-def filter_system_calls() -> None:
-    """Refuse, from now on and for all children, what no training needs."""
+def filter_system_calls(cuda: bool) -> None:
+    """Refuse, from now on and for all children, what no training needs (CUDA needs more)."""
     library = load_seccomp()
     # What isn't named is allowed; calls of another architecture (32 bits) end the process.
     rules = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(SCMP_ACT_ALLOW)))
@@ -252,6 +254,11 @@ def filter_system_calls() -> None:
     # Also what has bits above the 32 that the kernel looks at.
     for call in ("socket", "socketpair"):
         refuse(call, errno.EAFNOSUPPORT, ArgCompare(0, SCMP_CMP_GE, 64, 0))
+    if not cuda:
+        # Memory that is shared without a file stays when processes let go of it (madvise(2)), and
+        # counts as nobody's then. (MAP_SHARED_VALIDATE has the bit of MAP_SHARED, too.)
+        shared = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+        refuse("mmap", errno.EPERM, ArgCompare(3, SCMP_CMP_MASKED_EQ, shared, shared))
     # Whoever measures must not be stopped for a while, nor kept from opening files.
     refuse("prlimit64", errno.EPERM, ArgCompare(0, SCMP_CMP_NE, 0, 0))
     for call, argument in SIGNALLING.items():
@@ -318,7 +325,7 @@ def main() -> None:
     give_up_rights(spec.get("uid"))
     # Only now: becoming another user clears it.
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-    filter_system_calls()
+    filter_system_calls(spec.get("cuda", False))
     if os.getpid() == 1:
         supervise(spec.get("lifeline"))
     # getpass.getuser(), which torch calls, needs a name, and this user id has none.

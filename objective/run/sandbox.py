@@ -102,6 +102,8 @@ _KERNEL_SECRETS = (
     *("/proc/timer_list", "/proc/sched_debug"),
 )
 _GPU_DEVICES = ("nvidia*", "dri", "kfd")
+# CUDA shares memory of no file with its driver. (Not tried: there was no GPU where this was written.)
+_CUDA_DEVICE = "/dev/nvidiactl"
 
 
 # Can it import, write its folder, and (with another user's rights) read the caches?
@@ -190,6 +192,7 @@ class Sandbox:
             "CORE": 0,
         }
         spec: dict[str, object] = {"limits": limits, "lifeline": lifeline}
+        spec["cuda"] = os.path.exists(_CUDA_DEVICE)
         if not self.user_namespace:
             spec["uid"] = secrets.choice(_UIDS)
         mounts = _mounts(folder, read_only, hidden, disk_mb)
@@ -264,6 +267,9 @@ def _mounts(
     mounts += [("hidden", path, "") for path in _KERNEL_SECRETS if os.path.exists(path)]
     mounts += [("ro", path, "") for path in _KERNEL_SETTINGS if os.path.exists(path)]
     mounts += [("devices", "/dev", ""), ("tmpfs", "/dev/shm", size)]
+    if not os.path.exists(_CUDA_DEVICE):
+        # Reads the same, but can't be mapped: shared, that would be memory of no file.
+        mounts.append(("dev", "/dev/zero", "/dev/full"))
     for pattern in _GPU_DEVICES:
         mounts += [("dev", str(path), "") for path in sorted(Path("/dev").glob(pattern))]
     mounts.append(("tmpfs", "/tmp", size))
@@ -347,7 +353,7 @@ def _bubblewrap_options(mounts: Iterable[tuple[str, str, str]], user_namespace: 
         if kind == "link":
             options += ["--symlink", detail, path]
         elif kind in kinds:
-            options += [kinds[kind], path, path]
+            options += [kinds[kind], detail or path, path]
         elif kind == "dir":
             options += ["--perms", "0755", "--dir", path]
         elif kind == "proc":

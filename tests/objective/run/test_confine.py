@@ -13,6 +13,8 @@ import pytest
 from objective.run.sandbox import Sandbox
 from tests.conftest import not_here
 from tests.objective.run.conftest import attack
+from tests.objective.run.conftest import kind_id
+from tests.objective.run.conftest import KINDS
 
 
 # Calls by number, as code does that means to get past a library.
@@ -97,8 +99,12 @@ print({call(pair, family, 1, 0, two) for family in (2, 10, 16, 30, 30 | 1 << 32)
 print(call(319 if x86 else 279, b"hoard", 0), call(29 if x86 else 194, 0, 1 << 20, 0o1600))
 print(call(68 if x86 else 186, 0, 0o1600), call(240 if x86 else 180, b"hoard", 0o102, 0o600, None))
 print(call(447, 0), call(425, 8, ctypes.create_string_buffer(120)))
+number, zero = 9 if x86 else 222, os.open("/dev/zero", os.O_RDWR)
+for flags in (0x21, 0x21 | 1 << 32, 0x40023):  # MAP_SHARED, and MAP_SHARED_VALIDATE of a huge page
+    print(call(number, 0, 4096, 3, flags, -1, 0))
+print(os.read(zero, 2), call(number, 0, 4096, 3, 1, zero, 0))
 """,
-        "ENOSYS EPERM\nEPERM EPERM\nEPERM ENOSYS\n",
+        "ENOSYS EPERM\nEPERM EPERM\nEPERM ENOSYS\n" + "EPERM\n" * 3 + "b'\\x00\\x00' ENODEV\n",
     ),
     "no other process, key, program or module of the kernel": (
         """
@@ -119,7 +125,7 @@ import mmap
 def i386():
     # mov eax, 310 (unshare); mov ebx, CLONE_NEWUSER; int 0x80; ret
     code = bytes.fromhex("53 b836010000 bb00000010 cd80 5b c3")
-    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7)
     page.write(code)
     ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 for ask in (lambda: call(0x40000000 + 272, 0x10000000), i386):  # unshare of x32
@@ -168,9 +174,23 @@ print(first["Seccomp"].strip() == "2" or first["Uid"].split()[0] != str(os.getui
 
 @pytest.mark.parametrize(("asked", "answered"), ASKED.values(), ids=ASKED)
 def test_what_no_training_needs_is_refused(
-    sandbox: Sandbox, folder: Path, asked: str, answered: str
+    sandbox: Sandbox,
+    folder: Path,
+    asked: str,
+    answered: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("objective.run.sandbox._CUDA_DEVICE", "/dev/none")
     assert attack(sandbox, folder, CALL + asked) == answered
+
+
+@pytest.mark.parametrize("sandbox", KINDS[:1], ids=kind_id, indirect=True)
+def test_cuda_may_share_memory_of_no_file(
+    sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.run.sandbox._CUDA_DEVICE", "/dev/null")
+    share = "import mmap, os\nfor fd in (-1, os.open('/dev/zero', os.O_RDWR)): mmap.mmap(fd, 4096)"
+    assert attack(sandbox, folder, f"{share}\nprint('DID')") == "DID\n"
 
 
 def test_it_sees_no_keyring(sandbox: Sandbox, folder: Path) -> None:

@@ -392,8 +392,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         "memory hog": insert("hog", "hoard = []\nwhile True:\n    hoard.append(bytearray(10**7))"),
         "shared memory hog": insert(
             "hog what no limit counts",
-            "import mmap\nhoard = []\nwhile True:\n    block = mmap.mmap(-1, 10**8)\n"
-            "    block.write(b'x' * 10**8)\n    hoard.append(block)\n    time.sleep(0.02)",
+            "import mmap\nhoard, block = [], bytes(10**8)\nfor number in range(5):\n"
+            "    file = open(f'/dev/shm/{number}', 'w+b')\n    file.truncate(10**8)\n"
+            "    hoard.append(mmap.mmap(file.fileno(), 10**8))\n"
+            "    hoard[-1].write(block)\ntime.sleep(60)",
         ),
         "key thief": insert(
             "look for keys",
