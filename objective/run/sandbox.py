@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 import functools
 import json
@@ -451,8 +452,8 @@ def usage(tree: Sequence[psutil.Process]) -> Usage:
     """Return what a process and all below it use; the files and sockets are of their sandbox."""
     tasks, memory = 0, 0.0
     for process in tree:
-        fields = _kernel_fields(process.pid, "status")
-        tasks += fields.get("Threads", 0)
+        fields = _kernel_fields(_living_thread(process.pid), "status")
+        tasks += fields.get("Threads", 1)  # one that has ended until its parent takes note
         memory += fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
     # The youngest is certainly inside, unless it has just ended; then the next look will do.
     inside = tree[-1].pid if len(tree) > 1 else 0
@@ -468,7 +469,7 @@ def proportional_memory_mb(pid: int, files_mb: float = 0.0) -> float:
     """
     anonymous, shared = 0.0, 0.0
     for process in process_tree(pid):
-        fields = _kernel_fields(process.pid, "smaps_rollup")
+        fields = _kernel_fields(_living_thread(process.pid), "smaps_rollup")
         anonymous += fields.get("Pss_Anon", 0)
         shared += fields.get("Pss_Shmem", 0)
     return anonymous / 1024 + max(shared / 1024, files_mb)
@@ -502,6 +503,21 @@ def _sockets(pid: int) -> int:
         return 0
     match = re.match(r"sockets: used (\d+)", text)
     return int(match[1]) if match else 0
+
+
+def _living_thread(pid: int) -> int:
+    """Return the id of a thread of a process that hasn't ended, or 0 if all have.
+
+    The first may end before the others: then it tells nothing of the memory that they go on using.
+    """
+    with contextlib.suppress(OSError):  # the process has just ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):  # the thread has
+                # Behind the name, which may be anything, see proc_pid_stat(5).
+                stat = Path(f"/proc/{pid}/task/{thread}/stat").read_bytes().rpartition(b") ")[2]
+                if stat[:1] not in b"ZX":
+                    return int(thread)
+    return 0
 
 
 def _kernel_fields(pid: int, name: str) -> dict[str, int]:

@@ -375,6 +375,20 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
     process.wait()
 
 
+# The main thread ends, and leaves another one and its memory.
+THREAD_LEFT = """
+import ctypes, os, threading, time
+def go_on():
+    while open("/proc/self/stat").read().rpartition(") ")[2][0] != "Z":
+        time.sleep(0.01)
+    print("ready", flush=True)
+    time.sleep(60)
+hoard = bytearray(150 << 20)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit
+"""
+
+
 @pytest.mark.parametrize(
     ("what", "script", "memory_mb"),
     [
@@ -386,6 +400,7 @@ def test_the_whole_tree_is_counted_and_dies_with_its_first(sandbox: Sandbox, fol
             "f = open('hoard', 'wb', 0); import os; os.remove('hoard'); f.write(bytes(150 << 20))",
             30,
         ),
+        ("memory", THREAD_LEFT, 30),
     ],
 )
 def test_what_counts_as_no_process_of_its_own_is_counted(
