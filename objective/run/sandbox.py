@@ -129,8 +129,9 @@ class Usage:
 
     Attributes:
         tasks: Processes and threads.
-        memory_mb: Resident and not of a file: anonymous and shared. Pages that processes share
-            count for each; see :func:`proportional_memory_mb`.
+        memory_mb: Resident and not of a file: anonymous and shared; and what was swapped out, and
+            page tables. Pages that processes share count for each; see
+            :func:`proportional_memory_mb`.
         files_mb: Size of their files in memory.
         files: Number of these.
         sockets: Open sockets of their network namespace.
@@ -454,7 +455,7 @@ def usage(tree: Sequence[psutil.Process]) -> Usage:
     for process in tree:
         fields = _kernel_fields(_living_thread(process.pid), "status")
         tasks += fields.get("Threads", 1)  # one that has ended until its parent takes note
-        memory += fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
+        memory += sum(fields.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap", "VmPTE"))
     # The youngest is certainly inside, unless it has just ended; then the next look will do.
     inside = tree[-1].pid if len(tree) > 1 else 0
     files_mb, files = _files_in_memory(inside)
@@ -469,8 +470,9 @@ def proportional_memory_mb(pid: int, files_mb: float = 0.0) -> float:
     """
     anonymous, shared = 0.0, 0.0
     for process in process_tree(pid):
-        fields = _kernel_fields(_living_thread(process.pid), "smaps_rollup")
-        anonymous += fields.get("Pss_Anon", 0)
+        thread = _living_thread(process.pid)
+        fields = _kernel_fields(thread, "smaps_rollup") | _kernel_fields(thread, "status")
+        anonymous += sum(fields.get(name, 0) for name in ("Pss_Anon", "SwapPss", "VmPTE"))
         shared += fields.get("Pss_Shmem", 0)
     return anonymous / 1024 + max(shared / 1024, files_mb)
 

@@ -387,6 +387,13 @@ hoard = bytearray(150 << 20)
 threading.Thread(target=go_on).start()
 ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit
 """
+# A page of them, and nothing else, for each 2 MB.
+PAGE_TABLES = """
+import mmap
+pages = mmap.mmap(-1, 75 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
+for number in range(0, 75 << 30, 2 << 20):
+    pages[number]
+"""
 
 
 @pytest.mark.parametrize(
@@ -401,6 +408,7 @@ ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # ex
             30,
         ),
         ("memory", THREAD_LEFT, 30),
+        ("memory", PAGE_TABLES, 30),
     ],
 )
 def test_what_counts_as_no_process_of_its_own_is_counted(
@@ -420,6 +428,18 @@ def test_what_counts_as_no_process_of_its_own_is_counted(
         assert sandbox.excess(process.pid, 10_000) in ("", "files", "sockets")
     finally:
         process.kill()
+
+
+def test_what_was_swapped_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {
+        "status": {"Threads": 1, "RssAnon": 1024, "VmSwap": 2048},
+        "smaps_rollup": {"Pss_Anon": 1024, "SwapPss": 1024},
+    }
+    tree = [psutil.Process()]
+    monkeypatch.setattr(sandbox_module, "_kernel_fields", lambda thread, name: fields[name])
+    monkeypatch.setattr(sandbox_module, "process_tree", lambda pid: tree)
+    assert usage(tree).memory_mb == 3
+    assert proportional_memory_mb(tree[0].pid) == 2
 
 
 def test_it_ends_when_its_runner_is_killed(sandbox: Sandbox, folder: Path) -> None:
