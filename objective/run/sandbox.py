@@ -456,8 +456,8 @@ def usage(tree: Sequence[psutil.Process]) -> Usage:
         fields = _kernel_fields(_living_thread(process.pid), "status")
         tasks += fields.get("Threads", 1)  # one that has ended until its parent takes note
         memory += sum(fields.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap", "VmPTE"))
-    # The youngest is certainly inside, unless it has just ended; then the next look will do.
-    inside = tree[-1].pid if len(tree) > 1 else 0
+    # The first inside, which is there as long as any. (The youngest may be about to end.)
+    inside = tree[1].pid if len(tree) > 1 else 0
     files_mb, files = _files_in_memory(inside)
     return Usage(tasks, memory / 1024, files_mb, files, _sockets(inside))
 
@@ -480,21 +480,24 @@ def proportional_memory_mb(pid: int, files_mb: float = 0.0) -> float:
 def _files_in_memory(pid: int) -> tuple[float, int]:
     """Return the size (MB) and number of the files in a process's file systems in memory.
 
-    Files that were removed and are still open count: the file system says what it holds.
+    Files that were removed and are still open count: the file system says what it holds. A script
+    may shut or move the folders above its own: so that is looked at as the working folder, too.
     """
     size, files = 0, 0
     try:
         mounts = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace")
-        # Device and mount point, see proc_pid_mountinfo(5).
-        found = re.findall(r"^\d+ \d+ (\S+) / (\S+) .* - tmpfs ", mounts, re.M)
-        for place in dict(found).values():
-            # Blanks and the like are written as octal numbers.
-            path = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
-            state = os.statvfs(f"/proc/{pid}/root{path}")
-            size += (state.f_blocks - state.f_bfree) * state.f_frsize
-            files += state.f_files - state.f_ffree
     except OSError:
         return 0.0, 0
+    # Device and mount point, see proc_pid_mountinfo(5).
+    left = dict(re.findall(r"^\d+ \d+ (\S+) / (\S+) .* - tmpfs ", mounts, re.M))
+    # Blanks and the like are written as octal numbers.
+    names = [re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), p) for p in left.values()]
+    for place in (*(f"/proc/{pid}/root{name}" for name in names), f"/proc/{pid}/cwd"):
+        with contextlib.suppress(OSError):
+            device, state = os.stat(place).st_dev, os.statvfs(place)
+            if left.pop(f"{os.major(device)}:{os.minor(device)}", None):
+                size += (state.f_blocks - state.f_bfree) * state.f_frsize
+                files += state.f_files - state.f_ffree
     return size / 2**20, files
 
 

@@ -387,6 +387,22 @@ hoard = bytearray(150 << 20)
 threading.Thread(target=go_on).start()
 ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)  # exit
 """
+# The youngest process has ended, and nobody takes note. An ordinary user's script owns the folders
+# above its own.
+OUT_OF_REACH = """
+import contextlib, os
+if os.fork() == 0:
+    os._exit(0)
+open("hoard", "wb").write(bytes(150 << 20))
+above = "/".join(os.getcwd().split("/")[:3])
+os.chdir("/tmp")
+for _ in range(20):
+    os.mkdir("x" * 250)
+    os.chdir("x" * 250)
+with contextlib.suppress(OSError):  # it is another user's
+    os.rename(above, "below")
+    os.chmod("/tmp", 0)
+"""
 # A page of them, and nothing else, for each 2 MB.
 PAGE_TABLES = """
 import mmap
@@ -408,6 +424,7 @@ for number in range(0, 75 << 30, 2 << 20):
             30,
         ),
         ("memory", THREAD_LEFT, 30),
+        ("memory", OUT_OF_REACH, 30),
         ("memory", PAGE_TABLES, 30),
     ],
 )
