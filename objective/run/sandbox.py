@@ -485,11 +485,13 @@ def _files_in_memory(pid: int) -> tuple[float, int]:
     """
     size, files = 0, 0
     try:
-        mounts = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace")
+        paths = (Path(f"/proc/{process}/mountinfo") for process in (pid, "self"))
+        mounts, ours = (path.read_text(errors="replace") for path in paths)
     except OSError:
         return 0.0, 0
-    # Device and mount point, see proc_pid_mountinfo(5).
-    left = dict(re.findall(r"^\d+ \d+ (\S+) / (\S+) .* - tmpfs ", mounts, re.M))
+    # Device and mount point, see proc_pid_mountinfo(5). It begins with ours.
+    found = re.findall(r"^\d+ \d+ (\S+) / (\S+) .* - tmpfs ", mounts, re.M)
+    left = {device: place for device, place in found if f" {device} " not in ours}
     # Blanks and the like are written as octal numbers.
     names = [re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), p) for p in left.values()]
     for place in (*(f"/proc/{pid}/root{name}" for name in names), f"/proc/{pid}/cwd"):

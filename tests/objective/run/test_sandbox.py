@@ -447,6 +447,10 @@ def test_what_counts_as_no_process_of_its_own_is_counted(
         process.kill()
 
 
+def test_files_of_this_machine_that_a_sandbox_begins_with_are_not_counted() -> None:
+    assert sandbox_module._files_in_memory(os.getpid()) == (0.0, 0)
+
+
 def test_what_was_swapped_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {
         "status": {"Threads": 1, "RssAnon": 1024, "VmSwap": 2048},
