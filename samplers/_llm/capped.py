@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .chat import Completion
+    from .dialect import Request
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,10 @@ class CappedChat(OpenAIChat):
             own, paid = self._used
             self._elsewhere = max(0, tokens - own), max(0.0, cost - paid)
 
-    def _ask(
-        self,
-        body: Mapping[str, Any],
-        max_tokens: int,
-        deadline: float,
-        attempts: list[float],
-        patient: bool,
-    ) -> Completion:
+    def _ask(self, body: Mapping[str, Any], max_tokens: int, request: Request) -> Completion:
         with self._within_caps(body, max_tokens):
             try:
-                completion = super()._ask(body, max_tokens, deadline, attempts, patient)
+                completion = super()._ask(body, max_tokens, request)
             except ChatError as error:
                 if error.completion is not None:
                     error.completion = self._with_tokens(error.completion, body)

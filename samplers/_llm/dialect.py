@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 import re
 import threading
+import time
 from typing import Any
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
+    from .chat import Completion
     from .chat import Message
     from .failures import Refusal
 
@@ -62,6 +65,43 @@ _OPTIONAL = ("temperature", "seed")
 
 
 @dataclass(frozen=True)
+class Request:
+    """One request to a model, and what came of it in all the forms in which it was sent.
+
+    Attributes:
+        messages, schema, max_tokens, temperature, seed: As for ``Chat.complete``.
+        deadline: Time of ``time.monotonic()`` at which to give up.
+        patient: As for ``OpenAIChat.check``.
+        attempts: The times of its HTTP requests.
+        completions: The answers; the last one is the reply.
+        started: When it was made, by ``time.monotonic()``.
+    """
+
+    messages: Sequence[Message]
+    schema: Mapping[str, Any] | None
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    deadline: float
+    patient: bool = True
+    attempts: list[float] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def reply(self) -> Completion:
+        """Return the reply, with the tokens, the time and the attempts of all."""
+        return replace(
+            self.completions[-1],
+            prompt_tokens=sum(c.prompt_tokens for c in self.completions),
+            cached_tokens=sum(c.cached_tokens for c in self.completions),
+            completion_tokens=sum(c.completion_tokens for c in self.completions),
+            reasoning_tokens=sum(c.reasoning_tokens for c in self.completions),
+            seconds=time.monotonic() - self.started,
+            attempts=len(self.attempts),
+        )
+
+
+@dataclass(frozen=True)
 class Dialect:
     """The parameters that a server was found to understand.
 
@@ -83,30 +123,20 @@ class Dialect:
     folds_system: bool = False
     refused: int = 0
 
-    def body(
-        self,
-        messages: Sequence[Message],
-        schema: Mapping[str, Any] | None,
-        level: int,
-        max_tokens: int,
-        temperature: float,
-        seed: int | None,
-    ) -> dict[str, Any]:
+    def body(self, request: Request, level: int, max_tokens: int) -> dict[str, Any]:
         """Return the part of a request that servers differ in.
 
         Args:
-            messages: The conversation.
-            schema: JSON schema of the reply.
-            level: Reply format of this request, if that is less strict than ``format``.
-            max_tokens: Longest reply.
-            temperature: Sampling temperature.
-            seed: Seed of the reply.
+            request: What is asked.
+            level: Its reply format, if that is less strict than ``format``.
+            max_tokens: Longest reply, with the thoughts before it.
         """
-        body: dict[str, Any] = {"temperature": temperature}
+        schema = request.schema
+        body: dict[str, Any] = {"temperature": request.temperature}
         if self.length:
             body[self.length] = max_tokens
-        if seed is not None:
-            body["seed"] = seed
+        if request.seed is not None:
+            body["seed"] = request.seed
         level = max(level, self.format)
         if schema is not None and level <= SCHEMA:
             strict = level == STRICT and _can_be_strict(schema)
@@ -115,7 +145,7 @@ class Dialect:
         elif schema is not None and level == JSON:
             body["response_format"] = {"type": "json_object"}
         body = {name: value for name, value in body.items() if name not in self.dropped}
-        said = [dict(message) for message in messages]
+        said = [dict(message) for message in request.messages]
         return {**body, "messages": _folded(said) if self.folds_system else said}
 
     def after(

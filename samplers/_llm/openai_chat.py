@@ -27,13 +27,13 @@ from .chat import BudgetExhausted
 from .chat import ChatError
 from .chat import ChatRejected
 from .chat import ChatUnavailable
-from .chat import Completion
 from .chat import ContextTooLong
 from .client import Client
 from .client import OPENAI_KEY
 from .client import PATIENCE
 from .dialect import known_dialect
 from .dialect import remember
+from .dialect import Request
 from .dialect import STRICT
 from .dialect import THINKING_TOKENS
 from .failures import Refused
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
 
+    from .chat import Completion
     from .chat import Message
 
 _logger = optuna.logging.get_logger(f"optuna.{__name__}")
@@ -299,7 +300,10 @@ class OpenAIChat:
             with suppress(ChatRejected):  # if it has no list
                 self._client.call("GET", "models", self._deadline(CONNECT_SECONDS), max_retries=0)
         with suppress(BudgetExhausted):  # which is told when it matters
-            self._converse(CHECK, _CHECK_SCHEMA, _CHECK_TOKENS, 0.0, None, [], [], patient)
+            deadline = self._deadline()
+            self._converse(
+                Request(CHECK, _CHECK_SCHEMA, _CHECK_TOKENS, 0.0, None, deadline, patient)
+            )
         _passed.add(key)
 
     def complete(
@@ -316,37 +320,20 @@ class OpenAIChat:
         A server that refuses the schema is asked for JSON and then for text, so the messages have
         to say what the reply should look like.
         """
-        started = time.monotonic()
-        attempts: list[float] = []
-        completions: list[Completion] = []
+        request = Request(messages, schema, max_tokens, temperature, seed, self._deadline())
         try:
-            self._converse(messages, schema, max_tokens, temperature, seed, attempts, completions)
+            return self._converse(request)
         except ChatError as error:
-            error.seconds, error.attempts = time.monotonic() - started, len(attempts)
+            error.seconds = time.monotonic() - request.started
+            error.attempts = len(request.attempts)
             if error.completion is not None:
-                completions.append(error.completion)
-            if completions:
-                error.completion = _in_all(completions)
+                request.completions.append(error.completion)
+            if request.completions:
+                error.completion = request.reply()
             raise
-        seconds = time.monotonic() - started
-        return replace(_in_all(completions), seconds=seconds, attempts=len(attempts))
 
-    def _converse(
-        self,
-        messages: Sequence[Message],
-        schema: Mapping[str, Any] | None,
-        max_tokens: int,
-        temperature: float,
-        seed: int | None,
-        attempts: list[float],
-        completions: list[Completion],
-        patient: bool = True,
-    ) -> None:
-        """Ask until the server takes the request's parameters, and let a model think to its end.
-
-        What it answers is appended to ``completions``; the last one is the reply.
-        """
-        deadline = self._deadline()
+    def _converse(self, request: Request) -> Completion:
+        """Ask until the server takes the request's parameters, and let a model think to its end."""
         most_thinking = THINKING_TOKENS
         level = STRICT
         refused: ContextTooLong | None = None
@@ -354,16 +341,16 @@ class OpenAIChat:
             address = self._client.address()
             dialect = known_dialect(address, self.model)
             thinking = min(dialect.thinking_tokens, most_thinking)
-            room = max_tokens + thinking
+            room = request.max_tokens + thinking
             if dialect.longest is not None:
                 room = min(room, dialect.longest)
             body = {
-                **dialect.body(messages, schema, level, room, temperature, seed),
+                **dialect.body(request, level, room),
                 "model": self.model,
                 **self._extra,
             }
             try:
-                completions.append(self._ask(body, room, deadline, attempts, patient))
+                last = self._ask(body, room, request)
             except ContextTooLong as error:
                 if thinking <= _LEAST_THINKING_TOKENS:
                     raise
@@ -376,7 +363,7 @@ class OpenAIChat:
                     raise
                 now, level = change
             else:
-                last = completions[-1]
+                request.completions.append(last)
                 kept = "response_format" in body and level <= dialect.format
                 now = dialect.understood(kept)
                 starved = last.truncated and not last.text  # all of it was spent on thinking
@@ -384,28 +371,21 @@ class OpenAIChat:
                     raise refused
                 if not starved or thinking:
                     remember(address, self.model, dialect, now)
-                    return
+                    return request.reply()
                 now = replace(now, thinking_tokens=THINKING_TOKENS)
             if remember(address, self.model, dialect, now):
                 _logger.info(f"{self.model} at {address} is from now on asked as {now}.")
         raise ChatRejected("The server refuses the request in whichever form it is asked.")
 
-    def _ask(
-        self,
-        body: Mapping[str, Any],
-        max_tokens: int,
-        deadline: float,
-        attempts: list[float],
-        patient: bool,
-    ) -> Completion:
+    def _ask(self, body: Mapping[str, Any], max_tokens: int, request: Request) -> Completion:
         """Send a request whose reply has at most ``max_tokens``, as its ``body`` says."""
         answer = self._client.call(
             "POST",
             "chat/completions",
-            deadline,
+            request.deadline,
             body,
-            attempts,
-            patient=patient,
+            request.attempts,
+            patient=request.patient,
             needs="choices",
         )
         completion = read_completion(answer, self.model, self._client.clean)
@@ -433,14 +413,3 @@ class OpenAIChat:
 
     def _deadline(self, seconds: float | None = None) -> float:
         return time.monotonic() + min(self._timeout, seconds or self._timeout)
-
-
-def _in_all(completions: Sequence[Completion]) -> Completion:
-    """Return the last one with the tokens of all."""
-    return replace(
-        completions[-1],
-        prompt_tokens=sum(c.prompt_tokens for c in completions),
-        cached_tokens=sum(c.cached_tokens for c in completions),
-        completion_tokens=sum(c.completion_tokens for c in completions),
-        reasoning_tokens=sum(c.reasoning_tokens for c in completions),
-    )
