@@ -31,8 +31,7 @@ from studies.library import metric_of
 
 # User attribute of a study: why its run ended before its budget was used up; None once it goes on.
 RUN_ERROR = "run_error"
-# User attribute of a repetition: the number of the trial that it repeats. Those of older versions
-# have none, and repeat their study's ``revalidates_trial``.
+# User attribute of a repetition: the number of the trial that it repeats.
 REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway

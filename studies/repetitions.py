@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import statistics
@@ -31,12 +32,6 @@ from studies.storage.recovery import is_given_up
 SUFFIX = "-revalidated"  # of the study of the repetitions
 
 Rank = tuple[float, float]  # of repeated trials, see `Repeated.rank`
-
-
-def repeats_of(again: optuna.Study, trial: FrozenTrial) -> int | None:
-    """Return the number of the trial that a trial of ``again`` repeats."""
-    number: int | None = trial.user_attrs.get(REPEATS, again.user_attrs.get("revalidates_trial"))
-    return number
 
 
 def why_not(attrs: Mapping[str, Any]) -> str:
@@ -94,25 +89,22 @@ def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> di
         return {}
     again = optuna.load_study(study_name=name, storage=storage)
     value = {trial.number: trial.value for trial in study.get_trials(deepcopy=False)}
-    first = again.user_attrs.get("revalidates_trial")
-    return by_trial(again.get_trials(deepcopy=False), first, value)
+    return by_trial(again.get_trials(deepcopy=False), value)
 
 
 def by_trial(
-    trials: Iterable[FrozenTrial], first: int | None, value: Mapping[int, float | None]
+    trials: Sequence[FrozenTrial], value: Mapping[int, float | None]
 ) -> dict[int, Repeated]:
     """Return repetitions by the numbers of the trials that they repeat.
 
     Args:
         trials: The repetitions.
-        first: The number of the trial that those repeat which don't say it.
         value: The values of the trials by their numbers; what repeats none of them is left out.
     """
     of: defaultdict[int, list[FrozenTrial]] = defaultdict(list)
-    trials = list(trials)
     again = interrupted_trials(trials)
     for t in trials:
-        number = t.user_attrs.get(REPEATS, first)
+        number = t.user_attrs.get(REPEATS)
         # One that was given up has failed, too: it took its process down each time.
         has_ended = is_evaluated(t) or (
             t.state == TrialState.FAIL and is_given_up(t) and t.number not in again

@@ -1,8 +1,8 @@
 """Training the best configurations again, so that what is called best is not luck.
 
 The repetitions of study NAME are a study NAME-revalidated, whose user attribute ``revalidates`` is
-NAME and ``revalidates_trial`` the best trial's number; each of its trials says by `REPEATS` which
-trial it repeats. It has no method, so that nothing takes it for a run.
+NAME; each of its trials says by `REPEATS` which trial it repeats. It has no method, so that nothing
+takes it for a run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from studies.loop import put_back_if_stopped
 from studies.methods import CODE_AGENT
 from studies.notes import Notes
 from studies.repetitions import Repeated
-from studies.repetitions import repeats_of
 from studies.repetitions import repetitions
 from studies.repetitions import SUFFIX
 from studies.repetitions import why_not
@@ -117,8 +116,7 @@ def queue_repetitions(
     Raises:
         Misuse: If the study has no best trial, or none that can be trained again.
     """
-    studies = study_names(storage)
-    if work.study not in studies:
+    if work.study not in study_names(storage):
         raise Misuse(f"there is no study {work.study!r} in {work.where.storage}: see `status`")
     with reading(work.study):
         original = optuna.load_study(study_name=work.study, storage=storage)
@@ -130,27 +128,20 @@ def queue_repetitions(
         raise Misuse(f"study {work.study!r} {reason}")
     if not found:
         raise Misuse(f"study {work.study!r} has no successful trial yet")
-    first = found[0].number
-    name = work.study + SUFFIX
     with alone(work.where.lock_file):
-        if name in studies:
-            again = optuna.load_study(study_name=name, storage=storage)
-            unsaid = any(REPEATS not in t.user_attrs for t in again.get_trials(deepcopy=False))
-            # What doesn't say which trial it repeats must not be taken for the new best's.
-            if unsaid and again.user_attrs.get("revalidates_trial") != first:
-                optuna.delete_study(study_name=name, storage=storage)
         again = optuna.create_study(
-            storage=storage, study_name=name, direction=metric.direction, load_if_exists=True
+            storage=storage,
+            study_name=work.study + SUFFIX,
+            direction=metric.direction,
+            load_if_exists=True,
         )
         if "revalidates" not in again.user_attrs:
             metric.name_in(again)
             again.set_user_attr("revalidates", work.study)
-        if again.user_attrs.get("revalidates_trial") != first:
-            again.set_user_attr("revalidates_trial", first)
         recover(again)
         trials = again.get_trials(deepcopy=False)
         there = {
-            (repeats_of(again, t), t.user_attrs.get("train_seed"))
+            (t.user_attrs.get(REPEATS), t.user_attrs.get("train_seed"))
             for t in trials
             if not is_interrupted(t) or is_given_up(t)
         }

@@ -253,7 +253,7 @@ def load_contents(
     each of them, and its name says which.
     """
     comparisons: dict[tuple[str, str, str], Contents] = defaultdict(Contents)
-    again: dict[str, tuple[int | None, Sequence[FrozenTrial]]] = {}
+    again: dict[str, Sequence[FrozenTrial]] = {}
 
     def read(study: optuna.Study) -> None:
         name, metadata = study.study_name, study.user_attrs
@@ -262,7 +262,7 @@ def load_contents(
             return
         trials = evaluated_trials(study)
         if "revalidates" in metadata:
-            again[metadata["revalidates"]] = metadata.get("revalidates_trial"), trials
+            again[metadata["revalidates"]] = trials
             return
         # Nothing says that studies of other programs compare, so that each is shown alone.
         alone = name if is_library_study(metadata) else ""
@@ -284,18 +284,14 @@ def load_contents(
         name = comparison
         if metrics[comparison] > 1:
             name = f"{comparison}{', ' * bool(comparison)}{metric} ({better} is better)"
-        members = [_with_repetitions(r, *again.get(r.study, (None, ()))) for r in contents.runs]
+        members = [_with_repetitions(r, again.get(r.study, ())) for r in contents.runs]
         found[name] = Contents(_label(members), contents.unstarted)
     return found
 
 
-def _with_repetitions(run: Run, number: int | None, trials: Sequence[FrozenTrial]) -> Run:
-    """Add its trials' repetitions to a run; those that don't say of which they are, are its best's."""
-    if not run.incumbents:
-        return run
-    best = run.incumbents[-1].number
+def _with_repetitions(run: Run, trials: Sequence[FrozenTrial]) -> Run:
     value = {row.number: row.value for row in run.rows}
-    return replace(run, repeated=by_trial(trials, best if number is None else number, value))
+    return replace(run, repeated=by_trial(trials, value))
 
 
 def _run(

@@ -173,7 +173,7 @@ _OF_STUDIES: _Checks = {
         ),
         _text,
     ),
-    **dict.fromkeys(("seed", "revalidates_trial", "train_seed"), _integer),
+    **dict.fromkeys(("seed", "train_seed"), _integer),
     **dict.fromkeys(
         (
             *("budget_trials", "budget_seconds", "train_seconds", "wall_seconds"),

@@ -199,7 +199,6 @@ def test_repetitions_of_what_is_no_longer_the_best_are_not_taken_for_the_best_on
     assert best.number > 0
     again = repeat(work, 1)
     assert [t.params for t in again.trials] == [load(work).trials[0].params, best.params]
-    assert again.user_attrs["revalidates_trial"] == best.number
     storage = open_storage(work.where.storage)
     facts = repetition_facts(storage, "s")
     assert [(row["trial"], len(row["values"])) for row in facts] == [(best.number, 1), (0, 1)]

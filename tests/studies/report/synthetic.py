@@ -153,16 +153,13 @@ def add_repetitions(
     study: optuna.Study,
     values: Sequence[float | None],
     of: int | None = None,
-    **facts: Any,
 ) -> None:
     """The study's best configuration, or trial ``of``, trained again with these results; None ran
     out of memory."""
     name = f"{study.study_name}-revalidated"
     again = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
     again.set_user_attr("revalidates", study.study_name)
-    for key, fact in facts.items():
-        again.set_user_attr(key, fact)
-    repeats = {} if of is None else {REPEATS: of}
+    repeats = {REPEATS: study.best_trial.number if of is None else of}
     for seed, value in enumerate(values):
         if value is None:
             attrs = {"status": "oom", "train_seed": seed, **repeats}

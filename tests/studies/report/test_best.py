@@ -86,7 +86,7 @@ def test_repetitions_say_whether_to_believe_it(
     memory: optuna.storages.InMemoryStorage, again: list[float], is_noise: bool
 ) -> None:
     study = with_baseline(memory)
-    add_repetitions(memory, study, again, revalidates_trial=study.best_trial.number)
+    add_repetitions(memory, study, again)
     assert f" was trained {len(again)} times more, with other seeds: " in said(study, memory)
     assert ("within the noise" in said(study, memory)) == is_noise
 

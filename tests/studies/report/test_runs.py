@@ -150,7 +150,7 @@ def test_failed_repetitions_are_counted_and_those_that_wait_are_not(
 
 def test_repetitions_of_an_older_best_are_ignored(memory: InMemoryStorage) -> None:
     study = add_study(memory, "a", 0)
-    add_repetitions(memory, study, [1.0, 1.1], revalidates_trial=0)
+    add_repetitions(memory, study, [1.0, 1.1], of=0)
     (run,) = runs_of(memory)
     assert run.incumbents[-1].number != 0 and run.revalidated == ()
 
@@ -163,7 +163,7 @@ def test_of_equal_values_the_lowest_number_is_the_best_whichever_ended_first(
         trial = create_trial(value=1.0, user_attrs={"status": "ok"})
         trial.datetime_complete = datetime(2026, 1, 1) + timedelta(minutes=minutes)
         study.add_trial(trial)
-    add_repetitions(memory, study, [1.1], revalidates_trial=0)
+    add_repetitions(memory, study, [1.1], of=0)
     winner = find_winner(study, memory)
     (run,) = runs_of(memory)
     assert winner is not None and run.incumbents[-1].number == winner.trial.number == 0

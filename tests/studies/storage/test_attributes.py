@@ -40,7 +40,7 @@ SYSTEM_ATTRIBUTES = [WORKER, BEAT, "failed_trial", "retry_history", "constraints
 SYSTEM_ATTRIBUTES += ["autoresearch:kills", "artifacts:x", "fixed_params"]
 SYSTEM_ATTRIBUTES += ["llm:relative_params", "smac:proposal", "x_for_tell"]
 STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ratio", "comparison"]
-STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error", "revalidates_trial"]
+STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error"]
 STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files", "min_gain"]
 STUDY_ATTRIBUTES += ["failure_value", "runtime", "budget_until", "budget_wall", "budget_confirm"]
 
