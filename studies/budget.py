@@ -193,8 +193,7 @@ class Budget:
     def allows(self, trials: Sequence[FrozenTrial], number: int) -> bool:
         """Return whether the trial with this number may start, given all trials of the study."""
         if self.trials is not None:
-            before = sum(t.number < number and not is_interrupted(t) for t in counted(trials))
-            if before >= self.trials:
+            if sum(t.number < number for t in counted(trials)) >= self.trials:
                 return False
         if self.seconds is not None:
             expected = self.expected_charge(trials)
@@ -278,9 +277,9 @@ def span(trial: FrozenTrial) -> float:
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that no other one repeats."""
+    """Return the trials that count: those that were not interrupted and that no other one repeats."""
     again = interrupted_trials(trials)
-    return [t for t in trials if t.number not in again]
+    return [t for t in trials if t.number not in again and not is_interrupted(t)]
 
 
 def now() -> float:

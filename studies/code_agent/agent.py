@@ -46,6 +46,7 @@ from objective.run.sandbox import require_sandbox
 from objective.run.sandbox import SandboxError
 from samplers._trials.internals import interrupted_trials
 from samplers._trials.seeds import derive_seed
+from studies.budget import counted
 from studies.budget import is_evaluated
 from studies.budget import is_interrupted
 from studies.code_agent.drafts import Drafts
@@ -219,8 +220,8 @@ class CodeAgent:
 
     def _room(self, trials: Sequence[FrozenTrial], repeated: FrozenTrial | None = None) -> bool:
         """Return whether the study may have one more trial; one that it repeats doesn't count."""
-        counted = [t for t in trials if repeated is None or t.number != repeated.number]
-        return self._budget.allows(counted, len(trials))
+        others = [t for t in trials if repeated is None or t.number != repeated.number]
+        return self._budget.allows(others, len(trials))
 
     def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
         """Baselines that are still to be measured: the noise must be known before a change is."""
@@ -230,9 +231,9 @@ class CodeAgent:
     def _enqueue_baselines(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         again = interrupted_trials(trials)
-        there = [t for t in trials if is_baseline(t) and t.number not in again]
-        missing = self._n_baselines - sum(not is_interrupted(t) for t in there)
-        if missing > 0 and any(is_interrupted(t) and is_given_up(t) for t in there):
+        missing = self._n_baselines - sum(map(is_baseline, counted(trials)))
+        lost = [t for t in trials if is_interrupted(t) and t.number not in again]
+        if missing > 0 and any(is_baseline(t) and is_given_up(t) for t in lost):
             raise Failed(
                 "the unedited script could not be measured: the process that ran it was killed, or"
                 f" its machine went down, {MAX_RETRY + 1} times; let the script need less (memory,"
@@ -300,7 +301,7 @@ class CodeAgent:
             history = self._history(trials)
             if not self._tuner.is_turn(history):
                 return False
-            tuned = self._tuner.propose(history, _counted(trials))
+            tuned = self._tuner.propose(history, len(counted(trials)))
             if tuned is None:
                 return False
             try:
@@ -354,7 +355,7 @@ class CodeAgent:
         # The study's seed and the turn, so that a resumed study asks as it would have; but two
         # processes that ask at the same moment must not get the same reply.
         others = any(t.state == TrialState.RUNNING for t in trials)
-        seed = derive_seed(self._seed, _counted(trials), os.getpid() if others else 0)
+        seed = derive_seed(self._seed, len(counted(trials)), os.getpid() if others else 0)
         outlook = self._outlook(trials, history, list(dropped.values()), crashed)
         proposal = self._proposer.propose(history, trials, outlook, seed)
         attributes |= proposal.attributes
@@ -419,7 +420,7 @@ class CodeAgent:
         """
         left = []
         if self._budget.trials is not None:
-            left.append(max(0, self._budget.trials - _counted(trials)))
+            left.append(max(0, self._budget.trials - len(counted(trials))))
         fit = replace(self._budget, trials=None, until=None, wall=None).trials_left(trials)
         return min([*left, fit] if fit is not None else left, default=None)
 
@@ -451,9 +452,3 @@ class CodeAgent:
     def _log_tail(self, step: Step) -> str:
         log = read_artifact(self._study, step.trial, self._artifacts, "train.log")
         return log_tail(log or "")
-
-
-def _counted(trials: Sequence[FrozenTrial]) -> int:
-    """Return how many there are without those that were interrupted or mended: they come again."""
-    again = interrupted_trials(trials)
-    return sum(not is_interrupted(t) and t.number not in again for t in trials)
