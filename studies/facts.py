@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from objective.best import values_run
 from objective.testbed.metric import Metric
-from samplers._trials.internals import interrupted_before
+from samplers._trials.internals import first_number
 from samplers._trials.internals import interrupted_trials
 from studies.budget import Budget
 from studies.budget import is_evaluated
@@ -70,7 +70,7 @@ def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
 
     That is its repetition if it was interrupted, or if it failed and the script was mended.
     """
-    found = [t for t in trials if is_evaluated(t) and [*interrupted_before(t), t.number][0] == 0]
+    found = [t for t in trials if is_evaluated(t) and first_number(t) == 0]
     return next(filter(is_ok, found), found[-1] if found else None)
 
 

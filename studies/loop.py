@@ -47,7 +47,7 @@ from objective.results import Results
 from objective.run.script import DiskFull
 from objective.worker import WORKER
 from objective.worker import worker_mark
-from samplers._trials.internals import interrupted_before
+from samplers._trials.internals import first_number
 from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.budget import is_ok
@@ -146,13 +146,9 @@ class StudyLoop:
                 if claimed is not None and self.method.seeded_by_trial:
                     study.sampler = self.method.sampler(self.setup, claimed.number)
                 if claimed is not None:
+                    is_suggested = first_number(claimed) != 0  # but for the script as it is
                     evaluate(
-                        study,
-                        claimed,
-                        self.objective,
-                        self.results,
-                        # Trial 0, or a repetition of it, is the script as it is.
-                        is_suggested=0 not in (claimed.number, *interrupted_before(claimed)),
+                        study, claimed, self.objective, self.results, is_suggested=is_suggested
                     )
                 elif any(t.state == TrialState.RUNNING for t in trials):
                     # Another process is at it, or was killed; then the trial will come back to us.

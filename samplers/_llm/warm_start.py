@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from .._trials.history import finished_trials
 from .._trials.history import json_list
 from .._trials.internals import cached_trials
+from .._trials.internals import first_number
 from .._trials.internals import fresh_trials
-from .._trials.internals import interrupted_before
 from .._trials.internals import set_system_attr
 from .prompt import fill
 from .reply import json_values
@@ -65,20 +65,16 @@ def first_trials_left(study: Study, trial: FrozenTrial, n: int) -> int:
     begun = any(_KEY in t.system_attrs for t in cached_trials(study))
     if not begun and len(finished_trials(study)) >= _MOST_FINISHED:
         return 0
-    own = _turn(trial)
+    own = first_number(trial)
 
     def before(trials: Iterable[FrozenTrial]) -> int:
-        return len({_turn(t) for t in trials if _KEY in t.system_attrs and _turn(t) < own})
+        return sum(n < own for n in {first_number(t) for t in trials if _KEY in t.system_attrs})
 
     if before(cached_trials(study)) >= n:
         return 0
     if _KEY not in trial.system_attrs:
         set_system_attr(study, trial, _KEY, "[]")
     return max(0, n - before(fresh_trials(study)))
-
-
-def _turn(trial: FrozenTrial) -> int:
-    return [*interrupted_before(trial), trial.number][0]
 
 
 def question(n: int, fixed: str, reason: str, n_trials: int | None) -> str:

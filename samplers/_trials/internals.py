@@ -114,6 +114,11 @@ def interrupted_before(trial: FrozenTrial) -> list[int]:
     return integers(trial.system_attrs.get(_RETRY_HISTORY))
 
 
+def first_number(trial: FrozenTrial) -> int:
+    """Return the number of a trial's first attempt, which is its own if it repeats none."""
+    return [*interrupted_before(trial), trial.number][0]
+
+
 def integers(stored: Any) -> list[int]:
     """Return the integers of a stored list, which anybody may have written."""
     return [n for n in stored if isinstance(n, int)] if isinstance(stored, list) else []

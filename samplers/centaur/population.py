@@ -34,6 +34,7 @@ from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.history import is_failure
 from .._trials.internals import cached_trials
+from .._trials.internals import first_number
 from .._trials.internals import integers
 from .._trials.internals import interrupted_before
 from .._trials.internals import interrupted_trials
@@ -141,7 +142,7 @@ def turn_of(study: Study, trial: FrozenTrial) -> int:
     What repeats a killed trial has that one's. Else every turn of the model that was killed while
     the model was asked would become CMA-ES's, and the longer it takes to ask, the more are.
     """
-    first = [*interrupted_before(trial), trial.number][0]
+    first = first_number(trial)
     trials = cached_trials(study)
     return sum(t.number < first and not interrupted_before(t) for t in trials)
 

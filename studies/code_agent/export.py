@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
+from samplers._trials.internals import first_number
 from studies.code_agent.files import SCRIPT
 from studies.code_agent.history import CodeHistory
-from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import OVERTIME

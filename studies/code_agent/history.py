@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from samplers._trials.internals import first_number
 from samplers._trials.internals import interrupted_trials
 from studies.budget import is_evaluated
 from studies.budget import is_ok
@@ -329,11 +330,6 @@ def parent_number(trial: FrozenTrial) -> int | None:
     """Return the number of the trial that one was made from; None without an earlier one."""
     parent = trial.user_attrs.get("parent")
     return parent if parent is not None and 0 <= parent < first_number(trial) else None
-
-
-def first_number(trial: FrozenTrial) -> int:
-    """Return the number of a trial's first attempt, so that the model sees no interruption."""
-    return int(trial.system_attrs.get("failed_trial", trial.number))
 
 
 def read_history(

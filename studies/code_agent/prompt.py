@@ -28,9 +28,9 @@ from samplers._llm.prompt import grown
 from samplers._llm.prompt import largest_fitting
 from samplers._llm.prompt import PromptTooLong
 from samplers._llm.prompt import window_start
+from samplers._trials.internals import first_number
 from studies.code_agent.files import split
 from studies.code_agent.history import CodeHistory
-from studies.code_agent.history import first_number
 from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.outlook import clean

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from samplers._trials.internals import first_number
 from studies.code_agent.history import CodeHistory
-from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import is_tuned
 from studies.code_agent.history import KEPT

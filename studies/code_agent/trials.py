@@ -20,9 +20,9 @@ from objective.run.outcome import one_line
 from samplers._llm.record import Exchange
 from samplers._llm.record import request_attributes
 from samplers._llm.record import upload_transcript
+from samplers._trials.internals import first_number
 from samplers._trials.internals import repeating
 from studies.code_agent.files import constants_of
-from studies.code_agent.history import first_number
 from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import diff
 from studies.code_agent.sources import SourceLost

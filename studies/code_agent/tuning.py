@@ -28,11 +28,11 @@ from objective.testbed.source import TestbedError
 from samplers._critic.critic import Judge
 from samplers._critic.space import Space
 from samplers._critic.trials import Trials
+from samplers._trials.internals import first_number
 from samplers._trials.seeds import derive_seed
 from studies.code_agent.files import constants_of
 from studies.code_agent.files import with_constants
 from studies.code_agent.history import DOUBTED
-from studies.code_agent.history import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import OVERTIME

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 import math
 
-from studies.code_agent.history import first_number
+from samplers._trials.internals import first_number
 from studies.code_agent.history import is_baseline
 from studies.code_agent.history import is_tuned
 from studies.code_agent.history import KEPT

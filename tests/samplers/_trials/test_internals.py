@@ -20,6 +20,7 @@ import pytest
 from samplers._llm.schema_chat import SchemaChat
 from samplers._trials.internals import cached_trials
 from samplers._trials.internals import drop_older_cache
+from samplers._trials.internals import first_number
 from samplers._trials.internals import fixed_params
 from samplers._trials.internals import fresh_trials
 from samplers._trials.internals import interrupted_before
@@ -53,6 +54,7 @@ def test_a_trial_that_optuna_repeats_names_those_before_it() -> None:
         RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
     first, second, third = study.trials
     assert [interrupted_before(t) for t in (first, second, third)] == [[], [0], [0, 1]]
+    assert [first_number(t) for t in (first, second, third)] == [0, 0, 0]
     assert interrupted_trials([first, third]) == {0, 1}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from samplers._trials.internals import repeating
 from studies.code_agent.history import best_of
 from studies.code_agent.history import crashed_at_once
 from studies.code_agent.history import kept_first
@@ -81,7 +82,7 @@ def test_a_change_is_judged_after_the_second_training_by_which_its_parent_was_ke
     first: int,
 ) -> None:
     doubted = at(finished(2, "llm", 0.3), "01:50")
-    doubted.system_attrs["failed_trial"] = first
+    doubted.system_attrs |= repeating(first) if first != doubted.number else {}
     trials = [at(finished(0, "startup", 2.0), "01:40"), doubted, at(second(3, 2, 0.4), "02:50")]
     trials.append(made_from(first, at(finished(4, "llm", 0.39), "02:20")))
     history = read_history(trials, min_gain=0.05)
