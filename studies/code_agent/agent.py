@@ -196,7 +196,8 @@ class CodeAgent:
     def run(self, watch: Watch = lambda trials: None) -> None:
         """Work until the study has its trials and no other process is at one."""
         study = self._study
-        self._prepare()
+        if not study.get_trials(deepcopy=False):
+            self._objective.prepare()  # caches, which in a sandbox can't be written
         notes = Notes(study)
         with put_back_if_stopped(study):
             while not finishing():
@@ -210,9 +211,12 @@ class CodeAgent:
                 if claimed is not None:
                     is_suggested = not is_baseline(claimed)
                     evaluate(study, claimed, self._run, self._results, is_suggested=is_suggested)
-                elif self._baselines_left(trials) == 0 and self._next(trials):
-                    pass
-                elif any(t.state == TrialState.RUNNING for t in trials):
+                    continue
+                measured = sum(is_baseline(t) and is_evaluated(t) for t in trials)
+                # The noise must be known before a change is.
+                if measured >= self._n_baselines and self._next(trials):
+                    continue
+                if any(t.state == TrialState.RUNNING for t in trials):
                     # Another process is at it; if that dies, it comes back.
                     time.sleep(POLL_SECONDS)
                 else:
@@ -222,11 +226,6 @@ class CodeAgent:
         """Return whether the study may have one more trial; one that it repeats doesn't count."""
         others = [t for t in trials if repeated is None or t.number != repeated.number]
         return self._budget.allows(others, len(trials))
-
-    def _baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
-        """Baselines that are still to be measured: the noise must be known before a change is."""
-        done = sum(is_baseline(t) and is_evaluated(t) for t in trials)
-        return max(0, self._n_baselines - done)
 
     def _enqueue_baselines(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
@@ -255,93 +254,75 @@ class CodeAgent:
     def _next(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueue the next trial of whoever's turn it is; return whether there may be one."""
         crashed = crashed_at_once(trials)
-        if crashed is not None:  # it costs no trial, so that it may come after the last one
-            if self._room(trials, crashed):
-                self._propose(trials, crashed)
-                return True
-        if self._train_again():
+        # It costs no trial, so that it may come after the last one.
+        if crashed is not None and self._room(trials, crashed):
+            self._propose(trials, crashed)
             return True
-        if not self._room(trials):
-            return False
-        if not (self._editing.tune and self._tune()) and not self._take_waiting():
+        has_room = self._room(trials)
+        with alone(self._lock_file):  # others may be at the same
+            now = self._study.get_trials(deepcopy=False)
+            history = self._history(now)
+            if self._train_again(now, history):
+                return True
+            if has_room and (
+                not self._room(now) or self._tune(now, history) or self._take_waiting(now, history)
+            ):
+                return True
+        if has_room:
             self._propose(trials)
-        return True
+        return has_room
 
-    def _train_again(self) -> bool:
+    def _train_again(self, trials: Sequence[FrozenTrial], history: CodeHistory) -> bool:
         """Enqueue the second training of a trial whose gain is doubted, if there is one.
 
         It may come after the study's last trial, whose gain would be lost otherwise.
         """
-        with alone(self._lock_file):
-            trials = self._study.get_trials(deepcopy=False)
-            there = {t.user_attrs.get(REPEATS) for t in trials if is_again(t)}
-            for doubted in self._history(trials).doubted:
-                sha = doubted.user_attrs.get("source_sha256")
-                if sha is None or doubted.number in there:
-                    continue
-                if not self._room(trials, doubted):
-                    continue
-                self._trials.enqueue(
-                    {
-                        "source": AGAIN,
-                        REPEATS: doubted.number,
-                        "train_seed": AGAIN_SEED,
-                        "source_sha256": sha,
-                    }
-                )
-                return True
+        there = {t.user_attrs.get(REPEATS) for t in trials if is_again(t)}
+        for doubted in history.doubted:
+            sha = doubted.user_attrs.get("source_sha256")
+            if sha is None or doubted.number in there or not self._room(trials, doubted):
+                continue
+            self._trials.enqueue(
+                {
+                    "source": AGAIN,
+                    REPEATS: doubted.number,
+                    "train_seed": AGAIN_SEED,
+                    "source_sha256": sha,
+                }
+            )
+            return True
         return False
 
-    def _tune(self) -> bool:
+    def _tune(self, trials: Sequence[FrozenTrial], history: CodeHistory) -> bool:
         """Enqueue other constants of the best script, if that is due and there are any."""
-        with alone(self._lock_file):  # others may be at the same
-            trials = self._study.get_trials(deepcopy=False)
-            if not self._room(trials):
-                return True
-            history = self._history(trials)
-            if not self._tuner.is_turn(history):
-                return False
-            tuned = self._tuner.propose(history, len(counted(trials)))
-            if tuned is None:
-                return False
-            try:
-                fingerprint = check(tuned.source, self._sources, self._testbed, trials)
-            except ValidationError:  # by a rule of this script's own, such as of its size
-                return False
-            attributes = {
-                **child_of(tuned.parent, TUNER),
-                "fingerprint": fingerprint,
-                "description": one_line(tuned.description, DESCRIPTION_CHARS),
-            }
-            self._trials.enqueue(
-                attributes | self._trials.of_source(tuned.source, attributes["parent_sha256"])
-            )
+        if not self._tuner.is_turn(history):
+            return False
+        tuned = self._tuner.propose(history, len(counted(trials)))
+        if tuned is None:
+            return False
+        attributes = child_of(tuned.parent, TUNER)
+        attributes["description"] = one_line(tuned.description, DESCRIPTION_CHARS)
+        try:
+            attributes["fingerprint"] = check(tuned.source, self._sources, self._testbed, trials)
+        except ValidationError:  # by a rule of this script's own, such as of its size
+            return False
+        attributes |= self._trials.of_source(tuned.source, attributes["parent_sha256"])
+        self._trials.enqueue(attributes)
         return True
 
-    def _take_waiting(self) -> bool:
+    def _take_waiting(self, trials: Sequence[FrozenTrial], history: CodeHistory) -> bool:
         """Enqueue the first idea that waits and can be used on the best script, if there is one."""
-        with alone(self._lock_file):
-            trials = self._study.get_trials(deepcopy=False)
-            if not self._room(trials):
-                return True
-            if not waiting(trials):
-                return False
-            best = self._history(trials).best
-            assert best is not None
-            parent_sha = best.user_attrs["source_sha256"]
-            for sha in waiting(trials):
-                try:
-                    source, attributes = self._proposer.apply_idea(
-                        sha, self._sources.load(parent_sha), trials
-                    )
-                except (EditError, ValidationError, SourceLost):
-                    continue  # it may fit later, or is told to the model with the next request
-                self._trials.enqueue(
-                    child_of(best, PROPOSAL)
-                    | attributes
-                    | self._trials.of_source(source, parent_sha)
-                )
-                return True
+        assert history.best is not None
+        attributes = child_of(history.best, PROPOSAL)
+        for sha in waiting(trials):
+            try:
+                parent = self._sources.load(attributes["parent_sha256"])
+                source, found = self._proposer.apply_idea(sha, parent, trials)
+            except (EditError, ValidationError, SourceLost):
+                continue  # it may fit later, or is told to the model with the next request
+            attributes |= found | self._trials.of_source(source, attributes["parent_sha256"])
+            self._trials.enqueue(attributes)
+            return True
         return False
 
     def _propose(self, trials: Sequence[FrozenTrial], crashed: FrozenTrial | None = None) -> None:
@@ -356,7 +337,14 @@ class CodeAgent:
         # processes that ask at the same moment must not get the same reply.
         others = any(t.state == TrialState.RUNNING for t in trials)
         seed = derive_seed(self._seed, len(counted(trials)), os.getpid() if others else 0)
-        outlook = self._outlook(trials, history, list(dropped.values()), crashed)
+        outlook = Outlook(self._left(trials), dropped=list(dropped.values()), crashed=crashed)
+        if self._editing.tune > 0:
+            outlook = replace(
+                outlook,
+                tuning=self._tuner.share(history),
+                found=self._tuner.found(history),
+                sensitivities=self._tuner.sensitivities(history),
+            )
         proposal = self._proposer.propose(history, trials, outlook, seed)
         attributes |= proposal.attributes
         if not proposal.source:
@@ -395,23 +383,6 @@ class CodeAgent:
                 found[sha] = describe(self._sources.load(sha)), str(error)
         return found
 
-    def _outlook(
-        self,
-        trials: Sequence[FrozenTrial],
-        history: CodeHistory,
-        dropped: Sequence[tuple[str, str]],
-        crashed: FrozenTrial | None,
-    ) -> Outlook:
-        tunes = self._editing.tune > 0
-        return Outlook(
-            left=self._left(trials),
-            tuning=self._tuner.share(history) if tunes else 0.0,
-            found=self._tuner.found(history) if tunes else {},
-            sensitivities=self._tuner.sensitivities(history) if tunes else {},
-            dropped=dropped,
-            crashed=crashed,
-        )
-
     def _left(self, trials: Sequence[FrozenTrial]) -> int | None:
         """Return how many trials are left by their number and by the training time.
 
@@ -443,11 +414,6 @@ class CodeAgent:
         if not is_baseline(stored):
             self._trials.upload_diff(trial, source)
         return self._objective.run(trial, script, others)
-
-    def _prepare(self) -> None:
-        """Let the testbed make its caches now: in a sandbox they can't be written."""
-        if not self._study.get_trials(deepcopy=False):
-            self._objective.prepare()
 
     def _log_tail(self, step: Step) -> str:
         log = read_artifact(self._study, step.trial, self._artifacts, "train.log")
