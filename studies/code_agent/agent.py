@@ -175,11 +175,10 @@ class CodeAgent:
         self._results = spec.where.results
         self._testbed = objective.testbed
         self._artifacts = spec.where.open_artifacts()
-        baseline = unedited(self._testbed, spec.editing.files)
-        self._sources = Sources(self._artifacts, baseline)
+        self._sources = Sources(self._artifacts, unedited(self._testbed, spec.editing.files))
         self._lock_file = spec.where.lock_file
         self._drafts = Drafts(spec.where.folder, spec.name)
-        self._trials = CodeTrials(study, self._sources, baseline, self._artifacts, self._drafts)
+        self._trials = CodeTrials(study, self._sources, self._artifacts, self._drafts)
         self._proposer = Proposer(
             self._testbed, self._sources, spec.editing, author, self._drafts, self._log_tail
         )

@@ -27,6 +27,8 @@ from samplers._llm.chat import Completion
 if TYPE_CHECKING:
     from samplers._llm.chat import Message
 
+    # Messages, schema of the reply, seed.
+    Request = tuple[Sequence[Message], "Mapping[str, Any] | None", int]
 
 _KEPT_SECONDS = 24 * 3600.0
 
@@ -45,20 +47,16 @@ class Drafts:
         self._kept: list[Path] = []
 
     def load(
-        self,
-        messages: Sequence[Message],
-        schema: Mapping[str, Any] | None,
-        seed: int,
-        is_idle: bool = False,
+        self, request: Request, is_idle: bool = False
     ) -> tuple[Completion, str | None] | None:
         """Return the reply to a request, and the script if it was edited in place.
 
         Args:
-            messages, schema, seed: The request.
+            request: The request.
             is_idle: Whether no trial of the study runs: a process that isn't seen from here, as
                 none is that ran before a reboot or on another machine, is then taken for gone.
         """
-        path = self._path(messages, schema, seed)
+        path = self._path(request)
         try:
             kept = json.loads(path.read_text("utf-8"))
             lives = kept["by"] != worker_mark(0) and worker_is_here(kept["by"])
@@ -70,16 +68,9 @@ class Drafts:
         self._kept.append(path)
         return reply
 
-    def keep(
-        self,
-        messages: Sequence[Message],
-        schema: Mapping[str, Any] | None,
-        seed: int,
-        completion: Completion,
-        source: str | None,
-    ) -> None:
+    def keep(self, request: Request, completion: Completion, source: str | None) -> None:
         """Keep the reply to a request."""
-        path = self._path(messages, schema, seed)
+        path = self._path(request)
         text = json.dumps(
             {"completion": asdict(completion), "source": source, "by": worker_mark(0)}
         )
@@ -94,8 +85,7 @@ class Drafts:
                     path.unlink()
         self._kept.clear()
 
-    def _path(
-        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, seed: int
-    ) -> Path:
-        request = json.dumps([self._study, list(map(dict, messages)), schema, seed])
-        return self._folder / f"draft-{hashlib.sha256(request.encode()).hexdigest()}"
+    def _path(self, request: Request) -> Path:
+        messages, schema, seed = request
+        text = json.dumps([self._study, list(map(dict, messages)), schema, seed])
+        return self._folder / f"draft-{hashlib.sha256(text.encode()).hexdigest()}"

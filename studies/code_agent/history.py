@@ -186,10 +186,6 @@ class CodeHistory:
         """Trials that must be trained again before they can be kept."""
         return [s.trial for s in self.steps if s.outcome == DOUBTED and s.again is None]
 
-    def cost(self, value: float) -> float:
-        """Return a value so that lower is better."""
-        return self.metric.cost(value)
-
     def lineage(self) -> list[FrozenTrial]:
         """Return the best trial and what it was made from, back to the baseline, oldest first."""
         by_number: dict[int | None, FrozenTrial] = {
@@ -271,9 +267,8 @@ def best_of(
     """Return the best trial of a study with the value that counts, see `kept_first`; None if none
     has succeeded.
     """
-    best = best_trial(trials, metric)
-    if best is None or not has_history(attributes):
-        return best
+    if not has_history(attributes):
+        return best_trial(trials, metric)
     return read_history(trials, attributes.get("min_gain"), metric).best
 
 
@@ -368,6 +363,7 @@ def read_history(
         gain, needed = 0.0, min_gain / 2 if is_tuned(trial) else min_gain
         if is_ok(measured) and measured.value is not None and before is not None:
             gain = metric.cost(before) - metric.cost(measured.value)
+        most = max(_MOST_GAIN * abs(before or 0.0), _MORE_THAN_BEFORE * believed)
         if not is_ok(measured):
             failed = str(measured.user_attrs.get("status", "crash"))
             outcome = failed if second is None else DOUBTED
@@ -377,7 +373,7 @@ def read_history(
             outcome = OVERTIME
         elif gain <= needed:
             outcome = REVERTED
-        elif second is None and gain > _most_gain(before, believed):
+        elif second is None and gain > most:
             outcome = DOUBTED
         else:
             outcome = KEPT
@@ -390,8 +386,3 @@ def read_history(
         t for t in trials if not (t.state.is_finished() or is_baseline(t) or is_again(t))
     )
     return CodeHistory(tuple(steps.values()), pending, best, best_value, noise, min_gain, metric)
-
-
-def _most_gain(best_value: float | None, believed: float) -> float:
-    """Return the largest gain over a value that is believed without a second training."""
-    return max(_MOST_GAIN * abs(best_value or 0.0), _MORE_THAN_BEFORE * believed)

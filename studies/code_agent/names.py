@@ -129,9 +129,7 @@ def paths(node: ast.expr) -> Iterator[list[str]]:
             yield [_CLASS, *names]
         elif isinstance(node, (ast.Tuple, ast.List, ast.Set)):
             todo += [(element, ()) for element in node.elts]
-        elif isinstance(node, ast.Dict):
-            todo += [(value, ()) for value in node.values]
-        elif isinstance(node, ast.BoolOp):
+        elif isinstance(node, (ast.Dict, ast.BoolOp)):
             todo += [(value, ()) for value in node.values]
         elif isinstance(node, ast.IfExp):
             todo += [(node.body, ()), (node.orelse, ())]

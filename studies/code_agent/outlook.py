@@ -70,7 +70,10 @@ def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
             *_left(outlook),
             *_tuning(history, outlook),
             *_standstill(history, outlook),
-            *_dropped(outlook),
+            *(
+                f"Your idea {clean(description)!r} fits no more: {clean(why)[:_REASON_CHARS]}"
+                for description, why in outlook.dropped
+            ),
         ]
     )
 
@@ -153,11 +156,6 @@ def _since_a_gain(steps: Sequence[Step]) -> int:
     """Return how many steps there were since one was kept."""
     kept = [i for i, step in enumerate(steps) if step.outcome == KEPT]
     return len(steps) - (kept[-1] + 1 if kept else 0)
-
-
-def _dropped(outlook: Outlook) -> Iterator[str]:
-    for description, why in outlook.dropped:
-        yield f"Your idea {clean(description)!r} fits no more: {clean(why)[:_REASON_CHARS]}"
 
 
 def clean(text: str) -> str:

@@ -36,7 +36,6 @@ from studies.code_agent.history import Step
 from studies.code_agent.outlook import clean
 from studies.code_agent.outlook import format_outlook
 from studies.code_agent.outlook import Outlook
-from studies.code_agent.sources import changed_lines
 from studies.code_agent.sources import SourceLost
 from studies.code_agent.sources import Sources
 from studies.printable import decimals
@@ -282,7 +281,10 @@ def _format_step(
     else:
         verdict = f"{step.outcome.upper()}: {clean(step.reason)}"
     yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"
-    changed = _changed(step, sources)
+    try:
+        changed = sources.change(step.trial)
+    except SourceLost:
+        changed = ["(the lines are lost)"]
     if changed and detail.diff_lines:
         yield from (clean(line[:160]) for line in changed[: detail.diff_lines])
         if len(changed) > detail.diff_lines:
@@ -292,22 +294,11 @@ def _format_step(
         yield fenced("\n".join(said.splitlines()[-detail.tail_lines :]))
 
 
-def _changed(step: Step, sources: Sources) -> list[str]:
-    attrs = step.trial.user_attrs
-    if "source_sha256" not in attrs or "parent_sha256" not in attrs:
-        return []
-    try:
-        old, new = sources.load(attrs["parent_sha256"]), sources.load(attrs["source_sha256"])
-    except SourceLost:
-        return ["(the lines are lost)"]
-    return changed_lines(old, new)[0]
-
-
-def log_tail(log: str, lines: int = 12, width: int = 200) -> str:
+def log_tail(log: str) -> str:
     """Return the last lines that a program printed, each cut and cleaned."""
     text = _FOLDER.sub(r'"\1"', clean(log[-20_000:]))
-    kept = [line[:width] for line in text.splitlines() if line.strip()]
-    return "\n".join(kept[-lines:])
+    kept = [line[:200] for line in text.splitlines() if line.strip()]
+    return "\n".join(kept[-12:])
 
 
 def fenced(text: str) -> str:

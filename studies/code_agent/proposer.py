@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 import re
 from typing import Any
@@ -239,15 +240,9 @@ class Proposer:
         """Return the words of each change that the model proposed before."""
         found = []
         for step in history.proposals:
-            attrs = step.trial.user_attrs
-            if "source_sha256" in attrs:
-                try:
-                    pair = [
-                        self._sources.load(attrs[k]) for k in ("parent_sha256", "source_sha256")
-                    ]
-                except SourceLost:
-                    continue
-                found.append(words(changed_lines(*pair)[0]))
+            with suppress(SourceLost):
+                if change := self._sources.change(step.trial):
+                    found.append(words(change))
         return found
 
     def _prompt(self, history: CodeHistory, outlook: Outlook, choice: str) -> list[Message]:
@@ -284,7 +279,8 @@ class Proposer:
     ) -> tuple[Completion, str | None]:
         """Return the reply, and the script itself if it was edited in place."""
         schema = choice_schema(candidates) if candidates else None
-        kept = self._drafts.load(messages, schema, seed, is_idle)
+        request = messages, schema, seed
+        kept = self._drafts.load(request, is_idle)
         if kept is not None:
             return kept
         edited = None
@@ -304,7 +300,7 @@ class Proposer:
                     f"the prompt is too long for the model ({error}); choose one with a longer"
                     " context"
                 ) from None
-        self._drafts.keep(messages, schema, seed, completion, edited)
+        self._drafts.keep(request, completion, edited)
         return completion, edited
 
     def _reply_tokens(self) -> int:

@@ -21,6 +21,7 @@ from studies.errors import Failed
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore
+    from optuna.trial import FrozenTrial
 
 
 class SourceLost(Failed):
@@ -64,6 +65,19 @@ class Sources:
             self._known[sha] = source
         return self._known[sha]
 
+    def change(self, trial: FrozenTrial) -> list[str]:
+        """Return the lines that a trial removes from and adds to its parent's script, if it has one.
+
+        Raises:
+            SourceLost: If one of the scripts is gone.
+        """
+        attrs = trial.user_attrs
+        if "source_sha256" not in attrs or "parent_sha256" not in attrs:
+            return []
+        return changed_lines(self.load(attrs["parent_sha256"]), self.load(attrs["source_sha256"]))[
+            0
+        ]
+
 
 _NO_NEWLINE = "\\ No newline at end of file"
 
@@ -72,21 +86,19 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def diff(old: str, new: str, context: int = 3, script: str = SCRIPT) -> list[str]:
+def diff(old: str, new: str, script: str = SCRIPT) -> list[str]:
     """Return the lines of two scripts' unified diff, for ``patch -p1`` and ``git apply``.
 
     ``script`` is what the testbed's script is called, which is ``train.py`` in all that is stored.
     """
     before, after = split(old), split(new)
     if before.keys() != after.keys():  # not of one study
-        return _diff(old, new, script, context)
+        return _diff(old, new, script)
     names = {name: script if name == SCRIPT else name for name in before}
-    return [
-        line for n, text in before.items() for line in _diff(text, after[n], names[n], context)
-    ]
+    return [line for n, text in before.items() for line in _diff(text, after[n], names[n])]
 
 
-def _diff(old: str, new: str, name: str, context: int) -> list[str]:
+def _diff(old: str, new: str, name: str, context: int = 3) -> list[str]:
     # Not splitlines(), which also breaks at form feeds and U+0085.
     before, after = (re.findall(r"[^\n]*\n|[^\n]+$", text) for text in (old, new))
     lines = []

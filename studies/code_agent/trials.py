@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -47,7 +48,6 @@ class CodeTrials:
     Args:
         study: The study.
         sources: Where the scripts are.
-        baseline: The unedited script.
         artifacts: Where prompts, replies and differences are kept.
         drafts: Where replies are kept until they are on a trial.
     """
@@ -56,13 +56,11 @@ class CodeTrials:
         self,
         study: optuna.Study,
         sources: Sources,
-        baseline: str,
         artifacts: FileSystemArtifactStore,
         drafts: Drafts,
     ) -> None:
         self._study = study
         self._sources = sources
-        self._baseline = baseline
         self._artifacts = artifacts
         self._drafts = drafts
 
@@ -85,7 +83,9 @@ class CodeTrials:
         storage = self._study._storage
         reason = next((e.error for e in exchanges if e.error), "")
         attributes = {**attributes, **request_attributes(exchanges, reason)}
+        again: dict[str, Any] = {}
         if instead_of is not None:  # whose requests count once, with those of what repeats it
+            again = repeating(instead_of.number)
             for key in (f"llm_{name}" for name in _SUMS):
                 attributes[key] = attributes.get(key, 0) + instead_of.user_attrs.get(key, 0)
         trial_id = storage.create_new_trial(
@@ -93,7 +93,7 @@ class CodeTrials:
             create_trial(
                 state=TrialState.WAITING,
                 user_attrs=attributes,
-                system_attrs={"fixed_params": {}, **_repeating(instead_of)},
+                system_attrs={"fixed_params": {}, **again},
             ),
         )
         trial = storage.get_trial(trial_id)
@@ -122,23 +122,17 @@ class CodeTrials:
         """Keep a script, and return what its trial says of it."""
         sha = self._sources.save(source)
         _, added, removed = changed_lines(self._sources.load(parent_sha), source)
+        baseline = constants_of(self._sources.load(self._sources.baseline))
+        changed: dict[str, Any] = {}
+        with suppress(TestbedError):
+            for name, constant in constants_of(source).items():
+                if name not in baseline or baseline[name].value != constant.value:
+                    changed[name] = constant.value
         return {
             "source_sha256": sha,
             "lines_added": added,
             "lines_removed": removed,
-            **self._changed_constants(source),
-        }
-
-    def _changed_constants(self, source: str) -> dict[str, Any]:
-        baseline = constants_of(self._baseline)
-        try:
-            constants = constants_of(source)
-        except TestbedError:
-            return {}
-        return {
-            name: constant.value
-            for name, constant in constants.items()
-            if name not in baseline or baseline[name].value != constant.value
+            **changed,
         }
 
     def upload_diff(self, trial: optuna.Trial, source: str) -> None:
@@ -165,7 +159,3 @@ def child_of(parent: FrozenTrial, source: str) -> dict[str, Any]:
         "parent": first_number(parent),
         "parent_sha256": parent.user_attrs["source_sha256"],
     }
-
-
-def _repeating(trial: FrozenTrial | None) -> dict[str, Any]:
-    return {} if trial is None else repeating(trial.number)

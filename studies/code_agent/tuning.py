@@ -34,6 +34,7 @@ from studies.code_agent.files import constants_of
 from studies.code_agent.files import with_constants
 from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import is_baseline
+from studies.code_agent.history import is_tuned
 from studies.code_agent.history import KEPT
 from studies.code_agent.history import OVERTIME
 from studies.code_agent.history import parent_number
@@ -42,7 +43,6 @@ from studies.code_agent.history import REJECTED
 from studies.code_agent.history import REVERTED
 from studies.code_agent.history import TUNER
 from studies.code_agent.ideas import words
-from studies.code_agent.sources import changed_lines
 from studies.code_agent.validator import fingerprint
 
 
@@ -132,7 +132,7 @@ class Tuner:
             return True
         turns = [step.trial for step in history.steps if step.outcome != "baseline"]
         latest = sorted([*turns, *history.pending], key=lambda t: t.number)[-_WINDOW:]
-        mine = sum(t.user_attrs.get("source") == TUNER for t in latest)
+        mine = sum(map(is_tuned, latest))
         return (mine + 1) / (len(latest) + 1) <= self.share(history)
 
     def share(self, history: CodeHistory) -> float:
@@ -200,7 +200,7 @@ class Tuner:
         first = history.best
         for trial in reversed(history.lineage()):
             first = trial
-            if trial.user_attrs.get("source") != TUNER:
+            if not is_tuned(trial):
                 break
         assert history.best is not None and first is not None
         old, new = self._script(first), self._script(history.best)
@@ -253,14 +253,10 @@ class Tuner:
             return None
         done = [s.trial for s in self._steps(history, script.structure)]
         waiting = [t for t in history.pending if self._structure(t) == script.structure]
-        n = sum(t.user_attrs.get("source") == TUNER for t in [*done, *waiting])
-        if n >= self._edit_trials:
+        if sum(map(is_tuned, [*done, *waiting])) >= self._edit_trials:
             return None
-        attrs = edit.trial.user_attrs
-        if "parent_sha256" not in attrs:
-            return None
-        pair = [self._sources.load(attrs[key]) for key in ("parent_sha256", "source_sha256")]
-        constants = self._space(history, script.structure).keys() & words(changed_lines(*pair)[0])
+        changed = words(self._sources.change(edit.trial))
+        constants = self._space(history, script.structure).keys() & changed
         return _NearMiss(script.structure, frozenset(constants)) if constants else None
 
     def _space(self, history: CodeHistory, structure: str) -> dict[str, BaseDistribution]:
@@ -300,7 +296,7 @@ class Tuner:
                 running.append(configuration)
             elif step.outcome != REJECTED:
                 value = _value(step)
-                cost = np.nan if value is None else history.cost(value) + offset
+                cost = np.nan if value is None else history.metric.cost(value) + offset
                 finished.append((configuration, cost))
         for trial in history.pending:
             if self._structure(trial) == structure and (script := self._script(trial)):
@@ -339,7 +335,7 @@ class Tuner:
             after = _value(step)
             if before is None or after is None:
                 return
-            offset += history.cost(after) - history.cost(before)
+            offset += history.metric.cost(after) - history.metric.cost(before)
             structure = above
 
     def _steps(self, history: CodeHistory, structure: str) -> list[Step]:
@@ -351,7 +347,7 @@ class Tuner:
     def _best_of(self, history: CodeHistory, structure: str) -> FrozenTrial:
         """Return a structure's best trial: the best of the study depends on when each finished."""
         costs = [
-            (history.cost(_value(s) or 0.0), s.trial.number, s.trial)
+            (history.metric.cost(_value(s) or 0.0), s.trial.number, s.trial)
             for s in self._measured(history, structure)
         ]
         return min(costs)[2]

@@ -33,38 +33,38 @@ def test_a_reply_is_found_by_its_request_until_it_is_dropped(
     drafts: Drafts, tmp_path: Path
 ) -> None:
     reply = Completion("text", prompt_tokens=3), None
-    drafts.keep(REQUEST, None, 1, *reply)
+    drafts.keep((REQUEST, None, 1), *reply)
     again = Drafts(tmp_path, "study")
-    assert again.load(REQUEST, None, 1) == reply
-    assert again.load(REQUEST, None, 2) is None
-    assert again.load([*REQUEST, *REQUEST], None, 1) is None
+    assert again.load((REQUEST, None, 1)) == reply
+    assert again.load((REQUEST, None, 2)) is None
+    assert again.load(([*REQUEST, *REQUEST], None, 1)) is None
     again.drop()
-    assert drafts.load(REQUEST, None, 1) is None
+    assert drafts.load((REQUEST, None, 1)) is None
 
 
 def test_one_studys_reply_is_not_anothers(drafts: Drafts, tmp_path: Path) -> None:
-    drafts.keep(REQUEST, None, 1, Completion("text"), None)
+    drafts.keep((REQUEST, None, 1), Completion("text"), None)
     other = Drafts(tmp_path, "other")
-    assert other.load(REQUEST, None, 1) is None
+    assert other.load((REQUEST, None, 1)) is None
 
 
 def test_a_living_processs_reply_is_its_own(
     drafts: Drafts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts.keep(REQUEST, None, 1, Completion("text"), None)
+    drafts.keep((REQUEST, None, 1), Completion("text"), None)
     monkeypatch.setattr(code_drafts, "worker_mark", lambda number: ["another"])
-    assert drafts.load(REQUEST, None, 1) is None
+    assert drafts.load((REQUEST, None, 1)) is None
     monkeypatch.setattr(code_drafts, "worker_is_here", lambda mark: False)
-    assert drafts.load(REQUEST, None, 1) is not None
+    assert drafts.load((REQUEST, None, 1)) is not None
 
 
 def test_a_reply_of_a_process_that_is_not_seen_from_here_is_used_if_no_trial_runs(
     drafts: Drafts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts.keep(REQUEST, None, 1, Completion("text"), None)
+    drafts.keep((REQUEST, None, 1), Completion("text"), None)
     monkeypatch.setattr(worker, "_machine", lambda: "the same one after a reboot")
-    assert drafts.load(REQUEST, None, 1) is None
-    assert drafts.load(REQUEST, None, 1, is_idle=True) == (Completion("text"), None)
+    assert drafts.load((REQUEST, None, 1)) is None
+    assert drafts.load((REQUEST, None, 1), is_idle=True) == (Completion("text"), None)
 
 
 def test_a_reply_that_nobody_came_back_for_is_removed_after_a_day(
@@ -72,11 +72,11 @@ def test_a_reply_that_nobody_came_back_for_is_removed_after_a_day(
 ) -> None:
     other = Drafts(tmp_path, "other")
     for number, hours in enumerate((1, 25)):
-        other.keep(REQUEST, None, number, Completion("text"), None)
+        other.keep((REQUEST, None, number), Completion("text"), None)
         newest = max(tmp_path.glob("draft-*"), key=lambda path: path.stat().st_mtime)
         os.utime(newest, times=(time.time() - hours * 3600,) * 2)
     drafts.drop()
-    assert [other.load(REQUEST, None, n) is None for n in (0, 1)] == [False, True]
+    assert [other.load((REQUEST, None, n)) is None for n in (0, 1)] == [False, True]
 
 
 def test_a_study_goes_on_after_a_reboot_with_the_reply_that_was_paid_for(
@@ -91,10 +91,10 @@ def test_a_study_goes_on_after_a_reboot_with_the_reply_that_was_paid_for(
 
 
 def test_half_a_reply_is_none(drafts: Drafts, tmp_path: Path) -> None:
-    drafts.keep(REQUEST, None, 1, Completion("text"), None)
+    drafts.keep((REQUEST, None, 1), Completion("text"), None)
     (path,) = tmp_path.glob("draft-*")
     path.write_text(path.read_text()[:20])
-    assert drafts.load(REQUEST, None, 1) is None
+    assert drafts.load((REQUEST, None, 1)) is None
 
 
 def test_a_study_that_ends_between_two_requests_goes_on_with_the_first_ones_reply(
