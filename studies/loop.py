@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from contextlib import suppress
 import copy
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,9 +59,9 @@ from studies.methods import Setup
 from studies.notes import Notes
 from studies.stopping import finishing
 from studies.storage.recovery import alone
-from studies.storage.recovery import hurry
 from studies.storage.recovery import recover
 from studies.storage.recovery import retry
+from studies.storage.recovery import set_patience
 from studies.storage.recovery import take
 from studies.storage.recovery import tell_kept
 
@@ -222,10 +223,8 @@ def _heartbeats(study: optuna.Study, claimed: FrozenTrial) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(storage.get_heartbeat_interval()):
-            try:
+            with suppress(Exception):  # the next beat may reach it; the trial's thread raises
                 storage.record_heartbeat(claimed._trial_id)
-            except Exception:  # the next beat may reach the storage; the trial's thread raises
-                pass
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -267,20 +266,18 @@ def evaluate(
             trial = optuna.Trial(study, claimed._trial_id)
             unkept: ArtifactError | None = None
             value: float | None = None
+            state = TrialState.FAIL
             try:
                 value = objective(trial)
-                if math.isnan(value):  # a failure for which nothing stands yet
-                    value = None
-                    study.tell(trial, state=TrialState.FAIL)
             except optuna.TrialPruned:
-                study.tell(trial, state=TrialState.PRUNED)
+                state = TrialState.PRUNED
             except TrialFailed:
-                study.tell(trial, state=TrialState.FAIL)
+                pass
             except ArtifactError as error:
                 unkept, value = error, error.value
-                if value is None:
-                    study.tell(trial, state=TrialState.FAIL)
-            if value is not None:
+            if value is None or math.isnan(value):  # NaN: a failure for which nothing stands yet
+                study.tell(trial, state=state)
+            else:
                 study.tell(trial, value)
         if results is not None:
             results.drop(study.study_name, claimed.number)
@@ -290,7 +287,7 @@ def evaluate(
         elif _put_back(study, claimed, counted=is_suggested and isinstance(error, DiskFull)):
             raise
     except KeyboardInterrupt:  # the trial is put back by the caller: `put_back_if_stopped`
-        hurry(storage)
+        set_patience(storage, 0.0)
         _told(study, claimed, results)
         raise
     else:
@@ -315,19 +312,12 @@ def put_back_if_stopped(study: optuna.Study) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        hurry(study._storage)
-        _put_back_ours(study)
+        set_patience(study._storage, 0.0)
+        with suppress(Exception):  # the storage is what failed: the next process finds them
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.system_attrs.get(WORKER) == worker_mark(trial.number):
+                    _put_back(study, trial)
         raise
-
-
-def _put_back_ours(study: optuna.Study) -> None:
-    try:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    except Exception:  # the storage is what failed: the next process finds them
-        return
-    for trial in running:
-        if trial.system_attrs.get(WORKER) == worker_mark(trial.number):
-            _put_back(study, trial)
 
 
 def _put_back(study: optuna.Study, claimed: FrozenTrial, counted: bool = False) -> bool:

@@ -62,7 +62,7 @@ def serve_storage(
     from studies.storage.proxy import check_grpc
     from studies.storage.proxy import check_served
     from studies.storage.proxy import serve
-    from studies.storage.recovery import hurry
+    from studies.storage.recovery import set_patience
     from studies.storage.tls import make_identity
     from studies.storage.tls import read_identity
 
@@ -90,7 +90,7 @@ def serve_storage(
         serve(url, storage, host, port, say, identity, everybody=insecure)
     except KeyboardInterrupt:
         acknowledge()
-        hurry(storage)  # calls that wait for the database would keep the process
+        set_patience(storage, 0.0)  # calls that wait for the database would keep the process
         print(file=sys.stderr)
 
 

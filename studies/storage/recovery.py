@@ -49,7 +49,6 @@ from studies.stopping import held
 from studies.storage.heartbeat import AttributeHeartbeat
 from studies.storage.heartbeat import BEAT
 from studies.storage.kinds import StorageError
-from studies.storage.patient import PATIENCE
 from studies.storage.patient import Patient
 from studies.storage.proxy import quietly
 
@@ -97,17 +96,8 @@ def take_any(study: optuna.Study) -> FrozenTrial | None:
     return next((trial for trial in waiting if take(study, trial)), None)
 
 
-def hurry(storage: BaseStorage) -> None:
-    """Wait no longer for a database that is away: somebody wants this process to end."""
-    _set_patience(storage, 0.0)
-
-
-def have_patience(storage: BaseStorage) -> None:
-    """Wait from now on for a database that is away, where this process did not."""
-    _set_patience(storage, PATIENCE)
-
-
-def _set_patience(storage: BaseStorage, seconds: float) -> None:
+def set_patience(storage: BaseStorage, seconds: float) -> None:
+    """Wait from now on for so long for a database that is away; 0 if this process is to end."""
     backend = getattr(storage, "_backend", storage)
     if isinstance(backend, Patient):
         backend.patience = seconds
@@ -126,17 +116,22 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     silent = [trial.number for trial in _silent(study, running)]
     for trial in running:
-        mark = trial.system_attrs.get(WORKER) or [-1]
-        marked = mark[-1] == trial.number
-        if marked and worker_is_here(mark) is False:
+        mark = _mark(trial)
+        if mark and worker_is_here(mark) is False:
             found[trial.number] = f"its process {mark[1]} is gone"
         elif trial.number in silent:
             found[trial.number] = "its heartbeat has stopped"
-        elif not marked and trial.datetime_start is not None:
+        elif not mark and trial.datetime_start is not None:
             age = now - trial.datetime_start
             if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
                 found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
     return found
+
+
+def _mark(trial: FrozenTrial) -> Sequence[Any] | None:
+    """Return what the process that took a trial left on it; not what is on one that it repeats."""
+    mark: Sequence[Any] | None = trial.system_attrs.get(WORKER)
+    return mark if mark and mark[-1] == trial.number else None
 
 
 def _silent(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -149,12 +144,8 @@ def _silent(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTr
     if not running or not is_heartbeat_enabled(storage):
         return []
     stale = set(storage._get_stale_trial_ids(study._study_id))
-    return [t for t in running if t._trial_id in stale and not _goes_on(t)]
-
-
-def _goes_on(trial: FrozenTrial) -> bool:
-    mark = trial.system_attrs.get(WORKER) or [-1]
-    return bool(mark[-1] == trial.number and worker_goes_on(mark))
+    silent = [t for t in running if t._trial_id in stale]
+    return [t for t in silent if not ((mark := _mark(t)) and worker_goes_on(mark))]
 
 
 def _has_heartbeat(storage: Any, trial: FrozenTrial) -> bool:
@@ -181,12 +172,9 @@ def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) ->
     """
     numbers = []
     for trial in study.get_trials(deepcopy=False) if trials is None else trials:
-        mark = trial.system_attrs.get(WORKER) or (None, 0, 0, -1)
-        if trial.state != TrialState.RUNNING or mark[-1] != trial.number:
-            continue
-        if worker_is_here(mark) is not False:
-            continue
-        numbers += fail(study, trial)
+        mark = _mark(trial)
+        if trial.state == TrialState.RUNNING and mark and worker_is_here(mark) is False:
+            numbers += fail(study, trial)
     return numbers
 
 
@@ -250,17 +238,12 @@ def unqueued(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         t
         for t in trials
         if t.state == TrialState.FAIL
-        and (t.system_attrs.get(WORKER) or [-1])[-1] == t.number
+        and (mark := _mark(t)) is not None
         and not _has_failed(t)
         and t.number not in again
         and not is_given_up(t)
-        and not _is_anothers(t.system_attrs[WORKER])
+        and (mark == worker_mark(t.number) or not worker_is_here(mark))
     ]
-
-
-def _is_anothers(mark: Sequence[Any]) -> bool:
-    """Return whether a process that lives, but not this one, has left the mark."""
-    return mark != worker_mark(mark[-1]) and bool(worker_is_here(mark))
 
 
 def requeue(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:

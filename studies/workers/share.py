@@ -18,7 +18,7 @@ from studies.llm import share_embedded_model
 from studies.spec import load_testbed
 from studies.storage.open import open_storage
 from studies.storage.patient import PATIENCE
-from studies.storage.recovery import have_patience
+from studies.storage.recovery import set_patience
 from studies.study import open_study
 from studies.study import run_study
 from studies.workers.processes import Event
@@ -126,7 +126,7 @@ def share_work(
         return replaced <= REPLACEMENTS * workers
 
     run([Job("worker", _share, (work, spec))] * workers, workers, look, replace_worker)
-    have_patience(study._storage)  # what came of it is yet to be read
+    set_patience(study._storage, PATIENCE)  # what came of it is yet to be read
     if failures:
         first = failures[0]
         raise (Misuse if first.status == 2 else Failed)(first.what)

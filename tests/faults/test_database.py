@@ -35,7 +35,7 @@ from studies.methods import Setup
 from studies.stopping import acknowledge
 from studies.stopping import stop_by_signal
 from studies.storage.open import open_storage
-from studies.storage.recovery import hurry
+from studies.storage.recovery import set_patience
 from studies.storage.recovery import tell_kept
 from tests.conftest import free_port
 from tests.conftest import PostgresServer
@@ -124,7 +124,7 @@ def test_a_proxy_can_be_ended_while_its_database_is_away(
             proxy.terminate()
             assert proxy.wait(SECONDS) == 0
         finally:
-            hurry(storage)
+            set_patience(storage, 0.0)
             proxy.kill()
         with pytest.raises(optuna.exceptions.StorageInternalError):
             asked.result()

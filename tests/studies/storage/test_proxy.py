@@ -19,7 +19,7 @@ from studies.storage.open import open_storage
 from studies.storage.open import StorageError
 from studies.storage.proxy import check_served
 from studies.storage.proxy import PatientProxy
-from studies.storage.recovery import hurry
+from studies.storage.recovery import set_patience
 from tests.conftest import free_port
 from tests.conftest import Serve
 from tests.studies.storage.test_open import claim_side_by_side
@@ -52,7 +52,7 @@ def test_a_served_database_is_a_storage_that_outlasts_its_server(
 
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
-    hurry(study._storage)
+    set_patience(study._storage, 0.0)
     with pytest.raises(StorageInternalError, match=f"the storage at {url}: "):
         study.trials
 
