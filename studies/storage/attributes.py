@@ -117,6 +117,10 @@ def _in_json(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return is_it
 
 
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
 def _artifact(value: Any) -> bool:
     """What Optuna stores of an artifact; its identifier is the name of a file."""
     return (
@@ -168,7 +172,7 @@ _OF_STUDIES: _Checks = {
     **dict.fromkeys(("method", "comparison", "variant"), _name),
     **dict.fromkeys(
         (
-            *("model", "revalidates", "run_error", "version", "imported_from", "testbed"),
+            *("model", "revalidates", "version", "imported_from", "testbed"),
             *("testbed_hash", "space_hash", "surrogate", "metric_unit"),
         ),
         _text,
@@ -177,26 +181,22 @@ _OF_STUDIES: _Checks = {
     **dict.fromkeys(
         (
             *("budget_trials", "budget_seconds", "train_seconds", "wall_seconds"),
-            *("llm_ratio", "memory_limit_mb", "max_tokens", "max_cost", "min_gain"),
+            *("memory_limit_mb", "max_tokens", "max_cost", "min_gain"),
             *("budget_until", "budget_wall", "budget_confirm"),
         ),
-        _number,
+        _or_none(_number),  # None is no limit
     ),
+    "llm_ratio": _number,
+    "run_error": _or_none(_text),
     "charge_llm": _flag,
-    "failure_value": lambda value: value == WORST or _is_finite(value),
-    "runtime": _runtime,
+    "failure_value": _or_none(lambda value: value == WORST or _is_finite(value)),
+    "runtime": _or_none(_runtime),
     "edit_files": _texts,
     "files": _fingerprints,
 }
 _OF_STUDIES_SYSTEM: _Checks = {
     "study:metric_names": lambda value: _texts(value) and bool(value),
     "smac:seed": _integer,
-}
-# Of studies: None says that there is no limit, no error, or nothing but defaults.
-_LIMITS = {
-    *("budget_trials", "budget_seconds", "train_seconds", "memory_limit_mb", "max_tokens"),
-    *("max_cost", "run_error", "min_gain", "failure_value", "budget_until", "budget_wall"),
-    *("budget_confirm", "wall_seconds", "runtime"),
 }
 _ARTIFACTS = "artifacts:"  # and an identifier: Optuna's system attributes of a trial or study
 _DEEPEST = 30  # of lists and objects in an attribute of a study, all of which ``status`` prints
@@ -249,7 +249,7 @@ class CheckedAttributes(BaseStorage):
         odd = {
             name
             for name, value in attrs.items()
-            if (name in checks and not checks[name](value) and not _no_limit(name, value))
+            if (name in checks and not checks[name](value))
             or (name.startswith(_ARTIFACTS) and not _in_json(_artifact)(value))
         }
         if not odd:
@@ -334,10 +334,6 @@ def _has_ends(numbers: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and -_MOST <= value <= _MOST
-
-
-def _no_limit(name: str, value: Any) -> bool:
-    return value is None and name in _LIMITS
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 import functools
 import gc
-import itertools
 import os
 from pathlib import Path
 import sqlite3
@@ -115,7 +114,9 @@ def open_storage(
         # another worker has changed meanwhile (error 1020), and Optuna expects no such thing.
         engine_kwargs["isolation_level"] = "READ COMMITTED"
     deadline = time.monotonic() + wait
-    for attempt in itertools.count():
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             storage = quietly(
                 open_database,
@@ -135,14 +136,13 @@ def open_storage(
             inner = raised.__cause__ if isinstance(raised, StorageInternalError) else None
             cause = inner or raised
             # Another worker may be making the same tables right now.
-            raced = _is_race(cause) and attempt < 4
+            raced = _is_race(cause) and attempt < 5
             away = isinstance(cause, OperationalError) and time.monotonic() < deadline
             if not (raced or away):
                 raise StorageError(
                     f"{_shown(parsed)} must be usable, but: {_first_line(cause)}"
                 ) from None
-            time.sleep(min(0.2 * (attempt + 1), 2.0))
-    raise AssertionError("unreachable")
+            time.sleep(min(0.2 * attempt, 2.0))
 
 
 @contextmanager
@@ -250,16 +250,12 @@ def claim_lock(url: str, artifacts: str | Path | None = None) -> Path:
     """
     journal = journal_path(url)
     if journal is not None:
-        return _beside(Path(journal))
+        return Path(f"{journal}.claim")
     parsed = parse(url)
     database = (parsed.database or "").removeprefix("file:")
     if parsed.get_backend_name() == "sqlite" and database not in ("", ":memory:"):
-        return _beside(Path(database))
+        return Path(f"{database}.claim")
     return (artifact_folder(url) if artifacts is None else Path(artifacts)) / "claim.lock"
-
-
-def _beside(file: Path) -> Path:
-    return file.with_name(f"{file.name}.claim")
 
 
 def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArtifactStore:
