@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
+from contextlib import suppress
 import copy
 from dataclasses import replace
 import errno
@@ -288,7 +289,12 @@ class TrainScriptObjective:
             if self._results is not None and not pruned and result.status != "ok":
                 # What a failure is worth is asked of the storage, which may be away.
                 self._results.keep(trial, attributes, None, constraint)
-            value = None if pruned else self._score(trial, result)
+            value: float | None = None
+            if not pruned:
+                with suppress(TrialFailed):
+                    value = score(
+                        trial, result.status, result.reason, result.value, self.failure_value
+                    )
             kept = None if value is None or math.isnan(value) else value
             if self._results is not None and not pruned:
                 self._results.keep(trial, attributes, kept, constraint)
@@ -310,12 +316,6 @@ class TrainScriptObjective:
             raise TrialFailed(result.status, result.reason)
         return value
 
-    def _score(self, trial: optuna.Trial, result: RunResult) -> float | None:
-        try:
-            return score(trial, result.status, result.reason, result.value, self.failure_value)
-        except TrialFailed:
-            return None
-
     @contextmanager
     def _folder(self, number: int, texts: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
         """Make a trial's folder, and in it one with the testbed's files and these texts."""
@@ -331,13 +331,10 @@ class TrainScriptObjective:
             try:
                 (home / _MARK).write_text(json.dumps(worker_mark(number)))
                 folder.mkdir(parents=True)
-            except OSError as error:
-                raise RunError(_unwritable(folder, error)) from None
-            try:
-                files.lay_out(home / "run", sandboxed=self._sandbox is not None)
-            except OSError as error:
-                raise RunError(_uncopied(folder, error)) from None
-            try:
+                try:
+                    files.lay_out(home / "run", sandboxed=self._sandbox is not None)
+                except OSError as error:
+                    raise RunError(_uncopied(folder, error)) from None
                 for name, text in texts.items():
                     place = (folder / name).parent
                     place.mkdir(parents=True, exist_ok=True)

@@ -100,10 +100,8 @@ def main() -> None:
     else:
         for end in exchange or ():
             os.close(end)
-        try:
+        with contextlib.suppress(OSError):
             os.setpgid(child, child)  # whoever comes first; the group must exist before a kill
-        except OSError:
-            pass
         _watch(child, lifeline, metric, nonce)
 
 
@@ -271,22 +269,17 @@ def _watch(child: int, lifeline: int, metric: int, nonce: str) -> NoReturn:
 def _reap(child: int) -> int | None:
     """Collect every process that has ended; the wait status if the training is one of them."""
     status = None
-    try:
-        while ended := os.waitpid(-1, os.WNOHANG):
-            if not ended[0]:
-                break
+    with contextlib.suppress(ChildProcessError):  # none left
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == child:
                 status = ended[1]
-    except ChildProcessError:  # none left
-        pass
     return status
 
 
 def _kill_group(group: int, number: int) -> None:
-    try:
+    # macOS: EPERM if all that is left are zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS: EPERM if all that is left are zombies
-        pass
 
 
 def _kill_orphans() -> None:
@@ -297,11 +290,9 @@ def _kill_orphans() -> None:
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     while children.exists() and (pids := children.read_text().split()):
         for pid in map(int, pids):
-            try:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
 
 
 # The training -----------------------------------------------------------------------------------
@@ -325,7 +316,10 @@ def _train(
         sys.path[0] = os.path.dirname(script)
         sys.argv = [os.path.relpath(script), *arguments[1:]]
         if os.path.exists(os.path.join(sys.path[0], "prepare.py")):
-            prepare = _set_up_prepare(options["train_seconds"])
+            prepare: Any = importlib.import_module("prepare")
+            if (seconds := options["train_seconds"]) is not None:
+                # An int where it is one: scripts may print or count with it.
+                prepare.TIME_BUDGET = int(seconds) if float(seconds).is_integer() else seconds
             if exchange is not None:
                 setattr(prepare, _APART, _hand_over(exchange))
             else:
@@ -421,16 +415,6 @@ class _Frozen(types.ModuleType):
         raise AttributeError(f"{self.__name__}.{name} is not to be changed.")
 
 
-def _set_up_prepare(train_seconds: float | None) -> Any:
-    """Import prepare.py, and set the time budget before the script imports it."""
-    prepare: Any = importlib.import_module("prepare")
-    if train_seconds is not None:
-        # An int where it is one: scripts may print or count with it.
-        whole = float(train_seconds).is_integer()
-        prepare.TIME_BUDGET = int(train_seconds) if whole else train_seconds
-    return prepare
-
-
 def _listen(prepare: Any, metric: int, nonce: str, options: dict[str, Any]) -> None:
     """Let the runner know what the evaluator returns."""
     evaluator = options["evaluator"]
@@ -502,10 +486,8 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _report(metric: int, message: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the runner has died
         os.write(metric, json.dumps(message).encode() + b"\n")
-    except BrokenPipeError:  # the runner has died
-        pass
 
 
 def _fail(error: Exception, folder: str) -> NoReturn:
