@@ -406,14 +406,12 @@ class CodeAgent:
             trial.set_user_attr("status", "rejected")
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
-        stored = trial.study._storage.get_trial(trial._trial_id)
         script, others = script_and_others(source)
-        if is_again(stored):
+        if attrs.get("source") == AGAIN:
             return self._objective.with_seed(AGAIN_SEED).run(trial, script, others)
-        if not is_baseline(stored):
+        if attrs.get("source") != BASELINE:
             self._trials.upload_diff(trial, source)
         return self._objective.run(trial, script, others)
 
     def _log_tail(self, step: Step) -> str:
-        log = read_artifact(self._study, step.trial, self._artifacts, "train.log")
-        return log_tail(log or "")
+        return log_tail(read_artifact(self._study, step.trial, self._artifacts, "train.log") or "")

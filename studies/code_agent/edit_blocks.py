@@ -40,6 +40,7 @@ _NEAREST_LINES = 12
 # difflib is quadratic: beyond this many candidates, only windows that share a line are compared.
 _MAX_CANDIDATES = 400
 
+DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 _SEARCH = re.compile(r"^<{5,}\s*SEARCH\s*$")
 _DIVIDER = re.compile(r"^={5,}\s*$")
 _REPLACE = re.compile(r"^>{5,}\s*REPLACE\s*$")
@@ -134,20 +135,15 @@ def _blocks(lines: Sequence[str]) -> Iterator[EditBlock]:
         )
 
 
-def split_ideas(reply: str, heading: re.Pattern[str]) -> list[str]:
-    """Split a reply at the lines outside blocks that begin another idea.
+def split_ideas(reply: str) -> list[str]:
+    """Split a reply at the descriptions outside blocks, of which each begins another idea.
 
-    Args:
-        reply: The reply.
-        heading: Matches such a line.
-
-    Returns:
-        The ideas, each from its heading on; the whole reply if it has no heading.
+    What stands before the first is left out; a reply without a description is one idea.
     """
     ideas: list[list[str]] = []
     is_prose = True
     for line in split_lines(reply.replace("\r\n", "\n")):
-        if is_prose and heading.match(line):
+        if is_prose and DESCRIPTION.match(line):
             ideas.append([])
         if ideas:
             ideas[-1].append(line)

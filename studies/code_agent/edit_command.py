@@ -8,6 +8,7 @@ and keys; what it wrote runs in the sandbox, by the same rules as any proposal.
 
 from __future__ import annotations
 
+from contextlib import suppress
 import math
 import os
 from pathlib import Path
@@ -156,10 +157,8 @@ class EditCommand:
                     f"The command must end within {self._seconds:g} s, but didn't."
                 ) from None
             finally:  # whatever it started must not outlive it, and it not a Ctrl-C
-                try:
+                with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
                 process.wait()
             output.seek(max(0, output.tell() - _MOST_BYTES))
             said = output.read().decode(errors="replace")

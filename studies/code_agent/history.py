@@ -214,12 +214,16 @@ def is_again(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("source") == AGAIN
 
 
-def has_history(attributes: Mapping[str, Any]) -> bool:
-    """Return whether the study with these user attributes is the code agent's own.
+def history_of(
+    trials: Sequence[FrozenTrial], metric: Metric, attributes: Mapping[str, Any]
+) -> CodeHistory | None:
+    """Return the history of a study with these user attributes; None if it isn't the agent's own.
 
     An imported one is not, whatever its method is called: its trials don't say what was kept.
     """
-    return attributes.get("method") == CODE_AGENT and "imported_from" not in attributes
+    if attributes.get("method") != CODE_AGENT or "imported_from" in attributes:
+        return None
+    return read_history(trials, attributes.get("min_gain"), metric)
 
 
 def kept_first(
@@ -240,9 +244,9 @@ def kept_first(
         metric: Its metric.
         attributes: Its user attributes.
     """
-    if not has_history(attributes):
+    history = history_of(trials, metric, attributes)
+    if history is None:
         return list(ranked)
-    history = read_history(trials, attributes.get("min_gain"), metric)
     steps = {step.trial.number: step for step in history.steps}
     out = {n for n, step in steps.items() if step.outcome in (OVERTIME, DOUBTED)}
     out |= {t.number for t in trials if is_again(t)}
@@ -267,18 +271,16 @@ def best_of(
     """Return the best trial of a study with the value that counts, see `kept_first`; None if none
     has succeeded.
     """
-    if not has_history(attributes):
-        return best_trial(trials, metric)
-    return read_history(trials, attributes.get("min_gain"), metric).best
+    history = history_of(trials, metric, attributes)
+    return best_trial(trials, metric) if history is None else history.best
 
 
 def doubted_steps(
     trials: Sequence[FrozenTrial], metric: Metric, attributes: Mapping[str, Any]
 ) -> dict[int, Step]:
     """Return the steps of a study whose gains were doubted at first, by their trials' numbers."""
-    if not has_history(attributes):
-        return {}
-    steps = read_history(trials, attributes.get("min_gain"), metric).steps
+    history = history_of(trials, metric, attributes)
+    steps = () if history is None else history.steps
     return {step.trial.number: step for step in steps if step.was_doubted}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-import re
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from studies.code_agent.constant_choice import Candidates
 from studies.code_agent.constant_choice import choice_schema
 from studies.code_agent.constant_choice import describe_choice
 from studies.code_agent.edit_blocks import apply_edits
+from studies.code_agent.edit_blocks import DESCRIPTION
 from studies.code_agent.edit_blocks import EditError
 from studies.code_agent.edit_blocks import NoBlocks
 from studies.code_agent.edit_blocks import parse_edits
@@ -72,7 +72,6 @@ _FUTILE = 3
 _ASK_AGAIN = 10  # proposals
 _REPLY_FORMAT = "form"  # user attribute of a proposal: one of the next two
 _BLOCKS, _CHOICE = "blocks", "choice"
-_DESCRIPTION = re.compile(r"^\W*description\W*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 DESCRIPTION_CHARS = 120
 
 
@@ -212,7 +211,7 @@ class Proposer:
         The others are kept, and named by the attributes: those that can be used in their order,
         then those that can't now, but may when their turn comes, or are told to the model then.
         """
-        parts = split_ideas(text, _DESCRIPTION)[: self._editing.proposals]
+        parts = split_ideas(text)[: self._editing.proposals]
         if len(parts) < 2:
             found = {"description": describe(text)}
             return apply_edits(parent, parse_edits(text)), found
@@ -355,7 +354,7 @@ def _writes_no_blocks(history: CodeHistory) -> bool:
 
 def describe(reply: str) -> str:
     """Return the line in which a reply says what it changes, at most 120 characters."""
-    match = _DESCRIPTION.search(reply)
+    match = DESCRIPTION.search(reply)
     if match:
         return one_line(match[1], DESCRIPTION_CHARS)
     for line in reply.splitlines():

@@ -197,21 +197,14 @@ class Tuner:
 
     def found(self, history: CodeHistory) -> dict[str, tuple[Value, Value]]:
         """Return what the tuner changed in the best script since an edit was kept: old and new."""
-        first = history.best
-        for trial in reversed(history.lineage()):
-            first = trial
-            if not is_tuned(trial):
-                break
-        assert history.best is not None and first is not None
-        old, new = self._script(first), self._script(history.best)
+        line = history.lineage()
+        first = next((trial for trial in reversed(line) if not is_tuned(trial)), line[0])
+        old, new = self._script(first), self._script(line[-1])
         if old is None or new is None:
             return {}
-        both = old.values.keys() & new.values.keys()
-        return {
-            n: (old.values[n], new.values[n])
-            for n in sorted(both)
-            if old.values[n] != new.values[n]
-        }
+        both = sorted(old.values.keys() & new.values.keys())
+        pairs = {name: (old.values[name], new.values[name]) for name in both}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def sensitivities(self, history: CodeHistory) -> dict[str, float]:
         """Return how much each constant of the best script matters, by the critic, as a share.
@@ -346,11 +339,11 @@ class Tuner:
 
     def _best_of(self, history: CodeHistory, structure: str) -> FrozenTrial:
         """Return a structure's best trial: the best of the study depends on when each finished."""
-        costs = [
-            (history.metric.cost(_value(s) or 0.0), s.trial.number, s.trial)
-            for s in self._measured(history, structure)
-        ]
-        return min(costs)[2]
+
+        def cost(step: Step) -> tuple[float, int]:
+            return history.metric.cost(_value(step) or 0.0), step.trial.number
+
+        return min(self._measured(history, structure), key=cost).trial
 
     def _structure(self, trial: FrozenTrial) -> str:
         script = self._script(trial)

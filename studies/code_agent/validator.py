@@ -31,6 +31,7 @@ from studies.code_agent.names import paths
 
 
 MAX_SOURCE_BYTES = 200_000
+_ORDER_MARK = "\ufeff"  # which belongs to the file
 # Ways for code to reach into the process that measures it. A name that the baseline uses itself is
 # not refused (karpathy/autoresearch, for one, imports gc).
 _REACHING_MODULES = frozenset(
@@ -89,8 +90,8 @@ def fingerprint(source: str) -> str:
     Raises:
         ValidationError: the source doesn't parse.
     """
-    prints = [_fingerprint(_parse(_program(text))) for text in split(source).values()]
-    return _of_all(prints)
+    texts = split(source).values()
+    return _of_all([_fingerprint(_parse(text.removeprefix(_ORDER_MARK))) for text in texts])
 
 
 def _of_all(prints: Sequence[str]) -> str:
@@ -181,7 +182,7 @@ def _check_file(source: str, baseline: str, evaluator: str) -> tuple[Nodes, Node
         raise ValidationError(
             f"The script must have at most {MAX_SOURCE_BYTES} bytes, but has {size}."
         )
-    source, baseline = _program(source), _program(baseline)
+    source, baseline = source.removeprefix(_ORDER_MARK), baseline.removeprefix(_ORDER_MARK)
     nodes = _parse(source)
     # What train.py is compared with is trusted, so that it always parses here.
     original = _parse(baseline)
@@ -247,11 +248,6 @@ def _bindings(nodes: Nodes, name: str) -> list[str]:
         if any(isinstance(t, ast.Name) and t.id == name for t in targets):
             found.append(_dump(node))
     return found
-
-
-def _program(source: str) -> str:
-    """Return a script without its byte order mark, which belongs to the file."""
-    return source.removeprefix("\ufeff")
 
 
 def _parse(source: str) -> Nodes:
@@ -363,10 +359,7 @@ def _module_writes(nodes: Nodes, imported: Mapping[str, str]) -> dict[str, tuple
 
 
 def _called_names(nodes: Nodes) -> set[str]:
-    functions = [node.func for node in nodes if isinstance(node, ast.Call)]
-    return {f.id for f in functions if isinstance(f, ast.Name)} | {
-        f.attr for f in functions if isinstance(f, ast.Attribute)
-    }
+    return {last_name(node.func) for node in nodes if isinstance(node, ast.Call)} - {""}
 
 
 def _called_plainly(nodes: Nodes) -> set[str]:
@@ -399,9 +392,7 @@ def _reads_modules(nodes: Nodes, imported: Mapping[str, str]) -> bool:
 
 
 def _used_names(nodes: Nodes) -> set[str]:
-    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | {
-        node.id for node in nodes if isinstance(node, ast.Name)
-    }
+    return {last_name(node) for node in nodes if isinstance(node, (ast.Attribute, ast.Name))}
 
 
 def _imported_modules(nodes: Nodes) -> set[str]:

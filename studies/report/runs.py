@@ -31,8 +31,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import DOUBTED
-from studies.code_agent.history import has_history
-from studies.code_agent.history import read_history
+from studies.code_agent.history import history_of
 from studies.facts import run_state
 from studies.facts import trial_status
 from studies.library import evaluated_trials
@@ -302,9 +301,8 @@ def _run(
         for parameter, distribution in trial.distributions.items():
             space.setdefault(parameter, distribution)
     rows = _rows(trials, Budget.of(metadata))
-    history = None
-    if has_history(metadata):
-        history = read_history(trials, metadata.get("min_gain"), metric)
+    history = history_of(trials, metric, metadata)
+    if history is not None:
         rows = tuple(_believed(rows, history))
     return Run(
         study=name,
