@@ -59,16 +59,11 @@ def _name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
 
 
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
+def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
 
 
-def _integers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_integer, value))
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
+_texts = _list_of(_text)
 
 
 def _numbers(value: Any) -> bool:
@@ -99,10 +94,6 @@ def _runtime(value: Any) -> bool:
         _texts(part) if name in ("env", "copy") else part is None or _text(part)
         for name, part in value.items()
     )
-
-
-def _fingerprints(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_text, value.values()))
 
 
 def _in_json(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -160,7 +151,7 @@ _OF_TRIALS_SYSTEM: _Checks = {
     "autoresearch:beat": _number,
     "autoresearch:kills": _integer,
     "failed_trial": _integer,
-    "retry_history": _integers,
+    "retry_history": _list_of(_integer),
     "fixed_params": _values,
     "constraints": _numbers,
     "import:key": _text,
@@ -188,11 +179,11 @@ _OF_STUDIES: _Checks = {
     ),
     "llm_ratio": _number,
     "run_error": _or_none(_text),
-    "charge_llm": _flag,
+    "charge_llm": lambda value: isinstance(value, bool),
     "failure_value": _or_none(lambda value: value == WORST or _is_finite(value)),
     "runtime": _or_none(_runtime),
     "edit_files": _texts,
-    "files": _fingerprints,
+    "files": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
 }
 _OF_STUDIES_SYSTEM: _Checks = {
     "study:metric_names": lambda value: _texts(value) and bool(value),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 import time
 from typing import Any
@@ -83,10 +84,7 @@ def examine_journal(path: Path) -> list[Finding]:
     """Find what is wrong with the file of a journal."""
     found = damage(path)
     findings = []
-
-    def mend_it() -> None:
-        mend(path)
-
+    mend_it = partial(mend, path)
     if found.torn:
         findings.append(
             Finding(
@@ -122,26 +120,24 @@ def _count(lines: Sequence[int]) -> str:
 
 
 def _trials(study: optuna.Study) -> list[Finding]:
-    findings = []
-    for number, how in abandoned(study).items():
-        findings.append(
-            Finding(
-                "abandoned-trial",
-                f"study {study.study_name}, trial {number} is running, but {how}",
-                "fail it and queue its parameters again",
-                lambda study=study, number=number: _give_up(study, number),  # type: ignore[misc]
-            )
+    running = [
+        Finding(
+            "abandoned-trial",
+            f"study {study.study_name}, trial {number} is running, but {how}",
+            "fail it and queue its parameters again",
+            partial(_give_up, study, number),
         )
-    for trial in unqueued(study.get_trials(deepcopy=False)):
-        findings.append(
-            Finding(
-                "unqueued-trial",
-                f"study {study.study_name}, trial {trial.number} was interrupted and is lost",
-                "queue its parameters again",
-                lambda s=study: requeue(s, s.get_trials(deepcopy=False)),  # type: ignore[misc]
-            )
+        for number, how in abandoned(study).items()
+    ]
+    return running + [
+        Finding(
+            "unqueued-trial",
+            f"study {study.study_name}, trial {trial.number} was interrupted and is lost",
+            "queue its parameters again",
+            lambda: requeue(study, study.get_trials(deepcopy=False)),
         )
-    return findings
+        for trial in unqueued(study.get_trials(deepcopy=False))
+    ]
 
 
 def _give_up(study: optuna.Study, number: int) -> None:

@@ -13,6 +13,7 @@ whoever waits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 import time
 from typing import Any
 
@@ -56,10 +57,8 @@ class AttributeHeartbeat(BaseStorage, BaseHeartbeat):
         self._seen: dict[int, tuple[float, float]] = {}  # trial id -> beat, since when
 
     def record_heartbeat(self, trial_id: int) -> None:
-        try:
+        with suppress(UpdateFinishedTrialError):  # it ended meanwhile
             self.set_trial_system_attr(trial_id, BEAT, time.time())
-        except UpdateFinishedTrialError:  # it ended meanwhile
-            pass
 
     def forget_beats(self) -> None:
         """Begin to watch anew: while the storage was away, nobody could write a heartbeat."""

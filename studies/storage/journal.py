@@ -19,6 +19,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 import json
 import logging
@@ -197,18 +198,12 @@ def _mender() -> Callable[[bytes], bytes | None]:
     replayed = JournalStorageReplayResult("")
     nothing = json.dumps(_NOTHING, separators=(",", ":")).encode() + b"\n"
 
-    def is_made(change: dict[str, Any]) -> bool:
-        try:
-            replayed.apply_logs([change])
-        except Exception:  # whatever Optuna may raise
-            return False
-        return True
-
     def mended(line: bytes) -> bytes | None:
-        change = _change(line)
-        if change is not None and is_made(change):
-            start = line.rfind(_START) if _parsed(line) is None else 0
-            return b" " * start + line[start:]
+        if (change := _change(line)) is not None:
+            with suppress(Exception):  # whatever Optuna may raise of one that can't be made
+                replayed.apply_logs([change])
+                start = line.rfind(_START) if _parsed(line) is None else 0
+                return b" " * start + line[start:]
         return nothing.rjust(len(line)) if len(nothing) <= len(line) else None
 
     return mended

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 import functools
 import gc
@@ -145,11 +146,9 @@ def open_storage(
             time.sleep(min(0.2 * attempt, 2.0))
 
 
-@contextmanager
-def opened(url: str, **options: Any) -> Iterator[BaseStorage]:
+def opened(url: str, **options: Any) -> AbstractContextManager[BaseStorage]:
     """Open a storage by :func:`open_storage` for a while, and give its connections back."""
-    with closing_storage(open_storage(url, **options)) as storage:
-        yield storage
+    return closing_storage(open_storage(url, **options))
 
 
 @contextmanager
