@@ -71,12 +71,12 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
-# Trial attribute -> key of the script's summary.
+# Key of the script's summary -> trial attribute.
 _SUMMARY_ATTRIBUTES = {
-    "peak_memory_mb": "peak_vram_mb",
-    "tokens_m": "total_tokens_M",
-    "steps": "num_steps",
-    "params_m": "num_params_M",
+    "peak_vram_mb": "peak_memory_mb",
+    "total_tokens_M": "tokens_m",
+    "num_steps": "steps",
+    "num_params_M": "params_m",
 }
 
 # Attributes of a trial that tell more of it than its value; numbers, each where there is one.
@@ -334,7 +334,7 @@ class TrainScriptObjective:
                 try:
                     files.lay_out(home / "run", sandboxed=self._sandbox is not None)
                 except OSError as error:
-                    raise RunError(_uncopied(folder, error)) from None
+                    raise RunError(_unwritable(folder, error, copied=True)) from None
                 for name, text in texts.items():
                     place = (folder / name).parent
                     place.mkdir(parents=True, exist_ok=True)
@@ -521,9 +521,8 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         attributes["reason"] = reason
     if result.status == "ok":
         attributes[metric] = result.value
-    names = {key: name for name, key in _SUMMARY_ATTRIBUTES.items()}
     for key, value in result.summary.items():
-        name = names.get(key, key)
+        name = _SUMMARY_ATTRIBUTES.get(key, key)
         if math.isfinite(value) and name != metric and not is_reserved(name):
             attributes.setdefault(name, int(value) if value.is_integer() else value)
     if result.status == "ok" and "tokens_m" in attributes and result.charged_seconds > 0:
@@ -555,15 +554,10 @@ def _sweep(parent: Path) -> None:
             shutil.rmtree(mark.parent, ignore_errors=True)
 
 
-def _uncopied(folder: Path, error: OSError) -> str:
-    if error.errno in _DISK_FULL:
-        return f"The disk of {folder} is full."
-    where = "" if error.filename is None else f"{error.filename}: "
-    return f"The testbed's files must be copied to {folder}, but {where}{error.strerror}."
-
-
-def _unwritable(where: object, error: OSError) -> str:
+def _unwritable(where: object, error: OSError, copied: bool = False) -> str:
     if error.errno in _DISK_FULL:
         return f"The disk of {where} is full."
     what = "" if error.filename is None else f"{error.filename}: "
+    if copied:
+        return f"The testbed's files must be copied to {where}, but {what}{error.strerror}."
     return f"It must be possible to write to {where}, but: {what}{error.strerror}."

@@ -165,15 +165,8 @@ class StudyLoop:
             return
         if any(is_ok(t) or not t.state.is_finished() for t in trials):
             return
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                system_attrs={
-                    **repeating(baseline.number),
-                    "fixed_params": dict(self.baseline),
-                },
-            )
-        )
+        attrs = {**repeating(baseline.number), "fixed_params": dict(self.baseline)}
+        self.study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attrs))
 
     def _claim(self, trials: list[FrozenTrial]) -> tuple[FrozenTrial | None, list[FrozenTrial]]:
         """Return the next trial, now RUNNING and ours; ``None`` if the budget allows no other.

@@ -309,8 +309,6 @@ class _Batch:
         for number, address in self._place():
             self._cancel(number)
             events.append(self._verdict(number, f"Dask has lost {address}", replace))
-            if events[-1].kind == "replaced":
-                self.waiting.append(number)
         while not self._starts.empty():
             number, address = self._starts.get()
             self._site.say(f"worker {number + 1} of {len(self._jobs)} is at {address}")
@@ -329,8 +327,6 @@ class _Batch:
                 event = _outcome(self._jobs[number], placed.future)
                 if event.kind == "replaced":
                     event = self._verdict(number, event.what, replace)
-                if event.kind == "replaced":
-                    self.waiting.append(number)
                 events.append(event)
                 self._done = self._done or event.kind == "done"
         if self._done and not finishing():
@@ -344,6 +340,8 @@ class _Batch:
             return Event(job.name, "done")
         if not replace(job):
             return Event(job.name, "failed", how, 1)
+        if number not in self.placed:  # else Dask itself has placed it anew
+            self.waiting.append(number)
         return Event(job.name, "replaced", how)
 
     def finish(self) -> None:
