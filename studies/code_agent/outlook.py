@@ -80,8 +80,7 @@ def format_outlook(history: CodeHistory, outlook: Outlook) -> str:
 
 def _profiles(history: CodeHistory) -> Iterator[str]:
     """Yield the costs of a run of the best script and, if it is another, of the unedited one."""
-    if history.best is None:
-        return
+    assert history.best is not None
     if said := profile(history.best):
         yield f"A run of it: {said}."
     first = next((s.trial for s in history.steps if is_baseline(s.trial) and s.value), None)
