@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 import math
 from typing import Any
+
+from graphlib import TopologicalSorter
 
 
 @dataclass(frozen=True)
 class Rule:
     """A function from suggested to effective values, as the samplers' ``rule`` argument takes it.
 
-    Names without a rule pass unchanged, and names that were not suggested are not added. With the
-    paper's table HEAD_DIM, DEVICE_BATCH_SIZE and TOTAL_BATCH_SIZE are powers of two, and
-    TOTAL_BATCH_SIZE >= DEVICE_BATCH_SIZE * MAX_SEQ_LEN.
+    Names without a rule pass unchanged, and names that were not suggested are not added. Those that
+    a value depends on count as they are run, not as they were suggested. With the paper's table
+    HEAD_DIM, DEVICE_BATCH_SIZE and TOTAL_BATCH_SIZE are powers of two, and TOTAL_BATCH_SIZE >=
+    DEVICE_BATCH_SIZE * MAX_SEQ_LEN.
 
     Attributes:
         powers_of_two: Integer parameters that become the nearest power of two (linear distance,
@@ -35,23 +39,30 @@ class Rule:
 
     def __call__(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the effective values of these suggested ones, which stay as they are."""
-        values = dict(params)
-        for name, conditions in self.only_when.items():
-            # Samplers leave parameters of a single value out of what they ask about.
-            met = (
-                values.get(other, self.constants.get(other)) in allowed
-                for other, allowed in conditions.items()
-            )
-            if name in values and not all(met):
-                values[name] = self.constants[name]
-        for name in self.powers_of_two:
-            if name in values:
-                values[name] = nearest_power_of_two(values[name])
-        known = {**self.constants, **values}
-        for name, factors in self.at_least.items():
-            if name in values:
-                values[name] = max(values[name], math.prod(known[factor] for factor in factors))
-        return values
+        # Samplers leave parameters of a single value out of what they ask about.
+        known = {**self.constants, **params}
+        for name in self.order:
+            if name not in known:
+                continue
+            conditions = self.only_when.get(name, {})
+            if not all(known.get(other) in allowed for other, allowed in conditions.items()):
+                known[name] = self.constants[name]
+            if name in self.powers_of_two:
+                known[name] = nearest_power_of_two(known[name])
+            if factors := self.at_least.get(name):
+                known[name] = max(known[name], math.prod(known[factor] for factor in factors))
+        return {name: known[name] for name in params}
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The parameters that have a rule, each behind those that its own depends on.
+
+        Raises:
+            graphlib.CycleError: If one depends on itself.
+        """
+        ruled = dict.fromkeys((*self.powers_of_two, *self.at_least, *self.only_when))
+        graph = {n: (*self.at_least.get(n, ()), *self.only_when.get(n, ())) for n in ruled}
+        return [name for name in TopologicalSorter(graph).static_order() if name in ruled]
 
     @classmethod
     def from_rows(
@@ -71,14 +82,13 @@ class Rule:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return what :meth:`from_rows` takes, as JSON can hold it."""
-        names = dict.fromkeys((*self.powers_of_two, *self.at_least, *self.only_when))
         return {
             name: {
                 "power_of_two": name in self.powers_of_two,
                 "at_least": list(self.at_least.get(name, ())),
                 **({"when": self._when(name)} if name in self.only_when else {}),
             }
-            for name in names
+            for name in self.order
         }
 
     def _when(self, name: str) -> dict[str, list[Any]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import math
+from typing import Any
 
+from graphlib import CycleError
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
@@ -53,6 +55,9 @@ def search_space(
     if said.only_listed:
         inferred = {}
     inferred = {n: d for n, d in inferred.items() if n not in said.untuned and n not in said.space}
+    space = {**said.space, **inferred}
+    whole = {n for n, value in constants.items() if type(value) is int and n not in space}
+    whole |= {name for name, distribution in space.items() if _is_whole(distribution)}
     problems = []
     baseline: dict[str, Value] = {}
     for name, distribution in said.space.items():
@@ -65,26 +70,34 @@ def search_space(
             problems.append(str(error))
     for name, distribution in inferred.items():
         baseline[name] = _valued(distribution, own[name].value)
-    known = {**constants, **baseline}
+    known: dict[str, Any] = {**constants, **baseline}
     at_least = dict(said.rule.at_least)
     for name, factors in at_least.items():
         problems += [
             f"{NAME}: {name}.at_least must name integer parameters or constants of the scripts,"
             f" but got {factor}."
             for factor in factors
-            if factor not in said.space and type(known.get(factor)) is not int
+            if factor not in whole
         ]
     for name, factors in usual.at_least.items():
         # A script whose data has no sequence length of that name gets no lower bound from it.
-        values = [known.get(factor) for factor in factors]
-        if name in inferred and all(isinstance(value, int) for value in values):
-            if baseline[name] >= math.prod(values):  # type: ignore[arg-type, operator]
+        if name in inferred and (whole & known.keys()).issuperset(factors):
+            if baseline[name] >= math.prod(known[f] for f in factors):
                 at_least[name] = factors
     problems += [
         f"{NAME} names {name}, but {script} has nothing of that name."
         for name in said.untuned
         if name not in own
     ]
+    powers = (*said.rule.powers_of_two, *(n for n in usual.powers_of_two if n in inferred))
+    rule = Rule(powers, at_least, known, said.rule.only_when)
+    try:
+        rule.order  # as the rule is going to need it
+    except CycleError as error:
+        problems.append(
+            f"{NAME}: at_least and when must not lead from a parameter back to it, but got"
+            f" {' -> '.join(error.args[1])}."
+        )
     if problems:
         raise TestbedError.of(problems)
     if not baseline:
@@ -94,9 +107,13 @@ def search_space(
             + (f" ({said_why})" if reasons else "")
             + "; --command or --config say how else values reach it."
         )
-    powers = (*said.rule.powers_of_two, *(n for n in usual.powers_of_two if n in inferred))
-    rule = Rule(powers, at_least, known, said.rule.only_when)
-    return {**said.space, **inferred}, baseline, rule
+    return space, baseline, rule
+
+
+def _is_whole(distribution: BaseDistribution) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return all(type(choice) is int for choice in distribution.choices)
+    return isinstance(distribution, IntDistribution)
 
 
 def left_out(own: Mapping[str, Constant], said: SpaceFile) -> dict[str, str]:

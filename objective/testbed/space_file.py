@@ -62,6 +62,7 @@ from objective.testbed.inference import LARGEST_INT
 from objective.testbed.interface import Interface
 from objective.testbed.interface import shown
 from objective.testbed.nesting import shallow
+from objective.testbed.rule import nearest_power_of_two
 from objective.testbed.rule import Rule
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
@@ -133,7 +134,7 @@ class SpaceFile:
                     untuned.append(name)
                     continue
                 distribution = _distribution(name, table)
-                rows[name] = _rule_row(name, table, space)
+                rows[name] = _rule_row(name, table, space, rows)
                 if "default" in table:
                     defaults[name] = fitting(table["default"], distribution, f"{name}.default")
                 space[name] = distribution
@@ -253,9 +254,15 @@ def _categorical(name: str, table: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _rule_row(
-    name: str, table: Mapping[str, Any], before: Mapping[str, BaseDistribution]
+    name: str,
+    table: Mapping[str, Any],
+    before: Mapping[str, BaseDistribution],
+    rows: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return ``power_of_two``, ``at_least`` and ``when`` of a parameter for `Rule.from_rows`."""
+    """Return ``power_of_two``, ``at_least`` and ``when`` of a parameter for `Rule.from_rows`.
+
+    ``before`` and ``rows`` are of the parameters above it.
+    """
     row: dict[str, Any] = {
         "at_least": list(map(str, _typed(name, table, "at_least", list, []))),
         "power_of_two": _typed(name, table, "power_of_two", bool, False),
@@ -274,6 +281,12 @@ def _rule_row(
         allowed = values if isinstance(values, list) else [values]
         where = f"{name}.when: {other}"
         row["when"][other] = [fitting(value, before[other], where) for value in allowed]
+        if rows[other]["power_of_two"]:
+            for value in row["when"][other]:
+                if value != nearest_power_of_two(value):
+                    raise TestbedError(
+                        f"{where} must be a power of two like its values, but is {value}."
+                    )
     return row
 
 

@@ -29,6 +29,20 @@ def test_a_parameter_of_a_single_value_meets_a_condition_without_being_suggested
     assert rule({"opt": "adam", "momentum": 0.3}) == {"opt": "adam", "momentum": 0.9}
 
 
+def test_a_value_depends_on_others_as_they_are_run_whatever_the_order() -> None:
+    chain = Rule(at_least={"a": ("b", "two"), "b": ("c",)}, constants={"two": 2, "c": 5})
+    assert chain({"a": 1, "b": 1, "c": 3}) == {"a": 6, "b": 3, "c": 3}
+    assert chain({"a": 1, "b": 1}) == {"a": 10, "b": 5}
+    assert Rule.from_rows(chain.rows(), chain.constants)({"a": 1, "b": 1}) == {"a": 10, "b": 5}
+    single = Rule(at_least={"a": ("b",), "b": ("c",)}, constants={"b": 1})
+    assert single({"a": 1, "c": 4}) == {"a": 4, "c": 4}, "b has one value, and is raised, too"
+    rule = Rule(
+        ("width",), constants={"width": 16, "rate": 0.5}, only_when={"rate": {"width": (32,)}}
+    )
+    assert rule({"width": 40, "rate": 0.1}) == {"width": 32, "rate": 0.1}
+    assert rule({"width": 50, "rate": 0.1}) == {"width": 64, "rate": 0.5}
+
+
 def test_configurations_that_differ_only_in_what_does_not_count_are_one() -> None:
     one, other = ({"opt": "adam", "momentum": m, "nesterov": True} for m in (0.1, 0.7))
     assert RULE(one) == RULE(other)

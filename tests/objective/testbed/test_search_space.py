@@ -141,12 +141,27 @@ def test_a_written_toml_reads_back_to_the_same_space(source: str, toml: str | No
         ("[C]\ntype='int'\nlow=1\nhigh=9", "names C, but train.py doesn't assign a literal to it"),
         ("[D]\ntype='int'\nlow=1\nhigh=9", "D must be assigned once, but is bound on lines 2, 3"),
         ("[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['Z']", "A.at_least must name .*, but got Z"),
+        (
+            "[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['B']\n[B]\ntype='float'\nlow=0\nhigh=9",
+            "A.at_least must name .*, but got B",
+        ),
+        (
+            "[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['K']\n"
+            "[K]\ntype='categorical'\nchoices=[4, 'x']",
+            "A.at_least must name .*, but got K",
+        ),
+        ("[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['A']", "lead .* back to it, but got A -> A"),
+        (
+            "[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['K']\n"
+            "[K]\ntype='int'\nlow=1\nhigh=9\nwhen={A=3}",
+            "must not lead from a parameter back to it, but got (A -> K -> A|K -> A -> K)",
+        ),
         ("only_listed = true", "none is tunable"),
     ],
 )
 def test_a_toml_that_does_not_fit_the_script_is_one_clear_line(toml: str, message: str) -> None:
     with pytest.raises(TestbedError, match=message) as error:
-        search_space("A = 3\nD = 1\nD = 2\n", toml=toml)
+        search_space("A = 3\nD = 1\nD = 2\nB = 0.5\nK = 4\n", toml=toml)
     assert "\n" not in str(error.value)
 
 

@@ -126,6 +126,11 @@ def test_an_empty_file_says_nothing() -> None:
         ("[A]\ntype='int'\nlow=1\nhigh=9\ndefault='x'", "A.default must be .*, but is 'x'"),
         ("[A]\ntype='int'\nlow=1\nhigh=9\nwhen={B=1}", "A.when must name parameters above it"),
         ("[A]\ntype='int'\nlow=1\nhigh=9\nwhen=3", "A.when must be dict, but got 3"),
+        (
+            "[A]\ntype='int'\nlow=1\nhigh=8\npower_of_two=true\n"
+            "[B]\ntype='int'\nlow=1\nhigh=9\nwhen={A=[2, 6]}",
+            "B.when: A must be a power of two like its values, but is 6",
+        ),
         ("only_listed = 3", "only_listed must be bool, but got 3"),
         ("[A]\ntune = 0", "A.tune must be bool, but got 0"),
         ("metric = 3", "metric must be a string, but got 3"),
