@@ -34,7 +34,7 @@ class Argument:
         line: Of the script.
         choices: The values that it may have, empty if anything.
         action: argparse's: ``store`` takes a value, ``store_true``, ``store_false`` and
-            ``boolean`` (``BooleanOptionalAction``) are flags.
+            ``boolean`` (``BooleanOptionalAction``) are flags; any other can't be set to a value.
     """
 
     name: str
@@ -61,7 +61,12 @@ class Argument:
 
     def constant(self) -> Constant:
         """Return it as what may be tuned of a script."""
-        return Constant(self.name, self.value, self.line, choices=self.choices)
+        found = Constant(self.name, self.value, self.line, choices=self.choices)
+        if self.action in ("store", "store_true", "store_false", "boolean"):
+            return found
+        problem = f"{self.option} must be an option of one value, or a flag, but is neither."
+        why_not = "" if self.value is None else "it is no option of one value, and no flag"
+        return replace(found, problem=problem, why_not=why_not)
 
 
 def text_of(value: Any) -> str:
@@ -149,6 +154,9 @@ def _argument(call: ast.Call) -> Argument | None:
     name = literal(keywords["dest"]) if "dest" in keywords else None
     name = name if isinstance(name, str) else option.lstrip("-").replace("-", "_")
     action = _action(keywords.get("action"))
+    count = literal(keywords["nargs"]) if "nargs" in keywords else None
+    if isinstance(count, int) and count > 1:
+        action = "several"
     value = literal(keywords["default"]) if "default" in keywords else None
     if action in ("store_true", "store_false") and value is None:
         value = action == "store_false"

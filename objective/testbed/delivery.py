@@ -192,15 +192,9 @@ class Delivery:
             if own is None and argument is not None:
                 own = argument.constant()
             if own is None:
-                own = assigned.get(name) or Constant(
-                    name,
-                    None,
-                    0,
-                    problem=f"search_space.toml must give {name} a default, for the script's own"
-                    f" value of {{{name}}} can't be read.",
-                    why_not="its value in the script can't be read",
-                )
-            found[name] = replace(own, name=name)
+                unread = "its value in the script can't be read"
+                own = assigned.get(name) or Constant(name, None, 0, why_not=unread)
+            found[name] = replace(own, name=name, problem="")  # the command sets it
         return found
 
     @property

@@ -61,11 +61,12 @@ def search_space(
     problems = []
     baseline: dict[str, Value] = {}
     for name, distribution in said.space.items():
-        if name in said.defaults and name in own:
-            baseline[name] = said.defaults[name]
-            continue
         try:
-            baseline[name] = _own_value(name, distribution, own.get(name), script)
+            constant = _settable(name, own.get(name), script)
+            if name in said.defaults:
+                baseline[name] = said.defaults[name]
+            else:
+                baseline[name] = _own_value(constant, distribution, script)
         except TestbedError as error:
             problems.append(str(error))
     for name, distribution in inferred.items():
@@ -163,14 +164,22 @@ def to_toml(
     return tomlkit.dumps(document)
 
 
-def _own_value(
-    name: str, distribution: BaseDistribution, constant: Constant | None, script: str
-) -> Value:
-    """Return the script's own value of a parameter, which must be in its range."""
+def _settable(name: str, constant: Constant | None, script: str) -> Constant:
+    """Refuse what can't be given another value, whatever the file says of it."""
     if constant is None:
         raise TestbedError(f"{NAME} names {name}, but {script} doesn't assign a literal to it.")
     if constant.problem:
         raise TestbedError(constant.problem)
+    return constant
+
+
+def _own_value(constant: Constant, distribution: BaseDistribution, script: str) -> Value:
+    """Return the script's own value of a parameter, which must be in its range."""
+    name = constant.name
+    if constant.value is None:
+        raise TestbedError(
+            f"{NAME} must give {name} a default, for the script's own value can't be read."
+        )
     where = f"{script}:{constant.line}" if constant.line else script
     return fitting(constant.value, distribution, f"{where}: {name}", f"the range of {NAME}")
 

@@ -112,6 +112,21 @@ def test_the_seed_is_given_by_the_scripts_own_option(
     assert own == line.replace(" --random-seed=7", "")
 
 
+@pytest.mark.parametrize("how", ["action='count'", "nargs=2, type=float", "action=Check"])
+def test_an_option_that_takes_no_value_is_left_alone_and_a_table_for_it_refused(
+    testbed_folder: Folder, how: str
+) -> None:
+    train = ARGPARSE + f"p.add_argument('--times', default=3, {how})\n"
+    alone = load(testbed_folder(train))
+    assert list(alone.space) == ["lr", "opt"]
+    assert alone.left_out["times"] == "it is no option of one value, and no flag"
+    toml = "[times]\ntype='int'\nlow=1\nhigh=9\ndefault=2\n"
+    folder = testbed_folder(train, **{"search_space.toml": toml})
+    with pytest.raises(TestbedError, match="--times must be an option of one value, or a flag"):
+        load(folder)
+    assert load(folder, command="python train.py --times {times}").baseline == {"times": 2}
+
+
 def test_the_seed_is_given_by_the_configuration_file_and_constants(testbed_folder: Folder) -> None:
     config = "lr: 0.5\nseed: 1\ntraining:\n  seed: 2\n  manual_seed: none\n"
     train = "SEED = 3\nRANDOM_SEED = 4\nSEEDS = 5\nDATA_SEED = 6\n"

@@ -140,6 +140,8 @@ def test_a_written_toml_reads_back_to_the_same_space(source: str, toml: str | No
         ("[A]\ntype='categorical'\nchoices=['a', true]", "categorical 'a', True, but is 3"),
         ("[C]\ntype='int'\nlow=1\nhigh=9", "names C, but train.py doesn't assign a literal to it"),
         ("[D]\ntype='int'\nlow=1\nhigh=9", "D must be assigned once, but is bound on lines 2, 3"),
+        ("[D]\ntype='int'\nlow=1\nhigh=9\ndefault=3", "D must be assigned once, but is bound on"),
+        ("[C]\ntype='int'\nlow=1\nhigh=9\ndefault=3", "names C, but train.py doesn't assign"),
         ("[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['Z']", "A.at_least must name .*, but got Z"),
         (
             "[A]\ntype='int'\nlow=1\nhigh=9\nat_least=['B']\n[B]\ntype='float'\nlow=0\nhigh=9",
