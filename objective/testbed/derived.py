@@ -76,7 +76,7 @@ class Derived:
     @classmethod
     def of(
         cls,
-        given: Any,
+        given: Mapping[str, Any] | None,
         names: Mapping[str, Any],
         constants: Mapping[str, Any],
     ) -> Derived:
@@ -95,8 +95,6 @@ class Derived:
             usual = cls(USUAL, known)({})
             return cls({name: USUAL[name] for name in usual}, known)
         where = f"search_space.toml: [{TABLE}]"
-        if not isinstance(given, dict):
-            raise TestbedError(f"{where} must be a table of formulas, but got {given!r}.")
         for name, formula in given.items():
             try:
                 _value(parsed(formula, mode="eval").body, known)

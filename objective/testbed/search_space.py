@@ -18,16 +18,18 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import tomlkit
 
+from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import infer_space
 from objective.testbed.inference import Space
-from objective.testbed.interface import Interface
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
 from objective.testbed.space_file import fitting
 from objective.testbed.space_file import NAME
+from objective.testbed.space_file import ONLY_LISTED
 from objective.testbed.space_file import SpaceFile
+from objective.testbed.space_file import TUNE
 
 
 def search_space(
@@ -127,21 +129,25 @@ def left_out(own: Mapping[str, Constant], said: SpaceFile) -> dict[str, str]:
 
 
 def to_toml(
-    space: Space, baseline: Mapping[str, Value], rule: Rule, interface: Interface = Interface()
+    space: Space, baseline: Mapping[str, Value], rule: Rule, said: SpaceFile = SpaceFile()
 ) -> str:
     """Write a search space as the ``search_space.toml`` that reads back to it.
 
-    Before its tables stands what ``interface`` says.
+    ``said`` is the contents of the one that it was made with: what isn't in the space stays as it
+    is there.
     """
     document = tomlkit.document()
-    for key, text in vars(interface).items():
+    for key, text in vars(said.interface).items():
         if text is not None:
             document.add(key, text)
+    if said.only_listed:
+        document.add(ONLY_LISTED, True)
     if document:
         document.add(tomlkit.nl())
     for name, distribution in space.items():
         table = tomlkit.table()
-        table.comment(f"{tomlkit.item(baseline[name]).as_string()} in the script")
+        if name not in said.defaults:
+            table.comment(f"{tomlkit.item(baseline[name]).as_string()} in the script")
         if isinstance(distribution, CategoricalDistribution):
             table |= {"type": "categorical", "choices": list(distribution.choices)}
         else:
@@ -150,7 +156,7 @@ def to_toml(
             table |= {"low": distribution.low, "high": distribution.high}
             if distribution.log:
                 table["log"] = True
-            elif distribution.step not in (None, 1):
+            elif distribution.step != (1 if table["type"] == "int" else None):
                 table["step"] = distribution.step
             if name in rule.powers_of_two:
                 table["power_of_two"] = True
@@ -160,7 +166,13 @@ def to_toml(
             when = tomlkit.inline_table()
             when |= {other: list(values) for other, values in conditions.items()}
             table["when"] = when
+        if name in said.defaults:
+            table["default"] = said.defaults[name]
         document.add(name, table)
+    for name in said.untuned:
+        document.add(name, tomlkit.item({TUNE: False}))
+    if said.derived is not None:
+        document.add(DERIVED, tomlkit.item(said.derived))
     return tomlkit.dumps(document)
 
 

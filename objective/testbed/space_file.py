@@ -76,7 +76,7 @@ else:
 
 NAME = "search_space.toml"
 
-_ONLY_LISTED, _TUNE = "only_listed", "tune"
+ONLY_LISTED, TUNE = "only_listed", "tune"
 _SHARED_KEYS = {"type", "default", "when"}
 _RANGE_KEYS = _SHARED_KEYS | {"low", "high", "log", "step"}
 _KEYS = {
@@ -98,7 +98,8 @@ class SpaceFile:
         defaults: Values of trial 0, for the parameters whose tables have one.
         untuned: Parameters to be left as they are.
         only_listed: Whether parameters without a table are to be left, too.
-        derived: The table of formulas, as it stands there, for `objective.testbed.derived`.
+        derived: The table of formulas, as it stands there, for `objective.testbed.derived`; None
+            if there is none.
     """
 
     interface: Interface = Interface()
@@ -107,7 +108,7 @@ class SpaceFile:
     defaults: dict[str, Value] = field(default_factory=dict)
     untuned: tuple[str, ...] = ()
     only_listed: bool = False
-    derived: Any = None
+    derived: dict[str, Any] | None = None
 
     @classmethod
     def parse(cls, text: str) -> SpaceFile:
@@ -119,18 +120,22 @@ class SpaceFile:
         tables = _tables(text)
         derived = tables.pop(DERIVED, None)
         plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-        only_listed = plain.pop(_ONLY_LISTED, False)
+        only_listed = plain.pop(ONLY_LISTED, False)
         interface, problems = Interface.from_table(plain, NAME)
         problems += [f"{NAME}: {problem}" for problem in interface.problems()]
         if not isinstance(only_listed, bool):
-            problems.append(f"{NAME}.{_ONLY_LISTED} must be bool, but got {shown(only_listed)}.")
+            problems.append(f"{NAME}.{ONLY_LISTED} must be bool, but got {shown(only_listed)}.")
+        if not isinstance(derived, (dict, type(None))):
+            problems.append(
+                f"{NAME}: [{DERIVED}] must be a table of formulas, but got {shown(derived)}."
+            )
         space: dict[str, BaseDistribution] = {}
         rows: dict[str, dict[str, Any]] = {}
         defaults: dict[str, Value] = {}
         untuned = []
         for name, table in _rows(tables):
             try:
-                if not _typed(name, table, _TUNE, bool, True):
+                if not _typed(name, table, TUNE, bool, True):
                     untuned.append(name)
                     continue
                 distribution = _distribution(name, table)
@@ -208,7 +213,7 @@ def _distribution(name: str, table: Mapping[str, Any]) -> BaseDistribution:
         raise TestbedError(
             f"{name}.type must be int, float or categorical, but got {shown(kind)}."
         )
-    if others := sorted(table.keys() - _KEYS[kind] - {_TUNE}):
+    if others := sorted(table.keys() - _KEYS[kind] - {TUNE}):
         raise TestbedError(
             f"{name} of type {kind} may have {', '.join(sorted(_KEYS[kind]))},"
             f" but got {', '.join(others)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -47,7 +48,8 @@ def space(
     loaded = Testbed.load(testbed, interface=interface)
     rows, others = space_rows(loaded), loaded.left_out
     if write:
-        print(to_toml(loaded.space, loaded.baseline, loaded.rule, loaded.interface))
+        said = replace(loaded.file, interface=loaded.interface)
+        print(to_toml(loaded.space, loaded.baseline, loaded.rule, said))
         for name, why in others.items():
             print(f"# {name} is not tuned: {why}.")
     elif as_json:

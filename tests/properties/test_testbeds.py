@@ -71,8 +71,10 @@ def test_a_search_space_is_read_or_refused(data: bytes) -> None:
     assert all(
         space[name]._contains(space[name].to_internal_repr(v)) for name, v in baseline.items()
     )
-    written = to_toml(space, baseline, rule)
-    assert SpaceFile.parse(written).space == space
+    again = SpaceFile.parse(to_toml(space, baseline, rule, file))
+    assert again.space == space
+    assert (again.defaults, again.untuned) == (file.defaults, file.untuned)
+    assert (again.interface, again.only_listed) == (file.interface, file.only_listed)
 
 
 FORMULAS = ["2 * DEPTH", "2 ** DEPTH", "DEPTH // 2 + LR", "min(DEPTH, 4)", "9**9**9", "(" * 300]

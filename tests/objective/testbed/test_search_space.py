@@ -132,6 +132,41 @@ def test_a_written_toml_reads_back_to_the_same_space(source: str, toml: str | No
     assert search_space(source, toml=to_toml(*found), constants=constants) == found
 
 
+def test_a_written_toml_keeps_all_that_the_given_one_says() -> None:
+    toml = """
+        metric = "accuracy"
+        direction = "maximize"
+        only_listed = true
+        [OPT]
+        type = "categorical"
+        choices = ["a", "b"]
+        default = "b"
+        [SIZE]
+        type = "int"
+        low = 2
+        high = 8
+        power_of_two = true
+        at_least = ["LAYERS"]
+        when = { OPT = ["a", "b"] }
+        [RATE]
+        type = "float"
+        low = 0
+        high = 4
+        step = 1
+        default = 2
+        [LAYERS]
+        tune = false
+        [derived]
+        area = "SIZE * LAYERS"
+    """
+    said = SpaceFile.parse(toml)
+    own = scan("OPT = 'a'\nSIZE = 4\nRATE = 3.0\nLAYERS = 3\nOTHER = 5\n")
+    found = space_of(own, said, constants={"LAYERS": 3})
+    again = SpaceFile.parse(to_toml(*found, said))
+    assert again == said
+    assert space_of(own, again, constants={"LAYERS": 3}) == found
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
