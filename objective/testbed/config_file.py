@@ -67,21 +67,22 @@ class ConfigFile:
                 if value is not None:
                     found[name] = Constant(name, value, node.start_mark.line + 1)
             return found
-        leaves = dict(_leaves(self._loaded()))
-        return {n: Constant(n, v, 0) for n, v in leaves.items() if isinstance(v, _SCALARS)}
+        named = {".".join(path): value for path, value in _leaves(self._loaded())}
+        return {n: Constant(n, v, 0) for n, v in named.items() if isinstance(v, _SCALARS)}
 
     def with_values(self, values: Mapping[str, Value]) -> str:
         """Return the file's text with other values under some of its names."""
         if self._kind == "yaml":
             return self._yaml_with(values)
         data: Any = self._loaded()
+        paths = {".".join(path): path for path, _ in _leaves(data)}  # a key may hold dots itself
         if self._kind == "toml":
             data = tomlkit.parse(self.text.removeprefix("\ufeff"))
         for name, value in values.items():
-            table, key = data, name
-            while key not in table:  # a key may hold dots itself
-                first = next(k for k in table if key.startswith(f"{k}."))
-                table, key = table[first], key[len(first) + 1 :]
+            *outer, key = paths[name]
+            table = data
+            for part in outer:
+                table = table[part]
             table[key] = value.item() if hasattr(value, "item") else value  # numpy scalars
         if self._kind == "json":
             return json.dumps(data, indent=2) + "\n"
@@ -108,7 +109,13 @@ class ConfigFile:
             self._refuse(error)
         if not isinstance(data, dict):
             raise TestbedError(f"{self.name} must hold names and values, but got {data!r:.80}.")
+        self._require_once(".".join(path) for path, _ in _leaves(data))
         return data
+
+    def _require_once(self, names: Iterable[str]) -> None:
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise TestbedError(f"{self.name} must hold {name} once, but it is there twice.")
 
     def _table(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
@@ -126,9 +133,7 @@ class ConfigFile:
             self._refuse(error)
         if not isinstance(root, yaml.MappingNode):
             raise TestbedError(f"{self.name} must hold names and values, but it doesn't.")
-        for name, times in Counter(name for name, _ in _nodes(root)).items():
-            if times > 1:
-                raise TestbedError(f"{self.name} must hold {name} once, but it is there twice.")
+        self._require_once(name for name, _ in _nodes(root))
         return root
 
     def _yaml_with(self, values: Mapping[str, Value]) -> str:
@@ -161,12 +166,15 @@ class _Loader(yaml.SafeLoader):
         super().fetch_flow_collection_start(*token)
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(
+    table: Mapping[str, Any], outer: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the values that are no tables, each with its keys from the outermost table on."""
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _leaves(value, (*outer, key))
         else:
-            yield f"{prefix}{key}", value
+            yield (*outer, key), value
 
 
 def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:

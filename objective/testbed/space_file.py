@@ -135,6 +135,8 @@ class SpaceFile:
         untuned = []
         for name, table in _rows(tables):
             try:
+                if name in space or name in untuned:
+                    raise TestbedError(f"{name} must have one table, but it has two.")
                 if not _typed(name, table, TUNE, bool, True):
                     untuned.append(name)
                     continue

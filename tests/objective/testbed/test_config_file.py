@@ -71,6 +71,22 @@ def test_a_name_may_hold_a_dot() -> None:
     assert json.loads(file.with_values({"optimizer.a.b": 3}))["optimizer"]["a.b"] == 3
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"a": {"x": 1}, "a.b": {"c": 2}},
+        {"a": 1, "a.b": {"c": 2}},
+        {"a": {"b.c": 2, "b": {"d": 1}}},
+        {"a": {"b": {"c": 2}}, "a.b": {"d": 1}},
+    ],
+)
+def test_a_dotted_name_leads_where_its_value_was_read(tables: dict[str, Any]) -> None:
+    file = ConfigFile("c.json", json.dumps(tables))
+    written = ConfigFile("c.json", file.with_values({"a.b.c": 3}))
+    own = values("c.json", file.text)
+    assert values("c.json", written.text) == {**own, "a.b.c": 3} != own
+
+
 def test_yaml_that_was_written_is_what_scripts_read() -> None:
     written = ConfigFile("c.yaml", "a: 1\nb: x\n").with_values({"a": 1e-07, "b": "yes"})
     assert yaml.safe_load(written) == {"a": 1e-07, "b": "yes"}
@@ -93,6 +109,8 @@ def test_what_is_also_a_key_in_yaml_is_no_value(text: str) -> None:
         ("c.json", "{", "c.json must be valid, but: "),
         ("c.json", "[1]", r"must hold names and values, but got \[1\]"),
         ("c.json", '{"a": 1, "a": 2}', "'a' is there more than once"),
+        ("c.json", '{"a.b": 1, "a": {"b": 2}}', "must hold a.b once, but it is there twice"),
+        ("c.toml", '"a.b" = 1\na.b = 2', "must hold a.b once, but it is there twice"),
         ("c.json", "[" * 100_000, "c.json must be valid"),
         ("c.json", '{"a":' * 900 + "1" + "}" * 900, "c.json must be valid, but: .*50 deep"),
         ("c.toml", "a = 1\na = 2", "c.toml must be valid, but: "),

@@ -134,6 +134,7 @@ def test_an_empty_file_says_nothing() -> None:
         ("only_listed = 3", "only_listed must be bool, but got 3"),
         ("derived = 3", r"\[derived\] must be a table of formulas, but got 3"),
         ("[A]\ntune = 0", "A.tune must be bool, but got 0"),
+        ("[a.b]\ntune=false\n['a.b']\ntune=false", "a.b must have one table, but it has two"),
         ("metric = 3", "metric must be a string, but got 3"),
         ("metric = ''", "metric must be a name of 1 to 64 characters, but got ''"),
         ("direction = 'up'", "direction must be minimize or maximize, but got 'up'"),
