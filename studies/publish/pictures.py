@@ -77,7 +77,7 @@ def draw(root: Path = ROOT) -> list[Path]:
     drawn: dict[str, list[Drawing]] = {}
     for each in PICTURES:
         results = read(root / "studies/results" / each.results / "runs.csv")
-        board = Board([result for result in results if result.sampler in each.samplers])
+        board = Board(results, each.samplers)
         (root / each.folder / NAME).parent.mkdir(exist_ok=True)
         drawn[f"{each.folder}/{NAME}"] = [regrets(board, each.trials)]
     return save(drawn, root, "png")

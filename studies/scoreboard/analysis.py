@@ -7,6 +7,7 @@ all of the ranked samplers ran count, so that nobody is judged by easier problem
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
@@ -57,17 +58,24 @@ def label(result: Result) -> str:
 
 
 class Board:
-    """The results of any runs by sampler and block."""
+    """The results of any runs by sampler and block.
 
-    def __init__(self, results: Sequence[Result]) -> None:
-        self.results: dict[str, dict[Block, Result]] = {}
-        for result in results:
-            blocks = self.results.setdefault(label(result), {})
-            blocks[result.problem, result.seed] = result
+    Args:
+        results: What regrets are normalized by, whoever ran it.
+        samplers: Those that are looked at, as METHODS names them; None: all.
+    """
+
+    def __init__(self, results: Sequence[Result], samplers: Collection[str] | None = None) -> None:
         self._least: dict[str, float] = {}
         for result in results:
             reached = result.regret(result.trials)
             self._least[result.problem] = min(reached, self._least.get(result.problem, math.inf))
+        if samplers is not None:
+            results = [result for result in results if result.sampler in samplers]
+        self.results: dict[str, dict[Block, Result]] = {}
+        for result in results:
+            blocks = self.results.setdefault(label(result), {})
+            blocks[result.problem, result.seed] = result
         self.samplers = sorted(self.results)
         self.problems = sorted({result.problem for result in results})
         self.suites = sorted({suite_of(name) for name in self.problems})
