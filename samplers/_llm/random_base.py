@@ -18,6 +18,7 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from .._trials.announced import announce
+from .._trials.history import not_shared
 from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -114,17 +115,12 @@ class RandomBaseSampler(BaseSampler):
         if name in self._named:
             return
         complete = [t for t in cached_trials(study) if t.state == TrialState.COMPLETE and t.params]
-        if not complete:
-            return
-        common = intersection_search_space(complete)
-        if name in common:  # Its range has just been changed: the next trial tells more.
-            return
-        varied = {n for t in complete for n, d in t.distributions.items() if not d.single()}
-        self._named |= {name} | varied - common.keys()
-        _logger.warning(
-            f"Drawn at random: {', '.join(sorted(self._named))}. The language model is asked only "
-            "for parameters that all completed trials have, in one range."
-        )
+        if named := not_shared(complete, name):
+            self._named |= named
+            _logger.warning(
+                f"Drawn at random: {', '.join(sorted(self._named))}. The language model is asked "
+                "only for parameters that all completed trials have, in one range."
+            )
 
     def after_trial(
         self,

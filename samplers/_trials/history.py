@@ -12,6 +12,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
+from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -194,6 +195,18 @@ def tolerant(
             return {}
 
     return call
+
+
+def not_shared(trials: Sequence[FrozenTrial], name: str) -> set[str]:
+    """Return ``name`` and all other parameters that not all of these trials have, in one range.
+
+    None if all have it, whose range has then just been changed: the next trial tells more.
+    """
+    common = intersection_search_space(list(trials), include_pruned=True)
+    if not trials or name in common:
+        return set()
+    varied = {n for t in trials for n, d in t.distributions.items() if not d.single()}
+    return {name} | varied - common.keys()
 
 
 def json_object(text: Any) -> dict[str, Any]:

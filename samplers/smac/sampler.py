@@ -51,6 +51,7 @@ from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
 from .._trials.history import is_failure
+from .._trials.history import not_shared
 from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -174,6 +175,7 @@ class SMACSampler(BaseSampler):
         self._seed = seed
         self._translation = _Translation({})
         self._warned: set[str] = set()
+        self._named: set[str] = set()  # parameters, in a warning
 
     def reseed_rng(self) -> None:
         """Do nothing: all randomness is a function of the seed and the trial's number."""
@@ -230,9 +232,21 @@ class SMACSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         self._raise_error_if_multi_objective(study)
+        if self._search_space is None and param_name not in self._named:
+            self._tell_what_is_random(study, param_name)
         seed = derive_seed(self._study_seed(study), trial.number, param_name)
         sampler = RandomSampler(seed=seed)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _tell_what_is_random(self, study: Study, param_name: str) -> None:
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = [t for t in cached_trials(study) if t.state in states and t.params]
+        if named := not_shared(trials, param_name):
+            self._named |= named
+            _logger.warning(
+                f"Drawn at random: {', '.join(sorted(self._named))}. SMAC is asked only for "
+                "parameters that all evaluated trials have, in one range."
+            )
 
     def _study_seed(self, study: Study) -> int:
         """Return the seed that all workers of the study share."""
@@ -269,6 +283,11 @@ class SMACSampler(BaseSampler):
             )
             n_before += other.number < number and (unfinished or configuration is not None)
             if configuration is None:
+                if not unfinished and other.params.keys() >= search_space.keys():
+                    self._warn_once(
+                        "SMACSampler does not learn from trials with values outside of the search"
+                        " space, as there are."
+                    )
                 continue
             if unfinished:
                 pending.append(configuration)

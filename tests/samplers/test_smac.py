@@ -624,6 +624,12 @@ def test_arguments_out_of_range_are_refused(argument: dict[str, Any]) -> None:
         SMACSampler(**argument)
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Messages of warnings; a record may come by two ways."""
+    said = {id(r): r.getMessage() for r in caplog.records if r.levelname == "WARNING"}
+    return list(said.values())
+
+
 def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCaptureFixture) -> None:
     def conditional(trial: optuna.Trial) -> float:
         if trial.suggest_categorical("kind", ["a", "b"]) == "a":
@@ -637,8 +643,30 @@ def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCapture
     finally:
         optuna.logging.disable_propagation()
 
-    (message,) = {r.getMessage() for r in caplog.records if r.levelname == "WARNING"}
+    said = warnings_of(caplog)
+    (message,) = [text for text in said if not text.startswith("Drawn at random: ")]
+    assert any(text.startswith("Drawn at random: x, y. ") for text in said)
     assert "Every combination of kind was proposed" in message and "x, y are drawn" in message
+
+
+def test_a_range_that_was_narrowed_is_not_passed_over_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    narrow = {**BOX, "x": FloatDistribution(-1, 1)}
+    before = {"x": 3.0, "y": 3.0}
+    after = {"x": 0.0, "y": 0.0}
+    for space in (None, narrow):
+        study = optuna.create_study(sampler=sampler(search_space=space))
+        study.add_trial(optuna.create_trial(value=1.0, params=before, distributions=BOX))
+        study.add_trial(optuna.create_trial(value=0.0, params=after, distributions=narrow))
+        optuna.logging.enable_propagation()
+        try:
+            run(study, 2, narrow)
+        finally:
+            optuna.logging.disable_propagation()
+    inferred, given = warnings_of(caplog)
+    assert inferred.startswith("Drawn at random: x. SMAC is asked only for parameters that all ")
+    assert "does not learn from trials with values outside of the search space" in given
 
 
 def test_it_says_once_that_it_ignores_constraints(caplog: pytest.LogCaptureFixture) -> None:
