@@ -26,7 +26,7 @@ from objective.run.environment import chosen_variables
 from objective.run.environment import script_environment
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
-from objective.run.launch import GPU_DEVICES
+from objective.run.launch import has_gpu
 from objective.testbed.delivery import DISPLACED
 from objective.testbed.files import PREPARE
 from objective.testbed.metric import METRIC
@@ -82,7 +82,7 @@ def preflight(testbed: Testbed) -> Preflight:
             f" ({', '.join(displaced)}): a table in search_space.toml adds one, and --command says"
             " what is tuned instead."
         )
-    if not any(map(os.path.exists, GPU_DEVICES)):
+    if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := unnamed_metric(testbed):
         found.problems.append(said)

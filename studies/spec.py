@@ -22,6 +22,7 @@ from objective.failure import PAPER
 from objective.failure import WORST
 from objective.results import Results
 from objective.run.environment import may_be_secret
+from objective.run.launch import has_gpu
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from objective.testbed.runtime import Runtime
@@ -445,11 +446,6 @@ def _load_surrogate(surrogate: str) -> Surrogate:
     from objective.surrogate.surrogate import Surrogate
 
     return Surrogate.load(surrogate_file(surrogate))
-
-
-def has_gpu() -> bool:
-    """Tell whether this machine has a GPU of NVIDIA's, without loading torch."""
-    return Path("/dev/nvidiactl").exists()
 
 
 def memory_share(workers: int) -> int | None:

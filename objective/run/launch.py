@@ -340,6 +340,11 @@ def _become(program: str, words: list[str]) -> NoReturn:
         os._exit(127)
 
 
+def has_gpu() -> bool:
+    """Tell whether this machine has a GPU for CUDA or ROCm, without loading torch."""
+    return any(map(os.path.exists, GPU_DEVICES))
+
+
 def _limit_memory(memory_mb: int) -> None:
     """Make allocations beyond the limit fail: of the GPU if training is on one, else of the host.
 
@@ -350,8 +355,7 @@ def _limit_memory(memory_mb: int) -> None:
     Other frameworks' trainings on a GPU keep the limit of the host's memory.)
     """
     limit = memory_mb * 2**20
-    on_gpu = any(map(os.path.exists, GPU_DEVICES))
-    if on_gpu and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
+    if has_gpu() and os.environ.get("AUTORESEARCH_DEVICE", "auto") in ("auto", "cuda"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         sys.meta_path.insert(0, _AfterTorch(memory_mb))

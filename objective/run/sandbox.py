@@ -102,7 +102,7 @@ _KERNEL_SECRETS = (
     *("/proc/keys", "/proc/key-users", "/proc/kcore", "/proc/kallsyms"),
     *("/proc/timer_list", "/proc/sched_debug"),
 )
-_GPU_DEVICES = ("nvidia*", "dri", "kfd")
+_GPU_DEVICES = ("nvidia*", "dri", "kfd", "dxg")
 # CUDA shares memory of no file with its driver. (Not tried: there was no GPU where this was written.)
 _CUDA_DEVICE = "/dev/nvidiactl"
 

@@ -47,7 +47,7 @@ from typing import Protocol
 from typing import TYPE_CHECKING
 
 from objective.run.environment import script_environment
-from objective.run.launch import GPU_DEVICES
+from objective.run.launch import has_gpu
 from objective.run.outcome import classify
 from objective.run.outcome import differ
 from objective.run.outcome import one_line
@@ -328,8 +328,8 @@ class _TrainingClock:
 
 
 def _is_on_gpu(variables: Mapping[str, str]) -> bool:
-    has_gpu = sys.platform == "darwin" or any(map(os.path.exists, GPU_DEVICES))
-    return has_gpu and variables.get("AUTORESEARCH_DEVICE") != "cpu"
+    there_is_one = sys.platform == "darwin" or has_gpu()
+    return there_is_one and variables.get("AUTORESEARCH_DEVICE") != "cpu"
 
 
 def _oom_kills() -> int | None:

@@ -52,6 +52,7 @@ def revalidate(
     them. Training time, limits, testbed and its surroundings are those that the study recorded; code
     that a model wrote is run in the sandbox. The same command again trains only what is missing.
     """
+    from objective.run.launch import has_gpu
     from objective.testbed.runtime import Runtime
     from studies.commands.console import console
     from studies.commands.work.revalidate import failed
@@ -61,7 +62,6 @@ def revalidate(
     from studies.revalidation import queue_repetitions
     from studies.revalidation import repetition_facts
     from studies.revalidation import Work
-    from studies.spec import has_gpu
     from studies.spec import Where
     from studies.storage.open import opened
     from studies.storage.open import StorageError

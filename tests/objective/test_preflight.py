@@ -43,7 +43,7 @@ def test_a_script_in_a_folder_of_its_own_finds_what_lies_beside_it(testbed_folde
 def test_all_problems_are_told_at_once(
     testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objective.preflight.GPU_DEVICES", ())
+    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ())
     monkeypatch.delenv("UNSET", raising=False)
     train = "import torchless, math\nimport torch\nLR = 1\nd = torch.device('cuda')\n"
     folder = testbed_folder(train, "import deeply.missing, torchless\n", **{"uv.lock": ""})
@@ -76,10 +76,10 @@ def test_all_problems_are_told_at_once(
 def test_a_script_that_needs_a_gpu_is_told_from_one_that_asks_first(
     line: str, needs: bool, testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objective.preflight.GPU_DEVICES", ())
+    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ())
     folder = testbed_folder(f"LR = 1\n{line}\n")
     assert bool(preflight(Testbed.load(folder)).problems) == needs
-    monkeypatch.setattr("objective.preflight.GPU_DEVICES", ("/dev/null",))
+    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ("/dev/null",))
     assert preflight(Testbed.load(folder)).problems == []
 
 

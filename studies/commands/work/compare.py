@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 
 from objective.preflight import preflight
+from objective.run.launch import has_gpu
 from studies import random_steps
 from studies.commands import options
 from studies.commands.as_json import print_json
@@ -33,7 +34,6 @@ from studies.methods import METHODS
 from studies.printable import decimals
 from studies.rows import Rows
 from studies.spec import EMBEDDED
-from studies.spec import has_gpu
 from studies.spec import load_testbed
 from studies.spec import Spec
 from studies.spec import trial_seconds

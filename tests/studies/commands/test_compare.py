@@ -25,6 +25,7 @@ from objective.testbed.interface import Interface
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.commands.work.compare import advice
+from studies.commands.work.compare import default_workers
 from studies.commands.work.compare import planned
 from studies.comparison import Comparison
 from studies.comparison import in_random_order
@@ -33,6 +34,7 @@ from studies.comparison import run_comparison
 from studies.comparison import Standing
 from studies.facts import run_state
 from studies.spec import AGENT_TRIALS
+from studies.spec import memory_share
 from studies.spec import Spec
 from studies.spec import Where
 from studies.study import run_study
@@ -49,6 +51,16 @@ from tests.studies.scripted import make_testbed
 
 
 BASELINE = {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
+
+
+@pytest.mark.parametrize("devices", [("/dev/null",), ()])
+def test_a_gpu_of_any_maker_goes_to_one_training_at_a_time(
+    devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", devices)
+    comparison = Comparison(["tpe"], [0], Where("sqlite://"), Budget(trials=1))
+    assert default_workers(comparison) == (1 if devices else os.cpu_count())
+    assert (memory_share(1) is None) == bool(devices)
 
 
 @pytest.fixture
