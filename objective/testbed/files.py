@@ -22,6 +22,7 @@ the rest is linked. What an import would find only in a ``src`` folder or furthe
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -164,20 +165,21 @@ class Files:
             if path.suffix.lower() in _CODE or path.stat().st_size <= _SMALL_BYTES
         }
         heavy = _heavy(testbed, [path for path in copies if path not in read])
+        outermost = [p for p in sorted(links) if links.keys().isdisjoint(p.parents)]
+
+        def seen(found: Iterable[Path]) -> tuple[Path, ...]:
+            return tuple(path.relative_to(root) for path in found)
+
         return cls(
             root,
             testbed.relative_to(root),
-            tuple(path.relative_to(root) for path in sorted(copies)),
-            tuple(
-                path.relative_to(root)
-                for path in sorted(links)
-                if links.keys().isdisjoint(path.parents)
-            ),
-            tuple(path.relative_to(root) for path in paths),
+            seen(sorted(copies)),
+            seen(outermost),
+            seen(paths),
             place.relative_to(root),
-            frozenset(path.relative_to(root) for path in unnamed),
-            {path.relative_to(root): content for path, content in read.items()},
-            frozenset(path.relative_to(root) for path in heavy),
+            frozenset(seen(unnamed)),
+            dict(zip(seen(read), read.values())),
+            frozenset(seen(heavy)),
         )
 
     def lay_out(self, target: Path, *, sandboxed: bool = False) -> Path:
@@ -319,9 +321,7 @@ def _beside(testbed: Path, in_git: bool) -> tuple[list[Path], bool]:
     # The folder may be ignored by the git around it; then there is nothing that it tracks.
     if not listed:
         return entries, False
-    counts: dict[str, int] = {}
-    for name in listed:
-        counts[name.partition("/")[0]] = counts.get(name.partition("/")[0], 0) + 1
+    counts = Counter(name.partition("/")[0] for name in listed)
     many = {name for name, count in counts.items() if count > _MANY_FILES}
     files = [testbed / name for name in listed if name.partition("/")[0] not in many]
     modules = [p for p in entries if p.suffix == ".py" or (p / "__init__.py").is_file()]

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import math
 import re
 
 from optuna.distributions import BaseDistribution
@@ -23,6 +22,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.testbed.rule import nearest_power_of_two
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
 from objective.testbed.source import Value
@@ -116,7 +116,13 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
             else:
                 others[name] = distribution
     ordered = {name: paper[name] for name in PAPER_SPACE if name in paper}
-    powers = tuple(n for n in PAPER_RULE.powers_of_two if n in paper and _is_power(constants[n]))
+    powers = tuple(
+        name
+        for name in PAPER_RULE.powers_of_two
+        if name in paper
+        and isinstance(value := constants[name].value, int)
+        and value == nearest_power_of_two(value)
+    )
     at_least = {n: factors for n, factors in PAPER_RULE.at_least.items() if n in paper}
     return {**ordered, **others}, Rule(powers, at_least), left_out
 
@@ -133,9 +139,8 @@ def _out_of_reach(value: Value) -> str:
     if isinstance(value, (bool, str)):
         return ""
     if isinstance(value, int):
-        return (
-            "it is beyond 2**53" if abs(value) > LARGEST_INT else ""
-        )  # and may be no float either
+        # And may be no float either.
+        return "it is beyond 2**53" if abs(value) > LARGEST_INT else ""
     if value and not _SMALLEST < abs(value) < _LARGEST:
         return f"it is too small or too large to search around: {value:g}"
     return ""
@@ -200,9 +205,3 @@ def _without_neighbours(value: Value) -> str:
     if isinstance(value, str):
         return "text has no neighbours to search among"
     return "no scale can be told from zero" if value == 0 else "no range is inferred below zero"
-
-
-def _is_power(constant: Constant) -> bool:
-    """Return whether the script's own value is one that the rule leaves as it is."""
-    value = constant.value
-    return isinstance(value, int) and value > 0 and math.log2(value).is_integer()

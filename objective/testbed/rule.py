@@ -86,13 +86,10 @@ class Rule:
             name: {
                 "power_of_two": name in self.powers_of_two,
                 "at_least": list(self.at_least.get(name, ())),
-                **({"when": self._when(name)} if name in self.only_when else {}),
+                **({"when": dict(self.only_when[name])} if name in self.only_when else {}),
             }
             for name in self.order
         }
-
-    def _when(self, name: str) -> dict[str, list[Any]]:
-        return {other: list(values) for other, values in self.only_when[name].items()}
 
 
 def nearest_power_of_two(value: int) -> int:

@@ -72,7 +72,9 @@ def search_space(
         except TestbedError as error:
             problems.append(str(error))
     for name, distribution in inferred.items():
-        baseline[name] = _valued(distribution, own[name].value)
+        value = own[name].value
+        assert value is not None
+        baseline[name] = float(value) if isinstance(distribution, FloatDistribution) else value
     known: dict[str, Any] = {**constants, **baseline}
     at_least = dict(said.rule.at_least)
     for name, factors in at_least.items():
@@ -194,9 +196,3 @@ def _own_value(constant: Constant, distribution: BaseDistribution, script: str) 
         )
     where = f"{script}:{constant.line}" if constant.line else script
     return fitting(constant.value, distribution, f"{where}: {name}", f"the range of {NAME}")
-
-
-def _valued(distribution: BaseDistribution, value: Value | None) -> Value:
-    """Return the script's value as its distribution has it: 0 of a float is 0.0."""
-    assert value is not None
-    return float(value) if isinstance(distribution, FloatDistribution) else value

@@ -92,7 +92,8 @@ def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
     Names that are only imported are left out.
     """
     tree = parse_script(source, filename)
-    starts = _line_starts(source)
+    # Line numbers count from 1.
+    starts = [0] + [match.start() for match in _LINE.finditer(source)]
     found: dict[str, Constant] = {}
     for statement in tree.body:
         name, node = _assignment(statement)
@@ -102,7 +103,9 @@ def scan(source: str, filename: str = "train.py") -> dict[str, Constant]:
             end = _offset(source, starts, node.end_lineno or 0, node.end_col_offset or 0)
             found[name] = Constant(name, value, statement.lineno, start, end)
     plain = {name for name, _ in map(_assignment, tree.body)}
-    imported, of_module = _imported(tree), _bindings(tree, of_module=True)
+    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+    imported = {alias.asname or alias.name for alias in aliases}
+    of_module = _bindings(tree, of_module=True)
     for name, lines in _bindings(tree).items():
         if len(lines) > 1:
             where = "lines " + ", ".join(map(str, lines))
@@ -205,11 +208,6 @@ def _bindings(tree: ast.Module, *, of_module: bool = False) -> dict[str, list[in
     return {name: sorted(lines) for name, lines in found.items()}
 
 
-def _imported(tree: ast.Module) -> set[str]:
-    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
-    return {alias.asname or alias.name for alias in aliases}
-
-
 def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
     """Split ``NAME = value`` into name and value; ("", None) for any other statement."""
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
@@ -259,11 +257,6 @@ def _finite(value: object) -> int | float | None:
     if isinstance(value, int):
         return value if abs(value) < 2**1023 else None
     return value if isinstance(value, float) and math.isfinite(value) else None
-
-
-def _line_starts(source: str) -> list[int]:
-    """Index each line's start; line numbers count from 1, so the first entry is unused."""
-    return [0] + [match.start() for match in _LINE.finditer(source)]
 
 
 def _offset(source: str, starts: list[int], line: int, column: int) -> int:

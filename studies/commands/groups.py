@@ -50,24 +50,19 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**own)
         command(**values)
 
-    parameters = [
-        option.replace(annotation=found[option.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in inspect.signature(command).parameters.values()
-        for option, found in _options(parameter, groups.get(parameter.name), hints)
-    ]
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        stands_for, types = [parameter], hints
+        if group := groups.get(parameter.name):
+            stands_for = list(inspect.signature(group).parameters.values())
+            types = get_type_hints(group, include_extras=True)
+        parameters += [
+            option.replace(annotation=types[option.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for option in stands_for
+        ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in parameters}
     return run
-
-
-def _options(
-    parameter: inspect.Parameter, group: Any, hints: dict[str, Any]
-) -> list[tuple[inspect.Parameter, dict[str, Any]]]:
-    """Return the options that a parameter stands for, each with the types that hold its own."""
-    if group is None:
-        return [(parameter, hints)]
-    types = get_type_hints(group, include_extras=True)
-    return [(option, types) for option in inspect.signature(group).parameters.values()]
 
 
 @dataclass(frozen=True)

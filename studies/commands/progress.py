@@ -14,7 +14,6 @@ import os
 import socket
 import sys
 import time
-from typing import Any
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
@@ -29,7 +28,6 @@ from rich.table import Column
 from objective.testbed.metric import Metric
 from objective.worker import WORKER
 from objective.worker import worker_mark
-from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import counted
 from studies.budget import is_evaluated
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from studies.comparison import Standing
+    from studies.spec import Spec
 
 _REASON = 60  # characters of why a trial failed, at most
 
@@ -89,33 +88,18 @@ class Progress(Bar):
     """Shows a study.
 
     Args:
-        budget: For the estimate of the time that is left.
+        spec: The study's.
         metric: Names the values.
         place: Where a trial's values stand, see `Delivery.place`.
-        workers: Processes that share the work, for the same estimate.
-        uses_llm: Whether turns of a language model are worth a number.
-        judged_by: See `Spec.judged_by`.
-        llm_share: Share of the coming trials that are its turns, for the same estimate.
+        workers: Processes that share the work, for the estimate of the time that is left.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        metric: Metric,
-        *,
-        place: str,
-        workers: int = 1,
-        uses_llm: bool = False,
-        judged_by: Mapping[str, Any],
-        llm_share: float | None = None,
-    ) -> None:
-        self._budget = budget
-        self._judged_by = judged_by
+    def __init__(self, spec: Spec, metric: Metric, place: str, workers: int = 1) -> None:
+        self._spec, self._budget = spec, spec.budget
         self._metric = metric
         self._place = place
-        self._workers = workers
-        self._uses_llm = uses_llm
-        self._llm_share = llm_share
+        # What an estimate depends on beside the trials.
+        self._coming = (workers, spec.model.llm_ratio if spec.row.has_ratio else None)
         self._shown: set[int] | None = None
         self._has_estimated = False
         self._has_warned = False
@@ -144,7 +128,7 @@ class Progress(Bar):
                 " folder of its own: does the script read another copy, by an absolute path or from"
                 " an installed package?"
             )
-        left = self._budget.trials_left(trials, self._workers, self._llm_share)
+        left = self._budget.trials_left(trials, *self._coming)
         n = sum(map(is_evaluated, counted(trials)))
         total = None if left is None else n + left
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
@@ -163,7 +147,7 @@ class Progress(Bar):
             f"a trial takes {whole:.1f} s: {training:.1f} s of training, and {whole - training:.1f} s"
             " to start, to evaluate and to choose the next"
         )
-        left = budget.trials_left(trials, self._workers, self._llm_share)
+        left = budget.trials_left(trials, *self._coming)
         if left is not None:
             text += f"; about {left} more fit"
         if end is not None:
@@ -179,14 +163,14 @@ class Progress(Bar):
         ]
         if pruned := sum(t.state == TrialState.PRUNED for t in done):
             parts.append(f"pruned {pruned}")
-        if self._uses_llm:
+        if self._spec.row.uses_llm:
             parts.append(f"llm {llm_turns(trials)}")
-        best = best_of(trials, self._metric, self._judged_by)
+        best = best_of(trials, self._metric, self._spec.judged_by)
         parts.append(f"best {decimals(best.values[0])}" if best else "best -")
         if self._budget.seconds is not None:
             spent = self._budget.spent(trials)
             parts.append(f"trained {spent:.0f} of {self._budget.seconds:.0f} s")
-        seconds = self._budget.seconds_left(trials, self._workers, self._llm_share)
+        seconds = self._budget.seconds_left(trials, *self._coming)
         if seconds is not None:
             parts.append(f"left {clock(seconds)}")
         return "  ".join(parts)
@@ -196,18 +180,17 @@ class WorkerLog:
     """Writes a line on stderr for each trial of this worker, one among others.
 
     Args:
-        study: Name of the study.
+        spec: The study's.
         metric: Names its values.
-        judged_by: See `Spec.judged_by`.
     """
 
-    def __init__(self, study: str, metric: Metric, judged_by: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, metric: Metric) -> None:
+        self._spec = spec
         self._metric = metric
-        self._judged_by = judged_by
         self._name = f"{socket.gethostname()} process {os.getpid()}"
         self._own = worker_mark(0)[:-1]  # without the trial's number
         self._shown: set[int] = set()
-        self._say(f"works on study {study}")
+        self._say(f"works on study {spec.name}")
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Write of the trials that are new."""
@@ -223,7 +206,7 @@ class WorkerLog:
         """Write what there is to say when the worker ends."""
         self.update(trials)
         done = sum(map(is_evaluated, trials))
-        best = best_of(trials, self._metric, self._judged_by)
+        best = best_of(trials, self._metric, self._spec.judged_by)
         value = f", best {decimals(best.values[0])}" if best else ""
         self._say(f"ends: {len(self._shown)} of the {done} trials were its own{value}")
 

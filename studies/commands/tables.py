@@ -22,20 +22,20 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     """Show a study's result: best and baseline side by side, then the counts."""
     best, baseline, metric = facts["best"] or {}, facts["baseline"] or {}, facts["metric"]
     params = Rows("", "baseline", "best")
-    params.add_row("trial", _cell(baseline.get("trial")), _cell(best.get("trial")))
+    params.add_row("trial", cell(baseline.get("trial")), cell(best.get("trial")))
     params.add_row(
         metric,
         baseline.get("status", "-")
         if baseline.get(metric) is None
-        else _cell(baseline.get(metric)),
-        Text(_cell(best.get(metric)), style="bold"),
+        else cell(baseline.get(metric)),
+        Text(cell(best.get(metric)), style="bold"),
         end_section=True,
     )
     # A testbed's baseline may have failed before it was asked for any value.
     for name in best.get("params") or baseline.get("params") or {}:
         old, new = baseline.get("params", {}).get(name), best.get("params", {}).get(name)
         style = "bold" if old != new and new is not None else ""
-        params.add_row(name, _cell(old), Text(_cell(new), style=style))
+        params.add_row(name, cell(old), Text(cell(new), style=style))
     classes = ", ".join(f"{name} {n}" for name, n in sorted(facts["failures"].items()))
     pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
     lines = [
@@ -112,8 +112,8 @@ def status_table(studies: list[dict[str, Any]]) -> Rows:
             facts["study"],
             facts["state"],
             ", ".join(f"{n} {what}" for what, n in counts.items() if n),
-            _cell((facts["baseline"] or {}).get(facts["metric"])),
-            _cell((facts["best"] or {}).get(facts["metric"]))
+            cell((facts["baseline"] or {}).get(facts["metric"])),
+            cell((facts["best"] or {}).get(facts["metric"]))
             if facts["objectives"] == 1
             else f"{facts['objectives']} objectives",
             clock(facts["charged_seconds"]),
@@ -177,15 +177,16 @@ def space_table(rows: list[dict[str, Any]]) -> Rows:
     table = Rows("name", "type", "range", "scale", "default")
     for row in rows:
         if row["choices"] is None:
-            span = f"{_cell(row['low'])} .. {_cell(row['high'])}"
+            span = f"{cell(row['low'])} .. {cell(row['high'])}"
             scale = "log" if row["log"] else f"step {row['step']}" if row["step"] else "linear"
         else:
             span, scale = ", ".join(map(str, row["choices"])), ""
-        table.add_row(row["name"], row["type"], span, scale, _cell(row["default"]))
+        table.add_row(row["name"], row["type"], span, scale, cell(row["default"]))
     return table
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Format a value for people."""
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -15,6 +15,7 @@ from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.files import split
 from studies.commands import options
+from studies.commands.tables import cell
 from studies.errors import Misuse
 from studies.repetitions import SUFFIX
 from studies.rows import Rows
@@ -30,10 +31,9 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
     names = [n for n in study_names(storage) if not n.endswith(SUFFIX)]
     if not names:
         raise Misuse(f"there is no study in {url} yet")
-    if name is None and len(names) > 1:
-        raise Misuse(f"--study must be one of {', '.join(sorted(names))}")
-    if name is not None and name not in names:
-        raise Misuse(f"--study must be one of {', '.join(sorted(names))}, but got {name!r}")
+    if name not in names and (name is not None or len(names) > 1):
+        got = "" if name is None else f", but got {name!r}"
+        raise Misuse(f"--study must be one of {', '.join(sorted(names))}{got}")
     return name or names[0]
 
 
@@ -116,10 +116,3 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
             " (the testbed's rule)"
         )
     return lines
-
-
-def cell(value: Any) -> str:
-    """Format a value for people."""
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -238,15 +238,7 @@ def _check_model(spec: Spec) -> None:
 
 def _progress(spec: Spec, workers: int) -> Progress:
     script = spec.where.load_script()
-    return Progress(
-        spec.budget,
-        script.metric,
-        place=script.delivery.place,
-        workers=workers,
-        uses_llm=spec.row.uses_llm,
-        judged_by=spec.judged_by,
-        llm_share=spec.model.llm_ratio if spec.row.has_ratio else None,
-    )
+    return Progress(spec, script.metric, script.delivery.place, workers)
 
 
 def run_here(spec: Spec, workers: int) -> optuna.Study:
@@ -285,7 +277,7 @@ def be_worker(spec: Spec) -> optuna.Study:
             " its own process only; choose sqlite:///FILE"
         )
     _check_model(spec)
-    log = WorkerLog(spec.name, spec.where.load_script().metric, spec.judged_by)
+    log = WorkerLog(spec, spec.where.load_script().metric)
     with opened(spec.where.storage, wait=_WAIT_SECONDS):  # many may come at once
         pass
     study = work_on(spec, log.update)

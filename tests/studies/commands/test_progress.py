@@ -22,9 +22,15 @@ from studies.commands.progress import describe
 from studies.commands.progress import Progress
 from studies.comparison import Standing
 from studies.facts import common_result
+from studies.spec import Spec
+from studies.spec import Where
 
 
 LABELS = {"tpe-seed0": "tpe", "tpe-seed1": "tpe", "centaur-seed0": "centaur"}
+
+
+def study_of(trials: int) -> Spec:
+    return Spec(Where("sqlite://"), "s", "tpe", 0, Budget(trials=trials))
 
 
 def run(state: str, evaluated: int) -> Standing:
@@ -89,7 +95,7 @@ def test_nothing_is_said_before_the_first_trial(
 def test_values_that_do_not_reach_the_training_are_noticed_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shown = Progress(Budget(trials=9), Metric("loss"), place="conf.yaml", judged_by={})
+    shown = Progress(study_of(9), Metric("loss"), "conf.yaml")
     trials = [ended(number, 0.53217, lr=0.1 * (number + 1)) for number in range(5)]
     for done in range(6):
         shown.update(trials[:done])
@@ -138,7 +144,7 @@ def test_a_trial_that_is_repeated_is_done_once(
     again = create_trial(value=1.0, user_attrs=ok, system_attrs=repeating(0))
     last = create_trial(value=1.0, user_attrs=ok)
     failed.number, again.number, last.number = 0, 1, 2
-    shown = Progress(Budget(trials=2), METRIC, place="train.py", judged_by={})
+    shown = Progress(study_of(2), METRIC, "train.py")
     shown.update([])
     shown.update([failed, again])
     shown.update([failed, again, last])
