@@ -52,12 +52,10 @@ class Preflight:
     Attributes:
         problems: Sentences, each of which keeps the testbed from being tuned.
         notes: Sentences that a user should know.
-        missing: Modules that the interpreter lacks.
     """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
 
     def collect(self, check: Callable[[], object]) -> None:
         """Run a check, and keep what it refuses."""
@@ -166,11 +164,8 @@ def _check_interpreter(testbed: Testbed, found: Preflight) -> None:
     if python.origin:
         version = ".".join(map(str, told["version"]))
         found.notes.append(f"python: {told['executable']} ({version}; {python.origin})")
-    found.missing = told["missing"]
-    if found.missing:
-        found.problems.append(
-            _lacks(python, told["executable"], testbed, importers, found.missing)
-        )
+    if missing := told["missing"]:
+        found.problems.append(_lacks(python, told["executable"], testbed, importers, missing))
 
 
 def _lacks(

@@ -265,8 +265,7 @@ class Delivery:
             # An int where it is one: scripts may print or count with it.
             given[TIME_BUDGET] = int(seconds) if float(seconds).is_integer() else seconds
         own = {name: self.parameters[name].value for name in self.command.parameters}
-        own = {name: value for name, value in own.items() if value is not None}
-        known = {**own, SEED: 0, **given, **values}
+        known = {n: v for n, v in own.items() if v is not None} | {SEED: 0, **given, **values}
         words, environment = self.command.filled(known)
         for argument in self.arguments:
             if argument.name in values:

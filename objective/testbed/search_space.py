@@ -64,11 +64,7 @@ def search_space(
     baseline: dict[str, Value] = {}
     for name, distribution in said.space.items():
         try:
-            constant = _settable(name, own.get(name), script)
-            if name in said.defaults:
-                baseline[name] = said.defaults[name]
-            else:
-                baseline[name] = _own_value(constant, distribution, script)
+            baseline[name] = _first_value(name, distribution, own.get(name), said, script)
         except TestbedError as error:
             problems.append(str(error))
     for name, distribution in inferred.items():
@@ -178,18 +174,20 @@ def to_toml(
     return tomlkit.dumps(document)
 
 
-def _settable(name: str, constant: Constant | None, script: str) -> Constant:
-    """Refuse what can't be given another value, whatever the file says of it."""
+def _first_value(
+    name: str,
+    distribution: BaseDistribution,
+    constant: Constant | None,
+    said: SpaceFile,
+    script: str,
+) -> Value:
+    """Return a parameter's default, or the script's own value, which must be in its range."""
     if constant is None:
         raise TestbedError(f"{NAME} names {name}, but {script} doesn't assign a literal to it.")
-    if constant.problem:
+    if constant.problem:  # it can't be given any other value
         raise TestbedError(constant.problem)
-    return constant
-
-
-def _own_value(constant: Constant, distribution: BaseDistribution, script: str) -> Value:
-    """Return the script's own value of a parameter, which must be in its range."""
-    name = constant.name
+    if name in said.defaults:
+        return said.defaults[name]
     if constant.value is None:
         raise TestbedError(
             f"{NAME} must give {name} a default, for the script's own value can't be read."

@@ -155,5 +155,5 @@ def scoreboard(
     facts = write_report(results.all, work.commands(out), out)
     if as_json:
         print_json(facts)
-        return
-    work.say(facts, out)
+    else:
+        work.say(facts, out)

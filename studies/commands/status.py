@@ -30,7 +30,6 @@ def status(
     """
     from studies.code_agent.history import best_of
     from studies.commands.console import console
-    from studies.commands.options import complain
     from studies.commands.tables import comparison_lines
     from studies.commands.tables import status_table
     from studies.commands.work import status as work
@@ -44,7 +43,7 @@ def status(
         if watch:
             work.watch(there, options.command("doctor", storage))
             return
-        facts = read_each(there, lambda study: study_facts(study, best_of), complain)
+        facts = read_each(there, lambda study: study_facts(study, best_of), options.complain)
     if as_json:
         print_json(facts)
     elif facts:

@@ -65,7 +65,7 @@ def surrogate_named(embedded: bool, file: Path | None) -> str | None:
     return str(file.resolve())
 
 
-def checked(comparison: Comparison, check: bool = True) -> Comparison:
+def checked(comparison: Comparison, check: bool) -> Comparison:
     """Check that the comparison's options go together, and add the training time of a trial.
 
     Args:

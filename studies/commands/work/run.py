@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 import sys
 from typing import Any
 
@@ -255,10 +256,7 @@ def run_on_cluster(
     spec: Spec, cluster: str, job_options: Mapping[str, Any], workers: int | None
 ) -> optuna.Study:
     """Do the study's trials by the workers of a Dask cluster."""
-
-    def tell(line: str) -> None:
-        say(line, stderr=True)
-
+    tell = partial(say, stderr=True)
     if workers is None:
         workers = 1 if cluster in (LOCAL, SLURM) else count_workers(cluster, tell)
     if spans_machines(cluster):  # what they can't reach is refused before it is asked
