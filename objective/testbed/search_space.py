@@ -2,7 +2,7 @@
 
 Those that nobody describes are searched as :mod:`objective.testbed.inference` says.
 ``search_space.toml`` of the testbed overrides that one by one, and its tables come first
-in the order of the space; :mod:`objective.testbed.space_file` describes it.
+in the order of the space; see :mod:`objective.testbed.space_file`.
 """
 
 from __future__ import annotations

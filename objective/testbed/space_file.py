@@ -1,45 +1,8 @@
 """The format of ``search_space.toml``: parameters, conditions, and how the script is run and read.
 
-A table per parameter. Before the tables, if wanted, what is otherwise given by options of the
-command line (`objective.testbed.interface.Interface`)::
-
-    command = "python train.py --lr {lr}"
-    metric = "accuracy"
-    direction = "maximize"
-    only_listed = true           # default false: leave what has no table here alone
-
-    [TOTAL_BATCH_SIZE]
-    type = "int"                 # int, float or categorical
-    low = 1024
-    high = 16384                 # both included
-    log = true                   # default false
-    step = 1                     # default none; not with log
-    power_of_two = true          # default false: run at the nearest power of two
-    at_least = ["DEVICE_BATCH_SIZE", "MAX_SEQ_LEN"]   # default none: run at least at the product
-    default = 8192               # of trial 0; default the script's own
-
-    [OPTIMIZER]
-    type = "categorical"
-    choices = ["sgd", "adam"]
-
-    [MOMENTUM]
-    type = "float"
-    low = 0.0
-    high = 0.99
-    when = { OPTIMIZER = "sgd" }  # else run at its default; a list allows several values
-
-    [DROPOUT]
-    tune = false                 # leave it as it is in the script
-
-    [model.width]                # a value within a configuration file: model.width
-    type = "int"
-    low = 16
-    high = 64
-
-    [derived]                    # numbers that follow, for a language model and Centaur's critic
-    width = "DEPTH * ASPECT_RATIO"
-
-Every problem of a file is told at once.
+A table per parameter, a table of derived numbers, and before them, if wanted, what is otherwise given
+by options of the command line (`objective.testbed.interface.Interface`). ``docs/testbeds.md`` has
+every key. Every problem of a file is told at once.
 """
 
 from __future__ import annotations
