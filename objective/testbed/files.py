@@ -3,7 +3,8 @@
 A trial runs in a folder of its own, so that trainings side by side don't disturb one another and
 what they write doesn't lie about. It holds, beside the script:
 
-- in a git checkout, the files that git tracks, and Python files that it doesn't track yet; elsewhere
+- in a git checkout, the files that git tracks (hidden ones, too, but for git's own and ``.env``),
+  and Python files that it doesn't track yet; elsewhere
   all files but hidden ones, databases, logs, caches, checkpoints and virtual environments;
 - what a string in the script, ``prepare.py`` or the configuration file, or a word of the command
   names, as data that git ignores is;
@@ -15,7 +16,7 @@ them, folders of more than 1,000 files and links to folders are links to the ori
 which a script can write to; so a model's weights, which the script may have saved itself, are there
 only if git tracks them or the user adds them. Above the testbed, up to the top of its checkout (without git: one
 folder, if something in it is imported or named), packages that the scripts import are copied, and
-the rest is linked. What an import would find only in a ``src`` folder or further up is put on
+the rest is linked, of hidden files what git tracks. What an import would find only in a ``src`` folder or further up is put on
 ``PYTHONPATH``.
 """
 
@@ -58,6 +59,7 @@ _OUTPUT = (
 )
 _OUTPUT_FOLDERS = ("__pycache__", "node_modules", "wandb", "mlruns")
 _ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
+_PRIVATE = (".git", ".env")  # git's own files, and keys
 # Code and configurations: inputs also where git doesn't say so, and no script names them.
 _CODE = (
     *(".py", ".pyx", ".so", ".pyd", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"),
@@ -80,8 +82,8 @@ class Files:
         links: Files and folders that become links.
         paths: Folders for PYTHONPATH.
         cwd: Working directory.
-        unnamed: Those of copies and links that may be output: git doesn't track them, they are no
-            code, and no script or option names them.
+        unnamed: Those of copies and links that decide nothing or may be output: no script or option
+            names them, and they are hidden, or no code and not tracked by git.
         read: What is in the copies that may be edited meanwhile, and their modes.
         heavy: Those of the copies that together are too much to copy for every trial.
     """
@@ -158,7 +160,8 @@ class Files:
         for kept in (copies, links):
             kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
-        unnamed = () if is_tracked else _unnamed(testbed, [*copies, *links], texts, added)
+        unsure = [p for p in (*copies, *links) if not is_tracked or p.name.startswith(".")]
+        unnamed = _unnamed(testbed, unsure, texts, added)
         read = {
             path: (path.read_bytes(), path.stat().st_mode)
             for path in copies
@@ -278,13 +281,14 @@ def _is_inside(path: Path, testbed: Path) -> bool:
 def _unnamed(
     testbed: Path, paths: Sequence[Path], texts: Collection[str], added: Collection[Path]
 ) -> Iterator[Path]:
-    """Yield the files below the testbed's folder that are no code, and that nothing names."""
+    """Yield the files below the testbed's folder that are no code, or hidden, and nothing names."""
     modules = [str(path) for path in paths if path.suffix == ".py"]
     words = {*texts, *_imports_and_texts(testbed, modules)[1]}
     words |= {os.path.normpath(word) for word in words}
     patterns = [Path(word) for word in words if "*" in word]
     for path in paths:
-        if path.suffix.lower() in _CODE or not path.is_relative_to(testbed):
+        is_code = path.suffix.lower() in _CODE and not path.name.startswith(".")
+        if is_code or not path.is_relative_to(testbed):
             continue
         name = path.relative_to(testbed)
         is_named = (
@@ -326,7 +330,7 @@ def _beside(testbed: Path, in_git: bool) -> tuple[list[Path], bool]:
     files = [testbed / name for name in listed if name.partition("/")[0] not in many]
     modules = [p for p in entries if p.suffix == ".py" or (p / "__init__.py").is_file()]
     belong = [
-        *(path for path in files if path.exists() and not path.name.startswith(".")),
+        *(path for path in files if path.exists() and not path.name.startswith(_PRIVATE)),
         *modules,
         *(testbed / name for name in many),
     ]
@@ -405,9 +409,13 @@ def _surroundings(testbed: Path, root: Path, chosen: Iterable[Path]) -> Iterator
     for level in testbed.parents:
         if not level.is_relative_to(root):
             break
-        for path in sorted(level.iterdir()):
-            if path not in inside and not testbed.is_relative_to(path) and not _is_ignored(path):
-                if path.exists():
+        entries = sorted(level.iterdir())
+        hidden = [p.name for p in entries if p.name.startswith(".")]
+        tracked = _git(level, "ls-files", "-z", "--", *hidden) if hidden else []
+        kept = {level / name for name in tracked if not name.startswith(_PRIVATE)}
+        for path in entries:
+            if path not in inside and not testbed.is_relative_to(path):
+                if (path in kept or not _is_ignored(path)) and path.exists():
                     yield path
 
 

@@ -105,12 +105,16 @@ def test_in_a_checkout_it_is_what_git_tracks_and_what_the_script_names(
     train = "import new\nopen('data/a.csv'), open('seen.json')\nLR = 1\n"
     write_testbed(tmp_path, train)
     put(tmp_path, "tracked.yaml data/a.csv data/b.csv seen.json unseen.json out/x.bin pkg/p.py")
+    put(tmp_path, ".root .lint.yaml .gitattributes .env .env.local")
     (tmp_path / ".gitignore").write_text("data\nseen.json\nunseen.json\nout\n")
     git("add", ".")
-    put(tmp_path, "new.py results.tsv")
+    put(tmp_path, "new.py results.tsv .untracked")
     trial = tmp_path.with_name(f"{tmp_path.name}-trial")
     kept = {"tracked.yaml", "data/a.csv", "seen.json", "pkg/p.py", "new.py"}
-    assert laid_out(Files.of(tmp_path), trial) == kept
+    files = Files.of(tmp_path)
+    assert laid_out(files, trial) == {*kept, ".root", ".lint.yaml"}
+    assert files.fingerprints().keys() == kept
+    assert ".root" in Files.of(tmp_path, texts=[".root"]).fingerprints()
 
 
 def test_what_is_edited_meanwhile_is_laid_out_as_it_was(tmp_path: Path) -> None:
@@ -150,6 +154,8 @@ def test_packages_in_src_and_above_are_found_and_the_rest_is_linked(
     )
     put(bed, "src/pkg/m.py here.py")
     put(tmp_path, "experiments/above/__init__.py src/top/__init__.py json.py here.py data/x.csv")
+    put(tmp_path, ".root .env .untracked")
+    git("add", ".root", ".env")
     files = Files.of(bed)
     assert (files.root, files.folder) == (tmp_path, Path("experiments/one"))
     assert list(map(str, files.paths)) == ["experiments/one/src", "experiments", "src"]
@@ -159,6 +165,7 @@ def test_packages_in_src_and_above_are_found_and_the_rest_is_linked(
         "experiments/one/here.py",
         "experiments/above/__init__.py",
         "src/top/__init__.py",
+        ".root@",
         "json.py@",
         "here.py@",
         "data@",
