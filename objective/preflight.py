@@ -42,6 +42,12 @@ _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluati
 _MOST_FILES = 1000  # that are searched for a name
 # What a script prints by an f-string, as in print(f"loss: {loss:.3f}").
 _PRINTED = re.compile(r"""print\(\s*f["'](?:[^"'\n]*?\W)?([A-Za-z_]\w*)\s*[:=]\s*\{""")
+# How Python and Hydra read a variable, but not how Python sets one.
+_VARIABLE = re.compile(
+    r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
+    r"""(?!["']\s*\]\s*=[^=])"""
+)
+_RECORDERS = ("wandb", "mlflow")  # which read variables that begin with their names
 _GPU_CALLS = {"get_device_capability", "get_device_properties", "set_device", "synchronize"}
 
 
@@ -80,6 +86,8 @@ def preflight(testbed: Testbed) -> Preflight:
             f" ({', '.join(displaced)}): a table in search_space.toml adds one, and --command says"
             " what is tuned instead."
         )
+    with suppress(TestbedError):  # which was told of above
+        found.notes += _not_given(testbed)
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := unnamed_metric(testbed):
@@ -147,6 +155,32 @@ def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | No
             f" of one of {seconds:g} s."
         )
     return found
+
+
+def _not_given(testbed: Testbed) -> list[str]:
+    """Say which variables are set here that the files read, and that a training doesn't get."""
+    variables = script_environment(chosen_variables(testbed.runtime.env))
+    given = variables.keys() | testbed.delivery.command.environment.keys()
+    text = _text(testbed)
+    recorders = [f"{name.upper()}_" for name in _RECORDERS if name in text.lower()]
+    read = {*_VARIABLE.findall(text), *(n for n in os.environ if n.startswith(tuple(recorders)))}
+    names = sorted(read & os.environ.keys() - given)
+    if not names:
+        return []
+    return [
+        f"set here and read by the script, but not given to it: {', '.join(names)}; to give them,"
+        f" add {' '.join(f'--env {name}' for name in names)}"
+    ]
+
+
+def _text(testbed: Testbed) -> str:
+    """Return the script, and the code and configurations that are copied with it."""
+    others = (
+        content.decode("utf-8", "replace")
+        for path, (content, _) in testbed.files.read.items()
+        if path.suffix in (".py", ".yaml", ".yml")
+    )
+    return "\n".join([testbed.source, *others])
 
 
 def _check_interpreter(testbed: Testbed, found: Preflight) -> None:

@@ -95,6 +95,29 @@ def test_arguments_that_constants_leave_untuned_are_named(testbed_folder: Make) 
     )
 
 
+def test_variables_that_are_read_and_not_given_are_named(
+    testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = (
+        "import os, wandb\nLR = 1\nos.environ.get('DATA_ROOT', 'sample'), os.environ['SLURM_CPUS']\n"
+        "os.environ['SET_BY_IT'] = '1'\nos.getenv('GIVEN'), os.getenv('BY_COMMAND'), os.getenv('GONE')\n"
+    )
+    folder = testbed_folder(train, **{"conf.yaml": "out: ${oc.env:OUT_DIR,x}\n"})
+    for name in (
+        *("DATA_ROOT", "SLURM_CPUS", "SET_BY_IT", "GIVEN", "BY_COMMAND", "OUT_DIR"),
+        *("WANDB_PROJECT", "WANDB_MODE", "MLFLOW_TRACKING_URI", "UNREAD"),
+    ):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.delenv("GONE", raising=False)
+    monkeypatch.setattr("objective.preflight._check_interpreter", lambda *_: None)
+    interface = Interface(command="BY_COMMAND=1 python train.py")
+    [note] = preflight(Testbed.load(folder, Runtime(env=("GIVEN",)), interface)).notes
+    names = ["DATA_ROOT", "OUT_DIR", "SLURM_CPUS", "WANDB_PROJECT"]
+    assert note.endswith(" ".join(f"--env {name}" for name in names))
+    assert f"not given to it: {', '.join(names)};" in note
+    assert "hunter2" not in note
+
+
 def test_the_interpreter_that_was_taken_is_named(testbed_folder: Make) -> None:
     folder = testbed_folder("import inside\nLR = 1\n")
     subprocess.run(["python3", "-m", "venv", "--without-pip", folder / ".venv"], check=True)
