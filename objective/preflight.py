@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from dataclasses import field
 from itertools import islice
 import os
+from pathlib import Path
 import re
+import shlex
 
 import optuna
 
@@ -28,6 +30,7 @@ from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.launch import has_gpu
 from objective.testbed.delivery import DISPLACED
+from objective.testbed.files import imports_and_texts
 from objective.testbed.files import PREPARE
 from objective.testbed.metric import METRIC
 from objective.testbed.source import parse_script
@@ -86,8 +89,8 @@ def preflight(testbed: Testbed) -> Preflight:
             f" ({', '.join(displaced)}): a table in search_space.toml adds one, and --command says"
             " what is tuned instead."
         )
-    with suppress(TestbedError):  # which was told of above
-        found.notes += _not_given(testbed)
+    with suppress(TestbedError, OSError):  # told of above, or a file that can't be looked at
+        found.notes += [*_not_given(testbed), *_not_there(testbed)]
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := unnamed_metric(testbed):
@@ -171,6 +174,32 @@ def _not_given(testbed: Testbed) -> list[str]:
         f"set here and read by the script, but not given to it: {', '.join(names)}; to give them,"
         f" add {' '.join(f'--env {name}' for name in names)}"
     ]
+
+
+def _not_there(testbed: Testbed) -> list[str]:
+    """Say which files a script may look for where a training doesn't find them."""
+    files = testbed.files
+    notes = []
+    if names := files.left_out(_text(testbed)):
+        notes.append(
+            f"not tracked by git, so not there for a training: {', '.join(names)}; to have them"
+            f" there, add {' '.join(f'--copy {shlex.quote(name)}' for name in names)}"
+        )
+    if testbed.runtime.cwd is None and files.root != testbed.path:
+        _, texts = imports_and_texts(testbed.path, [testbed.delivery.script])
+        above = (
+            text
+            for text in texts
+            if ("/" in text or Path(text).suffix)
+            and os.path.exists(files.root / text)
+            and not os.path.exists(testbed.path / text)
+        )
+        if text := next(above, ""):
+            notes.append(
+                f"{text} is there as seen from {files.root}, but a training runs in {testbed.path};"
+                f" to let it run there, add --cwd {os.path.relpath(files.root, testbed.path)}"
+            )
+    return notes
 
 
 def _text(testbed: Testbed) -> str:

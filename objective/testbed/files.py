@@ -123,7 +123,7 @@ class Files:
             TestbedError: If one of the extra files matches nothing, or the working directory isn't
                 there.
         """
-        names, found_texts = _imports_and_texts(testbed, (script, PREPARE))
+        names, found_texts = imports_and_texts(testbed, (script, PREPARE))
         texts = [*found_texts, *texts]
         top = None if alone else _git_top(testbed)
         chosen, is_tracked = _beside(testbed, top is not None)
@@ -216,6 +216,28 @@ class Files:
         (target / self.cwd).mkdir(parents=True, exist_ok=True)
         return target / self.folder
 
+    def left_out(self, text: str) -> list[str]:
+        """Return what a text names that lies beside the script, but git doesn't track.
+
+        So it isn't there for a training. Empty folders, weights and the like don't count.
+        """
+        folder = self.root / self.folder
+        there = {*self.links, *(level for path in self.copies for level in (path, *path.parents))}
+        others = [
+            path
+            for path in sorted(folder.iterdir())
+            if self.folder / path.name not in there
+            and path.suffix != ".py"  # the script
+            and not _is_ignored(path)
+        ]
+        names = "|".join(re.escape(path.name) for path in others)
+        named = re.findall(rf"(?m)(?:[\"'/]|: *)({names})(?:[\"'/]|\s*$)", text) if names else []
+        return [
+            path.name
+            for path in others
+            if path.name in named and (path.is_file() or (path.is_dir() and _files(path) != []))
+        ]
+
     def python_path(self, target: Path) -> list[str]:
         """Return the folders for PYTHONPATH, where the files were laid out."""
         return [str(target / path) for path in self.paths]
@@ -245,7 +267,7 @@ def _name(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
-def _imports_and_texts(testbed: Path, scripts: Sequence[str]) -> tuple[list[str], list[str]]:
+def imports_and_texts(testbed: Path, scripts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the top-level names that the scripts import, and the texts that may name a file."""
     names: dict[str, None] = {}
     texts: dict[str, None] = {}
@@ -283,7 +305,7 @@ def _unnamed(
 ) -> Iterator[Path]:
     """Yield the files below the testbed's folder that are no code, or hidden, and nothing names."""
     modules = [str(path) for path in paths if path.suffix == ".py"]
-    words = {*texts, *_imports_and_texts(testbed, modules)[1]}
+    words = {*texts, *imports_and_texts(testbed, modules)[1]}
     words |= {os.path.normpath(word) for word in words}
     patterns = [Path(word) for word in words if "*" in word]
     for path in paths:

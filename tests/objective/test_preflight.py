@@ -12,6 +12,7 @@ from objective.preflight import short_run
 from objective.testbed.interface import Interface
 from objective.testbed.runtime import Runtime
 from objective.testbed.testbed import Testbed
+from tests.toy_testbed import write_testbed
 
 
 Make = Callable[..., Path]
@@ -116,6 +117,29 @@ def test_variables_that_are_read_and_not_given_are_named(
     assert note.endswith(" ".join(f"--env {name}" for name in names))
     assert f"not given to it: {', '.join(names)};" in note
     assert "hunter2" not in note
+
+
+def test_files_that_a_training_does_not_find_are_named(tmp_path: Path) -> None:
+    scripts = write_testbed(
+        tmp_path / "scripts",
+        "import dataset\nLR = 1\nopen('data/a.csv'), open('fit.csv'), open('/etc/passwd')\n",
+        **{"dataset.py": "'raw/', 'empty/', 'weights/', 'dataset.py'\n", "fit.csv": ""},
+        **{"conf.yaml": "x: cache\ny: ${top}/more/\n", "unnamed.txt": ""},
+    )
+    for name in ("scripts/raw", "scripts/cache", "scripts/more", "scripts/weights", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").touch()
+    (scripts / "weights" / "a.csv").rename(scripts / "weights" / "a.pt")
+    (scripts / "empty").mkdir()
+    assert preflight(Testbed.load(scripts)).notes == []  # all are there without git
+    for words in ("init", "add scripts/train.py scripts/dataset.py scripts/conf.yaml"):
+        subprocess.run(["git", "-C", tmp_path, *words.split()], check=True, capture_output=True)
+    copy, cwd = preflight(Testbed.load(scripts)).notes
+    assert "cache, more, raw; to have them there, add --copy cache --copy more --copy raw" in copy
+    assert cwd.startswith(f"data/a.csv is there as seen from {tmp_path}")
+    assert cwd.endswith("add --cwd ..")
+    runtime = Runtime(copy=("raw", "cache", "more"), cwd="..")
+    assert preflight(Testbed.load(scripts, runtime)).notes == []
 
 
 def test_the_interpreter_that_was_taken_is_named(testbed_folder: Make) -> None:
