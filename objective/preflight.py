@@ -33,6 +33,7 @@ from objective.testbed.delivery import DISPLACED
 from objective.testbed.files import imports_and_texts
 from objective.testbed.files import PREPARE
 from objective.testbed.metric import METRIC
+from objective.testbed.runtime import option_for
 from objective.testbed.source import parse_script
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
@@ -142,9 +143,10 @@ def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | No
     told = trial.user_attrs
     status, reason = told["status"], told.get("reason", "")
     if status in ("oom", "crash", "no-metric"):
+        option = option_for(reason) if status == "crash" else ""
         found.problems.append(
             f"A training of {_SHORT_SECONDS:g} s with the script's own values ended as {status}:"
-            f" {reason.rstrip('.')}."
+            f" {reason.rstrip('.')}{option and f'; {option}'}."
         )
     elif status == "ok":
         others = told["total_seconds"] - told["training_seconds"]

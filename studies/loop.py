@@ -46,6 +46,7 @@ from objective import TrialFailed
 from objective.objective import ArtifactError
 from objective.results import Results
 from objective.run.script import DiskFull
+from objective.testbed.runtime import option_for
 from objective.worker import WORKER
 from objective.worker import worker_mark
 from samplers._trials.internals import first_number
@@ -194,10 +195,11 @@ class StudyLoop:
 def _refuse_to_waste_time(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
     status = trial.user_attrs.get("status")
     if status in _ADVICE and not any(map(is_ok, trials)):
+        reason = str(trial.user_attrs.get("reason", "no reason given"))
+        option = option_for(reason) if status == "crash" else ""
         raise StudyStopped(
-            f"trial {trial.number} failed ({status}:"
-            f" {trial.user_attrs.get('reason', 'no reason given')}) and none has worked yet;"
-            f" {_ADVICE[status]}"
+            f"trial {trial.number} failed ({status}: {reason}) and none has worked yet;"
+            f" {option and f'{option}; else '}{_ADVICE[status]}"
         )
 
 

@@ -162,7 +162,11 @@ GOOD = "LR = 1\nprint('---\\nval_bpb:', LR, '\\ntraining_seconds:', TIME_BUDGET)
     ("train", "problem", "note"),
     [
         (f"TIME_BUDGET = 300\n{GOOD}", "", "A training of 2 s printed val_bpb"),
-        (f"TIME_BUDGET = 300\nopen('tokenizer.bin')\n{GOOD}", "as crash: .*tokenizer.bin'", ""),
+        (
+            f"TIME_BUDGET = 300\nopen('tokenizer.bin')\n{GOOD}",
+            "as crash: .*tokenizer.bin'; .* --copy",
+            "",
+        ),
         ("TIME_BUDGET = 300\nLR = 1\n", "as no-metric: ", ""),
         (f"TIME_BUDGET = 300\n{GOOD.replace('LR,', 'float(1e999),')}", "", "says nothing of one"),
         ("TIME_BUDGET = 5\nLR = 1\n", "", ""),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import math
 import os
 from pathlib import Path
+import re
 import signal
 import sys
 import threading
@@ -370,23 +371,30 @@ def test_failures_that_raise_count_as_trials() -> None:
     assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
+IMPORT = "ImportError: no module named mamba"
+MISSING = "FileNotFoundError: [Errno 2] No such file or directory: 'data/a.csv'"
+
+
 @pytest.mark.parametrize(
-    "status, advice",
+    "status, reason, advice",
     [
-        ("crash", "mend the script or its environment"),
-        ("no-metric", "mend the script or its environment"),
-        ("timeout", "--wall-seconds"),
+        ("crash", IMPORT, "; see its log .* mend the script or its environment"),
+        ("crash", MISSING, "; a file .* --copy PATH .*; else see its log .* mend the script"),
+        ("no-metric", IMPORT, "; if .* mend the script or its environment"),
+        ("timeout", MISSING, "; run the command again with a larger --wall-seconds"),
     ],
 )
-def test_a_script_that_has_never_worked_is_not_tried_all_night(status: str, advice: str) -> None:
+def test_a_script_that_has_never_worked_is_not_tried_all_night(
+    status: str, reason: str, advice: str
+) -> None:
     study = optuna.create_study()
 
     def crashes(trial: optuna.Trial) -> float:
         record(trial, status)
-        trial.set_user_attr("reason", "ImportError: no module named mamba")
+        trial.set_user_attr("reason", reason)
         return 100.0
 
-    with pytest.raises(StudyStopped, match=f"no module named mamba.*{advice}"):
+    with pytest.raises(StudyStopped, match=f"{re.escape(reason)}.*has worked yet{advice}"):
         loop(study, crashes, trials=50).run()
     assert len(study.trials) == 1
 
