@@ -130,6 +130,9 @@ class TrainScriptObjective:
     ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric
     only if it was measured. Other numbers that the script printed have the script's names.
 
+    A script can tell its trials apart by the variables AUTORESEARCH_TRIAL, the trial's number, and
+    AUTORESEARCH_STUDY, the study's name (empty outside any study).
+
     Args:
         testbed: What to tune: a :class:`Testbed`, its folder, or None for the embedded one.
         train_seconds: Training time of a trial, which becomes TIME_BUDGET of ``train.py`` or
@@ -271,7 +274,11 @@ class TrainScriptObjective:
                 limits=self.limits,
                 metric=self.testbed.metric,
                 on_progress=reporter,
-                environment={**self._variables(home / "run"), **inputs.environment},
+                environment={
+                    **self._variables(home / "run"),
+                    **_names(trial),
+                    **inputs.environment,
+                },
                 log=home / "train.log",
                 sandbox=self._sandbox,
                 data=data,
@@ -502,6 +509,12 @@ def _is_of_one_thread(trial: optuna.Trial) -> bool:
     storage = getattr(trial, "storage", None)
     engine = getattr(getattr(storage, "_backend", storage), "engine", None)
     return engine is not None and isinstance(engine.pool, SingletonThreadPool)
+
+
+def _names(trial: optuna.Trial) -> dict[str, str]:
+    """Return the variables that tell a script which trial it is."""
+    study = trial.study.study_name if isinstance(trial, optuna.Trial) else ""
+    return {"AUTORESEARCH_TRIAL": str(trial.number), "AUTORESEARCH_STUDY": study}
 
 
 def _attributes(result: RunResult, metric: str) -> dict[str, Any]:

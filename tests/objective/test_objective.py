@@ -403,18 +403,22 @@ def test_a_source_of_somebody_elses_is_run_without_suggesting_anything(folder: P
     assert trial.user_attrs["source"] == "llm"
 
 
-def test_the_seed_reaches_the_script_and_modules_of_the_testbed_are_there(
+def test_seed_and_names_reach_the_script_and_modules_of_the_testbed_are_there(
     testbed_folder: Callable[..., Path],
 ) -> None:
     folder = testbed_folder(
         "import os, helper, parts.inner\nLR = 1.0\n"
-        "print('---\\nval_bpb:', os.environ['AUTORESEARCH_SEED'])",
+        "print('---\\nval_bpb:', os.environ['AUTORESEARCH_SEED'])\n"
+        "print('told:', os.environ['AUTORESEARCH_TRIAL'])\n"
+        "print('is_named:', int('no-name-' in os.environ['AUTORESEARCH_STUDY']))\n",
         **{"helper.py": "", "unrelated.bin": "x"},
     )
     (folder / "parts").mkdir()
     for name in ("__init__.py", "inner.py"):
         (folder / "parts" / name).touch()
-    assert run_one(TrainScriptObjective(folder, train_seed=0), {"LR": 1.0}).value == 0.0
+    trial = run_one(TrainScriptObjective(folder, train_seed=0), {"LR": 1.0})
+    assert trial.value == 0.0
+    assert (trial.user_attrs["told"], trial.user_attrs["is_named"]) == (0, 1)
 
 
 def test_a_source_that_a_sampler_gave_is_kept(folder: Path) -> None:
