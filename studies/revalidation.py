@@ -26,6 +26,7 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
+from studies.budget import now
 from studies.changes import changes
 from studies.changes import FILES
 from studies.changes import recorded
@@ -77,6 +78,7 @@ class Work:
 
     where: Where
     study: str
+    start_until: float | None = None  # seconds since 1970; no training begins later
 
 
 def finalists(
@@ -162,7 +164,7 @@ def queue_repetitions(
 
 
 def run_repetitions(work: Work, tell: Tell) -> None:
-    """Run the repetitions of a study that wait, telling after each."""
+    """Run the repetitions of a study that wait, as long as there is time, telling after each."""
     storage = open_storage(work.where.storage)
     original = optuna.load_study(study_name=work.study, storage=storage)
     again = optuna.load_study(
@@ -174,7 +176,7 @@ def run_repetitions(work: Work, tell: Tell) -> None:
     objective = _objective(original, work)
     notes = Notes(again)
     with put_back_if_stopped(again):
-        while not finishing():
+        while not finishing() and (work.start_until is None or now() <= work.start_until):
             with alone(work.where.lock_file):
                 claimed = take_any(again)
             if claimed is None:

@@ -73,7 +73,10 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
         return
     trials = study.get_trials(deepcopy=False)
     best = finalists(trials, Metric.of(study), budget.confirm, study.user_attrs)
-    work, storage = Work(where, study.study_name), open_storage(where.storage)
+    end = budget.deadline(trials)
+    # An earlier command may have left more waiting than fit in, and some take longer than expected.
+    start_until = None if end is None else end - budget.expected_span(best)
+    work, storage = Work(where, study.study_name, start_until), open_storage(where.storage)
     repeated = repetitions(storage, study)
     again = [repeated[t.number] for t in best if t.number in repeated]
     # `revalidate` may have trained some of them more often.
@@ -84,6 +87,8 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if not queued:
         return
+    if end is not None:
+        queued = min(queued, limit)
     more = len(best) * FINAL_REPEATS - done - queued
     left_out = f" ({more} more don't fit into the budget)" if more > 0 else ""
     say(

@@ -25,6 +25,7 @@ from studies.budget import charge
 from studies.budget import is_evaluated
 from studies.commands.work import revalidate
 from studies.commands.work import run as work
+from studies.loop import evaluate
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
@@ -499,6 +500,37 @@ def test_of_the_repetitions_as_many_follow_later_as_fit_into_the_time_that_is_le
         work.confirm(spec, study, 1)
         again = optuna.load_study(study_name="s-revalidated", storage=storage)
         assert len(evaluated(again.trials)) == n
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_repetitions_that_wait_already_begin_only_if_they_end_in_time(
+    workers: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = Where(f"sqlite:///{tmp_path}/s.db", surrogate="embedded")
+    spec = Spec(where, "s", "random", 0, Budget(trials=8))
+    study = run_study(spec)
+    storage = open_storage(where.storage)
+    queue_repetitions(Work(where, "s"), storage, repeats=2, best=3)
+    time = 0.0
+
+    def takes_ten_seconds(*arguments: Any) -> None:
+        nonlocal time
+        evaluate(*arguments)
+        time += 10.0
+
+    monkeypatch.setattr("studies.revalidation.evaluate", takes_ten_seconds)
+    for module in ("budget", "revalidation"):
+        monkeypatch.setattr(f"studies.{module}.now", lambda: time)
+    monkeypatch.setattr(Budget, "expected_span", lambda *_: 10.0)
+    monkeypatch.setattr(revalidate, "run_jobs", here)
+    work.confirm(replace(spec, budget=Budget(until=25.0, confirm=3)), study, workers)
+    again = optuna.load_study(study_name="s-revalidated", storage=storage)
+    assert len(evaluated(again.trials)) == 2
+    assert f": {2 * workers} trainings (" in capsys.readouterr().err
+    assert sum(t.state == TrialState.WAITING for t in again.trials) == 4
 
 
 @pytest.mark.parametrize("workers", [1, 2])
