@@ -14,7 +14,10 @@ import optuna
 import psutil
 
 
-WORKER = "autoresearch:worker"  # system attribute of a trial: see `worker_mark`
+# System attributes of a trial: see `worker_mark`, and when a study's first began, in seconds since
+# 1970. Optuna's own times are local ones: on another machine they may mean other hours.
+WORKER = "autoresearch:worker"
+BEGAN = "autoresearch:began"
 
 
 def claim(trial: optuna.Trial) -> None:

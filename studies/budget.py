@@ -30,6 +30,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.worker import BEGAN
 from samplers._trials.internals import interrupted_trials
 
 
@@ -288,6 +289,8 @@ def now() -> float:
 
 
 def _began(trials: Sequence[FrozenTrial]) -> float:
-    """Return when the first trial of a study began."""
-    starts = [t.datetime_start.timestamp() for t in trials if t.datetime_start is not None]
+    """Return when the first trial of a study began, in seconds since 1970."""
+    noted = [t.system_attrs[BEGAN] for t in trials if BEGAN in t.system_attrs]
+    # Those of older versions and of other programs have nothing but a local time.
+    starts = noted or [t.datetime_start.timestamp() for t in trials if t.datetime_start]
     return min(starts, default=now())

@@ -149,6 +149,7 @@ _OF_TRIALS: _Checks = {
 _OF_TRIALS_SYSTEM: _Checks = {
     "autoresearch:worker": _mark,
     "autoresearch:beat": _number,
+    "autoresearch:began": lambda value: _number(value) and value < 1e11,  # a date
     "autoresearch:kills": _integer,
     "failed_trial": _integer,
     "retry_history": _list_of(_integer),

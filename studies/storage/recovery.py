@@ -25,6 +25,7 @@ from datetime import datetime
 from datetime import timedelta
 import fcntl
 import logging
+import time
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.failure import store_constraint
+from objective.worker import BEGAN
 from objective.worker import WORKER
 from objective.worker import worker_goes_on
 from objective.worker import worker_is_here
@@ -85,6 +87,8 @@ def take(
             taken = storage.set_trial_state_values(trial_id, TrialState.RUNNING)
             if taken:
                 storage.set_trial_system_attr(trial_id, WORKER, worker_mark(waiting.number))
+                if waiting.number == 0:
+                    storage.set_trial_system_attr(trial_id, BEGAN, time.time())
     except UpdateFinishedTrialError:
         return False  # It is even done with it.
     return taken

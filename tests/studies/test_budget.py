@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 import random
+import time
 from typing import Any
 
+import optuna
 from optuna.trial import create_trial
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -15,6 +17,7 @@ import pytest
 from studies.budget import Budget
 from studies.budget import charge
 from studies.budget import is_ok
+from studies.storage.recovery import take_any
 
 
 def trial(state: TrialState, number: int = 0, **attrs: Any) -> FrozenTrial:
@@ -150,6 +153,25 @@ def test_wall_time_counts_from_the_first_trial_on(clock: Callable[[float], None]
     clock(1040.0)
     assert budget.trials_left(trials) == 2
     assert budget.seconds_left(trials) == 60.0
+
+
+def test_wall_time_ends_at_the_same_moment_in_all_time_zones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({})
+    assert take_any(study)
+    ends = []
+    try:
+        for zone in ("UTC0", "EST5", "JST-9"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            ends.append(Budget(wall=100.0).deadline(study.trials))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert ends == [pytest.approx(time.time() + 100.0, abs=60.0)] * 3
+    assert len(set(ends)) == 1
 
 
 def test_the_time_left_counts_the_coming_turns_of_a_language_model() -> None:
