@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 
 from samplers._llm.masking import mask_urls
@@ -37,6 +38,16 @@ def explain(error: Exception) -> tuple[str, int]:
     """
     text, status = _explain(error)
     return masked(text), status
+
+
+def is_full(explained: str) -> bool:
+    """Return whether what `explain` said is that a disk is full, here or of a database server."""
+    return _FULL.search(explained) is not None
+
+
+_FULL = re.compile(
+    r"\b(disk|table)\b.* is full|disk I/O error|No space left on device|Disk quota exceeded"
+)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

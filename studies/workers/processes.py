@@ -28,6 +28,7 @@ import optuna
 
 from objective.run.outcome import signal_name
 from studies.errors import explain
+from studies.errors import is_full
 from studies.stopping import acknowledge
 from studies.stopping import FINISH_SIGNAL
 from studies.stopping import finishing
@@ -83,7 +84,9 @@ def run_jobs(
     replace: Callable[[Job], bool] = lambda job: False,
     modules: Sequence[str] = (),
 ) -> None:
-    """Run jobs, at most ``workers`` at the same time, in their order. A failed one stops no other.
+    """Run jobs, at most ``workers`` at the same time, in their order.
+
+    A failed one stops no other. But if that is for a full disk no other begins, which would fail, too.
 
     Args:
         jobs: The jobs.
@@ -134,6 +137,8 @@ def run_jobs(
                     elif replace(job):
                         event = Event(job.name, "replaced", event.what)
                         waiting.appendleft(job)
+                if event.kind == "failed" and is_full(event.what):
+                    waiting.clear()
                 events.append(event)
             watch(events)
     finally:

@@ -243,7 +243,9 @@ def advice(failed: Sequence[str], board: Board, planned: bool) -> str:
     said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     if planned:
         return f"{len(failed)} of {len(board)} runs would fail ({said})"
+    left = sum(run.state not in ("done", "failed") for run in board.values())
+    others = f"{left} others were not begun" if left else "The others are not affected"
     return (
-        f"{len(failed)} of {len(board)} runs failed ({said}). The others are not affected; mend"
-        f" this and run the same command again: {options.this_command()}"
+        f"{len(failed)} of {len(board)} runs failed ({said}). {others}; mend this and run the same"
+        f" command again: {options.this_command()}"
     )

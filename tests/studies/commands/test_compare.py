@@ -291,6 +291,15 @@ def test_a_storage_that_takes_no_note_of_a_failed_run_ends_no_other(
     assert [run.error for run in board.values() if run.error] == ["the disk is full"]
 
 
+def test_runs_that_a_full_disk_kept_from_beginning_are_counted() -> None:
+    full = Standing("failed", "The disk of /tmp is full.")
+    board = {"a": Standing("done"), "b": full, "c": Standing("missing"), "d": Standing("stopped")}
+    said = advice(["b"], board, planned=False)
+    assert said.startswith("1 of 4 runs failed (b: The disk of /tmp is full.). 2 others were not")
+    del board["c"], board["d"]
+    assert "The others are not affected; mend" in advice(["b"], board, planned=False)
+
+
 def test_the_runs_of_a_seed_are_shuffled_in_the_same_way_each_time() -> None:
     methods = ["random", "tpe", "cma-es", "gp", "smac"]
     specs = Comparison(methods, range(4), Where("sqlite:///a.db"), Budget(trials=9)).runs(2)

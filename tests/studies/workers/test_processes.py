@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
+from optuna.exceptions import StorageInternalError
 import pytest
 
+from objective import RunError
+from objective.run.script import DiskFull
+from studies.errors import explain
+from studies.workers import processes
 from studies.workers.processes import devices
 from studies.workers.processes import environments
+from studies.workers.processes import Event
+from studies.workers.processes import Job
+from studies.workers.processes import run_jobs
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
 from tests.studies.conftest import output_of
@@ -36,6 +47,39 @@ def test_gpus_are_those_that_the_driver_lists(
     assert devices() == ["0", "1"]
     listed.write_text("#!/bin/sh\necho 'no driver'; exit 9\n")
     assert devices() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "begun"),
+    [
+        (RunError("The script's interpreter is gone."), 5),
+        (DiskFull("The disk of /tmp/autoresearch-1/run is full."), 2),
+        (DiskFull("A disk that the script writes to is full (No space left on device)."), 2),
+        (OSError(28, "No space left on device"), 2),
+        (StorageInternalError("(sqlite3.OperationalError) database or disk is full"), 2),
+    ],
+)
+def test_a_full_disk_is_said_by_the_jobs_that_run_and_no_other_begins(
+    error: Exception, begun: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Process:
+        pid, exitcode = None, 1
+
+        def __init__(self, target: object, args: tuple[Any, ...], daemon: bool) -> None:
+            self.job, self.connection = args[:2]
+
+        def start(self) -> None:
+            self.connection.send(Event(self.job.name, "failed", *explain(error)))
+
+        def join(self) -> None:
+            pass
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process)
+    monkeypatch.setattr(processes, "_context", lambda modules: context)
+    kinds: list[str] = []
+    jobs = [Job(name, explain, None) for name in "abcde"]
+    run_jobs(jobs, 2, lambda events: kinds.extend(event.kind for event in events))
+    assert kinds.count("started") == kinds.count("failed") == begun
 
 
 def test_trainings_of_two_workers_see_different_gpus(
