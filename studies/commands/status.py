@@ -39,10 +39,10 @@ def status(
 
     if watch and as_json:
         raise Misuse("--watch must be without --json, but got both.")
+    if watch:
+        work.watch(storage, options.command("doctor", storage))
+        return
     with opened(storage, read_only=True, patience=0) as there:
-        if watch:
-            work.watch(there, options.command("doctor", storage))
-            return
         facts = read_each(there, lambda study: study_facts(study, best_of), options.complain)
     if as_json:
         print_json(facts)

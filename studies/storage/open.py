@@ -151,6 +151,14 @@ def opened(url: str, **options: Any) -> AbstractContextManager[BaseStorage]:
     return closing_storage(open_storage(url, **options))
 
 
+def is_snapshot(storage: BaseStorage) -> bool:
+    """Return whether a storage shows what it held when it was opened, and nothing later.
+
+    So does an SQLite file of somebody else's at which nobody is; see `_to_read`.
+    """
+    return isinstance(storage, RDBStorage) and "immutable" in storage.engine.url.query
+
+
 @contextmanager
 def closing_storage(storage: BaseStorage) -> Iterator[BaseStorage]:
     """Give a storage's connections back at the end; but a proxy's can then be used no more."""
@@ -424,7 +432,7 @@ def _to_read(url: URL) -> URL:
     log = path.with_name(f"{path.name}-wal")
     if not os.access(path.parent, os.W_OK) and not log.exists():
         # A write-ahead log has an index in memory that readers share by a file, which can't be made
-        # here. Nobody else can write either.
+        # here. Who may write makes both when they begin, and has them as long as they are at it.
         options["immutable"] = "1"
     query = "&".join(f"{key}={value}" for key, value in options.items())
     with _probing(database, "a readable", f"{address}?{query}", uri=True):

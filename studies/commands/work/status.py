@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 import time
 
@@ -23,6 +24,8 @@ from studies.commands.tables import status_table
 from studies.errors import explain
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
+from studies.storage.open import is_snapshot
+from studies.storage.open import opened
 from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 
@@ -31,23 +34,24 @@ WATCH_SECONDS = 2.0
 _RECENT = 20  # trials that a rate is computed from
 
 
-def watch(storage: BaseStorage, doctor: str) -> None:
+def watch(url: str, doctor: str) -> None:
     """Show the studies of a storage anew every `WATCH_SECONDS` until Ctrl-C.
 
     Args:
-        storage: The storage.
+        url: The storage's.
         doctor: The command that looks for faults in it.
     """
-    with Live(console=console(), auto_refresh=False) as live:
-        try:
-            while True:
-                try:
-                    live.update(screen(storage, doctor), refresh=True)
-                except optuna.exceptions.StorageInternalError as error:
-                    live.console.print(explain(error)[0])
-                time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            return
+    with Live(console=console(), auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            with opened(url, read_only=True, patience=0) as storage:
+                while True:
+                    try:
+                        live.update(screen(storage, doctor), refresh=True)
+                    except optuna.exceptions.StorageInternalError as error:
+                        live.console.print(explain(error)[0])
+                    time.sleep(WATCH_SECONDS)
+                    if is_snapshot(storage):
+                        break
 
 
 def screen(storage: BaseStorage, doctor: str) -> Group:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
 from studies.commands.status import status
+from studies.commands.work import status as work
+from studies.storage.open import opened
 from tests.studies.report.synthetic import add_study
 
 
@@ -38,3 +43,24 @@ def test_nothing_is_cut_however_narrow_it_is(
         assert heading in words
     assert NAME in out and "(33%)" in out and "ok" in out
     assert max(map(len, out.splitlines())) <= (columns or 200)
+
+
+def test_what_somebody_else_begins_to_write_to_his_file_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with opened(url) as his:
+        add_study(his, "random", 0, trials=3, name="before")
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
+    with ExitStack() as writing:
+        looks: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) > 1:
+                raise KeyboardInterrupt
+            add_study(writing.enter_context(opened(url)), "random", 0, trials=3, name="later")
+
+        monkeypatch.setattr(work, "time", SimpleNamespace(sleep=sleep))
+        work.watch(url, "doctor")
+    assert "later" in capsys.readouterr().out
