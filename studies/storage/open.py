@@ -14,8 +14,10 @@ from pathlib import Path
 import sqlite3
 import time
 from typing import Any
+from typing import BinaryIO
 from typing import TypeVar
 from urllib.parse import quote
+import uuid
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -279,6 +281,20 @@ def claim_lock(url: str, artifacts: str | Path | None = None) -> Path:
     return (artifact_folder(url) if artifacts is None else Path(artifacts)) / "claim.lock"
 
 
+class WholeArtifacts(FileSystemArtifactStore):
+    """A folder of artifacts, each of which is there whole or not at all."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        # Others may write the same script meanwhile. What a kill leaves `doctor` finds by this name.
+        beside = str(uuid.uuid4())
+        try:
+            super().write(beside, content_body)
+            self._get_filepath(beside).replace(self._get_filepath(artifact_id))
+        except BaseException:  # a full disk, or a stop
+            self._get_filepath(beside).unlink(missing_ok=True)
+            raise
+
+
 def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArtifactStore:
     """Return the artifact store of a storage, in :func:`artifact_folder` or the given one.
 
@@ -290,7 +306,7 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{path} must be a writable folder, but: {error.strerror}.") from None
-    return FileSystemArtifactStore(base_path=path)
+    return WholeArtifacts(base_path=path)
 
 
 def read_artifact(

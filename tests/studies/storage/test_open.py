@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import errno
+import io
 import os
 from pathlib import Path
 import sqlite3
@@ -248,3 +250,20 @@ def test_an_artifact_folder_is_made_or_refused_in_one_line(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file must be a writable folder, but: File exists"):
         open_artifacts("sqlite:///s.db", tmp_path / "file")
+
+
+def test_what_a_full_disk_cuts_off_is_no_artifact_and_leaves_the_one_before(
+    tmp_path: Path,
+) -> None:
+    class Full(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().read(3)
+
+    store = open_artifacts("sqlite:///s.db", tmp_path)
+    store.write("a", io.BytesIO(b"whole"))
+    for name in "ab":
+        with pytest.raises(OSError, match="No space left"):
+            store.write(name, Full(b"another"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
