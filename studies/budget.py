@@ -20,9 +20,13 @@ then the seconds that its requests took are added. A killed trial left no record
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from itertools import pairwise
 from statistics import fmean
 import time
 from typing import Any
@@ -31,6 +35,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.worker import BEGAN
+from objective.worker import WORKER
 from samplers._trials.internals import interrupted_trials
 
 
@@ -40,6 +45,7 @@ FINAL_REPEATS = 2
 FINAL_SHARE = 0.25
 # The next trial may take longer than all before it, and there is some work between trials.
 SLACK = 1.1
+_CLOCKS = timedelta(minutes=25)  # less is the clocks' or the workers' own
 _OTHER_SECONDS = 60.0  # of a trial, beside its run and a language model's answers, at most
 
 
@@ -281,6 +287,19 @@ def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials that count: those that were not interrupted and that no other one repeats."""
     again = interrupted_trials(trials)
     return [t for t in trials if t.number not in again and not is_interrupted(t)]
+
+
+def by_end(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return trials in the order in which they ended.
+
+    Our workers begin them in the order of their numbers. That is the order, too, where their times,
+    which are local ones, say otherwise: in an autumn night, or of machines in several time zones.
+    """
+    begun = sorted(trials, key=lambda t: t.number)
+    starts = [t.datetime_start for t in begun if WORKER in t.system_attrs and t.datetime_start]
+    if any(before - start > _CLOCKS for before, start in pairwise(starts)):
+        return begun
+    return sorted(begun, key=lambda t: t.datetime_complete or datetime.max)
 
 
 def now() -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
 import re
 from typing import Any
@@ -25,6 +24,7 @@ from objective.best import values_run
 from objective.testbed.metric import Metric
 from samplers._llm.values import position
 from samplers._trials.internals import interrupted_before
+from studies.budget import by_end
 from studies.budget import is_interrupted
 from studies.budget import is_ok
 from studies.code_agent.history import best_of
@@ -125,10 +125,7 @@ def describe(
         attributes: The study's user attributes.
         numbers: Of the trials that are described.
     """
-    ended = sorted(
-        (t for t in trials if t.state.is_finished()),
-        key=lambda t: (t.datetime_complete or datetime.min, t.number),
-    )
+    ended = by_end(t for t in trials if t.state.is_finished())
     best: FrozenTrial | None = None
     doubted = doubted_steps(trials, metric, attributes)
     # What was doubted, with the value that counts, by the numbers of the second trainings.

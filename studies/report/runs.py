@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 import json
 import math
@@ -27,6 +26,7 @@ from objective.best import values_run
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.budget import Budget
+from studies.budget import by_end
 from studies.budget import is_evaluated
 from studies.budget import is_ok
 from studies.code_agent.history import CodeHistory
@@ -356,10 +356,8 @@ def _short(model: str, models: Iterable[str]) -> str:
 
 
 def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
-    evaluated = [t for t in trials if is_evaluated(t)]
-    evaluated.sort(key=lambda t: (t.datetime_complete or datetime.max, t.number))
     rows, seconds = [], 0.0
-    for position, trial in enumerate(evaluated, 1):
+    for position, trial in enumerate(by_end(filter(is_evaluated, trials)), 1):
         seconds += budget.charge(trial)
         attrs = trial.user_attrs
         rows.append(

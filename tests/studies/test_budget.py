@@ -14,7 +14,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective.worker import WORKER
 from studies.budget import Budget
+from studies.budget import by_end
 from studies.budget import charge
 from studies.budget import is_ok
 from studies.storage.recovery import take_any
@@ -172,6 +174,20 @@ def test_wall_time_ends_at_the_same_moment_in_all_time_zones(
         time.tzset()
     assert ends == [pytest.approx(time.time() + 100.0, abs=60.0)] * 3
     assert len(set(ends)) == 1
+
+
+def test_trials_are_in_the_order_of_their_ends_or_of_their_numbers_if_clocks_disagree() -> None:
+    def order(*starts: float, own: bool = True) -> list[int]:
+        trials = [timed(n, start, 300.0 - 100 * n) for n, start in enumerate(starts)]
+        for trial in trials if own else []:
+            trial.system_attrs[WORKER] = ["machine", 1, 1.0, trial.number]
+        return [trial.number for trial in by_end(reversed(trials))]
+
+    assert order(10_000.0, 10_001.0, 11_000.0) == [1, 0, 2]
+    assert order(10_001.0, 10_000.0, 11_000.0) == [1, 0, 2], "two that began at the same time"
+    assert order(10_000.0, 6500.0, 6700.0) == [0, 1, 2], "the clock was set back by an hour"
+    assert order(10_000.0, 40_000.0, 10_500.0) == [0, 1, 2], "a worker in another time zone"
+    assert order(10_000.0, 6500.0, 6700.0, own=False) == [1, 2, 0], "another program's"
 
 
 def test_the_time_left_counts_the_coming_turns_of_a_language_model() -> None:
