@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+import functools
 from itertools import product
 import json
 from typing import Any
@@ -69,7 +70,7 @@ FIRST_SEED = 1001
 
 _EDITED = "{}, so that a repetition would measure something else; undo that"
 
-Evaluate = Callable[[optuna.Trial], float]
+Evaluate = Callable[[FrozenTrial, optuna.Trial], float]  # of a repetition
 
 
 @dataclass(frozen=True)
@@ -181,13 +182,13 @@ def run_repetitions(work: Work, tell: Tell) -> None:
                 claimed = take_any(again)
             if claimed is None:
                 return
-            evaluate(again, claimed, objective(claimed))
+            evaluate(again, claimed, functools.partial(objective, claimed))
             notes.write(again.get_trials(deepcopy=False))
             tell(None)
 
 
-def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Evaluate]:
-    """Return a function from a repetition to an objective like that of the study's own trials.
+def _objective(original: optuna.Study, work: Work) -> Evaluate:
+    """Return an objective like that of the study's own trials, for each of the repetitions.
 
     Raises:
         Misuse: If the testbed isn't what it was, or what a model wrote can't be isolated.
@@ -201,9 +202,9 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
         from objective.surrogate.surrogate import SurrogateObjective
 
         surrogate = Surrogate.load(surrogate_file(attrs["surrogate"]))
-        return lambda t: SurrogateObjective(
-            surrogate, failure_value=None, train_seed=t.user_attrs["train_seed"]
-        )
+        return lambda repetition, trial: SurrogateObjective(
+            surrogate, failure_value=None, train_seed=repetition.user_attrs["train_seed"]
+        )(trial)
     folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
     testbed = Testbed.load(folder, stored_runtime(attrs, work.where.runtime), Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
@@ -226,12 +227,12 @@ def _objective(original: optuna.Study, work: Work) -> Callable[[FrozenTrial], Ev
     if sandbox is not None:
         train.prepare()
 
-    def objective(repetition: FrozenTrial) -> Evaluate:
+    def objective(repetition: FrozenTrial, trial: optuna.Trial) -> float:
         seeded = train.with_seed(repetition.user_attrs["train_seed"])
         if not is_code:
-            return seeded
+            return seeded(trial)
         source = sources.load(repetition.user_attrs["source_sha256"])
-        return lambda trial: seeded.run(trial, *script_and_others(source))
+        return seeded.run(trial, *script_and_others(source))
 
     return objective
 

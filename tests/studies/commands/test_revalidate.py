@@ -21,6 +21,7 @@ from objective.testbed.source import TestbedError
 from studies.budget import Budget
 from studies.budget import is_evaluated
 from studies.code_agent.agent import run_agent
+from studies.code_agent.sources import SourceLost
 from studies.errors import Misuse
 from studies.repetitions import repetitions
 from studies.revalidation import FIRST_SEED
@@ -116,6 +117,22 @@ def test_the_best_of_each_study_is_trained_again_with_seeds_that_no_trial_had(
         assert [t.user_attrs for t in cli.trials(name)] == before[name]
     again_twice = cli("revalidate", "--repeats", 2, "--json")
     assert json.loads(again_twice.stdout) == json.loads(done.stdout)
+
+
+def test_a_repetition_whose_script_is_lost_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> float:
+        raise SourceLost("the script is not there")
+
+    work = make_study(tmp_path, None, surrogate="embedded")
+    monkeypatch.setattr("studies.revalidation._objective", lambda *_: lost)
+    for _ in range(MAX_RETRY + 2):
+        with pytest.raises(SourceLost):
+            repeat(work, 1)
+    monkeypatch.undo()
+    trials = repeat(work, 1).trials
+    assert [is_evaluated(t) for t in trials] == [False] * (MAX_RETRY + 2) + [True]
 
 
 def test_more_repeats_add_to_those_that_are_there(testbed: Path, tmp_path: Path) -> None:
