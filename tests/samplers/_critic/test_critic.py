@@ -18,9 +18,16 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from samplers._critic import failures
 from samplers._critic import gp
+from samplers._critic.critic import _fitted
+from samplers._critic.critic import _labelled
+from samplers._critic.critic import _model_of_failures
+from samplers._critic.critic import _model_of_values
+from samplers._critic.critic import _subset
 from samplers._critic.critic import Critic
 from samplers._critic.critic import Judge
+from samplers._critic.trials import Trials
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -304,3 +311,35 @@ def test_the_parameter_that_the_value_depends_on_is_the_most_sensitive() -> None
     assert list(sensitivities)[:2] == ["x", "y"]
     assert sum(sensitivities.values()) == pytest.approx(1.0)
     assert judge_of(optuna.create_study(), space).sensitivities(study.best_params) == {}
+
+
+def test_a_model_is_of_the_best_and_of_the_latest_others() -> None:
+    values = np.array([3.0, 9.0, 0.0, 8.0, 7.0, 2.0, 6.0, 5.0, 4.0, 1.0])
+    assert _subset(values, 4).tolist() == [2, 7, 8, 9]
+    assert _subset(values, 10).tolist() == [*range(10)]
+
+    failed = np.isin(np.arange(10), [0, 1, 3, 5])
+    trials = Trials([{}] * 10, np.where(failed, math.nan, values), failed, np.zeros(10, bool))
+    assert _labelled(trials, np.arange(10), 4).tolist() == [2, 3, 5, 9]
+    assert _labelled(trials, np.arange(3), 4).tolist() == [0, 1, 2]
+
+    assert [_fitted(n) for n in (3, 7, 257)] == [1, 5, 250]
+
+
+def test_a_suggestion_costs_the_same_after_300_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+
+    def fit(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+        fitted.append(len(X))
+        return gp._prior(X.shape[1], gp._LOG_LENGTHS[0])[0]
+
+    monkeypatch.setattr(gp, "fit", fit)
+    monkeypatch.setattr(failures, "fit", fit)
+    X = np.random.default_rng(0).random((700, 1))
+    failed = np.arange(700) % 2 == 0
+    trials = Trials([{}] * 700, np.where(failed, math.nan, X[:, 0]), failed, np.zeros(700, bool))
+    of_values, _ = _model_of_values(trials, X)
+    of_failures = _model_of_failures(trials, X)
+    assert of_values is not None and of_failures is not None
+    assert fitted == [150, 150]
+    assert len(of_values._Z) == len(of_failures._process._Z) == 300
