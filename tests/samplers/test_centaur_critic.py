@@ -218,6 +218,9 @@ def test_without_an_answer_the_critics_choice_is_run() -> None:
     lost = [t for t in study.trials if t.user_attrs["source"] == "llm-error"]
     assert len(lost) == 2
     assert {t.user_attrs["chosen_by"] for t in lost} == {"critic"}
+    without = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
+    without.optimize(objective, n_trials=30)
+    assert [t.params for t in study.trials] == [t.params for t in without.trials]
 
 
 # --- What else there is -----------------------------------------------------------------------------
