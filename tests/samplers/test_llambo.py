@@ -647,6 +647,13 @@ def test_on_error_raise_raises_at_once_and_an_exhausted_budget_always_does() -> 
     assert study.trials[-1].state == TrialState.FAIL
 
 
+def test_what_is_no_failure_of_a_chats_is_a_bug_and_stops_the_study() -> None:
+    chat = ScriptedChat(lambda request: ZeroDivisionError())
+    study = new_study(LLAMBOSampler(chat=chat, seed=0), n=6)
+    with pytest.raises(ZeroDivisionError):
+        study.optimize(objective, n_trials=1)
+
+
 INTERRUPTED = """
 import os, signal, threading
 import optuna

@@ -234,6 +234,11 @@ def test_a_failure_leaves_the_choice_to_the_caller(study: optuna.Study) -> None:
     assert proposal.exchanges[0].error == "the server is down"
 
 
+def test_what_is_no_failure_of_a_chats_is_a_bug_and_raised_at_once(study: optuna.Study) -> None:
+    with pytest.raises(ZeroDivisionError):
+        turn(study, ScriptedChat([ZeroDivisionError()]))
+
+
 def test_a_failure_is_raised_where_that_is_wanted(study: optuna.Study) -> None:
     error = ChatRejected("wrong key")
     assert turn(study, ScriptedChat([error]), on_error="raise").error is error
