@@ -603,14 +603,6 @@ def test_nothing_is_written_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_users_random_numbers_stay_as_they_are() -> None:
-    np.random.seed(5)
-    expected = np.random.rand()
-    np.random.seed(5)
-    run(optuna.create_study(sampler=sampler()), 5, BOX)
-    assert np.random.rand() == expected
-
-
 def test_a_sampler_can_be_pickled() -> None:
     study = optuna.create_study(sampler=pickle.loads(pickle.dumps(sampler())))
     assert len(run(study, 5, BOX)) == 5

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import inspect
 import math
+import random
 import re
 from typing import Any
 from typing import Literal
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import FloatDistribution
@@ -234,3 +236,20 @@ def test_a_value_without_parameters_switches_no_sampler_off(name: str) -> None:
         assert {t.user_attrs["chosen_by"] for t in late} == {"critic"}
     key = "smac:proposal" if name == "smac" else "cma:generation"
     assert all(key in t.system_attrs for t in late) is (name in ("centaur", "cma-es", "smac"))
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_the_users_random_numbers_stay_as_they_are(name: str) -> None:
+    def numbers() -> tuple[float, float]:
+        return random.random(), np.random.random()
+
+    random.seed(5)
+    np.random.seed(5)
+    expected = numbers()
+    study = optuna.create_study(sampler=SAMPLERS[name](SchemaChat()))
+    random.seed(5)
+    np.random.seed(5)
+    study.optimize(
+        lambda t: t.suggest_float("x", 0, 1) + (t.suggest_categorical("c", "ab") == "a"), 14
+    )
+    assert numbers() == expected
