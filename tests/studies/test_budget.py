@@ -154,6 +154,7 @@ def test_wall_time_counts_from_the_first_trial_on(clock: Callable[[float], None]
     assert budget.deadline(trials) == 1100.0
     clock(1040.0)
     assert budget.trials_left(trials) == 2
+    assert budget.trials_left(trials, workers=2) == 4
     assert budget.seconds_left(trials) == 60.0
 
 
@@ -195,6 +196,7 @@ def test_the_time_left_counts_the_coming_turns_of_a_language_model() -> None:
     trials.append(timed(3, 300.0, 50.0, llm_seconds=30.0))
     budget = Budget(trials=14)
     assert budget.seconds_left(trials) == 10 * 27.5
+    assert budget.seconds_left(trials, workers=2) == 10 * 27.5 / 2
     assert budget.seconds_left(trials, llm_share=0.5) == 10 * 35.0
     assert budget.seconds_left(trials[:3], llm_share=0.5) == 11 * 20.0, "none is known yet"
     assert budget.seconds_left([], llm_share=0.5) is None
@@ -209,6 +211,7 @@ def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], 
     assert not by_clock.allows(trials, 8), "75 s of 300 are kept"
     best = trials[:3]
     assert by_clock.repetitions(trials, best) == 4, "of 94 s, 22 for each"
+    assert by_clock.repetitions(trials, best, workers=2) == 6, "two of each of the best"
     assert by_clock.repetitions(trials[:2], best[:2]) == 4, "however few trials there are"
     by_number = Budget(trials=20, until=300.0, confirm=3)
     assert by_number.repetitions(trials, best) == 2, "of 8 trials"
