@@ -21,6 +21,7 @@ from objective.testbed.metric import Metric
 from tests.objective.run.conftest import GOOD
 from tests.objective.run.conftest import PREPARE
 from tests.objective.run.conftest import Run
+from tests.properties.bounds import bounded
 
 
 def test_of_every_number_the_last_counts(run: Run) -> None:
@@ -205,11 +206,15 @@ def test_what_is_written_into_the_metric_pipe_is_believed_or_left_out() -> None:
         "BlockingIOError: " * 1000,
         "val_bpb:" + " " * 10_000 + "x",
         "loss " * 2000,
+        "{" + "val_bpb:[" * 7000 + "}",
+        "{loss" + " " * 60_000 + "}",
     ],
 )
 def test_a_line_takes_time_in_proportion_to_its_length(line: str) -> None:
     output = Output(METRIC, lambda step, value, is_share: False)
-    output.feed(b"---\n" + (line + "\n").encode() * 1000)
+    data = (line + "\n").encode() * (10_000_000 // len(line))
+    with bounded():
+        output.feed(b"---\n" + data)
     assert classify(output, "", 1, Limits(wall_seconds=60))[0] == "crash"
     assert sum(map(len, output.tail)) <= 400 * 2000
 

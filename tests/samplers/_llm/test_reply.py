@@ -23,6 +23,7 @@ from samplers._llm.reply import parse_params
 from samplers._llm.reply import ReplyError
 from samplers._llm.schema_chat import random_value
 from samplers._trials.announced import announce
+from tests.properties.bounds import bounded
 
 
 SPACE: dict[str, BaseDistribution] = {
@@ -200,7 +201,7 @@ def test_a_reply_without_any_value_is_refused(text: str, message: str) -> None:
     ids=["lists", "objects", "cut", "long", "braces", "quotes", "names", "spaces", "deep", "levels", "digits", "reason", "reasons"],
 )  # fmt: skip
 def test_a_reply_that_takes_long_to_read_is_refused_soon(text: str) -> None:
-    with pytest.raises(ReplyError):
+    with bounded(), pytest.raises(ReplyError):
         parse_params(text, SPACE, BASE, "reason")
 
 
