@@ -38,7 +38,7 @@ def test_an_answer_that_drips_is_given_up_at_the_deadline(server: LoopbackServer
     server.answers = lambda body: Answer(json.dumps(reply("slow").body), drip=1.0)
     with pytest.raises(ChatUnavailable, match="no answer within 0.5 s") as raised:
         connect(server, timeout=0.5).complete(ASK)
-    assert raised.value.seconds < 40.0, "all of it takes 80 s"
+    assert raised.value.seconds < 10.0, "all of it takes 80 s"
 
 
 def test_headers_that_drip_are_given_up_at_the_deadline() -> None:
@@ -60,7 +60,7 @@ def test_headers_that_drip_are_given_up_at_the_deadline() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         with pytest.raises(ChatUnavailable, match="no answer within 0.5 s") as raised:
             OpenAIChat("m", base_url=url, timeout=0.5).complete(ASK)
-        assert raised.value.seconds < 40.0, "the headers take 100 s"
+        assert raised.value.seconds < 10.0, "the headers take 100 s"
         server.join(40.0)
         assert not server.is_alive(), "the connection is closed"
 
