@@ -226,6 +226,7 @@ def test_too_much_output_ends_a_run(run: Run) -> None:
     result = run("while True: print('x' * 10**5)", output_mb=2)
     assert (result.status, result.reason) == ("crash", "killed: it wrote more than 2 MB of output")
     assert result.log.stat().st_size < 3 * 2**20
+    assert Limits(wall_seconds=1).output_mb == 512  # as docs/safety.md says
 
 
 def test_a_flood_into_the_metric_pipe_ends_a_run(run: Run) -> None:
