@@ -7,6 +7,7 @@ from pathlib import Path
 import re
 import shlex
 
+from packaging.specifiers import SpecifierSet
 import pytest
 from typer.main import get_command
 
@@ -72,6 +73,13 @@ def test_every_row_of_the_tables_of_safety_names_its_tests() -> None:
     ]
     assert len(rows) > 20
     assert [row for row in rows if not _TEST_MODULE.search(row.split("|")[-2])] == []
+
+
+def test_pythons_whose_sockets_everybody_reaches_are_refused() -> None:
+    found = re.search(r'^requires-python = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert found is not None
+    versions = ["3.10.0", "3.10.8", "3.10.9", "3.11.0", "3.11.1", "3.14.0"]
+    assert [*SpecifierSet(found[1]).filter(versions)] == ["3.10.9", "3.11.1", "3.14.0"]
 
 
 def test_the_readme_is_read_in_a_few_minutes() -> None:

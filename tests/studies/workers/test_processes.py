@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
+import psutil
 import pytest
 
 from objective import RunError
@@ -82,7 +83,7 @@ def test_a_full_disk_is_said_by_the_jobs_that_run_and_no_other_begins(
     assert kinds.count("started") == kinds.count("failed") == begun
 
 
-def test_trainings_of_two_workers_see_different_gpus(
+def test_two_workers_have_a_gpu_each_and_no_socket_that_others_reach(
     cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = cli.folder / "seen"
@@ -95,6 +96,15 @@ def test_trainings_of_two_workers_see_different_gpus(
     command = ["run", "--method", "random", "--testbed", testbed, "--trials", 6, "--workers", 2]
     process = cli.start(*command, "--train-seconds", "0.4s")
     gate.wait(held=2)
+    command_itself = psutil.Process(process.pid)
+    sockets = {
+        connection.laddr
+        for one in (command_itself, *command_itself.children(recursive=True))
+        for connection in one.net_connections("unix")
+        if connection.laddr  # a pair's have no name
+    }
+    assert sockets and not any(name.startswith("@") for name in sockets)
+    assert {Path(name).parent.stat().st_mode & 0o777 for name in sockets} == {0o700}
     gate.open()
     _, err = output_of(process)
     assert process.returncode == 0, err
