@@ -50,6 +50,10 @@ def read_completion(
         or as_tokens(_mapping(answer.get("timings")).get("cache_n"))  # older llama.cpp
     )
     details = _mapping(usage.get("completion_tokens_details"))
+    reasoning_tokens = as_tokens(details.get("reasoning_tokens"))
+    # Gemini and some gateways leave the thoughts out, which are charged all the same.
+    rest = as_tokens(usage.get("total_tokens")) - prompt_tokens if prompt_tokens else 0
+    written = max(as_tokens(usage.get("completion_tokens")), rest, reasoning_tokens)
     model = answer.get("model")
     name = model_name(model, clean) if isinstance(model, str) else ""
     completion = Completion(
@@ -59,8 +63,8 @@ def read_completion(
         model=name or asked,
         prompt_tokens=prompt_tokens,
         cached_tokens=min(cached, prompt_tokens) if prompt_tokens else cached,
-        completion_tokens=as_tokens(usage.get("completion_tokens")),
-        reasoning_tokens=as_tokens(details.get("reasoning_tokens")),
+        completion_tokens=written,
+        reasoning_tokens=reasoning_tokens,
         truncated=choice.get("finish_reason") == "length",
     )
     error = None

@@ -121,7 +121,8 @@ def gemini(body: Body, n: int) -> Answer:
         answer = reply(None, finish_reason="length", usage=usage(body))
         del answer.body["choices"][0]["message"]["content"]
         return answer
-    return reply(configuration(body, n), usage=usage(body))
+    # The total has the thoughts, too.
+    return reply(configuration(body, n), usage=usage(body, completion_tokens=1))
 
 
 def mistral(body: Body, n: int) -> Answer:
@@ -244,11 +245,12 @@ PROVIDERS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A study's requests, turns, and those of them that the model decided."""
+    """A study's requests, turns, those of them that the model decided, and what it wrote in them."""
 
     requests: int
     turns: int
     answered: int
+    tokens: int
     others: tuple[str, ...]
 
 
@@ -270,7 +272,8 @@ def run_study(provider: Provider, n_trials: int = N_TRIALS) -> Outcome:
     others = tuple(
         t.user_attrs.get("llm_reason", "") for t in turns if t.user_attrs["source"] != "llm"
     )
-    return Outcome(len(server.requests), len(turns), sources.count("llm"), others)
+    tokens = sum(trial.user_attrs.get("llm_completion_tokens", 0) for trial in turns)
+    return Outcome(len(server.requests), len(turns), sources.count("llm"), tokens, others)
 
 
 def _objective(trial: optuna.Trial) -> float:

@@ -110,6 +110,22 @@ def test_cached_tokens_are_at_most_the_prompts() -> None:
 
 
 @pytest.mark.parametrize(
+    "told, written",
+    [
+        ({"completion_tokens": 1, "prompt_tokens": 9, "total_tokens": 103}, 94),  # Gemini
+        ({"completion_tokens": 0, "prompt_tokens": 21, "total_tokens": 81}, 60),
+        ({"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 60}}, 60),
+        ({"completion_tokens": 5, "total_tokens": 81}, 5),  # of which nobody knows the prompt's
+        ({"completion_tokens": 80, "prompt_tokens": 9, "total_tokens": 85}, 80),
+    ],
+)
+def test_thoughts_count_as_written_where_a_server_leaves_them_out(
+    told: dict[str, Any], written: int
+) -> None:
+    assert read({**message(content="42"), "usage": told}).completion_tokens == written
+
+
+@pytest.mark.parametrize(
     "content",
     ["<think>" * 500_000, "</think>" * 500_000, "<think></think>" * 250_000, "<" * 4_000_000],
 )

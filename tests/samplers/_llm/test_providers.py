@@ -16,3 +16,4 @@ def test_every_turn_of_a_study_is_answered(name: str) -> None:
     assert outcome.turns == N_TRIALS - 1
     assert outcome.answered == outcome.turns, outcome.others
     assert outcome.requests < 2 * N_TRIALS
+    assert outcome.tokens >= 30 * (outcome.turns - 2)  # three trials are asked for in one request
