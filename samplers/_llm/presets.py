@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .address import checked_url
 from .address import is_loopback
 from .chat import NoChatFound
 from .client import OPENAI_KEY
@@ -32,6 +33,11 @@ class Preset:
     base_url: str
     key_variable: str
 
+    @property
+    def model(self) -> str | None:
+        """The model that the environment names, which it does beside OpenAI's key alone."""
+        return os.environ.get("OPENAI_MODEL") or None if self.key_variable == OPENAI_KEY else None
+
 
 PRESETS = {
     "openai": Preset(OPENAI_URL, OPENAI_KEY),
@@ -46,6 +52,20 @@ PRESETS = {
 }
 
 
+def preset_of(spec: str) -> Preset | None:
+    """Return the server of this name or address; ``None`` if it is neither.
+
+    Raises:
+        ChatSettingError: If the address can't be one.
+    """
+    if not ("://" in spec or spec.strip("'\" ").startswith(("http:", "https:"))):
+        return PRESETS.get(spec)
+    address = checked_url(spec)
+    at_it = (preset for preset in PRESETS.values() if preset.base_url == address)
+    with_key = (preset for preset in at_it if os.environ.get(preset.key_variable))
+    return next(with_key, Preset(address, OPENAI_KEY))
+
+
 def open_chat(
     spec: str, *, model: str | None = None, make: Callable[..., OpenAIChat] = OpenAIChat
 ) -> OpenAIChat:
@@ -53,9 +73,10 @@ def open_chat(
 
     Args:
         spec: ``"local"`` (the embedded model), a name in ``PRESETS``, a base URL, or
-            the path of a GGUF file. The key is read from the preset's environment variable, of a
-            base URL from ``OPENAI_API_KEY``.
-        model: Name of the model; by default the only one that the server lists.
+            the path of a GGUF file. The key is read from the preset's environment variable, of
+            another base URL from ``OPENAI_API_KEY``.
+        model: Name of the model; by default ``OPENAI_MODEL`` where the key is OpenAI's variable,
+            else the only one that the server lists.
         make: Makes the connection, see ``default_chat``.
 
     Raises:
@@ -64,16 +85,16 @@ def open_chat(
     """
     if spec == "local":
         return open_embedded(make=make)
-    if spec in PRESETS:
-        preset = PRESETS[spec]
-        if not (is_loopback(preset.base_url) or os.environ.get(preset.key_variable)):
+    preset = preset_of(spec)
+    if preset is not None:
+        has_key = is_loopback(preset.base_url) or os.environ.get(preset.key_variable)
+        if spec in PRESETS and not has_key:
             raise NoChatFound(
                 f"The key of {spec} must be in the environment variable {preset.key_variable}, which "
                 "is not set."
             )
-        return make(model, base_url=preset.base_url, key_variable=preset.key_variable)
-    if "://" in spec or spec.strip("'\" ").startswith(("http:", "https:")):
-        return make(model, base_url=spec)
+        named = model or preset.model
+        return make(named, base_url=preset.base_url, key_variable=preset.key_variable)
     if spec.endswith(".gguf"):
         return open_embedded(Path(spec), make=make)
     shown = "***" if "@" in spec else spec  # of what is no address nobody knows the password

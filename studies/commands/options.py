@@ -323,7 +323,8 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="(methods that ask a language model) Which of the server's models.",
+        help="(methods that ask a language model) Which of the server's models. [default: OPENAI_MODEL, "
+        "if the key is OPENAI_API_KEY; else the only one]",
     ),
 ]
 MaxTokens = Annotated[

@@ -27,7 +27,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace
 import logging
-import os
 from pathlib import Path
 import queue
 import socket
@@ -40,7 +39,7 @@ import uuid
 import optuna
 
 from samplers._llm.address import is_loopback
-from samplers._llm.presets import PRESETS
+from samplers._llm.presets import preset_of
 from studies import random_steps
 from studies.errors import Failed
 from studies.errors import Misuse
@@ -153,19 +152,19 @@ def _model_afar(model: Model) -> Model:
     llm = llm_named(model)
     if llm == random_steps.LLM:
         return model
-    address = PRESETS[llm].base_url if llm in PRESETS else llm
-    if not address.startswith(("http://", "https://")):
+    preset = preset_of(llm)
+    if preset is None:
         raise Misuse(
             "--llm must be an address that the cluster's machines reach, but the embedded model"
             " is served to this machine only; serve it to all by optuna-autoresearch serve-llm"
             f" --host 0.0.0.0 and give --llm http://{socket.gethostname()}:8008/v1"
         )
-    if is_loopback(address):
+    if is_loopback(preset.base_url):
         raise Misuse(
-            f"--llm must be an address that the cluster's machines reach, but {address} is each"
-            " machine's own; give the name of the machine that serves it"
+            "--llm must be an address that the cluster's machines reach, but"
+            f" {preset.base_url} is each machine's own; give the name of the machine that serves it"
         )
-    return replace(model, llm=llm, name=model.name or os.environ.get("OPENAI_MODEL") or None)
+    return replace(model, llm=llm, name=model.name or preset.model)
 
 
 def _absolute(storage: str) -> str:

@@ -19,6 +19,30 @@ def test_presets_and_addresses_are_told_apart(monkeypatch: pytest.MonkeyPatch) -
         open_chat("nowhere.gguf")
 
 
+def test_the_environment_names_the_model_of_servers_with_openais_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_MODEL", "mine")
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "key-of-tests")
+    for spec in ("openai", "https://example.org/v1"):
+        assert "'mine'" in repr(open_chat(spec))
+        assert "'another'" in repr(open_chat(spec, model="another"))
+    assert "mine" not in repr(open_chat("anthropic")) + repr(open_chat("ollama"))
+
+
+def test_an_address_of_a_preset_gets_the_presets_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-openai")
+    for address in (
+        "https://openrouter.ai/api/v1",
+        "https://openrouter.ai/api/v1/chat/completions/",
+    ):
+        monkeypatch.setenv("OPENROUTER_API_KEY", "key-of-openrouter")
+        assert open_chat(address, model="m")._client.key() == "key-of-openrouter"
+        monkeypatch.delenv("OPENROUTER_API_KEY")  # who has set one key only means that
+        assert open_chat(address, model="m")._client.key() == "key-of-openai"
+
+
 def test_a_preset_without_its_key_is_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
