@@ -117,6 +117,11 @@ class Completion:
     attempts: int = 1
     truncated: bool = False
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether all of it was spent on thinking."""
+        return self.truncated and not self.text
+
 
 class Chat(Protocol):
     """Protocol of a language model. Threads may share an object, and call it at the same time."""

@@ -30,7 +30,9 @@ STRICT, SCHEMA, JSON, TEXT = range(4)
 # Refusals of a format in a row, each for one request, after which the server isn't asked for it.
 _PROOF = 3
 
+# Room that a model has to think before it replies, and what is tried where that isn't enough.
 THINKING_TOKENS = 8192
+MOST_THINKING_TOKENS = 2 * THINKING_TOKENS
 
 _ABOUT_FORMAT = re.compile(
     r"response.?(?:format|schema)|json.?(?:schema|object|mode|validat)|structured.?output|guided"
@@ -174,7 +176,8 @@ class Dialect:
                 of_this_one |= bool(_OF_THIS_ONE.search(refusal.words))
                 return self._after_format(words, body["response_format"], of_this_one)
         if self.length and (self.length in refusal.names or _LENGTH.search(words)):
-            return self._after_length(words, body[self.length]), level
+            now = self._after_length(words, body[self.length])
+            return None if now is None else (now, level)
         if named := frozenset(n for n in optional if re.search(rf"\b{n}\b", words)):
             return replace(self, dropped=self.dropped | named), level
         return None
@@ -197,9 +200,9 @@ class Dialect:
             return replace(self, refused=refused), level
         return replace(self, refused=0, format=max(self.format, level)), level
 
-    def _after_length(self, words: str, asked: int) -> Dialect:
+    def _after_length(self, words: str, asked: int) -> Dialect | None:
         if _NO_ROOM_TO_THINK.search(words):
-            return replace(self, thinking_tokens=THINKING_TOKENS)
+            return self.with_room_to_think()
         if self.length == "max_tokens" and "max_completion_tokens" in words:
             if _UNSUPPORTED.search(words) or "max_tokens" not in words:
                 return replace(self, length="max_completion_tokens")
@@ -211,6 +214,11 @@ class Dialect:
             other = "max_completion_tokens" if self.length == "max_tokens" else ""
             return replace(self, length=other)
         return replace(self, longest=max(asked // 2, 16))
+
+    def with_room_to_think(self) -> Dialect | None:
+        """Return the dialect with room to think, or with more; ``None`` if it has the most."""
+        more = 2 * self.thinking_tokens or THINKING_TOKENS
+        return replace(self, thinking_tokens=more) if more <= MOST_THINKING_TOKENS else None
 
     def understood(self, in_format: bool) -> Dialect:
         """Return the dialect after an answer, to a request with this reply format or without one."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 import math
 import threading
 import time
@@ -32,10 +31,10 @@ from .client import Client
 from .client import OPENAI_KEY
 from .client import PATIENCE
 from .dialect import known_dialect
+from .dialect import MOST_THINKING_TOKENS
 from .dialect import remember
 from .dialect import Request
 from .dialect import STRICT
-from .dialect import THINKING_TOKENS
 from .failures import Refused
 from .tokens import as_tokens
 from .tokens import estimate_tokens
@@ -334,7 +333,7 @@ class OpenAIChat:
 
     def _converse(self, request: Request) -> Completion:
         """Ask until the server takes the request's parameters, and let a model think to its end."""
-        most_thinking = THINKING_TOKENS
+        most_thinking = MOST_THINKING_TOKENS
         level = STRICT
         refused: ContextTooLong | None = None
         for _ in range(_MOST_ADAPTATIONS):
@@ -366,13 +365,13 @@ class OpenAIChat:
                 request.completions.append(last)
                 kept = "response_format" in body and level <= dialect.format
                 now = dialect.understood(kept)
-                starved = last.truncated and not last.text  # all of it was spent on thinking
-                if starved and refused is not None:
+                if last.is_starved and refused is not None:
                     raise refused
-                if not starved or thinking:
+                roomier = now.with_room_to_think()
+                if not last.is_starved or roomier is None or room == dialect.longest:
                     remember(address, self.model, dialect, now)
                     return request.reply()
-                now = replace(now, thinking_tokens=THINKING_TOKENS)
+                now = roomier
             if remember(address, self.model, dialect, now):
                 _logger.info(f"{self.model} at {address} is from now on asked as {now}.")
         raise ChatRejected("The server refuses the request in whichever form it is asked.")

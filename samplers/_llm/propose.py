@@ -231,6 +231,8 @@ def propose(
                     return Proposal(params, LLM, note, tuple(exchanges))
                 problem, source = _clash_message(clash, params, space, note), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
+        if completion.is_starved:  # asked again it would think as long, and cost as much
+            break
         complaint: list[Message] = [
             message("assistant", completion.text),
             message("user", f"{problem} Reply again, with JSON only."),
@@ -286,6 +288,12 @@ class _Turn:
             else:
                 replies = [parse_params(text, self.open_space, self.base, self.reason_key)]
         except ReplyError as error:
+            if completion.is_starved:
+                spent = completion.completion_tokens or "all its"
+                raise ReplyError(
+                    f"the model spent {spent} tokens thinking, and had none left for its reply; let "
+                    "it think less, or take another one"
+                ) from error
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
             raise

@@ -119,8 +119,15 @@ def test_a_model_that_had_no_room_to_think_gets_more(server: LoopbackServer) -> 
         "Could not finish the message because max_tokens or model output limit was reached. "
         "Please try again with higher max_tokens."
     )
-    server.answers = unless(lambda body: refusal(words) if body["max_tokens"] < 5000 else None)
-    assert connect(server).complete(ASK, max_tokens=100).attempts == 2
+    server.answers = unless(lambda body: refusal(words) if body["max_tokens"] < least else None)
+    least, chat = 5000, connect(server)
+    assert chat.complete(ASK, max_tokens=100).attempts == 2
+    least = 10_000
+    assert chat.complete(ASK, max_tokens=100).attempts == 2
+    least = 100_000
+    with pytest.raises(ChatRejected, match="higher max_tokens") as raised:
+        chat.complete(ASK, max_tokens=100)
+    assert raised.value.attempts == 1, "there is no more room to give"
 
 
 @pytest.mark.parametrize(

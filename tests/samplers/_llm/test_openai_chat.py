@@ -344,6 +344,22 @@ def test_a_model_cut_off_while_thinking_gets_more_room(server: LoopbackServer) -
     assert chat.complete(ASK, max_tokens=100).attempts == 1
 
 
+def test_a_model_that_thinks_longer_gets_twice_as_much_room_once(server: LoopbackServer) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] < longest:
+            return reply("", finish_reason="length")
+        return reply("42")
+
+    server.answers = answer
+    longest, chat = 10_000, connect(server)
+    assert chat.complete(ASK, max_tokens=100).text == "42"
+    assert [sent["max_tokens"] for sent in server.requests] == [100, 100 + 8192, 100 + 16384]
+    assert chat.complete(ASK, max_tokens=100).attempts == 1
+    longest = 100_000
+    starved = chat.complete(ASK, max_tokens=100)
+    assert starved.is_starved and starved.attempts == 1, "there is no more room to give"
+
+
 def test_what_was_thought_before_an_error_is_not_forgotten(server: LoopbackServer) -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 100}
     thought = reply("<think>let me see", finish_reason="length", usage=usage)

@@ -207,6 +207,13 @@ def test_a_reply_that_was_cut_off_is_told_to_be_shorter(study: optuna.Study) -> 
     assert "cut off" in chat.requests[1].messages[-1]["content"]
 
 
+def test_a_model_that_only_thinks_is_not_asked_to_do_so_again(study: optuna.Study) -> None:
+    chat = ScriptedChat([Completion("", truncated=True, completion_tokens=16484)])
+    proposal = turn(study, chat)
+    assert (proposal.source, len(proposal.exchanges)) == ("llm-error", 1)
+    assert "spent 16484 tokens thinking" in proposal.reason and "another one" in proposal.reason
+
+
 def test_two_useless_replies_are_an_error_of_the_model(study: optuna.Study) -> None:
     proposal = turn(study, ScriptedChat(["no", "no"]))
     assert (proposal.params, proposal.source, proposal.error) == (None, "llm-error", None)
