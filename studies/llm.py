@@ -41,6 +41,7 @@ def open_llm(model: Model) -> Chat:
         prices=Prices(model.price_in or 0.0, model.price_out or 0.0) if priced else None,
         max_total_tokens=model.max_tokens,
         max_cost=model.max_cost,
+        extra=model.extra(),
     )
     if model.llm is None and model.name is None:
         return default_chat(make)

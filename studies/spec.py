@@ -50,6 +50,10 @@ EMBEDDED = "embedded"
 RUNTIME = "runtime"  # user attribute of a study
 # Code that a model wrote never gets all memory: by default, this share of it for all workers.
 MEMORY_SHARE = 0.5
+# Fields of a request that are decided elsewhere, or without which its reply can't be read.
+_OWN_FIELDS = (
+    *("model", "messages", "response_format", "max_tokens", "max_completion_tokens", "stream"),
+)
 # Proposals that are refused cost the code agent no training. For a model whose replies are all
 # refused, a budget of training time is limited to this many times the trials that fit into it.
 AGENT_TRIALS = 3
@@ -148,6 +152,7 @@ class Model:
         max_tokens: Tokens of prompts and replies that the whole study may take.
         max_cost: What they may cost, by the prices; needs one of these.
         price_in, price_out: Of a million tokens of prompts and of replies.
+        options: Further fields of each request, as NAME=VALUE, see `extra`.
         llm_ratio: Share of the trials after start-up that it decides (Centaur).
         asking: How it is asked.
     """
@@ -158,16 +163,39 @@ class Model:
     max_cost: float | None = None
     price_in: float | None = None
     price_out: float | None = None
+    options: tuple[str, ...] = ()
     llm_ratio: float = LLM_RATIO
     asking: Asking = Asking()
 
     def __post_init__(self) -> None:
         if self.max_cost is not None and self.price_in is None and self.price_out is None:
             raise Misuse("--max-cost must be with --price-in and --price-out, the model's prices")
+        self.extra()
+
+    def extra(self) -> dict[str, Any]:
+        """Return the options' values by name; what is no JSON is a text.
+
+        Raises:
+            Misuse: If one is none, or a field that each request has of its own.
+        """
+        values: dict[str, Any] = {}
+        for word in self.options:
+            name, equals, value = word.partition("=")
+            if not (name and equals) or name in _OWN_FIELDS:
+                raise Misuse(
+                    f"--llm-option must be NAME=VALUE with none of {', '.join(_OWN_FIELDS)}, but got"
+                    f" {word!r}"
+                )
+            try:
+                values[name] = json.loads(value)
+            except ValueError:
+                values[name] = value
+        return values
 
     def metadata(self) -> dict[str, Any]:
-        """Return the caps as user attributes of the study; a later command may extend them."""
-        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost}
+        """Return user attributes of the study that a later command may change: caps and options."""
+        options = list(self.options) or None
+        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost, "llm_options": options}
 
 
 @dataclass(frozen=True)

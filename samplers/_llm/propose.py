@@ -292,7 +292,7 @@ class _Turn:
                 spent = completion.completion_tokens or "all its"
                 raise ReplyError(
                     f"the model spent {spent} tokens thinking, and had none left for its reply; let "
-                    "it think less, or take another one"
+                    "it think less (--llm-option reasoning_effort=low, `extra`) or take another one"
                 ) from error
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error

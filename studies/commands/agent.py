@@ -106,6 +106,7 @@ def agent(
     ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
+    llm_option: options.LlmOption = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -149,6 +150,7 @@ def agent(
             "--agent-command, which asks no language model",
             llm=llm,
             model=model,
+            llm_option=llm_option or None,
             **vars(spending),
         )
     where = script.where(storage, artifacts)
@@ -163,7 +165,7 @@ def agent(
         seed,
         ending.to_budget(train_seconds),
         training.limits(),
-        Model(llm, model, **vars(spending)),
+        Model(llm, model, **vars(spending), options=tuple(llm_option or ())),
         Editing(
             baselines,
             min_gain,

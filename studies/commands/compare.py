@@ -62,6 +62,7 @@ def compare(
             help="(methods that ask a language model) A variant for each of the server's models.",
         ),
     ] = None,
+    llm_option: options.LlmOption = None,
     surrogate: Annotated[
         bool,
         typer.Option(
@@ -116,6 +117,7 @@ def compare(
         llm_ratio=llm_ratio,
         llm=llm,
         model=model,
+        llm_option=llm_option or None,
         failure_value=failure_value,
         **vars(spending),
     )
@@ -129,7 +131,12 @@ def compare(
             where,
             Budget(trials, budget, training.train_seconds, charge_llm),
             training.limits(),
-            Model(llm, None, **vars(spending), asking=asking.of(named, where, failure_value)),
+            Model(
+                llm,
+                **vars(spending),
+                options=tuple(llm_option or ()),
+                asking=asking.of(named, where, failure_value),
+            ),
             split("--llm-ratio", llm_ratio, float),
             split("--model", model, str),
             name,

@@ -327,6 +327,15 @@ ModelName = Annotated[
         "if the key is OPENAI_API_KEY; else the only one]",
     ),
 ]
+LlmOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--llm-option",
+        metavar="NAME=VALUE",
+        help="(methods that ask a language model) A further field of each request, as JSON or a text: "
+        "reasoning_effort=low, chat_template_kwargs='{\"enable_thinking\": false}'. Can be repeated.",
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option(

@@ -53,6 +53,7 @@ def run(
     ] = None,
     llm: options.Llm = None,
     model: options.ModelName = None,
+    llm_option: options.LlmOption = None,
     llm_ratio: Annotated[
         float | None,
         typer.Option(
@@ -158,6 +159,7 @@ def run(
         llm_ratio=llm_ratio,
         llm=llm,
         model=model,
+        llm_option=llm_option or None,
         failure_value=failure_value,
         **vars(spending),
     )
@@ -177,6 +179,7 @@ def run(
             llm,
             model,
             **vars(spending),
+            options=tuple(llm_option or ()),
             llm_ratio=LLM_RATIO if llm_ratio is None else llm_ratio,
             asking=asking.of([method], where, failure_value),
         ),

@@ -184,6 +184,7 @@ _OF_STUDIES: _Checks = {
     "failure_value": _or_none(lambda value: value == WORST or _is_finite(value)),
     "runtime": _or_none(_runtime),
     "edit_files": _texts,
+    "llm_options": _or_none(_texts),
     "files": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
 }
 _OF_STUDIES_SYSTEM: _Checks = {

@@ -11,6 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
+from studies.errors import Misuse
+from studies.llm import open_llm
+from studies.spec import Model
 from tests.samplers._llm.conftest import Answer
 from tests.samplers._llm.conftest import LoopbackServer
 from tests.samplers._llm.conftest import refusal
@@ -76,6 +79,18 @@ def test_an_address_that_can_be_none_is_refused_in_one_line(
         assert done.returncode in (1, 2)
         assert "no user, password or query" in done.stderr.splitlines()[-1]
         assert "secret" not in done.stderr.replace(llm, "")
+
+
+def test_options_of_the_model_go_with_every_request(server: LoopbackServer) -> None:
+    server.answers = [reply("{}")]
+    given = ("reasoning_effort=low", 'kwargs={"think": false}', "top_p=0.9")
+    open_llm(Model(server.url, "m", options=given)).complete([{"role": "user", "content": "?"}])
+    (sent,) = server.requests
+    assert (sent["reasoning_effort"], sent["top_p"]) == ("low", 0.9)
+    assert sent["kwargs"] == {"think": False}
+    for wrong in ("reasoning_effort", "=low", "max_tokens=9"):
+        with pytest.raises(Misuse, match="--llm-option must be NAME=VALUE"):
+            Model(options=(wrong,))
 
 
 def test_a_study_that_is_done_needs_no_model_any_more(

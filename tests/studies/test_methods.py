@@ -108,15 +108,22 @@ def test_what_a_study_says_of_itself_keeps_its_names(
         "command", "command_line", "config", "metric", "direction", "metric_file",
     }  # fmt: skip
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
+    llm += ["--llm-option", "reasoning_effort=low"]
     for method, others in (
         ("random", {"space_hash", "failure_value", "budget_confirm"}),
         (
             "centaur",
-            {"space_hash", "failure_value", "budget_confirm", "llm_ratio", "model", "max_tokens"},
+            {
+                *("space_hash", "failure_value", "budget_confirm", "llm_ratio", "model"),
+                *("max_tokens", "llm_options"),
+            },
         ),
         (
             "karpathy-code",
-            {"baselines", "edit_files", "min_gain", "tune", "tune_edits", "model", "max_tokens"},
+            {
+                *("baselines", "edit_files", "min_gain", "tune", "tune_edits", "model"),
+                *("max_tokens", "llm_options"),
+            },
         ),
     ):
         words = ["run", "--method", method, "--testbed", testbed, "--study", method, "--trials", 1]
