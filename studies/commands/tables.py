@@ -96,7 +96,10 @@ def dry_run_report(facts: dict[str, Any]) -> Group:
     if llm["cost"] is None:
         parts.append("Their cost: --price-in and --price-out, per million tokens.")
     else:
-        parts.append(f"They cost {llm['cost']:.4f}.")
+        parts.append(
+            f"They cost {llm['cost']:.4f}, without what the model thinks, which is charged as"
+            " completion."
+        )
     return Group(*parts)
 
 

@@ -45,6 +45,7 @@ def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
     assert list(cli.folder.iterdir()) == []
     text = cli(*run(testbed, "centaur", trials=30, **llm), "--dry-run").stdout
     assert prompt.splitlines()[0] in text and "7 calls" in text
+    assert "without what the model thinks" in text
 
 
 def test_a_dry_run_of_a_script_whose_time_nobody_knows_says_so(cli: Cli, tmp_path: Path) -> None:
