@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 import sys
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from studies.commands import groups
 from studies.commands import options
 from studies.commands.as_json import print_json
+from studies.errors import Failed
 from studies.methods import CODE_AGENT
 from studies.stopping import stop_by_signal
 
@@ -134,6 +136,7 @@ def agent(
     reverted otherwise. The same command again goes on where it was stopped.
     """
     from objective.testbed.metric import Metric
+    from samplers import ChatError
     from studies.code_agent import export as exports
     from studies.code_agent.files import unedited
     from studies.code_agent.history import read_history
@@ -185,10 +188,17 @@ def agent(
     if not no_check:
         work.check_script(spec, edited)
     stop_by_signal()
+    wrong: Exception | None = None
+    began = datetime.now()
     try:
         done = work.run_here(spec, workers)
     except KeyboardInterrupt:
         options.stopped()
+    except (ChatError, Failed) as error:  # the result comes first: it took a night
+        found = work.with_result(spec, began)
+        if found is None:
+            raise
+        done, wrong = found, error
     history = read_history(done.get_trials(deepcopy=False), min_gain, Metric.of(done))
     facts = exports.agent_facts(history)
     if as_json:
@@ -203,3 +213,5 @@ def agent(
         sources = Sources(spec.where.open_artifacts(), baseline)
         written = exports.write_patches(history, sources, patches, edited.delivery.script)
         print(f"wrote {len(written)} patches to {patches}", file=sys.stderr)
+    if wrong is not None:
+        raise wrong

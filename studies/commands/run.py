@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 import sys
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from studies.commands import groups
 from studies.commands import options
 from studies.commands.as_json import print_json
+from studies.errors import Failed
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -129,6 +131,7 @@ def run(
     at once share the work.
     """
     from objective.objective import default_wall_seconds
+    from samplers import ChatError
     from studies.code_agent.history import best_of
     from studies.commands.work import run as work
     from studies.facts import study_facts
@@ -202,6 +205,8 @@ def run(
             file=sys.stderr,
         )
     stop_by_signal(on_stop)
+    wrong: Exception | None = None
+    began = datetime.now()
     try:
         if worker:
             done = work.be_worker(spec)
@@ -211,17 +216,21 @@ def run(
             done = work.run_here(spec, workers or 1)
     except KeyboardInterrupt:
         options.stopped()
+    except (ChatError, Failed) as error:  # the result comes first: it took a night
+        found = None if worker else work.with_result(spec, began)
+        if found is None:
+            raise
+        done, wrong = found, error
     facts = study_facts(done, best_of)
     if finishing() and facts["state"] != "done":
         options.stopped()
-    wrong = None
     if not worker and cluster is None:
         try:
             work.confirm(spec, done, workers or 1)
         except KeyboardInterrupt:
             options.stopped()
-        except Exception as error:  # the result comes first: it took a night
-            wrong = error
+        except Exception as error:
+            wrong = wrong or error
         if finishing() and wrong is None:
             options.stopped()
     if as_json:

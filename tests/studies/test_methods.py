@@ -25,6 +25,7 @@ from studies.methods import Setup
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from tests.samplers._llm.conftest import LoopbackServer
+from tests.samplers._llm.conftest import refusal
 from tests.samplers._llm.conftest import reply
 from tests.studies.conftest import Cli
 from tests.studies.conftest import needs_sandbox
@@ -164,6 +165,22 @@ def test_a_cap_on_tokens_holds_for_the_whole_study(
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert (facts["state"], facts["max_tokens"]) == ("done", 10**6)
+
+
+def test_a_study_that_its_model_ends_confirms_and_shows_its_result_first(
+    cli: Cli, testbed: Path, server: LoopbackServer
+) -> None:
+    answers = iter([reply(CHANGE)])
+    server.answers = lambda body: next(answers, refusal("no money", 402))
+    more = ("--trials", 20, "--confirm", 1)
+    done = capped(cli, testbed, server, *more)
+    assert done.returncode == 1
+    assert "no money" in done.stderr.splitlines()[-1]
+    assert "the best configurations are trained again" in done.stderr
+    assert "val_bpb" in done.stdout and "optuna-autoresearch best" in done.stdout
+    # A command that comes to nothing new has nothing to show before it says why.
+    again = capped(cli, testbed, server, *more)
+    assert (again.returncode, again.stdout) == (1, "") and "trained again" not in again.stderr
 
 
 def test_a_cap_on_cost_needs_prices_and_ends_the_study(

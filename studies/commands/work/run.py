@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 import sys
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
 from objective.preflight import Preflight
 from objective.preflight import preflight
@@ -19,6 +21,7 @@ from objective.testbed.testbed import TestbedError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.budget import is_ok
 from studies.code_agent.agent import isolation
 from studies.commands import options
 from studies.commands.as_json import print_json
@@ -113,6 +116,17 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             run_repetitions(work, tell)
         except Exception as error:
             raise failed({study.study_name: explain(error)[0]}) from error
+
+
+def with_result(spec: Spec, since: datetime) -> optuna.Study | None:
+    """Return the study as it is stored, if a trial of it has succeeded since then."""
+    with suppress(StorageError, StorageInternalError, KeyError):
+        storage = open_storage(spec.where.storage, must_exist=True)
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        ends = (t.datetime_complete for t in study.get_trials(deepcopy=False) if is_ok(t))
+        if any(end is not None and end >= since for end in ends):
+            return study
+    return None
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:

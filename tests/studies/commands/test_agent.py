@@ -9,7 +9,10 @@ import sys
 import optuna
 import pytest
 
+from samplers._llm.chat import ChatUnavailable
 from studies.budget import is_ok
+from studies.commands.work import run as work
+from studies.spec import Spec
 from tests.studies.conftest import Cli
 from tests.studies.scripted import make_testbed
 
@@ -65,6 +68,22 @@ def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
     words = ("--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1)
     said = cli.fails(2, "agent", "--agent-command", "true", "--trials", 1, *words, *option)
     assert f"{option[0]} must be without --agent-command" in said
+
+
+def test_what_was_found_is_shown_before_the_error_that_ends_it(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here = work.run_here
+
+    def and_end(spec: Spec, workers: int) -> None:
+        run_here(spec, workers)
+        raise ChatUnavailable("the server is down")
+
+    monkeypatch.setattr(work, "run_here", and_end)
+    words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1]
+    done = cli(*words, "--train-seconds", "0.1s", "--trials", 1, "--agent-command", "true")
+    assert done.returncode == 1 and "the server is down" in done.stderr.splitlines()[-1]
+    assert "0 proposals" in done.stdout
 
 
 def test_a_script_that_an_agent_of_ones_own_prints_does_not_stand_for_the_one_it_left(
