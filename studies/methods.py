@@ -115,6 +115,8 @@ class Setup:
         llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
         asking: How the language model is asked.
         artifact_store: Where prompts and replies are kept; ``None`` keeps none.
+        goes_on: Whether the study goes on without its language model once that fails for good, if the
+            method chooses well without. A comparison doesn't: it would measure something else.
     """
 
     seed: int
@@ -129,6 +131,7 @@ class Setup:
     llm_ratio: float = LLM_RATIO
     asking: Asking = Asking()
     artifact_store: FileSystemArtifactStore | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,8 @@ def _centaur(setup: Setup) -> BaseSampler:
         asked |= {"llm_ratio": 1 / every if every else 0.0, "critic": None, "warm_start": 0}
         asked |= {"learn_from_llm": "all", **_in_full(setup)}
     asked |= setup.asking.arguments(*_CENTAUR)
+    if setup.goes_on and asked.get("critic", "gp") is not None:
+        asked["on_error"] = "continue"
     return CentaurSampler(
         **asked,
         **_experiment(setup, *_OF_TRIALS),

@@ -184,6 +184,7 @@ def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
         chat=chat,
         llm_ratio=spec.model.llm_ratio,
         asking=spec.row.asking(spec.model.asking),
+        goes_on=spec.comparison is None,
     )
 
 

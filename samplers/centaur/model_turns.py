@@ -9,6 +9,8 @@ from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
 
+import optuna
+
 from .._llm.prompt import default_prompt_tokens
 from .._llm.prompt import format_params
 from .._llm.propose import is_large
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from .choosing import Screen
     from .learning import CmaLearning
 
+_logger = optuna.logging.get_logger(f"optuna.{__name__}")
+
 # Answers that show whether a model of unknown size can propose whole configurations.
 _N_PROBES = 4
 
@@ -79,7 +83,7 @@ class ModelTurns:
         reply: Literal["auto", "full", "changes", "menu"],
         knowledge: Knowledge,
         max_prompt_tokens: int | None,
-        on_error: Literal["base", "raise"],
+        on_error: Literal["base", "raise", "continue"],
         seed: int | None,
         cma: CmaLearning,
         artifact_store: ArtifactStore | None,
@@ -95,6 +99,7 @@ class ModelTurns:
         self._seed = seed
         self._cma = cma
         self._artifact_store = artifact_store
+        self._has_warned = False
 
     def is_turn(self, number: int) -> bool:
         """Whether the trial of this number is the model's, if no trial before it was killed."""
@@ -191,8 +196,13 @@ class ModelTurns:
             exchanges=proposal.exchanges,
             artifact_store=self._artifact_store,
         )
-        if proposal.error is not None:
+        if proposal.error is not None and self._on_error != "continue":
             raise proposal.error
+        if proposal.error is not None and not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                f"The study goes on without the language model while that fails: {proposal.reason}"
+            )
         if params is None:
             return own
         self._cma.tell_point(study, trial, space, params)
@@ -265,5 +275,5 @@ class ModelTurns:
             repeatable=prompt.repeatable(),
             n_first=n_first,
             seed=None if self._seed is None else derive_seed(self._seed, trial.number),
-            on_error=self._on_error,
+            on_error="raise" if self._on_error == "raise" else "base",
         )

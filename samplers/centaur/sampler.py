@@ -124,8 +124,9 @@ class CentaurSampler(CheckedCmaEsSampler):
             that failed. ``"all"`` is the published rule: every COMPLETE trial as it is.
         on_error:
             When the model gives no usable answer, ``"base"`` runs the critic's choice (without critic
-            CMA-ES's sample) and raises only after five such turns in a row; ``"raise"`` raises at
-            once.
+            CMA-ES's sample) and raises only after five such turns in a row, or once a cap of the
+            model's is reached; ``"continue"`` doesn't raise then, but warns once; ``"raise"`` raises
+            at once.
         max_prompt_tokens:
             Longest prompt, in the model's tokens; never more than its context holds. By default
             2,600 where it chooses from a menu, else 12,000.
@@ -185,7 +186,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         task: str = "",
         reply: Literal["auto", "full", "changes", "menu"] = "auto",
         learn_from_llm: Literal["clipped", "all"] = "clipped",
-        on_error: Literal["base", "raise"] = "base",
+        on_error: Literal["base", "raise", "continue"] = "base",
         max_prompt_tokens: int | None = None,
         rule: Rule | None = None,
         derived: Derived | None = None,
@@ -212,7 +213,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             ("critic", critic, ("gp", None)),
             ("reply", reply, ("auto", "full", "changes", "menu")),
             ("learn_from_llm", learn_from_llm, ("clipped", "all")),
-            ("on_error", on_error, ("base", "raise")),
+            ("on_error", on_error, ("base", "raise", "continue")),
         ):
             if value not in choices:
                 raise ValueError(f"`{name}` must be one of {choices}, but got {value!r}.")

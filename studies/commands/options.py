@@ -342,7 +342,8 @@ MaxTokens = Annotated[
         metavar="N",
         min=1,
         help="Tokens that the language model may read and write for a study in total, earlier "
-        "runs included. A request that might exceed it isn't sent, and the study stops there.",
+        "runs included. A request that might exceed it isn't sent, and the study stops there; a run of "
+        "centaur goes on by its model of the trials.",
     ),
 ]
 MaxCost = Annotated[

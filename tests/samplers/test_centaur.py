@@ -28,6 +28,8 @@ import pytest
 
 from samplers import OpenAIChat
 from samplers import ScriptedChat
+from samplers._llm.chat import BudgetExhausted
+from samplers._llm.chat import ChatError
 from samplers._llm.chat import ChatUnavailable
 from samplers._llm.connect import open_embedded
 from samplers._llm.propose import TooManyLLMErrors
@@ -440,6 +442,35 @@ def test_five_errors_in_a_row_stop_the_study_and_it_can_go_on_later() -> None:
     assert len(study.trials) == 7
     study.optimize(objective, n_trials=1)
     assert sources(study)[-1] == "llm"
+
+
+@pytest.mark.parametrize("error", [ChatUnavailable("down"), BudgetExhausted("the cap is reached")])
+@pytest.mark.parametrize("critic", ["gp", None])
+def test_a_study_can_go_on_without_a_model_that_failed_for_good(
+    error: ChatError, critic: Any
+) -> None:
+    chat = ScriptedChat([*[error] * 7, REPLY], model="m-8b")
+    options: dict[str, Any] = {"chat": chat, "seed": 0, "n_startup_trials": 1, "warm_start": 0}
+    study = optuna.create_study()
+    for _ in range(9):  # whoever goes on with it knows no more than the storage does
+        study.sampler = CentaurSampler(critic=critic, llm_ratio=1, on_error="continue", **options)
+        study.optimize(objective, n_trials=1)
+    assert sources(study)[1:] == ["llm-error"] * 7 + ["llm"]
+    assert len({str(t.params) for t in study.trials}) == 9
+
+
+def test_what_a_study_goes_on_without_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    chat = ScriptedChat([ChatUnavailable("the server is down")] * 8, model="m-8b")
+    sampler = CentaurSampler(
+        chat=chat, seed=0, n_startup_trials=1, warm_start=0, llm_ratio=1, on_error="continue"
+    )
+    optuna.logging.enable_propagation()
+    try:
+        optuna.create_study(sampler=sampler).optimize(objective, n_trials=9)
+    finally:
+        optuna.logging.disable_propagation()
+    assert caplog.text.count("goes on without the language model while") == 1
+    assert caplog.text.count("the server is down") == 5, "four trials, then the study"
 
 
 def test_the_same_configuration_is_never_run_twice_on_the_models_behalf() -> None:

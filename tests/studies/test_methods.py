@@ -17,11 +17,16 @@ import pytest
 
 from samplers import ScriptedChat
 from studies import comparison
+from studies.budget import Budget
 from studies.commands.work import scoreboard
 from studies.methods import Asking
 from studies.methods import Method
 from studies.methods import METHODS
 from studies.methods import Setup
+from studies.spec import Model
+from studies.spec import Spec
+from studies.spec import Where
+from studies.study import setup
 from studies.workers.processes import Event
 from studies.workers.processes import Job
 from tests.samplers._llm.conftest import LoopbackServer
@@ -170,7 +175,7 @@ def test_a_cap_on_tokens_holds_for_the_whole_study(
 def test_a_study_that_its_model_ends_confirms_and_shows_its_result_first(
     cli: Cli, testbed: Path, server: LoopbackServer
 ) -> None:
-    answers = iter([reply(CHANGE)])
+    answers = iter([reply(CHANGE.replace("5", depth)) for depth in "563"])
     server.answers = lambda body: next(answers, refusal("no money", 402))
     more = ("--trials", 20, "--confirm", 1)
     done = capped(cli, testbed, server, *more)
@@ -181,6 +186,20 @@ def test_a_study_that_its_model_ends_confirms_and_shows_its_result_first(
     # A command that comes to nothing new has nothing to show before it says why.
     again = capped(cli, testbed, server, *more)
     assert (again.returncode, again.stdout) == (1, "") and "trained again" not in again.stderr
+
+
+def test_only_a_run_of_centaur_with_its_critic_goes_on_without_its_model(testbed: Path) -> None:
+    where = Where("sqlite:///none.db", testbed=testbed)
+    for comparing, critic, expected in (
+        (None, None, "continue"),
+        (None, "none", "base"),
+        ("main", None, "base"),
+    ):
+        model = Model(asking=Asking(critic=critic))
+        spec = Spec(where, "s", "centaur", 0, Budget(9), model=model, comparison=comparing)
+        known = setup(spec, where.load_script(), ScriptedChat())
+        sampler: Any = METHODS["centaur"].sampler(known, 0)
+        assert sampler._turns._on_error == expected
 
 
 def test_a_cap_on_cost_needs_prices_and_ends_the_study(
