@@ -329,23 +329,34 @@ def as_another_user() -> Iterator[Callable[[int], int]]:
 StorageFactory = Callable[[], str | optuna.storages.BaseStorage | None]
 
 
+@pytest.fixture(params=["memory", "sqlite", "journal"])
+def own_storage(request: pytest.FixtureRequest, tmp_path: Path) -> StorageFactory:
+    """Each kind of storage that needs no server; a database on one is read as SQLite's is.
+
+    Call it again for another process's view of the same storage. (The in-memory storage is one
+    object, whoever asks.)
+    """
+    return _own_storage(request.param, tmp_path)
+
+
 @pytest.fixture(params=["memory", "sqlite", "journal", "postgres"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> StorageFactory:
-    """Each kind of storage in turn: call it again for another process's view of the same one.
-
-    (The in-memory storage is one object, whoever asks.)
-    """
-    if request.param == "memory":
-        memory = optuna.storages.InMemoryStorage()
-        return lambda: memory
-    if request.param == "sqlite":
-        return lambda: f"sqlite:///{tmp_path}/test.db"
-    if request.param == "journal":
-        from optuna.storages.journal import JournalFileBackend
-
-        return lambda: optuna.storages.JournalStorage(JournalFileBackend(f"{tmp_path}/j.log"))
+    """As `own_storage`, and PostgreSQL, whose workers meet in other ways."""
+    if request.param != "postgres":
+        return _own_storage(request.param, tmp_path)
     url = request.getfixturevalue("postgres_url")
     return lambda: url
+
+
+def _own_storage(kind: str, tmp_path: Path) -> StorageFactory:
+    if kind == "memory":
+        memory = optuna.storages.InMemoryStorage()
+        return lambda: memory
+    if kind == "sqlite":
+        return lambda: f"sqlite:///{tmp_path}/test.db"
+    from optuna.storages.journal import JournalFileBackend
+
+    return lambda: optuna.storages.JournalStorage(JournalFileBackend(f"{tmp_path}/j.log"))
 
 
 @pytest.fixture(scope="session")

@@ -182,9 +182,9 @@ def test_threads_share_one_sampler_and_keep_the_ratio() -> None:
     assert len({json.dumps(t.params, sort_keys=True) for t in llm}) == len(llm)
 
 
-def test_without_llm_turns_it_is_cmaes_to_the_last_digit(storage: StorageFactory) -> None:
+def test_without_llm_turns_it_is_cmaes_to_the_last_digit(own_storage: StorageFactory) -> None:
     def run(sampler: optuna.samplers.BaseSampler, name: str) -> optuna.Study:
-        study = optuna.create_study(storage=storage(), sampler=sampler, study_name=name)
+        study = optuna.create_study(storage=own_storage(), sampler=sampler, study_name=name)
         study.optimize(objective, n_trials=30)
         return study
 
@@ -276,10 +276,12 @@ def _tags(study: optuna.Study) -> list[Any]:
 # --- What is run is what the model said, and CMA-ES learns it -------------------------------------
 
 
-def test_what_the_model_says_is_run_and_told_to_cmaes(storage: StorageFactory, told: Told) -> None:
+def test_what_the_model_says_is_run_and_told_to_cmaes(
+    own_storage: StorageFactory, told: Told
+) -> None:
     chat = ScriptedChat(distinct_replies())
     study = optuna.create_study(
-        storage=storage(), sampler=CentaurSampler(critic=None, chat=chat, seed=0)
+        storage=own_storage(), sampler=CentaurSampler(critic=None, chat=chat, seed=0)
     )
     study.optimize(objective, n_trials=30)
     llm = [t for t in study.trials if t.user_attrs["source"] == "llm"]

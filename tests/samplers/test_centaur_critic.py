@@ -133,12 +133,12 @@ def test_it_beats_cmaes_alone() -> None:
 
 
 def test_a_resumed_study_is_an_uninterrupted_one(
-    storage: StorageFactory, monkeypatch: pytest.MonkeyPatch
+    own_storage: StorageFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(screening, "STEPS_ALONE", 15)
 
     def run(name: str, *n_trials: int) -> list[dict[str, Any]]:
-        store = storage()
+        store = own_storage()
         for total in n_trials:
             study = optuna.create_study(
                 storage=store,

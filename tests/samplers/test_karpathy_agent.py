@@ -263,13 +263,15 @@ def test_requests_stay_within_the_budget_however_long_the_history(n: int, more: 
     assert [source(study, i) for i in range(n, n + more)] == ["llm"] * more
 
 
-def test_a_resumed_study_asks_what_an_uninterrupted_one_would(storage: StorageFactory) -> None:
+def test_a_resumed_study_asks_what_an_uninterrupted_one_would(
+    own_storage: StorageFactory,
+) -> None:
     def run(name: str, parts: tuple[int, ...]) -> tuple[list[str], list[dict[str, Any]]]:
         texts = []
         for n_trials in parts:
             chat = ScriptedChat(cycle([new_lr]))
             study = optuna.create_study(
-                storage=storage(),
+                storage=own_storage(),
                 study_name=name,
                 sampler=KarpathyAgentSampler(warm_start=0, chat=chat, seed=5),
                 load_if_exists=True,

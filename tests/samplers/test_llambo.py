@@ -810,13 +810,15 @@ def test_steps_log_ranges_and_single_values_are_kept() -> None:
 # Resuming, threads and processes
 
 
-def test_a_resumed_study_asks_what_an_uninterrupted_one_would(storage: StorageFactory) -> None:
+def test_a_resumed_study_asks_what_an_uninterrupted_one_would(
+    own_storage: StorageFactory,
+) -> None:
     def run(name: str, parts: tuple[int, ...]) -> list[str]:
         texts = []
         for n_trials in parts:
             chat = scripted(fresh_candidates, true_scores)
             study = optuna.create_study(
-                storage=storage(),
+                storage=own_storage(),
                 study_name=name,
                 sampler=LLAMBOSampler(chat=chat, n_startup_trials=3, seed=5),
                 load_if_exists=True,

@@ -33,6 +33,7 @@ from smac import HyperparameterOptimizationFacade
 from smac import Scenario
 from smac.acquisition.function import EI
 from smac.runhistory import StatusType
+from tests.conftest import StorageFactory
 
 
 if TYPE_CHECKING:
@@ -439,15 +440,15 @@ def test_a_proposal_that_another_worker_makes_at_the_same_moment_is_replaced(
 
 
 def test_a_resumed_study_proposes_what_an_uninterrupted_one_does(
-    storage: Callable[[], str | optuna.storages.BaseStorage | None],
+    own_storage: StorageFactory,
 ) -> None:
     uninterrupted = optuna.create_study(sampler=sampler())
     uninterrupted.optimize(bowl, n_trials=8)
     for n_trials in (2, 3, 3):  # In the design, at its end, and after it.
         optuna.create_study(
-            study_name="resumed", storage=storage(), sampler=sampler(), load_if_exists=True
+            study_name="resumed", storage=own_storage(), sampler=sampler(), load_if_exists=True
         ).optimize(bowl, n_trials=n_trials)
-    resumed = optuna.create_study(study_name="resumed", storage=storage(), load_if_exists=True)
+    resumed = optuna.create_study(study_name="resumed", storage=own_storage(), load_if_exists=True)
     assert [t.params for t in resumed.trials] == [t.params for t in uninterrupted.trials]
 
 

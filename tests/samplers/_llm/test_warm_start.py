@@ -102,9 +102,9 @@ def test_small_models_get_no_warm_start_unless_told_so(sampler: Any, model: str,
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_killed_study_goes_on_with_the_configurations_that_it_has(
-    sampler: Any, storage: StorageFactory
+    sampler: Any, own_storage: StorageFactory
 ) -> None:
-    url = storage()
+    url = own_storage()
     chat = ScriptedChat(answer, model="large-70b")
     for n_trials in (3, 4):
         study = optuna.create_study(
