@@ -6,9 +6,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 import glob
+import multiprocessing
 import os
 from pathlib import Path
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +71,23 @@ def gone(pid: int, seconds: float = 10) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def in_a_process_that_dies(work: Callable[[], object]) -> None:
+    """Do something that ends in :func:`die`, in a copy of this process."""
+
+    def run() -> None:
+        work()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def die(*args: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class PostgresServer:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from collections.abc import Iterator
-import multiprocessing
-import os
 from pathlib import Path
 import random
-import signal
 import subprocess
 
 import optuna
@@ -122,20 +118,3 @@ def workers_of(pid: int) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def in_a_process_that_dies(work: Callable[[], object]) -> None:
-    """Do something that ends in :func:`die`, in a copy of this process."""
-
-    def run() -> None:
-        work()
-        os._exit(0)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-
-
-def die(*args: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -37,13 +37,13 @@ from studies.stopping import stop_by_signal
 from studies.storage.open import open_storage
 from studies.storage.recovery import set_patience
 from studies.storage.recovery import tell_kept
+from tests.conftest import die
 from tests.conftest import free_port
+from tests.conftest import in_a_process_that_dies
 from tests.conftest import PostgresServer
 from tests.conftest import Serve
 from tests.faults.conftest import advances
 from tests.faults.conftest import arguments
-from tests.faults.conftest import die
-from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
 from tests.faults.conftest import output_of
 from tests.faults.conftest import states

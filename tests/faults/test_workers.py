@@ -32,11 +32,11 @@ from studies.storage.open import claim_lock
 from studies.storage.open import open_storage
 from studies.storage.recovery import recover
 from studies.workers.share import share_work
+from tests.conftest import die
+from tests.conftest import in_a_process_that_dies
 from tests.faults.conftest import advances
 from tests.faults.conftest import arguments
-from tests.faults.conftest import die
 from tests.faults.conftest import held
-from tests.faults.conftest import in_a_process_that_dies
 from tests.faults.conftest import load
 from tests.faults.conftest import obedient
 from tests.faults.conftest import output_of

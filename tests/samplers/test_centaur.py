@@ -6,13 +6,9 @@ from collections import Counter
 import itertools
 import json
 import math
-import os
 from pathlib import Path
 import pickle
-import signal
 import socket
-import subprocess
-import sys
 from typing import Any
 
 import cmaes
@@ -42,6 +38,8 @@ from samplers.centaur.state import limit_mean_step
 from samplers.centaur.state import read_state
 from samplers.centaur.state import UnitCube
 
+from ..conftest import die
+from ..conftest import in_a_process_that_dies
 from ..conftest import StorageFactory
 from ._llm.test_embedded import only_llama_cpp
 
@@ -804,20 +802,6 @@ def test_two_workers_see_each_others_trials_and_never_propose_the_same(
         assert all(f"\n{number}," in table for number in range(len(trials) - 2))
 
 
-KILLED = """
-import os, signal, sys
-from tests.samplers.test_centaur import objective, resumed
-
-def run(trial):
-    value = objective(trial)
-    if trial.number == 25:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
-
-resumed(sys.argv[1], "killed").optimize(run)
-"""
-
-
 def resumed(url: str, name: str) -> optuna.Study:
     return optuna.create_study(
         storage=url,
@@ -827,18 +811,16 @@ def resumed(url: str, name: str) -> optuna.Study:
     )
 
 
-@pytest.mark.parametrize(
-    "backend", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
-)
-def test_a_killed_study_goes_on_where_it_was(
-    backend: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/t.db"
-    if backend == "postgres":
-        url = request.getfixturevalue("postgres_url")
-    root = str(Path(__file__).parents[2])
-    argv, env = [sys.executable, "-c", KILLED, url], {**os.environ, "PYTHONPATH": root}
-    assert subprocess.run(argv, cwd=root, env=env, timeout=300).returncode == -signal.SIGKILL
+
+    def killed_in_trial_25(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number == 25:
+            die()
+        return value
+
+    in_a_process_that_dies(lambda: resumed(url, "killed").optimize(killed_in_trial_25))
     at_kill = _last_state(optuna.load_study(storage=url, study_name="killed"))
     for name, n_trials in (("killed", 24), ("whole", 26)):
         resumed(url, name).optimize(objective, n_trials=n_trials)

@@ -370,7 +370,7 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     first = {**BASELINE, "depth": 60}
     study.add_trial(create_trial(params=first, distributions=space, value=60.0))
     check_they_see_each_others_trials(
-        study, __name__, postgres_url, tmp_path, lambda t: format_row(t, space)
+        study, work, postgres_url, tmp_path, lambda t: format_row(t, space)
     )
     configurations = {tuple(t.params.values()) for t in study.trials}
     assert len(configurations) == len(study.trials) == 17

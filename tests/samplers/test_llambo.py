@@ -898,7 +898,7 @@ def test_two_processes_see_each_others_trials_and_repeat_no_configuration(
     def shown(trial: FrozenTrial) -> str:
         return row(trial.params, SPACE, format_score(trial.values[0], 6))
 
-    check_they_see_each_others_trials(study, __name__, postgres_url, tmp_path, shown)
+    check_they_see_each_others_trials(study, work, postgres_url, tmp_path, shown)
     configurations = {tuple(t.params.values()) for t in study.trials}
     assert len(configurations) == len(study.trials) == 18
 

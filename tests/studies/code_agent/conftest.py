@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 import pytest
 
 from samplers._llm.chat import Message
@@ -26,6 +27,8 @@ from studies.spec import Spec
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_artifacts
 from studies.storage.open import open_storage
+from tests.conftest import die
+from tests.conftest import in_a_process_that_dies
 from tests.studies.scripted import code_spec
 from tests.studies.scripted import edit
 from tests.studies.scripted import insert
@@ -102,20 +105,14 @@ def finished(number: int, source: str, value: float) -> FrozenTrial:
 
 
 _PROGRAM = """
-import json, os, signal, sys
+import json, sys
 from pathlib import Path
-from optuna.trial import TrialState
 sys.path.insert(0, sys.argv[1])
 from studies.code_agent.agent import run_agent
 from tests.studies.scripted import code_spec
 from tests.studies.scripted import ScriptedChat
-spec, replies, log, dies_in = map(json.loads, sys.argv[2:])
-def watch(trials):
-    if dies_in is not None and any(
-        t.number == dies_in and t.state == TrialState.RUNNING for t in trials
-    ):
-        os.kill(os.getpid(), signal.SIGKILL)
-run_agent(code_spec(**spec), watch, chat=ScriptedChat(replies, log=Path(log)))
+spec, replies, log = map(json.loads, sys.argv[2:])
+run_agent(code_spec(**spec), chat=ScriptedChat(replies, log=Path(log)))
 """
 
 
@@ -123,7 +120,6 @@ def start(
     bench: Bench,
     replies: Sequence[str],
     log: str,
-    dies_in: int | None = None,
     environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> subprocess.Popen[str]:
@@ -133,18 +129,28 @@ def start(
         bench: The study.
         replies: Of the model.
         log: Name of a file for its requests.
-        dies_in: Number of a trial that the process claims, and is killed.
         environment: Variables on top of this process's.
         options: Of the study.
     """
     spec = {**bench.options, **options, "testbed": str(bench.testbed)}
-    words = [spec, list(replies), str(bench.folder / log), dies_in]
+    words = [spec, list(replies), str(bench.folder / log)]
     root = str(Path(__file__).parents[3])
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, root, *map(json.dumps, words)],
         text=True,
         env={**os.environ, **(environment or {})},
     )
+
+
+def die_in(bench: Bench, number: int, replies: Sequence[str], log: str, **options: Any) -> None:
+    """Work on a study, as with `start`, in a process that is killed when a trial is claimed."""
+
+    def watch(trials: Sequence[FrozenTrial]) -> None:
+        if any(t.number == number and t.state == TrialState.RUNNING for t in trials):
+            die()
+
+    chat = ScriptedChat(replies, log=bench.folder / log)
+    in_a_process_that_dies(lambda: run_agent(bench.spec(**options), watch, chat=chat))
 
 
 def requests(bench: Bench, log: str) -> list[list[str]]:

@@ -10,7 +10,6 @@ import json
 import os
 from pathlib import Path
 import re
-import signal
 import socket
 import subprocess
 import tempfile
@@ -59,6 +58,7 @@ from tests.studies.code_agent.conftest import Bench
 from tests.studies.code_agent.conftest import BEST_RATE
 from tests.studies.code_agent.conftest import BETTER_RATE
 from tests.studies.code_agent.conftest import BUG
+from tests.studies.code_agent.conftest import die_in
 from tests.studies.code_agent.conftest import outcomes
 from tests.studies.code_agent.conftest import requests
 from tests.studies.code_agent.conftest import start
@@ -567,8 +567,7 @@ def test_killed_in_a_run_and_resumed_the_next_prompt_is_the_same_text(tmp_path: 
 
     (tmp_path / "two").mkdir()
     bench = Bench(tmp_path / "two")
-    process = start(bench, replies, "requests", dies_in=3, trials=5)
-    assert process.wait(timeout=300) == -signal.SIGKILL
+    die_in(bench, 3, replies, "requests", trials=5)
     prompts = [without_times(request.messages) for request in chat.requests]
     assert requests(bench, "requests") == prompts[:3]
     resumed = ScriptedChat(replies[3:])

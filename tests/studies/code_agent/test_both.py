@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
-import signal
 from typing import Any
 
 import optuna
@@ -28,6 +27,7 @@ from studies.code_agent.ideas import waiting
 from studies.code_agent.tuning import structure_of
 from studies.storage.open import open_storage
 from tests.studies.code_agent.conftest import Bench
+from tests.studies.code_agent.conftest import die_in
 from tests.studies.code_agent.conftest import finished
 from tests.studies.code_agent.conftest import outcomes
 from tests.studies.code_agent.conftest import requests
@@ -61,8 +61,7 @@ def test_killed_twice_a_study_has_the_same_next_prompt_and_the_same_next_tuning_
     whole.run(chat, **options)
     asked: list[list[str]] = []
     for number in (2, 5):  # the tuner's first trial, and the repetition of the one after it
-        process = start(killed, replies[len(asked) :], f"log-{number}", number, **options)
-        assert process.wait(timeout=300) == -signal.SIGKILL
+        die_in(killed, number, replies[len(asked) :], f"log-{number}", **options)
         asked += requests(killed, f"log-{number}")
     last = ScriptedChat(replies[len(asked) :])
     killed.run(last, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 from pathlib import Path
 import pickle
@@ -19,6 +20,7 @@ import psutil
 import pytest
 import sqlalchemy
 
+from objective import TrainScriptObjective
 from objective import worker
 from objective.worker import claim
 from objective.worker import worker_mark
@@ -50,24 +52,24 @@ print("val_bpb:", X**2 + Y**2 + Z**2)
 """
 SPACE = "".join(f"[{name}]\ntype = 'float'\nlow = -3\nhigh = 5\n" for name in "XYZ")
 
-WORKER = """
-import sys
-import optuna
-from objective import TrainScriptObjective
-from studies.storage.open import open_storage
-from studies.storage.recovery import reclaim
-url, folder = sys.argv[1:]
-sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
-study = optuna.create_study(
-    storage=open_storage(url), sampler=sampler, study_name="s", load_if_exists=True
-)
-objective = TrainScriptObjective(folder)
-if not study.trials:
-    study.enqueue_trial(objective.testbed.baseline)
-reclaim(study)
-done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
-study.optimize(objective, n_trials=12 - done)
-"""
+
+def work(url: str, folder: Path) -> None:
+    sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1, popsize=3)
+    study = optuna.create_study(
+        storage=open_storage(url), sampler=sampler, study_name="s", load_if_exists=True
+    )
+    objective = TrainScriptObjective(folder)
+    if not study.trials:
+        study.enqueue_trial(objective.testbed.baseline)
+    reclaim(study)
+    done = len(study.get_trials(states=(TrialState.COMPLETE,)))
+    study.optimize(objective, n_trials=12 - done)
+
+
+def lead(*arguments: Any) -> None:
+    """Work as the leader of a process group."""
+    os.setsid()
+    work(*arguments)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -78,19 +80,20 @@ def test_a_study_killed_in_a_trial_goes_on_as_if_nothing_had_happened(
     runs = tmp_path / "runs"
     train = TRAIN.replace("RUNS-FILE", str(runs))
     folder = write_testbed(tmp_path / "bed", train, **{"search_space.toml": SPACE})
-    command = [sys.executable, "-c", WORKER, url, str(folder)]
-    worker = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    worker = multiprocessing.get_context("fork").Process(target=lead, args=(url, folder))
+    worker.start()
+    assert worker.pid is not None
     while not runs.exists() or len(runs.read_text().splitlines()) < 8:
-        assert worker.poll() is None
+        assert worker.is_alive()
         time.sleep(0.05)
     os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
+    worker.join()
     study = optuna.load_study(study_name="s", storage=open_storage(url))
     killed = study.trials[7]
     assert killed.state == TrialState.RUNNING and len(study.trials) == 8
     before = cma_state(study)
 
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    work(url, folder)
     trials = study.get_trials()
     assert [t.number for t in trials if t.state == TrialState.FAIL] == [7]
     assert sum(t.state == TrialState.COMPLETE for t in trials) == 12
