@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import importlib.util
 import io
+import itertools
 import os
 from pathlib import Path
 import random
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +24,7 @@ import torch
 
 from objective.testbed.source import set_constants
 from tests.conftest import not_here
+from tests.conftest import one_at_a_time
 
 
 TESTBED = Path(__file__).parents[3] / "objective" / "testbed" / "embedded"
@@ -53,8 +56,8 @@ def load(name: str, as_name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(shared_folder: Path) -> Path:
+    return shared_folder / "embedded"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,10 @@ def prepare(cache: Path) -> Iterator[Any]:
         patch.delenv("AUTORESEARCH_CORPUS", raising=False)
         patch.setitem(sys.modules, "prepare", None)
         patch.syspath_prepend(TESTBED)
-        yield load("prepare", "prepare")
+        module = load("prepare", "prepare")
+        with one_at_a_time(cache):
+            module.prepare()
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,6 @@ def run(
     prepare: Any, cache: Path, tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run train.py with constants replaced; keyword arguments in capitals are the environment."""
-    prepare.prepare()
 
     def run_with(
         constants: dict[str, Any], **environment: str
@@ -95,6 +100,26 @@ def run(
             text=True,
             timeout=120,
         )
+
+    return run_with
+
+
+@pytest.fixture
+def run_here(
+    train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What train.py prints with constants replaced and a fake clock, without a process of its own."""
+
+    def run_with(constants: dict[str, Any], clock: float, seed: str = "0") -> str:
+        with monkeypatch.context() as patch:
+            for name, value in {**constants, "TIME_BUDGET": 2.0}.items():
+                patch.setattr(train, name, value)
+            patch.setattr(train, "keep_freed_memory", lambda: None)  # that is the whole process's
+            ticks = itertools.count(step=clock)
+            patch.setattr(time, "process_time", lambda: next(ticks))
+            patch.setenv("AUTORESEARCH_SEED", seed)
+            train.main()
+        return capsys.readouterr().out
 
     return run_with
 
@@ -135,52 +160,57 @@ def test_two_seconds_of_training_end_with_a_complete_summary(run: Any, train: An
     assert re.search(r"^step \d{5} \(\d+\.\d%\) \| loss: \d+\.\d{6} \| ", done.stdout, re.M)
 
 
-def test_thirty_steps_learn_more_than_how_often_each_token_occurs(run: Any, prepare: Any) -> None:
+def test_thirty_steps_learn_more_than_how_often_each_token_occurs(
+    run_here: Any, prepare: Any
+) -> None:
     tokens = np.fromfile(prepare.validation_file(), dtype=np.uint16)
     share = np.bincount(tokens) / len(tokens)
     share = share[share > 0]
     lengths = np.array([len(b) for b in prepare.load_tokenizer().token_bytes])
     small = {"DEPTH": 2, "TOTAL_BATCH_SIZE": 1024, "DEVICE_BATCH_SIZE": 8}
     entropy = -(share * np.log2(share)).sum() / lengths[tokens].mean()
-    assert 1.0 < summary(run(small, FAKE_CLOCK="0.0334").stdout)["val_bpb"] < entropy
+    assert 1.0 < summary(run_here(small, clock=0.0334))["val_bpb"] < entropy
 
 
-def test_same_seed_and_steps_give_the_same_numbers_and_another_seed_others(run: Any) -> None:
-    bpb = [
-        summary(
-            run(QUICK, FAKE_CLOCK="0.2", AUTORESEARCH_SEED=seed, OMP_NUM_THREADS=threads).stdout
-        )["val_bpb"]
-        for seed, threads in (("0", "1"), ("0", "1,2"), ("1", ""))
-    ]
+def test_same_seed_and_steps_give_the_same_numbers_and_another_seed_others(
+    run: Any, run_here: Any
+) -> None:
+    there = run(QUICK, FAKE_CLOCK="0.2", AUTORESEARCH_SEED="0", OMP_NUM_THREADS="1,2").stdout
+    outputs = [there, *(run_here(QUICK, clock=0.2, seed=seed) for seed in ("0", "1"))]
+    bpb = [summary(out)["val_bpb"] for out in outputs]
     assert bpb[0] == bpb[1] != bpb[2]
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(run: Any) -> None:
+def test_accumulated_gradients_are_those_of_the_whole_batch(run_here: Any) -> None:
     # A row of 8 sequences is drawn as two of 4 are. The clock is read once per pass and per step.
     outputs = [
-        run({**QUICK, "DEVICE_BATCH_SIZE": size}, FAKE_CLOCK=clock).stdout
-        for size, clock in ((8, "0.3"), (4, "0.2"))
+        run_here({**QUICK, "DEVICE_BATCH_SIZE": size}, clock=clock)
+        for size, clock in ((8, 0.3), (4, 0.2))
     ]
     losses = [[float(x) for x in re.findall(r"loss: (\S+)", out)] for out in outputs]
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_step_that_outlasts_the_budget_is_cut_off(run: Any) -> None:
+def test_a_step_that_outlasts_the_budget_is_cut_off(run_here: Any) -> None:
     large = {**QUICK, "DEVICE_BATCH_SIZE": 4, "TOTAL_BATCH_SIZE": 8192}  # 16 passes
-    facts = summary(run(large, FAKE_CLOCK="0.1").stdout)
+    facts = summary(run_here(large, clock=0.1))
     assert (facts["num_steps"], facts["total_tokens_M"]) == (1, 0.0082)
-    facts = summary(run(large, FAKE_CLOCK="0.5").stdout)
+    facts = summary(run_here(large, clock=0.5))
     assert (facts["num_steps"], facts["total_tokens_M"]) == (
         1,
         0.002,
     )  # the first, as far as it got
 
 
-def test_diverged_training_stops_with_a_failure_that_says_nan(run: Any) -> None:
-    done = run({"MATRIX_LR": 1e30})
-    assert done.returncode == 1
-    assert re.search(r"^FAIL: .*nan", done.stdout, re.M)
-    assert "---" not in done.stdout
+def test_diverged_training_stops_with_a_failure_that_says_nan(
+    run_here: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_here({**QUICK, "MATRIX_LR": 1e30}, clock=0.1)
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^FAIL: .*nan", out, re.M)
+    assert "---" not in out
 
 
 @pytest.mark.parametrize(
@@ -191,12 +221,11 @@ def test_diverged_training_stops_with_a_failure_that_says_nan(run: Any) -> None:
     ],
 )
 def test_a_wrong_constant_is_named_before_training(
-    run: Any, constants: dict[str, Any], message: str
+    run_here: Any, constants: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run(constants)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "step 0" not in done.stdout
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        run_here(constants, clock=0.1)
+    assert "step 0" not in capsys.readouterr().out
 
 
 def test_too_large_a_model_fails_with_the_allocators_own_error(run: Any, tmp_path: Path) -> None:
@@ -408,7 +437,7 @@ def test_no_document_and_no_long_line_is_in_both_splits(prepare: Any) -> None:
 
 
 def test_documents_become_readable_text(prepare: Any) -> None:
-    text = dict(prepare.read_documents())["dabbler"]
+    text = next(text for name, text in prepare.read_documents() if name == "dabbler")
     assert text == (
         "dabbler, n.\n[For dabchick. See Dap, Dip, cf. Dipchick.]\nOne who dabbles.\n"
         "One who dips slightly into anything; a superficial meddler.\n\n"
