@@ -20,5 +20,6 @@ module = optunahub.load_local_module("samplers/smac", registry_root=str(Path(__f
 class TestSMACSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        # The model from the second trial on: the initial design would hide it from the suite.
-        return lambda: module.SMACSampler(n_startup_trials=0, seed=0)
+        # The model from the second trial on, which the initial design would hide from the suite,
+        # and a shorter search than the default's, so that it is quick.
+        return lambda: module.SMACSampler(n_startup_trials=0, n_challengers=1000, seed=0)
