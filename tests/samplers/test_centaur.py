@@ -41,7 +41,7 @@ from samplers.centaur.state import UnitCube
 from ..conftest import die
 from ..conftest import in_a_process_that_dies
 from ..conftest import StorageFactory
-from ._llm.test_embedded import only_llama_cpp
+from ._llm.conftest import only_llama_cpp
 
 
 SPACE = {
@@ -933,8 +933,8 @@ def test_the_best_trials_are_in_the_table_however_old() -> None:
 
 @pytest.mark.llm
 def test_the_embedded_model_answers_short_prompts_that_are_mostly_cached() -> None:
-    space: dict[str, Any] = {f"log_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(6)}
-    space |= {f"float_{i}": FloatDistribution(0.0, 1.0) for i in range(7)}
+    space: dict[str, Any] = {f"log_{i}": FloatDistribution(1e-4, 1.0, log=True) for i in range(3)}
+    space |= {f"float_{i}": FloatDistribution(0.0, 1.0) for i in range(4)}
     space["choice"] = CategoricalDistribution(["SSSL", "SSLL", "LLLL"])
 
     def many(trial: optuna.Trial) -> float:

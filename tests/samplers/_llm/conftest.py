@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from email.message import Message
@@ -19,6 +20,7 @@ import pytest
 
 from samplers._llm import client
 from samplers._llm import dialect
+from samplers._llm import embedded
 from samplers._llm import openai_chat
 from samplers._llm.schema_chat import random_value
 
@@ -145,6 +147,16 @@ def server() -> Iterator[LoopbackServer]:
     loopback = LoopbackServer()
     yield loopback
     loopback.close()
+
+
+@contextmanager
+def only_llama_cpp() -> Iterator[None]:
+    """As if OpenVINO were not installed."""
+    embedded.close_embedded_servers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "_has_openvino", lambda: False)
+        yield
+    embedded.close_embedded_servers()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextlib import nullcontext
 from functools import partial
 import json
@@ -26,6 +25,7 @@ from samplers._llm.reply import changes_schema
 from samplers._llm.reply import params_schema
 from samplers._llm.reply import parse_params
 
+from .conftest import only_llama_cpp
 from .test_prompt import SPACE
 
 
@@ -55,16 +55,6 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     return default_chat()
-
-
-@contextmanager
-def only_llama_cpp() -> Iterator[None]:
-    """As if OpenVINO were not installed."""
-    embedded.close_embedded_servers()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "_has_openvino", lambda: False)
-        yield
-    embedded.close_embedded_servers()
 
 
 @pytest.fixture
@@ -138,13 +128,13 @@ def test_a_server_that_is_gone_is_started_again(chat: Chat) -> None:
 
 
 @pytest.mark.usefixtures("any_engine")
-def test_it_ends_in_the_middle_of_answers() -> None:
+def test_it_prints_nothing_and_ends_with_the_process_in_the_middle_of_answers() -> None:
     code = (
         "import sys, threading, time\n"
         "from samplers._llm import embedded\n"
-        "from samplers._llm.connect import open_embedded\n"
+        "from samplers._llm.presets import open_chat\n"
         "if sys.argv[1] == 'llama.cpp': embedded._has_openvino = lambda: False\n"
-        "chat = open_embedded()\n"
+        "chat = open_chat('local')\n"
         "story = [{'role': 'user', 'content': 'Tell a long story of a dragon.'}]\n"
         "ask = lambda: chat.complete(story, max_tokens=4000)\n"
         "chat.complete(story, max_tokens=1)\n"
@@ -154,33 +144,24 @@ def test_it_ends_in_the_middle_of_answers() -> None:
     engine = "OpenVINO" if embedded._has_openvino() else "llama.cpp"
     argv = [sys.executable, "-c", code, engine]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.usefixtures("llama_cpp")
 def test_a_pickled_chat_starts_a_server_in_its_new_process(chat: Chat, tmp_path: Path) -> None:
     chat.complete(ASK, max_tokens=1)
     (tmp_path / "chat").write_bytes(pickle.dumps(chat))
     code = (
-        "import pickle, sys; from samplers._llm.embedded import embedded_server\n"
+        "import pickle, sys; from samplers._llm import embedded\n"
+        "embedded._has_openvino = lambda: False\n"
         "chat = pickle.load(open(sys.argv[1], 'rb'))\n"
         "assert chat.complete([{'role': 'user', 'content': 'Hi'}], max_tokens=1).completion_tokens\n"
-        "print(embedded_server())"
+        "print(embedded.embedded_server())"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "chat")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("http://127.0.0.1:"), done.stderr
     assert done.stdout.strip() != embedded.embedded_server()
-
-
-def test_it_prints_nothing_and_ends_with_the_process() -> None:
-    code = (
-        "from samplers._llm.presets import open_chat\n"
-        "open_chat('local').complete([{'role': 'user', 'content': 'Hi'}], max_tokens=2)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -194,8 +175,9 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_serve_answers_other_processes(tmp_path: Path) -> None:
     code = (
-        "import optuna; from samplers._llm.embedded import serve\n"
-        "optuna.logging.set_verbosity(optuna.logging.INFO); serve(port=0)"
+        "import optuna; from samplers._llm import embedded\n"
+        "embedded._has_openvino = lambda: False\n"
+        "optuna.logging.set_verbosity(optuna.logging.INFO); embedded.serve(port=0)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True

@@ -19,8 +19,8 @@ from samplers._llm.chat import Chat
 from samplers._llm.connect import open_embedded
 from samplers._llm.openvino_server import OpenVINOServer
 
+from .conftest import only_llama_cpp
 from .test_embedded import ASK
-from .test_embedded import only_llama_cpp
 
 
 pytestmark = pytest.mark.llm
