@@ -1,4 +1,7 @@
-"""Optuna's own conformance suite for a single-objective relative sampler: all of its cases."""
+"""Optuna's own conformance suite for a single-objective relative sampler: all of its cases.
+
+Of the defaults, tests/studies/publish/test_environment.py runs it, in the published copy.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,6 @@ class TestEveryTrialIsTheModels(
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: CentaurSampler(chat=SchemaChat(), llm_ratio=1.0, n_startup_trials=1, seed=0)
-
-
-class TestDefaults(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: CentaurSampler(chat=SchemaChat())
 
 
 class TestWithoutCritic(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

@@ -43,7 +43,7 @@ def base_url(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("name", ["centaur", "karpathy_agent", "llambo_paper", "smac"])
 def test_a_package_passes_its_own_tests(name: str, packages: Path) -> None:
-    """Optuna's conformance suite; of SMAC and the agent it is run here only."""
+    """Optuna's conformance suite; of SMAC, the agent and Centaur's defaults it is run here only."""
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"samplers/{name}")
     done = subprocess.run(
         [sys.executable, *command], cwd=packages, capture_output=True, text=True, timeout=600
