@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from pathlib import Path
+import shutil
 import sqlite3
 import sys
 from typing import Any
@@ -50,7 +51,7 @@ def _fill(storage: BaseStorage) -> None:
     for i, odd in enumerate(ODD):
         for part in ("user", "system", "study"):
             study = optuna.create_study(storage=storage, study_name=f"{part}{i}")
-            study.set_user_attr("method", f"m{i}")
+            study.set_user_attr("method", ("random", "tpe")[i % 2])
             good = {"status": "ok", "training_seconds": 1.0}
             user = dict.fromkeys(TRIAL_ATTRIBUTES, odd) if part == "user" else {}
             system = dict.fromkeys(SYSTEM_ATTRIBUTES, odd) if part == "system" else {}
@@ -70,10 +71,32 @@ def _fill(storage: BaseStorage) -> None:
                     study.set_user_attr(name, odd)
 
 
-@pytest.fixture(params=["sqlite:///{}/s.db", "journal:{}/s.log"])
+URLS = ["sqlite:///{}/s.db", "journal:{}/s.log"]
+
+
+@pytest.fixture(params=URLS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     address: str = request.param.format(tmp_path)
     return address
+
+
+@pytest.fixture(scope="module", params=URLS)
+def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A storage of odd values, for `odd` to copy: one of URLS, and the folder."""
+    folder = tmp_path_factory.mktemp("odd")
+    with opened(request.param.format(folder)) as storage:
+        _fill(storage)
+    return request.param, folder
+
+
+@pytest.fixture
+def odd(filled: tuple[str, Path], tmp_path: Path) -> str:
+    """A storage of odd values of the test's own."""
+    url, folder = filled
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return url.format(tmp_path)
 
 
 def _run(
@@ -89,15 +112,12 @@ def _run(
 
 
 def test_what_is_no_attribute_of_ours_is_left_out_and_all_else_is_shown(
-    url: str,
-    tmp_path: Path,
+    odd: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with opened(url) as storage:
-        _fill(storage)
-    with caplog.at_level(logging.WARNING), opened(url, read_only=True) as storage:
+    with caplog.at_level(logging.WARNING), opened(odd, read_only=True) as storage:
         for name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
             facts = study_facts(study)
@@ -105,14 +125,20 @@ def test_what_is_no_attribute_of_ours_is_left_out_and_all_else_is_shown(
             assert facts["trials"]["complete"] == 1
             abandoned(study)
     assert "is not as it should be" in caplog.text and "\x1b" not in caplog.text
-    status, out, err = _run(monkeypatch, capsys, "status", "--storage", url)
+    status, out, err = _run(monkeypatch, capsys, "status", "--storage", odd)
     assert status == 0 and all(f"study{i}" in out for i in range(len(ODD)))
     assert "\x1b" not in out + err
-    status, out, err = _run(
-        monkeypatch, capsys, "report", "--storage", url, "--out", tmp_path / "r", "--json"
+
+
+@pytest.mark.parametrize("filled", URLS[:1], indirect=True)
+def test_what_is_no_attribute_of_ours_keeps_nobody_from_a_report(
+    odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = _run(
+        monkeypatch, capsys, "report", "--storage", odd, "--out", tmp_path / "r", "--json"
     )
     assert status == 0, err
-    status, out, _ = _run(monkeypatch, capsys, "doctor", "--storage", url, "--json")
+    status, out, _ = _run(monkeypatch, capsys, "doctor", "--storage", odd, "--json")
     assert status == 0 and isinstance(json.loads(out), list)
 
 
@@ -137,9 +163,8 @@ def test_of_what_samplers_and_studies_keep_the_odd_is_left_out(url: str) -> None
         assert study.trials[0].system_attrs == {"kept": []}
 
 
-def test_a_worker_takes_no_harm_from_them(url: str) -> None:
-    with opened(url) as storage:
-        _fill(storage)
+def test_a_worker_takes_no_harm_from_them(odd: str) -> None:
+    with opened(odd) as storage:
         for name in optuna.get_all_study_names(storage):
             recover(optuna.load_study(study_name=name, storage=storage))
 
@@ -189,16 +214,13 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
-    what: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage of a study for each way to break one, and of a sound one."""
+    folder = tmp_path_factory.mktemp("broken")
+    url = f"sqlite:///{folder}/s.db"
     with opened(url) as storage:
-        for name in ("broken", "sound"):
+        for name in (*BROKEN, "sound"):
             study = optuna.create_study(storage=storage, study_name=name)
             study.set_user_attr("method", "random")
             trial = create_trial(
@@ -208,27 +230,43 @@ def test_a_study_that_cannot_be_read_is_a_line_and_the_others_are_shown(
                 user_attrs={"status": "ok"},
             )
             study.add_trials([trial, trial])
-    key = "study_id=1" if "study_" in BROKEN[what] else "trial_id=1"
-    _break(tmp_path / "s.db", f"{BROKEN[what]} WHERE {key}")
+    for number, change in enumerate(BROKEN.values(), start=1):
+        key = f"study_id={number}" if "study_" in change else f"trial_id={2 * number - 1}"
+        _break(folder / "s.db", f"{change} WHERE {key}")
+    return url
 
-    status, out, err = _run(monkeypatch, capsys, "status", "--storage", url)
+
+def test_studies_that_cannot_be_read_are_a_line_each_and_the_others_are_shown(
+    broken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, err = _run(monkeypatch, capsys, "status", "--storage", broken)
     assert status == 0 and "sound" in out
-    assert err.startswith("study 'broken' can't be read: ") and err.count("\n") == 1
-    arguments = ["report", "--storage", url, "--out", tmp_path / "r"]
+    lines = [f"study '{what}' can't be read" for what in BROKEN]
+    assert sorted(line.partition(": ")[0] for line in err.splitlines()) == sorted(lines)
+    arguments = ["report", "--storage", broken, "--out", tmp_path / "r"]
     status, out, err = _run(monkeypatch, capsys, *arguments)
-    assert status == 0 and "1 run, 2 trial" in out and "'broken' can't be read" in err
-    arguments = ["run", "--method", "random", "--study", "broken", "--storage", url]
-    status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3, "--no-check")
-    assert status == 2 and "study 'broken' can't be read: " in err.splitlines()[-1]
-    status, _, err = _run(monkeypatch, capsys, "best", "--study", "broken", "--storage", url)
-    assert status == 2 and err.startswith("error: study 'broken' can't be read: ")
-    status, _, err = _run(monkeypatch, capsys, "doctor", "--storage", url, "--yes")
+    assert status == 0 and "1 run, 2 trial" in out
+    assert [line for line in lines if line not in err] == []
+    status, _, err = _run(monkeypatch, capsys, "doctor", "--storage", broken, "--yes")
     assert status == 0
-    assert (
-        "'broken' can't be read" in err or "attribute of the study" in what
-    )  # which it needs not
-    status, out, _ = _run(monkeypatch, capsys, "revalidate", "--storage", url)
-    assert "'broken' can't be read" in out
+    needed = [line for line in lines if "attribute of the study" not in line]
+    assert [line for line in needed if line not in err] == []
+    status, out, _ = _run(monkeypatch, capsys, "revalidate", "--storage", broken)
+    assert [line for line in lines if line not in out] == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_study_that_cannot_be_read_is_neither_run_nor_has_a_best(
+    what: str, broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--method", "random", "--study", what, "--storage", broken]
+    status, _, err = _run(monkeypatch, capsys, *arguments, "--trials", 3, "--no-check")
+    assert status == 2 and f"study '{what}' can't be read: " in err.splitlines()[-1]
+    status, _, err = _run(monkeypatch, capsys, "best", "--study", what, "--storage", broken)
+    assert status == 2 and err.startswith(f"error: study '{what}' can't be read: ")
 
 
 def test_a_study_that_lacks_a_number_is_shown_and_not_run(
