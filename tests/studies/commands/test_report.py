@@ -7,8 +7,6 @@ import csv
 import json
 from pathlib import Path
 import re
-import subprocess
-import sys
 from typing import Any
 
 import optuna
@@ -16,6 +14,7 @@ from optuna.trial import FrozenTrial
 import pytest
 
 from objective.testbed.metric import Metric
+from studies.commands.report import PictureFormat
 from studies.commands.report import report
 from studies.commands.work.report import folder_names
 from studies.errors import Misuse
@@ -39,12 +38,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_it_writes_the_page_every_table_and_every_series_and_pictures_if_asked(
-    url: str, tmp_path: Path
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "studies", "report", "--storage", url, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "2 runs, 10 trials" in done.stdout and "can't support a claim" in done.stdout
+    report(url, out)
+    said = capsys.readouterr().out
+    assert "2 runs, 10 trials" in said and "can't support a claim" in said
     assert len(rows(out / "trials.csv")) == 10
     assert [row["method"] for row in rows(out / "runs.csv")] == ["random", "tpe"]
     assert {row["method"] for row in rows(out / "methods.csv")} == {"random", "tpe"}
@@ -57,7 +56,7 @@ def test_it_writes_the_page_every_table_and_every_series_and_pictures_if_asked(
     }
     assert set(series) >= {"time", "trials", "final", "failure-map"}
     assert not (out / "pictures").exists(), "drawing them takes longer than all else"
-    subprocess.run([*command, "--pictures", "pdf"], capture_output=True, check=True)
+    report(url, out, pictures=PictureFormat.pdf)
     assert {path.name for path in (out / "pictures").iterdir()} >= {"time.pdf", "traces.pdf"}
     assert (out / "report.html").stat().st_size > 1_000_000  # plotly is in it
 

@@ -24,6 +24,7 @@ from objective.testbed.metric import Metric
 from studies.facts import REPEATS
 from studies.report.runs import load_contents
 from studies.report.runs import Run
+from studies.storage.bulk import add_trials
 
 
 SPACE: Mapping[str, optuna.distributions.BaseDistribution] = {
@@ -104,7 +105,7 @@ def add_study(
         trial.datetime_start = start + timedelta(seconds=seconds * number)
         trial.datetime_complete = start + timedelta(seconds=seconds * (number + 1))
         rows.append(trial)
-    study.add_trials(rows)
+    add_trials(study, getattr(storage, "_backend", storage), rows)
     return study
 
 
