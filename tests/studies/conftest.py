@@ -53,9 +53,9 @@ LR = 0.01
 PATTERN = "ab"
 
 start = time.perf_counter()
-for step in range(1, 11):
-    time.sleep(prepare.TIME_BUDGET / 10)
-    print(f"\\rstep {step:05d} ({step * 10:.1f}%) | loss: {5 - step / 10:.6f} |", end="", flush=True)
+for step in range(1, 5):
+    time.sleep(prepare.TIME_BUDGET / 4)
+    print(f"\\rstep {step:05d} ({step * 25:.1f}%) | loss: {5 - step / 10:.6f} |", end="", flush=True)
 if DEPTH == 8:
     raise MemoryError
 seconds = time.perf_counter() - start
