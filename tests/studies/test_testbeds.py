@@ -24,20 +24,21 @@ def command_of(bed: Path) -> list[str]:
     return [*words[:at], str((bed / words[at]).resolve()), *words[at + 1 :]]
 
 
-@pytest.mark.parametrize("method", ["tpe", "centaur-no-llm"])
 @pytest.mark.parametrize(
-    ("bed", "metric", "direction", "parameters", "baseline"),
+    ("method", "bed", "metric", "direction", "parameters", "baseline"),
     [
-        ("digits", "accuracy", "MAXIMIZE", "hidden lr alpha solver momentum", 22.58),
+        ("tpe", "digits", "accuracy", "MAXIMIZE", "hidden lr alpha solver momentum", 22.58),
         (
+            "centaur-no-llm",
             "yaml_config",
             "valid.loss",
             "MINIMIZE",
             "optimizer.name optimizer.lr optimizer.momentum",
             0.0,
         ),
-        ("key_value", "val loss", "MINIMIZE", "learning_rate n_layer dropout", 0.0),
+        ("tpe", "key_value", "val loss", "MINIMIZE", "learning_rate n_layer dropout", 0.0),
         (
+            "centaur-no-llm",
             "forty_constants",
             "val_loss",
             "MINIMIZE",
@@ -45,8 +46,8 @@ def command_of(bed: Path) -> list[str]:
             " LABEL_SMOOTHING",
             0.0,
         ),
-        ("src_layout", "r2", "MAXIMIZE", "penalty degree", 0.0),
-        ("rmse", "RMSE", "MINIMIZE", "depth rate", 2730.3),
+        ("tpe", "src_layout", "r2", "MAXIMIZE", "penalty degree", 0.0),
+        ("centaur-no-llm", "rmse", "RMSE", "MINIMIZE", "depth rate", 2730.3),
     ],
 )
 def test_a_script_is_tuned_as_it_is(
