@@ -252,7 +252,6 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(
 
     embedding, unembedding = line_with("([model.embed], "), line_with("([model.unembed], ")
     up = line_with(", self.up)")
-    down = line_with("self.down * gain_mlp")
     detuned = embedded.source
     for line in (embedding, unembedding):
         detuned = detuned.replace(line, line.replace("scale", "scale * 1e-4"))
@@ -262,17 +261,13 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(
             edit("a rate", embedding.replace("scale", "scale * 1e-4"), embedding)
             + edit("another rate", unembedding.replace("scale", "scale * 1e-4"), unembedding),
             edit("an activation", up, "        h = F.gelu(F.linear(norm(x), self.up))"),
-            # On a line of its own, so that it fits whether the other is kept or not.
-            edit("a bug", down, down.replace("self.down", "self.down[:, :3]")),
-            # Asked to mend it, it makes another one.
-            edit("a bug", down, down.replace("self.down", "self.down[:, :5]")),
         ]
     )
     min_gain = 0.2  # the rates gain 1, less on a busy machine, and two runs differ by 0.1
     spec = code_spec(
         f"sqlite:///{tmp_path}/study.db",
         folder,
-        trials=4,
+        trials=3,
         train_seconds=2,
         memory_mb=2000,
         baselines=1,
@@ -280,11 +275,9 @@ def test_changes_of_the_embedded_script_end_as_they_deserve(
     )
     study = run_agent(spec, chat=chat)
     history = read_history(study.trials, min_gain)
-    rates, activation, bug = history.proposals
+    rates, activation = history.proposals
     assert rates.outcome == "kept"
     assert activation.value is not None
-    assert bug.outcome == "crash"
-    assert "RuntimeError" in bug.trial.user_attrs["reason"]
     baseline = history.steps[0].value
     assert baseline is not None and history.best_value is not None
     assert history.best_value < baseline - min_gain
