@@ -38,6 +38,7 @@ from studies.study import open_study
 from studies.study import run_study
 from studies.workers.processes import Event
 from studies.workers.processes import Job
+from tests.samplers._llm.conftest import only_llama_cpp
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
 from tests.studies.test_methods import here
@@ -146,22 +147,21 @@ def test_trainings_of_the_best_again_are_within_the_budget(cli: Cli, testbed: Pa
 
 def test_two_processes_on_one_file_share_the_trials(cli: Cli, testbed: Path) -> None:
     gate = Gate(testbed, through=0)
-    both = [cli.start(*run(testbed, trials=12)) for _ in range(2)]
+    both = [cli.start(*run(testbed, trials=6, confirm=0)) for _ in range(2)]
     gate.wait(held=2)
     gate.open()
     for process in both:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     trials = cli.trials("s")
-    assert [t.state for t in trials] == [TrialState.COMPLETE] * 12
-    assert len({tuple(t.params.values()) for t in trials}) == 12
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 6
+    assert len({tuple(t.params.values()) for t in trials}) == 6
     assert trials[0].params == {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
     workers = {tuple(t.system_attrs["autoresearch:worker"][:2]) for t in trials}
     assert len(workers) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_a_stopped_study_says_how_to_go_on_and_loses_nothing(
     number: signal.Signals, workers: int, cli: Cli, testbed: Path
 ) -> None:
@@ -209,7 +209,7 @@ def test_after_kill_9_the_killed_trial_is_repeated_and_cma_es_goes_on(
     cli: Cli, testbed: Path
 ) -> None:
     gate = Gate(testbed, through=9)
-    arguments = run(testbed, "cma-es", trials=16)
+    arguments = run(testbed, "cma-es", trials=16, confirm=0)
     process = cli.start(*arguments)
     gate.wait(held=1)
     os.killpg(process.pid, signal.SIGKILL)
@@ -280,7 +280,8 @@ def test_a_script_that_does_not_say_how_long_it_trains_has_a_limit_that_is_said(
 
 @pytest.mark.llm
 def test_a_study_with_the_embedded_model_says_who_decided_what(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, "centaur", trials=14, llm="local", confirm=0), "--json")
+    with only_llama_cpp():  # which starts sooner
+        done = cli(*run(testbed, "centaur", trials=14, llm="local", confirm=0), "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     turns = {k: n for k, n in facts["sources"].items() if k.startswith("llm")}
@@ -465,7 +466,7 @@ def test_a_signal_to_finish_is_heeded_while_the_best_is_trained_again_too(
 
     monkeypatch.setattr(stopping, "_told", stopping._told)  # this process is put back as it was
     monkeypatch.setattr(revalidate, "run_jobs", told_to_finish)
-    command = run(testbed, trials=8, workers=2)
+    command = run(testbed, trials=5, workers=2)
     done = cli(*command)
     assert done.returncode == 1 and "stopped; to go on" in done.stderr
     assert {t.state for t in cli.trials("s-revalidated")} == {TrialState.WAITING}
@@ -555,7 +556,7 @@ def test_what_keeps_the_best_from_being_trained_again_is_said_after_the_result(
         train.write_text(whole + "# edited\n")
         return queue_repetitions(*arguments)
 
-    command = run(testbed, trials=8, workers=workers)
+    command = run(testbed, trials=5, workers=workers)
     with monkeypatch.context() as patch:
         patch.setattr(work, "queue_repetitions", edited_meanwhile)
         done = cli(*command)

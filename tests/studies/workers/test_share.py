@@ -20,7 +20,7 @@ from tests.studies.conftest import Cli
 
 
 def test_workers_share_the_trials_of_one_command(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, trials=10, workers=2), "--json")
+    done = cli(*run(testbed, trials=10, workers=2, confirm=0), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["evaluated"] == 10
     trials = cli.trials("s")
