@@ -62,7 +62,7 @@ def noisy(testbed: Path) -> Path:
 def make_study(
     folder: Path,
     testbed: Path | None,
-    trials: int = 4,
+    trials: int = 1,
     limits: Limits = Limits(),
     surrogate: str | None = None,
     runtime: Runtime = Runtime(),
