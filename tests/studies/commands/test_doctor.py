@@ -7,6 +7,7 @@ from datetime import timedelta
 import json
 import os
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from studies.storage.examine import Finding
 from studies.storage.open import artifact_folder
 from studies.storage.open import open_storage
 from tests.studies.conftest import Cli
+from tests.studies.conftest import write_sleeping
 
 
 def _pid_of_the_dead() -> int:
@@ -37,11 +39,21 @@ def _pid_of_the_dead() -> int:
     return child.pid
 
 
-@pytest.fixture
-def study(cli: Cli, testbed: Path) -> optuna.Study:
-    """Two trials that are as they should be."""
-    done = cli(*["run", "--testbed", testbed, "--study", "s", "--method", "random", "--trials", 2])
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a command that ran two trials."""
+    folder = tmp_path_factory.mktemp("ran")
+    bed = write_sleeping(tmp_path_factory.mktemp("bed"))
+    words = ["run", "--testbed", bed, "--study", "s", "--method", "random", "--trials", 2]
+    done = Cli(folder)(*words)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def study(cli: Cli, ran: Path) -> optuna.Study:
+    """Two trials that are as they should be."""
+    shutil.copytree(ran, cli.folder, dirs_exist_ok=True)
     return optuna.load_study(study_name="s", storage=open_storage(cli.storage))
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 import shlex
 import signal
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -38,8 +39,15 @@ def commands(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_scoreboard_of_two_problems(cli: Cli) -> None:
-    done = cli("scoreboard", *SMALL)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, CompletedProcess[str]]:
+    """A scoreboard of two problems, and the command that made it."""
+    cli = Cli(tmp_path_factory.mktemp("small"))
+    return cli, cli("scoreboard", *SMALL)
+
+
+def test_a_scoreboard_of_two_problems(small: tuple[Cli, CompletedProcess[str]]) -> None:
+    cli, done = small
     assert done.returncode == 0, done.stderr
     folder = cli.folder / "board"
     assert len(rows(folder)) == 12
@@ -85,10 +93,11 @@ def test_a_command_that_was_killed_goes_on(cli: Cli) -> None:
     assert made == [shlex.join(long), shlex.join(other)]
 
 
-def test_processes_share_the_runs_and_change_nothing(cli: Cli) -> None:
-    small = [*SMALL[:8], "--out", "two", "--workers", "2"]
-    assert cli("scoreboard", *SMALL).returncode == cli("scoreboard", *small).returncode == 0
-    assert rows(cli.folder / "board") == rows(cli.folder / "two")
+def test_processes_share_the_runs_and_change_nothing(
+    cli: Cli, small: tuple[Cli, CompletedProcess[str]]
+) -> None:
+    assert cli("scoreboard", *SMALL[:8], "--out", "two", "--workers", "2").returncode == 0
+    assert rows(small[0].folder / "board") == rows(cli.folder / "two")
 
 
 def test_runs_of_a_problem_stay_together_and_shares_are_alike() -> None:

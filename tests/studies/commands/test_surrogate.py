@@ -10,6 +10,8 @@ import pytest
 
 from objective import Surrogate
 from objective import Testbed
+from studies.storage.bulk import add_trials
+from studies.storage.open import opened
 from tests.studies.conftest import Cli
 
 
@@ -22,7 +24,6 @@ def fill(cli: Cli, bed: Path, n_studies: int = 2) -> None:
             storage=optuna.storages.InMemoryStorage(),
             sampler=optuna.samplers.RandomSampler(seed=seed),
         )
-        study.set_user_attr("method", "random")
         for _ in range(25):
             trial = study.ask(space)
             failed = trial.params["DEPTH"] == 8
@@ -32,9 +33,10 @@ def fill(cli: Cli, bed: Path, n_studies: int = 2) -> None:
             for key, attr in attrs.items():
                 trial.set_user_attr(key, attr)
             study.tell(trial, 100.0 if failed else value)
-        optuna.copy_study(
-            from_study_name=study.study_name, from_storage=study._storage, to_storage=cli.storage
-        )
+        with opened(cli.storage) as storage:
+            copy = optuna.create_study(storage=storage, study_name=study.study_name)
+            copy.set_user_attr("method", "random")
+            add_trials(copy, storage, study.trials)
 
 
 def test_scores_are_printed_with_their_baselines_and_the_file_loads(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import copy
 import math
 from pathlib import Path
+import shutil
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -112,17 +113,24 @@ def _suggest(url: str) -> None:
         assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
 
 
-@pytest.mark.parametrize("look", [status, best, _suggest])
-def test_a_look_at_a_large_study_reads_each_table_once_and_makes_no_object_of_a_row(
-    look: Callable[[str], None], tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a study of 3,000 trials, to be copied."""
+    file = tmp_path_factory.mktemp("large") / "s.db"
     trial = create_trial(
         value=0.5, params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}
     )
-    with opened(url) as storage:
+    with opened(f"sqlite:///{file}") as storage:
         study = optuna.create_study(storage=storage, study_name="s")
         add_trials(study, storage, [trial] * 3000)
+    return file
+
+
+@pytest.mark.parametrize("look", [status, best, _suggest])
+def test_a_look_at_a_large_study_reads_each_table_once_and_makes_no_object_of_a_row(
+    look: Callable[[str], None], large: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{shutil.copy(large, tmp_path)}"
     objects: list[object] = []
     statements: list[str] = []
 
