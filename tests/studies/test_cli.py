@@ -115,8 +115,11 @@ def test_a_study_of_another_program_is_left_alone(cli: Cli, testbed: Path) -> No
     assert len(cli.trials("s")) == 2 and not study.user_attrs
 
 
-def test_a_locked_database_is_named(cli: Cli, testbed: Path) -> None:
+def test_a_locked_database_is_named(
+    cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cli(*run(testbed, trials=1))
+    monkeypatch.setattr("studies.storage.open._PROBE_SECONDS", 0.5)
     with sqlite3.connect(cli.folder / "autoresearch.db", isolation_level=None) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         assert "locked" in cli.fails(2, *run(testbed, trials=2))

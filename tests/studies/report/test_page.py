@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-SEEDS = 5  # enough for intervals; each page of 40 took Chromium six seconds
+SEEDS = 8  # enough for intervals; each page of 40 took Chromium six seconds
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
 
