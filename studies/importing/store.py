@@ -25,7 +25,6 @@ from studies.errors import Misuse
 from studies.importing.foreign import FAILURE_VALUE
 from studies.importing.foreign import ForeignTrial
 from studies.importing.space import fits
-from studies.storage.open import check_name
 from studies.study_note import COMMAND
 
 
@@ -51,7 +50,6 @@ def open_study(
         direction=metric.direction,
         load_if_exists=True,
     )
-    check_name(study)
     attrs = study.user_attrs
     if "imported_from" not in attrs and (attrs or study.get_trials(deepcopy=False)):
         raise Misuse(

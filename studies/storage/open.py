@@ -195,20 +195,6 @@ def study_names(storage: BaseStorage) -> list[str]:
         return [str(name) for [name] in rows]
 
 
-def check_name(study: optuna.Study) -> None:
-    """Refuse the study of another name, which some databases give out: MySQL minds no case.
-
-    Raises:
-        StorageError: If that is what was opened.
-    """
-    stored = study._storage.get_study_name_from_id(study._study_id)
-    if stored != study.study_name:
-        raise StorageError(
-            "The name of a study must differ from others by more than case, accents or spaces at"
-            f" its end in this database, but it has {stored!r} beside {study.study_name!r}."
-        )
-
-
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what foreign data may raise while a study is read into a StorageError of one line."""

@@ -160,7 +160,7 @@ def test_many_workers_on_one_sqlite_file_do_each_trial_once(tmp_path: Path) -> N
 
     def work() -> None:
         study = open_study(open_storage(url))
-        loop(study, slow, trials=30, lock_file=f"{tmp_path}/lock").run()
+        loop(study, slow, trials=16, lock_file=f"{tmp_path}/lock").run()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -168,10 +168,10 @@ def test_many_workers_on_one_sqlite_file_do_each_trial_once(tmp_path: Path) -> N
     for thread in threads:
         thread.join()
     study = open_study(open_storage(url))
-    assert sorted(runs) == list(range(30))
-    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 30
+    assert sorted(runs) == list(range(16))
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 16
     assert [t.number for t in study.trials if t.params == BASELINE] == [0]
-    assert len({tuple(t.params.values()) for t in study.trials}) == 30
+    assert len({tuple(t.params.values()) for t in study.trials}) == 16
 
 
 def test_without_a_lock_a_server_still_runs_no_more_trials_than_asked_for(

@@ -396,8 +396,7 @@ def evaluate_program(data: bytes, text: IO[bytes] | None = None) -> float:
     if program.shape[1] != MAX_SEQ_LEN:
         raise ValueError(f"The model must take {MAX_SEQ_LEN} tokens, not {program.shape[1]}.")
     on_gpu = torch.device(program.device).type in ("cuda", "mps")
-    said = re.match(r"\s*\d{1,6}", os.environ.get("OMP_NUM_THREADS", ""))  # or 4,2, if nested
-    threads = max(1, int(said[0])) if said and not on_gpu else 1
+    threads = 1 if on_gpu else int(os.environ.get("OMP_NUM_THREADS", "1"))
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         # Its own threads: a process that has used some can't be forked.

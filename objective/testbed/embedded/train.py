@@ -17,7 +17,6 @@ from collections.abc import Iterator
 import ctypes
 import math
 import os
-import re
 import resource
 import sys
 import time
@@ -392,8 +391,7 @@ def main() -> None:
     if device.type == "cpu":
         keep_freed_memory()
         # One core unless told otherwise: trials may run side by side, and the sums are the same.
-        said = re.match(r"\s*\d{1,6}", os.environ.get("OMP_NUM_THREADS", ""))  # or 4,2, if nested
-        torch.set_num_threads(max(1, int(said[0])) if said else 1)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     seed = int(os.environ.get("AUTORESEARCH_SEED", "42"))
     torch.manual_seed(seed)
     tokens_per_pass = DEVICE_BATCH_SIZE * MAX_SEQ_LEN

@@ -175,7 +175,7 @@ def test_thirty_steps_learn_more_than_how_often_each_token_occurs(
 def test_same_seed_and_steps_give_the_same_numbers_and_another_seed_others(
     run: Any, run_here: Any
 ) -> None:
-    there = run(QUICK, FAKE_CLOCK="0.2", AUTORESEARCH_SEED="0", OMP_NUM_THREADS="1,2").stdout
+    there = run(QUICK, FAKE_CLOCK="0.2", AUTORESEARCH_SEED="0").stdout
     outputs = [there, *(run_here(QUICK, clock=0.2, seed=seed) for seed in ("0", "1"))]
     bpb = [summary(out)["val_bpb"] for out in outputs]
     assert bpb[0] == bpb[1] != bpb[2]

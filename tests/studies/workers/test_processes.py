@@ -78,7 +78,7 @@ def test_a_full_disk_is_said_by_the_jobs_that_run_and_no_other_begins(
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process)
     monkeypatch.setattr(processes, "_context", lambda modules: context)
     kinds: list[str] = []
-    jobs = [Job(name, explain, None) for name in "abcde"]
+    jobs = [Job(name, lambda spec, tell: None, None) for name in "abcde"]
     run_jobs(jobs, 2, lambda events: kinds.extend(event.kind for event in events))
     assert kinds.count("started") == kinds.count("failed") == begun
 
