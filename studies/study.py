@@ -35,6 +35,7 @@ from studies.spec import RUNTIME
 from studies.spec import space_hash
 from studies.spec import StudyConflict
 from studies.storage.bulk import add_trials
+from studies.storage.open import check_name
 from studies.storage.open import open_storage
 from studies.storage.open import reading
 from studies.storage.open import study_names
@@ -59,7 +60,7 @@ def open_study(
 
     Raises:
         StudyConflict: If it was made with other parameters or another search space.
-        StorageError: If it can't be read.
+        StorageError: If it can't be read, or has another name.
     """
     there = spec.name in study_names(storage)
     with reading(spec.name) if there else nullcontext():
@@ -70,6 +71,7 @@ def open_study(
             pruner=make_pruner(spec.prune),
             load_if_exists=True,
         )
+        check_name(study, spec.name)
         numbers = [trial.number for trial in study.get_trials(deepcopy=False)]
         if numbers != list(range(len(numbers))):  # by which the loop finds a trial among them
             raise ValueError(f"its trials must be numbered 0 to {len(numbers) - 1}, but aren't")

@@ -25,6 +25,7 @@ from studies.errors import Misuse
 from studies.importing.foreign import FAILURE_VALUE
 from studies.importing.foreign import ForeignTrial
 from studies.importing.space import fits
+from studies.storage.open import check_name
 from studies.study_note import COMMAND
 
 
@@ -44,12 +45,11 @@ def open_study(
     command: str | None,
 ) -> optuna.Study:
     """Open the study of a method and a seed, with what its trials agree in."""
+    name = f"{method}-seed{seed}"
     study = optuna.create_study(
-        storage=storage,
-        study_name=f"{method}-seed{seed}",
-        direction=metric.direction,
-        load_if_exists=True,
+        storage=storage, study_name=name, direction=metric.direction, load_if_exists=True
     )
+    check_name(study, name)
     attrs = study.user_attrs
     if "imported_from" not in attrs and (attrs or study.get_trials(deepcopy=False)):
         raise Misuse(

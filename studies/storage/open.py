@@ -195,6 +195,19 @@ def study_names(storage: BaseStorage) -> list[str]:
         return [str(name) for [name] in rows]
 
 
+def check_name(study: optuna.Study, name: str) -> None:
+    """Refuse a study of another name, which some databases give out: MySQL minds no case.
+
+    Raises:
+        StorageError: If it isn't the one that was asked for.
+    """
+    if study.study_name != name:
+        raise StorageError(
+            "The name of a study must differ from others by more than case, accents or spaces at"
+            f" its end in this database, but it has {study.study_name!r} beside {name!r}."
+        )
+
+
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what foreign data may raise while a study is read into a StorageError of one line."""

@@ -29,9 +29,12 @@ from studies.loop import evaluate
 from studies.revalidation import queue_repetitions
 from studies.revalidation import run_repetitions
 from studies.revalidation import Work
+from studies.spec import load_testbed
 from studies.spec import Spec
 from studies.spec import Where
 from studies.storage.open import open_storage
+from studies.storage.open import StorageError
+from studies.study import open_study
 from studies.study import run_study
 from studies.workers.processes import Event
 from studies.workers.processes import Job
@@ -502,6 +505,14 @@ def test_of_the_repetitions_as_many_follow_later_as_fit_into_the_time_that_is_le
         work.confirm(spec, study, 1)
         again = optuna.load_study(study_name="s-revalidated", storage=storage)
         assert len(evaluated(again.trials)) == n
+
+
+def test_no_study_goes_on_whose_name_a_database_only_takes_for_the_same(mariadb_url: str) -> None:
+    storage = open_storage(mariadb_url)
+    spec = Spec(Where(mariadb_url, surrogate="embedded"), "foo", "random", 0, Budget(trials=8))
+    open_study(spec, load_testbed(spec), storage)
+    with pytest.raises(StorageError, match="by more than case.*'foo' beside 'Foo'"):
+        open_study(replace(spec, name="Foo"), load_testbed(spec), storage)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
