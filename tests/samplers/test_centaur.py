@@ -32,6 +32,7 @@ from samplers._llm.propose import TooManyLLMErrors
 from samplers._llm.schema_chat import SchemaChat
 from samplers._llm.scripted import Request
 from samplers.centaur import CentaurSampler
+from samplers.centaur import model_turns
 from samplers.centaur.internals import StudyView
 from samplers.centaur.state import clip_steps
 from samplers.centaur.state import limit_mean_step
@@ -459,18 +460,16 @@ def test_a_study_can_go_on_without_a_model_that_failed_for_good(
     assert len({str(t.params) for t in study.trials}) == 9
 
 
-def test_what_a_study_goes_on_without_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_study_goes_on_without_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(model_turns._logger, "warning", said.append)
     chat = ScriptedChat([ChatUnavailable("the server is down")] * 8, model="m-8b")
     sampler = CentaurSampler(
         chat=chat, seed=0, n_startup_trials=1, warm_start=0, llm_ratio=1, on_error="continue"
     )
-    optuna.logging.enable_propagation()
-    try:
-        optuna.create_study(sampler=sampler).optimize(objective, n_trials=9)
-    finally:
-        optuna.logging.disable_propagation()
-    assert caplog.text.count("goes on without the language model while") == 1
-    assert caplog.text.count("the server is down") == 5, "four trials, then the study"
+    optuna.create_study(sampler=sampler).optimize(objective, n_trials=9)
+    (line,) = said
+    assert "goes on without the language model" in line and "the server is down" in line
 
 
 def test_the_same_configuration_is_never_run_twice_on_the_models_behalf() -> None:
