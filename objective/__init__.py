@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from objective.surrogate.learning import fit_surrogate as fit_surrogate
     from objective.surrogate.surrogate import Surrogate as Surrogate
     from objective.surrogate.surrogate import SurrogateObjective as SurrogateObjective
+    from objective.testbed.interface import Interface as Interface
     from objective.testbed.testbed import Testbed as Testbed
     from objective.testbed.testbed import TestbedError as TestbedError
 
@@ -32,6 +33,7 @@ _HOMES = {
     "DataSet": "objective.surrogate.data_set",
     "DataSetError": "objective.surrogate.data_set",
     "fit_surrogate": "objective.surrogate.learning",
+    "Interface": "objective.testbed.interface",
     "RunError": "objective.run.script",
     "Surrogate": "objective.surrogate.surrogate",
     "SurrogateObjective": "objective.surrogate.surrogate",

@@ -27,6 +27,7 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.logging import get_logger
 from sqlalchemy.pool import SingletonThreadPool
 
 from objective.failure import FailureValue
@@ -52,6 +53,7 @@ from objective.testbed.data import PrepareFailed
 from objective.testbed.delivery import Inputs
 from objective.testbed.metric import is_reserved
 from objective.testbed.testbed import Testbed
+from objective.testbed.testbed import TestbedError
 from objective.worker import claim
 from objective.worker import worker_is_here
 from objective.worker import worker_mark
@@ -60,8 +62,11 @@ from objective.worker import worker_mark
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
+    from objective.testbed.metric import Metric
     from objective.testbed.rule import Rule
 
+
+_logger = get_logger(f"optuna.{__name__}")
 
 _REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
 _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
@@ -138,7 +143,7 @@ class TrainScriptObjective:
         train_seconds: Training time of a trial, which becomes TIME_BUDGET of ``train.py`` or
             ``prepare.py``; by default what is there.
         wall_seconds: A trial is killed after this many seconds of real time; by default
-            :func:`default_wall_seconds`.
+            :func:`default_wall_seconds`, with a warning where nothing says how long it trains.
         memory_limit_mb: Limit of a trial's memory (the GPU's if it trains there); None is none.
         failure_value: Value of a failed trial. ``"worst"`` is worse than every success of the
             study so far, by as much as these differ, and marks the trial as infeasible; as long as
@@ -185,6 +190,11 @@ class TrainScriptObjective:
             self.testbed.require_time_budget()
         if wall_seconds is None:
             wall_seconds = default_wall_seconds(self.testbed, train_seconds)
+            if train_seconds is None and self.testbed.time_budget is None:
+                _logger.warning(
+                    "No TIME_BUDGET says how long a trial trains: it is killed after"
+                    f" {wall_seconds:g} s; `wall_seconds` sets another limit."
+                )
         self.limits = Limits(
             wall_seconds=wall_seconds, train_seconds=train_seconds, memory_mb=memory_limit_mb
         )
@@ -235,6 +245,7 @@ class TrainScriptObjective:
             TrialFailed: If it failed and there is no failure value.
             ArtifactError: If it was measured and its files can't be kept.
             RunError: If nothing could be measured because of this machine (a full disk).
+            TestbedError: If the study's direction isn't the metric's.
         """
         return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
 
@@ -321,6 +332,8 @@ class TrainScriptObjective:
             raise optuna.TrialPruned("The pruner ended the training.")
         if value is None:
             raise TrialFailed(result.status, result.reason)
+        if result.status != "ok":  # of which Optuna says no more than the value
+            _logger.warning(f"Trial {trial.number} ended as {result.status}: {result.reason}")
         return value
 
     @contextmanager
@@ -412,13 +425,26 @@ class Configurable(Protocol):
     @property
     def rule(self) -> Rule: ...
 
+    @property
+    def metric(self) -> Metric: ...
+
 
 def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, Any]:
     """Suggest the search space in its order, and apply the rule: the values to run.
 
     Values that the rule changed are recorded as the trial's user attribute ``effective``.
+
+    Raises:
+        TestbedError: If the study's direction isn't the metric's.
     """
     if isinstance(trial, optuna.Trial):
+        metric, directions = testbed.metric, trial.study.directions
+        if [d.name.lower() for d in directions] != [metric.direction]:
+            raise TestbedError(
+                f"The study must {metric.direction} the testbed's metric {metric.name}, as"
+                f' create_study(direction="{metric.direction}") has it, but got'
+                f" {', '.join(d.name for d in directions)}."
+            )
         claim(trial)  # before suggestions, which may take a language model a while
     params = {name: suggest(trial, name, d) for name, d in testbed.space.items()}
     if isinstance(trial, optuna.Trial):

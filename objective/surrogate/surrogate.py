@@ -209,6 +209,7 @@ class SurrogateObjective:
 
         Raises:
             TrialFailed: If it fails and there is no failure value.
+            TestbedError: If the study's direction isn't the metric's.
         """
         effective = suggest_effective(trial, self.testbed)
         rng = np.random.default_rng([self._train_seed, trial.number]) if self._noise else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import difflib
 import json
 import os
@@ -18,6 +19,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts import get_all_artifact_meta
 import pytest
 
+from objective import Interface
 from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
@@ -71,6 +73,14 @@ choices = ["ok", "oom", "hang"]
 def folder(testbed_folder: Callable[..., Path], tmp_path: Path) -> Path:
     train = TRAIN.replace("PID-FILE", str(tmp_path / "pid"))
     return testbed_folder(train, **{"search_space.toml": SPACE})
+
+
+@pytest.fixture
+def propagated() -> Iterator[None]:
+    """Let pytest see what Optuna's logger says."""
+    optuna.logging.enable_propagation()
+    yield
+    optuna.logging.disable_propagation()
 
 
 def run_one(
@@ -147,7 +157,9 @@ def test_an_autoresearch_checkout_runs_unchanged_but_for_its_values(
     assert after == before
 
 
-def test_a_failure_has_a_class_and_a_value_behind_the_successes(folder: Path) -> None:
+def test_a_failure_has_a_class_and_a_value_behind_the_successes(
+    folder: Path, caplog: pytest.LogCaptureFixture, propagated: None
+) -> None:
     study = optuna.create_study()
     for lr, kind in ((1.0, "oom"), (2.0, "ok"), (3.0, "ok"), (1.0, "oom")):
         study.enqueue_trial({"LR": lr, "KIND": kind})
@@ -161,6 +173,20 @@ def test_a_failure_has_a_class_and_a_value_behind_the_successes(folder: Path) ->
     assert trial.user_attrs["reason"] == "out of memory: MemoryError"
     assert "val_bpb" not in trial.user_attrs
     assert trial.user_attrs["training_seconds"] == trial.user_attrs["total_seconds"] > 0
+    said = [r.getMessage() for r in caplog.records if " ended as " in r.getMessage()]
+    assert said == [f"Trial {n} ended as oom: out of memory: MemoryError" for n in (0, 3)]
+
+
+@pytest.mark.parametrize(
+    "directions", [["minimize"], ["maximize", "maximize"]], ids=["other", "two"]
+)
+def test_a_study_of_another_direction_is_refused(folder: Path, directions: list[str]) -> None:
+    """Else the worst would be sought, and called the best."""
+    testbed = Testbed.load(folder, interface=Interface(metric="accuracy", direction="maximize"))
+    study = optuna.create_study(directions=directions)
+    with pytest.raises(TestbedError, match=r"must maximize .* accuracy.*but got M[A-Z, ]+\.$"):
+        study.optimize(TrainScriptObjective(testbed), n_trials=1)
+    assert not study.trials[0].params
 
 
 def test_a_failure_can_have_a_declared_value(folder: Path) -> None:
@@ -291,12 +317,15 @@ def test_the_training_time_is_set_in_the_scripts_own_constant(
 
 
 def test_a_training_time_that_nothing_would_heed_is_refused(
-    testbed_folder: Callable[..., Path],
+    testbed_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture, propagated: None
 ) -> None:
     folder = testbed_folder("LR = 1.0\n")
+    TrainScriptObjective(folder, wall_seconds=9000)
     with pytest.raises(TestbedError, match="neither train.py nor prepare.py.*--wall-seconds"):
         TrainScriptObjective(folder, train_seconds=5)
+    assert not caplog.records
     assert TrainScriptObjective(folder).limits.wall_seconds == 660
+    assert "is killed after 660 s; `wall_seconds` sets another limit" in caplog.text
     assert default_wall_seconds(Testbed.load(folder), 10) == 80
     (folder / "prepare.py").write_text("import os\nTIME_BUDGET = float(os.environ['SECONDS'])\n")
     TrainScriptObjective(folder, train_seconds=5)
