@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import os
 from pathlib import Path
 import re
 import shlex
+import subprocess
+import sys
+import time
 
 from packaging.specifiers import SpecifierSet
 import pytest
@@ -13,6 +17,7 @@ from typer.main import get_command
 
 from studies.cli import COMMANDS
 from studies.cli import make_app
+from studies.commands.parsing import parse_moment
 
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +57,18 @@ def test_every_command_is_one_that_the_command_line_takes(
     name, *rest = arguments
     command = get_command(make_app(list(COMMANDS))).commands[name]  # type: ignore[attr-defined]
     command.make_context(name, rest)  # raises what the command line would print
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU date")
+def test_the_end_of_a_slurm_job_is_a_moment_for_until() -> None:
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    (moment,) = re.findall(r'--until ("\$\(date .*?\)")', text)
+    end = int(time.time()) + 3600
+    environment = {**os.environ, "SLURM_JOB_END_TIME": str(end)}
+    printed = subprocess.run(
+        ["sh", "-c", f"printf %s {moment}"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert parse_moment(printed.stdout) == end
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
