@@ -324,8 +324,8 @@ class SMACSampler(BaseSampler):
             if hidden:
                 self._warn_once(
                     f"Every combination of {', '.join(sorted(search_space))} was proposed, so they "
-                    f"are repeated; {', '.join(sorted(hidden))} are drawn at random, since not all "
-                    "trials have them."
+                    f"are repeated; {', '.join(sorted(hidden))} are not chosen by SMAC: not all "
+                    "trials have them, or a PartialFixedSampler fixes them."
                 )
             else:
                 _logger.warning(
