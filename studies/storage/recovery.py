@@ -38,6 +38,7 @@ from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import INTERRUPTED
 from objective.failure import store_constraint
 from objective.worker import BEGAN
 from objective.worker import WORKER
@@ -223,7 +224,7 @@ def is_given_up(killed: FrozenTrial) -> bool:
 
 
 def _has_failed(killed: FrozenTrial) -> bool:
-    return bool(killed.user_attrs.get("status", "ok") != "ok")
+    return killed.user_attrs.get("status", "ok") not in ("ok", INTERRUPTED)
 
 
 def _kills(killed: FrozenTrial) -> int:
