@@ -180,7 +180,7 @@ def test_a_failure_has_a_class_and_a_value_behind_the_successes(
 @pytest.mark.parametrize(
     "directions", [["minimize"], ["maximize", "maximize"]], ids=["other", "two"]
 )
-def test_a_study_of_another_direction_is_refused(folder: Path, directions: list[str]) -> None:
+def test_a_study_of_another_direction_is_refused(folder: Path, directions: list[Any]) -> None:
     """Else the worst would be sought, and called the best."""
     testbed = Testbed.load(folder, interface=Interface(metric="accuracy", direction="maximize"))
     study = optuna.create_study(directions=directions)
