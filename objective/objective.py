@@ -31,7 +31,6 @@ from optuna.logging import get_logger
 from sqlalchemy.pool import SingletonThreadPool
 
 from objective.failure import FailureValue
-from objective.failure import INTERRUPTED
 from objective.failure import score
 from objective.failure import store_constraint
 from objective.failure import TrialFailed
@@ -248,12 +247,7 @@ class TrainScriptObjective:
             RunError: If nothing could be measured because of this machine (a full disk).
             TestbedError: If the study's direction isn't the metric's.
         """
-        try:
-            return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
-        except KeyboardInterrupt:
-            if self._results is None:  # who keeps results tries the trial again, at once
-                trial.set_user_attr("status", INTERRUPTED)
-            raise
+        return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
 
     def run(
         self, trial: optuna.Trial, source: str, others: Mapping[str, str] | None = None

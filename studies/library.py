@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 
 from objective.best import has_succeeded
 from objective.failure import CLASSES
-from objective.failure import INTERRUPTED
 from objective.testbed.metric import Metric
 from samplers._llm.record import SOURCES
 
@@ -54,9 +53,8 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
     # Attributes of these names may be the user's own, and mean something else.
     if attrs.get("source") not in SOURCES:
         attrs.pop("source", None)
-    status = attrs.pop("status", None)
-    if status in CLASSES or (status == INTERRUPTED and trial.state == TrialState.FAIL):
-        attrs["status"] = status
+    if attrs.pop("status", None) in CLASSES:
+        attrs["status"] = trial.user_attrs["status"]
     elif trial.state == TrialState.FAIL:
         attrs["status"] = "crash"
     elif has_succeeded(trial):

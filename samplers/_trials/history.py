@@ -81,8 +81,7 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     """Return the evaluated trials by number: COMPLETE, PRUNED and FAIL.
 
     Left out are FAIL trials that say nothing of their parameters: those without any broke before
-    anything was evaluated, and those that the storage has queued again, or whose ``status`` is
-    ``interrupted``, were stopped.
+    anything was evaluated, and those that the storage has queued again were interrupted.
 
     They are as Optuna first read them for the trial that is being sampled.
     """

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Any
 from typing import TYPE_CHECKING
 
-from optuna.trial import TrialState
-
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -25,8 +23,6 @@ _FIXED_PARAMS = "fixed_params"
 # Optuna's own function to read it warns that it is experimental.
 _RETRY_HISTORY = "retry_history"
 _FAILED_TRIAL = "failed_trial"
-# The user attribute ``status`` of a trial that was stopped: Optuna makes FAIL of it, without a word.
-_INTERRUPTED = "interrupted"
 
 
 def cached_trials(study: Study) -> list[FrozenTrial]:
@@ -129,10 +125,5 @@ def integers(stored: Any) -> list[int]:
 
 
 def interrupted_trials(trials: Iterable[FrozenTrial]) -> set[int]:
-    """Return the numbers of the trials that others among ``trials`` repeat, or that say it."""
-    found: set[int] = set()
-    for trial in trials:
-        found.update(interrupted_before(trial))
-        if trial.state == TrialState.FAIL and trial.user_attrs.get("status") == _INTERRUPTED:
-            found.add(trial.number)
-    return found
+    """Return the numbers of the trials that others among ``trials`` repeat."""
+    return {number for trial in trials for number in interrupted_before(trial)}

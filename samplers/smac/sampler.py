@@ -57,7 +57,6 @@ from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
 from .._trials.internals import fresh_trials
-from .._trials.internals import interrupted_trials
 from .._trials.internals import set_study_system_attr
 from .._trials.internals import set_system_attr
 from .._trials.internals import study_system_attrs
@@ -276,7 +275,6 @@ class SMACSampler(BaseSampler):
         configspace = translation.configspace
         evaluated: list[tuple[FrozenTrial, Configuration]] = []
         pending: list[Configuration] = []
-        interrupted = interrupted_trials(others)
         n_before = 0  # trials before this one that have, or are about to have, a configuration
         for other in others:
             unfinished = not other.state.is_finished()
@@ -293,7 +291,7 @@ class SMACSampler(BaseSampler):
                 continue
             if unfinished:
                 pending.append(configuration)
-            elif other.number not in interrupted:
+            else:
                 evaluated.append((other, configuration))
 
         def settle(proposed: Configuration) -> Configuration:

@@ -38,7 +38,6 @@ from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from objective.failure import INTERRUPTED
 from objective.failure import store_constraint
 from objective.worker import BEGAN
 from objective.worker import WORKER
@@ -224,7 +223,7 @@ def is_given_up(killed: FrozenTrial) -> bool:
 
 
 def _has_failed(killed: FrozenTrial) -> bool:
-    return killed.user_attrs.get("status", "ok") not in ("ok", INTERRUPTED)
+    return bool(killed.user_attrs.get("status", "ok") != "ok")
 
 
 def _kills(killed: FrozenTrial) -> int:

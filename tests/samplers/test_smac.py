@@ -624,24 +624,6 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return list(said.values())
 
 
-def test_what_was_interrupted_is_proposed_again() -> None:
-    space = {"kind": CategoricalDistribution("abcdef")}
-    study = optuna.create_study(sampler=SMACSampler(seed=0, n_startup_trials=1))
-    for kind in "abcdef":
-        study.add_trial(
-            optuna.create_trial(
-                state=TrialState.FAIL if kind == "e" else TrialState.COMPLETE,
-                value=None if kind == "e" else 1.0,
-                params={"kind": kind},
-                distributions={**space},
-                user_attrs={
-                    "status": "interrupted"
-                },  # of a COMPLETE one, it is its objective's own
-            )
-        )
-    assert study.ask({**space}).params == {"kind": "e"}
-
-
 def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCaptureFixture) -> None:
     def conditional(trial: optuna.Trial) -> float:
         if trial.suggest_categorical("kind", ["a", "b"]) == "a":
@@ -658,9 +640,7 @@ def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCapture
     said = warnings_of(caplog)
     (message,) = [text for text in said if not text.startswith("Drawn at random: ")]
     assert any(text.startswith("Drawn at random: x, y. ") for text in said)
-    assert (
-        "Every combination of kind was proposed" in message and "x, y are not chosen by" in message
-    )
+    assert "Every combination of kind was proposed" in message and "x, y are not chosen by" in message
 
 
 def test_a_range_that_was_narrowed_is_not_passed_over_in_silence(

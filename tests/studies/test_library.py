@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
 import pytest
 
 from studies.commands.best import best
@@ -60,15 +59,6 @@ def test_attributes_of_its_own_mean_nothing_here() -> None:
     (trial,) = evaluated_trials(study)
     assert trial.user_attrs["status"] == "ok" and "source" not in trial.user_attrs
     assert trial.user_attrs["training_seconds"] == 3.0
-
-
-def test_a_trial_that_was_stopped_is_not_counted_as_a_failure() -> None:
-    study = optuna.create_study()
-    for state, value in ((TrialState.FAIL, None), (TrialState.COMPLETE, 1.0)):
-        attrs = {"status": "interrupted"}
-        study.add_trial(optuna.trial.create_trial(state=state, value=value, user_attrs=attrs))
-    facts = study_facts(study)
-    assert (facts["ok"], facts["failures"]) == (1, {})
 
 
 def test_a_method_among_its_attributes_does_not_make_it_ours(url: str) -> None:
