@@ -199,7 +199,7 @@ def _not_there(testbed: Testbed) -> list[str]:
         if text := next(above, ""):
             notes.append(
                 f"{text} is there as seen from {files.root}, but a training runs in {testbed.path};"
-                f" to let it run there, add --cwd {os.path.relpath(files.root, testbed.path)}"
+                f" `run` and `compare` let it run there by --cwd {os.path.relpath(files.root, testbed.path)}"
             )
     return notes
 

@@ -63,7 +63,8 @@ from typing import NoReturn
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, Windows's in WSL
+# NVIDIA's, AMD's, and NVIDIA's in WSL, where /dev/dxg is there for any maker's.
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/usr/lib/wsl/lib/libcuda.so.1")
 _APART = "evaluate_program"  # of prepare.py: evaluates what a training hands over
 _MAX_PROGRAM_BYTES = 2**32
 # What can be ignored of what stops a process; SIGSTOP is refused by a sandbox's filter.
@@ -342,7 +343,7 @@ def _become(program: str, words: list[str]) -> NoReturn:
 
 def has_gpu() -> bool:
     """Tell whether this machine has a GPU for CUDA or ROCm, without loading torch."""
-    return any(map(os.path.exists, GPU_DEVICES))
+    return any(map(os.path.exists, GPU_FILES))
 
 
 def _limit_memory(memory_mb: int) -> None:

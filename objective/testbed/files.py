@@ -222,7 +222,8 @@ class Files:
         So it isn't there for a training. Empty folders, weights and the like don't count.
         """
         folder = self.root / self.folder
-        there = {*self.links, *(level for path in self.copies for level in (path, *path.parents))}
+        given = (*self.links, *self.copies)
+        there = {level for path in given for level in (path, *path.parents)}
         others = [
             path
             for path in sorted(folder.iterdir())

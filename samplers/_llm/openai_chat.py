@@ -35,6 +35,7 @@ from .dialect import MOST_THINKING_TOKENS
 from .dialect import remember
 from .dialect import Request
 from .dialect import STRICT
+from .dialect import THINKING_TOKENS
 from .failures import Refused
 from .tokens import as_tokens
 from .tokens import estimate_tokens
@@ -358,16 +359,17 @@ class OpenAIChat:
                 continue
             except Refused as error:
                 change = dialect.after(error.refusal, body, level)
-                if change is None:
+                # What `extra` asks for is sent whatever the dialect leaves out.
+                if change is None or self._extra.keys() & (change[0].dropped - dialect.dropped):
                     raise
                 now, level = change
             else:
                 request.completions.append(last)
                 kept = "response_format" in body and level <= dialect.format
                 now = dialect.understood(kept)
-                if last.is_starved and refused is not None:
+                if last.is_starved and refused is not None and thinking < THINKING_TOKENS:
                     raise refused
-                roomier = now.with_room_to_think()
+                roomier = now.with_room_to_think() if refused is None else None
                 if not last.is_starved or roomier is None or room == dialect.longest:
                     remember(address, self.model, dialect, now)
                     return request.reply()

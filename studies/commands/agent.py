@@ -135,6 +135,7 @@ def agent(
     Each change is run in a sandbox, kept if it improves the value by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
+    from objective.run.script import RunError
     from objective.testbed.metric import Metric
     from samplers import ChatError
     from studies.code_agent import export as exports
@@ -194,7 +195,7 @@ def agent(
         done = work.run_here(spec, workers)
     except KeyboardInterrupt:
         options.stopped()
-    except (ChatError, Failed) as error:  # the result comes first: it took a night
+    except (ChatError, Failed, RunError) as error:  # the result comes first: it took a night
         found = work.with_result(spec, began)
         if found is None:
             raise

@@ -131,6 +131,7 @@ def run(
     at once share the work.
     """
     from objective.objective import default_wall_seconds
+    from objective.run.script import RunError
     from samplers import ChatError
     from studies.code_agent.history import best_of
     from studies.commands.work import run as work
@@ -216,13 +217,13 @@ def run(
             done = work.run_here(spec, workers or 1)
     except KeyboardInterrupt:
         options.stopped()
-    except (ChatError, Failed) as error:  # the result comes first: it took a night
+    except (ChatError, Failed, RunError) as error:  # the result comes first: it took a night
         found = None if worker else work.with_result(spec, began)
         if found is None:
             raise
         done, wrong = found, error
     facts = study_facts(done, best_of)
-    if finishing() and facts["state"] != "done":
+    if finishing() and wrong is None and facts["state"] != "done":
         options.stopped()
     if not worker and cluster is None:
         try:

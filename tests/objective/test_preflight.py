@@ -44,7 +44,7 @@ def test_a_script_in_a_folder_of_its_own_finds_what_lies_beside_it(testbed_folde
 def test_all_problems_are_told_at_once(
     testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ())
+    monkeypatch.setattr("objective.run.launch.GPU_FILES", ())
     monkeypatch.delenv("UNSET", raising=False)
     train = "import torchless, math\nimport torch\nLR = 1\nd = torch.device('cuda')\n"
     folder = testbed_folder(train, "import deeply.missing, torchless\n", **{"uv.lock": ""})
@@ -77,10 +77,10 @@ def test_all_problems_are_told_at_once(
 def test_a_script_that_needs_a_gpu_is_told_from_one_that_asks_first(
     line: str, needs: bool, testbed_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ())
+    monkeypatch.setattr("objective.run.launch.GPU_FILES", ())
     folder = testbed_folder(f"LR = 1\n{line}\n")
     assert bool(preflight(Testbed.load(folder)).problems) == needs
-    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", ("/dev/null",))
+    monkeypatch.setattr("objective.run.launch.GPU_FILES", ("/dev/null",))
     assert preflight(Testbed.load(folder)).problems == []
 
 
@@ -137,7 +137,7 @@ def test_files_that_a_training_does_not_find_are_named(tmp_path: Path) -> None:
     copy, cwd = preflight(Testbed.load(scripts)).notes
     assert "cache, more, raw; to have them there, add --copy cache --copy more --copy raw" in copy
     assert cwd.startswith(f"data/a.csv is there as seen from {tmp_path}")
-    assert cwd.endswith("add --cwd ..")
+    assert cwd.endswith("by --cwd ..")
     runtime = Runtime(copy=("raw", "cache", "more"), cwd="..")
     assert preflight(Testbed.load(scripts, runtime)).notes == []
 

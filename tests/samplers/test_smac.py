@@ -640,7 +640,9 @@ def test_a_conditional_space_is_not_said_to_be_used_up(caplog: pytest.LogCapture
     said = warnings_of(caplog)
     (message,) = [text for text in said if not text.startswith("Drawn at random: ")]
     assert any(text.startswith("Drawn at random: x, y. ") for text in said)
-    assert "Every combination of kind was proposed" in message and "x, y are not chosen by" in message
+    assert (
+        "Every combination of kind was proposed" in message and "x, y are not chosen by" in message
+    )
 
 
 def test_a_range_that_was_narrowed_is_not_passed_over_in_silence(

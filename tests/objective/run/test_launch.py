@@ -433,7 +433,7 @@ def run_limited(program: str, folder: Path, **torch: str) -> str:
 import os, resource, sys
 sys.path[:0] = [{str(Path(launch.__file__).parents[2])!r}, {str(folder)!r}]
 from objective.run import launch
-launch.GPU_DEVICES = ("/dev/null",)
+launch.GPU_FILES = ("/dev/null",)
 launch._limit_memory(256)
 {textwrap.dedent(program)}
 """

@@ -422,6 +422,25 @@ def test_a_prompt_that_leaves_too_little_room_to_think_is_too_long(server: Loopb
     assert chat.complete(ASK, max_tokens=100).attempts == 1, "there is as much room as before"
 
 
+def test_a_context_without_room_for_more_thoughts_is_no_prompt_that_is_too_long(
+    server: LoopbackServer,
+) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] > 12_000:
+            return refusal("This model's maximum context length is 16384 tokens", 400)
+        return reply("<think>let me see", finish_reason="length")
+
+    server.answers = answer
+    assert connect(server).complete(ASK, max_tokens=100).is_starved
+
+
+def test_what_a_user_asks_for_is_refused_in_the_servers_words(server: LoopbackServer) -> None:
+    server.answers = lambda body: refusal("Unsupported parameter: 'temperature'", 400)
+    with pytest.raises(ChatRejected, match="Unsupported parameter"):
+        connect(server, extra={"temperature": 0.2}).complete(ASK)
+    assert len(server.requests) == 1
+
+
 def test_a_reply_that_was_cut_off_says_so(server: LoopbackServer) -> None:
     server.answers = [reply('{"x": 0.12', finish_reason="length")]
     assert connect(server).complete(ASK).truncated

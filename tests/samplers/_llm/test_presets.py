@@ -28,7 +28,10 @@ def test_the_environment_names_the_model_of_servers_with_openais_key(
     for spec in ("openai", "https://example.org/v1"):
         assert "'mine'" in repr(open_chat(spec))
         assert "'another'" in repr(open_chat(spec, model="another"))
-    assert "mine" not in repr(open_chat("anthropic")) + repr(open_chat("ollama"))
+    here = "http://127.0.0.1:9/v1"  # where the embedded model is shared, too
+    assert not any("mine" in repr(open_chat(spec)) for spec in ("anthropic", "ollama", here))
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{here}/")
+    assert "'mine'" in repr(open_chat(here))
 
 
 def test_an_address_of_a_preset_gets_the_presets_key(monkeypatch: pytest.MonkeyPatch) -> None:

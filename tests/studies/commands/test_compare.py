@@ -57,7 +57,7 @@ BASELINE = {"DEPTH": 4, "LR": 0.01, "PATTERN": "ab"}
 def test_a_gpu_of_any_maker_goes_to_one_training_at_a_time(
     devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objective.run.launch.GPU_DEVICES", devices)
+    monkeypatch.setattr("objective.run.launch.GPU_FILES", devices)
     comparison = Comparison(["tpe"], [0], Where("sqlite://"), Budget(trials=1))
     assert default_workers(comparison) == (1 if devices else os.cpu_count())
     assert (memory_share(1) is None) == bool(devices)
