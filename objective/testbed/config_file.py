@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import json
 from pathlib import PurePath
 import re
-import sys
 from typing import Any
 from typing import NoReturn
 
@@ -22,16 +21,12 @@ import tomlkit
 import yaml
 
 from objective.testbed.arguments import parse_number
+from objective.testbed.nesting import read_toml
 from objective.testbed.nesting import shallow
 from objective.testbed.source import Constant
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
 
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _SCALARS = (bool, int, float, str)
 _LONGEST_YAML = 100_000  # characters, of which PyYAML reads some 200,000 a second
@@ -104,7 +99,7 @@ class ConfigFile:
             if self._kind == "json":
                 data = shallow(json.loads(text, object_pairs_hook=self._table))
             else:
-                data = shallow(tomllib.loads(text))
+                data = read_toml(text)
         except (ValueError, RecursionError) as error:
             self._refuse(error)
         if not isinstance(data, dict):

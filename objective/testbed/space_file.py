@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 import math
-import sys
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -24,17 +23,11 @@ from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import LARGEST_INT
 from objective.testbed.interface import Interface
 from objective.testbed.interface import shown
-from objective.testbed.nesting import shallow
+from objective.testbed.nesting import read_toml
 from objective.testbed.rule import nearest_power_of_two
 from objective.testbed.rule import Rule
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
-
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 NAME = "search_space.toml"
@@ -123,7 +116,7 @@ def _tables(text: str) -> dict[str, Any]:
         TestbedError: If it is no TOML.
     """
     try:
-        tables: dict[str, Any] = shallow(tomllib.loads(text.removeprefix("\ufeff")))
+        tables: dict[str, Any] = read_toml(text.removeprefix("\ufeff"))
         return tables
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
         raise TestbedError(f"{NAME} must be valid TOML, but: {error}.") from None

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from objective.testbed import config_file
 from objective.testbed.config_file import ConfigFile
+from objective.testbed.nesting import read_toml
 from objective.testbed.source import TestbedError
 
 
@@ -54,7 +54,7 @@ def test_yaml_keeps_all_but_the_values() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "read"),
-    [("c.json", JSON, json.loads), ("c.toml", TOML, config_file.tomllib.loads)],  # type: ignore[attr-defined]
+    [("c.json", JSON, json.loads), ("c.toml", TOML, read_toml)],
 )
 def test_json_and_toml_read_back_with_the_new_values(name: str, text: str, read: Any) -> None:
     file = ConfigFile(name, text)
@@ -114,7 +114,7 @@ def test_what_is_also_a_key_in_yaml_is_no_value(text: str) -> None:
         ("c.json", "[" * 100_000, "c.json must be valid"),
         ("c.json", '{"a":' * 900 + "1" + "}" * 900, "c.json must be valid, but: .*50 deep"),
         ("c.toml", "a = 1\na = 2", "c.toml must be valid, but: "),
-        ("c.toml", ".".join("a" * 5000) + " = 1", "c.toml must be valid, but: .*50 deep"),
+        ("c.toml", ".".join("a" * 900) + " = 1", "c.toml must be valid, but: .*50 deep"),
         ("c.yaml", "a: [", "c.yaml must be valid, but: "),
         ("c.yaml", "a: 1\na: 2\n", "must hold a once, but it is there twice"),
         ("c.yaml", "- 1", "must hold names and values"),
