@@ -43,7 +43,9 @@ def not_here(reason: str) -> NoReturn:
     """
     if REQUIRE_SERVICES:
         pytest.fail(reason)
-    pytest.skip(reason=reason)  # the machine lacks it, and nobody promised that it has it
+    # Reached on a user's machine alone, for .ci/run has failed above: a red `make test` would tell
+    # them that the code is broken, where all that is missing is a package.
+    pytest.skip(reason=reason)
 
 
 def _missing(what: str, package: str) -> NoReturn:
