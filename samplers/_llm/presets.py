@@ -81,8 +81,8 @@ def open_chat(
         spec: ``"local"`` (the embedded model), a name in ``PRESETS``, a base URL, or
             the path of a GGUF file. The key is read from the preset's environment variable, of
             another base URL from ``OPENAI_API_KEY``.
-        model: Name of the model; by default ``OPENAI_MODEL`` where the key is OpenAI's variable,
-            else the only one that the server lists.
+        model: Name of the model; by default `Preset.model`, else the only one that the server
+            lists.
         make: Makes the connection, see ``default_chat``.
 
     Raises:
