@@ -40,11 +40,12 @@ def explain(error: Exception) -> tuple[str, int]:
     return masked(text), status
 
 
-def is_full(explained: str) -> bool:
-    """Return whether what `explain` said is that a disk is full, here or of a database server."""
-    return _FULL.search(explained) is not None
+def is_full(error: Exception) -> bool:
+    """Return whether an error is that a disk is full, here or of a database server."""
+    return _FULL.search(_cause(error)) is not None
 
 
+# Databases, and what trains, say it by words alone.
 _FULL = re.compile(
     r"\b(disk|table)\b.* is full|disk I/O error|No space left on device|Disk quota exceeded"
 )
@@ -81,11 +82,15 @@ def _explain(error: Exception) -> tuple[str, int]:
     raise error
 
 
+def _cause(error: BaseException) -> str:
+    """Return what the first of the errors that led to this one says, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
 def _explain_database(error: Exception) -> tuple[str, int]:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    text = " ".join(str(cause).split())
+    text = _cause(error)
     for sign, advice in _DATABASE.items():
         if sign in text:
             return f"the database of --storage: {text}; {advice}", 1 if sign in _TRANSIENT else 2

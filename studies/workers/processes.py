@@ -69,12 +69,14 @@ class Event:
             and another one takes its place.
         what: What was said; of a failure or a kill one line that says why.
         status: Exit status that the failure deserves, see `studies.errors`.
+        full: Whether it failed for a full disk.
     """
 
     job: str
     kind: str
     what: Any = None
     status: int = 0
+    full: bool = False
 
 
 def run_jobs(
@@ -137,7 +139,7 @@ def run_jobs(
                     elif replace(job):
                         event = Event(job.name, "replaced", event.what)
                         waiting.appendleft(job)
-                if event.kind == "failed" and is_full(event.what):
+                if event.full:
                     waiting.clear()
                 events.append(event)
             watch(events)
@@ -224,13 +226,17 @@ def work(job: Job, connection: Connection, on_stop: str | None) -> None:
         acknowledge()
         raise SystemExit(1) from None
     except Exception as error:  # the command can tell of nothing that ends with this process
-        try:
-            message, status = explain(error)
-        except Exception:  # nobody foresaw it, says `explain`: then the traceback is what helps
-            traceback.print_exc()
-            message, status = f"{type(error).__name__}: {' '.join(str(error).split())}", 1
-        connection.send(Event(job.name, "failed", message, status))
+        connection.send(_failure(job, error))
         raise SystemExit(1) from None
+
+
+def _failure(job: Job, error: Exception) -> Event:
+    try:
+        message, status = explain(error)
+    except Exception:  # nobody foresaw it, says `explain`: then the traceback is what helps
+        traceback.print_exc()
+        message, status = f"{type(error).__name__}: {' '.join(str(error).split())}", 1
+    return Event(job.name, "failed", message, status, is_full(error))
 
 
 def quiet_optuna() -> None:

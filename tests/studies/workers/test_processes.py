@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from pathlib import Path
+import sqlite3
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,17 +17,20 @@ import pytest
 
 from objective import RunError
 from objective.run.script import DiskFull
-from studies.errors import explain
 from studies.workers import processes
 from studies.workers.processes import devices
 from studies.workers.processes import environments
-from studies.workers.processes import Event
 from studies.workers.processes import Job
 from studies.workers.processes import run_jobs
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
 from tests.studies.conftest import output_of
 from tests.studies.conftest import TRAIN
+
+
+# As Optuna raises it: only the cause tells of the disk.
+COMMIT = StorageInternalError("An exception is raised during the commit.")
+COMMIT.__cause__ = sqlite3.OperationalError("database or disk is full")
 
 
 def test_workers_have_a_gpu_each_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +61,7 @@ def test_gpus_are_those_that_the_driver_lists(
         (DiskFull("The disk of /tmp/autoresearch-1/run is full."), 2),
         (DiskFull("A disk that the script writes to is full (No space left on device)."), 2),
         (OSError(28, "No space left on device"), 2),
-        (StorageInternalError("(sqlite3.OperationalError) database or disk is full"), 2),
+        (COMMIT, 2),
     ],
 )
 def test_a_full_disk_is_said_by_the_jobs_that_run_and_no_other_begins(
@@ -70,7 +74,7 @@ def test_a_full_disk_is_said_by_the_jobs_that_run_and_no_other_begins(
             self.job, self.connection = args[:2]
 
         def start(self) -> None:
-            self.connection.send(Event(self.job.name, "failed", *explain(error)))
+            self.connection.send(processes._failure(self.job, error))
 
         def join(self) -> None:
             pass
