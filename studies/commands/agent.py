@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 import sys
 from typing import Annotated
@@ -12,7 +11,6 @@ import typer
 from studies.commands import groups
 from studies.commands import options
 from studies.commands.as_json import print_json
-from studies.errors import Failed
 from studies.methods import CODE_AGENT
 from studies.stopping import stop_by_signal
 
@@ -135,9 +133,7 @@ def agent(
     Each change is run in a sandbox, kept if it improves the value by more than the noise, and
     reverted otherwise. The same command again goes on where it was stopped.
     """
-    from objective.run.script import RunError
     from objective.testbed.metric import Metric
-    from samplers import ChatError
     from studies.code_agent import export as exports
     from studies.code_agent.files import unedited
     from studies.code_agent.history import read_history
@@ -189,17 +185,10 @@ def agent(
     if not no_check:
         work.check_script(spec, edited)
     stop_by_signal()
-    wrong: Exception | None = None
-    began = datetime.now()
     try:
-        done = work.run_here(spec, workers)
+        done, wrong = work.run_here(spec, workers)
     except KeyboardInterrupt:
         options.stopped()
-    except (ChatError, Failed, RunError) as error:  # the result comes first: it took a night
-        found = work.with_result(spec, began)
-        if found is None:
-            raise
-        done, wrong = found, error
     history = read_history(done.get_trials(deepcopy=False), min_gain, Metric.of(done))
     facts = exports.agent_facts(history)
     if as_json:

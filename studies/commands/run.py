@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 import sys
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 from studies.commands import groups
 from studies.commands import options
 from studies.commands.as_json import print_json
-from studies.errors import Failed
 from studies.errors import Misuse
 from studies.methods import LLM_RATIO
 from studies.methods import METHODS
@@ -131,8 +129,6 @@ def run(
     at once share the work.
     """
     from objective.objective import default_wall_seconds
-    from objective.run.script import RunError
-    from samplers import ChatError
     from studies.code_agent.history import best_of
     from studies.commands.work import run as work
     from studies.facts import study_facts
@@ -207,21 +203,15 @@ def run(
         )
     stop_by_signal(on_stop)
     wrong: Exception | None = None
-    began = datetime.now()
     try:
         if worker:
             done = work.be_worker(spec)
         elif cluster is not None:
-            done = work.run_on_cluster(spec, cluster, job_options, workers)
+            done, wrong = work.run_on_cluster(spec, cluster, job_options, workers)
         else:
-            done = work.run_here(spec, workers or 1)
+            done, wrong = work.run_here(spec, workers or 1)
     except KeyboardInterrupt:
         options.stopped()
-    except (ChatError, Failed, RunError) as error:  # the result comes first: it took a night
-        found = None if worker else work.with_result(spec, began)
-        if found is None:
-            raise
-        done, wrong = found, error
     facts = study_facts(done, best_of)
     if finishing() and wrong is None and facts["state"] != "done":
         options.stopped()

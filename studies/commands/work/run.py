@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -15,9 +16,11 @@ from optuna.exceptions import StorageInternalError
 from objective.preflight import Preflight
 from objective.preflight import preflight
 from objective.preflight import short_run
+from objective.run.script import RunError
 from objective.testbed.metric import Metric
 from objective.testbed.testbed import Testbed
 from objective.testbed.testbed import TestbedError
+from samplers import ChatError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
@@ -37,6 +40,7 @@ from studies.commands.work.revalidate import failed
 from studies.commands.work.revalidate import run as repeat
 from studies.comparison import stored_standing
 from studies.errors import explain
+from studies.errors import Failed
 from studies.errors import Misuse
 from studies.facts import trial_facts
 from studies.llm import checked_llm
@@ -116,17 +120,6 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             run_repetitions(work, tell)
         except Exception as error:
             raise failed({study.study_name: explain(error)[0]}) from error
-
-
-def with_result(spec: Spec, since: datetime) -> optuna.Study | None:
-    """Return the study as it is stored, if a trial of it has succeeded since then."""
-    with suppress(StorageError, StorageInternalError, KeyError):
-        storage = open_storage(spec.where.storage, must_exist=True)
-        study = optuna.load_study(study_name=spec.name, storage=storage)
-        ends = (t.datetime_complete for t in study.get_trials(deepcopy=False) if is_ok(t))
-        if any(end is not None and end >= since for end in ends):
-            return study
-    return None
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:
@@ -256,24 +249,37 @@ def _check_model(spec: Spec) -> None:
         say(said, stderr=True)
 
 
-def _progress(spec: Spec, workers: int) -> Progress:
-    script = spec.where.load_script()
-    return Progress(spec, script.metric, script.delivery.place, workers)
+# A study, and the error that ended it after its new successes, which are to be shown first.
+Outcome = tuple[optuna.Study, Exception | None]
 
 
-def run_here(spec: Spec, workers: int) -> optuna.Study:
+def _watched(spec: Spec, workers: int, work: Callable[[Progress], optuna.Study]) -> Outcome:
+    script, since = spec.where.load_script(), datetime.now()
+    with Progress(spec, script.metric, script.delivery.place, workers) as progress:
+        try:
+            return work(progress), None
+        except (ChatError, Failed, RunError) as error:  # the result comes first: it took a night
+            with suppress(StorageError, StorageInternalError, KeyError):
+                storage = open_storage(spec.where.storage, must_exist=True)
+                study = optuna.load_study(study_name=spec.name, storage=storage)
+                ends = (t.datetime_complete for t in study.get_trials(deepcopy=False) if is_ok(t))
+                if any(end is not None and end >= since for end in ends):
+                    return study, error
+            raise
+
+
+def run_here(spec: Spec, workers: int) -> Outcome:
     """Do the study's trials on this machine."""
     check_sharing(spec.where.storage, workers=workers)
     _check_model(spec)
-    with _progress(spec, workers) as progress:
-        if workers == 1:
-            return work_on(spec, progress.update)
-        return run_workers(spec, workers, progress.update, progress.say)
+    if workers == 1:
+        return _watched(spec, 1, lambda bar: work_on(spec, bar.update))
+    return _watched(spec, workers, lambda bar: run_workers(spec, workers, bar.update, bar.say))
 
 
 def run_on_cluster(
     spec: Spec, cluster: str, job_options: Mapping[str, Any], workers: int | None
-) -> optuna.Study:
+) -> Outcome:
     """Do the study's trials by the workers of a Dask cluster."""
     tell = partial(say, stderr=True)
     if workers is None:
@@ -281,8 +287,11 @@ def run_on_cluster(
     if spans_machines(cluster):  # what they can't reach is refused before it is asked
         within_reach(spec, True, workers)
     _check_model(spec)
-    with _progress(spec, workers) as progress:
-        return run_cluster(spec, cluster, job_options, workers, progress.update, progress.say)
+    return _watched(
+        spec,
+        workers,
+        lambda bar: run_cluster(spec, cluster, job_options, workers, bar.update, bar.say),
+    )
 
 
 def be_worker(spec: Spec) -> optuna.Study:

@@ -12,7 +12,9 @@ import pytest
 from samplers._llm.chat import ChatUnavailable
 from studies.budget import is_ok
 from studies.commands.work import run as work
+from studies.loop import Watch
 from studies.spec import Spec
+from studies.workers.share import work_on
 from tests.studies.conftest import Cli
 from tests.studies.scripted import make_testbed
 
@@ -73,13 +75,11 @@ def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
 def test_what_was_found_is_shown_before_the_error_that_ends_it(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_here = work.run_here
-
-    def and_end(spec: Spec, workers: int) -> None:
-        run_here(spec, workers)
+    def and_end(spec: Spec, watch: Watch) -> None:
+        work_on(spec, watch)
         raise ChatUnavailable("the server is down")
 
-    monkeypatch.setattr(work, "run_here", and_end)
+    monkeypatch.setattr(work, "work_on", and_end)
     words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1]
     done = cli(*words, "--train-seconds", "0.1s", "--trials", 1, "--agent-command", "true")
     assert done.returncode == 1 and "the server is down" in done.stderr.splitlines()[-1]
