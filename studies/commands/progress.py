@@ -100,7 +100,8 @@ class Progress(Bar):
         self._place = place
         # What an estimate depends on beside the trials.
         self._coming = (workers, spec.model.llm_ratio if spec.row.has_ratio else None)
-        self._shown: set[int] | None = None
+        self._earlier: set[int] | None = None
+        self._shown: set[int] = set()
         self._has_estimated = False
         self._has_warned = False
         super().__init__()
@@ -108,8 +109,9 @@ class Progress(Bar):
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show what is new in a study's trials; those of earlier runs are only counted."""
         done = [t for t in trials if is_evaluated(t)]
-        if self._shown is None:
-            self._shown = {t.number for t in done}
+        if self._earlier is None:
+            self._earlier = {t.number for t in done}
+            self._shown |= self._earlier
             if done:
                 self.console.print(f"going on with a study of {len(done)} finished trials")
         summary = self._summary(trials)
@@ -134,6 +136,14 @@ class Progress(Bar):
         running = [str(t.number) for t in trials if t.state == TrialState.RUNNING]
         doing = f"trial {', '.join(running)} runs  |  " if running else ""
         self.show(n, total, doing + summary)
+
+    def has_gained(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether one of these has succeeded since the first `update`.
+
+        By their numbers: their times may be of another clock, or another time zone.
+        """
+        earlier = self._earlier
+        return earlier is not None and any(is_ok(t) and t.number not in earlier for t in trials)
 
     def _estimate(self, trials: Sequence[FrozenTrial]) -> str:
         """Say what a trial takes beside training, and how many fit into the time; "" until known."""

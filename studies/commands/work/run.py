@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 import sys
 from typing import Any
@@ -24,7 +23,6 @@ from samplers import ChatError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
-from studies.budget import is_ok
 from studies.code_agent.agent import isolation
 from studies.commands import options
 from studies.commands.as_json import print_json
@@ -254,7 +252,7 @@ Outcome = tuple[optuna.Study, Exception | None]
 
 
 def _watched(spec: Spec, workers: int, work: Callable[[Progress], optuna.Study]) -> Outcome:
-    script, since = spec.where.load_script(), datetime.now()
+    script = spec.where.load_script()
     with Progress(spec, script.metric, script.delivery.place, workers) as progress:
         try:
             return work(progress), None
@@ -262,8 +260,7 @@ def _watched(spec: Spec, workers: int, work: Callable[[Progress], optuna.Study])
             with suppress(StorageError, StorageInternalError, KeyError):
                 storage = open_storage(spec.where.storage, must_exist=True)
                 study = optuna.load_study(study_name=spec.name, storage=storage)
-                ends = (t.datetime_complete for t in study.get_trials(deepcopy=False) if is_ok(t))
-                if any(end is not None and end >= since for end in ends):
+                if progress.has_gained(study.get_trials(deepcopy=False)):
                     return study, error
             raise
 

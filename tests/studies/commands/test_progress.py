@@ -155,3 +155,13 @@ def test_a_trial_that_is_repeated_is_done_once(
         "  done 2/2  failed 0  ",
     ]
     assert drawn == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_study_has_gained_by_successes_since_the_first_look() -> None:
+    shown = Progress(study_of(9), METRIC, "train.py")
+    earlier, failed, new = ended(0, 2.0), ended(1, 3.0, status="crash"), ended(2, 1.0)
+    assert not shown.has_gained([earlier]), "there was no look yet"
+    shown.update([earlier])
+    assert not shown.has_gained([earlier, failed])
+    shown.update([earlier, failed, new])
+    assert shown.has_gained([earlier, failed, new])
