@@ -35,14 +35,14 @@ class Preset:
 
     @property
     def model(self) -> str | None:
-        """The model that the environment names, beside OpenAI's key alone.
-
-        Not that of a server on this machine, unless the environment names that, too: it lists its
-        one model, and the embedded one is shared by its address.
-        """
-        named = os.environ.get("OPENAI_BASE_URL")
-        here = is_loopback(self.base_url) and (not named or checked_url(named) != self.base_url)
-        return None if here or self.key_variable != OPENAI_KEY else os.environ.get("OPENAI_MODEL")
+        """The model that ``OPENAI_MODEL`` names, if it is about this server."""
+        if self.key_variable != OPENAI_KEY:
+            return None
+        usual = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        # Any other server on this machine, the embedded model's too, lists its one model.
+        if is_loopback(self.base_url) and self.base_url != checked_url(usual):
+            return None
+        return os.environ.get("OPENAI_MODEL") or None
 
 
 PRESETS = {
