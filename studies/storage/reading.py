@@ -7,6 +7,8 @@ the processor a trial: seconds for the first look at a study of thousands. What 
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
+from datetime import timezone
 import json
 from typing import Any
 
@@ -82,8 +84,8 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
                 state=state,
                 value=None,
                 values=[objectives[i] for i in range(len(objectives))] or None,
-                datetime_start=start,
-                datetime_complete=complete,
+                datetime_start=_local(start),
+                datetime_complete=_local(complete),
                 params=external,
                 distributions=distributions,
                 user_attrs={key: json.loads(text) for key, text in user[trial_id]},
@@ -96,3 +98,10 @@ def read_trials(storage: RDBStorage, study_id: int) -> list[FrozenTrial]:
             )
         )
     return frozen
+
+
+def _local(stored: datetime | None) -> datetime | None:
+    """What Optuna makes of a time, which databases hold in UTC: a local one that names no zone."""
+    if stored is None:
+        return None
+    return stored.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)

@@ -76,6 +76,16 @@ def write_sleeping(folder: Path) -> Path:
 
 
 @pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process's clock, nine hours ahead of UTC, in which databases hold times."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture
 def testbed(tmp_path: Path) -> Path:
     return write_sleeping(tmp_path / "bed")
 

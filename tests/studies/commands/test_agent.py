@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 import sys
-import time
 
 import optuna
 import pytest
@@ -74,21 +73,15 @@ def test_what_an_agent_of_ones_own_does_not_heed_is_refused(
 
 
 def test_what_was_found_is_shown_before_the_error_that_ends_it(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_tokyo: None
 ) -> None:
     def and_end(spec: Spec, watch: Watch) -> None:
         work_on(spec, watch)
         raise ChatUnavailable("the server is down")
 
     monkeypatch.setattr(work, "work_on", and_end)
-    monkeypatch.setenv("TZ", "JST-9")  # where the times of stored trials are not this process's
-    time.tzset()
     words = ["agent", "--testbed", make_testbed(tmp_path / "bed"), "--unsafe", "--baselines", 1]
-    try:
-        done = cli(*words, "--train-seconds", "0.1s", "--trials", 1, "--agent-command", "true")
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+    done = cli(*words, "--train-seconds", "0.1s", "--trials", 1, "--agent-command", "true")
     assert done.returncode == 1 and "the server is down" in done.stderr.splitlines()[-1]
     assert "0 proposals" in done.stdout
 

@@ -88,7 +88,7 @@ def test_nothing_is_wrong_with_a_study_that_ran(cli: Cli, study: optuna.Study) -
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_trials_that_nobody_runs_are_queued_again_and_those_of_the_living_are_not(
-    cli: Cli, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, study: optuna.Study, monkeypatch: pytest.MonkeyPatch, in_tokyo: None
 ) -> None:
     dead = ask_and_die(study)
     alive = ask(study)

@@ -62,7 +62,7 @@ def _told(trial: FrozenTrial) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
 def test_it_is_as_optuna_reads_it(
-    kind: str, request: pytest.FixtureRequest, tmp_path: object
+    kind: str, request: pytest.FixtureRequest, tmp_path: object, in_tokyo: None
 ) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     if kind != "sqlite":
