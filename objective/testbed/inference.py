@@ -8,8 +8,9 @@
   way. What a name's words say to be a fraction stays below 1; a learning rate or a penalty is
   logarithmic whatever its value, as in the paper's table.
 - Left alone, with a reason: what has no neighbours (text, zero, tuples), what can't be set in one
-  place, and what the words of a name say to be no hyperparameter but data, hardware, logging, or
-  the length of a training.
+  place, and what the words of a name say to be no hyperparameter but data, evaluation, hardware,
+  logging, or the length of a training. A trial that has more data, or is judged by other data, is
+  no better for that.
 """
 
 from __future__ import annotations
@@ -60,21 +61,56 @@ _DATA = "it describes the data or the evaluation"
 _MACHINE = "it describes the machine or how the script runs"
 _LOGGING = "it describes logging or saving"
 _LENGTH = "it says how long a training takes"
-_REASONS = {
-    _DATA: "VOCAB VOCABULARY CLASSES EVAL EVALUATION VAL VALID VALIDATION TEST FOLDS SHARD SHARDS"
-    " DATASET SAMPLES EXAMPLES FEATURES",
-    _MACHINE: "SEED SEEDS FLOPS GPU GPUS CUDA DEVICE DEVICES VRAM MEMORY WORKERS THREADS PROCESSES"
-    " JOBS RANK WORLD PORT TIMEOUT COMPILE AMP FP16 BF16 TF32 AUTOTUNE BENCHMARK PREFETCH CACHE",
-    _LOGGING: "LOGGING PRINT REPORT SAVE CHECKPOINT CHECKPOINTS CKPT VERBOSE DEBUG WANDB TENSORBOARD"
-    " PLOT PROFILE PROFILING VERSION RESUME",
-    _LENGTH: "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS",
-}
-_WORDS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
-_NAMES = (
-    (r"(MAX_)?(SEQ|SEQUENCE|CONTEXT)_(LEN|LENGTH)|(IMAGE|IMG|INPUT|OUTPUT)_(SIZE|DIM)", _DATA),
-    (r"RANDOM_STATE", _MACHINE),
-    (r"LOG_(EVERY|INTERVAL|FREQ|FREQUENCY|STEPS|LEVEL)", _LOGGING),
-    (r"((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH)", _LENGTH),
+# Parts of a hyperparameter's name in which such words mean something else.
+_HARMLESS = re.compile(
+    r"(?<![A-Z])(MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"
+    r"|(MAX|HIDDEN)_FEATURES|CLIP_VAL(UE)?)\b"
+)
+# What is said of a name, "" of a hyperparameter's: by the first entry of which one of its words is,
+# or whose pattern is all of it, with its tables or without them.
+_KINDS = (
+    (
+        _DATA,
+        "EVAL EVALUATE EVALUATION EVALUATOR VAL VALID VALIDATE VALIDATION TEST TESTING METRIC METRICS"
+        " HOLDOUT FOLD FOLDS KFOLD CV TTA",
+        r"(N|NUM)_(SPLITS|REPEATS|REPETITIONS)|((DECISION|CLASSIFICATION|PROB|PROBABILITY|CONF"
+        r"|CONFIDENCE|SCORE|IOU|NMS)_)*(THRESHOLD|THRESH|CUTOFF)",
+    ),
+    (
+        "",
+        "BATCH WARMUP WARMDOWN DECAY PATIENCE ANNEAL ANNEALING AUG AUGMENT AUGMENTATION MIXUP CUTMIX",
+        r"(.+_)?WARM_UP(_.+)?",
+    ),
+    (
+        _DATA,
+        "DATA DATASET DATASETS DATALOADER DATAMODULE SHARD SHARDS VOCAB VOCABULARY CLASSES SAMPLES EXAMPLES"
+        " FEATURES",
+        r"((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(ROWS|POINTS|RECORDS|OBSERVATIONS|OBS)"
+        r"|(N|NUM)_TRAIN(ING)?|SAMPLE_SIZE|(LIMIT_TRAIN|OVERFIT)_BATCHES"
+        r"|TRAIN(ING)?_(SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT)"
+        r"|(TRAIN(ING)?_)?SPLIT(_(SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT))?"
+        r"|(MAX_)?(SEQ|SEQUENCE|CONTEXT|SOURCE|TARGET)_(LEN|LENGTH)|MAX_(LEN|LENGTH)"
+        r"|(BLOCK|CONTEXT)_SIZE|(IMAGE|IMG|INPUT|OUTPUT)_(SIZE|DIM)|IN_(CHANS|CHANNELS)",
+    ),
+    (
+        _MACHINE,
+        "SEED SEEDS FLOPS GPU GPUS CUDA DEVICE DEVICES VRAM MEMORY WORKERS THREADS NTHREAD PROCESSES JOBS"
+        " RANK WORLD PORT TIMEOUT COMPILE AMP FP16 BF16 TF32 AUTOTUNE BENCHMARK PREFETCH CACHE"
+        " DETERMINISTIC CHECKPOINTING",
+        r"RANDOM_STATE|PRECISION|PIN_MEM|FAST_DEV_RUN",
+    ),
+    (
+        _LOGGING,
+        "LOGGING PRINT REPORT SAVE CHECKPOINT CHECKPOINTS CKPT VERBOSE VERBOSITY DEBUG WANDB TENSORBOARD PLOT"
+        " PROFILE PROFILING PROGRESS VERSION RESUME",
+        r"LOG_(EVERY|INTERVAL|FREQ|FREQUENCY|STEPS|LEVEL)(_.+)?",
+    ),
+    (
+        _LENGTH,
+        "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS",
+        r"((N|NUM|MIN|MAX|TOTAL|TRAIN|TRAINING)_)*(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH|TIME)"
+        r"|(STEPS|ITERS|ITERATIONS|BATCHES)_PER_EPOCH",
+    ),
 )
 _FRACTIONS = frozenset(
     "DROPOUT MOMENTUM BETA BETA1 BETA2 RATIO FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA"
@@ -99,7 +135,7 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
         if constant.problem or value is None:
             if constant.why_not:
                 left_out[name] = constant.why_not
-        elif reason := _out_of_reach(value):
+        elif reason := _out_of_reach(value) or _no_hyperparameter(name):
             left_out[name] = reason
         elif constant.choices:
             others[name] = CategoricalDistribution(list(constant.choices))
@@ -107,8 +143,6 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
             paper[name] = usual
         elif is_family:
             left_out[name] = "it is not among the paper's 14, which this script has"
-        elif reason := _no_hyperparameter(name):
-            left_out[name] = reason
         else:
             distribution = _around(name, value)
             if distribution is None:
@@ -167,21 +201,20 @@ def widened(distribution: BaseDistribution | None, value: Value) -> BaseDistribu
 
 def _no_hyperparameter(name: str) -> str:
     """Say why a name's words are those of a setting; "" if they aren't."""
-    words = _words(name)
-    if "BATCH" in words and "EVAL" not in words and "VAL" not in words and "TEST" not in words:
-        return ""  # DEVICE_BATCH_SIZE
-    for word in words:
-        if word in _WORDS:
-            return _WORDS[word]
-    for pattern, reason in _NAMES:
-        if re.fullmatch(pattern, "_".join(words)):
+    whole, own = (
+        _HARMLESS.sub("", "_".join(_words(part))) for part in (name, name.rpartition(".")[2])
+    )
+    for reason, known, pattern in _KINDS:
+        if not set(known.split()).isdisjoint(whole.split("_")):
+            return reason
+        if re.fullmatch(pattern, whole) or re.fullmatch(pattern, own):
             return reason
     return ""
 
 
 def _words(name: str) -> list[str]:
-    """Split a constant's name, or that of another parameter such as ``model.hidden-size``."""
-    return re.split(r"[\W_]+", name.upper())
+    """Split a constant's name, or that of another parameter: ``model.hidden-size``, ``nLayer``."""
+    return re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper())
 
 
 def _around(name: str, value: Value) -> BaseDistribution | None:
@@ -190,10 +223,12 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
         return CategoricalDistribution([False, True])
     if isinstance(value, str) or value <= 0:
         return None
+    words = _words(name)
     if isinstance(value, int):
-        return IntDistribution(max(1, value // 4), min(value * 4, LARGEST_INT))
+        least = 2 if value > 1 and "SPLIT" in words else 1  # a leaf of one can't be split
+        return IntDistribution(max(least, value // 4), min(value * 4, LARGEST_INT))
     factor = 100 if value < 0.01 else 10
-    high, words = value * factor, _words(name)
+    high = value * factor
     is_fraction = value < 1 and not _FRACTIONS.isdisjoint(words)
     if is_fraction:
         high = min(high, 1 - (1 - value) / 10)

@@ -159,6 +159,89 @@ def f(x):
     }, "a name of a function's own, such as B, is no constant"
 
 
+# The words of scripts and configurations that many people have, of each what is tuned and what isn't.
+@pytest.mark.parametrize(
+    ("tuned", "left"),
+    [
+        pytest.param(
+            "batch_size gradient_accumulation_steps n_layer n_head n_embd dropout bias learning_rate min_lr"
+            " weight_decay beta1 beta2 grad_clip decay_lr warmup_iters lr_decay_iters",
+            "eval_interval eval_iters eval_only log_interval always_save_checkpoint wandb_log block_size"
+            " max_iters device compile",
+            id="nanoGPT",
+        ),
+        pytest.param(
+            "accumulate_grad_batches gradient_clip_val patience annealing_epochs data.batch_size"
+            " datamodule.batch_size optimizer.init_args.lr data.augmentation.probability",
+            "trainer.max_epochs trainer.max_steps min_epochs max_time limit_train_batches limit_val_batches"
+            " overfit_batches fast_dev_run val_check_interval check_val_every_n_epoch"
+            " num_sanity_val_steps log_every_n_steps enable_progress_bar deterministic precision devices"
+            " data.num_workers data.val_split data.train_val_test_split test.batch_size",
+            id="Lightning",
+        ),
+        pytest.param(
+            "batch_size opt_eps momentum weight_decay clip_grad layer_decay lr warmup_lr decay_epochs"
+            " warmup_epochs patience_epochs decay_rate color_jitter reprob mixup cutmix mixup_off_epoch"
+            " smoothing drop_path model_ema_decay",
+            "train_split val_split train_num_samples num_classes img_size in_chans validation_batch_size"
+            " epochs cooldown_epochs seed log_interval checkpoint_hist workers tta amp",
+            id="timm",
+        ),
+        pytest.param(
+            "per_device_train_batch_size gradient_accumulation_steps learning_rate adam_beta1 adam_epsilon"
+            " max_grad_norm warmup_ratio warmup_steps num_warmup_steps label_smoothing_factor lora_alpha",
+            "per_device_eval_batch_size eval_steps num_train_epochs max_steps logging_steps save_steps"
+            " data_seed bf16 dataloader_num_workers dataloader_drop_last gradient_checkpointing"
+            " max_train_samples max_eval_samples max_seq_length max_length",
+            id="Hugging Face",
+        ),
+        pytest.param(
+            "n_estimators max_depth min_samples_split min_samples_leaf min_samples max_features"
+            " min_weight_fraction_leaf max_leaf_nodes bootstrap max_iter tol C gamma n_neighbors"
+            " n_iter_no_change model.min_samples_leaf",
+            "test_size train_size random_state n_splits n_repeats n_folds cv n_jobs n_samples n_features"
+            " validation_fraction threshold verbose",
+            id="scikit-learn",
+        ),
+        pytest.param(
+            "num_leaves min_child_samples min_child_weight min_data_in_leaf min_data_per_group"
+            " min_split_gain min_gain_to_split feature_fraction bagging_fraction bagging_freq max_bin"
+            " num_boost_round early_stopping_rounds lambda_l1 eta max_delta_step subsample"
+            " colsample_bytree",
+            "metric_freq verbosity num_threads nthread",
+            id="LightGBM, XGBoost",
+        ),
+        pytest.param(
+            "train.warmup.steps warm_up_epochs batchSize learningRate grad_clip_threshold hidden_features"
+            " train.scale model.poly_degree",
+            "data.n N_TRAIN N_ROWS DATA_SIZE NUM_POINTS TRAIN_FRACTION SPLIT_RATIO DECISION_THRESHOLD K_FOLD"
+            " CV N_REPEATS dataset.noise eval.k evaluation.steps metrics.top_k val.n validation.every"
+            " test.n data.max_features MAX_LEN dataSize optimizer.steps steps_per_epoch",
+            id="tables",
+        ),
+    ],
+)
+def test_data_and_evaluation_are_left_alone_and_hyperparameters_are_tuned(
+    tuned: str, left: str
+) -> None:
+    names = [*tuned.split(), *left.split()]
+    space, _, left_out = infer_space({name: Constant(name, 4, 0) for name in names})
+    assert (list(space), list(left_out)) == (tuned.split(), left.split())
+
+
+def test_a_choice_of_data_or_evaluation_is_none_of_a_hyperparameter() -> None:
+    choices = ("a", "b")
+    names = ("dataset", "device", "optimizer")
+    space, _, left_out = infer_space({n: Constant(n, "a", 0, choices=choices) for n in names})
+    assert space == {"optimizer": CategoricalDistribution(choices)}
+    assert left_out["dataset"] == "it describes the data or the evaluation"
+
+
+def test_a_leaf_of_one_is_not_to_be_split() -> None:
+    assert inferred("min_samples_split", 2) == IntDistribution(2, 8)
+    assert inferred("min_samples_leaf", 1) == IntDistribution(1, 4)
+
+
 @pytest.mark.parametrize("value", [2**60, -(10**400), 16**5000], ids=["60", "400", "5000"])
 def test_an_integer_of_any_length_has_a_reason(value: int) -> None:
     _, _, left_out = infer_space({"n": Constant("n", value, 0)})  # as a configuration file may
