@@ -5,8 +5,8 @@
   autoresearch's family, and tunes nothing else.
 - Other numbers have ranges around their values, as in the paper's implementation: an int within a
   factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool either
-  way. What a name's words say to be a fraction stays below 1; a learning rate or a penalty is
-  logarithmic whatever its value, as in the paper's table.
+  way. What a name's words say to be a fraction stays below 1, or ends at it if that is its value; a
+  learning rate or a penalty is logarithmic whatever its value, as in the paper's table.
 - Left alone, with a reason: what has no neighbours (text, zero, tuples), what can't be set in one
   place, and what the words of a name say to be no hyperparameter but data, evaluation, hardware,
   logging, or the length of a training. A trial that has more data, or is judged by other data, is
@@ -113,9 +113,11 @@ _KINDS = (
     ),
 )
 _FRACTIONS = frozenset(
-    "DROPOUT MOMENTUM BETA BETA1 BETA2 RATIO FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA"
-    " SUBSAMPLE COLSAMPLE".split()
+    "DROPOUT DROP MOMENTUM BETA1 BETA2 FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA SUBSAMPLE"
+    " COLSAMPLE REPROB DISCOUNT".split()
 )
+# Those of a float: an integer of such a name is a count, as scikit-learn's max_features.
+_FLOAT_FRACTIONS = _FRACTIONS | {"BETA", "RATIO", "SAMPLES", "FEATURES"}
 # Of numbers that matter by their order of magnitude.
 _MAGNITUDES = frozenset("LR RATE ETA DECAY PENALTY REG L1 L2 EPS EPSILON".split())
 
@@ -225,11 +227,15 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
         return None
     words = _words(name)
     if isinstance(value, int):
+        if value == 1 and not _FRACTIONS.isdisjoint(words):
+            return None  # XGBoost's subsample: 1, or LightGBM's subsample_freq: 1
         least = 2 if value > 1 and "SPLIT" in words else 1  # a leaf of one can't be split
         return IntDistribution(max(least, value // 4), min(value * 4, LARGEST_INT))
     factor = 100 if value < 0.01 else 10
     high = value * factor
-    is_fraction = value < 1 and not _FRACTIONS.isdisjoint(words)
+    # A beta of 1 is a weight, as of a divergence.
+    is_fraction = value < 1 or (value == 1 and "BETA" not in words)
+    is_fraction &= not _FLOAT_FRACTIONS.isdisjoint(words)
     if is_fraction:
         high = min(high, 1 - (1 - value) / 10)
     log = value < 0.01 or not (is_fraction or _MAGNITUDES.isdisjoint(words))
@@ -239,4 +245,6 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
 def _without_neighbours(value: Value) -> str:
     if isinstance(value, str):
         return "text has no neighbours to search among"
+    if value == 1:
+        return "1 may be all of a fraction, or a count: a fraction is written 1.0"
     return "no scale can be told from zero" if value == 0 else "no range is inferred below zero"

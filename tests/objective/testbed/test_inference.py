@@ -60,6 +60,40 @@ def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: b
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "high"),
+    [
+        ("subsample", 1.0, 1.0),
+        ("colsample_bytree", 1.0, 1.0),
+        ("feature_fraction", 1.0, 1.0),
+        ("bagging-fraction", 1.0, 1.0),
+        ("momentum", 1.0, 1.0),
+        ("KEEP_PROB", 1.0, 1.0),
+        ("l1_ratio", 1.0, 1.0),
+        ("max_features", 1.0, 1.0),
+        ("min_samples_leaf", 0.5, 0.95),
+        ("drop_path", 0.2, 0.92),
+        ("BETA2", 0.999, 0.9999),
+        ("label_smoothing", 0.1, 0.91),
+        ("mlp_ratio", 4.0, 40.0),
+        ("beta", 1.0, 10.0),  # of a divergence
+        ("GRAD_CLIP", 1.0, 10.0),
+    ],
+)
+def test_a_fraction_has_none_above_1(name: str, value: float, high: float) -> None:
+    distribution = inferred(name, value)
+    assert isinstance(distribution, FloatDistribution) and not distribution.log
+    assert (distribution.low, distribution.high) == pytest.approx((value / 10, high))
+
+
+def test_a_1_that_may_be_a_fraction_or_a_count_is_left_alone() -> None:
+    names = ("subsample", "subsample_freq", "max_features", "ratio")  # ratio: of heads, say
+    space, _, left_out = infer_space({name: Constant(name, 1, 0) for name in names})
+    assert space == dict.fromkeys(("max_features", "ratio"), IntDistribution(1, 4))
+    assert left_out.keys() == {"subsample", "subsample_freq"}
+    assert left_out["subsample"].endswith("a fraction is written 1.0")
+
+
+@pytest.mark.parametrize(
     ("line", "widened"),
     [
         ("DEVICE_BATCH_SIZE = 8", IntDistribution(8, 256, log=True)),
