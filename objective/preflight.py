@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
-from itertools import islice
 import os
 from pathlib import Path
 import re
@@ -32,9 +31,9 @@ from objective.run.launch import has_gpu
 from objective.testbed.delivery import DISPLACED
 from objective.testbed.files import imports_and_texts
 from objective.testbed.files import PREPARE
-from objective.testbed.metric import METRIC
 from objective.testbed.runtime import option_for
 from objective.testbed.source import parse_script
+from objective.testbed.source import parsed
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
 from objective.testbed.testbed import Testbed
@@ -43,9 +42,14 @@ from objective.testbed.testbed import Testbed
 _SHORT_SECONDS = 2.0
 _WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
 _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
-_MOST_FILES = 1000  # that are searched for a name
-# What a script prints by an f-string, as in print(f"loss: {loss:.3f}").
-_PRINTED = re.compile(r"""print\(\s*f["'](?:[^"'\n]*?\W)?([A-Za-z_]\w*)\s*[:=]\s*\{""")
+# Names in front of numbers, as what prints them has them: "loss: {", "val_loss {" or "acc=%.3f".
+_PRINTED = re.compile(
+    r"""([A-Za-z_][\w./-]*)["']?\s*(?:[:=]|[-=]>|→)\s*[{%]"""
+    r"|(\w*(?:loss|acc|accuracy|auc|f1|r2|error|rmse|mse|mae|score|ppl|perplexity))\s+[{%]",
+    re.I,
+)
+_PRINTERS = ("print", "info", "write")
+_PROGRESS = re.compile(r"epochs?|steps?|iter(ation)?s?|batch(es)?|fold|seed|lr|time|seconds", re.I)
 # How Python and Hydra read a variable, but not how Python sets one.
 _VARIABLE = re.compile(
     r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
@@ -94,28 +98,57 @@ def preflight(testbed: Testbed) -> Preflight:
         found.notes += [*_not_given(testbed), *_not_there(testbed)]
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
-    if said := unnamed_metric(testbed):
-        found.problems.append(said)
+    if said := missing_metric(testbed):
+        # A name that a user chose may be put together of several, or be printed by a library.
+        (found.problems if testbed.interface.metric is None else found.notes).append(said)
     return found
 
 
-def unnamed_metric(testbed: Testbed) -> str:
-    """Say that nobody named the metric, if the script prints another than the default one."""
-    interface, default = testbed.interface, METRIC.name
-    printed = list(dict.fromkeys(_PRINTED.findall(testbed.source)))
-    if interface.metric or interface.metric_file or not printed:
+def missing_metric(testbed: Testbed) -> str:
+    """Say that no code of the script names the metric, if it prints others.
+
+    One that prints nothing may leave that to a library.
+    """
+    metric, script = testbed.metric, testbed.delivery.script
+    if metric.file or testbed.is_embedded or not testbed.delivery.is_python:
         return ""
-    found = testbed.path.rglob("[!.]*.py")  # folders and dead links, too
-    files = list(islice((path for path in found if path.is_file()), _MOST_FILES + 1))
-    if len(files) > _MOST_FILES or default in testbed.source:
-        return ""
-    if any(default in path.read_text("utf-8", "replace") for path in files):
-        return ""
-    return (
-        f"{testbed.delivery.script} must print {default}, or the metric must be named by"
-        f" --metric, but it prints {', '.join(printed[-3:])}:"
-        f" say --metric {printed[-1]} if that is what it is judged by."
-    )
+    own = re.escape(metric.name.rpartition(".")[2]).replace(r"\ ", r"\s+")
+    known = "|".join(filter(None, (own, re.escape(metric.evaluator))))
+    with suppress(TestbedError, OSError):  # told of by others
+        is_named = re.search(rf"(?<![\w/-])(?:{known})(?![\w/-])", _text(testbed), re.I)
+        if not is_named and (printed := _printed(testbed)):
+            return (
+                f"{script} must print the metric {metric.name}, but none of its code has that name;"
+                f" it prints {', '.join(printed[-3:])}:"
+                f" say --metric {printed[-1]} if that is what it is judged by."
+            )
+    return ""
+
+
+def _printed(testbed: Testbed) -> list[str]:
+    """Return the names of numbers that the script prints, or else the code beside it."""
+    modules = [c for path, (c, _) in testbed.files.read.items() if path.suffix == ".py"]
+    for sources in ([testbed.source.encode()], modules):
+        found: dict[str, None] = {}
+        for source in sources:
+            with suppress(ValueError, SyntaxError):
+                calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
+                for call in sorted(calls, key=lambda call: call.lineno):
+                    if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
+                        shown = " ".join(map(_shown, call.args))
+                        found |= dict.fromkeys(m[1] or m[2] for m in _PRINTED.finditer(shown))
+        if names := [name for name in found if not _PROGRESS.fullmatch(name)]:
+            return names
+    return []
+
+
+def _shown(node: ast.expr) -> str:
+    """Return what is printed of an argument, values as ``{``."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_shown, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        return _shown(node.left)
+    return str(node.value) if isinstance(node, ast.Constant) else "{"
 
 
 def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:

@@ -35,7 +35,7 @@ def space(
     the JSON), and what the script is judged by.
     """
     from objective import Testbed
-    from objective.preflight import unnamed_metric
+    from objective.preflight import missing_metric
     from objective.testbed.interface import Interface
     from objective.testbed.search_space import to_toml
     from studies.commands.console import console
@@ -62,4 +62,5 @@ def space(
         if others:
             out.print(left_out_table(others))
         judged = f"Judged by {loaded.metric}: {loaded.metric.better} is better."
-        out.print(printable(unnamed_metric(loaded) or judged), markup=False, highlight=False)
+        for line in filter(None, (judged, missing_metric(loaded))):
+            out.print(printable(line), markup=False, highlight=False)

@@ -190,6 +190,16 @@ PRINTS = 'LR = 1\nloss = 2\nfor epoch in range(3):\n    print(f"epoch {epoch}: a
     [
         (PRINTS + 'print(f"loss: {loss:.5f}")\n', {}, Interface(), ["loss"]),
         (PRINTS, {}, Interface(), ["acc"]),
+        (
+            PRINTS + 'print(f"train_loss {loss:.4f}  val_acc {LR}%")\n',
+            {},
+            Interface(),
+            ["val_acc"],
+        ),
+        (PRINTS + 'print("val_loss:", loss)\n', {}, Interface(), ["val_loss"]),
+        (PRINTS + 'log.info("val_loss=%.3f" % loss)\n', {}, Interface(), ["val_loss"]),
+        ("LR = 1\nimport helper\n", {"helper.py": 'print(f"auc={2}")\n'}, Interface(), ["auc"]),
+        (PRINTS, {"prepare.py": "def evaluate_bpb(): return 1\n"}, Interface(), []),
         (PRINTS, {}, Interface(metric="acc", direction="maximize"), []),
         (PRINTS, {}, Interface(metric_file="m.json", metric="error"), []),
         (PRINTS + 'print(f"val_bpb: {loss}")\n', {}, Interface(), []),
@@ -209,6 +219,21 @@ def test_a_metric_that_nobody_named_is_asked_for_before_anything_is_trained(
     (folder / ".#train.py").symlink_to("somebody@host.1234:5678")  # as Emacs marks what it edits
     problems = preflight(Testbed.load(folder, interface=interface)).problems
     assert [problem.partition("say --metric ")[2].split()[0] for problem in problems] == named
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_there"),
+    [("accuracy", False), ("Acc", True), ("val.acc", True), ("epoch time", False), ("c", False)],
+)
+def test_a_named_metric_that_no_code_has_is_noted(
+    testbed_folder: Make, metric: str, is_there: bool
+) -> None:
+    interface = Interface(metric=metric, direction="maximize")
+    found = preflight(Testbed.load(testbed_folder(PRINTS), interface=interface))
+    said = [note for note in found.notes if "say --metric acc" in note]
+    assert (found.problems, bool(said)) == ([], not is_there)
+    written = Interface(metric=metric, direction="maximize", metric_file="result.txt")
+    assert preflight(Testbed.load(testbed_folder(PRINTS), interface=written)).notes == []
 
 
 def test_what_is_no_module_names_no_metric(testbed_folder: Make) -> None:

@@ -59,7 +59,10 @@ def test_space_takes_the_script_as_run_does_and_writes_it_down(cli: Cli, tmp_pat
 def test_space_says_where_the_metric_has_no_name(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text('LR = 0.1\nprint(f"loss: {LR:.3f}")\n')
     shown = cli("space", "--testbed", tmp_path / "fit.py").stdout
+    assert "Judged by val_bpb (bits per byte)" in shown
     assert "say --metric loss if that is what it is judged by" in " ".join(shown.split())
+    typo = cli("space", "--testbed", tmp_path / "fit.py", "--metric", "lss").stdout
+    assert "Judged by lss" in typo and "say --metric loss" in " ".join(typo.split())
     assert (
         "Judged by loss: lower is better."
         in cli("space", "--testbed", tmp_path / "fit.py", "--metric", "loss").stdout
