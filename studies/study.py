@@ -150,6 +150,9 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
         )
     if spec.row.edits_code:
         return
+    former = "; to go on, write the study's ranges of these into search_space.toml"
+    if not isinstance(testbed, Testbed):
+        former = ""
     for trial in trials:
         odd = {n for n, d in trial.distributions.items() if testbed.space.get(n) != d}
         if trial.state == TrialState.COMPLETE:
@@ -157,7 +160,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
         if odd:
             raise StudyConflict(
                 f"study {spec.name!r} has another search space than the testbed"
-                f" ({', '.join(sorted(odd))}); {advice}"
+                f" ({', '.join(sorted(odd))}); {advice}{former}"
             )
     # Two workers may begin before any trial says what its space is.
     if stored.get("space_hash", space_hash(testbed)) != space_hash(testbed):

@@ -330,7 +330,9 @@ def test_a_study_is_not_continued_with_other_parameters(cli: Cli, testbed: Path)
     toml = (testbed / "search_space.toml").read_text()
     (testbed / "search_space.toml").write_text(toml.replace("low = 1\n", "low = 2\n"))
     same = run(testbed, trials=3, seed=1, memory_limit="1G")
-    assert "another search space than the testbed (DEPTH)" in cli.fails(2, *same)
+    said = cli.fails(2, *same)
+    assert "another search space than the testbed (DEPTH)" in said
+    assert "to go on, write the study's ranges of these into search_space.toml" in said
     (testbed / "search_space.toml").write_text(toml)
     (testbed / "train.py").write_text((testbed / "train.py").read_text() + "# edited\n")
     assert "edited" in cli.fails(2, *same)
