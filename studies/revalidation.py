@@ -30,7 +30,7 @@ from studies.budget import is_ok
 from studies.budget import now
 from studies.changes import changes
 from studies.changes import FILES
-from studies.changes import recorded
+from studies.changes import fingerprints
 from studies.code_agent.agent import isolation
 from studies.code_agent.files import script_and_others
 from studies.code_agent.files import unedited
@@ -208,7 +208,7 @@ def _objective(original: optuna.Study, work: Work) -> Evaluate:
     folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
     testbed = Testbed.load(folder, stored_runtime(attrs, work.where.runtime), Interface.of(attrs))
     _check_hash(attrs, testbed_hash(testbed))
-    files = recorded(testbed.files.fingerprints())
+    files = fingerprints(testbed, attrs.get(FILES))
     if edited := changes(attrs.get(FILES, files), files):
         raise Misuse(_EDITED.format(f"files of its testbed were edited since ({edited})"))
     artifacts = work.where.open_artifacts()

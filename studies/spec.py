@@ -27,7 +27,7 @@ from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from objective.testbed.runtime import Runtime
 from studies.changes import FILES
-from studies.changes import recorded
+from studies.changes import fingerprints
 from studies.errors import Misuse
 from studies.methods import Asking
 from studies.methods import LLM_RATIO
@@ -319,8 +319,10 @@ class Spec:
         """The study's attributes by which `studies.code_agent.history.best_of` finds its best."""
         return {"method": self.method, "min_gain": self.editing.min_gain}
 
-    def metadata(self, testbed: Testbed | Surrogate) -> dict[str, Any]:
-        """Return the study's metadata, as its user attributes hold them."""
+    def metadata(
+        self, testbed: Testbed | Surrogate, files: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Return the study's metadata, as its user attributes hold them; ``files`` it has now."""
         where = self.where
         folder = "embedded" if where.testbed is None else str(where.testbed.resolve())
         others: dict[str, Any] = {
@@ -335,7 +337,7 @@ class Spec:
             "model": self.model.name if self.row.uses_llm else None,
         }
         if isinstance(testbed, Testbed) and not testbed.is_embedded:
-            others[FILES] = recorded(testbed.files.fingerprints())
+            others[FILES] = fingerprints(testbed, files)
             others[RUNTIME] = _recorded_runtime(where.runtime)
         known = {key: value for key, value in others.items() if value is not None}
         return {**self.identity(testbed), **known}

@@ -78,7 +78,7 @@ def open_study(
         study.user_attrs
     check_comparable(study, spec, testbed)
     testbed.metric.name_in(study)
-    metadata = spec.metadata(testbed)
+    metadata = spec.metadata(testbed, study.user_attrs.get(FILES))
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
     # Repetitions run with what is stored: an option that is dropped must not stay there.
@@ -143,7 +143,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
-    files = spec.metadata(testbed).get(FILES, {})
+    files = spec.metadata(testbed, stored.get(FILES)).get(FILES, {})
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
             f"study {spec.name!r} was made with other files ({edited}); undo that; {advice}{goes_on}"

@@ -61,7 +61,7 @@ _OUTPUT_FOLDERS = ("__pycache__", "node_modules", "wandb", "mlruns")
 _ARTIFACTS = "-artifacts"  # of a study that is stored beside the script
 _PRIVATE = (".git", ".env")  # git's own files, and keys
 # Code and configurations: inputs also where git doesn't say so, and no script names them.
-_CODE = (
+CODE = (
     *(".py", ".pyx", ".so", ".pyd", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"),
     *(".sh", ".r", ".jl", ".js", ".lua", ".yaml", ".yml", ".toml", ".ini", ".cfg"),
 )
@@ -165,7 +165,7 @@ class Files:
         read = {
             path: (path.read_bytes(), path.stat().st_mode)
             for path in copies
-            if path.suffix.lower() in _CODE or path.stat().st_size <= _SMALL_BYTES
+            if path.suffix.lower() in CODE or path.stat().st_size <= _SMALL_BYTES
         }
         heavy = _heavy(testbed, [path for path in copies if path not in read])
         outermost = [p for p in sorted(links) if links.keys().isdisjoint(p.parents)]
@@ -243,6 +243,13 @@ class Files:
         """Return the folders for PYTHONPATH, where the files were laid out."""
         return [str(target / path) for path in self.paths]
 
+    def texts(self) -> dict[str, str]:
+        """Return what the small copies hold, by the names of `fingerprints`."""
+        found = self.read.items()
+        return {
+            _name(p, self.folder): content.decode("utf-8", "replace") for p, (content, _) in found
+        }
+
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of what each file holds that may decide a trial's value, by its name.
 
@@ -310,7 +317,7 @@ def _unnamed(
     words |= {os.path.normpath(word) for word in words}
     patterns = [Path(word) for word in words if "*" in word]
     for path in paths:
-        is_code = path.suffix.lower() in _CODE and not path.name.startswith(".")
+        is_code = path.suffix.lower() in CODE and not path.name.startswith(".")
         if is_code or not path.is_relative_to(testbed):
             continue
         name = path.relative_to(testbed)

@@ -7,6 +7,7 @@ The folder `embedded` beside this module (``train.py``, ``prepare.py``, ``search
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from objective.testbed.files import Files
 from objective.testbed.interface import Interface
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
+from objective.testbed.references import References
 from objective.testbed.rule import Rule
 from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
@@ -192,6 +194,12 @@ class Testbed:
             raise TestbedError(
                 f"The files of {self.path} must be readable, but {where}{error.strerror}."
             ) from None
+
+    def references(self, without: Collection[str] = ()) -> References:
+        """Return what the script and the files beside it lead to, but for some of these files."""
+        texts = {n: t for n, t in self.files.texts().items() if n not in without}
+        texts[self.delivery.script] = self.source
+        return References.of(texts, (*self.delivery.texts, *self.runtime.copy))
 
     @cached_property
     def derived(self) -> Derived:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
+
+from objective import Testbed
 from studies.changes import changes
+from studies.changes import fingerprints
 from studies.changes import recorded
+from tests.toy_testbed import write_testbed
 
 
 def test_changes_are_named() -> None:
@@ -26,3 +32,39 @@ def test_many_files_are_recorded_by_folder() -> None:
     files["data/7/x.csv"] = "2"
     assert changes(before, recorded(files)) == "data/ was edited"
     assert recorded({"a.py": "1"}) == {"a.py": "1"}
+
+
+def test_new_files_that_change_nothing_are_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def now() -> dict[str, str]:
+        return fingerprints(Testbed.load(bed), before)
+
+    bed = write_testbed(tmp_path, "LR = 1\n")
+    before: dict[str, str] | None = None
+    assert now() == (before := {}), "the script alone"
+    (bed / "helper.py").write_text("A = 1\n")
+    assert now() == before, "nothing imports it"
+    (bed / "train.py").write_text("import helper\nLR = 1\n")
+    assert list(now()) == ["helper.py"]
+
+    before = now()
+    (bed / "b.py").write_text("import c\n")
+    (bed / "c.py").touch()
+    assert now() == before, "nothing leads to either"
+    (bed / "helper.py").write_text("import c\n")
+    assert changes(before, now()) == "c.py is new, helper.py was edited"
+    (bed / "helper.py").unlink()
+    assert changes(before, now()) == "helper.py is gone"
+
+    monkeypatch.setattr("studies.changes._MAX_FILES", 3)
+    for name in ("more/a.py", "more/d.py", "helper.py"):
+        (bed / name).parent.mkdir(exist_ok=True)
+        (bed / name).write_text("A = 1\n")
+    before = None
+    assert now().keys() == {"b.py", "c.py", "helper.py", "more/"}
+    before = now()
+    (bed / "e.py").touch()
+    assert now() == before
+    (bed / "more" / "e.py").touch()
+    assert changes(before, now()) == "more/ was edited"

@@ -436,6 +436,22 @@ def test_an_edited_module_is_named_and_can_be_accepted(cli: Cli, testbed: Path) 
     assert cli(*run(testbed, trials=3, confirm=0)).returncode == 0, "accepted once and for all"
 
 
+def test_a_new_file_that_nothing_imports_is_no_obstacle(cli: Cli, testbed: Path) -> None:
+    again = run(testbed, trials=2, confirm=0)
+    assert cli(*run(testbed, trials=1, confirm=0)).returncode == 0
+    written = testbed / "best_train.py"
+    assert cli("best", "--storage", cli.storage, "--write", written).returncode == 0
+    assert cli(*again).returncode == 0
+    revalidate = ("revalidate", "--storage", cli.storage, "--study", "s", "--repeats", "1")
+    assert cli(*revalidate).returncode == 0
+    written.write_text("not part of the study\n")
+    assert cli(*run(testbed, trials=3, confirm=0)).returncode == 0, "nor has it become a part"
+    written.unlink()
+    (testbed / "queue.py").touch()
+    refused = cli.fails(2, *run(testbed, trials=4, confirm=0))
+    assert "(queue.py is new); undo that" in refused
+
+
 def test_what_a_script_lacks_is_said_before_anything_is_stored(cli: Cli, tmp_path: Path) -> None:
     folder = write_testbed(
         tmp_path / "bed", "import not_there\nLR = 1\nprint('---\\nval_bpb: 1')\n"
