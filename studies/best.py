@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
 import math
+import os
+import shlex
 from typing import Any
 from typing import TYPE_CHECKING
 
 import optuna
 
 from objective import Testbed
+from objective import TestbedError
 from objective.best import by_value
 from objective.best import has_succeeded
 from objective.best import values_run
+from objective.run.interpreter import find_interpreter
+from objective.testbed.command import Command
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.code_agent.files import unedited
@@ -31,6 +37,7 @@ from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
 from studies.repetitions import why_not
 from studies.spec import EMBEDDED
+from studies.spec import stored_runtime
 from studies.spec import testbed_hash
 from studies.storage.open import reading
 
@@ -117,6 +124,7 @@ class Winner:
             "value": self.trial.values[0],
             "params": values_run(self.trial),
             "stored": self.stored,
+            "command": run_command(self),
             "repeated": None if again is None else _facts(again),
             "best_by_value": {"trial": self.by_value.number, "value": self.by_value.values[0]},
             "baseline": baseline
@@ -211,6 +219,36 @@ def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
     return None if again is None else again.mean
 
 
+def run_command(winner: Winner) -> str | None:
+    """Return what runs the script with the winner's values from any folder, as its trial was run.
+
+    None if the values aren't in its command. Where the testbed is gone it is the command alone.
+    """
+    attrs = winner.study.user_attrs
+    line: str | None = winner.trial.user_attrs.get("command")
+    if line is None or "testbed" not in attrs:
+        return line
+    runtime = stored_runtime(attrs)
+    with suppress(TestbedError):
+        testbed = Testbed.load(attrs["testbed"], runtime, Interface.of(attrs))
+        files, command = testbed.files, Command.parse(line)
+        cwd = files.root / files.cwd
+        words = list(command.words)
+        if command.runs_script:
+            words[1] = os.path.relpath(testbed.path / words[1], cwd)
+        if command.is_python and (python := find_interpreter(testbed.path, runtime.python)).origin:
+            words[:1] = python.argv
+        # What is stored without a value, as what may be a key is, the user's shell has.
+        variables = dict(word.split("=", 1) for word in runtime.env if "=" in word)
+        if paths := [os.path.relpath(path, cwd) for path in files.python_path(files.root)]:
+            given = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
+            variables["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [given])])
+        variables |= command.environment
+        set_ = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        return " ".join(["cd", shlex.quote(str(cwd)), "&&", *set_, shlex.join(words)])
+    return line
+
+
 def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
     """Return the script's name (the configuration file's, if that takes the values), the text of it,
     and the text as the winner ran it.
@@ -235,6 +273,12 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
         baseline = unedited(testbed, attrs.get("edit_files", ()))
         best = Sources(where.open_artifacts(), baseline).load(sha)
         return testbed.delivery.script, baseline, best
+    if testbed.delivery.is_by_command:
+        raise Misuse(
+            "--write and --diff must have a script that takes its values from a file, but that of"
+            f" study {study.study_name!r} takes them from its command line; to run it:"
+            f" {run_command(winner)}"
+        )
     config = testbed.delivery.config
     name = testbed.delivery.script if config is None else config.name
     return name, *testbed.delivery.written(testbed.source, values_run(winner.trial))

@@ -64,10 +64,14 @@ def best(
     where = Where(storage, artifacts)
     if write is not None or diff:
         script, before, after = scripts(found, where)
+        same = f"the best is {script} as it is" if before == after else ""
     if write is not None:
         work.write(write, before, after)
     if diff:
-        print("\n".join(lines_of_diff(before, after, script=script)))
+        for line in lines_of_diff(before, after, script=script):
+            print(line)
+        if same:
+            say(f"no changes: {same}", stderr=True)
     elif as_json:
         print_json(found.facts())
     else:
@@ -75,4 +79,4 @@ def best(
         for line in work.lines_of(found, storage, artifacts):
             say(line)
     if write is not None and not as_json and not diff:
-        print(f"written: {write}")
+        print(f"written: {write}{same and f' ({same})'}")

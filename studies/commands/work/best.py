@@ -11,6 +11,7 @@ import optuna
 from rich.text import Text
 
 from objective.best import values_run
+from studies.best import run_command
 from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.files import split
@@ -107,7 +108,7 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
             f"each training took {cell(float(trained))} s: with another TIME_BUDGET the script comes to"
             f" another {winner.metric.name}"
         )
-    if command := winner.trial.user_attrs.get("command"):
+    if command := run_command(winner):
         lines.append(f"to run it: {command}")
     run = values_run(winner.trial)
     for parameter, value in winner.stored.items():

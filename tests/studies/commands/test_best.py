@@ -67,6 +67,52 @@ def test_a_diff_is_of_the_file_that_takes_the_values(cli: Cli, tmp_path: Path) -
     assert lines[:2] == ["--- a/conf.json", "+++ b/conf.json"]
 
 
+def test_the_command_that_is_printed_runs_the_best_from_anywhere(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    top = tmp_path / "my project"
+    script = top / "src" / "pkg" / "train.py"
+    script.parent.mkdir(parents=True)
+    (script.parent / "__init__.py").touch()
+    (script.parent / "data.py").write_text("HERE = open('data.txt').read()\n")
+    (top / "data.txt").touch()
+    script.write_text(
+        "import argparse, os\nfrom pkg.data import HERE\np = argparse.ArgumentParser()\n"
+        "p.add_argument('--lr', type=float, default=0.5)\n"
+        "print('loss:', p.parse_args().lr * float(os.environ['TIMES']))\n"
+    )
+    subprocess.run(["git", "init", "-q", top], check=True)
+    words = ["run", "--method", "random", "--testbed", script, "--metric", "loss"]
+    words += ["--cwd", "../..", "--env", "TIMES=2", "--trials", 3, "--confirm", 0]
+    done = cli(*words)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(cli("best", "--json").stdout)
+    command = facts["command"]
+    assert f"to run it: {command}\n" in done.stdout and f"{command}\n" in cli("best").stdout
+    assert command.startswith(
+        f"cd '{top}' && TIMES=2 PYTHONPATH=src python src/pkg/train.py --lr="
+    )
+    shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        command, shell=True, env=shell, capture_output=True, text=True, check=True
+    )
+    assert float(ran.stdout.split()[-1]) == facts["value"]
+    assert f"to run it: {command}" in cli.fails(2, "best", "--diff")
+
+    script.unlink()
+    assert "to run it: python train.py --lr=" in cli("best").stdout
+
+
+def test_a_script_that_is_the_best_as_it_is_is_said_to_be(cli: Cli, testbed: Path) -> None:
+    assert cli(*run(testbed, trials=1, confirm=0)).returncode == 0
+    done = cli("best", "--diff")
+    assert done.stdout == "" and done.stderr == "no changes: the best is train.py as it is\n"
+    written = cli("best", "--write", cli.folder / "new.py").stdout
+    assert written.endswith("new.py (the best is train.py as it is)\n")
+    assert json.loads(cli("best", "--json").stdout)["command"] is None
+
+
 def test_no_other_file_is_replaced(cli: Cli, testbed: Path) -> None:
     assert cli(*run(testbed, trials=2)).returncode == 0
     precious = cli.folder / "precious.py"
