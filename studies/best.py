@@ -281,4 +281,6 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
         )
     config = testbed.delivery.config
     name = testbed.delivery.script if config is None else config.name
+    if ".." in name:  # with which no patch is applied
+        name = os.path.relpath(testbed.path / name, testbed.files.root)
     return name, *testbed.delivery.written(testbed.source, values_run(winner.trial))

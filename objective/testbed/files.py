@@ -156,7 +156,7 @@ class Files:
         links: dict[Path, None] = {}
         for path in chosen:
             _sort(path, copies, links)
-        links |= dict.fromkeys(_surroundings(testbed, root, chosen))
+        links |= dict.fromkeys(_surroundings(testbed, root, chosen, added))
         for kept in (copies, links):
             kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
@@ -431,14 +431,17 @@ def _modules(place: Path, name: str) -> list[Path]:
     return [package] if is_package else []
 
 
-def _surroundings(testbed: Path, root: Path, chosen: Iterable[Path]) -> Iterator[Path]:
-    """Yield what lies beside the folders that lead from the root to the testbed."""
-    inside = set(chosen)
-    for path in list(inside):
-        inside.update(path.parents)
-    for level in testbed.parents:
-        if not level.is_relative_to(root):
-            break
+def _surroundings(
+    testbed: Path, root: Path, chosen: Iterable[Path], added: Iterable[Path]
+) -> Iterator[Path]:
+    """Yield what lies beside the folders that lead from the root to the testbed and what is added."""
+    wholly = set(chosen)
+    inside = wholly.union(*(path.parents for path in wholly))
+    levels = dict.fromkeys(level for path in (testbed, *added) for level in path.parents)
+    for level in levels:
+        is_chosen = not {testbed, *wholly}.isdisjoint((level, *level.parents))
+        if is_chosen or not level.is_relative_to(root):
+            continue
         entries = sorted(level.iterdir())
         hidden = [p.name for p in entries if p.name.startswith(".")]
         tracked = _git(level, "ls-files", "-z", "--", *hidden) if hidden else []

@@ -36,7 +36,8 @@ class Interface:
             is an argument or, in ``NAME={NAME}`` in front of the program, an environment
             variable; see `objective.testbed.command.Command`. By default ``python`` and the
             script, whose upper-case constants or argparse arguments are the parameters.
-        config: JSON, YAML or TOML file beside the script whose values are the parameters.
+        config: JSON, YAML or TOML file whose values are the parameters, seen from the testbed's
+            folder.
         metric: Name of the value that the script is judged by, as it prints it.
         direction: ``minimize`` or ``maximize``.
         metric_file: File that the script writes the metric to, instead of printing it.
@@ -82,8 +83,12 @@ class Interface:
             )
         for name, value in (("config", self.config), ("metric_file", self.metric_file)):
             path = PurePath(value or "file")
-            if path.is_absolute() or ".." in path.parts or value == "":
-                found.append(f"{name} must be a file in the testbed's folder, but got {value!r}.")
+            is_above = ".." in path.parts and name == "metric_file"
+            if path.is_absolute() or is_above or value == "":
+                where = "as it is seen from" if name == "config" else "in"
+                found.append(
+                    f"{name} must be a file {where} the testbed's folder, but got {value!r}."
+                )
         return found
 
     def left_open(self, also: str = "") -> list[str]:

@@ -103,7 +103,11 @@ class Script:
             surrogate,
             Runtime(python, tuple(self.env or ()), tuple(self.copy or ()), cwd),
             Interface(
-                self.script_command, self.config, self.metric, self.direction, self.metric_file
+                self.script_command,
+                options.config_path(self.config, self.testbed),
+                self.metric,
+                self.direction,
+                self.metric_file,
             ),
         )
 

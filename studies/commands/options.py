@@ -3,6 +3,7 @@ messages."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import re
 import shlex
@@ -143,8 +144,9 @@ Config = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="JSON, YAML or TOML file beside the script that it reads its values from: each trial "
-        "gets a copy with its own. A value within a table is named model.width.",
+        help="JSON, YAML or TOML file that the script reads its values from, seen from its folder "
+        "or from here: each trial gets a copy with its own. A value within a table is named "
+        "model.width.",
     ),
 ]
 MetricName = Annotated[
@@ -429,3 +431,19 @@ def study_name(stem: str, seed: int, testbed: Path | None) -> str:
     """Name of a study for which none is given."""
     name = f"{stem}-seed{seed}"
     return name if testbed is None else f"{testbed.expanduser().resolve().name}-{name}"
+
+
+def config_path(config: str | None, testbed: Path | None) -> str | None:
+    """Return a configuration file as it is seen from the testbed's folder, if only from here it is."""
+    if config is None or testbed is None:
+        return config
+    path = Path(config)
+    try:
+        place = testbed.expanduser().resolve()
+        folder = place.parent if place.is_file() else place
+        if path.is_absolute() or (folder / path).exists() or not path.is_file():
+            return config
+    except (OSError, ValueError, RuntimeError):  # too long, say, which is told when it is read
+        return config
+    # Of a link the name stays, by which the script reads it.
+    return os.path.relpath(path.parent.resolve() / path.name, folder)

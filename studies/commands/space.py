@@ -44,7 +44,8 @@ def space(
     from studies.commands.tables import space_table
     from studies.printable import printable
 
-    interface = Interface(script_command, config, metric, direction, metric_file)
+    read = options.config_path(config, testbed)
+    interface = Interface(script_command, read, metric, direction, metric_file)
     loaded = Testbed.load(testbed, interface=interface)
     rows, others = space_rows(loaded), loaded.left_out
     if write:

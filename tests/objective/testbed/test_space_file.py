@@ -138,7 +138,7 @@ def test_an_empty_file_says_nothing() -> None:
         ("metric = 3", "metric must be a string, but got 3"),
         ("metric = ''", "metric must be a name of 1 to 64 characters, but got ''"),
         ("direction = 'up'", "direction must be minimize or maximize, but got 'up'"),
-        ("config = '/etc/x.json'", "config must be a file in the testbed's folder"),
+        ("config = '/etc/x.json'", "config must be a file as it is seen from the testbed's"),
         ("metric_file = '../x'", "metric_file must be a file in the testbed's folder"),
     ],
 )

@@ -67,6 +67,34 @@ def test_a_diff_is_of_the_file_that_takes_the_values(cli: Cli, tmp_path: Path) -
     assert lines[:2] == ["--- a/conf.json", "+++ b/conf.json"]
 
 
+def test_a_configuration_above_the_script_is_given_as_seen_from_here(
+    cli: Cli, tmp_path: Path
+) -> None:
+    script, base = tmp_path / "src" / "pkg" / "train.py", cli.folder / "configs" / "base.json"
+    for folder in (script.parent, base.parent):
+        folder.mkdir(parents=True)
+    below = os.path.relpath(cli.folder, tmp_path)
+    script.write_text(
+        "import json, pathlib\nconfigs = pathlib.Path(__file__).parents[2].joinpath"
+        f"({below!r}, 'configs')\nlr = json.loads((configs / 'base.json').read_text())['lr']\n"
+        "print('loss:', lr * len(list(configs.iterdir())))\n"
+    )
+    base.write_text('{\n  "lr": 0.01\n}\n')
+    (base.parent / "other.json").touch()
+    words = ["run", "--method", "random", "--testbed", script, "--metric", "loss", "--confirm", 0]
+    given = "configs/base.json"
+    done = cli(*words, "--config", given, "--trials", 2)
+    assert done.returncode == 0, done.stderr
+    for trial in cli.trials("train.py-random-seed0"):
+        assert trial.value == 2 * trial.params["lr"]
+    seen = os.path.relpath(base, script.parent)
+    assert cli(*words, "--config", seen, "--trials", 4).returncode == 0, "the same study"
+    assert "lr" in cli("space", "--testbed", script, "--config", given).stdout
+    name = os.path.relpath(base, tmp_path)
+    assert cli("best", "--diff").stdout.splitlines()[:2] == [f"--- a/{name}", f"+++ b/{name}"]
+    assert base.read_text() == '{\n  "lr": 0.01\n}\n'
+
+
 def test_the_command_that_is_printed_runs_the_best_from_anywhere(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
