@@ -114,8 +114,8 @@ StudyName = Annotated[
     typer.Option(
         "--study",
         metavar="NAME",
-        help="Name of the study. [default: METHOD-seedSEED, or FOLDER-METHOD-seedSEED with "
-        "--testbed; METHOD is code with `agent`]",
+        help="Name of the study. [default: METHOD-seedSEED; with --testbed the name of the folder or "
+        "script and that, such as train.py-METHOD-seedSEED; METHOD is code with `agent`]",
     ),
 ]
 TestbedFolder = Annotated[

@@ -302,7 +302,9 @@ def open_artifacts(url: str, folder: str | Path | None = None) -> FileSystemArti
     """
     path = artifact_folder(url) if folder is None else Path(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            (path / ".gitignore").write_text("*\n")  # it may lie in a checkout
     except OSError as error:
         raise StorageError(f"{path} must be a writable folder, but: {error.strerror}.") from None
     return WholeArtifacts(base_path=path)

@@ -51,6 +51,13 @@ def test_workers_with_different_artifacts_lock_the_same_file_of_a_storage(
     assert claim_lock(url, "mine") == Path(lock)
 
 
+def test_a_folder_of_artifacts_is_none_of_gits_files_unless_it_was_there(tmp_path: Path) -> None:
+    open_artifacts(f"sqlite:///{tmp_path}/s.db")
+    assert (tmp_path / "s-artifacts" / ".gitignore").read_text() == "*\n"
+    open_artifacts(f"sqlite:///{tmp_path}/s.db", tmp_path)
+    assert not (tmp_path / ".gitignore").exists()
+
+
 def test_sqlite_has_heartbeats_and_readers_do_not_wait(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/s.db")
     assert isinstance(storage, RDBStorage)
