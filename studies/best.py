@@ -93,13 +93,27 @@ class Winner:
     @property
     def gain_error(self) -> float | None:
         """Standard error of the gain by the noise between trainings; ``None`` if that isn't known."""
-        if self.baseline is None or self.noise is None:
+        return None if self.baseline is None else self._error(self.baseline.number)
+
+    def _error(self, other: int) -> float | None:
+        """Standard error of the winner's difference from another trial, as far as it is known."""
+        if self.noise is None:
             return None
-        trained = [
-            max(1, len(self.repeated[t.number].values)) if t.number in self.repeated else 1
-            for t in (self.trial, self.baseline)
+        again = [self.repeated.get(number) for number in (self.trial.number, other)]
+        return self.noise * math.sqrt(sum(1 / max(1, len(r.values) if r else 1) for r in again))
+
+    @property
+    def rivals(self) -> list[int]:
+        """Numbers of the other finalists that the noise doesn't let be told from the winner."""
+        best = self.metric.cost(self.value)
+        others = self.repeated.keys() - {t.number for t in (self.trial, self.baseline) if t}
+        return [
+            number
+            for number in sorted(others)
+            if (mean := self.repeated[number].mean) is not None
+            and not self.repeated[number].failed
+            if self.metric.cost(mean) - best < 2 * (self._error(number) or 0.0)
         ]
-        return self.noise * math.sqrt(sum(1 / n for n in trained))
 
     @property
     def noise(self) -> float | None:
@@ -180,9 +194,10 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
     ``revalidate`` is the command that trains it again.
     """
     name, number, attrs = winner.metric.name, winner.trial.number, winner.study.user_attrs
+    can_repeat = not why_not(attrs)
     if (again := winner.repeated.get(number)) is None:
         verb = "evaluated" if is_library_study(attrs) else "trained"
-        advice = "" if why_not(attrs) else f"; to train it again: {revalidate}"
+        advice = f"; to train it again: {revalidate}" if can_repeat else ""
         yield f"trial {number} was {verb} once, so that its {name} is in part luck{advice}"
     else:
         n = len(again.values) + again.failed
@@ -200,18 +215,29 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         else:
             mean = " on average" if len(again.values) > 1 else ""
             sd = "" if again.sd is None else f" (sd {decimals(again.sd)})"
-            believe = "" if again.failed else "; believe that"
-            yield f"{more}, {seeds}: {name} {decimals(again.mean)}{mean}{sd}{believe}"
+            advice = "" if again.failed else "; believe that"
+            if n == 1:
+                advice = "; that may be luck, too"
+                advice += f"; to train it more often: {revalidate}" if can_repeat else ""
+            yield f"{more}, {seeds}: {name} {decimals(again.mean)}{mean}{sd}{advice}"
     was, gain, error = winner.baseline_value, winner.gain, winner.gain_error
     if winner.baseline is not None and number == winner.baseline.number:
-        yield "no trial was better than the baseline"
+        on_repetition = " on repetition" if winner.by_value.number != number else ""
+        yield f"no trial was better than the baseline{on_repetition}"
     elif was is not None and gain is not None:
         word = "better" if gain >= 0 else "on repetition worse" if winner.repeated else "worse"
-        noise = ""
-        if winner.noise is not None and error is not None:
-            within = ", within the" if abs(gain) < 2 * error else ";"
-            noise = f"{within} noise between trainings: sd {decimals(winner.noise)}"
-        yield f"{word} than the baseline ({decimals(was)}) by {decimals(abs(gain))}{noise}"
+        by, baseline = f"by {decimals(abs(gain))}", f"the baseline ({decimals(was)})"
+        if winner.noise is None or error is None:
+            yield f"{word} than {baseline} {by}"
+        else:
+            noise = f"noise between trainings: sd {decimals(winner.noise)}"
+            yield (
+                f"not to be told from {baseline}: {word} {by}, within the {noise}"
+                if abs(gain) < 2 * error
+                else f"{word} than {baseline} {by}; {noise}"
+            )
+    if rivals := " and ".join(f"trial {rival}" for rival in winner.rivals):
+        yield f"within the noise between trainings trial {number} is not to be told from {rivals}"
 
 
 def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:

@@ -87,9 +87,9 @@ def test_a_gain_is_that_of_the_means_and_its_error_that_of_both() -> None:
     found = winner([1.5, 1.0], {1: [1.1, 1.3], 0: [1.3, 1.3]})
     assert found.trial.number == 1 and found.gain == pytest.approx(0.1)
     assert found.gain_error == pytest.approx(0.1)  # pooled sd 0.1, two trainings of each
-    said = "etter than the baseline (1.3000) by 0.1000, within the noise between trainings: sd 0.1"
-    assert said in " ".join(best_sentences([], found))
-    assert said in "\n".join(lines_of(found, "sqlite:///x.db"))
+    said = "ot to be told from the baseline (1.3000): better by 0.1000, within the noise between"
+    assert f"N{said} trainings: sd 0.1" in " ".join(best_sentences([], found))
+    assert f"n{said} trainings: sd 0.1" in "\n".join(lines_of(found, "sqlite:///x.db"))
     once = winner([1.5, 1.0], {1: [1.1, 1.3]})
     assert once.noise is not None and once.gain == pytest.approx(0.3)
     assert once.gain_error == pytest.approx(once.noise * 1.5**0.5)
@@ -101,18 +101,46 @@ def test_a_report_calls_no_baseline_a_gain_over_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("again", "noise"),
+    ("again", "said"),
     [
-        ([1.010, 1.012], "; noise between trainings: sd 0.001414"),
-        ([1.001, 1.021], ", within the noise between trainings: sd 0.0141"),
+        (
+            [1.010, 1.012],
+            "on repetition worse than the baseline (1.0000) by 0.0110;"
+            " noise between trainings: sd 0.001414",
+        ),
+        (
+            [1.001, 1.021],
+            "not to be told from the baseline (1.0000): on repetition worse by 0.0110,"
+            " within the noise between trainings: sd 0.0141",
+        ),
     ],
 )
-def test_a_loss_on_repetition_is_no_gain(again: Sequence[float], noise: str) -> None:
+def test_a_loss_on_repetition_is_no_gain(again: Sequence[float], said: str) -> None:
     found = winner([1.0, 0.995], {1: again})
     assert found.gain == pytest.approx(-0.011)
-    said = f"n repetition worse than the baseline (1.0000) by 0.0110{noise}"
-    assert f"o{said}" in "\n".join(lines_of(found, "sqlite:///x.db"))
-    assert f" O{said}." in " ".join(best_sentences([], found))
+    assert said in "\n".join(lines_of(found, "sqlite:///x.db"))
+    assert f" {said[0].upper()}{said[1:]}" in " ".join(best_sentences([], found))
+
+
+def test_a_baseline_that_wins_by_less_than_the_noise_is_not_said_to_be_better() -> None:
+    repeated = {0: [1.06], 1: [1.05, 1.11], 2: [1.3]}
+    lines = lines_of(winner([1.1, 0.98, 1.07], repeated), "sqlite:///x.db")
+    assert lines[1:3] == [
+        "no trial was better than the baseline on repetition",
+        "within the noise between trainings trial 0 is not to be told from trial 1",
+    ]
+    far = lines_of(winner([1.1, 0.98], {0: [1.06, 1.07], 1: [1.1, 1.11]}), "sqlite:///x.db")
+    assert not any("not to be told" in line for line in far)
+
+
+def test_one_repetition_is_not_to_be_believed() -> None:
+    said = "with another seed: val_bpb 1.0500; that may be luck, too"
+    assert lines_of(winner([1.1, 0.98], {1: [1.05]}), "sqlite:///x.db")[0].endswith(
+        f"{said}; to train it more often:"
+        " optuna-autoresearch revalidate --study s --storage sqlite:///x.db"
+    )
+    imported = winner([1.1, 0.98], {1: [1.05]}, ours_by="imported_from")
+    assert lines_of(imported, "sqlite:///x.db")[0].endswith(said)
 
 
 def test_failed_repetitions_are_told_with_the_mean_of_the_others() -> None:
@@ -120,8 +148,8 @@ def test_failed_repetitions_are_told_with_the_mean_of_the_others() -> None:
     said = "rial 1 was trained 3 times more, with other seeds, and failed in 2 of them: val_bpb 2.5000"
     assert lines_of(found, "sqlite:///x.db")[0] == f"t{said}"
     assert f" T{said}. " in " ".join(best_sentences([], found))
-    believed = winner([5.0, 2.0], {1: [2.5]})
-    said = "with another seed: val_bpb 2.5000; believe that"
+    believed = winner([5.0, 2.0], {1: [2.5, 2.5]})
+    said = "with other seeds: val_bpb 2.5000 on average (sd 0.0000); believe that"
     assert lines_of(believed, "sqlite:///x.db")[0].endswith(said)
     fixed = winner([5.0, 2.0], {1: [2.0, 2.0, None]})
     said = "and failed in 1 of them, and came to exactly the same val_bpb"
