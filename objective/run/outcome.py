@@ -42,6 +42,8 @@ _DIVERGED = re.compile(r"\b(?:nan|inf|non-?finite|diverged|exploded|exploding)\b
 _LOSS = re.compile(r"\bloss(?:es)?\b", re.I)
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _TRACEBACK = "Traceback (most recent call"
+# Where the class of an exception is defined: who reads a line has room for what was wrong.
+_MODULES = re.compile(r"^(?:[\w<>]+\.)+(?=[A-Z]\w*(?::|$))")
 # What Python and its libraries print of errors that end nothing, at a script's end as well.
 _HARMLESS = re.compile(
     r"^Exception (?:ignored|in thread)|^Error in |^Task exception|^--- Logging error"
@@ -363,7 +365,7 @@ def _classify_failure(
         if oom_kills is None:
             return "oom", f"killed by the system (SIGKILL), most likely for its memory{limit}"
         return "killed", "killed by itself or from outside (SIGKILL), not for its memory"
-    raised = exception.partition("\n")[0]
+    raised = _MODULES.sub("", exception.partition("\n")[0])
     # Python itself speaks of nan and inf in exceptions that are bugs, but never of a loss.
     diverged = _LOSS.search(raised) and _DIVERGED.search(raised)
     if raised.startswith("FloatingPointError") or diverged:

@@ -61,6 +61,8 @@ def test_training_seconds_are_charged_and_a_failure_costs_all_its_time(run: Run)
         ("raise ValueError('one\\ntwo')", "crash", "ValueError: one"),
         ("def f(:\n    pass", "crash", "SyntaxError: "),
         ("assert 0", "crash", "AssertionError"),
+        ("import json\njson.loads('')", "crash", "JSONDecodeError: Expecting value: line 1 column"),
+        ("class E(Exception):\n    __module__ = 'a._b'\nraise E('c.D: e')", "crash", "E: c.D: e"),
         ("exit(3)", "crash", "exit status 3"),
         ("print('bye'); exit(3)", "crash", "exit status 3: bye"),
         ("import os; os.kill(os.getpid(), 11)", "crash", "killed by SIGSEGV"),
