@@ -35,6 +35,8 @@ RUN_ERROR = "run_error"
 REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
+_NUMBER = re.compile(r"-?\d[\d.]*(?:e[-+]?\d+)?", re.I)  # in which two reasons of one kind differ
+_MANY = 5  # failures of one kind, before they are said to be many
 _COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
 
 
@@ -63,6 +65,28 @@ def common_result(trials: Sequence[FrozenTrial]) -> float | None:
         return None
     configurations = {json.dumps(values_run(t), sort_keys=True) for t in ok}
     return value if len(configurations) >= 3 else None
+
+
+def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+    """Return the commonest kind of failure with its last reason, as far as any says why.
+
+    Reasons are of one kind if they differ in numbers only. ``is_usual`` says that it is what
+    becomes of at least half of the trials.
+    """
+    kinds: dict[tuple[str, str], list[FrozenTrial]] = {}
+    for trial in filter(is_failed, trials):
+        if reason := str(trial.user_attrs.get("reason") or ""):
+            kinds.setdefault((trial_status(trial), _NUMBER.sub("0", reason)), []).append(trial)
+    if not kinds:
+        return None
+    alike = max(kinds.values(), key=len)
+    return {
+        "status": trial_status(alike[-1]),
+        "reason": str(alike[-1].user_attrs["reason"]),
+        "trial": alike[-1].number,
+        "trials": len(alike),
+        "is_usual": len(alike) >= max(_MANY, sum(map(is_evaluated, trials)) / 2),
+    }
 
 
 def baseline_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -152,7 +176,7 @@ def study_facts(
 
     ``trials`` counts by Optuna's state, where trials that were killed or interrupted (and are
     tried again) are ``interrupted`` and not ``fail``. ``failures`` counts the evaluated trials by
-    class. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
+    class, and ``common_failure`` is what `common_failure` returns. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
     ``llm`` sums over all trials; what a repeated one was asked counts once.
     ``params`` are the values that were really run. ``best`` is what ``best_of`` returns of the
     trials, the metric and the study's attributes.
@@ -179,6 +203,7 @@ def study_facts(
         "pruned": pruned,
         "failed": sum(failures.values()),
         "failures": dict(failures),
+        "common_failure": common_failure(trials),
         "best": trial_facts(best_of(trials, metric, study.user_attrs), metric.name),
         "baseline": trial_facts(known_baseline(trials, study.user_attrs), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),

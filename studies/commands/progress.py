@@ -36,6 +36,7 @@ from studies.budget import is_ok
 from studies.budget import span
 from studies.code_agent.history import best_of
 from studies.commands.console import console
+from studies.facts import common_failure
 from studies.facts import common_result
 from studies.facts import llm_turns
 from studies.facts import trial_status
@@ -104,6 +105,7 @@ class Progress(Bar):
         self._shown: set[int] = set()
         self._has_estimated = False
         self._has_warned = False
+        self._has_told_failure = False
         super().__init__()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -130,6 +132,15 @@ class Progress(Bar):
                 " folder of its own: does the script read another copy, by an absolute path or from"
                 " an installed package?"
             )
+        if not self._has_told_failure and (failure := common_failure(trials)):
+            if failure["is_usual"]:
+                self._has_told_failure = True
+                ranges = "" if self._spec.row.edits_code else "; `space` shows the ranges"
+                self.console.print(
+                    f"warning: {failure['trials']} of {len(done)} trials failed alike:"
+                    f" {failure['status']}: {failure['reason']} (train.log of trial"
+                    f" {failure['trial']} in `dashboard` has all that it printed{ranges})"
+                )
         left = self._budget.trials_left(trials, *self._coming)
         n = sum(map(is_evaluated, counted(trials)))
         total = None if left is None else n + left

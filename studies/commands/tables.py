@@ -41,6 +41,8 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     lines = [
         f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}{pruned}"
     ]
+    if (failure := facts["common_failure"]) is not None:
+        lines.append(failure_line(failure, facts["failed"]))
     charged = facts["charged_seconds"]
     if charged:
         lines.append(f"{charged:.1f} s ({clock(charged)}) charged to the training budget")
@@ -125,6 +127,21 @@ def status_table(studies: list[dict[str, Any]]) -> Rows:
             else "-",
         )
     return table
+
+
+def failure_line(failure: Mapping[str, Any], failed: int) -> str:
+    """Say what the commonest of the failures is."""
+    n, status, reason = failure["trials"], failure["status"], failure["reason"]
+    return f"commonest failure ({n} of {failed}): {status}: {reason} (trial {failure['trial']})"
+
+
+def usual_failures(studies: list[dict[str, Any]]) -> list[str]:
+    """Write a line for each study most of whose trials fail in one way."""
+    return [
+        f"{facts['study']}: {failure_line(failure, facts['failed'])}"
+        for facts in studies
+        if (failure := facts["common_failure"]) is not None and failure["is_usual"]
+    ]
 
 
 def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:

@@ -21,6 +21,29 @@ def test_the_best_of_a_maximized_study_is_the_highest_that_was_measured() -> Non
     assert (facts["best"]["trial"], facts["best"]["accuracy"]) == (1, 0.75)
 
 
+def test_failures_are_of_one_kind_that_differ_in_numbers_only() -> None:
+    study = optuna.create_study()
+    study.set_user_attr("testbed_hash", "0")
+    assert study_facts(study)["common_failure"] is None
+
+    def fail(status: str, reason: str) -> None:
+        attrs = {"status": status, "reason": reason}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attrs))
+
+    for share in ("1.5", "4.79", "-2e-3"):
+        fail("crash", f"Error: a share of {share}")
+        fail("oom", "")
+    fail("nan", "loss is nan")
+    expected = {"status": "crash", "reason": "Error: a share of -2e-3", "trial": 4, "trials": 3}
+    assert study_facts(study)["common_failure"] == {**expected, "is_usual": False}
+    for share in ("-1", "0"):
+        fail("crash", f"Error: a share of {share}")
+    assert study_facts(study)["common_failure"]["is_usual"], "5 of 9"
+    for _ in range(2):
+        study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"status": "ok"}))
+    assert not study_facts(study)["common_failure"]["is_usual"], "5 of 11"
+
+
 def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
     study = optuna.create_study()
     study.ask().set_user_attr("llm_prompt_tokens", 100)

@@ -102,6 +102,18 @@ def test_values_that_do_not_reach_the_training_are_noticed_once(
         assert capsys.readouterr().err.count("loss 0.53217, so these seem not") == (done == 3)
 
 
+def test_what_makes_most_trials_fail_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress(study_of(9), Metric("loss"), "conf.yaml")
+    why = "ValueError: subsample must be in (0, 1]. Got"
+    trials = [
+        ended(n, 9.0, status="crash" if n % 4 else "ok", reason=f"{why} {n}.5") for n in range(9)
+    ]
+    for done in range(9):
+        shown.update(trials[:done])
+        said = f"warning: 5 of 7 trials failed alike: crash: {why} 6.5 (train.log of trial 6 in"
+        assert capsys.readouterr().err.count(said) == (done == 7)
+
+
 @pytest.mark.parametrize(
     "last",
     [

@@ -358,6 +358,15 @@ def test_a_script_that_never_works_stops_the_study(cli: Cli, testbed: Path) -> N
     assert len(cli.trials("s")) == 1
 
 
+def test_a_run_ends_with_what_its_trials_failed_by(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    train.write_text(train.read_text() + "if DEPTH != 4:\n    raise ValueError(f'no {DEPTH}')\n")
+    done = cli(*run(testbed, trials=6, confirm=0), "--no-check")
+    failed = [t for t in cli.trials("s") if t.user_attrs["status"] == "crash"]
+    last = f"crash: ValueError: no {failed[-1].params['DEPTH']} (trial {failed[-1].number})"
+    assert f"commonest failure ({len(failed)} of {len(failed)}): {last}\n" in done.stdout
+
+
 BROKEN = "raise OSError('no data yet')\n"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
+from optuna.trial import TrialState
 import pytest
 
 from studies.commands.status import status
@@ -43,6 +44,21 @@ def test_nothing_is_cut_however_narrow_it_is(
         assert heading in words
     assert NAME in out and "(33%)" in out and "ok" in out
     assert max(map(len, out.splitlines())) <= (columns or 200)
+
+
+def test_why_most_trials_fail_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    study = optuna.load_study(study_name=NAME, storage=url)
+    there = len(study.trials)
+    for n in range(there):
+        attrs = {"status": "crash", "reason": f"ValueError: {n} [of] all"}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attrs))
+        if n == 5:
+            status(url)
+            assert "ValueError" not in capsys.readouterr().out
+    status(url)
+    said = f": crash: ValueError: {there - 1} [of] all (trial {2 * there - 1})"
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if said in line)
+    assert line.startswith(f"{NAME}: commonest failure ({there} of ")
 
 
 def test_what_somebody_else_begins_to_write_to_his_file_is_seen(
