@@ -40,9 +40,10 @@ from samplers._trials.internals import interrupted_trials
 
 
 # At the end of a run each of the best configurations is trained this many times again, but all that
-# takes at most this share of the trials and of the time.
+# takes at most this share of the time, and of all trainings: one for every three trials.
 FINAL_REPEATS = 2
 FINAL_SHARE = 0.25
+TRIALS_A_REPETITION = 3
 # The next trial may take longer than all before it, and there is some work between trials.
 SLACK = 1.1
 _CLOCKS = timedelta(minutes=25)  # less is the clocks' or the workers' own
@@ -182,13 +183,14 @@ class Budget:
     ) -> int:
         """Return how many more trainings of the best configurations fit in at the end.
 
-        At most `FINAL_REPEATS` of each, and `FINAL_SHARE` of the trials if it is their number that
-        ends the study; of its time as much was kept, and each may take as long as the longest of
-        them took. ``done`` of them were made by an earlier command.
+        At most `FINAL_REPEATS` of each, and one for every `TRIALS_A_REPETITION` trials, failed ones
+        included, if it is their number that ends the study; of its time `FINAL_SHARE` was kept, and
+        each may take as long as the longest of them took. ``done`` of them were made by an earlier
+        command.
         """
         total = [len(best) * FINAL_REPEATS]
         if self.trials is not None:
-            total.append(int(sum(map(is_ok, trials)) * FINAL_SHARE))
+            total.append(sum(map(is_evaluated, counted(trials))) // TRIALS_A_REPETITION)
         if self.seconds is not None and (expected := self.expected_charge(best)) > 0:
             total.append(int((self.seconds - self.spent(trials)) / expected))
         fits = [min(total) - done]

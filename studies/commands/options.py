@@ -269,8 +269,8 @@ Confirm = Annotated[
         min=0,
         metavar="K",
         help="At the end train the K best configurations again, each twice with fresh seeds, so that "
-        "what is called best isn't luck. Takes at most a quarter of the trials, and of --budget, "
-        "--until and --wall-time, which are kept for it; 0 is off.",
+        "what is called best isn't luck. At most one training for every three of --trials, and a quarter "
+        "of --budget, --until and --wall-time, which is kept for it; 0 is off.",
     ),
 ]
 TrainSeconds = Annotated[

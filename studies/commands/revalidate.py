@@ -25,8 +25,12 @@ def revalidate(
     ] = None,
     repeats: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Trainings of each best configuration in total."),
+        typer.Option(metavar="N", min=1, help="Trainings of each configuration in total."),
     ] = 3,
+    best: Annotated[
+        int,
+        typer.Option(metavar="K", min=1, help="How many of a study's best configurations."),
+    ] = 1,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -46,7 +50,7 @@ def revalidate(
     artifacts: options.Artifacts = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train the best configuration of each study again, with fresh seeds.
+    """Train the best configurations of each study again, with fresh seeds.
 
     The finalists that `run` trained again at its end are trained as often, since `best` is found among
     them. Training time, limits, testbed and its surroundings are those that the study recorded; code
@@ -76,7 +80,7 @@ def revalidate(
         for name in names:
             work = Work(where, name)
             try:
-                queued[name] = queue_repetitions(work, there, repeats, earlier=True)
+                queued[name] = queue_repetitions(work, there, repeats, best, earlier=True)
             except (Misuse, StorageError) as error:
                 if study:
                     raise

@@ -225,7 +225,9 @@ def test_time_is_kept_for_the_best_to_be_trained_again(clock: Callable[[float], 
     assert longer.repetitions([*trials, dear], best) == 2, "a dear one isn't repeated"
     assert longer.repetitions([*trials, dear], [dear, *best]) == 0
     assert Budget(trials=8, confirm=3).repetitions(trials, best) == 2
-    assert Budget(trials=3, confirm=3).repetitions(trials[:3], best) == 0
+    assert Budget(trials=2, confirm=3).repetitions(trials[:2], best) == 0
+    failed = [trial(TrialState.FAIL, n, status="crash") for n in range(3, 20)]
+    assert Budget(trials=20, confirm=3).repetitions([*trials[:3], *failed], best) == 6
     assert Budget(trials=8).repetitions(trials, []) == 0
 
 

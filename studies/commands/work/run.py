@@ -23,6 +23,7 @@ from samplers import ChatError
 from studies import random_steps
 from studies.best import find_winner
 from studies.budget import FINAL_REPEATS
+from studies.budget import TRIALS_A_REPETITION
 from studies.code_agent.agent import isolation
 from studies.commands import options
 from studies.commands.as_json import print_json
@@ -86,21 +87,21 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     again = [repeated[t.number] for t in best if t.number in repeated]
     # `revalidate` may have trained some of them more often.
     done = sum(min(FINAL_REPEATS, len(r.values) + r.failed) for r in again)
-    limit = budget.repetitions(trials, best, workers, done)
-    if not limit:
-        return
-    queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
-    if not queued:
-        return
+    limit, queued = budget.repetitions(trials, best, workers, done), 0
+    if limit:
+        queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if end is not None:
         queued = min(queued, limit)
-    more = len(best) * FINAL_REPEATS - done - queued
-    left_out = f" ({more} more don't fit into the budget)" if more > 0 else ""
-    say(
-        "the best configurations are trained again, with other seeds:"
-        f" {queued} training{'s' if queued > 1 else ''}{left_out}",
-        stderr=True,
-    )
+    if queued:
+        say(
+            "the best configurations are trained again, with other seeds:"
+            f" {queued} training{'s' if queued > 1 else ''}",
+            stderr=True,
+        )
+    if (left := len(best) * FINAL_REPEATS - done - queued) > 0:
+        say(_left_out(spec, left, len(best)), stderr=True)
+    if not queued:
+        return
     if workers > 1:
         if errors := repeat([work], {study.study_name: queued}, workers):
             raise failed(errors)
@@ -118,6 +119,24 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             run_repetitions(work, tell)
         except Exception as error:
             raise failed({study.study_name: explain(error)[0]}) from error
+
+
+def _left_out(spec: Spec, count: int, best: int) -> str:
+    """Say why so many trainings of the best are left out, and which command makes them."""
+    budget, where = spec.budget, spec.where
+    limits = {
+        f"one for every {TRIALS_A_REPETITION} trials": budget.trials,
+        "--budget": budget.seconds,
+        "--until": budget.until,
+        "--wall-time": budget.wall,
+    }
+    given = ", ".join(name for name, limit in limits.items() if limit is not None)
+    words = ("--study", spec.name, "--best", str(best), "--repeats", str(FINAL_REPEATS))
+    return (
+        f"{count} more training{'s' if count > 1 else ''} of the best configurations would exceed"
+        f" the limit ({given}); to make them all the same:"
+        f" {options.command('revalidate', where.storage, where.artifacts, *words)}"
+    )
 
 
 def say_result(spec: Spec, study: optuna.Study, facts: Mapping[str, Any]) -> None:

@@ -236,6 +236,15 @@ def test_finalists_of_a_run_are_repeated_as_often_as_the_best_since_best_is_one_
     assert len(winner["repeated"]["values"]) == 3
 
 
+def test_more_than_the_best_can_be_trained_again(cli: Cli, testbed: Path) -> None:
+    make_study(cli.folder, testbed, trials=4)
+    done = cli("revalidate", "--best", 2, "--repeats", 1, "--json")
+    rows = json.loads(done.stdout)["studies"]
+    ranked = sorted(cli.trials("s"), key=lambda t: t.value or 999)
+    assert {row["trial"] for row in rows} == {t.number for t in ranked[:2]}
+    assert [len(row["values"]) for row in rows] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

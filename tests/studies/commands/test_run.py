@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
@@ -84,7 +85,7 @@ def test_a_study_ends_with_a_table_and_the_commands_to_type_next(cli: Cli, testb
 
 
 def test_json_is_all_that_is_on_stdout(cli: Cli, testbed: Path) -> None:
-    done = cli(*run(testbed, "cma-es", trials=3, seed=5), "--json")
+    done = cli(*run(testbed, "cma-es", trials=3, seed=5, confirm=0), "--json")
     facts = json.loads(done.stdout)
     assert facts.pop("winner") == json.loads(cli("best", "--json").stdout)
     assert facts["method"] == "cma-es" and facts["seed"] == 5
@@ -534,6 +535,27 @@ def test_of_the_repetitions_as_many_follow_later_as_fit_into_the_time_that_is_le
         assert len(evaluated(again.trials)) == n
 
 
+def test_what_is_left_out_of_the_repetitions_is_said_with_the_command_that_makes_it(
+    cli: Cli, testbed: Path
+) -> None:
+    def said() -> str:
+        done = cli(*run(testbed, trials=4))
+        assert done.returncode == 0
+        (line,) = (line for line in done.stderr.splitlines() if "exceed the limit" in line)
+        return line
+
+    line = said()
+    assert line.startswith(
+        "5 more trainings of the best configurations would exceed the limit"
+        " (one for every 3 trials); to make them all the same: optuna-autoresearch revalidate"
+    )
+    assert said() == line, "also where there is nothing else to be done"
+    _, _, command = line.partition("optuna-autoresearch ")
+    assert cli(*command.split()).returncode == 0
+    again = cli.trials("s-revalidated")
+    assert sorted(Counter(t.user_attrs["repeats_trial"] for t in again).values()) == [2, 2, 2]
+
+
 def test_no_study_goes_on_whose_name_a_database_only_takes_for_the_same(mariadb_url: str) -> None:
     storage = open_storage(mariadb_url)
     spec = Spec(Where(mariadb_url, surrogate="embedded"), "foo", "random", 0, Budget(trials=8))
@@ -569,7 +591,9 @@ def test_repetitions_that_wait_already_begin_only_if_they_end_in_time(
     work.confirm(replace(spec, budget=Budget(until=25.0, confirm=3)), study, workers)
     again = optuna.load_study(study_name="s-revalidated", storage=storage)
     assert len(evaluated(again.trials)) == 2
-    assert f": {2 * workers} trainings (" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f": {2 * workers} trainings\n" in said
+    assert f"{6 - 2 * workers} more trainings of the best" in said and "limit (--until); " in said
     assert sum(t.state == TrialState.WAITING for t in again.trials) == 4
 
 
