@@ -179,7 +179,7 @@ def study_facts(
     class, and ``common_failure`` is what `common_failure` returns. ``state`` is `run_state`. ``charged_seconds`` is what counts against ``--budget``.
     ``llm`` sums over all trials; what a repeated one was asked counts once.
     ``params`` are the values that were really run. ``best`` is what ``best_of`` returns of the
-    trials, the metric and the study's attributes.
+    trials, the metric and the study's attributes; repetitions of another study's trials have none.
     """
     trials = evaluated_trials(study)
     metric = metric_of(study)
@@ -189,6 +189,9 @@ def study_facts(
     pruned = states.get("pruned", 0)
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
+    # The luckiest repetition, perhaps of another trial than the best one, would say nothing.
+    is_repetition = "revalidates" in study.user_attrs
+    best = None if is_repetition else best_of(trials, metric, study.user_attrs)
 
     return {
         **study.user_attrs,  # which may have any names
@@ -204,7 +207,7 @@ def study_facts(
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "common_failure": common_failure(trials),
-        "best": trial_facts(best_of(trials, metric, study.user_attrs), metric.name),
+        "best": trial_facts(best, metric.name),
         "baseline": trial_facts(known_baseline(trials, study.user_attrs), metric.name),
         "charged_seconds": round(Budget.of(study.user_attrs).spent(trials), 3),
         "sources": dict(sources),

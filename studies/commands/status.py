@@ -30,9 +30,8 @@ def status(
     """
     from studies.code_agent.history import best_of
     from studies.commands.console import console
-    from studies.commands.tables import comparison_lines
+    from studies.commands.tables import status_lines
     from studies.commands.tables import status_table
-    from studies.commands.tables import usual_failures
     from studies.commands.work import status as work
     from studies.facts import study_facts
     from studies.storage.open import opened
@@ -49,7 +48,7 @@ def status(
         print_json(facts)
     elif facts:
         console().print(status_table(facts))
-        for line in (*usual_failures(facts), *comparison_lines(facts)):
+        for line in status_lines(facts):
             print(line)
     else:
         advice = options.command("run", storage, None, "--method", "tpe", "--trials", "20")

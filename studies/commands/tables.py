@@ -135,16 +135,21 @@ def failure_line(failure: Mapping[str, Any], failed: int) -> str:
     return f"commonest failure ({n} of {failed}): {status}: {reason} (trial {failure['trial']})"
 
 
-def usual_failures(studies: list[dict[str, Any]]) -> list[str]:
-    """Write a line for each study most of whose trials fail in one way."""
-    return [
+def status_lines(studies: list[dict[str, Any]]) -> list[str]:
+    """Say what a table of studies doesn't: why most trials of one fail, what its best is worth."""
+    lines = [
         f"{facts['study']}: {failure_line(failure, facts['failed'])}"
         for facts in studies
         if (failure := facts["common_failure"]) is not None and failure["is_usual"]
     ]
+    if any("revalidates" in facts for facts in studies):
+        lines.append(
+            "best: the best value of a single training; the command `best` goes by repetitions"
+        )
+    return lines + _comparison_lines(studies)
 
 
-def comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
+def _comparison_lines(studies: list[dict[str, Any]]) -> list[str]:
     """Summarize the states of each comparison's runs, and say why some failed."""
     lines = []
     runs: dict[str, list[dict[str, Any]]] = {}

@@ -74,7 +74,7 @@ def test_the_luckiest_is_not_the_best() -> None:
     assert found.gain == pytest.approx(2.9)
     assert found.noise == pytest.approx(0.1414, abs=1e-4)
     said = "\n".join(lines_of(found, "sqlite:///x.db"))
-    assert "trial 2 had the best value, 1, but came to 2.6 when it was trained again" in said
+    assert "trial 2 had the best value, 1; when it was trained again, it came to 2.6" in said
     assert "trial 1 was trained 2 times more, with other seeds: val_bpb 2.1000 on average" in said
 
 
@@ -185,7 +185,7 @@ def test_what_failed_when_it_was_trained_again_comes_last() -> None:
     found = winner([5.0, 2.0, 1.0], {2: [1.0, None], 1: [2.0, 2.2]})
     assert found.trial.number == 1
     assert any(
-        line.endswith("but came to 1 and failed in 1 of 2 when it was trained again")
+        line.endswith("; when it was trained again, it came to 1 and failed in 1 of 2")
         for line in lines_of(found, "sqlite:///x.db")
     )
 
@@ -194,7 +194,7 @@ def test_what_failed_each_time_it_was_trained_again_is_the_best_only_of_such() -
     found = winner([5.0, 2.0, 1.0], {2: [None, None], 1: [2.0, None]})
     assert (found.trial.number, found.by_value.number) == (1, 2)
     said = "\n".join(lines_of(found, "sqlite:///x.db"))
-    assert "trial 2 had the best value, 1, but failed when it was trained again" in said
+    assert "trial 2 had the best value, 1; when it was trained again, it failed" in said
     found = winner([5.0, 2.0, 1.0], {2: [None, None], 1: [None]})
     assert (found.trial.number, found.value) == (2, 1.0)
     assert lines_of(found, "sqlite:///x.db")[0] == (

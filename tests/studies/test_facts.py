@@ -58,10 +58,10 @@ def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
     assert study_facts(study)["llm"]["prompt_tokens"] == 107
 
 
-def test_repetitions_of_a_best_have_no_baseline() -> None:
+def test_repetitions_of_a_best_have_neither_baseline_nor_best() -> None:
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={"status": "ok"}))
     study.set_user_attr("testbed_hash", "0")
-    assert study_facts(study)["baseline"]
+    assert study_facts(study)["baseline"] and study_facts(study)["best"]
     study.set_user_attr("revalidates", "other")
-    assert study_facts(study)["baseline"] is None
+    assert study_facts(study)["baseline"] is study_facts(study)["best"] is None

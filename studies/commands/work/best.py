@@ -96,12 +96,12 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
         lines.append(f"repetitions: {trainings}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
-        came = f"came to {cell(other.mean)}" if other.values else "failed"
+        came = f"it came to {cell(other.mean)}" if other.values else "it failed"
         if other.values and other.failed:  # which may be why it isn't the best
             came += f" and failed in {other.failed} of {len(other.values) + other.failed}"
         lines.append(
-            f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])},"
-            f" but {came} when it was trained again"
+            f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])};"
+            f" when it was trained again, {came}"
         )
     if trained := study.user_attrs.get("train_seconds"):
         lines.append(

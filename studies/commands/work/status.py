@@ -19,9 +19,8 @@ from studies.budget import is_evaluated
 from studies.code_agent.history import best_of
 from studies.commands.console import console
 from studies.commands.progress import clock
-from studies.commands.tables import comparison_lines
+from studies.commands.tables import status_lines
 from studies.commands.tables import status_table
-from studies.commands.tables import usual_failures
 from studies.errors import explain
 from studies.facts import LLM_SOURCES
 from studies.facts import study_facts
@@ -63,7 +62,7 @@ def screen(storage: BaseStorage, doctor: str) -> Group:
     )
     facts = [of_study for of_study, _ in read]
     lines = [line for _, lines in read for line in lines] + unreadable
-    return Group(status_table(facts), *usual_failures(facts), *comparison_lines(facts), *lines)
+    return Group(status_table(facts), *status_lines(facts), *lines)
 
 
 def live_lines(study: optuna.Study, doctor: str) -> list[str]:

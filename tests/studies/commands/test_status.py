@@ -14,6 +14,7 @@ import pytest
 from studies.commands.status import status
 from studies.commands.work import status as work
 from studies.storage.open import opened
+from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 
 
@@ -59,6 +60,20 @@ def test_why_most_trials_fail_is_said(url: str, capsys: pytest.CaptureFixture[st
     said = f": crash: ValueError: {there - 1} [of] all (trial {2 * there - 1})"
     (line,) = (line for line in capsys.readouterr().out.splitlines() if said in line)
     assert line.startswith(f"{NAME}: commonest failure ({there} of ")
+
+
+def test_what_its_best_is_worth_is_said_of_a_study_that_was_repeated(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "the command `best` goes by repetitions"
+    status(url)
+    assert said not in capsys.readouterr().out
+    storage = optuna.storages.get_storage(url)
+    study = optuna.load_study(study_name=NAME, storage=storage)
+    add_repetitions(storage, study, [0.123])
+    status(url)
+    out = capsys.readouterr().out
+    assert said in out and "0.123" not in out
 
 
 def test_what_somebody_else_begins_to_write_to_his_file_is_seen(
