@@ -100,7 +100,8 @@ def revalidate(
     if as_json:
         print_json({"studies": facts, "skipped": skipped})
     else:
-        console().print(table_of(facts))
+        if facts:
+            console().print(table_of(facts))
         for name, why in skipped.items():
             print(f"left out: {why}")
     if errors:

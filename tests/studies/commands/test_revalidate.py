@@ -274,6 +274,12 @@ def test_a_study_without_a_success_is_left_out_unless_it_is_asked_for(
     assert "nothing" in cli.fails(2, "revalidate", "--study", "nothing")
 
 
+def test_no_empty_table_is_shown_where_nothing_can_be_repeated(cli: Cli) -> None:
+    optuna.create_study(storage=cli.storage, study_name="other")
+    (line,) = cli("revalidate").stdout.splitlines()
+    assert line.startswith("left out: study 'other' doesn't say what it was trained with")
+
+
 def test_a_failed_repetition_is_a_result_and_not_repeated(testbed: Path, tmp_path: Path) -> None:
     train = testbed / "train.py"
     script = train.read_text().replace("import math\n", "import math\nimport os\n")
