@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ class Winner:
     Attributes:
         study: The study.
         metric: What it optimizes.
-        trial: The best trial: of those that were trained again, by the fewest failures and then by
-            the mean of these trainings; the one with the best value, if that one wasn't.
+        trial: The best trial: of those that were trained again, by the share of failures and then
+            by the mean of these trainings; the one with the best value, if that one wasn't.
         by_value: The one with the best value; of a code study what the agent kept.
         baseline: The run of the script as it is; ``None`` if the study has none that succeeded.
         repeated: The repetitions of the study's trials by their numbers.
@@ -68,7 +69,7 @@ class Winner:
     trial: FrozenTrial
     by_value: FrozenTrial
     baseline: FrozenTrial | None
-    repeated: dict[int, Repeated]
+    repeated: Mapping[int, Repeated]
 
     @property
     def value(self) -> float:
@@ -161,8 +162,14 @@ def _facts(again: Repeated) -> dict[str, Any]:
     return {**facts, "values": list(again.values), "mean": again.mean, "sd": again.sd}
 
 
-def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Winner | None:
+def find_winner(
+    study: optuna.Study,
+    storage: optuna.storages.BaseStorage,
+    repeated: Mapping[int, Repeated] | None = None,
+) -> Winner | None:
     """Return a study's best trial; ``None`` if none has succeeded.
+
+    ``repeated`` are repetitions by the trials' numbers, if not those of the study alone.
 
     Raises:
         Misuse: If the study has several objectives.
@@ -174,7 +181,9 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
         )
     with reading(study.study_name):
         trials = study.get_trials(deepcopy=False)
-        metric, repeated = metric_of(study), repetitions(storage, study)
+        metric = metric_of(study)
+        if repeated is None:
+            repeated = repetitions(storage, study)
     ranked = kept_first(by_value(trials, study.direction), trials, metric, study.user_attrs)
     if not ranked:
         return None
@@ -240,7 +249,7 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         yield f"within the noise between trainings trial {number} is not to be told from {rivals}"
 
 
-def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
+def _mean(repeated: Mapping[int, Repeated], trial: FrozenTrial) -> float | None:
     again = repeated.get(trial.number)
     return None if again is None else again.mean
 

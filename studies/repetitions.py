@@ -74,12 +74,14 @@ class Repeated:
         return statistics.stdev(self.values) if len(self.values) > 1 and not self.fixed else None
 
     def rank(self, metric: Metric) -> Rank:
-        """Return the number of failures and the mean's cost; the least is the best configuration's.
+        """Return the share that failed and the mean's cost; the least is the best configuration's.
 
         One that fails now and then is no winner, and one that always failed is the last.
         """
         mean = self.mean
-        return (math.inf, 0.0) if mean is None else (self.failed, metric.cost(mean))
+        if mean is None:
+            return math.inf, 0.0
+        return self.failed / (len(self.values) + self.failed), metric.cost(mean)
 
 
 def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:
@@ -119,6 +121,16 @@ def by_trial(
         n: Repeated(values[n], len(repeated) - len(values[n]), fixed, sum(map(charge, repeated)))
         for n, repeated in of.items()
     }
+
+
+def pool(repeated: Sequence[Repeated]) -> Repeated:
+    """Return the repetitions of one configuration in several runs together."""
+    return Repeated(
+        tuple(value for each in repeated for value in each.values),
+        sum(each.failed for each in repeated),
+        all(each.fixed for each in repeated),
+        sum(each.seconds for each in repeated),
+    )
 
 
 def pooled_sd(repeated: Iterable[Repeated]) -> float | None:

@@ -37,7 +37,7 @@ def best(
     """Print the best configuration with the values that were really run, beside the baseline.
 
     Of those that were trained again (run --confirm, revalidate) the best is the one with the best mean
-    of those with the fewest failed repetitions, else the one with the best value. Of a study that another program made, these are the parameters and
+    of those with the smallest share of failed repetitions, else the one with the best value. Of a study that another program made, these are the parameters and
     values of its best trial.
     """
     import optuna

@@ -30,8 +30,8 @@ _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 def best_run(runs: Sequence[Run]) -> Run | None:
     """Return the best run; None if nothing succeeded.
 
-    It is the one whose winner has the fewest failures and then the best mean on repetition, where
-    each has a mean, else the one with the best measured value.
+    It is the one whose winner has the smallest share of failures and then the best mean on
+    repetition, where each has a mean, else the one with the best measured value.
     """
     cost, repeated = metric_of(runs).cost, are_repeated(runs)
     return min(
@@ -79,6 +79,10 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
             f"Of {len(runs)} runs its own has the best observed value: not all of them were {verb}"
             " again."
         )
+    again = winner.repeated.get(trial.number)
+    trained = sum(any(each is again for each in run.pooled.values()) for run in runs)
+    if trained > 1:
+        yield f"{trained} runs {verb} this configuration: their repetitions count together."
     for said in sentences(winner, "`optuna-autoresearch revalidate`"):
         yield f"{said[0].upper()}{said[1:]}."
     seconds = sum(run.seconds for run in runs)

@@ -9,6 +9,7 @@ import math
 
 from studies.facts import RUN_ERROR
 from studies.printable import decimals
+from studies.report.runs import CONDITIONS
 from studies.report.runs import Run
 from studies.report.statistics import Comparison
 from studies.report.statistics import LEVEL
@@ -17,12 +18,6 @@ from studies.report.tables import by_method
 from studies.report.tables import failed_repetitions
 
 
-# Metadata that two runs must share for their values to compare.
-_CONDITIONS = {
-    "testbed_hash": "training scripts",
-    "train_seconds": "training seconds a trial",
-    "memory_limit_mb": "memory limits (MB)",
-}
 _UNEQUAL = 1.1  # a run that had this many times another's training time was favoured
 
 
@@ -39,6 +34,7 @@ def notes(
     return [
         *_missing(runs, unstarted),
         *_conditions(runs),
+        *_baselines(runs),
         *_budgets(runs),
         *_power(tests),
         *_repetitions(runs),
@@ -115,7 +111,7 @@ def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
 
 
 def _conditions(runs: Sequence[Run]) -> Iterator[str]:
-    for key, what in _CONDITIONS.items():
+    for key, what in CONDITIONS.items():
         found = sorted({str(run.metadata[key]) for run in runs if key in run.metadata})
         if len(found) > 1:
             yield f"Runs differ in their {what}: {_listed(found)}. Their values don't compare."
@@ -128,6 +124,19 @@ def _conditions(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f"The same baseline gave {decimals(min(first))} to {decimals(max(first))} in different runs: "
             "differences of that size may be noise of the training."
+        )
+
+
+def _baselines(runs: Sequence[Run]) -> Iterator[str]:
+    groups = by_method(runs)
+    stuck = {method: sum(run.is_at_baseline for run in group) for method, group in groups.items()}
+    if len(runs) > 1 and any(stuck.values()):
+        each = ", ".join(
+            f"{method} {n} of {len(groups[method])}" for method, n in stuck.items() if n
+        )
+        yield (
+            f"{sum(stuck.values())} of {len(runs)} runs found nothing better than the baseline "
+            f"({each}): the baseline's values differ by luck alone."
         )
 
 

@@ -168,6 +168,21 @@ def test_unequal_budgets_conditions_and_repeated_seeds_are_said(memory: InMemory
     assert any(s.startswith("2 runs of random have seed 0") for s in said)
 
 
+def test_runs_that_found_nothing_better_than_the_baseline_are_counted(
+    memory: InMemoryStorage,
+) -> None:
+    for method, values in {"random": (1.0, 1.1), "tpe": (1.05, 1.0)}.items():
+        for seed in range(2):
+            study = add_study(memory, method, seed, trials=0)
+            for value in values[: 2 - seed]:
+                attrs = {"status": "ok", "val_bpb": value}
+                study.add_trial(create_trial(value=value, user_attrs=attrs))
+    assert (
+        "3 of 4 runs found nothing better than the baseline (random 2 of 2, tpe 1 of 2): the "
+        "baseline's values differ by luck alone."
+    ) in findings(memory)
+
+
 def test_a_lucky_method_is_told_from_a_better_one_by_its_repetitions(
     memory: InMemoryStorage,
 ) -> None:
