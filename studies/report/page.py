@@ -57,7 +57,8 @@ PLOTS = {
     "differences": (
         "Differences",
         "Differences from the reference",
-        "Mean of the differences on the same seeds, with its 95 % interval (Student's t).",
+        "Mean of the differences on the same seeds, from four seeds on with its 95 % interval "
+        "(Student's t).",
     ),
     "seeds": (
         "Seeds",
@@ -156,7 +157,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
         "Methods",
         "Methods",
         "Best value of a run: mean over runs, sample standard deviation, 95 % interval of the "
-        "mean (Student's t), and the number n of runs with a value. Revalidated: the best "
+        "mean (Student's t, from four runs on), and the number n of runs with a value. Revalidated: the best "
         "configuration trained again with fresh seeds; the best of many noisy trials is lucky, "
         "its mean on repetition is not. That is the mean of the repetitions that did not fail. "
         "Luck: by how much it was worse then.",
@@ -170,7 +171,7 @@ def _result_sections(report: Report) -> Iterator[Section]:
             "and two-sided, each also corrected by Holm for the number of methods; those with too "
             "few seeds for any significance have no corrected value and don't count. Difference: "
             f"mean of method minus reference ({metric_of(report.runs).better} is better), with its "
-            "95 % interval. Effect: rank-biserial "
+            "95 % interval (from four seeds on). Effect: rank-biserial "
             "correlation among the seeds that differ, -1 if the method is better on all of them. "
             "Below: how much of the reference's budget a method needed for the reference's final "
             "value on the same seed, as it was observed; median over seeds with its interval from "

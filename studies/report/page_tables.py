@@ -11,6 +11,7 @@ from typing import Any
 
 from studies.printable import decimals
 from studies.report.statistics import Comparison
+from studies.report.statistics import FEW
 from studies.report.time_to_target import percent
 from studies.report.time_to_target import TimeToTarget
 
@@ -20,7 +21,9 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
     repeated = {
         "revalidated (mean)": lambda r: number(r["revalidated_mean"]),
         "SD of it": lambda r: number(r["revalidated_sd"]),
-        "its 95 % interval": lambda r: interval(r["revalidated_low"], r["revalidated_high"]),
+        "its 95 % interval": lambda r: interval(
+            r["revalidated_low"], r["revalidated_high"], r["revalidated_n"]
+        ),
         "its n": lambda r: cell(r["revalidated_n"] or "", r["revalidated_n"]),
         "repetitions failed": _repetitions_failed,
         "luck": lambda r: number(r["luck"]),
@@ -29,7 +32,7 @@ def values_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "method": lambda r: text(r["method"]),
         "best (mean)": lambda r: number(r["best_mean"]),
         "SD": lambda r: number(r["best_sd"]),
-        "95 % interval": lambda r: interval(r["best_low"], r["best_high"]),
+        "95 % interval": lambda r: interval(r["best_low"], r["best_high"], r["n"]),
         "n": lambda r: cell(f"{r['n']} of {r['runs']}", r["n"]),
         **(repeated if any(row["repetitions"] for row in rows) else {}),
         "trials": lambda r: cell(f"{r['trials']:,}", r["trials"]),
@@ -76,7 +79,7 @@ def tests_table(rows: Sequence[Comparison], kind: str) -> str:
     cells = {
         "method": lambda r: text(r["method"]),
         "difference": lambda r: number(r["difference"], sign="+"),
-        "95 % interval": lambda r: interval(r["low"], r["high"], "+"),
+        "95 % interval": lambda r: interval(r["low"], r["high"], r["n"], "+"),
         "better on": lambda r: cell(f"{r['wins']} of {r['n']}", r["wins"]),
         "effect": lambda r: number(r["effect"], "+.2f"),
         "p one-sided": lambda r: number(r["p_less"]),
@@ -170,8 +173,8 @@ def _part(row: Mapping[str, Any], key: str) -> str:
     return cell(f"{row[key]} of {asked}", row[key] / asked) if asked > 0 else cell("")
 
 
-def interval(low: float, high: float, sign: str = "") -> str:
-    """Return a cell of an interval, sorted by its lower end; empty for NaN."""
-    if math.isnan(low):
+def interval(low: float, high: float, n: int, sign: str = "") -> str:
+    """Return a cell of the interval of n values, sorted by its lower end; empty of few."""
+    if n <= FEW:
         return cell("")
     return cell(f"{decimals(low, sign)} to {decimals(high, sign)}", low)

@@ -22,6 +22,7 @@ from studies.report.runs import Run
 from studies.report.series import LLM_MEASURES
 from studies.report.series import Record
 from studies.report.series import summaries
+from studies.report.statistics import FEW
 from studies.report.style import COLORS
 from studies.report.style import FAILURE
 from studies.report.style import MEAN
@@ -36,7 +37,6 @@ from studies.report.tree import tree_plots
 _TRIALS = "trials that ended"
 _MEAN = "mean"
 _INTERVAL = f"{_MEAN}, 95 % interval"
-_FEW_RUNS = 3
 _SETTLED = 0.1  # of the horizontal axis: the curves' beginnings are before it
 _FLATTENED = 4  # a plot this many times as high as its later part shows nothing of that
 
@@ -180,7 +180,7 @@ def _best_so_far(
     for method, points in _grouped(records, "method"):
         n, final = points[0]["n"], points[-1]["mean"]
         label = f"{method}: {decimals(final)} (n={n})"
-        singles = [run for run in groups[method] if run.incumbents] if 1 < n <= _FEW_RUNS else []
+        singles = [run for run in groups[method] if run.incumbents] if 1 < n <= FEW else []
         few = few or bool(singles)
         for run in singles:
             ends = [*run.incumbents, run.rows[-1]]
@@ -201,7 +201,7 @@ def _best_so_far(
         if (x >= settled or x == curve.x[-1]) and not curve.faint  # where it ends is always shown
     ]
     limits = _limits([y for curve in marks for y in curve.y], late)
-    note = _INTERVAL if any(m.low and not math.isnan(m.low[0]) for m in marks) else _MEAN
+    note = _note(marks)
     note = f"{note}; pale: single runs" if few else note
     return Plot(marks, x, f"{best} so far", note, limits=limits)
 
@@ -217,15 +217,26 @@ def _limits(values: Sequence[float], late: Sequence[float]) -> tuple[float, floa
     return low - 0.5 * room, high + 1.5 * room
 
 
+def _note(marks: Sequence[Marks]) -> str:
+    """Say what is drawn beside the means."""
+    return _MEAN if all(math.isnan(low) for m in marks for low in m.low) else _INTERVAL
+
+
+def _range(record: Record, spec: str) -> str:
+    low, high = record["low"], record["high"]
+    return "" if math.isnan(low) else f" ({low:{spec}} to {high:{spec}})"
+
+
 def _differences(records: Sequence[Record], best: str) -> Plot:
     """Plot how far each method is from the reference on the same seeds."""
-    said = "{method}: {mean:+.4g} ({low:+.4g} to {high:+.4g}) on {n} seeds"
+    said = "{method}: {mean:+.4g}{range} on {n} seeds"
+    records = [{**r, "range": _range(r, "+.4g")} for r in records]
     marks = _marks("points", "difference", records, "method", "mean", Style(COLORS[0]), said)
     reference = records[0]["reference"] if records else ""
     return Plot(
         [replace(marks, in_legend=False)] if records else [],
         y=f"{best}, minus that of {reference} on the same seed",
-        note=_INTERVAL,
+        note=_note([marks]),
         categories=_names(records, "method"),
         across=True,
         zero=True,
@@ -266,7 +277,7 @@ def _final_values(records: Sequence[Record], methods: Sequence[str], best: str) 
     for kind, style in kinds.items():
         shown = [{**record, "best": record[kind]} for record in records]
         marks += _values(shown, "method", kind, style, part=kind)
-    return Plot(marks, "", f"{best} of a run", _INTERVAL, categories=methods)
+    return Plot(marks, "", f"{best} of a run", _note(marks), categories=methods)
 
 
 def _varied(records: Sequence[Record], key: str, best: str) -> Plot:
@@ -276,7 +287,7 @@ def _varied(records: Sequence[Record], key: str, best: str) -> Plot:
     for method, shown in _grouped(records, "method"):
         marks += _values(shown, key, method, looks[method])
     title, places = ("", _names(records, key)) if key == "model" else ("LLM ratio", ())
-    return Plot(marks, title, f"{best} of a run", _INTERVAL, categories=places)
+    return Plot(marks, title, f"{best} of a run", _note(marks), categories=places)
 
 
 def _values(
@@ -287,10 +298,7 @@ def _values(
     Parts are kinds of values of one method, and their means aren't joined.
     """
     shown = [record for record in records if math.isfinite(record["best"])]
-    means = [
-        {**m, "range": "-" if math.isnan(m["low"]) else f"{m['low']:.5g} to {m['high']:.5g}"}
-        for m in summaries(shown, key)
-    ]
+    means = [{**m, "range": _range(m, ".5g")} for m in summaries(shown, key)]
     runs = _marks("points", label, shown, key, "best", style, "{method}, seed {seed}: {best:.5g}")
     mean = _marks(
         "points" if part else "line",
@@ -299,7 +307,7 @@ def _values(
         key,
         "mean",
         replace(style, symbol=MEAN),
-        "mean of {n}: {mean:.5g} ({range})",
+        "mean of {n}: {mean:.5g}{range}",
     )
     pair = [replace(runs, faint=True), mean] if shown else []
     return [

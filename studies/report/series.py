@@ -34,6 +34,7 @@ from studies.report.runs import metric_of
 from studies.report.runs import Row
 from studies.report.runs import Run
 from studies.report.statistics import Comparison
+from studies.report.statistics import FEW
 from studies.report.statistics import summarize
 from studies.report.tables import by_method
 from studies.report.tables import finite
@@ -130,15 +131,15 @@ def failures(methods: Sequence[Record]) -> list[Record]:
 
 
 def differences(tests: Sequence[Comparison]) -> list[Record]:
-    """Return each method's mean difference from the reference's best: ``mean``, ``low``, ``high``,
-    ``reference``, ``n`` (seeds that both have)."""
+    """Return each method's mean difference from the reference's best: ``mean``, ``low``, ``high``
+    (NaN of few), ``reference``, ``n`` (seeds that both have)."""
     return [
         {
             "method": row.method,
             "reference": row.reference,
             "mean": row.difference,
-            "low": row.low,
-            "high": row.high,
+            "low": row.low if row.n > FEW else math.nan,
+            "high": row.high if row.n > FEW else math.nan,
             "n": row.n,
         }
         for row in tests
@@ -386,8 +387,11 @@ def _span(low: float, high: float, values: np.ndarray, log: bool) -> tuple[float
 
 
 def summaries(records: Sequence[Record], key: str) -> list[Record]:
-    """Return the mean and 95 % interval of ``best`` over the records that agree in ``key``."""
+    """Return the mean of ``best`` over the records that agree in ``key``, and its 95 % interval
+    (NaN of few)."""
     groups: dict[Any, list[float]] = {}
     for record in records:
         groups.setdefault(record[key], []).append(record["best"])
-    return [{key: at, **asdict(summarize(finite(best)))} for at, best in groups.items()]
+    found = {at: summarize(finite(best)) for at, best in groups.items()}
+    none = {"low": math.nan, "high": math.nan}
+    return [{key: at, **asdict(s), **(none if s.n <= FEW else {})} for at, s in found.items()]

@@ -27,6 +27,7 @@ from studies.printable import decimals
 
 
 LEVEL = 0.05
+FEW = 3  # values, whose interval isn't shown: it hides everything, or two close ones make it tiny
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 from pathlib import Path
 import re
 
@@ -11,6 +12,7 @@ from optuna.trial import create_trial
 import pytest
 
 from studies.report import interactive
+from studies.report import page_tables
 from studies.report.content import Report
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
@@ -21,6 +23,8 @@ from studies.report.plots import traces
 from studies.report.static import draw
 from studies.report.static import save
 from studies.report.style import styles
+from studies.report.tables import comparisons
+from studies.report.tables import method_rows
 from tests.studies.report.synthetic import add_library_study
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
@@ -145,6 +149,33 @@ def test_pairs_are_shown_seed_by_seed_and_by_their_difference(memory: InMemorySt
     (marks,) = differences.marks
     assert marks.x == ["tpe"] and marks.low[0] < marks.y[0] < marks.high[0]
     assert marks.y[0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_no_plot_and_no_table_shows_an_interval_of_three_seeds(memory: InMemoryStorage) -> None:
+    for seed in range(4):
+        add_study(memory, "random", seed)
+        add_study(memory, "tpe", seed, gap=0.5)
+        if seed < 3:
+            add_repetitions(memory, add_study(memory, "smac", seed, gap=0.5), [1.5 + seed / 1000])
+    drawn = drawings_of(memory)
+    (differences,), (runs,) = drawn["differences"], drawn["runs"]
+    assert isinstance(differences, Plot) and isinstance(runs, Plot)
+    means = [m for m in (*differences.marks, *runs.marks) if m.low]
+    shown = {(m.label, x): math.isfinite(low) for m in means for x, low in zip(m.x, m.low)}
+    assert shown == {
+        ("difference", "tpe"): True, ("difference", "smac"): False, ("best", "random"): True,
+        ("best", "tpe"): True, ("best", "smac"): False, ("revalidated", "smac"): False,
+    }  # fmt: skip
+    assert any(
+        re.fullmatch(r"smac: \+0\.\d+ on 3 seeds", said) for said in differences.marks[0].said
+    )
+    few = [run for run in runs_of(memory) if run.seed < 3]
+    drawn = pictures(few, Report(few, "random").plots)
+    plots = [plot for name in ("differences", "runs") for plot in drawn[name]]
+    assert {plot.note for plot in plots if isinstance(plot, Plot)} == {"mean"}
+    tests = page_tables.tests_table(comparisons(few, "random"), "best")
+    assert " to " not in page_tables.values_table(method_rows(few)) + tests
+    assert " to " in page_tables.values_table(method_rows(runs_of(memory)))
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
