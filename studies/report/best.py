@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
+import re
 from typing import Any
 
 from objective.best import values_run
@@ -12,8 +14,10 @@ from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
 from studies.best import sentences
 from studies.best import Winner
+from studies.code_agent.history import DOUBTED
 from studies.library import is_library_study
 from studies.printable import decimals
+from studies.printable import times
 from studies.report.layout import bullets
 from studies.report.layout import prose
 from studies.report.layout import Section
@@ -24,6 +28,8 @@ from studies.report.runs import metric_of
 from studies.report.runs import Run
 
 
+_NUMBER = re.compile(r"\d[\d.e+-]*")
+_REASON = 200  # characters
 _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 
 
@@ -91,6 +97,19 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     took = f"{time:,.0f} {unit}" if time >= 10 else f"{time:.2g} {unit}"
     known = f" and {took}{', ' if is_foreign else ' '}{noun}" if seconds else ""
     yield f"All of it took {trials:,} trials{known}."
+    yield from _failures(runs)
+
+
+def _failures(runs: Sequence[Run]) -> Iterator[str]:
+    """Say how many trials failed, and with what most of them did, whatever the numbers in that."""
+    failed = [row for run in runs for row in run.rows if row.failed and row.status != DOUBTED]
+    reasons = [str(row.attrs.get("reason") or row.status).rstrip(".") for row in failed]
+    kinds = [_NUMBER.sub("", reason) for reason in reasons]
+    for kind, n in Counter(kinds).most_common(1):
+        reason = reasons[kinds.index(kind)]
+        shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
+        most = "" if n == len(failed) else f", most often ({times(n)})"
+        yield f"{len(failed):,} of the trials failed{most} with: {shown}."
 
 
 def _values(winner: Winner) -> str:

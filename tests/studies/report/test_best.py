@@ -12,11 +12,13 @@ import pytest
 from objective.best import values_run
 from studies.best import find_winner
 from studies.best import Winner
+from studies.code_agent.history import DOUBTED
 from studies.report.best import best_run
 from studies.report.best import best_section
 from studies.report.best import best_sentences
 from studies.report.content import Report
 from studies.report.page import build_page
+from studies.report.runs import Run
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 from tests.studies.report.synthetic import runs_of
@@ -81,6 +83,37 @@ def test_an_unknown_time_is_not_said_to_be_none(memory: optuna.storages.InMemory
     timeless = [replace(r, rows=tuple(replace(row, seconds=0.0) for row in r.rows)) for r in runs]
     *_, last = best_sentences(timeless, winner_of(study, memory))
     assert last == "All of it took 30 trials."
+
+
+def test_failures_are_said_with_what_most_of_them_failed_with(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    study = with_baseline(memory)
+    assert " failed" not in said(study, memory)
+
+    def fail(status: str, **attrs: str) -> None:
+        study.add_trial(create_trial(value=100.0, user_attrs={"status": status, **attrs}))
+
+    for got in (1.25, 1.5e-7):
+        fail("crash", reason=f"ValueError: x must be <= 1, but got {got}.")
+    assert said(study, memory).endswith(
+        " 2 of the trials failed with: ValueError: x must be <= 1, but got 1.25."
+    )
+    fail("timeout")
+    fail("pruned")
+    assert said(study, memory).endswith(
+        " 3 of the trials failed, most often (2 times) with: ValueError: x must be <= 1, but got"
+        " 1.25."
+    )
+
+
+def test_a_doubted_gain_is_no_failure(
+    code_run: Run, memory: optuna.storages.InMemoryStorage
+) -> None:
+    doubted = replace(code_run, rows=(replace(code_run.rows[0], status=DOUBTED),))
+    winner = find_winner(optuna.load_study(study_name="code", storage=memory), memory)
+    assert winner is not None
+    assert " failed" not in " ".join(best_sentences([doubted], winner))
 
 
 @pytest.mark.parametrize("again, is_noise", [([1.0, 1.001, 1.002], False), ([1.04, 1.3], True)])
