@@ -49,7 +49,7 @@ def draw(drawing: Drawing) -> go.Figure:
     }
     # Bars of parts have two categories each, which plotly can't be given the order of.
     if drawing.categories and not any(m.part and m.kind == "bars" for m in drawing.marks):
-        places |= {"categoryorder": "array", "categoryarray": list(drawing.categories)}
+        places |= {"categoryorder": "array", "categoryarray": list(drawing.categories), "dtick": 1}
     if drawing.zero:
         values |= {"zeroline": True, "zerolinecolor": "#7F7F7F", "rangemode": "tozero"}
     if drawing.log:
@@ -161,5 +161,5 @@ def _draw_map(figure: go.Figure, drawing: HeatMap) -> go.Figure:
         height=120 + 28 * len(drawing.rows),
         margin={"l": 170},
         xaxis={"title_text": drawing.x, "showticklabels": False},
-        yaxis={"autorange": "reversed"},
+        yaxis={"autorange": "reversed", "dtick": 1},
     )

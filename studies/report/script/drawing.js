@@ -35,7 +35,10 @@ function themed(traces, figure) {
     }});
     traces = traces.map(trace => trace.colorbar ? flat(trace) : trace);
     if (figure.coloraxis) figure = {...figure, coloraxis: flat(figure.coloraxis)};
-    if (figure.coloraxis || traces.some(trace => trace.colorbar)) figure.margin.t = 90 + named;
+    if (figure.coloraxis || traces.some(trace => trace.colorbar)) {
+      figure.height += 60 + named;
+      figure.margin.t = 90 + named;
+    }
   }
   if (!isDark()) return [traces, figure];
   const dark = value => JSON.parse(JSON.stringify(value).replace(/"#000(000)?"/g, '"#e8e8e8"').replaceAll(FAILED, "#FF6B6B"));
@@ -82,7 +85,6 @@ setTimeout(() => plotly().finally(() => { frame.contentDocument.close(); frame.r
 for (const event of ["beforeprint", "afterprint"]) addEventListener(event, () => {
   printing = event === "beforeprint";
   for (const div of figures) if (printing || "drawn" in div.dataset) draw(div);
-  if (tableDiv) showTable(); // its headings break on paper
 });
 
 for (const div of figures)

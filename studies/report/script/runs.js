@@ -138,7 +138,8 @@ const views = {
     if (!shown.length) return empty("This run has no parameters: its method writes code.");
     const columns = Math.min(isNarrow() ? 2 : 3, shown.length), lines = Math.ceil(shown.length / columns);
     const figure = layout("", "", {
-      height: (printing ? 165 : 200) * lines + 60, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
+      // Room above the upper names, which plotly's buttons would cover.
+      height: (printing ? 165 : 200) * lines + 90, margin: {l: 70, r: 20, t: 60, b: 50}, grid: {rows: lines, columns, pattern: "independent", ygap: 0.45, xgap: 0.16},
       annotations: [], coloraxis: coloraxis(), showlegend: false,
     });
     delete figure.xaxis; delete figure.yaxis;

@@ -11,10 +11,10 @@ function tableColumns() {
   columns.trial = r => r.run.number[r.i];
   columns[data("trials").metric] = r => r.value;
   columns.state = r => r.run.status[r.i];
+  if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
   columns.source = r => r.run.source[r.i];
   if (runs.some(run => run.seconds.at(-1))) columns["time (s)"] = r => Number((r.run.seconds[r.i] - (r.run.seconds[r.i - 1] ?? 0)).toFixed(1));
   const last = {};
-  if (runs.some(run => run.reason.some(Boolean))) last.reason = r => r.run.reason[r.i];
   if (runs.some(run => run.artifacts)) last.files = r => r.run.artifacts?.[r.i] ?? [];
   const taken = Object.keys({...columns, ...last});
   parameters.forEach((p, j) => { columns[taken.includes(p.name) ? `param:${p.name}` : p.name] = r => valueOf(r, j); });
@@ -34,7 +34,12 @@ function tableRows() {
 
 const made = (tag, text, more = {}) => Object.assign(document.createElement(tag), {textContent: text}, more);
 
-function tableCell(value) {
+function tableCell(value, name) {
+  if (name === "reason" && typeof value === "string") {
+    const cell = made("td", "", {className: "text reason", title: value});
+    cell.append(made("div", value)); // of lines that are counted
+    return cell;
+  }
   if (!Array.isArray(value))
     return made("td", value === null ? "" : typeof value === "number" ? value : String(value), typeof value === "string" ? {className: "text", title: value} : {});
   const cell = made("td", "", {className: "text"});
@@ -47,8 +52,8 @@ function showTable() {
   const columns = tableColumns(), head = made("tr", "");
   for (const name of Object.keys(columns)) {
     const button = made("button", "", {type: "button"}), cell = made("th", "", {scope: "col"});
-    for (const part of name.split(/(?<=_)/)) button.append(part, ...(printing ? [made("wbr", "")] : []));
-    if (table.rows.some(row => typeof columns[name](row) === "string")) cell.className = "text";
+    for (const part of name.split(/(?<=_)/)) button.append(part, made("wbr", ""));
+    if (table.rows.some(row => columns[name](row)?.length !== undefined)) cell.className = "text";
     if (name === table.sort) cell.setAttribute("aria-sort", table.down ? "descending" : "ascending");
     button.addEventListener("click", () => {
       Object.assign(table, {down: table.sort === name && !table.down, sort: name, first: 0});
@@ -62,7 +67,7 @@ function showTable() {
   const shown = table.rows.slice(table.first, table.first + PAGE);
   for (const row of shown) {
     const line = made("tr", "");
-    for (const get of Object.values(columns)) line.append(tableCell(get(row)));
+    for (const [name, get] of Object.entries(columns)) line.append(tableCell(get(row), name));
     body.append(line);
   }
   const whole = made("table", ""), top = made("thead", "");

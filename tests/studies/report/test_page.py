@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 import pytest
 
@@ -432,6 +433,46 @@ def test_a_table_of_fourteen_parameters_is_printed_as_wide_as_the_paper(
     letter.close()
 
 
+@pytest.fixture(scope="module")
+def wide_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a comparison with long names, a long reason, and all columns of its tables."""
+    storage = optuna.storages.InMemoryStorage()
+    for seed in range(4):
+        for method in ("random", "centaur-no-llm"):
+            study = add_study(storage, method, seed, trials=8)
+            add_repetitions(storage, study, [1.0, 1.1, None])
+    space = {f"KERNEL_WIDTH_{i}": FloatDistribution(0, 1) for i in range(3)}
+    failed = {
+        "status": "crash",
+        "reason": "ValueError: more components than the window is wide " * 9,
+    }
+    study.add_trial(
+        create_trial(
+            value=100.0,
+            params=dict.fromkeys(space, 0.12345),
+            distributions=dict(space),
+            user_attrs=failed,
+        )
+    )
+    file = tmp_path_factory.mktemp("wide") / "report.html"
+    file.write_text(build_page(Report(runs_of(storage), "random")), encoding="utf-8")
+    return file
+
+
+@pytest.mark.browser
+def test_tables_are_as_wide_as_the_page_where_their_words_can_break(
+    browser: Browser, wide_page: Path
+) -> None:
+    with opened_page(browser, wide_page, width=1280) as page:
+        page.locator("#s-table").get_by_label("State").select_option("crash")
+        page.locator("#s-table").get_by_label("Run").select_option("all runs")
+        too_wide = """[...document.querySelectorAll(".scroll")]
+          .filter(div => div.scrollWidth > div.clientWidth).map(div => div.innerText)"""
+        assert page.evaluate(too_wide) == []
+        cell = page.locator("#table td.reason").bounding_box()
+        assert cell is not None and cell["height"] < 120
+
+
 @pytest.mark.browser
 def test_a_printed_table_has_its_headings_on_each_of_its_pages(
     browser: Browser, stored_page: Path
@@ -447,6 +488,28 @@ def test_a_printed_table_has_its_headings_on_each_of_its_pages(
     second = page.pdf(prefer_css_page_size=True, page_ranges="2")
     page.close()
     assert b"https://heading/" in second
+
+
+@pytest.mark.browser
+def test_plotlys_buttons_cover_no_name_of_a_parameter(page: Page) -> None:
+    plot = figure(page, "Parameters")
+    plot.hover()
+    buttons = plot.locator(".modebar").bounding_box()
+    assert buttons is not None and plot.locator(".annotation-text").count() > 2
+    for name in plot.locator(".annotation-text").all():
+        box = name.bounding_box()
+        assert box is not None and box["y"] >= buttons["y"] + buttons["height"]
+
+
+@pytest.mark.browser
+def test_on_a_small_screen_a_map_names_every_row(browser: Browser, wide_page: Path) -> None:
+    with opened_page(browser, wide_page, width=390) as page:
+        plot = figure(page, "Failure map")
+        rows = plot.evaluate("div => div.data[0].y")
+        assert len(rows) == 6
+        assert sorted(plot.locator(".ytick text").all_text_contents()) == sorted(rows)
+        cells = plot.locator(".hm").bounding_box()
+        assert cells is not None and cells["height"] / len(rows) > 18, "a line of text needs that"
 
 
 @pytest.mark.browser
