@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+from samplers._llm.record import ENQUEUED
 from studies.printable import decimals
 from studies.report.plots import time_unit
 from studies.report.runs import metric_of
@@ -101,13 +102,19 @@ def _columns(
         "seconds": [round(row.seconds, 2) for row in rows],
         "value": [_digits(row.value, 6) for row in rows],
         "status": [row.status for row in rows],
-        "source": [row.source for row in rows],
+        "source": [_source(run, row) for row in rows],
         "reason": [str(row.attrs.get("reason", "")) for row in rows],
         "incumbents": [
             [place[row.number], row.position - 1, round(row.seconds, 2)] for row in run.incumbents
         ],
         "params": [_params(rows, parameter) for parameter in described],
     }
+
+
+def _source(run: Run, row: Row) -> str:
+    """Say who decided a trial's parameters; the baseline, which was enqueued, is called that."""
+    is_given = row.source == ENQUEUED and row.number == run.baseline
+    return "baseline" if is_given else row.source
 
 
 def _thinned(curve: Mapping[int, float], most: int) -> list[list[Any]]:

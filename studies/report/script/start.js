@@ -13,7 +13,7 @@ const PRUNED = "#7F7F7F"; // stopped as hopeless, which is no failure
 const SOURCES = {
   llm: ["#D55E00", "diamond"], base: ["#0072B2", "circle"], startup: ["#7F7F7F", "square"],
   "llm-screened": ["#56B4E9", "diamond-open"],
-  enqueued: ["#000000", "cross"], "llm-duplicate": ["#CC79A7", "triangle-up"],
+  baseline: ["#000000", "cross"], enqueued: ["#000000", "cross"], "llm-duplicate": ["#CC79A7", "triangle-up"],
   "llm-error": ["#E69F00", "triangle-down"], "": ["#0072B2", "circle"],
 };
 const MOST_LINES = 1000; // of parallel coordinates: more take seconds without a GPU, and are one blot

@@ -317,6 +317,16 @@ def test_the_pointer_over_all_parameters_is_no_error(library_page: Page) -> None
     )
 
 
+def test_the_baseline_is_called_that_and_what_a_user_enqueued_is_not(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    study = add_study(memory, "tpe", 0, trials=0)
+    for source in ("enqueued", "enqueued", "base"):
+        study.add_trial(create_trial(value=1.0, user_attrs={"status": "ok", "source": source}))
+    (run,) = page_trials(runs_of(memory))["runs"]
+    assert run["source"] == ["baseline", "enqueued", "base"]
+
+
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
