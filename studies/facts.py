@@ -35,7 +35,7 @@ RUN_ERROR = "run_error"
 REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
-_NUMBER = re.compile(r"-?\d[\d.]*(?:e[-+]?\d+)?", re.I)  # in which two reasons of one kind differ
+_NUMBER = re.compile(r"-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
 _MANY = 5  # failures of one kind, before they are said to be many
 _COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
 
@@ -67,6 +67,11 @@ def common_result(trials: Sequence[FrozenTrial]) -> float | None:
     return value if len(configurations) >= 3 else None
 
 
+def without_numbers(reason: str) -> str:
+    """Return what reasons of one kind of failure have in common."""
+    return _NUMBER.sub("0", reason)
+
+
 def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
     """Return the commonest kind of failure with its last reason, as far as any says why.
 
@@ -76,7 +81,7 @@ def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
     kinds: dict[tuple[str, str], list[FrozenTrial]] = {}
     for trial in filter(is_failed, trials):
         if reason := str(trial.user_attrs.get("reason") or ""):
-            kinds.setdefault((trial_status(trial), _NUMBER.sub("0", reason)), []).append(trial)
+            kinds.setdefault((trial_status(trial), without_numbers(reason)), []).append(trial)
     if not kinds:
         return None
     alike = max(kinds.values(), key=len)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
-import re
 from typing import Any
 
 from objective.best import values_run
@@ -15,6 +14,7 @@ from samplers._llm.record import SOURCES
 from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.history import DOUBTED
+from studies.facts import without_numbers
 from studies.library import is_library_study
 from studies.printable import decimals
 from studies.printable import times
@@ -28,7 +28,6 @@ from studies.report.runs import metric_of
 from studies.report.runs import Run
 
 
-_NUMBER = re.compile(r"\d[\d.e+-]*")
 _REASON = 200  # characters
 _PROPOSERS = {LLM: "the language model", "tuner": "the tuner of constants"}
 
@@ -104,7 +103,7 @@ def _failures(runs: Sequence[Run]) -> Iterator[str]:
     """Say how many trials failed, and with what most of them did, whatever the numbers in that."""
     failed = [row for run in runs for row in run.rows if row.failed and row.status != DOUBTED]
     reasons = [str(row.attrs.get("reason") or row.status).rstrip(".") for row in failed]
-    kinds = [_NUMBER.sub("", reason) for reason in reasons]
+    kinds = list(map(without_numbers, reasons))
     for kind, n in Counter(kinds).most_common(1):
         reason = reasons[kinds.index(kind)]
         shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
