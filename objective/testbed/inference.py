@@ -63,54 +63,63 @@ _LOGGING = "it describes logging or saving"
 _LENGTH = "it says how long a training takes"
 # Parts of a hyperparameter's name in which such words mean something else.
 _HARMLESS = re.compile(
-    r"(?<![A-Z])(MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"
+    r"(?<![A-Z])((MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"
     r"|(MAX|HIDDEN)_FEATURES|CLIP_VAL(UE)?)\b"
+    r"|(DEVICE|GPU)(?=_(.+_)?BATCH)|(?<=BATCH_SIZE_PER_)(DEVICE|GPU)\b|METRIC(?=_(LEARNING|MARGIN)))"
 )
-# What is said of a name, "" of a hyperparameter's: by the first entry of which one of its words is,
-# or whose pattern is all of it, with its tables or without them.
-_KINDS = (
+# Tables that say of a length, or a number of rows, no more than its name.
+_GENERAL = r"(^|\b(TRAIN(ER|ING)?(_ARGS|_CONFIG)?|OPTIMIZER|CONFIG|CFG|ARGS|H?PARAMS)\.)"
+_SHARE = r"[._](SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT)"
+# What is said of a name, "" of a hyperparameter's, by the first entry that has some of its words. The
+# ends of the name are ^ and $; \b is an end of a table's name, too.
+_WORDS = (
     (
         _DATA,
-        "EVAL EVALUATE EVALUATION EVALUATOR VAL VALID VALIDATE VALIDATION TEST TESTING METRIC METRICS"
-        " HOLDOUT FOLD FOLDS KFOLD CV TTA",
-        r"(N|NUM)_(SPLITS|REPEATS|REPETITIONS)|((DECISION|CLASSIFICATION|PROB|PROBABILITY|CONF"
-        r"|CONFIDENCE|SCORE|IOU|NMS)_)*(THRESHOLD|THRESH|CUTOFF)",
-    ),
-    (
-        "",
-        "BATCH WARMUP WARMDOWN DECAY PATIENCE ANNEAL ANNEALING AUG AUGMENT AUGMENTATION MIXUP CUTMIX",
-        r"(.+_)?WARM_UP(_.+)?",
-    ),
-    (
-        _DATA,
-        "DATA DATASET DATASETS DATALOADER DATAMODULE SHARD SHARDS VOCAB VOCABULARY CLASSES SAMPLES EXAMPLES"
-        " FEATURES",
-        r"((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(ROWS|POINTS|RECORDS|OBSERVATIONS|OBS)"
-        r"|(N|NUM)_TRAIN(ING)?|SAMPLE_SIZE|(LIMIT_TRAIN|OVERFIT)_BATCHES"
-        r"|TRAIN(ING)?_(SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT)"
-        r"|(TRAIN(ING)?_)?SPLIT(_(SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT))?"
-        r"|(MAX_)?(SEQ|SEQUENCE|CONTEXT|SOURCE|TARGET)_(LEN|LENGTH)|MAX_(LEN|LENGTH)"
-        r"|(BLOCK|CONTEXT)_SIZE|(IMAGE|IMG|INPUT|OUTPUT)_(SIZE|DIM)|IN_(CHANS|CHANNELS)",
+        "EVAL EVALUATE EVALUATION EVALUATOR VAL VALID VALIDATE VALIDATION TEST TESTING METRIC"
+        r" METRICS HOLDOUT FOLD FOLDS KFOLD CV TTA \b(N|NUM)_(SPLITS|REPEATS|REPETITIONS)$"
+        r" (^|\b((DECISION|CLASSIFICATION|PROB|PROBABILITY|CONF|CONFIDENCE|SCORE|IOU|NMS)[._])+)"
+        r"(THRESHOLD|THRESH|CUTOFF)$",
     ),
     (
         _MACHINE,
-        "SEED SEEDS FLOPS GPU GPUS CUDA DEVICE DEVICES VRAM MEMORY WORKERS THREADS NTHREAD PROCESSES JOBS"
-        " RANK WORLD PORT TIMEOUT COMPILE AMP FP16 BF16 TF32 AUTOTUNE BENCHMARK PREFETCH CACHE"
-        " DETERMINISTIC CHECKPOINTING",
-        r"RANDOM_STATE|PRECISION|PIN_MEM|FAST_DEV_RUN",
+        "SEED SEEDS RANDOM_STATE FLOPS GPU GPUS CUDA DEVICE DEVICES VRAM MEMORY WORKERS THREADS"
+        " NTHREAD PROCESSES JOBS RANK WORLD PORT TIMEOUT COMPILE AMP FP16 BF16 TF32 AUTOTUNE"
+        " BENCHMARK PREFETCH CACHE PIN_MEM DETERMINISTIC CHECKPOINTING FAST_DEV_RUN"
+        r" \bPRECISION$",
     ),
     (
         _LOGGING,
-        "LOGGING PRINT REPORT SAVE CHECKPOINT CHECKPOINTS CKPT VERBOSE VERBOSITY DEBUG WANDB TENSORBOARD PLOT"
-        " PROFILE PROFILING PROGRESS VERSION RESUME",
-        r"LOG_(EVERY|INTERVAL|FREQ|FREQUENCY|STEPS|LEVEL)(_.+)?",
+        "LOGGING PRINT REPORT SAVE CHECKPOINT CHECKPOINTS CKPT VERBOSE VERBOSITY DEBUG WANDB"
+        " TENSORBOARD PLOT PROFILE PROFILING PROGRESS VERSION RESUME"
+        r" \bLOG[._](EVERY|INTERVAL|FREQ|FREQUENCY|STEPS|LEVEL)",
+    ),
+    (
+        "",
+        "BATCH WARMUP WARM_UP WARMDOWN DECAY PATIENCE ANNEAL ANNEALING AUG AUGMENT AUGMENTATION"
+        " MIXUP CUTMIX LAMBDA WEIGHT$ MARGIN$",
+    ),
+    (
+        _DATA,
+        "DATA DATASET DATASETS DATALOADER DATAMODULE SHARD SHARDS VOCAB VOCABULARY CLASSES SAMPLES"
+        " EXAMPLES FEATURES"
+        rf" {_GENERAL}((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(ROWS|POINTS|RECORDS|OBSERVATIONS|OBS)$"
+        rf" {_GENERAL}((N|NUM)_TRAIN(ING)?|SAMPLE_SIZE|(LIMIT_TRAIN|OVERFIT)_BATCHES)$"
+        rf" \bTRAIN(ING)?{_SHARE}$ {_GENERAL}(TRAIN(ING)?_)?SPLIT({_SHARE})?$"
+        r" \b(MAX|(MAX_)?(SEQ|SEQUENCE|CONTEXT|SOURCE|TARGET))[._](LEN|LENGTH)$"
+        r" \b(BLOCK|CONTEXT|IMAGE|IMG|INPUT)[._]SIZE$ \b(IMAGE|IMG|INPUT)[._]DIM$"
+        r" \bIN_(CHANS|CHANNELS)$ (^|\bMODEL\.)OUTPUT_(SIZE|DIM)$",
     ),
     (
         _LENGTH,
-        "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS",
-        r"((N|NUM|MIN|MAX|TOTAL|TRAIN|TRAINING)_)*(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH|TIME)"
-        r"|(STEPS|ITERS|ITERATIONS|BATCHES)_PER_EPOCH",
+        "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS"
+        r" \b(STEPS|ITERS|ITERATIONS|BATCHES)_PER_EPOCH$"
+        rf" {_GENERAL}((N|NUM|MIN|MAX|TOTAL|TRAIN|TRAINING)_)*"
+        r"(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH|TIME)$",
     ),
+)
+_KINDS = tuple(
+    (reason, re.compile(rf"(?<![^\W_])({'|'.join(words.split())})(?![^\W_])"))
+    for reason, words in _WORDS
 )
 _FRACTIONS = frozenset(
     "DROPOUT DROP MOMENTUM BETA1 BETA2 FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA SUBSAMPLE"
@@ -203,15 +212,9 @@ def widened(distribution: BaseDistribution | None, value: Value) -> BaseDistribu
 
 def _no_hyperparameter(name: str) -> str:
     """Say why a name's words are those of a setting; "" if they aren't."""
-    whole, own = (
-        _HARMLESS.sub("", "_".join(_words(part))) for part in (name, name.rpartition(".")[2])
-    )
-    for reason, known, pattern in _KINDS:
-        if not set(known.split()).isdisjoint(whole.split("_")):
-            return reason
-        if re.fullmatch(pattern, whole) or re.fullmatch(pattern, own):
-            return reason
-    return ""
+    words = ".".join("_".join(_words(part)) for part in name.split("."))
+    words = _HARMLESS.sub("", words)
+    return next((reason for reason, said in _KINDS if said.search(words)), "")
 
 
 def _words(name: str) -> list[str]:

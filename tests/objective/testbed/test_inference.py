@@ -256,10 +256,27 @@ def f(x):
     ],
 )
 def test_data_and_evaluation_are_left_alone_and_hyperparameters_are_tuned(
-    tuned: str, left: str
+    tuned: str, left: str, value: float
 ) -> None:
+        pytest.param(
+            "per_device_train_batch_size device_batch_size gpu_batch_size train_micro_batch_size_per_gpu"
+            " augmentation.strength data.augmentation.p lr_decay_rate",
+            "AUG_SEED augmentation.seed data.augmentation.seed MIXUP_SEED WARMUP_SEED BATCH_SEED"
+            " batch.num_workers augmentation.num_workers DATA_AUGMENTATION_WORKERS PROFILE_WARMUP"
+            " profile.warmup BENCHMARK_WARMUP lr_decay_report log_every_batch per_device_eval_batch_size",
+            id="the machine and logging before what is tuned",
+        ),
+        pytest.param(
+            "ppo.n_steps maml.inner.num_steps diffusion.steps encoder.output_dim selector.threshold"
+            " prune.threshold tree.split LAMBDA_DATA DATA_WEIGHT metric_learning.margin METRIC_MARGIN",
+            "train.steps trainer.max_iters training.time config.train.num_steps model.max_seq_len"
+            " encoder.in_channels model.output_dim image.size postprocess.score_threshold split.size"
+            " train.fraction svm.random_state METRIC_WEIGHT",
+            id="a length of something else",
+        ),
     names = [*tuned.split(), *left.split()]
-    space, _, left_out = infer_space({name: Constant(name, 4, 0) for name in names})
+    space, _, left_out = infer_space({name: Constant(name, value, 0) for name in names})
+@pytest.mark.parametrize("value", [4, 0.4, True])
     assert (list(space), list(left_out)) == (tuned.split(), left.split())
 
 
