@@ -127,6 +127,8 @@ _FRACTIONS = frozenset(
 )
 # Those of a float: an integer of such a name is a count, as scikit-learn's max_features.
 _FLOAT_FRACTIONS = _FRACTIONS | {"BETA", "RATIO", "SAMPLES", "FEATURES"}
+# Words of weights (of a divergence), multiples and counts (added to each class), where the value is 1.
+_NO_FRACTION_OF_1 = re.compile(r"(?<![A-Z])(BETA|(?<!L1_)RATIO|(?<!LABEL_)SMOOTHING)(?![A-Z\d])")
 # Of numbers that matter by their order of magnitude.
 _MAGNITUDES = frozenset("LR RATE ETA DECAY PENALTY REG L1 L2 EPS EPSILON".split())
 
@@ -229,16 +231,15 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
     if isinstance(value, str) or value <= 0:
         return None
     words = _words(name)
+    parts = _NO_FRACTION_OF_1.sub("", "_".join(words)).split("_") if value == 1 else words
     if isinstance(value, int):
-        if value == 1 and not _FRACTIONS.isdisjoint(words):
+        if value == 1 and not _FRACTIONS.isdisjoint(parts):
             return None  # XGBoost's subsample: 1, or LightGBM's subsample_freq: 1
         least = 2 if value > 1 and "SPLIT" in words else 1  # a leaf of one can't be split
         return IntDistribution(max(least, value // 4), min(value * 4, LARGEST_INT))
     factor = 100 if value < 0.01 else 10
     high = value * factor
-    # A beta of 1 is a weight, as of a divergence.
-    is_fraction = value < 1 or (value == 1 and "BETA" not in words)
-    is_fraction &= not _FLOAT_FRACTIONS.isdisjoint(words)
+    is_fraction = value <= 1 and not _FLOAT_FRACTIONS.isdisjoint(parts)
     if is_fraction:
         high = min(high, 1 - (1 - value) / 10)
     log = value < 0.01 or not (is_fraction or _MAGNITUDES.isdisjoint(words))

@@ -75,7 +75,11 @@ def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: b
         ("BETA2", 0.999, 0.9999),
         ("label_smoothing", 0.1, 0.91),
         ("mlp_ratio", 4.0, 40.0),
+        ("label_smoothing", 1.0, 1.0),
         ("beta", 1.0, 10.0),  # of a divergence
+        ("MLP_RATIO", 1.0, 10.0),
+        ("NEG_RATIO", 1.0, 10.0),
+        ("LAPLACE_SMOOTHING", 1.0, 10.0),  # counts
         ("GRAD_CLIP", 1.0, 10.0),
     ],
 )
@@ -86,9 +90,10 @@ def test_a_fraction_has_none_above_1(name: str, value: float, high: float) -> No
 
 
 def test_a_1_that_may_be_a_fraction_or_a_count_is_left_alone() -> None:
-    names = ("subsample", "subsample_freq", "max_features", "ratio")  # ratio: of heads, say
+    counts = ("max_features", "ratio", "SMOOTHING")  # ratio: of heads, say
+    names = ("subsample", "subsample_freq", *counts)
     space, _, left_out = infer_space({name: Constant(name, 1, 0) for name in names})
-    assert space == dict.fromkeys(("max_features", "ratio"), IntDistribution(1, 4))
+    assert space == dict.fromkeys(counts, IntDistribution(1, 4))
     assert left_out.keys() == {"subsample", "subsample_freq"}
     assert left_out["subsample"].endswith("a fraction is written 1.0")
 
@@ -253,11 +258,6 @@ def f(x):
             " test.n data.max_features MAX_LEN dataSize optimizer.steps steps_per_epoch",
             id="tables",
         ),
-    ],
-)
-def test_data_and_evaluation_are_left_alone_and_hyperparameters_are_tuned(
-    tuned: str, left: str, value: float
-) -> None:
         pytest.param(
             "per_device_train_batch_size device_batch_size gpu_batch_size train_micro_batch_size_per_gpu"
             " augmentation.strength data.augmentation.p lr_decay_rate",
@@ -274,9 +274,14 @@ def test_data_and_evaluation_are_left_alone_and_hyperparameters_are_tuned(
             " train.fraction svm.random_state METRIC_WEIGHT",
             id="a length of something else",
         ),
+    ],
+)
+@pytest.mark.parametrize("value", [4, 0.4, True])
+def test_data_and_evaluation_are_left_alone_and_hyperparameters_are_tuned(
+    tuned: str, left: str, value: float
+) -> None:
     names = [*tuned.split(), *left.split()]
     space, _, left_out = infer_space({name: Constant(name, value, 0) for name in names})
-@pytest.mark.parametrize("value", [4, 0.4, True])
     assert (list(space), list(left_out)) == (tuned.split(), left.split())
 
 
