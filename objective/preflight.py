@@ -36,20 +36,22 @@ from objective.testbed.source import parse_script
 from objective.testbed.source import parsed
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
+from objective.testbed.space_file import NAME as SPACE_FILE
 from objective.testbed.testbed import Testbed
 
 
 _SHORT_SECONDS = 2.0
 _WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
 _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
-# Names in front of numbers, as what prints them has them: "loss: {", "val_loss {" or "acc=%.3f".
+# A metric's name in front of a number, as what prints it has it: "loss: {", "val_loss {" or "acc=%.3f".
+# One that touches a value, as in "{split}_loss: {", is no whole name.
 _PRINTED = re.compile(
-    r"""([A-Za-z_][\w./-]*)["']?\s*(?:[:=]|[-=]>|→)\s*[{%]"""
-    r"|(\w*(?:loss|acc|accuracy|auc|f1|r2|error|rmse|mse|mae|score|ppl|perplexity))\s+[{%]",
-    re.I,
+    r"""(?<![\w{})%./-])((?:[a-z_][\w./-]*[_./-])?
+    (?:loss|acc|accuracy|auc|f1|r2|rmse|mse|mae|bpb|bpc|nll|ppl|perplexity|(?<=_)(?:error|score)))
+    ["']?\s*(?:[:=]|[-=]>|→|\s)\s*[{%]""",
+    re.I | re.X,
 )
 _PRINTERS = ("print", "info", "write")
-_PROGRESS = re.compile(r"epochs?|steps?|iter(ation)?s?|batch(es)?|fold|seed|lr|time|seconds", re.I)
 # How Python and Hydra read a variable, but not how Python sets one.
 _VARIABLE = re.compile(
     r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
@@ -99,47 +101,49 @@ def preflight(testbed: Testbed) -> Preflight:
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
     if said := missing_metric(testbed):
-        # A name that a user chose may be put together of several, or be printed by a library.
+        # What a user chose may be printed by a library.
         (found.problems if testbed.interface.metric is None else found.notes).append(said)
     return found
 
 
 def missing_metric(testbed: Testbed) -> str:
-    """Say that no code of the script names the metric, if it prints others.
+    """Say that the script prints metrics, but nothing that is read has a word of the one that counts.
 
-    One that prints nothing may leave that to a library.
+    A name that is put together has its last word somewhere, and a script that prints nothing may
+    leave that to a library.
     """
     metric, script = testbed.metric, testbed.delivery.script
-    if metric.file or testbed.is_embedded or not testbed.delivery.is_python:
+    words = re.findall(r"[^\W_]+", metric.name)
+    if metric.file or testbed.is_embedded or not testbed.delivery.is_python or not words:
         return ""
-    own = re.escape(metric.name.rpartition(".")[2]).replace(r"\ ", r"\s+")
-    known = "|".join(filter(None, (own, re.escape(metric.evaluator))))
     with suppress(TestbedError, OSError):  # told of by others
-        is_named = re.search(rf"(?<![\w/-])(?:{known})(?![\w/-])", _text(testbed), re.I)
-        if not is_named and (printed := _printed(testbed)):
+        files = testbed.files
+        places = {files.folder, *files.paths}
+        unread = [link for link in files.links if not places.isdisjoint(link.parents)]
+        if any((files.root / link).is_dir() for link in unread):
+            return ""
+        texts = {name: text for name, text in files.texts().items() if name != SPACE_FILE}
+        modules = [text for name, text in texts.items() if name.endswith(".py")]
+        printed = list(dict.fromkeys(_printed(*modules, testbed.source)))
+        known = "\n".join([testbed.source, *texts.values(), *testbed.delivery.texts])
+        if printed and not re.search(rf"(?<![^\W_]){words[-1]}(?![^\W_])", known, re.I):
+            unless = "" if testbed.interface.metric is None else ", unless a library prints it"
             return (
-                f"{script} must print the metric {metric.name}, but none of its code has that name;"
-                f" it prints {', '.join(printed[-3:])}:"
+                f"{script} must print the metric {metric.name}, but no file has that name{unless};"
+                f" {', '.join(printed[-3:])} is printed:"
                 f" say --metric {printed[-1]} if that is what it is judged by."
             )
     return ""
 
 
-def _printed(testbed: Testbed) -> list[str]:
-    """Return the names of numbers that the script prints, or else the code beside it."""
-    modules = [c for path, (c, _) in testbed.files.read.items() if path.suffix == ".py"]
-    for sources in ([testbed.source.encode()], modules):
-        found: dict[str, None] = {}
-        for source in sources:
-            with suppress(ValueError, SyntaxError):
-                calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
-                for call in sorted(calls, key=lambda call: call.lineno):
-                    if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
-                        shown = " ".join(map(_shown, call.args))
-                        found |= dict.fromkeys(m[1] or m[2] for m in _PRINTED.finditer(shown))
-        if names := [name for name in found if not _PROGRESS.fullmatch(name)]:
-            return names
-    return []
+def _printed(*sources: str) -> Iterator[str]:
+    """Yield the names of metrics that Python files print."""
+    for source in sources:
+        with suppress(ValueError, SyntaxError):
+            calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
+            for call in sorted(calls, key=lambda call: call.lineno):
+                if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
+                    yield from _PRINTED.findall(" ".join(map(_shown, call.args)))
 
 
 def _shown(node: ast.expr) -> str:

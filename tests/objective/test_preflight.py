@@ -205,6 +205,12 @@ PRINTS = 'LR = 1\nloss = 2\nfor epoch in range(3):\n    print(f"epoch {epoch}: a
         (PRINTS + 'print(f"val_bpb: {loss}")\n', {}, Interface(), []),
         (PRINTS, {"helper.py": 'print("val_bpb:", 1)\n'}, Interface(), []),
         ("LR = 1\nimport helper\n", {}, Interface(), []),
+        (PRINTS + 'print(f"{split}_loss: {loss}, Device: {d}")\n', {}, Interface(), ["acc"]),
+        ('LR = 1\nprint("%s_loss: %.4f, building: %s" % x)\n', {}, Interface(), []),
+        (PRINTS + 'print(f"{split}_bpb: {loss}")\n', {}, Interface(), []),
+        (PRINTS, {"train.c": 'printf("val_bpb: %f", x);\n'}, Interface(), []),
+        (PRINTS, {"m.json": '{"metric": "val_bpb"}\n'}, Interface(), []),
+        (PRINTS, {"m.toml": 'metric = "val_bpb"\n'}, Interface(), []),
     ],
 )
 def test_a_metric_that_nobody_named_is_asked_for_before_anything_is_trained(
@@ -230,10 +236,27 @@ def test_a_named_metric_that_no_code_has_is_noted(
 ) -> None:
     interface = Interface(metric=metric, direction="maximize")
     found = preflight(Testbed.load(testbed_folder(PRINTS), interface=interface))
-    said = [note for note in found.notes if "say --metric acc" in note]
+    said = [note for note in found.notes if "unless a library prints it; acc is printed" in note]
     assert (found.problems, bool(said)) == ([], not is_there)
     written = Interface(metric=metric, direction="maximize", metric_file="result.txt")
     assert preflight(Testbed.load(testbed_folder(PRINTS), interface=written)).notes == []
+
+
+def test_a_metric_that_a_folder_of_many_files_may_print_is_not_asked_for(
+    testbed_folder: Make,
+) -> None:
+    folder = testbed_folder(PRINTS + "import pkg\n")
+    (folder / "pkg").mkdir()
+    for number in range(1001):
+        (folder / "pkg" / f"{number}.txt").touch()
+    (folder / "pkg" / "__init__.py").write_text('print(f"val_bpb: {1}")\n')
+    assert preflight(Testbed.load(folder)).problems == []
+
+
+def test_a_metric_is_not_there_for_being_named_in_the_space(testbed_folder: Make) -> None:
+    folder = testbed_folder(PRINTS, **{"search_space.toml": 'metric = "lss"\n'})
+    [note] = preflight(Testbed.load(folder)).notes
+    assert "say --metric acc" in note
 
 
 def test_what_is_no_module_names_no_metric(testbed_folder: Make) -> None:
