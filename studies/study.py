@@ -16,6 +16,9 @@ from objective import Testbed
 from objective import TrainScriptObjective
 from objective.objective import SIDE_DATA
 from objective.testbed.interface import Interface
+from objective.testbed.search_space import to_lines
+from objective.testbed.space_file import NAME as SPACE_FILE
+from objective.testbed.space_file import SpaceFile
 from studies.budget import is_ok
 from studies.changes import changes
 from studies.changes import FILES
@@ -44,6 +47,8 @@ from studies.study_note import COMMAND
 
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
     from objective.surrogate.surrogate import Surrogate
     from samplers import Chat
     from studies.spec import Spec
@@ -150,23 +155,41 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
         )
     if spec.row.edits_code:
         return
-    former = "; to go on, write the study's ranges of these into search_space.toml"
-    if not isinstance(testbed, Testbed):
-        former = ""
-    for trial in trials:
-        odd = {n for n, d in trial.distributions.items() if testbed.space.get(n) != d}
-        if trial.state == TrialState.COMPLETE:
-            odd |= testbed.space.keys() - trial.distributions.keys()
-        if odd:
-            raise StudyConflict(
-                f"study {spec.name!r} has another search space than the testbed"
-                f" ({', '.join(sorted(odd))}); {advice}{former}"
-            )
+    ranges = [(n, d) for trial in trials for n, d in trial.distributions.items()]
+    former = {name: d for name, d in ranges if testbed.space.get(name) != d}
+    lacking = {
+        name
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        for name in testbed.space.keys() - trial.distributions.keys()
+    }
     # Two workers may begin before any trial says what its space is.
-    if stored.get("space_hash", space_hash(testbed)) != space_hash(testbed):
+    is_other = stored.get("space_hash", space_hash(testbed)) != space_hash(testbed)
+    if is_other and ranges:
+        lacking |= testbed.space.keys() - dict(ranges).keys()
+    if former or lacking or is_other:
+        odd = ", ".join(sorted({*former, *lacking}))
         raise StudyConflict(
-            f"study {spec.name!r} has another search space than the testbed; {advice}"
+            f"study {spec.name!r} has another search space than the testbed{odd and f' ({odd})'};"
+            f" {advice}{_as_it_was(testbed, former, lacking)}"
         )
+
+
+def _as_it_was(
+    testbed: Testbed | Surrogate, former: dict[str, BaseDistribution], lacking: set[str]
+) -> str:
+    """Say how a testbed gets a study's ranges back; "" if it can't."""
+    if not isinstance(testbed, Testbed) or testbed.is_embedded or not (former or lacking):
+        return ""
+    if not former.keys() <= testbed.delivery.parameters.keys():
+        return ""
+    untuned = tuple(sorted(lacking - former.keys()))
+    said = SpaceFile(defaults=testbed.file.defaults, untuned=untuned)
+    lines = to_lines(former, testbed.rule, said)
+    return (
+        f"; to go on, begin {SPACE_FILE} with these lines, in place of what it says of them:"
+        f" {' and '.join(lines)}"
+    )
 
 
 def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:

@@ -132,7 +132,7 @@ def to_toml(
     """Write a search space as the ``search_space.toml`` that reads back to it.
 
     ``said`` is the contents of the one that it was made with: what isn't in the space stays as it
-    is there.
+    is there. The values of ``baseline`` become comments.
     """
     document = tomlkit.document()
     for key, text in vars(said.interface).items():
@@ -144,7 +144,7 @@ def to_toml(
         document.add(tomlkit.nl())
     for name, distribution in space.items():
         table = tomlkit.table()
-        if name not in said.defaults:
+        if name in baseline and name not in said.defaults:
             table.comment(f"{tomlkit.item(baseline[name]).as_string()} in the script")
         if isinstance(distribution, CategoricalDistribution):
             table |= {"type": "categorical", "choices": list(distribution.choices)}
@@ -172,6 +172,18 @@ def to_toml(
     if said.derived is not None:
         document.add(DERIVED, tomlkit.item(said.derived))
     return tomlkit.dumps(document)
+
+
+def to_lines(space: Space, rule: Rule, said: SpaceFile = SpaceFile()) -> list[str]:
+    """Write a search space's tables as lines, which stand before a file's other tables."""
+    lines = []
+    for name, table in tomlkit.parse(to_toml(space, {}, rule, said)).unwrap().items():
+        inline = tomlkit.inline_table()
+        inline |= table
+        document = tomlkit.document()
+        document.add(name, inline)
+        lines.append(tomlkit.dumps(document).strip())
+    return lines
 
 
 def _first_value(

@@ -13,6 +13,7 @@ from objective.testbed.inference import Space
 from objective.testbed.rule import Rule
 from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space as space_of
+from objective.testbed.search_space import to_lines
 from objective.testbed.search_space import to_toml
 from objective.testbed.source import scan
 from objective.testbed.source import TestbedError
@@ -165,6 +166,20 @@ def test_a_written_toml_keeps_all_that_the_given_one_says() -> None:
     again = SpaceFile.parse(to_toml(*found, said))
     assert again == said
     assert space_of(own, again, constants={"LAYERS": 3}) == found
+
+
+def test_a_space_is_written_as_lines_that_read_back_to_it() -> None:
+    space: Space = {
+        "optimizer.lr": FloatDistribution(0.007000000000000001, 1, log=True),
+        "a-b c": CategoricalDistribution(["x", True, 1e-300]),
+        "N": IntDistribution(2, 8),
+    }
+    rule = Rule(("N",), only_when={"N": {"a-b c": ("x",)}})
+    lines = to_lines(space, rule, SpaceFile(defaults={"N": 4}, untuned=("p.q",)))
+    assert len(lines) == 4
+    again = SpaceFile.parse("\n".join([*lines, "[OTHER]\ntype = 'int'\nlow = 1\nhigh = 2\n"]))
+    assert again.space == {**space, "OTHER": IntDistribution(1, 2)}
+    assert (again.rule, again.defaults, again.untuned) == (rule, {"N": 4}, ("p.q",))
 
 
 @pytest.mark.parametrize(

@@ -333,11 +333,44 @@ def test_a_study_is_not_continued_with_other_parameters(cli: Cli, testbed: Path)
     same = run(testbed, trials=3, seed=1, memory_limit="1G")
     said = cli.fails(2, *same)
     assert "another search space than the testbed (DEPTH)" in said
-    assert "to go on, write the study's ranges of these into search_space.toml" in said
+    assert said.endswith(
+        "; to go on, begin search_space.toml with these lines, in place of what it says of them:"
+        ' DEPTH = {type = "int", low = 1, high = 8}'
+    )
     (testbed / "search_space.toml").write_text(toml)
     (testbed / "train.py").write_text((testbed / "train.py").read_text() + "# edited\n")
     assert "edited" in cli.fails(2, *same)
     assert [t.params for t in cli.trials("s")] == stored
+
+
+def test_a_study_of_another_space_goes_on_with_the_lines_that_its_refusal_shows(
+    cli: Cli, testbed: Path
+) -> None:
+    train, file = testbed / "train.py", testbed / "search_space.toml"
+    train.write_text(f"MLP_RATIO = 0.7\nWARMUP = 1.0\n{train.read_text()}")
+    own = file.read_text()
+    ratio = "[MLP_RATIO]\ntype = 'float'\nlow = 0.007000000000000001\nhigh = 0.7\nlog = true\n"
+    file.write_text(f"{own}{ratio}[WARMUP]\ntune = false\n")
+    assert cli(*run(testbed, trials=2, confirm=0)).returncode == 0
+    file.write_text(own)  # WARMUP is tuned, and MLP_RATIO in another range
+    said = cli.fails(2, *run(testbed, trials=3, confirm=0))
+    assert "(MLP_RATIO, WARMUP); to begin another, add --study s-2; to go on, begin" in said
+    lines = said.partition("in place of what it says of them: ")[2].split(" and ")
+    file.write_text("\n".join([*lines, own]))
+    done = cli(*run(testbed, trials=3, confirm=0))
+    assert done.returncode == 0, done.stderr
+    trials = cli.trials("s")
+    assert len(trials) == 3 and trials[2].distributions == trials[1].distributions
+
+
+def test_a_study_that_only_failed_says_what_its_space_lacks(cli: Cli, testbed: Path) -> None:
+    train = testbed / "train.py"
+    whole = train.read_text()
+    train.write_text(BROKEN + whole)
+    cli.fails(1, *run(testbed, trials=1))
+    train.write_text("WIDTH = 4\n" + whole)
+    said = cli.fails(2, *run(testbed, trials=1))
+    assert "than the testbed (WIDTH); " in said and said.endswith(": WIDTH = {tune = false}")
 
 
 def test_a_memory_limit_below_what_the_interpreter_needs_is_a_classified_failure(
