@@ -104,6 +104,7 @@ class Files:
         testbed: Path,
         extra: Sequence[str] = (),
         *,
+        config: str | None = None,
         cwd: str | None = None,
         alone: bool = False,
         texts: Sequence[str] = (),
@@ -114,6 +115,7 @@ class Files:
         Args:
             testbed: Its folder.
             extra: Further files, folders or patterns (``data/*.csv``), seen from the folder.
+            config: The configuration file, beside which there may be others that it refers to.
             cwd: Working directory, seen from the folder; None is the folder.
             alone: Nothing above the folder belongs to it.
             texts: What may name files, beside the strings in the scripts.
@@ -128,7 +130,8 @@ class Files:
         top = None if alone else _git_top(testbed)
         chosen, is_tracked = _beside(testbed, top is not None)
         chosen += [p for p in map(testbed.joinpath, texts) if _is_inside(p, testbed)]
-        added = _matches(testbed, extra)
+        settings = [] if config is None else _matches(testbed, [config])
+        added = [*_matches(testbed, extra), *settings]
         chosen += added
         paths: dict[Path, None] = {}
         root = testbed if top is None else top
@@ -156,7 +159,7 @@ class Files:
         links: dict[Path, None] = {}
         for path in chosen:
             _sort(path, copies, links)
-        links |= dict.fromkeys(_surroundings(testbed, root, chosen, added))
+        links |= dict.fromkeys(_surroundings(testbed, root, chosen, settings))
         for kept in (copies, links):
             kept.pop(testbed / script, None)
             kept.pop(testbed / "__init__.py", None)
@@ -432,12 +435,12 @@ def _modules(place: Path, name: str) -> list[Path]:
 
 
 def _surroundings(
-    testbed: Path, root: Path, chosen: Iterable[Path], added: Iterable[Path]
+    testbed: Path, root: Path, chosen: Iterable[Path], settings: Iterable[Path]
 ) -> Iterator[Path]:
-    """Yield what lies beside the folders that lead from the root to the testbed and what is added."""
+    """Yield what lies beside the folders that lead from the root to the testbed, and settings."""
     wholly = set(chosen)
     inside = wholly.union(*(path.parents for path in wholly))
-    levels = dict.fromkeys(level for path in (testbed, *added) for level in path.parents)
+    levels = dict.fromkeys(level for path in (testbed, *settings) for level in path.parents)
     for level in levels:
         is_chosen = not {testbed, *wholly}.isdisjoint((level, *level.parents))
         if is_chosen or not level.is_relative_to(root):

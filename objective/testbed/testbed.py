@@ -183,7 +183,8 @@ class Testbed:
         try:
             return Files.of(
                 self.path,
-                (*self.runtime.copy, *([self.interface.config] if self.interface.config else [])),
+                self.runtime.copy,
+                config=self.interface.config,
                 texts=self.delivery.texts,
                 cwd=self.runtime.cwd,
                 alone=self.is_embedded,

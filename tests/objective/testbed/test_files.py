@@ -145,17 +145,24 @@ def test_what_the_user_adds_is_there(tmp_path: Path, git: Callable[..., None]) -
         Files.of(bed, ["nothing*", "/etc"])
 
 
-def test_what_lies_beside_an_added_file_is_there_too(tmp_path: Path) -> None:
+def test_what_lies_beside_a_configuration_above_is_there_too(tmp_path: Path) -> None:
     bed = write_testbed(tmp_path / "src" / "bed", "LR = 1\n")
     put(tmp_path, "configs/base.yaml configs/model/big.yaml configs/data.yaml other/x.py")
     kept = {"configs/base.yaml", "configs/model@", "configs/data.yaml@", "other@"}
-    files = Files.of(bed, ["../../configs/base.yaml"])
+    files = Files.of(bed, config="../../configs/base.yaml")
     assert laid_out(files, tmp_path.with_name(f"{tmp_path.name}-trial")) == kept
     assert files.fingerprints().keys() == {"../../configs/base.yaml"}
-    both = Files.of(bed, ["../../configs/base.yaml", "../../configs"])
+    both = Files.of(bed, ["../../configs"], config="../../configs/base.yaml")
     copied = {name.removesuffix("@") for name in kept if "configs" in name and "model" not in name}
     found = laid_out(both, tmp_path.with_name(f"{tmp_path.name}-both"))
     assert found == {*copied, "configs/model/big.yaml", "other@"}
+
+
+def test_what_lies_beside_a_file_of_data_is_not(tmp_path: Path) -> None:
+    bed = write_testbed(tmp_path / "bed", "LR = 1\n")
+    put(tmp_path, "data/1.bin data/2.bin")
+    files = Files.of(bed, ["../data/1.bin"])
+    assert laid_out(files, tmp_path.with_name(f"{tmp_path.name}-trial")) == {"data/1.bin"}
 
 
 def test_packages_in_src_and_above_are_found_and_the_rest_is_linked(
