@@ -42,12 +42,17 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def is_full(error: Exception) -> bool:
     """Return whether an error is that a disk is full, here or of a database server."""
-    return _FULL.search(_cause(error)) is not None
+    return _is_disk_full(error) or _FULL.search(_cause(error)) is not None
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # By the number: of a quota systems have different words.
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 # Databases, and what trains, say it by words alone.
 _FULL = re.compile(
-    r"\b(disk|table)\b.* is full|disk I/O error|No space left on device|Disk quota exceeded"
+    r"\b(disk|table)\b.* is full|disk I/O error|No space left on device|Dis[ck] quota exceeded"
 )
 
 
@@ -73,7 +78,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{text} To go on, run the same command with a higher --max-tokens or --max-cost", 1
     if isinstance(error, ChatError):
         return f"the language model: {text.rstrip('.')}{AGAIN}", 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_disk_full(error):
         return f"the disk is full ({text}); make room and run the same command again", 1
     if isinstance(error, (StorageInternalError, SQLAlchemyError)):
         return _explain_database(error)

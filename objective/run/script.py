@@ -80,7 +80,7 @@ _REASON_CHARS = 300  # of why a training failed: enough for a long path and what
 
 # What programs say of a full disk; the last one is PyTorch, of a file that it saves.
 _OUT_OF_SPACE = re.compile(
-    "No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing"
+    "No space left on device|Dis[ck] quota exceeded|PytorchStreamWriter failed writing"
 )
 
 

@@ -288,6 +288,7 @@ def test_a_metrics_file_is_where_the_script_works(testbed_folder: Callable[..., 
     [
         "OSError(28, 'No space left on device')",
         "OSError(122, 'Disk quota exceeded')",
+        "Exception('Disc quota exceeded')",
         "RuntimeError('[enforce fail at inline_container.cc:626] . PytorchStreamWriter failed writing'"
         " ' file data/0: file write failed')",
     ],

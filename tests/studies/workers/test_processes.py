@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -30,6 +31,8 @@ from tests.studies.conftest import TRAIN
 
 # As Optuna raises it: only the cause tells of the disk.
 COMMIT = StorageInternalError("An exception is raised during the commit.")
+FROM_ANOTHER = OSError(errno.ENOSPC, "No space left on device")
+FROM_ANOTHER.__cause__ = KeyError("a")
 COMMIT.__cause__ = sqlite3.OperationalError("database or disk is full")
 
 
@@ -61,6 +64,8 @@ def test_gpus_are_those_that_the_driver_lists(
         (DiskFull("The disk of /tmp/autoresearch-1/run is full."), 2),
         (DiskFull("A disk that the script writes to is full (No space left on device)."), 2),
         (OSError(28, "No space left on device"), 2),
+        (OSError(errno.EDQUOT, "Disc quota exceeded"), 2),
+        (FROM_ANOTHER, 2),
         (COMMIT, 2),
     ],
 )
