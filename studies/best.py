@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import math
 import os
 import shlex
+import shutil
+import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -257,7 +259,8 @@ def _mean(repeated: Mapping[int, Repeated], trial: FrozenTrial) -> float | None:
 def run_command(winner: Winner) -> str | None:
     """Return what runs the script with the winner's values from any folder, as its trial was run.
 
-    None if the values aren't in its command. Where the testbed is gone it is the command alone.
+    Except for the training time, if a trial's was set in a constant. None if the values aren't in
+    its command. Where the testbed is gone it is the command alone.
     """
     attrs = winner.study.user_attrs
     line: str | None = winner.trial.user_attrs.get("command")
@@ -271,15 +274,18 @@ def run_command(winner: Winner) -> str | None:
         words = list(command.words)
         if command.runs_script:
             words[1] = os.path.relpath(testbed.path / words[1], cwd)
-        if command.is_python and (python := find_interpreter(testbed.path, runtime.python)).origin:
-            words[:1] = python.argv
-        # What is stored without a value, as what may be a key is, the user's shell has.
+        if command.is_python:
+            python = find_interpreter(testbed.path, runtime.python, resolve=False)
+            if python.origin or shutil.which("python") != sys.executable:
+                words[:1] = python.argv
         variables = dict(word.split("=", 1) for word in runtime.env if "=" in word)
         if paths := [os.path.relpath(path, cwd) for path in files.python_path(files.root)]:
             given = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
             variables["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [given])])
         variables |= command.environment
         set_ = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        # What may be a key is stored without its value, which the user's shell must have.
+        set_ += [f'{word}="${{{word}?}}"' for word in runtime.env if "=" not in word]
         return " ".join(["cd", shlex.quote(str(cwd)), "&&", *set_, shlex.join(words)])
     return line
 

@@ -95,13 +95,17 @@ class Interpreter:
         return _examine(self.argv, tuple(modules), environment, folder, _START_SECONDS)
 
 
-def find_interpreter(folder: Path, python: str | None = None) -> Interpreter:
+def find_interpreter(
+    folder: Path, python: str | None = None, *, resolve: bool = True
+) -> Interpreter:
     """Return the Python for the script of a folder.
 
     Args:
         folder: The testbed's.
         python: A path, the folder of a virtual environment, the name of a program, or a command
             that starts Python, such as ``uv run python``; None looks for one, see the module.
+        resolve: Let uv make its environment, and return the program in that; otherwise what uv
+            would be called with, of which nothing is run.
 
     Raises:
         TestbedError: If there is no such program, or uv can't make the environment.
@@ -116,7 +120,7 @@ def find_interpreter(folder: Path, python: str | None = None) -> Interpreter:
     for sign in ("uv.lock", "pyproject.toml"):
         if _is_project(folder / sign) and (uv := shutil.which("uv")):
             argv = (uv, "run", "--project", str(folder), "python")
-            return Interpreter((_resolved(argv),), f"uv run, for its {sign}")
+            return Interpreter((_resolved(argv),) if resolve else argv, f"uv run, for its {sign}")
     return Interpreter()
 
 

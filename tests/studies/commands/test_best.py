@@ -99,6 +99,12 @@ def test_the_command_that_is_printed_runs_the_best_from_anywhere(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("A_TOKEN", "2")
+    another = tmp_path / "programs" / "python"
+    another.parent.mkdir()
+    another.write_text("#!/bin/sh\nexit 3\n")
+    another.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{another.parent}:{os.environ['PATH']}")
     top = tmp_path / "my project"
     script = top / "src" / "pkg" / "train.py"
     script.parent.mkdir(parents=True)
@@ -108,25 +114,46 @@ def test_the_command_that_is_printed_runs_the_best_from_anywhere(
     script.write_text(
         "import argparse, os\nfrom pkg.data import HERE\np = argparse.ArgumentParser()\n"
         "p.add_argument('--lr', type=float, default=0.5)\n"
-        "print('loss:', p.parse_args().lr * float(os.environ['TIMES']))\n"
+        "print('loss:', p.parse_args().lr * int(os.environ['TIMES']) * int(os.environ['A_TOKEN']))\n"
     )
     subprocess.run(["git", "init", "-q", top], check=True)
     words = ["run", "--method", "random", "--testbed", script, "--metric", "loss"]
-    words += ["--cwd", "../..", "--env", "TIMES=2", "--trials", 3, "--confirm", 0]
+    words += [
+        "--cwd",
+        "../..",
+        "--env",
+        "TIMES=2",
+        "--env",
+        "A_TOKEN",
+        "--trials",
+        3,
+        "--confirm",
+        0,
+    ]
     done = cli(*words)
     assert done.returncode == 0, done.stderr
     facts = json.loads(cli("best", "--json").stdout)
     command = facts["command"]
     assert f"to run it: {command}\n" in done.stdout and f"{command}\n" in cli("best").stdout
     assert command.startswith(
-        f"cd '{top}' && TIMES=2 PYTHONPATH=src python src/pkg/train.py --lr="
+        f"cd '{top}' && TIMES=2 PYTHONPATH=src A_TOKEN=\"${{A_TOKEN?}}\" {sys.executable}"
+        " src/pkg/train.py --lr="
     )
-    shell = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    ran = subprocess.run(
-        command, shell=True, env=shell, capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert float(ran.stdout.split()[-1]) == facts["value"]
     assert f"to run it: {command}" in cli.fails(2, "best", "--diff")
+    monkeypatch.delenv("A_TOKEN")
+    failed = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert failed.returncode and "A_TOKEN" in failed.stderr
+    another.unlink()
+    another.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(another))
+    assert '?}" python src' in cli("best").stdout
+    (script.parent / "uv.lock").touch()
+    (another.parent / "uv").symlink_to("/bin/false")
+    uv = f"uv run --project '{script.parent}' python src"
+    assert uv in cli("best").stdout, "and nothing is installed"
+    (script.parent / "uv.lock").unlink()
 
     script.unlink()
     assert "to run it: python train.py --lr=" in cli("best").stdout
