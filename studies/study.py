@@ -81,9 +81,9 @@ def open_study(
         if numbers != list(range(len(numbers))):  # by which the loop finds a trial among them
             raise ValueError(f"its trials must be numbered 0 to {len(numbers) - 1}, but aren't")
         study.user_attrs
-    check_comparable(study, spec, testbed)
-    testbed.metric.name_in(study)
     metadata = spec.metadata(testbed, study.user_attrs.get(FILES))
+    check_comparable(study, spec, testbed, metadata)
+    testbed.metric.name_in(study)
     if not spec.row.edits_code:
         metadata.setdefault("failure_value", failure_value_of(study.user_attrs))
     # Repetitions run with what is stored: an option that is dropped must not stay there.
@@ -113,8 +113,13 @@ def _note_metadata(
             study.set_user_attr(key, value)
 
 
-def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate) -> None:
-    """Raise StudyConflict if new trials would not compare with those that a study has."""
+def check_comparable(
+    study: optuna.Study, spec: Spec, testbed: Testbed | Surrogate, metadata: Mapping[str, Any]
+) -> None:
+    """Raise StudyConflict if new trials would not compare with those that a study has.
+
+    ``metadata`` is what the study would have of its spec now.
+    """
     option, base = (
         ("--study", spec.name) if spec.comparison is None else ("--name", spec.comparison)
     )
@@ -148,7 +153,7 @@ def check_comparable(study: optuna.Study, spec: Spec, testbed: Testbed | Surroga
             else:
                 what = f"{key} {stored[key]}, not {value}"
             raise StudyConflict(f"study {spec.name!r} was made with {what}; {advice}")
-    files = spec.metadata(testbed, stored.get(FILES)).get(FILES, {})
+    files = metadata.get(FILES, {})
     if edited := "" if may_be_edited else changes(stored.get(FILES, files), files):
         raise StudyConflict(
             f"study {spec.name!r} was made with other files ({edited}); undo that; {advice}{goes_on}"

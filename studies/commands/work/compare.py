@@ -14,6 +14,7 @@ import optuna
 from objective.preflight import preflight
 from objective.run.launch import has_gpu
 from studies import random_steps
+from studies.changes import FILES
 from studies.commands import options
 from studies.commands.as_json import print_json
 from studies.commands.console import console
@@ -155,7 +156,8 @@ def _stored(specs: Sequence[Spec]) -> Board:
                 with reading(spec.name):
                     study = optuna.load_study(study_name=spec.name, storage=storage)
                     study.get_trials(deepcopy=False)
-                check_comparable(study, spec, testbed)
+                metadata = spec.metadata(testbed, study.user_attrs.get(FILES))
+                check_comparable(study, spec, testbed, metadata)
                 board[spec.name] = stored_standing(study, spec.budget)
     return board
 
