@@ -47,7 +47,8 @@ for name in sys.argv[1:]:
     if not found:
         missing.append(name)
 print(json.dumps({"executable": sys.executable, "version": sys.version_info[:3],
-                  "prefixes": sorted({sys.prefix, sys.base_prefix}), "missing": missing}))
+                  "prefixes": sorted({sys.prefix, sys.base_prefix}), "path": sys.path,
+                  "missing": missing}))
 """
 
 
@@ -77,12 +78,17 @@ class Interpreter:
         """Return the folders that it needs to run, for a sandbox that shows no others."""
         if not self.origin:
             return []
-        return [Path(prefix) for prefix in _prefixes(self.argv)]
+        return [Path(prefix) for prefix in _told(self.argv)["prefixes"]]
+
+    def packages(self) -> list[str]:
+        """Return the folders in which it finds installed packages."""
+        path = _told(self.argv)["path"] if self.origin else sys.path
+        return [folder for folder in path if folder.endswith("-packages")]
 
     def examine(
         self, modules: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> dict[str, Any]:
-        """Start it, and return its ``executable``, ``version``, ``prefixes``, ``missing`` modules.
+        """Start it, and return its ``executable``, ``version``, ``prefixes``, ``path``, ``missing``.
 
         Args:
             modules: Names of top-level modules that a script in the folder would import.
@@ -171,9 +177,8 @@ def _resolved(argv: tuple[str, ...]) -> str:
 
 
 @functools.lru_cache
-def _prefixes(argv: tuple[str, ...]) -> list[str]:
-    found = _examine(argv, (), os.environ, Path.cwd(), _START_SECONDS)
-    return list(found["prefixes"])
+def _told(argv: tuple[str, ...]) -> dict[str, Any]:
+    return _examine(argv, (), os.environ, Path.cwd(), _START_SECONDS)
 
 
 def _examine(

@@ -7,12 +7,14 @@ leads to it: imports it, names it, or finds it by a name that it computes. In do
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from importlib.machinery import PathFinder
+from itertools import accumulate
 from pathlib import PurePosixPath
 import re
 import sys
@@ -22,17 +24,16 @@ from objective.testbed.source import parsed
 
 
 _MODULES = (".py", ".pyx", ".so", ".pyd")
-_TEXTS = (*CODE, ".json")
 # What a start of Python or uv reads though no script names it.
-_UNASKED = ("pyproject.toml", "uv.toml", "sitecustomize.py", "usercustomize.py")
-_COMPUTED = re.compile(
-    r"\b(import_module|__import__|iter_modules|walk_packages|spec_from_file_location|exec_module"
-    r"|SourceFileLoader|run_path|run_module)\b"
+_UNASKED = {"pyproject.toml", "uv.toml", ".python-version", "sitecustomize.py", "usercustomize.py"}
+# Functions that import by a name that is computed, and that look through folders.
+_IMPORT = set(
+    "import_module __import__ iter_modules walk_packages run_path run_module"
+    " spec_from_file_location exec_module SourceFileLoader".split()
 )
-_LISTED = re.compile(r"\b(listdir|scandir|iterdir|walk|i?glob|rglob)\b")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-
-Module = tuple[str, ...]  # the parts of its name
+_LIST = {"listdir", "scandir", "iterdir", "walk", "glob", "iglob", "rglob"}
+_WORD = re.compile(r"[\w.-]*\w")  # of "part_{}.csv" and "*.csv" also ".csv"
+_DOTTED = re.compile(r"[^\W\d]\w*(?:\.\w+)+")
 
 
 @dataclass(frozen=True)
@@ -40,106 +41,90 @@ class References:
     """What a testbed's files lead to.
 
     Attributes:
-        modules: What they import.
-        texts: The strings in Python files, and words of the command.
-        others: The other files, as they are.
-        is_computed: Modules are imported by names that can't be read.
-        is_listed: Folders are looked through.
+        imported: Dotted names of modules, and of what may be one.
+        named: Words that may name a file, or end its name.
+        used: Names of functions and the like in the code.
+        places: Folders in which Python looks for modules before it looks for its own.
+        packages: Folders of installed packages.
     """
 
-    modules: frozenset[Module]
-    texts: frozenset[str]
-    others: str
-    is_computed: bool
-    is_listed: bool
+    imported: Collection[str]
+    named: Set[str]
+    used: Set[str]
+    places: Collection[str]
+    packages: Sequence[str]
 
     @classmethod
-    def of(cls, files: Mapping[str, str], texts: Iterable[str] = ()) -> References:
+    def of(
+        cls,
+        files: Mapping[str, str],
+        texts: Iterable[str] = (),
+        script: str = "train.py",
+        places: Collection[str] = (".",),
+        packages: Sequence[str] = (),
+    ) -> References:
         """Read the texts of files by their names; ``texts`` are further ones that may name any."""
-        modules: set[Module] = set()
-        found = set(texts)
-        others = []
+        imported, used, named = set[str](), set[str](), set[str]()
+        modules: list[str] = []
+        others = list(texts)
         for name, text in files.items():
-            tree = None
-            if name.endswith(".py"):
-                try:
-                    tree = parsed(text.removeprefix("\ufeff"))
-                except (SyntaxError, ValueError):
-                    pass
-            if tree is None:
-                others += [text] * name.lower().endswith(_TEXTS)
-                continue
-            for node in ast.walk(tree):
-                modules.update(_imported(node))
+            is_code, is_package = name == script or name.endswith(".py"), "__init__." in name
+            try:
+                nodes = list(ast.walk(parsed(text.removeprefix("\ufeff")))) if is_code else []
+            except (SyntaxError, ValueError):
+                nodes = []
+                words = re.findall(r"\w+", text)
+                imported.update(words)
+                used.update(words)
+            if not nodes and (is_code or name.lower().endswith((*CODE, ".json"))):
+                others.append(text)
+            for node in nodes:
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
-        modules |= {tuple(text.split(".")) for text in found if _DOTTED.fullmatch(text)}
-        code = "\n".join(files.values())
-        return cls(
-            frozenset(modules),
-            frozenset(found),
-            "\n".join(others),
-            _COMPUTED.search(code) is not None,
-            _LISTED.search(code) is not None,
-        )
+                    named.update(_WORD.findall(node.value))
+                    if is_package or _DOTTED.fullmatch(node.value):  # __all__ is such a text
+                        imported.add(node.value)
+                own = {getattr(node, key, None) for key in ("id", "attr", "name")}
+                used.update(str(word) for word in own)
+                if is_package and own & _LIST:
+                    used |= _IMPORT
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    above = getattr(node, "module", None) or ""
+                    modules += [f"{above}.{alias.name}".strip(".") for alias in node.names]
+        for text in others:
+            named.update(_WORD.findall(text))
+            modules += _DOTTED.findall(text)
+        for module in modules:  # and the packages that it is in
+            imported.update(accumulate(module.split("."), "{}.{}".format))
+        return cls(imported, named, used, places, packages)
 
     def lead_to(self, name: str) -> bool:
         """Return whether they may lead to a file, by its path as seen from the testbed's folder."""
         path = PurePosixPath(name)
-        stem = path.name.partition(".")[0]
-        words = {path.name}
-        if path.suffix.lower() in _MODULES:
-            parts = path.parts[:-1] if stem == "__init__" else (*path.parts[:-1], stem)
-            if self.is_computed or _is_installed(parts[-1]) or self._import(parts):
-                return True
-            is_named = _says(self.others, parts[-1])
-        else:
-            words |= {stem, path.stem}
-            if (
-                self.is_listed or path.suffix.lower() not in CODE
-            ):  # data is read by the folder, too
-                words |= {*path.parts[:-1]}
-            is_named = any(not words.isdisjoint(PurePosixPath(text).parts) for text in self.texts)
-            is_named |= any(_says(self.others, word) for word in words)
+        suffix = path.suffix.lower()
+        is_module = suffix in _MODULES
+        # Endings such as "_plan.py" and ".csv", but ".py" alone is in many a script.
+        endings = (w for w in self.named if w[0] in "._-" and not (is_module and w == suffix))
+        if (
+            path.name in _UNASKED
+            or self.named >= {*_WORD.findall(path.name)}
+            or path.name.endswith(tuple(word for word in endings if "." in word))
+        ):
+            return True
+        if not is_module:
+            folders = () if suffix in CODE else path.parts[:-1]  # data is read by the folder, too
+            return not (
+                self.used.isdisjoint(_LIST) and self.named.isdisjoint((path.stem, *folders))
+            )
+        own = path.parent if path.name.startswith("__init__.") else path
+        module = own.name.partition(".")[0]
+        parts = (*own.parts[:-1], module)
         return (
-            is_named
-            or path.name in _UNASKED
-            or any(_says(text, path.name) or _matches(text, path.name) for text in self.texts)
+            not self.used.isdisjoint(_IMPORT)
+            or any(".".join(parts[n:]) in self.imported for n in range(len(parts)))
+            # Some other module may import it, and would get this one instead.
+            or str(own.parent) in self.places
+            and (
+                module in sys.stdlib_module_names
+                or PathFinder.find_spec(module, self.packages) is not None
+            )
         )
-
-    def _import(self, parts: Module) -> bool:
-        """Return whether they import a module, whichever folder they see it from."""
-        return any(parts[n:] in self.modules for n in range(len(parts)))
-
-
-def _says(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
-
-
-def _matches(text: str, name: str) -> bool:
-    """Return whether a text is a pattern for names of files such as this one."""
-    pattern = text.rpartition("/")[2]
-    return "*" in pattern and pattern.strip("*") != "" and fnmatch(name, pattern)
-
-
-def _imported(node: ast.AST) -> Iterator[Module]:
-    """Yield the modules that a statement may import, the packages that they are in included."""
-    names = []
-    if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        names = [f"{node.module or ''}.{alias.name}".strip(".") for alias in node.names]
-    for name in names:
-        parts = tuple(name.split("."))
-        yield from (parts[: n + 1] for n in range(len(parts)))
-
-
-def _is_installed(module: str) -> bool:
-    """Return whether Python, or what is installed with this one, has a module of this name.
-
-    Some other module may import it, and would get the one beside the script.
-    """
-    if module in sys.stdlib_module_names:
-        return True
-    places = [path for path in sys.path if path.endswith("-packages")]
-    return PathFinder.find_spec(module, places) is not None

@@ -11,11 +11,13 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+import os
 from pathlib import Path
 import textwrap
 from typing import ClassVar
 from typing import TYPE_CHECKING
 
+from objective.run.interpreter import find_interpreter
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.delivery import Delivery
 from objective.testbed.delivery import SCRIPT
@@ -199,8 +201,18 @@ class Testbed:
     def references(self, without: Collection[str] = ()) -> References:
         """Return what the script and the files beside it lead to, but for some of these files."""
         texts = {n: t for n, t in self.files.texts().items() if n not in without}
-        texts[self.delivery.script] = self.source
-        return References.of(texts, (*self.delivery.texts, *self.runtime.copy))
+        script, files = self.delivery.script, self.files
+        texts[script] = self.source
+        # Where Python looks first, as far as it can be told.
+        first = (os.path.dirname(script), "src")
+        above = (os.path.relpath(path, files.folder) for path in (files.cwd, *files.paths))
+        return References.of(
+            texts,
+            (*self.delivery.texts, *self.runtime.copy),
+            script,
+            {os.path.normpath(place) for place in (*first, *above)},
+            find_interpreter(self.path, self.runtime.python).packages(),
+        )
 
     @cached_property
     def derived(self) -> Derived:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +35,41 @@ def test_many_files_are_recorded_by_folder() -> None:
     files["data/7/x.csv"] = "2"
     assert changes(before, recorded(files)) == "data/ was edited"
     assert recorded({"a.py": "1"}) == {"a.py": "1"}
+
+
+def test_a_new_file_may_hide_what_is_installed_for_the_script_alone(tmp_path: Path) -> None:
+    def now() -> dict[str, str]:
+        return fingerprints(Testbed.load(bed), {})
+
+    bed = write_testbed(tmp_path, "import fits\nLR = 1\n")
+    installed = bed / ".venv" / "lib" / "site-packages" / "rare"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    program = bed / ".venv" / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={installed.parent} exec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    for name in ("rare.py", "b.py", "best_train.py", "old/rare.py"):
+        (bed / name).parent.mkdir(exist_ok=True)
+        (bed / name).write_text("A = 1\n")
+    assert now().keys() == {"rare.py"}
+
+
+@pytest.mark.parametrize("example", ["digits/classify.py", "forty_constants/train.py"])
+def test_a_winner_and_notebooks_beside_a_script_are_no_change(
+    example: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "testbeds" / example
+    shutil.copytree(Path(__file__).parents[1] / "testbeds", tmp_path / "testbeds")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "testbeds"], check=True)
+    before = fingerprints(Testbed.load(script))
+    for name in ("best_train.py", "b.py", "scratch.py", "notebooks/eda.py"):
+        new = script.parent / name
+        new.parent.mkdir(exist_ok=True)
+        new.write_text("import os, train\nos.listdir('.')\n")
+    assert fingerprints(Testbed.load(script), before) == before
+    assert fingerprints(Testbed.load(script)) != before
 
 
 def test_new_files_that_change_nothing_are_no_change(

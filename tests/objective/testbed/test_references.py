@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sysconfig
+
 import pytest
 
 from objective.testbed.references import References
@@ -14,7 +16,13 @@ torch.save(model, "best.pt")
 open("configs/base.yaml"), open("data/x.csv"), load_all("extra/*_plan.py")
 hydra.main(config_name="wide")
 """
-FILES = {"train.py": SCRIPT, "configs/base.yaml": "_target_: heads.Linear\n", "no.py": "def ("}
+FILES = {
+    "train.py": SCRIPT,
+    "configs/base.yaml": "_target_: heads.Linear\nplot: true\n",
+    "README.md": "scratch and os.listdir, import_module",
+    "no.py": "def (",
+}
+PACKAGES = [sysconfig.get_path("purelib")]
 
 
 @pytest.mark.parametrize(
@@ -36,10 +44,11 @@ FILES = {"train.py": SCRIPT, "configs/base.yaml": "_target_: heads.Linear\n", "n
             "fast.cu",
             "NOTES",
         ),
+        *("scratch.py", "plot.py", "configs.best.yaml", "old/profile.py", "old/numpy/__init__.py"),
     ],
 )
 def test_what_nothing_imports_or_names_can_not_matter(name: str) -> None:
-    assert not References.of(FILES).lead_to(name)
+    assert not References.of(FILES, packages=PACKAGES).lead_to(name)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +60,11 @@ def test_what_nothing_imports_or_names_can_not_matter(name: str) -> None:
         # Named.
         *("tools/export.py", "heads.py", "wide.yaml", "my_plan.py", "data/y.csv", "base.yaml"),
         # Imported by somebody else, or read by programs of their own accord.
-        *("queue.py", "numpy.py", "pyproject.toml", "sitecustomize.py"),
+        *("queue.py", "numpy.py", "yaml/__init__.py", "pyproject.toml", "sitecustomize.py"),
     ],
 )
 def test_what_is_imported_or_named_may_matter(name: str) -> None:
-    assert References.of(FILES).lead_to(name)
+    assert References.of(FILES, packages=PACKAGES).lead_to(name)
 
 
 def test_a_word_of_the_command_names_a_file() -> None:
@@ -68,5 +77,37 @@ def test_where_modules_or_files_are_found_by_looking_any_may_matter() -> None:
     plugins = {**FILES, "load.py": "importlib.import_module(f'lib.{name}')"}
     assert References.of(plugins).lead_to("b.py")
     listing = {**FILES, "load.py": "os.listdir('configs')"}
-    assert References.of(listing).lead_to("configs/best.yaml")
+    for name in ("configs/best.yaml", "part_2.csv", "extra.yaml"):
+        assert References.of(listing).lead_to(name)
     assert not References.of(listing).lead_to("b.py")
+    package = {**FILES, "lib/__init__.py": "for f in os.listdir(HERE):\n    exec(f)\n"}
+    assert References.of(package).lead_to("lib/big.py")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("path = f'weights_{NAME}.json'", "weights_base.json"),
+        ("path = 'stats_' + NAME + '.npz'", "stats_base.npz"),
+        ("path = 'part_{}.csv'.format(1)", "part_1.csv"),
+        ("rows = read('*.csv')", "more.csv"),
+        ("rows = read('my data.csv')", "my data.csv"),
+    ],
+)
+def test_what_a_computed_name_may_be_may_matter(line: str, name: str) -> None:
+    files = References.of({"train.py": line})
+    assert files.lead_to(name)
+    assert not files.lead_to("best.txt") and not files.lead_to("best_train.py")
+
+
+def test_what_a_package_says_of_itself_may_be_a_module() -> None:
+    files = {"train.py": "from models import *", "models/__init__.py": "__all__ = ['small']"}
+    assert References.of(files).lead_to("models/small.py")
+    assert not References.of(files).lead_to("models/best.py")
+
+
+@pytest.mark.parametrize("script", ["train.bash", "train"])
+def test_the_script_counts_whatever_its_ending(script: str) -> None:
+    files = {script: "python -m extra && cat more.yaml"}
+    assert References.of(files, script=script).lead_to("more.yaml")
+    assert References.of(files, script=script).lead_to("extra.py")
