@@ -2,5 +2,5 @@
 
 It knows Optuna's distributions and trials, no method and no language model. Data flows one way:
 
-    trials -> space, encoding -> gp, failures -> acquisition -> critic <- candidates
+    trials -> space, encoding -> gp, failures, constraints -> acquisition -> critic <- candidates
 """

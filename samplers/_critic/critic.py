@@ -1,7 +1,8 @@
 """Judge candidates by what a study's trials came to.
 
 Of many candidates the one is run that promises most: the log expected improvement over the best
-predicted value of what was run, plus twice the log probability that it does not fail.
+predicted value of what was run, plus the log probabilities that it satisfies the constraints and,
+twice, that it does not fail.
 
 What a `Critic` says is a function of the stored trials, so that one in another process, or of a
 resumed study, says the same. Hyperparameters are fitted to the first m successes, where m grows in
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .constraints import Constraints
     from .encoding import Derived
     from .encoding import Rule
     from .failures import Failures
@@ -113,8 +115,16 @@ class Judge:
         X = self._encoder.inputs(trials.configurations)
         self._known = set(_keys(X))
         self._values, self._best = _model_of_values(trials, X)
-        self._failures = _model_of_failures(trials, X)
-        good = np.flatnonzero(~np.isnan(trials.values))
+        # What can go wrong, and how much that counts.
+        self._risks = [
+            (model, weight)
+            for model, weight in (
+                (_model_of_failures(trials, X), _CAUTION),
+                (_model_of_constraints(trials, X), 1.0),
+            )
+            if model is not None
+        ]
+        good = np.flatnonzero(~np.isnan(trials.values) & trials.feasible)
         ranked = good[np.argsort(trials.values[good], kind="stable")]
         seen = [trials.configurations[i] for i in ranked[:_MAX_TRIALS]]
         rows = space.rows(seen)
@@ -187,9 +197,9 @@ class Judge:
         new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
         if not new:
             return None
-        if self._failures is None:
-            return new[0]
-        log_p_ok = self._failures.log_p_ok(X[new])
+        log_p_ok = np.zeros(len(new))
+        for model, _ in self._risks:
+            log_p_ok += model.log_p_ok(X[new])
         safe = np.flatnonzero(log_p_ok > np.log(0.5))
         return new[int(safe[0] if len(safe) else np.argmax(log_p_ok))]
 
@@ -225,8 +235,8 @@ class Judge:
             from .acquisition import log_expected_improvement
 
             score += log_expected_improvement(*self._values.predict(X), self._best)
-        if self._failures is not None:
-            score += _CAUTION * self._failures.log_p_ok(X)
+        for model, weight in self._risks:
+            score += weight * model.log_p_ok(X)
         return score
 
 
@@ -239,13 +249,15 @@ def _model_of_values(trials: Trials, X: np.ndarray) -> tuple[GaussianProcess | N
     from .gp import fit
     from .gp import GaussianProcess
 
+    # What violates a constraint has a value to learn from, but is none to improve on.
+    merit = np.where(trials.feasible, trials.values, np.inf)
     head = good[: _fitted(len(good))]
-    head = head[_subset(trials.values[head], _MAX_FITTED)]
+    head = head[_subset(merit[head], _MAX_FITTED)]
     theta = fit(X[head], to_targets(trials.values[head]))
-    seen = good[_subset(trials.values[good])]
+    seen = good[_subset(merit[good])]
     targets = to_targets(trials.values[seen])
     process = GaussianProcess(X[seen], targets, theta)
-    best = float(process.predict(X[seen])[0].min())
+    best = float(process.predict(X[seen[trials.feasible[seen]]])[0].min())
     running = np.flatnonzero(trials.running)
     if len(running):
         # As if they had come to what is expected of them: nothing near them is new any more.
@@ -268,6 +280,23 @@ def _model_of_failures(trials: Trials, X: np.ndarray) -> Failures | None:
     theta = fit_failures(X[head], trials.failed[head])
     seen = _labelled(trials, known, _MAX_TRIALS)
     return Failures(X[seen], trials.failed[seen], theta)
+
+
+def _model_of_constraints(trials: Trials, X: np.ndarray) -> Constraints | None:
+    """A model of how far trials are from violating constraints; None if that isn't known."""
+    known = np.flatnonzero(~np.isnan(trials.constraints).any(axis=1))
+    if not len(known) or not trials.constraints.shape[1]:
+        return None
+    from .constraints import Constraints
+    from .constraints import excess
+    from .constraints import fit_constraints
+
+    C = trials.constraints
+    head = known[: _fitted(len(known))]
+    head = head[_subset(np.abs(excess(C[head])), _MAX_FITTED)]  # what is near the border
+    theta = fit_constraints(X[head], C[head])
+    seen = known[_subset(np.abs(excess(C[known])))]
+    return Constraints(X[seen], C[seen], theta)
 
 
 def _labelled(trials: Trials, known: np.ndarray, size: int) -> np.ndarray:

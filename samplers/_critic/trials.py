@@ -39,16 +39,24 @@ class Trials:
 
     Attributes:
         configurations: Parameters of each trial.
-        values: What they came to, (n,): lower is better; NaN of one that failed, was infeasible,
-            was pruned before it reported anything, or is running.
-        failed: Whether they failed or violate a constraint, (n,).
+        values: What they came to, (n,): lower is better; NaN of one that failed, was pruned before it
+            reported anything, or is running.
+        failed: Whether they failed, or violate a constraint that is not in ``constraints``, (n,).
         running: Whether they have not finished, (n,).
+        constraints: Those that tell more than yes or no, above 0 where they are violated, (n, k). NaN
+            where they aren't known; k = 0 if nothing is violated, or everything.
+        feasible: Whether they violate none of these, as far as is known, (n,).
     """
 
     configurations: list[dict[str, Any]]
     values: np.ndarray
     failed: np.ndarray
     running: np.ndarray
+    constraints: np.ndarray
+
+    @property
+    def feasible(self) -> np.ndarray:
+        return np.asarray(~(self.constraints > 0).any(axis=1))
 
 
 def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> Trials:
@@ -67,9 +75,11 @@ def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistri
     values = np.array([_value(t, sign) for t in finished])
     failed = np.array([is_failure(t) for t in finished], dtype=bool)
     violations = np.array([violation(t) for t in finished])
+    constraints = np.empty((len(finished), 0))
     if (np.isfinite(values) & (violations > 0)).any():
         if (np.isfinite(values) & (violations == 0)).any():
-            failed |= violations > 0
+            constraints = _constraints(finished, failed)
+            failed |= (violations > 0) & ~(constraints > 0).any(axis=1)
         else:
             values = np.where(np.isfinite(values), violations, math.nan)
     values[failed] = math.nan
@@ -84,7 +94,22 @@ def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistri
         values=np.concatenate([values, np.full(len(others), math.nan)]),
         failed=np.concatenate([failed, np.zeros(len(others), dtype=bool)]),
         running=np.arange(len(finished) + len(others)) >= len(finished),
+        constraints=np.concatenate(
+            [constraints, np.full((len(others), constraints.shape[1]), math.nan)]
+        ),
     )
+
+
+def _constraints(trials: Sequence[FrozenTrial], failed: np.ndarray) -> np.ndarray:
+    """Those constraints of n trials that have more than two values, (n, k); NaN of what failed.
+
+    Two are a mark, such as that of a training that failed.
+    """
+    names = sorted({name for t in trials for name in t.constraints})
+    found = np.array([[t.constraints.get(name, math.nan) for name in names] for t in trials])
+    found[failed | ~np.isfinite(found).all(axis=1)] = math.nan
+    told = found[~np.isnan(found).any(axis=1)]
+    return found[:, [len(np.unique(column)) > 2 for column in told.T]]
 
 
 def _value(trial: FrozenTrial, sign: float) -> float:

@@ -145,8 +145,8 @@ class CentaurSampler(CheckedCmaEsSampler):
             steps or memory. Those that are numbers and vary are shown.
         constraints_func:
             As in Optuna's samplers: constraints of a trial, above 0 where they are violated. Those
-            of ``Trial.set_constraint`` count as well. The critic learns where they are violated;
-            without it they are ignored.
+            of ``Trial.set_constraint`` count as well. The critic learns from their values where they
+            are violated; without it they are ignored.
         n_trials:
             Total number of trials planned, for telling the model how many are left.
         noise:

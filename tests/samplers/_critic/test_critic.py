@@ -18,10 +18,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from samplers._critic import constraints
 from samplers._critic import failures
 from samplers._critic import gp
 from samplers._critic.critic import _fitted
 from samplers._critic.critic import _labelled
+from samplers._critic.critic import _model_of_constraints
 from samplers._critic.critic import _model_of_failures
 from samplers._critic.critic import _model_of_values
 from samplers._critic.critic import _subset
@@ -211,19 +213,43 @@ def test_a_rule_is_not_given_a_text_that_somebody_enqueued_for_a_number() -> Non
     assert judge.is_new({"x": 0.5})
 
 
-def test_what_violates_a_constraint_counts_as_failed() -> None:
+@pytest.mark.parametrize(
+    ("constraint", "expected"),
+    [(lambda x: x > 0, -0.9), (lambda x: x - 0.6, 0.5)],
+    ids=["a mark", "a distance"],
+)
+def test_what_is_known_of_a_constraint_tells_where_it_is_violated(
+    constraint: Callable[[float], float], expected: float
+) -> None:
+    """Of a mark the border is between -1 and 1, of a distance it is at 0.6."""
     study = optuna.create_study()
     space = {"x": SPACE["x"]}
     for x in (-2.0, -1.0, 1.0, 2.0):
         trial = study.ask(space)
-        trial.set_constraint("c", x)
+        trial.set_constraint("c", float(constraint(x)))
         study._storage.set_trial_param(trial._trial_id, "y", x, SPACE["x"])
         study.tell(trial, -x)
     fixed = optuna.create_study()
     for t in study.trials:
         add(fixed, {"x": t.params["y"]}, t.value, system_attrs=t.system_attrs)
 
-    assert judge_of(fixed, space).choose([{"x": 1.5}, {"x": -0.9}]) == 1
+    candidates = [{"x": 1.5}, {"x": 0.5}, {"x": -0.9}]
+    chosen = judge_of(fixed, space).choose(candidates)
+    assert chosen is not None and candidates[chosen] == {"x": expected}
+
+
+def test_what_violates_a_constraint_is_learned_from_and_not_to_be_improved_on() -> None:
+    study = optuna.create_study()
+    for x in (-2.0, -1.0, 0.0, 1.0, 2.0):
+        add(study, {"x": x}, -x, constraints={"c": x - 0.2})
+
+    judge = judge_of(study, {"x": SPACE["x"]})
+
+    assert judge.choose([{"x": 0.1}, {"x": 0.3}, {"x": -0.5}]) == 0
+    assert judge._bases.shape == (3, 1), "the feasible ones"
+    assert judge._values is not None
+    beyond = judge._values.predict(judge._encoder.inputs([{"x": 2.0}, {"x": 0.0}]))[0]
+    assert beyond[0] < beyond[1]
 
 
 @pytest.mark.parametrize(
@@ -319,7 +345,9 @@ def test_a_model_is_of_the_best_and_of_the_latest_others() -> None:
     assert _subset(values, 10).tolist() == [*range(10)]
 
     failed = np.isin(np.arange(10), [0, 1, 3, 5])
-    trials = Trials([{}] * 10, np.where(failed, math.nan, values), failed, np.zeros(10, bool))
+    nothing = np.empty((10, 0))
+    known = np.where(failed, math.nan, values)
+    trials = Trials([{}] * 10, known, failed, np.zeros(10, bool), nothing)
     assert _labelled(trials, np.arange(10), 4).tolist() == [2, 3, 5, 9]
     assert _labelled(trials, np.arange(3), 4).tolist() == [0, 1, 2]
 
@@ -335,11 +363,15 @@ def test_a_suggestion_costs_the_same_after_300_trials(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(gp, "fit", fit)
     monkeypatch.setattr(failures, "fit", fit)
+    monkeypatch.setattr(constraints, "fit", fit)
     X = np.random.default_rng(0).random((700, 1))
     failed = np.arange(700) % 2 == 0
-    trials = Trials([{}] * 700, np.where(failed, math.nan, X[:, 0]), failed, np.zeros(700, bool))
+    values = np.where(failed, math.nan, X[:, 0])
+    trials = Trials([{}] * 700, values, failed, np.zeros(700, bool), X - 0.5)
     of_values, _ = _model_of_values(trials, X)
     of_failures = _model_of_failures(trials, X)
-    assert of_values is not None and of_failures is not None
-    assert fitted == [150, 150]
-    assert len(of_values._Z) == len(of_failures._process._Z) == 300
+    of_constraints = _model_of_constraints(trials, X)
+    assert of_values is not None and of_failures is not None and of_constraints is not None
+    assert fitted == [150, 150, 150]
+    sizes = {len(p._Z) for p in (of_values, of_failures._process, of_constraints._process)}
+    assert sizes == {300}

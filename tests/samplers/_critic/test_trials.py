@@ -93,7 +93,7 @@ def test_one_that_was_pruned_before_it_reported_anything_has_no_value() -> None:
     assert values(study) == [1.0, None]
 
 
-def test_what_violates_a_constraint_failed() -> None:
+def test_what_violates_a_mark_failed() -> None:
     study = optuna.create_study()
     add(study, 1.0, constraint=-1.0)
     add(study, 0.0, constraint=0.1)
@@ -101,6 +101,39 @@ def test_what_violates_a_constraint_failed() -> None:
 
     assert values(study) == [1.0, None, None]
     assert read(study).failed.tolist() == [False, True, True]
+
+
+def test_constraints_that_tell_more_than_yes_or_no_are_no_failures() -> None:
+    study = optuna.create_study()
+    for value, constraint in ((1.0, -1.0), (0.0, 0.1), (2.0, -2.0), (0.0, math.inf)):
+        add(study, value, constraint=constraint)
+    add(study, 3.0)
+    add(study, 9.0, constraint=1e9, status="oom")
+
+    trials = read(study)
+
+    assert values(study) == [1.0, 0.0, 2.0, None, 3.0, None]
+    assert trials.failed.tolist() == [False, False, False, True, False, True]
+    assert trials.feasible[:3].tolist() == [True, False, True]
+    known = trials.constraints[:, 0]
+    assert known[:3].tolist() == [-1.0, 0.1, -2.0] and np.isnan(known[3:]).all()
+
+
+def test_a_mark_beside_a_constraint_is_one_of_a_failure() -> None:
+    study = optuna.create_study()
+    for x, mark in ((-1.0, 0.0), (0.5, 0.0), (-0.5, 1.0), (-2.0, 0.0)):
+        trial = create_trial(
+            value=x,
+            params={"x": 0.5},
+            distributions=dict(X),
+            constraints={"mark": mark, "c": x},
+        )
+        study.add_trial(trial)
+
+    trials = read(study)
+
+    assert trials.failed.tolist() == [False, False, True, False]
+    assert trials.constraints.ravel().tolist() == [-1.0, 0.5, -0.5, -2.0]
 
 
 def test_while_none_is_feasible_the_violation_is_the_value() -> None:
