@@ -301,6 +301,7 @@ class Tuner:
             costs,
             np.isnan(costs) & ~is_running,
             is_running,
+            np.empty((len(costs), 0)),
         )
 
     def _with_ancestors(
