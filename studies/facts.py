@@ -35,7 +35,7 @@ RUN_ERROR = "run_error"
 REPEATS = "repeats_trial"
 LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
-_NUMBER = re.compile(r"-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
+_NUMBER = re.compile(r"0x[\da-f]+|-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
 _MANY = 5  # failures of one kind, before they are said to be many
 _COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
 
@@ -73,7 +73,7 @@ def without_numbers(reason: str) -> str:
 
 
 def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
-    """Return the commonest kind of failure with its last reason, as far as any says why.
+    """Return the commonest kind of failure with its last reason; None if none is commoner.
 
     Reasons are of one kind if they differ in numbers only. ``is_usual`` says that it is what
     becomes of at least half of the trials.
@@ -85,6 +85,8 @@ def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
     if not kinds:
         return None
     alike = max(kinds.values(), key=len)
+    if len(alike) == 1 < len(kinds):
+        return None
     return {
         "status": trial_status(alike[-1]),
         "reason": str(alike[-1].user_attrs["reason"]),

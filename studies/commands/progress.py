@@ -132,12 +132,14 @@ class Progress(Bar):
                 " folder of its own: does the script read another copy, by an absolute path or from"
                 " an installed package?"
             )
-        if not self._has_told_failure and (failure := common_failure(trials)):
+        # Earlier ones may be mended.
+        new = [t for t in done if t.number not in self._earlier]
+        if not self._has_told_failure and (failure := common_failure(new)):
             if failure["is_usual"]:
                 self._has_told_failure = True
                 ranges = "" if self._spec.row.edits_code else "; `space` shows the ranges"
                 self.console.print(
-                    f"warning: {failure['trials']} of {len(done)} trials failed alike:"
+                    f"warning: {failure['trials']} of {len(new)} trials failed alike:"
                     f" {failure['status']}: {failure['reason']} (train.log of trial"
                     f" {failure['trial']} in `dashboard` has all that it printed{ranges})"
                 )

@@ -108,7 +108,8 @@ def _failures(runs: Sequence[Run]) -> Iterator[str]:
         reason = reasons[kinds.index(kind)]
         shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
         most = "" if n == len(failed) else f", most often ({times(n)})"
-        yield f"{len(failed):,} of the trials failed{most} with: {shown}."
+        why = f"{most} with: {shown}" if most == "" or n > 1 else ""
+        yield f"{len(failed):,} of the trials failed{why}."
 
 
 def _values(winner: Winner) -> str:

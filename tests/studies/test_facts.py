@@ -44,6 +44,16 @@ def test_failures_are_of_one_kind_that_differ_in_numbers_only() -> None:
     assert not study_facts(study)["common_failure"]["is_usual"], "5 of 11"
 
 
+def test_none_of_several_failures_is_the_commonest_if_each_is_another() -> None:
+    study = optuna.create_study()
+    study.set_user_attr("testbed_hash", "0")
+    for reason in ("at 0x7fa10", "of another kind", "at 0xbeef"):
+        attrs = {"status": "crash", "reason": reason}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attrs))
+        failure = study_facts(study)["common_failure"]
+        assert (failure and failure["trials"]) == {0: 1, 1: None, 2: 2}[len(study.trials) - 1]
+
+
 def test_what_a_killed_trial_asked_the_model_counts_once() -> None:
     study = optuna.create_study()
     study.ask().set_user_attr("llm_prompt_tokens", 100)

@@ -98,7 +98,9 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             f" {queued} training{'s' if queued > 1 else ''}",
             stderr=True,
         )
-    if (left := len(best) * FINAL_REPEATS - done - queued) > 0:
+    # A trial or two are a try, for which nobody expects repetitions.
+    left = len(best) * FINAL_REPEATS - done - queued
+    if left > 0 and len(trials) >= TRIALS_A_REPETITION:
         say(_left_out(spec, left, len(best)), stderr=True)
     if not queued:
         return

@@ -112,6 +112,9 @@ def test_what_makes_most_trials_fail_is_said_once(capsys: pytest.CaptureFixture[
         shown.update(trials[:done])
         said = f"warning: 5 of 7 trials failed alike: crash: {why} 6.5 (train.log of trial 6 in"
         assert capsys.readouterr().err.count(said) == (done == 7)
+    resumed = Progress(study_of(9), Metric("loss"), "conf.yaml")
+    resumed.update(trials)
+    assert "failed alike" not in capsys.readouterr().err, "these may be mended"
 
 
 @pytest.mark.parametrize(
