@@ -22,6 +22,9 @@ from .gp import fit
 from .gp import GaussianProcess
 
 
+_FURTHEST = 30.0  # sizes from the border
+
+
 class Constraints:
     """Tells the probability that a trial satisfies its constraints.
 
@@ -51,17 +54,22 @@ def excess(C: np.ndarray) -> np.ndarray:
 
     The size is the median of what violates it or of what satisfies it, whichever is less.
     """
-    return np.asarray(np.max([c / _size(c) for c in C.T], axis=0))
+    return np.asarray(np.max([_scaled(c) for c in C.T], axis=0))
 
 
-def _size(c: np.ndarray) -> float:
-    return float(min((np.median(np.abs(c[on])) for on in (c > 0, c < 0) if on.any()), default=1.0))
+def _scaled(c: np.ndarray) -> np.ndarray:
+    sides = [np.median(np.abs(c[side])) for side in (c > 0, c < 0) if side.any()]
+    with np.errstate(over="ignore"):  # a value may stand for what can't be computed
+        scaled = np.clip(c / min(sides, default=1.0), -_FURTHEST, _FURTHEST)
+    # Of max(0, c) the border is somewhere between what is 0 and what isn't.
+    return scaled if (c < 0).any() else np.where(c == 0, -1.0, scaled)
 
 
 def _standardized(C: np.ndarray) -> tuple[np.ndarray, float]:
     """Targets, (n,), of mean 0 and standard deviation 1, and the one above which some are violated.
 
-    They have resolution near the border; what is a thousand times as far is some ten times as far.
+    They have resolution near the border: 30 sizes from it are 5 times as far as one is, and so is
+    all beyond.
     """
     found = excess(C)
     targets = np.sign(found) * np.log1p(np.abs(found))

@@ -264,7 +264,8 @@ def _model_of_values(trials: Trials, X: np.ndarray) -> tuple[GaussianProcess | N
         expected, _ = process.predict(X[running])
         seen = np.concatenate([seen, running])
         process = GaussianProcess(X[seen], np.concatenate([targets, expected]), theta)
-        best = min(best, float(expected.min()))
+        if not trials.constraints.shape[1]:  # else it may be where nothing is to be improved on
+            best = min(best, float(expected.min()))
     return process, best
 
 

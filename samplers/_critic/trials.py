@@ -76,15 +76,16 @@ def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistri
     failed = np.array([is_failure(t) for t in finished], dtype=bool)
     violations = np.array([violation(t) for t in finished])
     constraints = np.empty((len(finished), 0))
-    if (np.isfinite(values) & (violations > 0)).any():
-        if (np.isfinite(values) & (violations == 0)).any():
+    succeeded = np.isfinite(values) & ~failed
+    if (succeeded & (violations > 0)).any():
+        if (succeeded & (violations == 0)).any():
             constraints = _constraints(finished, failed)
             failed |= (violations > 0) & ~(constraints > 0).any(axis=1)
         else:
             values = np.where(np.isfinite(values), violations, math.nan)
     values[failed] = math.nan
     pruned = np.array([t.state == TrialState.PRUNED for t in finished], dtype=bool)
-    completed = values[~pruned & ~np.isnan(values)]
+    completed = values[~pruned & ~np.isnan(values) & ~(constraints > 0).any(axis=1)]
     if len(completed):
         values[pruned] = np.maximum(values[pruned], np.median(completed))
 
@@ -106,7 +107,8 @@ def _constraints(trials: Sequence[FrozenTrial], failed: np.ndarray) -> np.ndarra
     Two are a mark, such as that of a training that failed.
     """
     names = sorted({name for t in trials for name in t.constraints})
-    found = np.array([[t.constraints.get(name, math.nan) for name in names] for t in trials])
+    rows = [[t.constraints.get(name, math.nan) for name in names] for t in trials]
+    found = np.array(rows, dtype=float)
     found[failed | ~np.isfinite(found).all(axis=1)] = math.nan
     told = found[~np.isnan(found).any(axis=1)]
     return found[:, [len(np.unique(column)) > 2 for column in told.T]]

@@ -32,7 +32,7 @@ def test_a_constraint_counts_by_its_own_size() -> None:
     C = np.array([[-1.0, 1000.0], [1.0, -3000.0], [-2.0, -2000.0]])
 
     assert excess(C) == pytest.approx([1.0, 1.0, -2.0])
-    assert excess(C[:, :1] * 0).tolist() == [0.0, 0.0, 0.0]
+    assert excess(C[:, :1] * 0).tolist() == [-1.0, -1.0, -1.0]
 
 
 def test_the_border_is_where_a_constraint_is_0_whatever_its_values_are() -> None:
@@ -40,6 +40,22 @@ def test_the_border_is_where_a_constraint_is_0_whatever_its_values_are() -> None
     for C in (X - 0.9, 1e9 * (X - 0.9), np.sinh(20 * (X - 0.9))):
         p_ok = np.exp(model(X, C).log_p_ok(np.array([[0.8], [0.86], [0.94], [1.0]])))
         assert (p_ok[:2] > 0.9).all() and (p_ok[2:] < 0.1).all()
+
+
+def test_what_is_cut_off_at_0_or_stands_for_anything_leaves_the_border_where_it_is() -> None:
+    rng = np.random.default_rng(0)
+    X, points = rng.random((40, 2)), rng.random((400, 2))
+    plain = (X.sum(axis=1) - 1.2)[:, None]
+    ok = points.sum(axis=1) <= 1.2
+    most = np.finfo(float).max
+    for C in (
+        np.maximum(plain, 0.0),
+        np.where(plain > 0.3, most, plain),
+        np.where(plain > 0, 1e100, plain),
+        np.where(plain > 0, most, -1e-310),
+    ):
+        p_ok = np.exp(model(X, C).log_p_ok(points))
+        assert np.mean((p_ok > 0.5) == ok) > 0.85
 
 
 @pytest.mark.parametrize("C", [np.zeros((3, 1)), np.ones((2, 2)), np.full((1, 1), -5.0)])

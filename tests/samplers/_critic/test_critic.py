@@ -250,6 +250,8 @@ def test_what_violates_a_constraint_is_learned_from_and_not_to_be_improved_on() 
     assert judge._values is not None
     beyond = judge._values.predict(judge._encoder.inputs([{"x": 2.0}, {"x": 0.0}]))[0]
     assert beyond[0] < beyond[1]
+    study.enqueue_trial({"x": 2.5})
+    assert judge_of(study, {"x": SPACE["x"]})._best == pytest.approx(judge._best, abs=0.3)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,41 @@ def test_constraints_that_tell_more_than_yes_or_no_are_no_failures() -> None:
     assert known[:3].tolist() == [-1.0, 0.1, -2.0] and np.isnan(known[3:]).all()
 
 
+def test_constraints_may_be_integers() -> None:
+    for constraints in ([2, -1, 0, -3], [1, 0, 0, 1]):
+        study = optuna.create_study()
+        for c in constraints:
+            trial = create_trial(
+                value=1.0,
+                params={"x": 0.5},
+                distributions=dict(X),
+                system_attrs={"constraints": [c]},
+            )
+            study.add_trial(trial)
+        trials = read(study)
+        graded = len(set(constraints)) > 2
+        assert trials.constraints.shape[1] == graded
+        assert trials.failed.any() == (not graded)
+
+
+def test_what_failed_is_not_feasible_whatever_it_lacks() -> None:
+    study = optuna.create_study()
+    add(study, 100.0, status="oom")
+    for constraint in (3.0, 2.0, 1.0):
+        add(study, 7.0, constraint=constraint)
+
+    assert values(study) == [None, 3.0, 2.0, 1.0]
+
+
+def test_a_pruned_trial_is_as_bad_as_the_median_of_what_is_feasible() -> None:
+    study = optuna.create_study()
+    for value, constraint in ((0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (10.0, -1.0)):
+        add(study, value, constraint=constraint)
+    add(study, None, state=TrialState.PRUNED, reported={1: 6.0})
+
+    assert values(study)[-1] == 10.0
+
+
 def test_a_mark_beside_a_constraint_is_one_of_a_failure() -> None:
     study = optuna.create_study()
     for x, mark in ((-1.0, 0.0), (0.5, 0.0), (-0.5, 1.0), (-2.0, 0.0)):
