@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ class Winner:
     trial: FrozenTrial
     by_value: FrozenTrial
     baseline: FrozenTrial | None
-    repeated: Mapping[int, Repeated]
+    repeated: dict[int, Repeated]
 
     @property
     def value(self) -> float:
@@ -164,14 +163,8 @@ def _facts(again: Repeated) -> dict[str, Any]:
     return {**facts, "values": list(again.values), "mean": again.mean, "sd": again.sd}
 
 
-def find_winner(
-    study: optuna.Study,
-    storage: optuna.storages.BaseStorage,
-    repeated: Mapping[int, Repeated] | None = None,
-) -> Winner | None:
+def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Winner | None:
     """Return a study's best trial; ``None`` if none has succeeded.
-
-    ``repeated`` are repetitions by the trials' numbers, if not those of the study alone.
 
     Raises:
         Misuse: If the study has several objectives.
@@ -183,9 +176,7 @@ def find_winner(
         )
     with reading(study.study_name):
         trials = study.get_trials(deepcopy=False)
-        metric = metric_of(study)
-        if repeated is None:
-            repeated = repetitions(storage, study)
+        metric, repeated = metric_of(study), repetitions(storage, study)
     ranked = kept_first(by_value(trials, study.direction), trials, metric, study.user_attrs)
     if not ranked:
         return None
@@ -251,7 +242,7 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         yield f"within the noise between trainings trial {number} is not to be told from {rivals}"
 
 
-def _mean(repeated: Mapping[int, Repeated], trial: FrozenTrial) -> float | None:
+def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
     again = repeated.get(trial.number)
     return None if again is None else again.mean
 

@@ -123,16 +123,6 @@ def by_trial(
     }
 
 
-def pool(repeated: Sequence[Repeated]) -> Repeated:
-    """Return the repetitions of one configuration in several runs together."""
-    return Repeated(
-        tuple(value for each in repeated for value in each.values),
-        sum(each.failed for each in repeated),
-        all(each.fixed for each in repeated),
-        sum(each.seconds for each in repeated),
-    )
-
-
 def pooled_sd(repeated: Iterable[Repeated]) -> float | None:
     """Return the standard deviation between trainings of one configuration, pooled over several."""
     known = [(len(r.values) - 1, r.sd) for r in repeated if r.sd is not None]

@@ -121,9 +121,7 @@ def report(
                 load_transcripts(runs, there, store) if store else (),
                 None
                 if best is None
-                else find_winner(
-                    optuna.load_study(study_name=best.study, storage=there), there, best.pooled
-                ),
+                else find_winner(optuna.load_study(study_name=best.study, storage=there), there),
                 work.made_now(),
                 work.address(where.folder, folder) if store else "",
             )

@@ -84,10 +84,6 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
             f"Of {len(runs)} runs its own has the best observed value: not all of them were {verb}"
             " again."
         )
-    again = winner.repeated.get(trial.number)
-    trained = sum(any(each is again for each in run.pooled.values()) for run in runs)
-    if trained > 1:
-        yield f"{trained} runs {verb} this configuration: their repetitions count together."
     for said in sentences(winner, "`optuna-autoresearch revalidate`"):
         yield f"{said[0].upper()}{said[1:]}."
     seconds = sum(run.seconds for run in runs)

@@ -9,7 +9,6 @@ import math
 
 from studies.facts import RUN_ERROR
 from studies.printable import decimals
-from studies.report.runs import CONDITIONS
 from studies.report.runs import Run
 from studies.report.statistics import Comparison
 from studies.report.statistics import LEVEL
@@ -18,6 +17,12 @@ from studies.report.tables import by_method
 from studies.report.tables import failed_repetitions
 
 
+# Metadata that two runs must share for their values to compare.
+_CONDITIONS = {
+    "testbed_hash": "training scripts",
+    "train_seconds": "training seconds a trial",
+    "memory_limit_mb": "memory limits (MB)",
+}
 _UNEQUAL = 1.1  # a run that had this many times another's training time was favoured
 
 
@@ -111,7 +116,7 @@ def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
 
 
 def _conditions(runs: Sequence[Run]) -> Iterator[str]:
-    for key, what in CONDITIONS.items():
+    for key, what in _CONDITIONS.items():
         found = sorted({str(run.metadata[key]) for run in runs if key in run.metadata})
         if len(found) > 1:
             yield f"Runs differ in their {what}: {_listed(found)}. Their values don't compare."

@@ -40,18 +40,11 @@ from studies.library import is_library_study
 from studies.library import metric_of as metric_of_study
 from studies.methods import LLM_RATIO
 from studies.repetitions import by_trial
-from studies.repetitions import pool
 from studies.repetitions import Rank
 from studies.repetitions import Repeated
 from studies.storage.open import read_each
 
 
-# Metadata that two runs must share for their values to compare, in words.
-CONDITIONS = {
-    "testbed_hash": "training scripts",
-    "train_seconds": "training seconds a trial",
-    "memory_limit_mb": "memory limits (MB)",
-}
 _ARTIFACTS = "artifacts:"  # begins the names of Optuna's system attributes of them
 
 
@@ -118,8 +111,6 @@ class Run:
         metric: Names its values.
         history: What a code agent kept and reverted; None of another method.
         baseline: The number of the trial that ran the script as it is; None if none is known to.
-        pooled: By the trials' numbers the repetitions of their configurations in all runs that
-            compare with this one.
     """
 
     study: str
@@ -133,7 +124,6 @@ class Run:
     metric: Metric = METRIC
     history: CodeHistory | None = None
     baseline: int | None = None
-    pooled: Mapping[int, Repeated] = field(default_factory=dict)
 
     @cached_property
     def incumbents(self) -> list[Row]:
@@ -210,11 +200,11 @@ class Run:
 
     @property
     def rank(self) -> Rank:
-        """That of its winner's repetitions, see `studies.best.find_winner`, in all runs."""
-        if not self.incumbents or self.incumbents[-1].number not in self.pooled:
+        """That of its winner's repetitions, see `studies.best.find_winner`."""
+        if not self.repetitions:
             return Repeated().rank(self.metric)
         ok = {row.number for row in self.rows if row.ok}
-        return min(again.rank(self.metric) for n, again in self.pooled.items() if n in ok)
+        return min(again.rank(self.metric) for n, again in self.repeated.items() if n in ok)
 
     @property
     def is_at_baseline(self) -> bool:
@@ -303,38 +293,13 @@ def load_contents(
         if metrics[comparison] > 1:
             name = f"{comparison}{', ' * bool(comparison)}{metric} ({better} is better)"
         members = [_with_repetitions(r, again.get(r.study, ())) for r in contents.runs]
-        found[name] = Contents(_label(_pooled(members)), contents.unstarted)
+        found[name] = Contents(_label(members), contents.unstarted)
     return found
 
 
 def _with_repetitions(run: Run, trials: Sequence[FrozenTrial]) -> Run:
     value = {row.number: row.value for row in run.rows}
     return replace(run, repeated=by_trial(trials, value))
-
-
-def _pooled(runs: Sequence[Run]) -> list[Run]:
-    """Give runs the repetitions of each of their configurations in all of them.
-
-    Repetitions of one alone would make the luckiest of equal runs the best.
-    """
-
-    def key(run: Run, row: Row) -> tuple[str, ...]:
-        is_known = row.params or "source_sha256" in row.attrs
-        conditions = (str(run.metadata.get(name)) for name in CONDITIONS)
-        return ("" if is_known else run.study, row.configuration, *conditions)
-
-    again: dict[tuple[str, ...], list[Repeated]] = defaultdict(list)
-    for run in runs:
-        for row in run.rows:
-            if row.number in run.repeated:
-                again[key(run, row)].append(run.repeated[row.number])
-    found = {configuration: pool(repeated) for configuration, repeated in again.items()}
-    return [
-        replace(
-            run, pooled={row.number: found[k] for row in run.rows if (k := key(run, row)) in found}
-        )
-        for run in runs
-    ]
 
 
 def _run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import optuna
 from optuna.trial import create_trial
@@ -196,59 +195,27 @@ def test_runs_are_compared_by_their_winners_and_not_by_their_luckiest_trials(
     assert run.revalidated_best == pytest.approx(1.2), "of its best value"
 
 
-def with_widths(
+def test_trainings_of_one_configuration_with_the_same_seeds_in_several_runs_are_not_more_of_them(
     memory: optuna.storages.InMemoryStorage,
-    seed: int,
-    values: dict[float, tuple[float, list[float | None]]],
-    **facts: Any,
-) -> optuna.Study:
-    """A study of a parameter's values, each with what it came to and its repetitions."""
-    study = add_study(memory, "tpe", seed, trials=0, **facts)
-    for number, (width, (value, again)) in enumerate(values.items()):
+) -> None:
+    for seed in range(3):
+        study = add_study(memory, "tpe", seed, trials=0)
         study.add_trial(
             create_trial(
-                value=value,
-                params={"WIDTH": width},
+                value=1.0,
+                params={"WIDTH": 0.5},
                 distributions={"WIDTH": SPACE["WIDTH"]},
                 user_attrs={"status": "ok"},
             )
         )
-        add_repetitions(memory, study, again, of=number)
-    return study
-
-
-def test_repetitions_of_a_configuration_count_together_so_that_no_lucky_run_of_it_is_the_best(
-    memory: optuna.storages.InMemoryStorage,
-) -> None:
-    with_widths(memory, 0, {0.5: (0.9, [1.0])})
-    with_widths(memory, 1, {0.5: (1.1, [1.3, 1.4])})
-    better = with_widths(memory, 2, {0.5: (1.2, []), 0.75: (1.1, [1.1, 1.2])})
-    run = best_run(runs_of(memory))
-    assert run is not None and run.study == better.study_name and run.rank == (0, 1.15)
-    found = find_winner(better, memory, run.pooled)
-    assert found is not None and found.trial.number == 1
-    assert found.baseline_value == pytest.approx((1.0 + 1.3 + 1.4) / 3)
-    assert "count together" not in " ".join(best_sentences(runs_of(memory), found))
-
-
-def test_a_baseline_that_is_all_that_runs_found_is_judged_by_all_of_its_repetitions(
-    memory: optuna.storages.InMemoryStorage,
-) -> None:
-    first = with_widths(memory, 0, {0.5: (1.0, [1.3, 1.5])})
-    with_widths(memory, 1, {0.5: (0.9, [1.0, 1.0])})
-    with_widths(memory, 2, {0.5: (1.1, []), 0.75: (0.95, [1.6])})
-    with_widths(memory, 3, {0.5: (0.1, [0.1])}, testbed_hash="another script")
-    runs = [run for run in runs_of(memory) if run.seed < 3]
-    run = best_run(runs)
-    assert run is not None and run.study == first.study_name
-    found = find_winner(first, memory, run.pooled)
+        add_repetitions(memory, study, [1.1, 1.3])
+    found = find_winner(study, memory)
     assert found is not None
-    said = " ".join(best_sentences(runs, found))
+    said = " ".join(best_sentences(runs_of(memory), found))
     assert (
-        ". 3 runs trained this configuration: their repetitions count together. Trial 0 " in said
+        "count together" not in said
+        and "Trial 0 was trained 2 times more, with other seeds: val_bpb 1.2000" in said
     )
-    assert "trained 4 times more, with other seeds: val_bpb 1.2000 on average" in said
-    assert run.revalidated_best == pytest.approx(1.4), "its own, of which the tables are"
 
 
 def test_a_run_whose_winner_failed_again_is_not_the_best(
