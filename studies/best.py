@@ -86,6 +86,14 @@ class Winner:
         mean = _mean(self.repeated, trial)
         return trial.values[0] if mean is None else mean
 
+    def is_baseline(self, trial: FrozenTrial) -> bool:
+        """Whether a trial ran the baseline's configuration: it, or the same again."""
+        was = self.baseline
+        return was is not None and (
+            trial.number == was.number
+            or _configuration(trial) == _configuration(was) != ({}, None)
+        )
+
     @property
     def gain(self) -> float | None:
         """By how much the winner is better than the baseline; ``None`` without one."""
@@ -223,8 +231,8 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
                 advice += f"; to train it more often: {revalidate}" if can_repeat else ""
             yield f"{more}, {seeds}: {name} {decimals(again.mean)}{mean}{sd}{advice}"
     was, gain, error = winner.baseline_value, winner.gain, winner.gain_error
-    if winner.baseline is not None and number == winner.baseline.number:
-        on_repetition = " on repetition" if winner.by_value.number != number else ""
+    if winner.is_baseline(winner.trial):
+        on_repetition = "" if winner.is_baseline(winner.by_value) else " on repetition"
         yield f"no trial was better than the baseline{on_repetition}"
     elif was is not None and gain is not None:
         word = "better" if gain >= 0 else "on repetition worse" if winner.repeated else "worse"
@@ -240,6 +248,11 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
             )
     if rivals := " and ".join(f"trial {rival}" for rival in winner.rivals):
         yield f"within the noise between trainings trial {number} is not to be told from {rivals}"
+
+
+def _configuration(trial: FrozenTrial) -> tuple[dict[str, Any], str | None]:
+    """Return the parameters that were run, or what identifies the source a code agent wrote."""
+    return values_run(trial), trial.user_attrs.get("source_sha256")
 
 
 def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:

@@ -83,6 +83,19 @@ def test_a_baseline_that_nobody_beat_is_said_to_be_that() -> None:
     assert "no trial was better than the baseline" in said and "by 0" not in said
 
 
+def test_the_baseline_once_more_is_not_better_than_the_baseline() -> None:
+    study, storage = make([1.0], {})
+    add(study, 10, 0.9, status="ok")
+    found = find_winner(study, storage)
+    assert found is not None and found.trial.number == 1
+    lines = lines_of(found, "sqlite:///x.db")
+    assert "no trial was better than the baseline" in lines and "by 0" not in "".join(lines)
+    add(study, 11, 0.8, status="ok")
+    found = find_winner(study, storage)
+    assert found is not None
+    assert "better than the baseline (1.0000) by 0.2000" in lines_of(found, "sqlite:///x.db")
+
+
 def test_a_gain_is_that_of_the_means_and_its_error_that_of_both() -> None:
     found = winner([1.5, 1.0], {1: [1.1, 1.3], 0: [1.3, 1.3]})
     assert found.trial.number == 1 and found.gain == pytest.approx(0.1)
