@@ -235,9 +235,11 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         on_repetition = "" if winner.is_baseline(winner.by_value) else " on repetition"
         yield f"no trial was better than the baseline{on_repetition}"
     elif was is not None and gain is not None:
-        word = "better" if gain >= 0 else "on repetition worse" if winner.repeated else "worse"
+        word = "better" if gain > 0 else "on repetition worse" if winner.repeated else "worse"
         by, baseline = f"by {decimals(abs(gain))}", f"the baseline ({decimals(was)})"
-        if winner.noise is None or error is None:
+        if gain == 0:
+            yield f"as good as {baseline}"
+        elif winner.noise is None or error is None:
             yield f"{word} than {baseline} {by}"
         else:
             noise = f"noise between trainings: sd {decimals(winner.noise)}"

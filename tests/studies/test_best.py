@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 from typing import Any
 
@@ -94,6 +95,17 @@ def test_the_baseline_once_more_is_not_better_than_the_baseline() -> None:
     found = find_winner(study, storage)
     assert found is not None
     assert "better than the baseline (1.0000) by 0.2000" in lines_of(found, "sqlite:///x.db")
+
+
+def test_no_gain_at_all_is_not_called_better() -> None:
+    again: list[dict[int, Sequence[float | None]]] = [{}, {0: [1.0, 1.2], 1: [1.0, 1.2]}]
+    for repeated in again:
+        found = winner([1.0, 0.9] if repeated else [1.0, 1.0], repeated)
+        other = found.study.trials[1]
+        found = replace(found, trial=other, by_value=other)
+        lines = lines_of(found, "sqlite:///x.db")
+        assert f"as good as the baseline ({'1.1000' if repeated else '1.0000'})" in lines
+        assert not any("better" in line for line in lines)
 
 
 def test_a_gain_is_that_of_the_means_and_its_error_that_of_both() -> None:
