@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from studies.spec import Where
 
 
+_NAMED = 3  # trials that a sentence names before it counts the others
+
+
 @dataclass(frozen=True)
 class Winner:
     """A study's best trial.
@@ -248,8 +251,16 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
                 if abs(gain) < 2 * error
                 else f"{word} than {baseline} {by}; {noise}"
             )
-    if rivals := " and ".join(f"trial {rival}" for rival in winner.rivals):
-        yield f"within the noise between trainings trial {number} is not to be told from {rivals}"
+    if rivals := winner.rivals:
+        named = [str(rival) for rival in rivals[:_NAMED]]
+        if more := len(rivals) - len(named):
+            named.append(f"{more} other{'s' * (more > 1)}")
+        *others, last = named
+        listed = f"{', '.join(others)} and {last}" if others else last
+        yield (
+            f"within the noise between trainings trial {number} is not to be told from"
+            f" trial{'s' * (len(rivals) > 1)} {listed}"
+        )
 
 
 def _configuration(trial: FrozenTrial) -> tuple[dict[str, Any], str | None]:

@@ -158,6 +158,25 @@ def test_a_baseline_that_wins_by_less_than_the_noise_is_not_said_to_be_better() 
     assert not any("not to be told" in line for line in far)
 
 
+@pytest.mark.parametrize(
+    ("rivals", "named"),
+    [
+        (1, "trial 2"),
+        (2, "trials 2 and 3"),
+        (3, "trials 2, 3 and 4"),
+        (4, "trials 2, 3, 4 and 1 other"),
+        (38, "trials 2, 3, 4 and 35 others"),
+    ],
+)
+def test_of_many_rivals_the_first_are_named(rivals: int, named: str) -> None:
+    again = {2 + i: [1.01, 1.11] for i in range(rivals)}
+    found = winner([1.5, 0.9, *[0.95] * rivals], {1: [1.0, 1.1], **again})
+    assert (
+        f"within the noise between trainings trial 1 is not to be told from {named}"
+        in lines_of(found, "sqlite:///x.db")
+    )
+
+
 def test_one_repetition_is_not_to_be_believed() -> None:
     said = "with another seed: val_bpb 1.0500; that may be luck, too"
     assert lines_of(winner([1.1, 0.98], {1: [1.05]}), "sqlite:///x.db")[0].endswith(
