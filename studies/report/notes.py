@@ -133,15 +133,20 @@ def _conditions(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _baselines(runs: Sequence[Run]) -> Iterator[str]:
-    groups = by_method(runs)
-    stuck = {method: sum(run.is_at_baseline for run in group) for method, group in groups.items()}
-    if len(runs) > 1 and any(stuck.values()):
+    stuck = [run for run in runs if run.is_at_baseline]
+    if len(runs) > 1 and stuck:
+        groups, found = by_method(runs), by_method(stuck)
         each = ", ".join(
-            f"{method} {n} of {len(groups[method])}" for method, n in stuck.items() if n
+            f"{method} {len(found[method])} of {len(group)}"
+            for method, group in groups.items()
+            if method in found
         )
+        is_luck = len({run.best for run in stuck}) > 1 and not any(
+            len({str(run.metadata.get(key)) for run in stuck}) > 1 for key in _CONDITIONS
+        )
+        luck = ": the baseline's values differ by luck alone" if is_luck else ""
         yield (
-            f"{sum(stuck.values())} of {len(runs)} runs found nothing better than the baseline "
-            f"({each}): the baseline's values differ by luck alone."
+            f"{len(stuck)} of {len(runs)} runs found nothing better than the baseline ({each}){luck}."
         )
 
 

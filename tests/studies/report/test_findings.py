@@ -7,6 +7,7 @@ import re
 
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
+import pytest
 
 from studies.report.content import Report
 from studies.report.page import build_page
@@ -180,6 +181,29 @@ def test_runs_that_found_nothing_better_than_the_baseline_are_counted(
     assert (
         "3 of 4 runs found nothing better than the baseline (random 2 of 2, tpe 1 of 2): the "
         "baseline's values differ by luck alone."
+    ) in findings(memory)
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds", "is_luck"),
+    [
+        ((1.0, 1.1), (9.0, 9.0), True),
+        ((1.0, 1.0), (9.0, 9.0), False),
+        ((1.0, 1.1), (9.0, 5.0), False),
+    ],
+)
+def test_baselines_differ_by_luck_only_if_they_differ_under_the_same_conditions(
+    memory: InMemoryStorage,
+    values: tuple[float, float],
+    seconds: tuple[float, float],
+    is_luck: bool,
+) -> None:
+    for seed in range(2):
+        study = add_study(memory, "random", seed, trials=0, train_seconds=seconds[seed])
+        study.add_trial(create_trial(value=values[seed], user_attrs={"status": "ok"}))
+    luck = ": the baseline's values differ by luck alone" if is_luck else ""
+    assert (
+        f"2 of 2 runs found nothing better than the baseline (random 2 of 2){luck}."
     ) in findings(memory)
 
 
