@@ -253,8 +253,8 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
             )
     if rivals := winner.rivals:
         named = [str(rival) for rival in rivals[:_NAMED]]
-        if more := len(rivals) - len(named):
-            named.append(f"{more} other{'s' * (more > 1)}")
+        if unnamed := len(rivals) - len(named):
+            named.append(f"{unnamed} other{'s' * (unnamed > 1)}")
         *others, last = named
         listed = f"{', '.join(others)} and {last}" if others else last
         yield (
