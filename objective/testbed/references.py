@@ -24,8 +24,10 @@ from objective.testbed.source import parsed
 
 
 _MODULES = (".py", ".pyx", ".so", ".pyd")
-# What a start of Python or uv reads though no script names it.
-_UNASKED = {"pyproject.toml", "uv.toml", ".python-version", "sitecustomize.py", "usercustomize.py"}
+# What a start of Python or uv, or dotenv, reads though no script names it.
+_UNASKED = set(
+    "pyproject.toml uv.toml .python-version sitecustomize.py usercustomize.py .env".split()
+)
 # Functions that import by a name that is computed, and that look through folders.
 _IMPORT = set(
     "import_module __import__ iter_modules walk_packages run_path run_module"

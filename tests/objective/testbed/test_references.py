@@ -61,6 +61,7 @@ def test_what_nothing_imports_or_names_can_not_matter(name: str) -> None:
         *("tools/export.py", "heads.py", "wide.yaml", "my_plan.py", "data/y.csv", "base.yaml"),
         # Imported by somebody else, or read by programs of their own accord.
         *("queue.py", "numpy.py", "yaml/__init__.py", "pyproject.toml", "sitecustomize.py"),
+        *(".env", "lib/.env"),
     ],
 )
 def test_what_is_imported_or_named_may_matter(name: str) -> None:
