@@ -65,7 +65,8 @@ _LENGTH = "it says how long a training takes"
 _HARMLESS = re.compile(
     r"(?<![A-Z])((MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"
     r"|(MAX|HIDDEN)_FEATURES|CLIP_VAL(UE)?)\b"
-    r"|(DEVICE|GPU)(?=_(.+_)?BATCH)|(?<=BATCH_SIZE_PER_)(DEVICE|GPU)\b|METRIC(?=_(LEARNING|MARGIN)))"
+    r"|(DEVICE|GPU)(?=_(.+_)?BATCH)|(?<=BATCH_)((SIZE_)?PER_)?(DEVICE|GPU)\b"
+    r"|METRIC(?=_(LEARNING|MARGIN)))"
 )
 # Tables that say of a length, or a number of rows, no more than its name.
 _GENERAL = r"(^|\b(TRAIN(ER|ING)?(_ARGS|_CONFIG)?|OPTIMIZER|CONFIG|CFG|ARGS|H?PARAMS)\.)"

@@ -260,7 +260,7 @@ def f(x):
         ),
         pytest.param(
             "per_device_train_batch_size device_batch_size gpu_batch_size train_micro_batch_size_per_gpu"
-            " augmentation.strength data.augmentation.p lr_decay_rate",
+            " BATCH_GPU batch_per_gpu augmentation.strength data.augmentation.p lr_decay_rate",
             "AUG_SEED augmentation.seed data.augmentation.seed MIXUP_SEED WARMUP_SEED BATCH_SEED"
             " batch.num_workers augmentation.num_workers DATA_AUGMENTATION_WORKERS PROFILE_WARMUP"
             " profile.warmup BENCHMARK_WARMUP lr_decay_report log_every_batch per_device_eval_batch_size",
