@@ -68,8 +68,11 @@ _HARMLESS = re.compile(
     r"|(DEVICE|GPU)(?=_(.+_)?BATCH)|(?<=BATCH_)((SIZE_)?PER_)?(DEVICE|GPU)\b"
     r"|METRIC(?=_(LEARNING|MARGIN)))"
 )
-# Tables that say of a length, or a number of rows, no more than its name.
-_GENERAL = r"(^|\b(TRAIN(ER|ING)?(_ARGS|_CONFIG)?|OPTIMIZER|CONFIG|CFG|ARGS|H?PARAMS)\.)"
+# What stands before the last part of a name, but tables where a length or a number is a hyperparameter.
+_LAST = (
+    r"^(?!(.*[._])?(SCHEDULER|DIFFUSION|PPO|MAML|INNER|MCTS|SAMPLER|ROLLOUT|PRUN(E|ER|ING)"
+    r"|CLIP(PING)?|SELECT(OR|ION)|TREE|ENCODER)(_[^.]+)?\.[^.]+$)(.+\.)?"
+)
 _SHARE = r"[._](SIZE|FRACTION|FRAC|RATIO|SHARE|PERCENT|PCT)"
 # What is said of a name, "" of a hyperparameter's, by the first entry that has some of its words. The
 # ends of the name are ^ and $; \b is an end of a table's name, too.
@@ -78,8 +81,8 @@ _WORDS = (
         _DATA,
         "EVAL EVALUATE EVALUATION EVALUATOR VAL VALID VALIDATE VALIDATION TEST TESTING METRIC"
         r" METRICS HOLDOUT FOLD FOLDS KFOLD CV TTA \b(N|NUM)_(SPLITS|REPEATS|REPETITIONS)$"
-        r" (^|\b((DECISION|CLASSIFICATION|PROB|PROBABILITY|CONF|CONFIDENCE|SCORE|IOU|NMS)[._])+)"
-        r"(THRESHOLD|THRESH|CUTOFF)$",
+        r" \b((DECISION|CLASSIFICATION|PROB|PROBABILITY|CONF|CONFIDENCE|SCORE|IOU|NMS)[._])+"
+        rf"(THRESHOLD|THRESH|CUTOFF)$ {_LAST}(THRESHOLD|THRESH|CUTOFF)$",
     ),
     (
         _MACHINE,
@@ -103,18 +106,18 @@ _WORDS = (
         _DATA,
         "DATA DATASET DATASETS DATALOADER DATAMODULE SHARD SHARDS VOCAB VOCABULARY CLASSES SAMPLES"
         " EXAMPLES FEATURES"
-        rf" {_GENERAL}((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(ROWS|POINTS|RECORDS|OBSERVATIONS|OBS)$"
-        rf" {_GENERAL}((N|NUM)_TRAIN(ING)?|SAMPLE_SIZE|(LIMIT_TRAIN|OVERFIT)_BATCHES)$"
-        rf" \bTRAIN(ING)?{_SHARE}$ {_GENERAL}(TRAIN(ING)?_)?SPLIT({_SHARE})?$"
+        rf" {_LAST}((N|NUM|MAX|TOTAL|TRAIN|TRAINING)_)*(ROWS|POINTS|RECORDS|OBSERVATIONS|OBS)$"
+        rf" {_LAST}((N|NUM)_TRAIN(ING)?|SAMPLE_SIZE|(LIMIT_TRAIN|OVERFIT)_BATCHES)$"
+        rf" \bTRAIN(ING)?{_SHARE}$ {_LAST}(TRAIN(ING)?_)?SPLIT({_SHARE})?$"
         r" \b(MAX|(MAX_)?(SEQ|SEQUENCE|CONTEXT|SOURCE|TARGET))[._](LEN|LENGTH)$"
         r" \b(BLOCK|CONTEXT|IMAGE|IMG|INPUT)[._]SIZE$ \b(IMAGE|IMG|INPUT)[._]DIM$"
-        r" \bIN_(CHANS|CHANNELS)$ (^|\bMODEL\.)OUTPUT_(SIZE|DIM)$",
+        rf" \bIN_(CHANS|CHANNELS)$ {_LAST}OUTPUT_(SIZE|DIM)$",
     ),
     (
         _LENGTH,
         "BUDGET SECONDS MINUTES HOURS DURATION EPOCHS"
         r" \b(STEPS|ITERS|ITERATIONS|BATCHES)_PER_EPOCH$"
-        rf" {_GENERAL}((N|NUM|MIN|MAX|TOTAL|TRAIN|TRAINING)_)*"
+        rf" {_LAST}((N|NUM|MIN|MAX|TOTAL|TRAIN|TRAINING)_)*"
         r"(STEPS|ITERS|ITERATIONS|UPDATES|EPOCH|TIME)$",
     ),
 )

@@ -268,11 +268,22 @@ def f(x):
         ),
         pytest.param(
             "ppo.n_steps maml.inner.num_steps diffusion.steps encoder.output_dim selector.threshold"
-            " prune.threshold tree.split LAMBDA_DATA DATA_WEIGHT metric_learning.margin METRIC_MARGIN",
+            " prune.threshold tree.split grad_clip.threshold lr_scheduler.total_steps inner_loop.steps"
+            " LAMBDA_DATA DATA_WEIGHT metric_learning.margin METRIC_MARGIN",
             "train.steps trainer.max_iters training.time config.train.num_steps model.max_seq_len"
             " encoder.in_channels model.output_dim image.size postprocess.score_threshold split.size"
             " train.fraction svm.random_state METRIC_WEIGHT",
             id="a length of something else",
+        ),
+        pytest.param(
+            "learner.warmup_steps net.output_scale",
+            "hyperparameters.num_iterations runner.max_iters loader.n_train decoder.output_dim"
+            " postprocess.threshold train_cfg.max_iters training_arguments.max_steps"
+            " pl_trainer.max_steps lightning.max_steps experiment.max_steps run.max_steps"
+            " settings.max_steps pretrain.num_steps finetune.max_steps sft.max_steps optim.steps"
+            " learner.total_steps loader.max_rows loader.sample_size net.output_dim"
+            " inference.threshold predict.threshold diffusion.trainer.max_steps",
+            id="a length in any table",
         ),
     ],
 )
