@@ -132,7 +132,10 @@ _FRACTIONS = frozenset(
 # Those of a float: an integer of such a name is a count, as scikit-learn's max_features.
 _FLOAT_FRACTIONS = _FRACTIONS | {"BETA", "RATIO", "SAMPLES", "FEATURES"}
 # Words of weights (of a divergence), multiples and counts (added to each class), where the value is 1.
-_NO_FRACTION_OF_1 = re.compile(r"(?<![A-Z])(BETA|(?<!L1_)RATIO|(?<!LABEL_)SMOOTHING)(?![A-Z\d])")
+_NO_FRACTION_OF_1 = re.compile(
+    r"(?<![A-Z])(BETA(?!_\d)|(?<!LABEL_)SMOOTHING|(MLP|EXPAN(D|SION)|WIDTH|HIDDEN|FFN?|UPSCALE|ASPECT"
+    r"|NEG(ATIVE)?(_[A-Z]+)?)_RATIO)(?![A-Z\d])"
+)
 # Of numbers that matter by their order of magnitude.
 _MAGNITUDES = frozenset("LR RATE ETA DECAY PENALTY REG L1 L2 EPS EPSILON".split())
 
@@ -225,7 +228,9 @@ def _no_hyperparameter(name: str) -> str:
 
 def _words(name: str) -> list[str]:
     """Split a constant's name, or that of another parameter: ``model.hidden-size``, ``nLayer``."""
-    return re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper())
+    return re.split(
+        r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\d)(?=[A-Z][a-z])", "_", name).upper()
+    )
 
 
 def _around(name: str, value: Value) -> BaseDistribution | None:

@@ -69,6 +69,10 @@ def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: b
         ("momentum", 1.0, 1.0),
         ("KEEP_PROB", 1.0, 1.0),
         ("l1_ratio", 1.0, 1.0),
+        ("L1Ratio", 1.0, 1.0),
+        ("BETA_1", 1.0, 1.0),
+        ("MASK_RATIO", 1.0, 1.0),
+        ("teacher_forcing_ratio", 1.0, 1.0),
         ("max_features", 1.0, 1.0),
         ("min_samples_leaf", 0.5, 0.95),
         ("drop_path", 0.2, 0.92),
@@ -79,6 +83,8 @@ def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: b
         ("beta", 1.0, 10.0),  # of a divergence
         ("MLP_RATIO", 1.0, 10.0),
         ("NEG_RATIO", 1.0, 10.0),
+        ("negative_sampling_ratio", 1.0, 10.0),
+        ("ffn.expansion_ratio", 1.0, 10.0),
         ("LAPLACE_SMOOTHING", 1.0, 10.0),  # counts
         ("GRAD_CLIP", 1.0, 10.0),
     ],
