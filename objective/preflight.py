@@ -52,6 +52,8 @@ _PRINTED = re.compile(
     re.I | re.X,
 )
 _PRINTERS = ("print", "info", "write")
+# Files that speak of a metric, as a program.md does, or hold results, but print none.
+_PROSE = (".md", ".txt", ".rst", ".csv", ".tsv", ".json")
 # How Python and Hydra read a variable, but not how Python sets one.
 _VARIABLE = re.compile(
     r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
@@ -125,7 +127,8 @@ def missing_metric(testbed: Testbed) -> str:
         texts = {name: text for name, text in files.texts().items() if name != SPACE_FILE}
         modules = [text for name, text in texts.items() if name.endswith(".py")]
         printed = list(dict.fromkeys(_printed(*modules, testbed.source)))
-        known = "\n".join([testbed.source, *texts.values(), *testbed.delivery.texts])
+        read = [t for n, t in texts.items() if not n.lower().endswith(_PROSE)]
+        known = "\n".join([testbed.source, *read, *testbed.delivery.texts])
         if printed and not re.search(rf"(?<![^\W_]){words[-1]}(?![^\W_])", known, re.I):
             unless = "" if testbed.interface.metric is None else ", unless a library prints it"
             return (

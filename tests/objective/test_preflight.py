@@ -209,7 +209,11 @@ PRINTS = 'LR = 1\nloss = 2\nfor epoch in range(3):\n    print(f"epoch {epoch}: a
         ('LR = 1\nprint("%s_loss: %.4f, building: %s" % x)\n', {}, Interface(), []),
         (PRINTS + 'print(f"{split}_bpb: {loss}")\n', {}, Interface(), []),
         (PRINTS, {"train.c": 'printf("val_bpb: %f", x);\n'}, Interface(), []),
-        (PRINTS, {"m.json": '{"metric": "val_bpb"}\n'}, Interface(), []),
+        (PRINTS, {"program.md": "The metric is val_bpb.\n"}, Interface(), ["acc"]),
+        (PRINTS, {"results.tsv": "commit\tval_bpb\n"}, Interface(), ["acc"]),
+        (PRINTS, {"NOTES.TXT": "val_bpb"}, Interface(), ["acc"]),
+        (PRINTS, {"results.json": '{"val_bpb": 1}\n'}, Interface(), ["acc"]),
+        (PRINTS, {"m.yaml": "metric: val_bpb\n"}, Interface(), []),
         (PRINTS, {"m.toml": 'metric = "val_bpb"\n'}, Interface(), []),
     ],
 )
