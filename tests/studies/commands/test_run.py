@@ -440,7 +440,7 @@ def test_what_is_advised_about_changed_ranges_works(cli: Cli, testbed: Path) -> 
     space = testbed / "search_space.toml"
     space.write_text(space.read_text().replace("high = 8", "high = 7"))
     error = cli.fails(2, *run(testbed, trials=1))
-    advice = shlex.split(error.rpartition("add ")[2].rstrip("."))
+    advice = shlex.split(error.rpartition("add ")[2].partition(";")[0])
     words = run(testbed, trials=1)
     assert advice == ["--study", "s-2"]
     assert cli(*words[:3], *advice, *words[5:]).returncode == 0
