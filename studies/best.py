@@ -25,6 +25,7 @@ from objective.run.interpreter import find_interpreter
 from objective.testbed.command import Command
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
+from objective.testbed.space_file import NAME as SPACE_FILE
 from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
@@ -35,6 +36,7 @@ from studies.library import is_library_study
 from studies.library import metric_of
 from studies.printable import decimals
 from studies.printable import times
+from studies.range_ends import range_ends
 from studies.repetitions import pooled_sd
 from studies.repetitions import repetitions
 from studies.repetitions import why_not
@@ -66,6 +68,7 @@ class Winner:
         by_value: The one with the best value; of a code study what the agent kept.
         baseline: The run of the script as it is; ``None`` if the study has none that succeeded.
         repeated: The repetitions of the study's trials by their numbers.
+        ends: The ends of ranges at which the best trials lie, by the parameter's name.
     """
 
     study: optuna.Study
@@ -74,6 +77,7 @@ class Winner:
     by_value: FrozenTrial
     baseline: FrozenTrial | None
     repeated: dict[int, Repeated]
+    ends: dict[str, float]
 
     @property
     def value(self) -> float:
@@ -151,6 +155,7 @@ class Winner:
             "value": self.trial.values[0],
             "params": values_run(self.trial),
             "stored": self.stored,
+            "range_ends": self.ends,
             "command": run_command(self),
             "repeated": None if again is None else _facts(again),
             "best_by_value": {"trial": self.by_value.number, "value": self.by_value.values[0]},
@@ -198,7 +203,10 @@ def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Wi
     baseline = known_baseline(evaluated_trials(study), study.user_attrs)
     if baseline is not None and not has_succeeded(baseline):
         baseline = None
-    return Winner(study, metric, best, ranked[0], baseline, repeated)
+    # Nothing is beyond the ranges of a surrogate, and the code agent sets its own.
+    has_none = study.user_attrs.get("surrogate") or "source_sha256" in best.user_attrs
+    ends = {} if has_none else range_ends(ranked, best)
+    return Winner(study, metric, best, ranked[0], baseline, repeated, ends)
 
 
 def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
@@ -260,6 +268,16 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         yield (
             f"within the noise between trainings trial {number} is not to be told from"
             f" trial{'s' * (len(rivals) > 1)} {listed}"
+        )
+    if winner.ends:
+        at = ", ".join(f"{name} at {end:.6g}" for name, end in winner.ends.items())
+        # Elsewhere there is no file to write a range into.
+        is_script = attrs.get("testbed", EMBEDDED) != EMBEDDED
+        advice = (
+            f"; for that, widen it in {SPACE_FILE} and begin another study" if is_script else ""
+        )
+        yield (
+            f"the best trials lie at an end of a range ({at}), beyond which nothing was tried{advice}"
         )
 
 

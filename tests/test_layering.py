@@ -42,7 +42,7 @@ FLOORS = (
     ),
     # What a code study's trials say, which everything that names a best has to know.
     ("studies.code_agent.history",),
-    ("studies.notes", "studies.repetitions"),
+    ("studies.notes", "studies.range_ends", "studies.repetitions"),
     ("studies.spec", "studies.loop", "studies.pruning"),
     ("studies.llm",),
     ("studies.study",),
