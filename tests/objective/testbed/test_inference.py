@@ -291,6 +291,47 @@ def f(x):
             " inference.threshold predict.threshold diffusion.trainer.max_steps",
             id="a length in any table",
         ),
+        pytest.param(
+            "batchSize batch_size nz ngf ndf lr wd beta1 gamma momentum l2 dropout_p hidden_dim num_heads"
+            " emsize nhid nlayers clip bptt tied nhead attn_heads enc_layers dim_feedforward"
+            " content_weight style_weight",
+            "workers imageSize niter nEpochs testBatchSize dry_run no_accel accel no_mps no_cuda ngpu"
+            " pretrained multiprocessing_distributed dummy start_epoch print_freq log_interval save_model"
+            " inference render val_every threads",
+            id="pytorch/examples",
+        ),
+        pytest.param(
+            "learning_rate num_envs anneal_lr gamma gae_lambda num_minibatches update_epochs norm_adv"
+            " clip_coef clip_vloss ent_coef vf_coef max_grad_norm buffer_size tau batch_size"
+            " exploration_fraction learning_starts train_frequency policy_lr policy_frequency"
+            " ppo_epochs K_epochs ppo.n_epochs MEMORY_SIZE replay_memory_size EPS_DECAY",
+            "seed torch_deterministic cuda track capture_video upload_model save_model total_timesteps"
+            " num_iterations NUM_EPISODES max_episodes TOTAL_FRAMES total_env_steps",
+            id="CleanRL, DQN",
+        ),
+        pytest.param(
+            "train_batch_size gradient_accumulation_steps lr_warmup_steps adam_beta2 adam_weight_decay"
+            " snr_gamma ema_max_decay lora_rank lora.rank lora_dropout random_flip",
+            "resolution num_train_timesteps num_inference_steps checkpointing_steps validation_epochs"
+            " push_to_hub hub_private_repo overwrite_output_dir offload_ema foreach_ema local_rank rank"
+            " enable_xformers_memory_efficient_attention with_tracking do_train do_predict",
+            id="diffusers",
+        ),
+        pytest.param(
+            "accum_iter mask_ratio blr layer_decay lr_backbone lr_drop clip_max_norm num_queries"
+            " bbox_loss_coef hflip no_aug model_ema grad_accum_steps init_features negative_samples"
+            " world_model.lr awp_start_epoch num_parallel_tree target_sync_interval",
+            "nb_classes input_size dist_eval world_size num_labels num_class target_size train_crop_size"
+            " val_resize_size imgsz plots show_labels sync_bn channels_last torchscript no_prefetcher"
+            " model_ema_force_cpu no_ddp_bb apex n_fold pred_len forecast_horizon n_actions",
+            id="DETR, MAE, timm's flags, YOLO, Kaggle",
+        ),
+        pytest.param(
+            "optimizer.lr scheduler.factor scheduler.patience net.lin1_size early_stopping.patience",
+            "optimizer._partial_ instantiate._recursive_ train test net.input_size net.output_size"
+            " trainer.max_epochs model_checkpoint.save_top_k compile",
+            id="Hydra",
+        ),
     ],
 )
 @pytest.mark.parametrize("value", [4, 0.4, True])
