@@ -5,12 +5,13 @@
   autoresearch's family, and tunes nothing else.
 - Other numbers have ranges around their values, as in the paper's implementation: an int within a
   factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool either
-  way. What a name's words say to be a fraction stays below 1, or ends at it if that is its value; a
-  learning rate or a penalty is logarithmic whatever its value, as in the paper's table.
-- Left alone, with a reason: what has no neighbours (text, zero, tuples), what can't be set in one
-  place, and what the words of a name say to be no hyperparameter but data, evaluation, hardware,
-  logging, or the length of a training. A trial that has more data, or is judged by other data, is
-  no better for that.
+  way. What is a fraction, as a name's words or a value of 0.9 and more say, stays below 1, with a
+  distance from it within a factor of 10, too; or it ends at 1 if that is its value. A learning rate
+  or a penalty is logarithmic whatever its value, as in the paper's table.
+- Left alone, with a reason: what has no neighbours (text, tuples, zero that is no fraction), what
+  can't be set in one place, and what the words of a name say to be no hyperparameter but data,
+  evaluation, hardware, logging, or the length of a training. A trial that has more data, or is
+  judged by other data, is no better for that.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ _HARMLESS = re.compile(
     r"(?<![A-Z])((MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"
     r"|(MAX|HIDDEN|INIT|BASE)_FEATURES|NEG(ATIVE)?_SAMPLES|CLIP_VAL(UE)?)\b"
     r"|(DEVICE|GPU)(?=_(.+_)?BATCH)|(?<=BATCH_)((SIZE_)?PER_)?(DEVICE|GPU)\b"
-    r"|METRIC(?=_(LEARNING|MARGIN)))"
     r"|REPLAY_MEMORY|MEMORY(?=_(SIZE|CAPACITY)\b)"
+    r"|METRIC(?=_(LEARNING|MARGIN)))"
 )
 # What stands before the last part of a name, but tables where a length or a number is a hyperparameter.
 _LAST = (
@@ -135,18 +136,20 @@ _KINDS = tuple(
     for reason, words in _WORDS
 )
 _FRACTIONS = frozenset(
-    "DROPOUT DROP MOMENTUM BETA1 BETA2 FRAC FRACTION SHARE PROB PROBABILITY SMOOTHING EMA SUBSAMPLE"
-    " COLSAMPLE REPROB DISCOUNT".split()
+    "DROPOUT DROP MOMENTUM BETA1 BETA2 FRAC FRACTION SHARE PCT PROB PROBABILITY SMOOTHING EMA SUBSAMPLE"
+    " COLSAMPLE REPROB DISCOUNT GAE TAU EPS EPSILON FLIP HFLIP VFLIP ERASE ERASING SPARSITY".split()
 )
 # Those of a float: an integer of such a name is a count, as scikit-learn's max_features.
-_FLOAT_FRACTIONS = _FRACTIONS | {"BETA", "RATIO", "SAMPLES", "FEATURES"}
+_FLOAT_FRACTIONS = _FRACTIONS | {"BETA", "RATIO", "SAMPLES", "FEATURES", "P"}
+# Of factors by which something shrinks step by step; below 0.5 they may be weights, of decay or a kernel.
+_SHRINKING = frozenset({"DECAY", "GAMMA"})
 # Words of weights (of a divergence), multiples and counts (added to each class), where the value is 1.
 _NO_FRACTION_OF_1 = re.compile(
     r"(?<![A-Z])(BETA(?!_\d)|(?<!LABEL_)SMOOTHING|(MLP|EXPAN(D|SION)|WIDTH|HIDDEN|FFN?|UPSCALE|ASPECT"
     r"|NEG(ATIVE)?(_[A-Z]+)?)_RATIO)(?![A-Z\d])"
 )
 # Of numbers that matter by their order of magnitude.
-_MAGNITUDES = frozenset("LR RATE ETA DECAY PENALTY REG L1 L2 EPS EPSILON".split())
+_MAGNITUDES = frozenset("LR LR0 RATE ETA DECAY WD PENALTY REG L1 L2 LAMBDA COEF C".split())
 
 
 def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[str, str]]:
@@ -246,9 +249,11 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
     """Return a range around a value, as in the paper's implementation; None if it has none."""
     if isinstance(value, bool):
         return CategoricalDistribution([False, True])
+    words = _words(name)
+    if value == 0 and isinstance(value, float) and not _FLOAT_FRACTIONS.isdisjoint(words):
+        return FloatDistribution(0.0, 0.5)
     if isinstance(value, str) or value <= 0:
         return None
-    words = _words(name)
     parts = _NO_FRACTION_OF_1.sub("", "_".join(words)).split("_") if value == 1 else words
     if isinstance(value, int):
         if value == 1 and not _FRACTIONS.isdisjoint(parts):
@@ -256,12 +261,15 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
         least = 2 if value > 1 and "SPLIT" in words else 1  # a leaf of one can't be split
         return IntDistribution(max(least, value // 4), min(value * 4, LARGEST_INT))
     factor = 100 if value < 0.01 else 10
-    high = value * factor
-    is_fraction = value <= 1 and not _FLOAT_FRACTIONS.isdisjoint(parts)
+    low, high = value / factor, value * factor
+    near_1 = 0.9 if _SHRINKING.isdisjoint(words) else 0.5
+    is_fraction = near_1 <= value < 1 or value <= 1 and not _FLOAT_FRACTIONS.isdisjoint(parts)
     if is_fraction:
         high = min(high, 1 - (1 - value) / 10)
+        if value < 1:
+            low = max(low, 1 - (1 - value) * 10)
     log = value < 0.01 or not (is_fraction or _MAGNITUDES.isdisjoint(words))
-    return FloatDistribution(value / factor, high, log=log)
+    return FloatDistribution(low, high, log=log)
 
 
 def _without_neighbours(value: Value) -> str:

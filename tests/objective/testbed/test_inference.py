@@ -46,6 +46,11 @@ def test_ranges_are_inferred_from_the_values() -> None:
         ("lr", True),
         ("optimizer.weight-decay", True),
         ("l2_penalty", True),
+        ("wd", True),
+        ("lr0", True),
+        ("svm.C", True),
+        ("ent_coef", True),
+        ("LAMBDA_GP", True),
         ("DROPOUT_RATE", False),  # a share
         ("MOMENTUM_DECAY", False),
         ("WIDTH_MULTIPLIER", False),
@@ -76,7 +81,6 @@ def test_what_matters_by_its_order_of_magnitude_is_logarithmic(name: str, log: b
         ("max_features", 1.0, 1.0),
         ("min_samples_leaf", 0.5, 0.95),
         ("drop_path", 0.2, 0.92),
-        ("BETA2", 0.999, 0.9999),
         ("label_smoothing", 0.1, 0.91),
         ("mlp_ratio", 4.0, 40.0),
         ("label_smoothing", 1.0, 1.0),
@@ -93,6 +97,43 @@ def test_a_fraction_has_none_above_1(name: str, value: float, high: float) -> No
     distribution = inferred(name, value)
     assert isinstance(distribution, FloatDistribution) and not distribution.log
     assert (distribution.low, distribution.high) == pytest.approx((value / 10, high))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high"),
+    [
+        ("BETA2", 0.999, 0.99, 0.9999),
+        ("gamma", 0.99, 0.9, 0.999),  # a discount
+        ("gae_lambda", 0.95, 0.5, 0.995),
+        ("ema_decay", 0.9998, 0.998, 0.99998),
+        ("momentum", 0.9, 0.09, 0.99),
+        ("lr_decay", 0.97, 0.7, 0.997),
+        ("gamma", 0.7, 0.07, 0.97),  # of a schedule
+        ("layer_decay", 0.75, 0.075, 0.975),
+        ("hflip", 0.5, 0.05, 0.95),
+        ("augmentation.p", 0.5, 0.05, 0.95),
+        ("gamma", 2.0, 0.2, 20.0),  # of a focal loss
+        ("gamma", 1.0, 0.1, 10.0),
+        ("tau", 1.0, 0.1, 1.0),
+        ("EPS_START", 1.0, 0.1, 1.0),
+        ("dropout", 0.0, 0.0, 0.5),
+        ("label_smoothing", 0.0, 0.0, 0.5),
+        ("adam_beta1", 0.0, 0.0, 0.5),
+    ],
+)
+def test_a_fraction_keeps_its_distance_from_1_and_has_neighbours_at_zero(
+    name: str, value: float, low: float, high: float
+) -> None:
+    distribution = inferred(name, value)
+    assert isinstance(distribution, FloatDistribution) and not distribution.log
+    assert (distribution.low, distribution.high) == pytest.approx((low, high))
+    assert distribution._contains(value)
+
+
+def test_a_zero_that_is_no_fraction_has_no_scale() -> None:
+    assert (
+        inferred("dropout", 0) is inferred("weight_decay", 0.0) is inferred("min_lr", 0.0) is None
+    )
 
 
 def test_a_1_that_may_be_a_fraction_or_a_count_is_left_alone() -> None:
