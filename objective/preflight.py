@@ -43,17 +43,17 @@ from objective.testbed.testbed import Testbed
 _SHORT_SECONDS = 2.0
 _WORTH_SECONDS = 30.0  # of training; a shorter one is its own test
 _WALL_SECONDS = 120.0  # for starting, two seconds of training, and the evaluation
-# A metric's name in front of a number, as what prints it has it: "loss: {", "val_loss {" or "acc=%.3f".
+# A metric's name in front of a number in a call: "loss: {", "acc=%.3f", "val_loss {" or "val_loss:', ".
 # One that touches a value, as in "{split}_loss: {", is no whole name.
 _PRINTED = re.compile(
     r"""(?<![\w{})%./-])((?:[a-z_][\w./-]*[_./-])?
     (?:loss|acc|accuracy|auc|f1|r2|rmse|mse|mae|bpb|bpc|nll|ppl|perplexity|(?<=_)(?:error|score)))
-    ["']?\s*(?:[:=]|[-=]>|→|\s)\s*[{%]""",
+    (?:["']?\s*(?:[:=]|[-=]>|→|\s)\s*[{%]|\s*[:=]?\s*["']\s*[,+])""",
     re.I | re.X,
 )
 _PRINTERS = ("print", "info", "write")
 # Files that speak of a metric, as a program.md does, or hold results, but print none.
-_PROSE = (".md", ".txt", ".rst", ".csv", ".tsv", ".json")
+_PROSE = (".md", ".txt", ".rst", ".csv", ".tsv", ".json", SPACE_FILE)
 # How Python and Hydra read a variable, but not how Python sets one.
 _VARIABLE = re.compile(
     r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
@@ -121,14 +121,14 @@ def missing_metric(testbed: Testbed) -> str:
     with suppress(TestbedError, OSError):  # told of by others
         files = testbed.files
         places = {files.folder, *files.paths}
-        unread = [link for link in files.links if not places.isdisjoint(link.parents)]
-        if any((files.root / link).is_dir() for link in unread):
+        beside = [link for link in files.links if not places.isdisjoint(link.parents)]
+        if any((files.root / link).is_dir() for link in beside):  # that isn't read may print it
             return ""
-        texts = {name: text for name, text in files.texts().items() if name != SPACE_FILE}
-        modules = [text for name, text in texts.items() if name.endswith(".py")]
-        printed = list(dict.fromkeys(_printed(*modules, testbed.source)))
-        read = [t for n, t in texts.items() if not n.lower().endswith(_PROSE)]
-        known = "\n".join([testbed.source, *read, *testbed.delivery.texts])
+        texts = files.texts() | {script: testbed.source}
+        code = [t for name, t in texts.items() if name.endswith(".py") or name == script]
+        printed = list(dict.fromkeys(name for text in code for name in _printed(text)))
+        read = [text for name, text in texts.items() if not name.lower().endswith(_PROSE)]
+        known = "\n".join([*read, *testbed.delivery.texts])
         if printed and not re.search(rf"(?<![^\W_]){words[-1]}(?![^\W_])", known, re.I):
             unless = "" if testbed.interface.metric is None else ", unless a library prints it"
             return (
@@ -139,23 +139,13 @@ def missing_metric(testbed: Testbed) -> str:
     return ""
 
 
-def _printed(*sources: str) -> Iterator[str]:
-    """Yield the names of metrics that Python files print."""
-    for source in sources:
-        with suppress(ValueError, SyntaxError):
-            calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
-            for call in sorted(calls, key=lambda call: call.lineno):
-                if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
-                    yield from _PRINTED.findall(" ".join(map(_shown, call.args)))
-
-
-def _shown(node: ast.expr) -> str:
-    """Return what is printed of an argument, values as ``{``."""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(map(_shown, node.values))
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        return _shown(node.left)
-    return str(node.value) if isinstance(node, ast.Constant) else "{"
+def _printed(source: str) -> Iterator[str]:
+    """Yield the names of metrics that a Python file prints."""
+    with suppress(ValueError, SyntaxError):
+        calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
+        for call in sorted(calls, key=lambda call: call.lineno):
+            if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
+                yield from _PRINTED.findall(ast.unparse(call))
 
 
 def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:
