@@ -17,6 +17,7 @@ from typing import Any
 
 from objective.testbed.source import Constant
 from objective.testbed.source import literal
+from objective.testbed.source import native
 from objective.testbed.source import parse_script
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
@@ -71,8 +72,7 @@ class Argument:
 
 def text_of(value: Any) -> str:
     """Write a value as a word of a command line; reading a number gives the same one."""
-    value = value.item() if hasattr(value, "item") else value  # numpy scalars
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else repr(native(value))
 
 
 def read_arguments(source: str, filename: str) -> dict[str, Argument]:

@@ -24,6 +24,8 @@ from objective.testbed.arguments import parse_number
 from objective.testbed.nesting import read_toml
 from objective.testbed.nesting import shallow
 from objective.testbed.source import Constant
+from objective.testbed.source import native
+from objective.testbed.source import spliced
 from objective.testbed.source import TestbedError
 from objective.testbed.source import Value
 
@@ -67,6 +69,7 @@ class ConfigFile:
 
     def with_values(self, values: Mapping[str, Value]) -> str:
         """Return the file's text with other values under some of its names."""
+        values = {name: native(value) for name, value in values.items()}
         if self._kind == "yaml":
             return self._yaml_with(values)
         data: Any = self._loaded()
@@ -78,7 +81,7 @@ class ConfigFile:
             table = data
             for part in outer:
                 table = table[part]
-            table[key] = value.item() if hasattr(value, "item") else value  # numpy scalars
+            table[key] = value
         if self._kind == "json":
             return json.dumps(data, indent=2) + "\n"
         return tomlkit.dumps(data)
@@ -133,20 +136,17 @@ class ConfigFile:
 
     def _yaml_with(self, values: Mapping[str, Value]) -> str:
         nodes = dict(_nodes(self._composed()))
-        text = self.text
         pieces = []
         for name, value in values.items():
             node = nodes[name]
             if repr(_of_yaml(node)) == repr(value):
                 continue
             start, end = node.start_mark.index, node.end_mark.index
-            mark = _YAML_MARK.match(text, start)
+            mark = _YAML_MARK.match(self.text, start)
             assert mark is not None
-            written = yaml.safe_dump(value.item() if hasattr(value, "item") else value)
+            written = yaml.safe_dump(value)
             pieces.append((mark.end(), end, written.removesuffix("...\n").strip()))
-        for start, end, written in sorted(pieces, reverse=True):
-            text = text[:start] + written + text[end:]
-        return text
+        return spliced(self.text, pieces)
 
     def _refuse(self, error: Exception) -> NoReturn:
         raise TestbedError(

@@ -16,6 +16,7 @@ its lines, so that whoever wants to tune it gets an error and everybody else isn
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def set_constants(source: str, values: Mapping[str, Any], filename: str = "train
             raise TestbedError(f"{filename} must assign a literal to {name}, but it doesn't.")
         if constant.problem:
             raise TestbedError(constant.problem)
-        value = value.item() if hasattr(value, "item") else value  # numpy scalars
+        value = native(value)
         if not (
             isinstance(value, str) or isinstance(value, (int, float)) and math.isfinite(value)
         ):
@@ -154,9 +155,19 @@ def set_constants(source: str, values: Mapping[str, Any], filename: str = "train
             )
         if repr(value) != repr(constant.value):  # 1, 1.0 and True differ, and 0.0 and -0.0
             pieces.append((constant.start, constant.end, repr(value)))
-    for start, end, text in sorted(pieces, reverse=True):
-        source = source[:start] + text + source[end:]
-    return source
+    return spliced(source, pieces)
+
+
+def native(value: Any) -> Any:
+    """Return a value as Python's own, where numpy has a scalar."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def spliced(text: str, pieces: Iterable[tuple[int, int, str]]) -> str:
+    """Return a text with others in place of some of its pieces, each from a start to an end."""
+    for start, end, other in sorted(pieces, reverse=True):
+        text = text[:start] + other + text[end:]
+    return text
 
 
 def parse_script(source: str, filename: str) -> ast.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -50,6 +51,11 @@ def test_yaml_keeps_all_but_the_values() -> None:
         .replace("flag: true", "flag: false")
     )
     assert ConfigFile("c.yml", YAML).with_values({"width": 8}) == YAML
+
+
+def test_a_scalar_of_numpy_that_is_there_already_changes_nothing() -> None:
+    values = {"width": np.int64(8), "optimizer.lr": np.float64(1e-3)}
+    assert ConfigFile("c.yaml", YAML).with_values(values) == YAML  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
