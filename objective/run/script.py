@@ -401,11 +401,9 @@ class _Process:
                 if data.shown is not None:
                     variables = {k: v for k, v in variables.items() if k not in _CORPORA}
                     variables["AUTORESEARCH_PREPARED"] = str(data.shown)
-                names = ("CUDA_HOME", *_CORPORA)
-                shown = [*shown, *([] if data.shown is None else [data.shown])]
-                shown += [
-                    Path(variables[name]).expanduser() for name in names if name in variables
-                ]
+                    shown = [*shown, data.shown]
+                names = [name for name in ("CUDA_HOME", *_CORPORA) if name in variables]
+                shown = [*shown, *(Path(variables[name]).expanduser() for name in names)]
                 if "HF_HOME" in variables:  # it may hold a token too
                     shown.append(Path(variables["HF_HOME"]).expanduser() / "hub")
                 variables = {k: v for k, v in variables.items() if k not in _SCRATCH}
@@ -413,7 +411,7 @@ class _Process:
                     argv,
                     folder=folder,
                     read_only=shown,
-                    hidden=[path for path in (data.hidden,) if path is not None],
+                    hidden=[] if data.hidden is None else [data.hidden],
                     wall_seconds=limits.wall_seconds + limits.grace_seconds,
                     lifeline=lifeline,
                 )
