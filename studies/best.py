@@ -30,6 +30,7 @@ from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
+from studies.facts import configuration
 from studies.facts import known_baseline
 from studies.library import evaluated_trials
 from studies.library import is_library_study
@@ -96,10 +97,7 @@ class Winner:
     def is_baseline(self, trial: FrozenTrial) -> bool:
         """Whether a trial ran the baseline's configuration: it, or the same again."""
         was = self.baseline
-        return was is not None and (
-            trial.number == was.number
-            or _configuration(trial) == _configuration(was) != ({}, None)
-        )
+        return was is not None and configuration(trial) == configuration(was)
 
     @property
     def gain(self) -> float | None:
@@ -279,11 +277,6 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         yield (
             f"the best trials lie at an end of a range ({at}), beyond which nothing was tried{advice}"
         )
-
-
-def _configuration(trial: FrozenTrial) -> tuple[dict[str, Any], str | None]:
-    """Return the parameters that were run, or what identifies the source a code agent wrote."""
-    return values_run(trial), trial.user_attrs.get("source_sha256")
 
 
 def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:

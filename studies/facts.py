@@ -67,6 +67,16 @@ def common_result(trials: Sequence[FrozenTrial]) -> float | None:
     return value if len(configurations) >= 3 else None
 
 
+def configuration(trial: FrozenTrial) -> str:
+    """Identify what a trial ran: its parameters, or the source that a code agent wrote.
+
+    It is the trial itself where nothing is known of either.
+    """
+    run = values_run(trial)
+    params = json.dumps(run, sort_keys=True) if run else f"trial {trial.number}"
+    return str(trial.user_attrs.get("source_sha256") or params)
+
+
 def without_numbers(reason: str) -> str:
     """Return what reasons of one kind of failure have in common."""
     return _NUMBER.sub("0", reason)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
 from itertools import product
-import json
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from optuna.trial import FrozenTrial
 
 from objective import Testbed
 from objective import TrainScriptObjective
-from objective.best import values_run
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
@@ -37,6 +35,7 @@ from studies.code_agent.files import unedited
 from studies.code_agent.history import kept_first
 from studies.code_agent.sources import Sources
 from studies.errors import Misuse
+from studies.facts import configuration
 from studies.facts import REPEATS
 from studies.loop import evaluate
 from studies.loop import put_back_if_stopped
@@ -92,8 +91,7 @@ def finalists(
     found: dict[str, FrozenTrial] = {}
     ranked = sorted(filter(is_ok, trials), key=lambda t: (metric.cost(t.values[0]), t.number))
     for trial in kept_first(ranked, trials, metric, attributes):
-        what = trial.user_attrs.get("source_sha256") or values_run(trial)
-        found.setdefault(json.dumps(what, sort_keys=True), trial)
+        found.setdefault(configuration(trial), trial)
     return list(found.values())[:count]
 
 

@@ -32,6 +32,7 @@ from studies.budget import is_ok
 from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import DOUBTED
 from studies.code_agent.history import history_of
+from studies.facts import configuration
 from studies.facts import known_baseline
 from studies.facts import run_state
 from studies.facts import trial_status
@@ -64,6 +65,7 @@ class Row:
         attrs: The trial's user attributes.
         curve: Values that were reported while it trained, by their steps.
         artifacts: Name and identifier of what was kept of it.
+        configuration: Identifies what was run, see `studies.facts.configuration`.
     """
 
     number: int
@@ -76,6 +78,7 @@ class Row:
     attrs: dict[str, Any]
     curve: Mapping[int, float] = field(default_factory=dict)
     artifacts: Sequence[tuple[str, str]] = ()
+    configuration: str = ""
 
     @property
     def ok(self) -> bool:
@@ -85,14 +88,6 @@ class Row:
     def failed(self) -> bool:
         """Whether it went wrong; what was stopped as hopeless didn't."""
         return self.status not in ("ok", "pruned")
-
-    @property
-    def configuration(self) -> str:
-        """Identifies the configuration: its parameters, or the source that a code agent wrote; the
-        trial where nothing is known of either.
-        """
-        params = json.dumps(self.params, sort_keys=True) if self.params else f"trial {self.number}"
-        return str(self.attrs.get("source_sha256") or params)
 
 
 @dataclass(frozen=True)
@@ -382,6 +377,7 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
                 attrs=attrs,
                 curve=trial.intermediate_values,
                 artifacts=tuple(_artifacts(trial.system_attrs)),
+                configuration=configuration(trial),
             )
         )
     return tuple(rows)

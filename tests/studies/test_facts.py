@@ -7,6 +7,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
 from objective.testbed.metric import Metric
+from studies.facts import configuration
 from studies.facts import study_facts
 
 
@@ -75,3 +76,20 @@ def test_repetitions_of_a_best_have_neither_baseline_nor_best() -> None:
     assert study_facts(study)["baseline"] and study_facts(study)["best"]
     study.set_user_attr("revalidates", "other")
     assert study_facts(study)["baseline"] is study_facts(study)["best"] is None
+
+
+def test_a_configuration_is_the_values_that_were_run_or_the_source() -> None:
+    def ran(params: dict[str, int], **attrs: str) -> str:
+        study = optuna.create_study()
+        study.enqueue_trial(params, user_attrs=attrs)
+        trial = study.ask()
+        for name in params:
+            trial.suggest_int(name, 1, 9)
+        return configuration(study.trials[0])
+
+    assert ran({"b": 1, "a": 2}) == ran({"a": 3, "b": 1}, effective='{"a": 2}') != ran({"a": 2})
+    assert ran({"a": 1}, source_sha256="f00") == ran({}, source_sha256="f00") != ran({})
+    study = optuna.create_study()
+    for _ in range(2):
+        study.add_trial(optuna.trial.create_trial(value=0.5))
+    assert len(set(map(configuration, study.trials))) == 2, "nothing is known of either"
