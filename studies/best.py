@@ -119,16 +119,22 @@ class Winner:
 
     @property
     def rivals(self) -> list[int]:
-        """Numbers of the other finalists that the noise doesn't let be told from the winner."""
+        """Numbers of the other finalists that the noise doesn't let be told from the winner.
+
+        Of each configuration it is one: an earlier command may have repeated another trial of it.
+        """
         best = self.metric.cost(self.value)
-        others = self.repeated.keys() - {t.number for t in (self.trial, self.baseline) if t}
-        return [
-            number
-            for number in sorted(others)
-            if (mean := self.repeated[number].mean) is not None
-            and not self.repeated[number].failed
-            if self.metric.cost(mean) - best < 2 * (self._error(number) or 0.0)
-        ]
+        seen = {configuration(t) for t in (self.trial, self.baseline) if t}
+        rivals = []
+        for trial in self.study.get_trials(deepcopy=False):
+            again = self.repeated.get(trial.number)
+            if again is None or again.mean is None or again.failed:
+                continue
+            is_near = self.metric.cost(again.mean) - best < 2 * (self._error(trial.number) or 0.0)
+            if is_near and (what := configuration(trial)) not in seen:
+                rivals.append(trial.number)
+                seen.add(what)
+        return rivals
 
     @property
     def noise(self) -> float | None:

@@ -52,7 +52,13 @@ def make(
     study = optuna.create_study(storage=storage, study_name="s", direction=direction)
     study.set_user_attr(ours_by, "0")
     for i, value in enumerate(values):
-        add(study, 10 + i, value, status="ok", effective=json.dumps({"WIDTH": 16}) if i else "{}")
+        add(
+            study,
+            10 + i,
+            value,
+            status="ok",
+            effective=json.dumps({"WIDTH": 15 + i}) if i else "{}",
+        )
     if repeated:
         again = optuna.create_study(storage=storage, study_name=f"s{SUFFIX}", direction=direction)
         for number, found in repeated.items():
@@ -175,6 +181,22 @@ def test_of_many_rivals_the_first_are_named(rivals: int, named: str) -> None:
         f"within the noise between trainings trial 1 is not to be told from {named}"
         in lines_of(found, "sqlite:///x.db")
     )
+
+
+def test_a_rival_is_another_configuration() -> None:
+    study, storage = make([1.5, 0.9, 0.95], {2: [1.01, 1.11], 1: [1.0, 1.1]})
+    again = optuna.load_study(study_name=f"s{SUFFIX}", storage=storage)
+    for width, of in ((11, 1), (12, 2), (10, 0)):  # each was the best before, and is so once more
+        number = len(study.trials)
+        effective = study.trials[of].user_attrs["effective"]
+        add(study, width, 0.97, status="ok", effective=effective)
+        for value in (1.02, 1.12):
+            add(again, width, value, status="ok", **{REPEATS: number})
+    found = find_winner(study, storage)
+    assert (
+        found is not None and found.trial.number == 1 and found.repeated.keys() == {1, 2, 3, 4, 5}
+    )
+    assert found.rivals == [2]
 
 
 def test_one_repetition_is_not_to_be_believed() -> None:
