@@ -33,6 +33,7 @@ from studies.facts import known_baseline
 from studies.facts import REPEATS
 from studies.facts import trial_status
 from studies.printable import printable
+from studies.printable import shortened
 from studies.storage.bulk import add_study_attrs
 from studies.study_note import describe_study
 from studies.study_note import write_study_note
@@ -259,6 +260,4 @@ def _value(value: Any) -> str:
 def _quoted(words: Any) -> str:
     """Put somebody else's words into one line that Markdown shows as they are."""
     text = " ".join(printable(str(words)).split()).rstrip(".")
-    if len(text) > _MOST_CHARACTERS:
-        text = text[: _MOST_CHARACTERS - 1] + "…"
-    return _MARKUP.sub(r"\\\1", text)
+    return _MARKUP.sub(r"\\\1", shortened(text, _MOST_CHARACTERS))

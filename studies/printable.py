@@ -34,6 +34,11 @@ def decimals(value: float, sign: str = "") -> str:
     return f"{value:{sign}{'.4g' if 0 < abs(value) < 0.01 else '.4f'}}"
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters, which says where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def times(n: int) -> str:
     """Write ``once``, or ``3 times``."""
     return "once" if n == 1 else f"{n} times"

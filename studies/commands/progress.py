@@ -41,6 +41,7 @@ from studies.facts import common_result
 from studies.facts import llm_turns
 from studies.facts import trial_status
 from studies.printable import decimals
+from studies.printable import shortened
 
 
 if TYPE_CHECKING:
@@ -336,9 +337,7 @@ def describe(trial: FrozenTrial, metric: str) -> str:
     name = f"trial {trial.number:>3}  {source:<13}"
     if is_ok(trial):
         return f"{name} ok        {metric} {decimals(trial.values[0])}  {charge(trial):5.1f} s"
-    reason = str(attrs.get("reason", ""))
-    shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
-    return f"{name} {trial_status(trial):<9} {shown}"
+    return f"{name} {trial_status(trial):<9} {shortened(str(attrs.get('reason', '')), _REASON)}"
 
 
 def clock(seconds: float) -> str:
