@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from fractions import Fraction
@@ -77,30 +78,34 @@ def configuration(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("source_sha256") or params)
 
 
-def without_numbers(reason: str) -> str:
-    """Return what reasons of one kind of failure have in common."""
-    return _NUMBER.sub("0", reason)
+def commonest(failures: Iterable[tuple[str, str]]) -> list[int]:
+    """Return which of these failures are of the commonest kind, by their places.
+
+    They are given by status and reason, and of one kind if their reasons differ in numbers only.
+    None of several is the commonest if each is of another kind; a failure that is alone is.
+    """
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for place, (status, reason) in enumerate(failures):
+        kinds.setdefault((status, _NUMBER.sub("0", reason)), []).append(place)
+    alike = max(kinds.values(), key=len, default=[])
+    return [] if len(alike) == 1 < len(kinds) else alike
 
 
 def common_failure(trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
-    """Return the commonest kind of failure with its last reason; None if none is commoner.
+    """Return the `commonest` kind of the failures that say why, with its last reason, if there is one.
 
-    Reasons are of one kind if they differ in numbers only. ``is_usual`` says that it is what
-    becomes of at least half of the trials.
+    ``is_usual`` says that it is what becomes of at least half of the trials.
     """
-    kinds: dict[tuple[str, str], list[FrozenTrial]] = {}
-    for trial in filter(is_failed, trials):
-        if reason := str(trial.user_attrs.get("reason") or ""):
-            kinds.setdefault((trial_status(trial), without_numbers(reason)), []).append(trial)
-    if not kinds:
+    failed = [t for t in trials if is_failed(t) and t.user_attrs.get("reason")]
+    reasons = [str(t.user_attrs["reason"]) for t in failed]
+    alike = commonest(zip(map(trial_status, failed), reasons))
+    if not alike:
         return None
-    alike = max(kinds.values(), key=len)
-    if len(alike) == 1 < len(kinds):
-        return None
+    last = failed[alike[-1]]
     return {
-        "status": trial_status(alike[-1]),
-        "reason": str(alike[-1].user_attrs["reason"]),
-        "trial": alike[-1].number,
+        "status": trial_status(last),
+        "reason": reasons[alike[-1]],
+        "trial": last.number,
         "trials": len(alike),
         "is_usual": len(alike) >= max(_MANY, sum(map(is_evaluated, trials)) / 2),
     }

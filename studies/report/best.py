@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
@@ -14,9 +13,10 @@ from samplers._llm.record import SOURCES
 from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.history import DOUBTED
-from studies.facts import without_numbers
+from studies.facts import commonest
 from studies.library import is_library_study
 from studies.printable import decimals
+from studies.printable import shortened
 from studies.printable import times
 from studies.report.layout import bullets
 from studies.report.layout import prose
@@ -96,15 +96,15 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
 
 
 def _failures(runs: Sequence[Run]) -> Iterator[str]:
-    """Say how many trials failed, and with what most of them did, whatever the numbers in that."""
+    """Say how many trials failed, and with what most of them did."""
     failed = [row for run in runs for row in run.rows if row.failed and row.status != DOUBTED]
     reasons = [str(row.attrs.get("reason") or row.status).rstrip(".") for row in failed]
-    kinds = list(map(without_numbers, reasons))
-    for kind, n in Counter(kinds).most_common(1):
-        reason = reasons[kinds.index(kind)]
-        shown = reason if len(reason) <= _REASON else f"{reason[: _REASON - 1]}…"
-        most = "" if n == len(failed) else f", most often ({times(n)})"
-        why = f"{most} with: {shown}" if most == "" or n > 1 else ""
+    why = ""
+    if alike := commonest(zip((row.status for row in failed), reasons)):
+        most = "" if len(alike) == len(failed) else f", most often ({times(len(alike))})"
+        reason = reasons[alike[-1]]
+        why = f"{most} with: {shortened(reason, _REASON)}"
+    if failed:
         yield f"{len(failed):,} of the trials failed{why}."
 
 

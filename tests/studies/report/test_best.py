@@ -96,13 +96,13 @@ def test_failures_are_said_with_what_most_of_them_failed_with(
     for got in (1.25, 1.5e-7):
         fail("crash", reason=f"ValueError: x must be <= 1, but got {got}.")
     assert said(study, memory).endswith(
-        " 2 of the trials failed with: ValueError: x must be <= 1, but got 1.25."
+        " 2 of the trials failed with: ValueError: x must be <= 1, but got 1.5e-07."
     )
     fail("timeout")
     fail("pruned")
     assert said(study, memory).endswith(
         " 3 of the trials failed, most often (2 times) with: ValueError: x must be <= 1, but got"
-        " 1.25."
+        " 1.5e-07."
     )
 
 
