@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 import sys
 from typing import Any
@@ -22,6 +24,7 @@ from objective.testbed.testbed import TestbedError
 from samplers import ChatError
 from studies import random_steps
 from studies.best import find_winner
+from studies.budget import Budget
 from studies.budget import FINAL_REPEATS
 from studies.budget import TRIALS_A_REPETITION
 from studies.code_agent.agent import isolation
@@ -68,6 +71,15 @@ from studies.workers.share import run_workers
 from studies.workers.share import work_on
 
 
+# The limits of a budget, and how they leave out repetitions.
+_LIMITS = {
+    "trials": f"one for every {TRIALS_A_REPETITION} trials",
+    "seconds": "--budget",
+    "until": "--until",
+    "wall": "--wall-time",
+}
+
+
 def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     """Train the best configurations again, as far as the budget of the study allows.
 
@@ -87,7 +99,11 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     again = [repeated[t.number] for t in best if t.number in repeated]
     # `revalidate` may have trained some of them more often.
     done = sum(min(FINAL_REPEATS, len(r.values) + r.failed) for r in again)
-    limit, queued = budget.repetitions(trials, best, workers, done), 0
+
+    def fit(limits: Budget) -> int:
+        return limits.repetitions(trials, best, workers, done)
+
+    limit, queued = fit(budget), 0
     if limit:
         queued = queue_repetitions(work, storage, FINAL_REPEATS, budget.confirm, limit)
     if end is not None:
@@ -101,7 +117,13 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     # A trial or two are a try, for which nobody expects repetitions.
     left = len(best) * FINAL_REPEATS - done - queued
     if left > 0 and len(trials) >= TRIALS_A_REPETITION:
-        say(_left_out(spec, left, len(best)), stderr=True)
+        # Those that alone leave no room for more: others may be given, but don't bind.
+        binding = []
+        for field, name in _LIMITS.items():
+            others: dict[str, Any] = dict.fromkeys(_LIMITS.keys() - {field})
+            if fit(replace(budget, **others)) <= limit:
+                binding.append(name)
+        say(_left_out(spec, left, len(best), binding), stderr=True)
     if not queued:
         return
     if workers > 1:
@@ -123,20 +145,13 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
             raise failed({study.study_name: explain(error)[0]}) from error
 
 
-def _left_out(spec: Spec, count: int, best: int) -> str:
-    """Say why so many trainings of the best are left out, and which command makes them."""
-    budget, where = spec.budget, spec.where
-    limits = {
-        f"one for every {TRIALS_A_REPETITION} trials": budget.trials,
-        "--budget": budget.seconds,
-        "--until": budget.until,
-        "--wall-time": budget.wall,
-    }
-    given = ", ".join(name for name, limit in limits.items() if limit is not None)
+def _left_out(spec: Spec, count: int, best: int, limits: Sequence[str]) -> str:
+    """Say which limits leave out so many trainings of the best, and which command makes them."""
+    where = spec.where
     words = ("--study", spec.name, "--best", str(best), "--repeats", str(FINAL_REPEATS))
     return (
         f"{count} more training{'s' if count > 1 else ''} of the best configurations would exceed"
-        f" the limit ({given}); to make them all the same:"
+        f" the limit ({', '.join(limits)}); to make them all the same:"
         f" {options.command('revalidate', where.storage, where.artifacts, *words)}"
     )
 

@@ -630,6 +630,29 @@ def test_repetitions_that_wait_already_begin_only_if_they_end_in_time(
     assert sum(t.state == TrialState.WAITING for t in again.trials) == 4
 
 
+@pytest.mark.parametrize(
+    ("until", "trials", "named"),
+    [(25.0, 18, "--until"), (99.0, 8, "one for every 3 trials")],
+)
+def test_of_several_limits_the_one_that_leaves_repetitions_out_is_named(
+    until: float,
+    trials: int,
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = Where(f"sqlite:///{tmp_path}/s.db", surrogate="embedded")
+    spec = Spec(where, "s", "random", 0, Budget(trials=trials))
+    study = run_study(spec)
+    for module in ("budget", "revalidation"):
+        monkeypatch.setattr(f"studies.{module}.now", lambda: 0.0)
+    monkeypatch.setattr(Budget, "expected_span", lambda *_: 10.0)
+    limits = Budget(trials=trials, seconds=1e6, until=until, confirm=3)
+    work.confirm(replace(spec, budget=limits), study, 1)
+    assert f" would exceed the limit ({named}); " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_keeps_the_best_from_being_trained_again_is_said_after_the_result(
     workers: int, cli: Cli, testbed: Path, monkeypatch: pytest.MonkeyPatch
