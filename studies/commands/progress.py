@@ -114,11 +114,11 @@ class Progress(Bar):
         done = [t for t in trials if is_evaluated(t)]
         if self._earlier is None:
             self._earlier = {t.number for t in done}
-            self._shown |= self._earlier
             if done:
                 self.console.print(f"going on with a study of {len(done)} finished trials")
         summary = self._summary(trials)
-        for trial in done:
+        new = [t for t in done if t.number not in self._earlier]
+        for trial in new:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
                 self.console.print(f"{describe(trial, self._metric.name)}  |  {summary}")
@@ -134,7 +134,6 @@ class Progress(Bar):
                 " an installed package?"
             )
         # Earlier ones may be mended.
-        new = [t for t in done if t.number not in self._earlier]
         if not self._has_told_failure and (failure := common_failure(new)):
             if failure["is_usual"]:
                 self._has_told_failure = True
