@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 import copy
-from datetime import datetime
 from datetime import timedelta
 import fcntl
 import logging
@@ -115,7 +114,6 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
     """
     storage: Any = study._storage
     beats = is_heartbeat_enabled(storage)
-    now = datetime.now()
     found = {}
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     silent = [trial.number for trial in _silent(study, running)]
@@ -125,11 +123,18 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
             found[trial.number] = f"its process {mark[1]} is gone"
         elif trial.number in silent:
             found[trial.number] = "its heartbeat has stopped"
-        elif not mark and trial.datetime_start is not None:
-            age = now - trial.datetime_start
-            if age > _SILENCE and not (beats and _has_heartbeat(storage, trial)):
+        elif not mark and (age := age_of(trial)) > _SILENCE:
+            if not (beats and _has_heartbeat(storage, trial)):
                 found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
     return found
+
+
+def age_of(trial: FrozenTrial) -> timedelta:
+    """Return for how long a trial has run, also in a night in which the clocks change."""
+    if trial.datetime_start is None:
+        return timedelta()
+    # Never less than nothing: the start may be of a machine whose clock is ahead.
+    return timedelta(seconds=max(0.0, time.time() - trial.datetime_start.timestamp()))
 
 
 def _mark(trial: FrozenTrial) -> Sequence[Any] | None:

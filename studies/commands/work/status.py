@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 import time
 
 import optuna
@@ -28,6 +27,7 @@ from studies.storage.open import is_snapshot
 from studies.storage.open import opened
 from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
+from studies.storage.recovery import age_of
 
 
 WATCH_SECONDS = 2.0
@@ -74,8 +74,7 @@ def live_lines(study: optuna.Study, doctor: str) -> list[str]:
     for trial in running:
         mark = trial.system_attrs.get(WORKER)
         worker = f"process {mark[1]} on {mark[0].partition('/')[0]}" if mark else "another program"
-        began = trial.datetime_start or datetime.now()
-        age = clock((datetime.now() - began).total_seconds())
+        age = clock(age_of(trial).total_seconds())
         lines.append(f"{study.study_name}: trial {trial.number} runs for {age}, {worker}")
         if trial.number in lost:
             lines[-1] += f"; abandoned: {lost[trial.number]} ({doctor})"
@@ -91,7 +90,7 @@ def live_lines(study: optuna.Study, doctor: str) -> list[str]:
 
 def trials_an_hour(trials: Sequence[FrozenTrial]) -> float:
     """Return the rate at which the last `_RECENT` trials ended."""
-    ends = sorted(t.datetime_complete for t in trials if is_evaluated(t) and t.datetime_complete)
-    ends = ends[-_RECENT:]
-    span = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0
+    done = (t.datetime_complete for t in trials if is_evaluated(t))
+    ends = sorted(end.timestamp() for end in done if end)[-_RECENT:]
+    span = ends[-1] - ends[0] if ends else 0.0
     return (len(ends) - 1) / span * 3600 if span > 0 else 0.0

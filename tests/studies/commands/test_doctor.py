@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from datetime import timedelta
+from datetime import timezone
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 import uuid
 
@@ -198,6 +200,28 @@ def test_the_watch_names_the_workers_and_what_nobody_runs(study: optuna.Study) -
     assert all(isinstance(end, datetime) for end in ends)
     hours = (ends[1] - ends[0]).total_seconds() / 3600  # type: ignore[operator]
     assert rates == f"s: {1 / hours:.0f} trials an hour"
+
+
+@pytest.mark.parametrize(
+    ("zone", "runs"), [("CET-1CEST,M3.5.0,M10.5.0/3", "15:00"), ("UTC0", "0:00")]
+)
+def test_a_running_trial_is_as_old_as_it_is_whatever_the_clocks_do(
+    zone: str, runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study(study_name="s")
+    trial = study.ask()
+    (stored,) = study.get_trials(deepcopy=False)
+    stored.datetime_start = datetime(2026, 3, 29, 1, 50)  # ten minutes before summer time
+    now = datetime(2026, 3, 29, 1, 5, tzinfo=timezone.utc).timestamp()
+    monkeypatch.setattr("studies.storage.recovery.time", SimpleNamespace(time=lambda: now))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            line, _ = live_lines(study, "doctor")
+    finally:
+        time.tzset()
+    assert line == f"s: trial {trial.number} runs for {runs}, another program"
 
 
 def test_the_watch_shows_the_table_until_it_is_stopped(
