@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
+from functools import cached_property
 import math
 import os
-import shlex
-import shutil
-import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -21,8 +19,7 @@ from objective import TestbedError
 from objective.best import by_value
 from objective.best import has_succeeded
 from objective.best import values_run
-from objective.run.interpreter import find_interpreter
-from objective.testbed.command import Command
+from objective.testbed.by_hand import by_hand
 from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from objective.testbed.space_file import NAME as SPACE_FILE
@@ -147,6 +144,22 @@ class Winner:
         run = values_run(self.trial)
         return {name: v for name, v in self.trial.params.items() if run[name] != v}
 
+    @cached_property
+    def command(self) -> str | None:
+        """What runs the script with its values from any folder, as its trial was run.
+
+        Except for the training time, if a trial's was set in a constant. None if the values aren't
+        in its command. Where the testbed is gone it is the command alone.
+        """
+        attrs = self.study.user_attrs
+        line: str | None = self.trial.user_attrs.get("command")
+        if line is None or "testbed" not in attrs:
+            return line
+        with suppress(TestbedError):
+            folder, runtime = attrs["testbed"], stored_runtime(attrs)
+            return by_hand(Testbed.load(folder, runtime, Interface.of(attrs)), line)
+        return line
+
     def facts(self) -> dict[str, Any]:
         """Return all this as plain values, for JSON."""
         again = self.repeated.get(self.trial.number)
@@ -160,7 +173,7 @@ class Winner:
             "params": values_run(self.trial),
             "stored": self.stored,
             "range_ends": self.ends,
-            "command": run_command(self),
+            "command": self.command,
             "repeated": None if again is None else _facts(again),
             "best_by_value": {"trial": self.by_value.number, "value": self.by_value.values[0]},
             "baseline": baseline
@@ -290,40 +303,6 @@ def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
     return None if again is None else again.mean
 
 
-def run_command(winner: Winner) -> str | None:
-    """Return what runs the script with the winner's values from any folder, as its trial was run.
-
-    Except for the training time, if a trial's was set in a constant. None if the values aren't in
-    its command. Where the testbed is gone it is the command alone.
-    """
-    attrs = winner.study.user_attrs
-    line: str | None = winner.trial.user_attrs.get("command")
-    if line is None or "testbed" not in attrs:
-        return line
-    runtime = stored_runtime(attrs)
-    with suppress(TestbedError):
-        testbed = Testbed.load(attrs["testbed"], runtime, Interface.of(attrs))
-        files, command = testbed.files, Command.parse(line)
-        cwd = files.root / files.cwd
-        words = list(command.words)
-        if command.runs_script:
-            words[1] = os.path.relpath(testbed.path / words[1], cwd)
-        if command.is_python:
-            python = find_interpreter(testbed.path, runtime.python, resolve=False)
-            if python.origin or shutil.which("python") != sys.executable:
-                words[:1] = python.argv
-        variables = dict(word.split("=", 1) for word in runtime.env if "=" in word)
-        if paths := [os.path.relpath(path, cwd) for path in files.python_path(files.root)]:
-            given = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
-            variables["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [given])])
-        variables |= command.environment
-        set_ = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-        # What may be a key is stored without its value, which the user's shell must have.
-        set_ += [f'{word}="${{{word}?}}"' for word in runtime.env if "=" not in word]
-        return " ".join(["cd", shlex.quote(str(cwd)), "&&", *set_, shlex.join(words)])
-    return line
-
-
 def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
     """Return the script's name (the configuration file's, if that takes the values), the text of it,
     and the text as the winner ran it.
@@ -352,7 +331,7 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
         raise Misuse(
             "--write and --diff must have a script that takes its values from a file, but that of"
             f" study {study.study_name!r} takes them from its command line; to run it:"
-            f" {run_command(winner)}"
+            f" {winner.command}"
         )
     config = testbed.delivery.config
     name = testbed.delivery.script if config is None else config.name

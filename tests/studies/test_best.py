@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 import pytest
 
 from objective import best_configuration
+from objective import TestbedError
 from objective.testbed.metric import Direction
 from studies.best import find_winner
 from studies.best import Winner
@@ -294,6 +295,29 @@ def test_values_are_those_that_were_run() -> None:
     assert found.facts()["params"] == {"WIDTH": 16}
     assert found.facts()["stored"] == {"WIDTH": 11}
     assert "WIDTH: 16 was run where 11 is stored (the testbed's rule)" in lines_of(found, "x")
+
+
+def test_the_testbed_is_loaded_once_for_the_command_and_only_if_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads = []
+
+    def load(*arguments: Any) -> None:
+        loads.append(arguments)
+        raise TestbedError("It is gone.")
+
+    monkeypatch.setattr("studies.best.Testbed.load", load)
+    study, storage = make([1.0, 0.5], {})
+    study.set_user_attr("testbed", "bed")
+    found = find_winner(study, storage)
+    assert found is not None and found.facts()["command"] is None and not loads
+    add(study, 12, 0.1, status="ok", command="python train.py --width=12")
+    found = find_winner(study, storage)
+    assert found is not None
+    for _ in range(2):
+        assert found.facts()["command"] == "python train.py --width=12"
+        assert "to run it: python train.py --width=12" in lines_of(found, "sqlite:///x.db")
+    assert len(loads) == 1
 
 
 def test_a_study_of_another_program_has_a_winner_too() -> None:

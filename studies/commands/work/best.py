@@ -11,7 +11,6 @@ import optuna
 from rich.text import Text
 
 from objective.best import values_run
-from studies.best import run_command
 from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.files import split
@@ -108,8 +107,8 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
             f"each training took {cell(float(trained))} s: with another TIME_BUDGET the script comes to"
             f" another {winner.metric.name}"
         )
-    if command := run_command(winner):
-        lines.append(f"to run it: {command}")
+    if winner.command:
+        lines.append(f"to run it: {winner.command}")
     run = values_run(winner.trial)
     for parameter, value in winner.stored.items():
         lines.append(
