@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from objective import Testbed
 from objective import TestbedError
 from objective.best import by_value
 from objective.best import has_succeeded
 from objective.best import values_run
 from objective.testbed.by_hand import by_hand
-from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from objective.testbed.space_file import NAME as SPACE_FILE
 from studies.code_agent.files import unedited
@@ -36,10 +34,11 @@ from studies.printable import decimals
 from studies.printable import times
 from studies.range_ends import range_ends
 from studies.repetitions import pooled_sd
+from studies.repetitions import Repeated
 from studies.repetitions import repetitions
 from studies.repetitions import why_not
-from studies.spec import EMBEDDED
 from studies.spec import stored_runtime
+from studies.spec import stored_testbed
 from studies.spec import testbed_hash
 from studies.storage.open import reading
 
@@ -47,7 +46,6 @@ from studies.storage.open import reading
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from studies.repetitions import Repeated
     from studies.spec import Where
 
 
@@ -88,8 +86,8 @@ class Winner:
         return None if self.baseline is None else self._value(self.baseline)
 
     def _value(self, trial: FrozenTrial) -> float:
-        mean = _mean(self.repeated, trial)
-        return trial.values[0] if mean is None else mean
+        again = self.repeated.get(trial.number)
+        return trial.values[0] if again is None or again.mean is None else again.mean
 
     def is_baseline(self, trial: FrozenTrial) -> bool:
         """Whether a trial ran the baseline's configuration: it, or the same again."""
@@ -111,8 +109,8 @@ class Winner:
         """Standard error of the winner's difference from another trial, as far as it is known."""
         if self.noise is None:
             return None
-        again = [self.repeated.get(number) for number in (self.trial.number, other)]
-        return self.noise * math.sqrt(sum(1 / max(1, len(r.values) if r else 1) for r in again))
+        again = (self.repeated.get(number, Repeated()) for number in (self.trial.number, other))
+        return self.noise * math.sqrt(sum(1 / max(1, len(r.values)) for r in again))
 
     @property
     def rivals(self) -> list[int]:
@@ -156,8 +154,7 @@ class Winner:
         if line is None or "testbed" not in attrs:
             return line
         with suppress(TestbedError):
-            folder, runtime = attrs["testbed"], stored_runtime(attrs)
-            return by_hand(Testbed.load(folder, runtime, Interface.of(attrs)), line)
+            return by_hand(stored_testbed(attrs, stored_runtime(attrs)), line)
         return line
 
     def facts(self) -> dict[str, Any]:
@@ -192,8 +189,7 @@ class Winner:
 
 
 def _facts(again: Repeated) -> dict[str, Any]:
-    facts = asdict(again)
-    return {**facts, "values": list(again.values), "mean": again.mean, "sd": again.sd}
+    return {**asdict(again), "mean": again.mean, "sd": again.sd}
 
 
 def find_winner(study: optuna.Study, storage: optuna.storages.BaseStorage) -> Winner | None:
@@ -238,7 +234,7 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         advice = f"; to train it again: {revalidate}" if can_repeat else ""
         yield f"trial {number} was {verb} once, so that its {name} is in part luck{advice}"
     else:
-        n = len(again.values) + again.failed
+        n = again.trainings
         more = f"trial {number} was trained {times(n)} more"
         seeds = f"with {'another seed' if n == 1 else 'other seeds'}"
         seeds += f", and failed in {again.failed} of them" if again.failed else ""
@@ -280,8 +276,7 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         named = [str(rival) for rival in rivals[:_NAMED]]
         if unnamed := len(rivals) - len(named):
             named.append(f"{unnamed} other{'s' * (unnamed > 1)}")
-        *others, last = named
-        listed = f"{', '.join(others)} and {last}" if others else last
+        listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
         yield (
             f"within the noise between trainings trial {number} is not to be told from"
             f" trial{'s' * (len(rivals) > 1)} {listed}"
@@ -298,11 +293,6 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         )
 
 
-def _mean(repeated: dict[int, Repeated], trial: FrozenTrial) -> float | None:
-    again = repeated.get(trial.number)
-    return None if again is None else again.mean
-
-
 def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
     """Return the script's name (the configuration file's, if that takes the values), the text of it,
     and the text as the winner ran it.
@@ -315,8 +305,7 @@ def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:
         raise Misuse(
             f"study {study.study_name!r} trained no script of a testbed: there are only its values"
         )
-    folder = None if attrs["testbed"] == EMBEDDED else attrs["testbed"]
-    testbed = Testbed.load(folder, interface=Interface.of(attrs))
+    testbed = stored_testbed(attrs)
     if attrs["testbed_hash"] != testbed_hash(testbed):
         raise Misuse(
             f"{attrs['testbed']} was edited since study {study.study_name!r} trained it; its script"

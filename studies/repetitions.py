@@ -65,6 +65,11 @@ class Repeated:
     seconds: float = 0.0
 
     @property
+    def trainings(self) -> int:
+        """How many there were, failures included."""
+        return len(self.values) + self.failed
+
+    @property
     def mean(self) -> float | None:
         return statistics.fmean(self.values) if self.values else None
 
@@ -81,7 +86,7 @@ class Repeated:
         mean = self.mean
         if mean is None:
             return math.inf, 0.0
-        return self.failed / (len(self.values) + self.failed), metric.cost(mean)
+        return self.failed / self.trainings, metric.cost(mean)
 
 
 def repetitions(storage: optuna.storages.BaseStorage, study: optuna.Study) -> dict[int, Repeated]:

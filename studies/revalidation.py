@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import FrozenTrial
 
-from objective import Testbed
 from objective import TrainScriptObjective
-from objective.testbed.interface import Interface
 from objective.testbed.metric import Metric
 from studies.budget import is_interrupted
 from studies.budget import is_ok
@@ -47,6 +45,7 @@ from studies.repetitions import SUFFIX
 from studies.repetitions import why_not
 from studies.spec import file_hash
 from studies.spec import stored_runtime
+from studies.spec import stored_testbed
 from studies.spec import surrogate_file
 from studies.spec import testbed_hash
 from studies.stopping import finishing
@@ -203,8 +202,7 @@ def _objective(original: optuna.Study, work: Work) -> Evaluate:
         return lambda repetition, trial: SurrogateObjective(
             surrogate, failure_value=None, train_seed=repetition.user_attrs["train_seed"]
         )(trial)
-    folder = None if attrs["testbed"] == "embedded" else attrs["testbed"]
-    testbed = Testbed.load(folder, stored_runtime(attrs, work.where.runtime), Interface.of(attrs))
+    testbed = stored_testbed(attrs, stored_runtime(attrs, work.where.runtime))
     _check_hash(attrs, testbed_hash(testbed))
     files = fingerprints(testbed, attrs.get(FILES))
     if edited := changes(attrs.get(FILES, files), files):

@@ -400,6 +400,16 @@ def stored_runtime(attrs: Mapping[str, Any], given: Runtime = Runtime()) -> Runt
     )
 
 
+def stored_testbed(attrs: Mapping[str, Any], runtime: Runtime = Runtime()) -> Testbed:
+    """Load the testbed that a study's user attributes name.
+
+    Raises:
+        TestbedError: If it can't be used.
+    """
+    folder = None if attrs["testbed"] == EMBEDDED else attrs["testbed"]
+    return Testbed.load(folder, runtime, Interface.of(attrs))
+
+
 def failure_value_of(attrs: Mapping[str, Any]) -> FailureValue:
     """Read what stands for failures from a study's user attributes, ``{}`` of a new one.
 

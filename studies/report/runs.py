@@ -191,7 +191,7 @@ class Run:
     @property
     def repetitions(self) -> int:
         """How often its best configuration was trained again, failures included."""
-        return len(self.revalidated) + self.revalidated_failed
+        return self._again.trainings
 
     @property
     def rank(self) -> Rank:

@@ -306,7 +306,7 @@ def test_the_testbed_is_loaded_once_for_the_command_and_only_if_there_is_one(
         loads.append(arguments)
         raise TestbedError("It is gone.")
 
-    monkeypatch.setattr("studies.best.Testbed.load", load)
+    monkeypatch.setattr("studies.spec.Testbed.load", load)
     study, storage = make([1.0, 0.5], {})
     study.set_user_attr("testbed", "bed")
     found = find_winner(study, storage)

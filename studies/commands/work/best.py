@@ -90,14 +90,14 @@ def lines_of(winner: Winner, storage: str, artifacts: Path | None = None) -> lis
     study, number = winner.study, winner.trial.number
     again = options.command("revalidate", storage, artifacts, "--study", study.study_name)
     lines = list(sentences(winner, again))
-    if trainings := sum(len(r.values) + r.failed for r in winner.repeated.values()):
+    if trainings := sum(r.trainings for r in winner.repeated.values()):
         seconds = sum(r.seconds for r in winner.repeated.values())
         lines.append(f"repetitions: {trainings}, {seconds:.1f} s charged")
     if winner.by_value.number != number:
         other = winner.repeated[winner.by_value.number]
         came = f"it came to {cell(other.mean)}" if other.values else "it failed"
         if other.values and other.failed:  # which may be why it isn't the best
-            came += f" and failed in {other.failed} of {len(other.values) + other.failed}"
+            came += f" and failed in {other.failed} of {other.trainings}"
         lines.append(
             f"trial {winner.by_value.number} had the best value, {cell(winner.by_value.values[0])};"
             f" when it was trained again, {came}"

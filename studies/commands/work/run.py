@@ -98,7 +98,7 @@ def confirm(spec: Spec, study: optuna.Study, workers: int) -> None:
     repeated = repetitions(storage, study)
     again = [repeated[t.number] for t in best if t.number in repeated]
     # `revalidate` may have trained some of them more often.
-    done = sum(min(FINAL_REPEATS, len(r.values) + r.failed) for r in again)
+    done = sum(min(FINAL_REPEATS, r.trainings) for r in again)
 
     def fit(limits: Budget) -> int:
         return limits.repetitions(trials, best, workers, done)
