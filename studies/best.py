@@ -37,6 +37,7 @@ from studies.repetitions import pooled_sd
 from studies.repetitions import Repeated
 from studies.repetitions import repetitions
 from studies.repetitions import why_not
+from studies.spec import EMBEDDED
 from studies.spec import stored_runtime
 from studies.spec import stored_testbed
 from studies.spec import testbed_hash
