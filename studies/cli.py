@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 import io
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -27,6 +28,8 @@ from studies.errors import explain
 from studies.errors import masked
 from studies.printable import PrintableStream
 from studies.stopping import acknowledge
+from studies.stopping import exit_status
+from studies.stopping import is_stop
 
 
 # Command -> module and function. Only the one that is called is imported.
@@ -75,20 +78,26 @@ def make_app(names: list[str]) -> typer.Typer:
 
 
 def _quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a command so that Optuna leaves the terminal to it."""
+    """Wrap a command so that Optuna leaves the terminal to it, and Typer signals to us."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         from studies.workers.processes import quiet_optuna
 
         quiet_optuna()
-        command(*args, **kwargs)
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as stop:  # of which Typer's versions make different things
+            raise typer.Abort from stop
 
     return run
 
 
 def main() -> NoReturn:
-    """Run the command that the arguments name; exit status 0 done, 1 failed, 2 misuse."""
+    """Run the command that the arguments name.
+
+    Exit status: 0 done, 1 failed, 2 misuse, 128 + n stopped by signal n: 130 Ctrl-C, 143 SIGTERM.
+    """
     for stream in (sys.stdout, sys.stderr):  # a name or reason may hold what a locale doesn't
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8")
@@ -96,6 +105,10 @@ def main() -> NoReturn:
     complained: Any = PrintableStream(sys.stderr)
     with redirect_stdout(shown), redirect_stderr(complained):
         status = _run()
+    if status == 128 + signal.SIGINT:
+        # Python ends by the signal then: after a mere 130 the loop of a bash script goes on.
+        sys.excepthook = lambda *error: None
+        raise KeyboardInterrupt
     sys.exit(status)
 
 
@@ -106,9 +119,9 @@ def _run() -> int:
     except TyperException as error:
         print(f"error: {error.format_message().rstrip('.')}. See --help.", file=sys.stderr)
         status = error.exit_code
-    except typer.Abort:  # a signal that no command has handled
+    except (KeyboardInterrupt, typer.Abort) as error:
         acknowledge()
-        status = 1
+        status = exit_status() if is_stop(error) else 1  # which is no answer to a question
     except BrokenPipeError:
         # The reader (head, say) has seen enough; Python would complain when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,6 +46,7 @@ class _Told:
     def __init__(self, on_stop: str | None = None, own: bool = True) -> None:
         self.on_stop = on_stop
         self.to_finish = False
+        self.number: int = signal.SIGINT  # of the last signal; Python's own handler keeps none
         self.held_until = 0.0  # of the monotonic clock
         self._own = own
         self._to_stop = False
@@ -56,6 +57,7 @@ class _Told:
         if self._own and not self.to_finish:
             os.write(2, _FINISHING.encode())  # `print` must not be used in the middle of another
         self.to_finish = True
+        self.number = number
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal to stop."""
@@ -64,6 +66,7 @@ class _Told:
             return
         for handled in (signal.SIGINT, signal.SIGTERM, STOP_SIGNAL):
             signal.signal(handled, signal.SIG_IGN)
+        self.number = number
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
         self._to_stop = True
         self._give_up_at = time.monotonic() + _GIVE_UP_SECONDS
@@ -74,7 +77,7 @@ class _Told:
         """Handle the timer: the exception may have been dropped."""
         if time.monotonic() >= self._give_up_at:
             os.write(2, _GAVE_UP.encode())
-            os._exit(1)  # whoever watches over a training ends it then
+            os._exit(exit_status())  # whoever watches over a training ends it then
         self.raise_again()  # whatever this handler interrupts
 
     def raise_again(self) -> None:
@@ -150,6 +153,11 @@ def held() -> Iterator[None]:
 def acknowledge() -> None:
     """Stop raising the exception: the caller has caught it, and ends the work."""
     _told.acknowledge()
+
+
+def exit_status() -> int:
+    """Return the exit status of a process that a signal has ended, as shells write it."""
+    return 128 + _told.number
 
 
 def on_stop() -> str | None:

@@ -88,7 +88,7 @@ def stopped() -> NoReturn:
     """End a command that was stopped, and say how to go on."""
     acknowledge()
     print(f"stopped; to go on:\n  {this_command()}", file=sys.stderr)
-    raise typer.Exit(1)
+    raise KeyboardInterrupt  # the command line gives it its exit status
 
 
 def command(name: str, storage: str, artifacts: Path | None = None, *more: str) -> str:

@@ -33,6 +33,7 @@ from tests.faults.conftest import trained
 from tests.faults.conftest import until
 from tests.faults.invariants import check
 from tests.studies.conftest import Cli
+from tests.studies.conftest import status_after
 
 
 class Dask:
@@ -171,7 +172,7 @@ def test_what_runs_may_be_finished_before_a_command_ends(
     until(lambda: trained(ledger) >= 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, err = output_of(process)
-    assert process.returncode == 1
+    assert process.returncode == status_after(signal.SIGINT)
     assert "are finished first" in err and "to go on" in err.splitlines()[-2]
     stopped = load(cli.storage).trials
     assert {t.state for t in stopped} == {TrialState.COMPLETE}
@@ -192,7 +193,7 @@ def test_whoever_cannot_wait_for_the_end_stops_with_a_second_signal(
         pass
     process.send_signal(signal.SIGTERM)
     output_of(process)
-    assert process.returncode == 1
+    assert process.returncode == status_after(signal.SIGTERM)
     assert states(cli.storage) == {"FAIL": 2, "WAITING": 2}
 
 
@@ -226,7 +227,7 @@ def test_a_command_on_a_cluster_ends_as_others_do(
     if on_stop == "finish":
         gate.unlink()
     _, err = output_of(process)
-    assert process.returncode == 1, err
+    assert process.returncode == status_after(number), err
     stopped = states(cli.storage)
     if on_stop == "finish":
         assert set(stopped) == {"COMPLETE"}

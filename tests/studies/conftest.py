@@ -133,6 +133,11 @@ def output_of(process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate(timeout=SECONDS)
 
 
+def status_after(number: signal.Signals) -> int:
+    """The status of a command that this signal has stopped, as `subprocess` writes it."""
+    return -number if number == signal.SIGINT else 128 + number
+
+
 class Gate:
     """Lets a testbed's first trainings through, and holds later ones until it is opened.
 

@@ -6,21 +6,27 @@ import ast
 from importlib.metadata import version
 import os
 from pathlib import Path
+import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import optuna
 import pytest
+import typer
 
 from samplers._llm import prompt
 from samplers._llm.warm_start import N_FIRST
 from samplers.llambo_paper import prompts
+from studies.cli import _run
 from tests.studies.commands.test_run import evaluated
 from tests.studies.commands.test_run import run
 from tests.studies.commands.test_run import STATES
 from tests.studies.conftest import Cli
+from tests.studies.conftest import Gate
 
 
 def test_help_waits_for_nothing_that_only_the_work_of_a_command_needs() -> None:
@@ -194,3 +200,40 @@ def test_a_databases_password_is_in_no_traceback(
     done = cli("status", "--storage", "postgresql://me:pa55/word@db/x")
     assert done.returncode == 1 and "LookupError" in done.stderr
     assert "pa55" not in done.stderr
+
+
+def test_ctrl_c_ends_the_loop_of_a_shell_script(cli: Cli, testbed: Path) -> None:
+    gate = Gate(testbed, through=0)
+    words = [*map(str, run(testbed, trials=1)), "--no-check"]
+    loop = f"for again in 1 2; do {sys.executable} -m studies {shlex.join(words)}; done"
+    script = subprocess.Popen(
+        ["bash", "-c", loop],
+        cwd=cli.folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell leaves SIGINT ignored where it was when it began, as in another's background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    gate.wait(held=1)
+    os.killpg(script.pid, signal.SIGINT)  # as a terminal does
+    _, said = script.communicate(timeout=60)
+    assert script.returncode == -signal.SIGINT
+    assert said.count("stopped; to go on") == 1 and "Traceback" not in said
+
+
+def test_ctrl_c_at_a_question_stops_and_no_answer_fails(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asks() -> None:
+        typer.confirm("Well?")
+
+    monkeypatch.setattr("studies.commands.report.report", asks)
+    statuses = []
+    for error in (EOFError, KeyboardInterrupt):
+        monkeypatch.setattr(
+            "sys.stdin", Mock(fileno=Mock(side_effect=OSError), readline=Mock(side_effect=error))
+        )
+        monkeypatch.setattr("sys.argv", ["studies", "report"])
+        statuses.append(_run())
+    assert statuses == [1, 130]

@@ -96,7 +96,7 @@ def test_a_process_ends_though_a_lock_keeps_it_from_ending_properly() -> None:
         "    lock.acquire()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 128 + STOP_SIGNAL
     assert done.stderr.startswith("it couldn't end properly") and done.stderr.count("\n") == 1
 
 

@@ -46,6 +46,7 @@ from tests.samplers._llm.conftest import reply
 from tests.studies.conftest import Cli
 from tests.studies.conftest import Gate
 from tests.studies.conftest import needs_sandbox
+from tests.studies.conftest import status_after
 from tests.studies.scripted import edit
 from tests.studies.scripted import make_testbed
 
@@ -182,7 +183,7 @@ def test_a_stopped_comparison_says_how_to_go_on_and_leaves_nothing_running(
     gate.wait(held=2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == status_after(signal.SIGINT)
     assert shlex.split(err.splitlines()[-1])[1:] == [str(word) for word in command]
     found = states(cli)
     assert list(found) == ["random-seed0", "tpe-seed0", "random-seed1", "tpe-seed1"]
