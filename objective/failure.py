@@ -34,6 +34,9 @@ FailureValue = Union[float, Literal["worst"], None]
 # The user attribute ``status`` of a trial that failed; anything else is another program's own.
 CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
+# Its ``status`` after Ctrl-C, which is no failure: it says nothing of the parameters.
+INTERRUPTED = "interrupted"
+
 # Of a value that counts. Squares and sums of those up to it are finite; what is beyond it says, as
 # an infinite one does, that a training diverged.
 _LARGEST = 1e100

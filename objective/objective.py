@@ -31,6 +31,7 @@ from optuna.logging import get_logger
 from sqlalchemy.pool import SingletonThreadPool
 
 from objective.failure import FailureValue
+from objective.failure import INTERRUPTED
 from objective.failure import score
 from objective.failure import store_constraint
 from objective.failure import TrialFailed
@@ -133,7 +134,8 @@ class TrainScriptObjective:
     Every trial gets the user attributes ``status``, ``reason``, the metric by its name (such as
     ``val_bpb``), ``training_seconds``, ``total_seconds``, ``peak_memory_mb``, ``tokens_m``,
     ``steps``, ``params_m`` and ``effective``, each where there is something to say; the metric
-    only if it was measured. Other numbers that the script printed have the script's names.
+    only if it was measured. Other numbers that the script printed have the script's names. A trial
+    that Ctrl-C ended has the status ``interrupted``, which samplers take for no failure.
 
     A script can tell its trials apart by the variables AUTORESEARCH_TRIAL, the trial's number, and
     AUTORESEARCH_STUDY, the study's name (empty outside any study).
@@ -247,7 +249,13 @@ class TrainScriptObjective:
             RunError: If nothing could be measured because of this machine (a full disk).
             TestbedError: If the study's direction isn't the metric's.
         """
-        return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
+        try:
+            return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
+        except KeyboardInterrupt:
+            if self._results is None:  # else whoever keeps them repeats the trial
+                with suppress(Exception):  # of a storage that is away
+                    trial.set_user_attr("status", INTERRUPTED)
+            raise
 
     def run(
         self, trial: optuna.Trial, source: str, others: Mapping[str, str] | None = None

@@ -34,6 +34,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import INTERRUPTED
 from objective.worker import BEGAN
 from objective.worker import WORKER
 from samplers._trials.internals import interrupted_trials
@@ -60,7 +61,8 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 
     A moment before its end a trial may have been recorded as ok and yet not be COMPLETE.
     """
-    return trial.state == TrialState.FAIL and trial.user_attrs.get("status", "ok") == "ok"
+    status = trial.user_attrs.get("status", "ok")
+    return trial.state == TrialState.FAIL and status in ("ok", INTERRUPTED)
 
 
 def is_ok(trial: FrozenTrial) -> bool:

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from objective.best import has_succeeded
 from objective.failure import CLASSES
+from objective.failure import INTERRUPTED
 from objective.testbed.metric import Metric
 from samplers._llm.record import SOURCES
 
@@ -53,7 +54,7 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
     # Attributes of these names may be the user's own, and mean something else.
     if attrs.get("source") not in SOURCES:
         attrs.pop("source", None)
-    if attrs.pop("status", None) in CLASSES:
+    if attrs.pop("status", None) in (*CLASSES, INTERRUPTED):
         attrs["status"] = trial.user_attrs["status"]
     elif trial.state == TrialState.FAIL:
         attrs["status"] = "crash"

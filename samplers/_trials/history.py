@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # an attribute of that name for something else, whose values then tell nothing here.
 FAILURES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
 
+_INTERRUPTED = "interrupted"  # a ``status``, too, which `objective` gives after Ctrl-C
+
 _LARGEST = 1e300  # of a stored number; an integer may have more digits than a float can be
 
 
@@ -57,6 +59,14 @@ def is_failure(trial: FrozenTrial) -> bool:
     if _status(trial):
         return True
     return not all(math.isfinite(value) for value in trial.values)
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether a trial ended by no fault of its parameters, says its user attribute ``status``.
+
+    Optuna itself leaves a FAIL trial after Ctrl-C as it does after an error.
+    """
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("status") == _INTERRUPTED
 
 
 def failure_class(trial: FrozenTrial) -> str:
@@ -81,17 +91,23 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
     """Return the evaluated trials by number: COMPLETE, PRUNED and FAIL.
 
     Left out are FAIL trials that say nothing of their parameters: those without any broke before
-    anything was evaluated, and those that the storage has queued again were interrupted.
+    anything was evaluated, and those that the storage has queued again, or that say so, were
+    interrupted.
 
     They are as Optuna first read them for the trial that is being sampled.
     """
     trials = cached_trials(study)
-    interrupted = interrupted_trials(trials)
+    repeated = interrupted_trials(trials)
     return [
         t
         for t in trials
         if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (t.state == TrialState.FAIL and t.params and t.number not in interrupted)
+        or (
+            t.state == TrialState.FAIL
+            and t.params
+            and t.number not in repeated
+            and not is_interrupted(t)
+        )
     ]
 
 

@@ -33,6 +33,7 @@ from optuna.trial import TrialState
 from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.history import is_failure
+from .._trials.history import is_interrupted
 from .._trials.internals import cached_trials
 from .._trials.internals import first_number
 from .._trials.internals import integers
@@ -118,7 +119,7 @@ def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Genera
     members, late, running = [], set(), []
     for t in trials:
         sampled = store.generation(t)
-        if t.number in interrupted:
+        if t.number in interrupted or is_interrupted(t):
             continue
         if sampled is None:
             if t.state == TrialState.RUNNING:

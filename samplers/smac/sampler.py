@@ -51,6 +51,7 @@ from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
 from .._trials.history import is_failure
+from .._trials.history import is_interrupted
 from .._trials.history import not_shared
 from .._trials.history import violation
 from .._trials.internals import cached_trials
@@ -291,7 +292,7 @@ class SMACSampler(BaseSampler):
                 continue
             if unfinished:
                 pending.append(configuration)
-            else:
+            elif not is_interrupted(other):
                 evaluated.append((other, configuration))
 
         def settle(proposed: Configuration) -> Configuration:

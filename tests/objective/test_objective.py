@@ -508,6 +508,7 @@ study.optimize(TrainScriptObjective({str(folder)!r}, work_dir={str(tmp_path / "w
     assert list((tmp_path / "work").iterdir()) == []
     [trial] = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials
     assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.user_attrs["status"] == "interrupted"
 
 
 def test_what_a_killed_runner_left_is_removed_by_the_next(folder: Path, tmp_path: Path) -> None:

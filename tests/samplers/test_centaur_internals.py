@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 import pytest
 
 from samplers._trials.stored_cma import CheckedCmaEsSampler
@@ -47,3 +48,15 @@ def test_what_another_program_wrote_of_generations_is_left_out(odd: Any) -> None
     sound.carrier.system_attrs[LATE_KEY] = odd
     trials[0].system_attrs["cma:generation"] = odd
     assert current_generation(trials, store).members == sound.members
+
+
+def test_what_ctrl_c_ended_is_no_member_of_a_generation() -> None:
+    sampler = CheckedCmaEsSampler(seed=0, popsize=4)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("y", 0, 1), n_trials=7)
+    trials = study.trials
+    members = current_generation(trials, CmaStore(sampler)).members
+    assert trials[-1] in members
+    trials[-1].state, trials[-1].values = TrialState.FAIL, None
+    trials[-1].user_attrs["status"] = "interrupted"
+    assert current_generation(trials, CmaStore(sampler)).members == members[:-1]

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import optuna
+from optuna.trial import create_trial
+from optuna.trial import TrialState
 import pytest
 
+from studies.budget import counted
 from studies.commands.best import best
 from studies.commands.report import report
 from studies.commands.status import status
@@ -107,6 +110,13 @@ def test_a_study_that_a_run_has_only_begun_to_describe_is_none_of_optunas(
         _note_metadata(study, metadata, {"trials": 3})
     assert written == ["testbed_hash"]
     assert not is_library_study(study.user_attrs)
+
+
+def test_what_ctrl_c_ended_is_no_failure() -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"status": "interrupted"}))
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    assert [t.number for t in counted(evaluated_trials(study))] == [1]
 
 
 def test_several_objectives_are_one_line(

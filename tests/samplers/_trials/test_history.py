@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective.failure import INTERRUPTED
 from objective.run import outcome
 from samplers._llm.schema_chat import SchemaChat
 from samplers._trials.history import effective_params
@@ -134,6 +135,45 @@ def test_an_interrupted_trial_that_is_queued_again_is_no_evidence() -> None:
     optuna.storages.RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
     assert study.trials[2].state == TrialState.WAITING
     assert [t.number for t in finished_trials(study)] == [0]
+
+
+def test_what_ctrl_c_ended_is_no_evidence_where_the_objective_says_so() -> None:
+    study = optuna.create_study()
+    study.add_trial(trial(None, TrialState.FAIL, status=INTERRUPTED))
+    study.add_trial(trial(None, TrialState.FAIL))
+    assert [t.number for t in finished_trials(study)] == [1]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda: CentaurSampler(llm_ratio=0.0, seed=0),
+        lambda: SMACSampler(seed=0, n_startup_trials=2),
+    ],
+)
+@pytest.mark.parametrize(("status", "is_evidence"), [(INTERRUPTED, False), ("crash", True)])
+def test_what_ctrl_c_ended_changes_no_proposal(
+    sampler: Callable[[], BaseSampler], status: str, is_evidence: bool
+) -> None:
+    proposals = []
+    for ended in (0.31, 0.9):
+        study = optuna.create_study(sampler=sampler())
+        for x in (0.05, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.95):
+            distributions: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+            study.add_trial(
+                create_trial(params={"x": x}, distributions=distributions, value=(x - 0.33) ** 2)
+            )
+        for shift in (0.0, 0.01, 0.02, 0.03):
+            study.add_trial(
+                create_trial(
+                    params={"x": ended + shift},
+                    distributions=distributions,
+                    state=TrialState.FAIL,
+                    user_attrs={"status": status},
+                )
+            )
+        proposals.append(study.ask().suggest_float("x", 0, 1))
+    assert (proposals[0] != proposals[1]) == is_evidence
 
 
 @pytest.mark.parametrize(
