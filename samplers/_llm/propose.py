@@ -231,7 +231,7 @@ def propose(
                     return Proposal(params, LLM, note, tuple(exchanges))
                 problem, source = _clash_message(clash, params, space, note), LLM_DUPLICATE
         exchanges.append(Exchange(messages, completion, problem=problem))
-        if completion.is_starved:  # asked again it would think as long, and cost as much
+        if completion.is_starved:
             break
         complaint: list[Message] = [
             message("assistant", completion.text),
@@ -247,6 +247,18 @@ def propose(
     if source == LLM_DUPLICATE:
         return Proposal(None, LLM_DUPLICATE, one_line(problem), tuple(exchanges))
     return failed_turn(study, trial, ChatError(f"No usable reply: {problem}"), exchanges, on_error)
+
+
+def starved(completion: Completion) -> str:
+    """Say what became of a reply that ``is_starved``.
+
+    The same isn't asked again: the model would think as long, and cost as much.
+    """
+    spent = completion.completion_tokens or "all its"
+    return (
+        f"the model spent {spent} tokens thinking, and had none left for its reply; let it think "
+        "less (--llm-option reasoning_effort=low, `extra`) or take another one"
+    )
 
 
 class _Turn:
@@ -289,11 +301,7 @@ class _Turn:
                 replies = [parse_params(text, self.open_space, self.base, self.reason_key)]
         except ReplyError as error:
             if completion.is_starved:
-                spent = completion.completion_tokens or "all its"
-                raise ReplyError(
-                    f"the model spent {spent} tokens thinking, and had none left for its reply; let "
-                    "it think less (--llm-option reasoning_effort=low, `extra`) or take another one"
-                ) from error
+                raise ReplyError(starved(completion)) from error
             if completion.truncated:
                 raise ReplyError(f"The reply was cut off, be shorter. {error}") from error
             raise

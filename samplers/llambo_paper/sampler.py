@@ -38,6 +38,7 @@ from .._llm.prompt import PromptTooLong
 from .._llm.propose import failed_turn
 from .._llm.propose import MAX_SHRINKS
 from .._llm.propose import Proposal
+from .._llm.propose import starved
 from .._llm.propose import without_room
 from .._llm.random_base import RandomBaseSampler
 from .._llm.record import BASE
@@ -457,7 +458,10 @@ class _Turn:
             raise (grave or errors)[0]
         if errors:
             self._notes.append(f"{len(errors)} of {len(sent)} requests failed: {errors[0]}")
-        return [e.completion.text for e, _ in sent if e.completion is not None]
+        completions = [e.completion for e, _ in sent if e.completion is not None]
+        if completions and all(completion.is_starved for completion in completions):
+            raise _Undecided(LLM_ERROR, starved(completions[0]))
+        return [completion.text for completion in completions]
 
 
 def _side_by_side(work: Callable[[int], _T], items: Sequence[int]) -> list[_T]:

@@ -20,6 +20,7 @@ from objective.run.outcome import one_line
 from samplers._llm.chat import Completion
 from samplers._llm.chat import ContextTooLong
 from samplers._llm.prompt import PromptTooLong
+from samplers._llm.propose import starved
 from samplers._llm.record import Exchange
 from studies.code_agent.constant_choice import apply_choice
 from studies.code_agent.constant_choice import candidate_values
@@ -156,6 +157,11 @@ class Proposer:
                 exchanges.append(Exchange(messages, Completion(""), problem=reason))
                 messages = self._retry(messages, "", reason)
                 continue
+            if completion.is_starved:
+                reason = starved(completion)
+                attributes.setdefault("description", describe(""))
+                exchanges.append(Exchange(messages, completion, problem=reason))
+                break
             text = completion.text
             is_choice = bool(candidates) and text.lstrip().startswith("{")
             attributes[_REPLY_FORMAT] = _CHOICE if is_choice else _BLOCKS

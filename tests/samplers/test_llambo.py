@@ -26,6 +26,7 @@ from optuna.trial import TrialState
 import pytest
 
 from samplers import ChatError
+from samplers import Completion
 from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
 from samplers._llm.chat import ChatUnavailable
@@ -580,6 +581,15 @@ def test_a_second_round_of_candidates_is_taken_from_the_predictions_requests() -
     assert [kind(r)[0] for r in chat.requests] == ["c"] * 4 + ["p"] * 2
     assert source(study) == "llm"
     assert "refused" in study.trials[-1].user_attrs["llm_reason"]
+
+
+def test_a_model_that_only_thought_is_not_asked_the_same_again() -> None:
+    chat = ScriptedChat(lambda r: Completion("", truncated=True, completion_tokens=16484))
+    study = new_study(LLAMBOSampler(chat=chat, seed=0), n=6)
+    study.optimize(objective, n_trials=1)
+    assert len(chat.requests) == 2
+    assert source(study) == "llm-error"
+    assert "spent 16484 tokens thinking" in study.trials[-1].user_attrs["llm_reason"]
 
 
 def test_a_single_candidate_needs_no_predictions() -> None:

@@ -114,7 +114,7 @@ class ScriptedChat(samplers.ScriptedChat):
     """
 
     def __init__(
-        self, replies: Sequence[str], context_tokens: int | None = None, log: Path | None = None
+        self, replies: Sequence[Any], context_tokens: int | None = None, log: Path | None = None
     ) -> None:
         super().__init__(replies, context_tokens=context_tokens)
         self._log = log

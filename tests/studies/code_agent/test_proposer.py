@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from samplers import Completion
 from studies.code_agent.history import crashed_at_once
 from studies.code_agent.proposer import describe
 from tests.studies.code_agent.conftest import Bench
@@ -42,6 +43,14 @@ def test_it_is_mended_once_and_also_after_the_last_trial(bench: Bench) -> None:
 def test_a_reply_that_does_not_mend_it_takes_its_place(bench: Bench) -> None:
     history = bench.run(ScriptedChat([MISTAKE, "no", "no"]), trials=2)
     assert outcomes(history) == ["baseline", "rejected"]
+
+
+def test_a_model_that_only_thought_is_not_asked_the_same_again(bench: Bench) -> None:
+    chat = ScriptedChat([Completion("", truncated=True, completion_tokens=16484)])
+    history = bench.run(chat, trials=2)
+    assert outcomes(history) == ["baseline", "rejected"]
+    assert "spent 16484 tokens thinking" in history.steps[-1].trial.user_attrs["reason"]
+    assert len(chat.requests) == 1
 
 
 @pytest.mark.parametrize(
