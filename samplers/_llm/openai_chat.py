@@ -132,8 +132,8 @@ class OpenAIChat:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._set_up()
         self.__dict__.update(state)
+        self._set_up()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r}, base_url={self.where!r})"

@@ -36,6 +36,21 @@ def test_a_copy_in_another_process_knows_what_was_spent(server: LoopbackServer) 
     assert pickle.loads(pickle.dumps(chat)).spent == chat.spent
 
 
+def test_a_copy_that_is_made_during_a_request_sets_nothing_aside_for_it(
+    server: LoopbackServer,
+) -> None:
+    copies = []
+
+    def answer(body: dict[str, Any]) -> Answer:
+        copies.append(pickle.loads(pickle.dumps(chat)))
+        return reply("x")
+
+    server.answers = answer
+    chat = capped(server, max_total_tokens=1000)
+    chat.complete(ASK, max_tokens=100)
+    assert [copy.spent[0] for copy in copies] == [0]
+
+
 def test_a_request_that_was_repeated_with_more_room_counts_twice(server: LoopbackServer) -> None:
     def answer(body: dict[str, Any]) -> Answer:
         usage = {"prompt_tokens": 10, "completion_tokens": body["max_tokens"]}

@@ -482,6 +482,16 @@ def test_an_unpickled_chat_reads_its_key_from_the_environment(
     assert server.keys == ["Bearer another"]
 
 
+def test_an_unpickled_chat_does_not_wait_by_the_clock_of_another_machine(
+    server: LoopbackServer,
+) -> None:
+    server.others["/tokenize"] = Answer({}, 503)
+    chat = connect(server, max_retries=0)
+    chat.count_tokens("some words")  # an estimate, for a minute
+    server.others["/tokenize"] = Answer({"tokens": [1] * 7})
+    assert pickle.loads(pickle.dumps(chat)).count_tokens("some words") == 7
+
+
 @pytest.mark.parametrize(
     "url, message",
     [
