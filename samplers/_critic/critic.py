@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from .._trials.history import Derived
+    from .._trials.history import Rule
     from .constraints import Constraints
-    from .encoding import Derived
-    from .encoding import Rule
     from .failures import Failures
     from .gp import GaussianProcess
     from .trials import Trials

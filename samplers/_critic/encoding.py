@@ -17,16 +17,12 @@ import numpy as np
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from .._trials.history import Derived
+    from .._trials.history import Rule
     from .space import Space
-
-    # Parameters in, the values that are really run out; names that it leaves out are unchanged.
-    Rule = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    # Parameters in, further numbers that the value may depend on.
-    Derived = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 # Two choices are 0.5 * sqrt(2) apart.
 _CHOICE = 0.5
@@ -55,15 +51,14 @@ class Encoder:
         rule: Rule | None = None,
         derived: Derived | None = None,
     ) -> None:
-        self._space, self._rule, self._derived = space, rule, derived
+        self._space, self._rule = space, rule
+        self._derived: Derived = derived or (lambda configuration: {})
         # A value of its own is not needed for parameters that come and go together.
         patterns = {
             tuple(name in c for c in configurations): j for j, name in enumerate(space.names)
         }
         self._lacking = sorted(j for pattern, j in patterns.items() if not all(pattern))
-        self._scales: dict[str, tuple[bool, float, float]] = {}
-        if derived is not None:
-            self._scales = _scales([self._derive(self.effective(c)) for c in configurations])
+        self._scales = _scales([self._derived(self.effective(c)) for c in configurations])
 
     def effective(self, configuration: Mapping[str, Any]) -> Mapping[str, Any]:
         """The values that a configuration is run with."""
@@ -89,12 +84,8 @@ class Encoder:
             columns.append(self._derived_columns(effective))
         return np.concatenate(columns, axis=1).astype(float)
 
-    def _derive(self, effective: Mapping[str, Any]) -> Mapping[str, float]:
-        assert self._derived is not None
-        return self._derived(effective)
-
     def _derived_columns(self, effective: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        values = [self._derive(c) for c in effective]
+        values = [self._derived(c) for c in effective]
         columns = []
         for name, (log, low, high) in self._scales.items():
             x = np.array([float(v.get(name, math.nan)) for v in values])

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    # The objective's own rule: parameters in, the values that are really run out.
-    Rule = Callable[[Mapping[str, Any]], dict[str, Any]]
+    # The objective's own rule: parameters in, the values that are really run out; names that it
+    # leaves out are unchanged.
+    Rule = Callable[[Mapping[str, Any]], Mapping[str, Any]]
     # Parameters as they are run in, further numbers that the value may depend on out.
     Derived = Callable[[Mapping[str, Any]], Mapping[str, float]]
 

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from .._critic.encoding import Derived
     from .._llm.chat import Chat
+    from .._trials.history import Derived
     from .._trials.history import Rule
     from .._trials.internals import ArtifactStore
 
