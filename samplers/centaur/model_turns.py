@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-import math
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from .._trials.seeds import derive_seed
 from .population import turn_of
 from .prompt import question
 from .prompt import template
+from .screening import is_of_share
 from .screening import MODEL
 
 
@@ -103,10 +103,7 @@ class ModelTurns:
 
     def is_turn(self, number: int) -> bool:
         """Whether the trial of this number is the model's, if no trial before it was killed."""
-        k = number - self._first
-        epsilon = 1e-9  # 10 * 0.3 is 3, which floating point may miss
-        before = math.floor(k * self._ratio + epsilon)
-        return k >= 0 and math.floor((k + 1) * self._ratio + epsilon) > before
+        return number >= self._first and is_of_share(number - self._first, self._ratio)
 
     def n_others_before(self, number: int) -> int:
         """How many of the turns before this number are not the model's."""

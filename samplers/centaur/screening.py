@@ -61,11 +61,13 @@ _N_BEST = 4
 
 def is_step_turn(number: int) -> bool:
     """Whether candidates are steps on this turn, counting those that no language model has."""
-    if number < STEPS_ALONE:
-        return True
-    k = number - STEPS_ALONE
-    epsilon = 1e-9
-    return math.floor((k + 1) * STEP_SHARE + epsilon) > math.floor(k * STEP_SHARE + epsilon)
+    return number < STEPS_ALONE or is_of_share(number - STEPS_ALONE, STEP_SHARE)
+
+
+def is_of_share(k: int, share: float) -> bool:
+    """Whether turn k, counted from 0, is of a share: floor(n * share) of any first n are."""
+    epsilon = 1e-9  # 10 * 0.3 is 3, which floating point may miss
+    return math.floor((k + 1) * share + epsilon) > math.floor(k * share + epsilon)
 
 
 def is_ahead(given: Sequence[float], others: Sequence[float]) -> bool:
@@ -75,7 +77,7 @@ def is_ahead(given: Sequence[float], others: Sequence[float]) -> bool:
     random trials would be wasted.
 
     Args:
-        given: Values of what was enqueued, lower is better.
+        given: Values of what was enqueued or a language model proposed, lower is better.
         others: Values of the other trials.
     """
     if not given or len(others) < N_RANDOM_IF_AHEAD:
