@@ -173,13 +173,8 @@ class Judge:
         Returns:
             Its index; None if all of them are known.
         """
-        if not candidates:
-            return None
-        X = self._encoder.inputs(candidates)
-        new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
-        if not new:
-            return None
-        return new[int(np.argmax(self.score(X[new])))]
+        new, X = self._new(candidates)
+        return new[int(np.argmax(self._score(X)))] if new else None
 
     def first_safe(self, candidates: Sequence[Mapping[str, Any]]) -> int | None:
         """The first new candidate that is likelier not to fail than to; the safest, if none is.
@@ -193,15 +188,20 @@ class Judge:
         Returns:
             Its index; None if all of them are known.
         """
-        X = self._encoder.inputs(candidates)
-        new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
+        new, X = self._new(candidates)
         if not new:
             return None
         log_p_ok = np.zeros(len(new))
         for model, _ in self._risks:
-            log_p_ok += model.log_p_ok(X[new])
+            log_p_ok += model.log_p_ok(X)
         safe = np.flatnonzero(log_p_ok > np.log(0.5))
         return new[int(safe[0] if len(safe) else np.argmax(log_p_ok))]
+
+    def _new(self, candidates: Sequence[Mapping[str, Any]]) -> tuple[list[int], np.ndarray]:
+        """Indices of the candidates that were not run and do not run already, and their inputs."""
+        X = self._encoder.inputs(candidates)
+        new = [i for i, key in enumerate(_keys(X)) if key not in self._known]
+        return new, X[new]
 
     def sensitivities(self, configuration: Mapping[str, Any]) -> dict[str, float]:
         """How much each parameter matters around a configuration, the one that matters most first.
@@ -228,7 +228,7 @@ class Judge:
             return {}
         return {n: spans[n] / total for n in sorted(spans, key=lambda n: -spans[n])}
 
-    def score(self, X: np.ndarray) -> np.ndarray:
+    def _score(self, X: np.ndarray) -> np.ndarray:
         """What m inputs promise, (m, d) -> (m,)."""
         score = np.zeros(len(X))
         if self._values is not None:

@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 
+# Weight of the parameters that all configurations have, beside those that only some have.
 _FIRST = 1000.0
 
 

@@ -44,7 +44,7 @@ class Trials:
         failed: Whether they failed, or violate a constraint that is not in ``constraints``, (n,).
         running: Whether they have not finished, (n,).
         constraints: Those that tell more than yes or no, above 0 where they are violated, (n, k). NaN
-            where they aren't known; k = 0 if nothing is violated, or everything.
+            where they aren't known; k = 0 if nothing is violated, or everything, or all are marks.
         feasible: Whether they violate none of these, as far as is known, (n,).
     """
 

@@ -296,6 +296,7 @@ def test_the_first_safe_candidate_is_not_the_most_promising_one() -> None:
     assert judge.first_safe([{"x": 4.4}, {"x": 0.0}, {"x": -0.5}, {"x": -5.0}]) == 2
     assert judge.first_safe([{"x": 4.4}, {"x": 3.0}]) == 1
     assert judge.first_safe([{"x": 0.0}]) is None
+    assert judge.first_safe([]) is None
 
 
 def test_a_used_up_space_is_said_to_be() -> None:
