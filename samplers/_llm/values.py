@@ -33,15 +33,15 @@ def choice_labels(distribution: CategoricalDistribution) -> list[str]:
     come from different types (``1`` and ``"1"``) the one that is no string gets its type added.
     """
     strings = {choice for choice in distribution.choices if isinstance(choice, str)}
-    labels: list[str] = []
+    labels: dict[str, None] = {}  # in order, and quickly searched: there may be thousands
     for choice in distribution.choices:
         label = str(choice)
         if not isinstance(choice, str) and (label in strings or label in labels):
             label = f"{label} ({type(choice).__name__})"
         while label in labels:
             label += "'"
-        labels.append(label)
-    return labels
+        labels[label] = None
+    return list(labels)
 
 
 def format_value(value: Any, distribution: BaseDistribution) -> str:
