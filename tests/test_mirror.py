@@ -26,8 +26,6 @@ ELSEWHERE = {
     "objective/surrogate/data_set.py": "objective/surrogate/test_surrogate.py",
     "objective/surrogate/learning.py": "objective/surrogate/test_surrogate.py",
     "objective/surrogate/models.py": "objective/surrogate/test_surrogate.py",
-    # What a study's trials say is seen in what is learned from them.
-    "samplers/_critic/trials.py": "samplers/_critic/test_critic.py",
     # A protocol and errors, a choice among its clients, and a base class without a use of its own.
     "samplers/_llm/chat.py": "samplers/_llm/test_openai_chat.py",
     "samplers/_llm/address.py": "samplers/_llm/test_openai_chat.py",
@@ -38,7 +36,6 @@ ELSEWHERE = {
     "samplers/_llm/random_base.py": "samplers/_llm/test_propose.py",
     # What a study is, is seen in studies.
     "studies/errors.py": "studies/test_cli.py",
-    "studies/methods.py": "studies/test_loop.py",
     "studies/spec.py": "studies/commands/test_run.py",
     "studies/study.py": "studies/commands/test_run.py",
     "studies/comparison.py": "studies/commands/test_compare.py",
@@ -61,19 +58,19 @@ ELSEWHERE = {
     "studies/workers/cluster.py": "faults/test_clusters.py",
     "studies/workers/dask_worker.py": "faults/test_clusters.py",
     # Commands whose work is elsewhere.
-    "studies/commands/agent.py": "studies/code_agent/test_agent.py",
-    "studies/commands/work/agent.py": "studies/code_agent/test_agent.py",
     "studies/commands/serve.py": "studies/storage/test_proxy.py",
-    "studies/commands/work/status.py": "studies/commands/test_doctor.py",
     "studies/commands/tables.py": "studies/commands/test_run.py",
 }
 
 
 def _home(path: Path) -> str:
     """The test file of a module, relative to ``tests/``."""
+    return ELSEWHERE.get(path.relative_to(ROOT).as_posix()) or _own_home(path)
+
+
+def _own_home(path: Path) -> str:
+    """The one that its name leads to."""
     name = path.relative_to(ROOT).as_posix()
-    if name in ELSEWHERE:
-        return ELSEWHERE[name]
     for package in PACKAGES:
         if name.startswith(f"{package}/"):
             parent, _, last = package.rpartition("/")
@@ -102,3 +99,13 @@ def test_every_module_has_tests_that_its_name_leads_to() -> None:
         if not (ROOT / "tests" / _home(path)).is_file()
     ]
     assert not missing, "\n".join(missing)
+
+
+def test_only_what_has_no_tests_of_its_own_has_them_elsewhere() -> None:
+    stale = [
+        name
+        for name, home in ELSEWHERE.items()
+        if not (ROOT / name).is_file()
+        or ((ROOT / "tests" / (own := _own_home(ROOT / name))).is_file() and own != home)
+    ]
+    assert not stale, "\n".join(stale)
