@@ -10,5 +10,6 @@ def derive_seed(seed: int, *path: int | str) -> int:
 
     Every server's seed holds 31 bits; hashing makes neighbouring trials' seeds unrelated.
     """
-    digest = hashlib.blake2b(repr((seed, *path)).encode(), digest_size=4).digest()
+    # NumPy writes its integers in a way of its own.
+    digest = hashlib.blake2b(repr((int(seed), *path)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
