@@ -40,8 +40,6 @@ def _log_h(z: np.ndarray) -> np.ndarray:
     far = z[~near]
     # log phi(z) + log(1 - |z| Phi(z) / phi(z)); far out the bracket is 1 / z^2.
     ratio = -far * math.sqrt(math.pi / 2) * special.erfcx(-far / math.sqrt(2))
-    with np.errstate(divide="ignore"):
-        bracket = np.where(far > -1e4, np.log(np.maximum(1 - ratio, 1e-300)), 0.0)
-    bracket = np.where(far > -1e4, bracket, -2 * np.log(-far))
+    bracket = np.where(far > -1e4, np.log(np.maximum(1 - ratio, 1e-300)), -2 * np.log(-far))
     result[~near] = -0.5 * far**2 - 0.5 * math.log(2 * math.pi) + bracket
     return result

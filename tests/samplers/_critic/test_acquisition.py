@@ -31,6 +31,15 @@ def test_hopeless_candidates_are_still_told_apart() -> None:
     assert (np.diff(found) < 0).all()
 
 
+def test_far_out_it_is_the_first_term_of_its_series() -> None:
+    z = np.array([9e3, 2e4, 1e6])
+
+    found = log_expected_improvement(z, np.ones(3), 0.0)
+
+    expected = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(z)
+    assert found == pytest.approx(expected, rel=1e-13, abs=0.01)
+
+
 def test_of_equal_means_the_less_certain_promises_more() -> None:
     found = log_expected_improvement(np.zeros(3), np.array([0.1, 0.5, 2.0]), 0.0)
 
