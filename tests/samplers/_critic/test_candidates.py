@@ -36,6 +36,18 @@ def test_one_to_eight_parameters_change() -> None:
     assert set(changed) == set(range(1, 9))
 
 
+def test_steps_are_small_and_those_of_children_smaller() -> None:
+    base = np.full((1, 8), 0.5)
+    base[0, 7] = 0
+
+    steps = step_rows(SPACE, base, 2000, rng())[:, 0] - 0.5
+    children = child_rows(SPACE, base, 2000, rng())[:, 0] - 0.5
+
+    # The root mean squares of the three sizes.
+    assert 0.11 < np.sqrt(np.mean(steps[steps != 0] ** 2)) < 0.14
+    assert 0.045 < np.sqrt(np.mean(children**2)) < 0.055
+
+
 def test_a_category_that_changes_is_another_one() -> None:
     base = np.full((1, 8), 0.5)
     base[0, 7] = 1

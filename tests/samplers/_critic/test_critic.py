@@ -283,6 +283,19 @@ def test_one_parameter_and_a_hundred(n_parameters: int) -> None:
     assert study.best_trial.number >= 6
 
 
+def test_a_third_of_the_steps_begin_between_two_of_the_best() -> None:
+    space: dict[str, BaseDistribution] = {f"x{i}": FloatDistribution(0, 1) for i in range(12)}
+    study = optuna.create_study()
+    for value in (0.4, 0.6):
+        add(study, dict.fromkeys(space, value), value, space=space)
+
+    steps = judge_of(study, space).steps(90, np.random.default_rng(0))
+
+    # A step from one changes 8 parameters at most.
+    kept = [sum(min(abs(v - 0.4), abs(v - 0.6)) < 1e-12 for v in s.values()) for s in steps]
+    assert [n >= 4 for n in kept] == [True] * 60 + [False] * 30
+
+
 def test_the_first_safe_candidate_is_not_the_most_promising_one() -> None:
     study = optuna.create_study()
     space = {"x": SPACE["x"]}

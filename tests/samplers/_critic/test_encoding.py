@@ -72,6 +72,15 @@ def test_derived_values_are_made_of_what_is_run_and_scaled() -> None:
     assert X[:, 2] == pytest.approx([0, 1, 1 / 3, 1 / 3])
 
 
+def test_a_derived_value_far_beyond_those_that_were_run_is_held_near_them() -> None:
+    space = Space({"x": FloatDistribution(0, 1)})
+    encoder = Encoder(space, [{"x": 0.4}, {"x": 0.5}], derived=lambda p: {"y": p["x"]})
+
+    X = encoder.inputs([{"x": 0.0}, {"x": 0.55}, {"x": 1.0}])
+
+    assert X[:, 1] == pytest.approx([-0.5, 1.5, 1.5])
+
+
 def test_a_derived_value_that_is_not_finite_is_in_the_middle() -> None:
     space = Space({"x": FloatDistribution(0, 1)})
     configurations = [{"x": 0.0}, {"x": 0.5}, {"x": 1.0}]

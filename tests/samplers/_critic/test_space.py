@@ -73,12 +73,25 @@ def test_a_parameter_of_a_single_value_has_no_column() -> None:
     assert space.names == ["x"]
 
 
-def test_values_outside_the_range_are_finite() -> None:
+def test_a_parameter_of_few_values_may_be_a_condition() -> None:
+    space = Space(
+        {
+            "few": IntDistribution(1, 32),
+            "many": IntDistribution(1, 33),
+            "choice": CategoricalDistribution(range(40)),
+            "x": FloatDistribution(0, 1),
+        }
+    )
+
+    assert space.is_discrete.tolist() == [True, False, True, False]
+
+
+def test_values_outside_the_range_are_held_near_it() -> None:
     space = Space({"x": FloatDistribution(1e-3, 1, log=True), "k": IntDistribution(1, 4)})
 
     rows = space.rows([{"x": 0.0, "k": 4096}, {"x": math.inf, "k": math.nan}])
 
-    assert np.isfinite(rows).all()
+    assert rows.tolist() == [[-1.0, 2.0], [2.0, 0.5]]
 
 
 def test_what_is_no_number_counts_as_an_unknown_one() -> None:
