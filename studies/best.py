@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from studies.spec import Where
 
 
-_NAMED = 3  # trials that a sentence names before it counts the others
+_NAMED = 3  # of many that a sentence names before it counts the others
 
 
 @dataclass(frozen=True)
@@ -274,13 +275,9 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
                 else f"{word} than {baseline} {by}; {noise}"
             )
     if rivals := winner.rivals:
-        named = [str(rival) for rival in rivals[:_NAMED]]
-        if unnamed := len(rivals) - len(named):
-            named.append(f"{unnamed} other{'s' * (unnamed > 1)}")
-        listed = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
         yield (
             f"within the noise between trainings trial {number} is not to be told from"
-            f" trial{'s' * (len(rivals) > 1)} {listed}"
+            f" trial{'s' * (len(rivals) > 1)} {listed(rivals)}"
         )
     if winner.ends:
         at = ", ".join(f"{name} at {end:.6g}" for name, end in winner.ends.items())
@@ -292,6 +289,14 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         yield (
             f"the best trials lie at an end of a range ({at}), beyond which nothing was tried{advice}"
         )
+
+
+def listed(names: Sequence[object]) -> str:
+    """Write ``a``, ``a and b``, or of many ``a, b, c and 2 others``."""
+    named = [str(name) for name in names[:_NAMED]]
+    if unnamed := len(names) - len(named):
+        named.append(f"{unnamed} other{'s' * (unnamed > 1)}")
+    return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
 
 
 def scripts(winner: Winner, where: Where) -> tuple[str, str, str]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
+from statistics import fmean
 from typing import Any
 
 from objective.best import values_run
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
+from studies.best import listed
 from studies.best import sentences
 from studies.best import Winner
 from studies.code_agent.history import DOUBTED
 from studies.facts import commonest
+from studies.facts import configuration
 from studies.library import is_library_study
 from studies.printable import decimals
 from studies.printable import shortened
 from studies.printable import times
+from studies.repetitions import pooled_sd
 from studies.report.layout import bullets
 from studies.report.layout import prose
 from studies.report.layout import Section
@@ -86,6 +90,7 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
         )
     for said in sentences(winner, "`optuna-autoresearch revalidate`"):
         yield f"{said[0].upper()}{said[1:]}."
+    yield from _other_runs(runs, winner)
     seconds = sum(run.seconds for run in runs)
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")
@@ -93,6 +98,33 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     known = f" and {took}{', ' if is_foreign else ' '}{noun}" if seconds else ""
     yield f"All of it took {trials:,} trials{known}."
     yield from _failures(runs)
+
+
+def _other_runs(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
+    """Say which other runs' winners are the same, or by the noise not to be told from it."""
+    if winner.trial.number not in winner.repeated or not are_repeated(runs):
+        return
+    cost, again = winner.metric.cost, winner.repeated[winner.trial.number]
+    # Runs that train one configuration with the same seeds don't train it more often.
+    noise = pooled_sd({r.values: r for run in runs for r in run.repeated.values()}.values())
+    same, near = [], []
+    for run in runs:
+        if run.study == winner.study.study_name or run.winner is None:
+            continue
+        other = run.repeated[run.winner.number]
+        if run.winner.configuration == configuration(winner.trial):
+            same.append(run.study)
+        elif noise and again.values and other.values and not other.failed:
+            error = noise * math.sqrt(1 / len(again.values) + 1 / len(other.values))
+            if cost(fmean(other.values)) - cost(fmean(again.values)) < 2 * error:
+                near.append(run.study)
+    if same:
+        yield f"The best of {listed(same)} is the same configuration."
+    if near:
+        yield (
+            f"Within the noise between trainings of all runs (sd {decimals(noise or 0.0)}) trial"
+            f" {winner.trial.number} is not to be told from the best of {listed(near)}."
+        )
 
 
 def _failures(runs: Sequence[Run]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
@@ -40,6 +41,7 @@ def notes(
         *_missing(runs, unstarted),
         *_conditions(runs),
         *_baselines(runs),
+        *_shared_bests(runs),
         *_budgets(runs),
         *_power(tests),
         *_repetitions(runs),
@@ -147,6 +149,22 @@ def _baselines(runs: Sequence[Run]) -> Iterator[str]:
         luck = ": the baseline's values differ by luck alone" if is_luck else ""
         yield (
             f"{len(stuck)} of {len(runs)} runs found nothing better than the baseline ({each}){luck}."
+        )
+
+
+def _shared_bests(runs: Sequence[Run]) -> Iterator[str]:
+    """Say on how many seeds methods have one best, as those have that draw their start-up alike."""
+    found: defaultdict[tuple[int, int, str], set[str]] = defaultdict(set)
+    for run in runs:
+        if run.incumbents and run.incumbents[-1].params and not run.is_at_baseline:
+            best = run.incumbents[-1]
+            found[run.seed, best.number, best.configuration].add(run.method)
+    shared = Counter(tuple(sorted(methods)) for methods in found.values() if len(methods) > 1)
+    seeds = len({run.seed for run in runs})
+    for methods, count in shared.items():
+        yield (
+            f"On {count} of {seeds} seeds {_listed(methods)} have the same best, found in the same"
+            " trial: methods draw start-up trials alike, so that this is one finding, not several."
         )
 
 

@@ -194,12 +194,19 @@ class Run:
         return self._again.trainings
 
     @property
-    def rank(self) -> Rank:
-        """That of its winner's repetitions, see `studies.best.find_winner`."""
+    def winner(self) -> Row | None:
+        """Its best trial, by repetitions where it has some, see `studies.best.find_winner`."""
         if not self.repetitions:
-            return Repeated().rank(self.metric)
-        ok = {row.number for row in self.rows if row.ok}
-        return min(again.rank(self.metric) for n, again in self.repeated.items() if n in ok)
+            return self.incumbents[-1] if self.incumbents else None
+        again = [row for row in self.rows if row.ok and row.number in self.repeated]
+        return min(again, key=lambda row: self.repeated[row.number].rank(self.metric))
+
+    @property
+    def rank(self) -> Rank:
+        """That of its winner's repetitions."""
+        winner, none = self.winner, Repeated()
+        again = none if winner is None else self.repeated.get(winner.number, none)
+        return again.rank(self.metric)
 
     @property
     def is_at_baseline(self) -> bool:

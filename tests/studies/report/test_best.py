@@ -230,3 +230,33 @@ def test_a_run_whose_winner_failed_again_is_not_the_best(
     assert "not all of them were trained again" not in said(steady, memory)
     with_values(memory, 3, {1.0: [None]})
     assert "not all of them were trained again" in said(steady, memory)
+
+
+def test_runs_whose_winners_the_noise_does_not_tell_from_the_best_are_named(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    def add(seed: int, width: float, again: list[float]) -> optuna.Study:
+        study = add_study(memory, "tpe", seed, trials=0)
+        study.add_trial(
+            create_trial(
+                value=1.0,
+                params={"WIDTH": width},
+                distributions={"WIDTH": SPACE["WIDTH"]},
+                user_attrs={"status": "ok"},
+            )
+        )
+        add_repetitions(memory, study, again)
+        return study
+
+    best = add(0, 0.5, [1.1, 1.2])
+    add(1, 0.5, [1.1, 1.2])
+    assert "Within the noise" not in said(best, memory)
+    assert "The best of tpe-seed1 is the same configuration." in said(best, memory)
+    for seed, again in enumerate(([1.18, 1.2], [1.3, 1.4], [1.17, 1.18]), 2):
+        add(seed, 0.1 * seed, again)
+    assert (
+        "Within the noise between trainings of all runs (sd 0.0506) trial 0 is not to be told from"
+        " the best of tpe-seed2 and tpe-seed4." in said(best, memory)
+    )
+    add(5, 0.9, [])
+    assert "Within the noise" not in said(best, memory), "not all were trained again"

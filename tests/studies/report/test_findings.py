@@ -14,6 +14,7 @@ from studies.report.page import build_page
 from studies.report.runs import load_contents
 from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
+from tests.studies.report.synthetic import SPACE
 
 
 def findings(storage: InMemoryStorage, reference: str = "random") -> list[str]:
@@ -256,3 +257,27 @@ def test_runs_without_repetitions_are_said(memory: InMemoryStorage) -> None:
     assert any("No run is revalidated" in sentence for sentence in findings(memory))
     add_repetitions(memory, add_study(memory, "random", 1), [1.0])
     assert "1 of 2 runs of random are not revalidated." in findings(memory)
+
+
+def test_one_best_of_several_methods_is_no_finding_of_each(memory: InMemoryStorage) -> None:
+    def add(method: str, seed: int, width: float, number: int) -> None:
+        study = add_study(memory, method, seed, trials=0)
+        for i in range(3):
+            attrs = {"status": "ok", "source": "startup" if i else "enqueued"}
+            params = {"WIDTH": width if i == number else 0.01 * i}
+            value = 1.0 if i == number else 2.0
+            trial = create_trial(
+                value=value,
+                params=params,
+                distributions={"WIDTH": SPACE["WIDTH"]},
+                user_attrs=attrs,
+            )
+            study.add_trial(trial)
+
+    for seed in range(3):
+        add("random", seed, 0.5, 0 if seed == 2 else 1)
+        add("tpe", seed, 0.5, (1, 2, 0)[seed])
+    same = [said for said in findings(memory) if "have the same best" in said]
+    assert len(same) == 1 and same[0].startswith(
+        "On 1 of 3 seeds random, tpe have the same best, found in the same trial:"
+    ), "not where another trial found it, nor the baseline"
