@@ -34,7 +34,8 @@ from studies.library import metric_of
 RUN_ERROR = "run_error"
 # User attribute of a repetition: the number of the trial that it repeats.
 REPEATS = "repeats_trial"
-LLM_SOURCES = ("llm", "llm-screened", "llm-error", "llm-duplicate")
+REPLACED = ("llm-screened", "llm-error", "llm-duplicate")  # for whose proposal another was run
+LLM_SOURCES = ("llm", *REPLACED)
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
 _NUMBER = re.compile(r"0x[\da-f]+|-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
 _MANY = 5  # failures of one kind, before they are said to be many

@@ -11,6 +11,7 @@ import math
 from plotly.io import templates
 
 from studies.facts import LLM_SOURCES
+from studies.facts import REPLACED
 from studies.methods import METHODS
 from studies.printable import decimals
 from studies.report import tables
@@ -73,8 +74,8 @@ PLOTS = {
         "Sources",
         "Who found the incumbents",
         "Share of the trials that each source proposed, beside its share of the improvements "
-        "on a run's first value. base: chosen without the language model (by Centaur's critic, "
-        "or by its CMA-ES where it has none).",
+        "on a run's first value. base: proposed without the language model, which may have been "
+        "asked in vain: its own was of no use, or Centaur's critic preferred another.",
     ),
     "failures": ("Failures", "Failures by class", "Share of all trials of a method."),
     "importance": (
@@ -195,10 +196,16 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     names = [(name, name) for name in tables.parameters(runs)]
     axes = [("time", "training time"), ("trials", "trials")]
     x = menu("Against", axes if is_timed(runs) else axes[1:], setting("x"))
+    replaced = [
+        name for name in REPLACED if any(r.source == name for run in runs for r in run.rows)
+    ]
+    told = (
+        f" ({', '.join(replaced)}: the model was asked, but another was run)" if replaced else ""
+    )
     yield Section(
         "Traces",
         "Trials and incumbents",
-        "Every trial of a run by who proposed it; rings are incumbents. Those that failed or were "
+        f"Every trial of a run by who proposed it{told}; rings are incumbents. Those that failed or were "
         "pruned are marked at the edge, values far worse than the others lie outside: "
         "double-click shows them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),

@@ -26,9 +26,11 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from samplers._llm.record import BASE
 from studies.best_so_far.curves import mean_curve
 from studies.best_so_far.curves import Steps
 from studies.facts import LLM_SOURCES
+from studies.facts import REPLACED
 from studies.methods import LLM_RATIO
 from studies.report.runs import metric_of
 from studies.report.runs import Row
@@ -150,20 +152,22 @@ def differences(tests: Sequence[Comparison]) -> list[Record]:
 def sources(runs: Sequence[Run]) -> list[Record]:
     """Count trials and incumbents by source, where an LLM was asked, with their shares.
 
-    Incumbents are the improvements over a run's first measured value, so that the baseline, which
-    nobody proposed, is none. Trials count from there too.
+    Where the model's proposal was not what was run, its source is ``base``: it has no share in what
+    came of that. Incumbents are the improvements over a run's first measured value, so that the
+    baseline, which nobody proposed, is none. Trials count from there too.
     """
     records = []
     for method, group in by_method(runs).items():
-        incumbents = Counter(row.source for run in group for row in run.incumbents[1:])
-        trials = Counter(
-            row.source
+        later = [
+            row
             for run in group
             if run.incumbents
             for row in run.rows[run.incumbents[0].position :]
-        )
-        if not trials.keys() & set(LLM_SOURCES):
+        ]
+        if not any(row.source in LLM_SOURCES for row in later):
             continue
+        incumbents = Counter(_ran(row) for run in group for row in run.incumbents[1:])
+        trials = Counter(map(_ran, later))
         for source in sorted(trials):
             records.append(
                 {
@@ -176,6 +180,11 @@ def sources(runs: Sequence[Run]) -> list[Record]:
                 }
             )
     return records
+
+
+def _ran(row: Row) -> str:
+    """Return the source of what was run."""
+    return BASE if row.source in REPLACED else row.source
 
 
 def ratios(runs: Sequence[Run]) -> list[Record]:

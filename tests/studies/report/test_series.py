@@ -52,11 +52,22 @@ def test_sources_count_improvements_on_the_first_value(memory: InMemoryStorage) 
     add_study(memory, "random", 0)
     run = next(run for run in runs_of(memory) if run.method == "centaur")
     records = {record["source"]: record for record in series.sources(runs_of(memory))}
-    assert set(records) == {"base", "llm", "llm-duplicate"}  # random asked nobody
+    assert set(records) == {"base", "llm"}  # random asked nobody
     assert sum(record["trials"] for record in records.values()) == 29
     improved = [row.source for row in run.incumbents[1:]]
     assert records["llm"]["incumbents"] == improved.count("llm")
     assert sum(r["incumbents_share"] for r in records.values()) == pytest.approx(1.0)
+
+
+def test_what_was_run_in_place_of_a_models_proposal_is_not_the_models(
+    memory: InMemoryStorage,
+) -> None:
+    study = add_study(memory, "centaur", 0, trials=0)
+    for i, source in enumerate(("enqueued", "llm", "llm-screened", "llm-duplicate", "llm-error")):
+        attrs = {"status": "ok", "source": source}
+        study.add_trial(create_trial(value=1.0 - i, user_attrs=attrs))
+    found = {r["source"]: (r["trials"], r["incumbents"]) for r in series.sources(runs_of(memory))}
+    assert found == {"base": (3, 3), "llm": (1, 1)}
 
 
 def test_who_came_to_the_same_value_improved_nothing(memory: InMemoryStorage) -> None:
