@@ -32,7 +32,7 @@ function chosen(value) {
 
 const AXIS = {gridcolor: "#eee", zeroline: false, exponentformat: "power"};
 const layout = (x, y, more = {}) => ({
-  height: 460, margin: {l: 70, r: 20, t: 30, b: 50}, hovermode: "closest", legend: {orientation: "h", y: 1.12},
+  height: 460, margin: {l: 70, r: 20, t: 30, b: 50}, hovermode: "closest", legend: {orientation: "h", y: 1.02, yanchor: "bottom"},
   plot_bgcolor: "#fff", showlegend: true, xaxis: {title: {text: x}, ...AXIS}, yaxis: {title: {text: y}, ...AXIS}, ...more,
 });
 const points = (rows, more) => ({

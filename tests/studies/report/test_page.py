@@ -559,6 +559,20 @@ def test_on_a_small_screen_a_legend_is_below_the_axis_and_all_of_it_there(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [500, 640, 1200])
+def test_a_legend_of_several_lines_is_above_the_points(
+    browser: Browser, page_file: Path, width: int
+) -> None:
+    with opened_page(browser, page_file, width=width) as page:
+        plot = figure(page, "Traces")
+        plot.locator(".nsewdrag").wait_for()
+        legend, area = plot.evaluate(
+            "div => ['.legend', '.nsewdrag'].map(part => div.querySelector(part).getBoundingClientRect())"
+        )
+        assert legend["top"] >= plot.bounding_box()["y"] and legend["bottom"] <= area["top"]
+
+
+@pytest.mark.browser
 def test_on_a_small_screen_a_map_has_its_width_and_its_title_below_it(phone: Page) -> None:
     plot = figure(phone, "Failure map")
     assert plot.evaluate("div => div._fullData[0].colorbar.orientation") == "h"
