@@ -144,7 +144,8 @@ def status_lines(studies: list[dict[str, Any]]) -> list[str]:
     ]
     if any("revalidates" in facts for facts in studies):
         lines.append(
-            "best: the best value of a single training; the command `best` goes by repetitions"
+            "best: the best value of a single training; the command `best --study NAME` goes by"
+            " repetitions"
         )
     return lines + _comparison_lines(studies)
 

@@ -65,7 +65,7 @@ def test_why_most_trials_fail_is_said(url: str, capsys: pytest.CaptureFixture[st
 def test_what_its_best_is_worth_is_said_of_a_study_that_was_repeated(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "the command `best` goes by repetitions"
+    said = "the command `best --study NAME` goes by repetitions"
     status(url)
     assert said not in capsys.readouterr().out
     storage = optuna.storages.get_storage(url)
