@@ -155,19 +155,23 @@ def llm_total(trials: Sequence[FrozenTrial], key: str) -> float:
 def run_state(attrs: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> str:
     """Return the state of a study with respect to its budget.
 
-    ``missing`` before its first trial, ``running``, ``failed`` (and ``RUN_ERROR`` says why),
-    ``done``, or ``stopped`` in between. A run that was killed looks as if it were running until
-    its command is given again.
+    ``missing`` before its first trial (``empty`` if another program made it), ``running``,
+    ``failed`` (and ``RUN_ERROR`` says why), ``done``, or ``stopped`` in between. A run that was
+    killed looks as if it were running until its command is given again.
     """
     if any(t.state == TrialState.RUNNING for t in trials):
         return "running"
     if attrs.get(RUN_ERROR):
         return "failed"
     if not trials:
-        return "missing"
+        return "empty" if is_library_study(attrs) else "missing"
     budget = Budget.of(attrs)
-    # Studies of other programs don't tell of a budget: what they have is all there is to have.
-    return "done" if not budget.is_limited or budget.is_used_up(trials) else "stopped"
+    if not budget.is_limited:
+        # Studies of other programs don't tell of a budget: what they queued is all there is to do.
+        is_done = all(t.state != TrialState.WAITING for t in trials)
+    else:
+        is_done = budget.is_used_up(trials)
+    return "done" if is_done else "stopped"
 
 
 def trial_status(trial: FrozenTrial) -> str:

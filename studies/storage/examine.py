@@ -25,6 +25,8 @@ from studies.storage.open import read_each
 from studies.storage.recovery import abandoned
 from studies.storage.recovery import fail
 from studies.storage.recovery import requeue
+from studies.storage.recovery import SILENCE
+from studies.storage.recovery import unclaimed
 from studies.storage.recovery import unqueued
 
 
@@ -37,8 +39,8 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: ``torn-journal``, ``unreadable-lines``, ``abandoned-trial``, ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or
-            ``orphaned-artifacts``.
+        kind: ``torn-journal``, ``unreadable-lines``, ``abandoned-trial``, ``unclaimed-trial``,
+            ``unqueued-trial``, ``untold-result``, ``missing-artifact`` or ``orphaned-artifacts``.
         what: One line.
         remedy: What would be done; or, if ``mend`` is ``None``, what to do oneself.
         mend: Does it.
@@ -120,6 +122,7 @@ def _count(lines: Sequence[int]) -> str:
 
 
 def _trials(study: optuna.Study) -> list[Finding]:
+    gone = abandoned(study)
     running = [
         Finding(
             "abandoned-trial",
@@ -127,7 +130,19 @@ def _trials(study: optuna.Study) -> list[Finding]:
             "fail it and queue its parameters again",
             partial(_give_up, study, number),
         )
-        for number, how in abandoned(study).items()
+        for number, how in gone.items()
+    ]
+    running += [
+        Finding(
+            "unclaimed-trial",
+            f"study {study.study_name}, trial {number} has been running for"
+            f" {str(age).partition('.')[0]} in a program that tells of no heartbeat: whether it"
+            " still runs can't be known",
+            f"leave it if it does; {SILENCE} after its start it is taken for abandoned, and doctor"
+            " can mend it",
+        )
+        for number, age in unclaimed(study).items()
+        if number not in gone
     ]
     return running + [
         Finding(

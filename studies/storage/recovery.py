@@ -64,7 +64,7 @@ _logger = logging.getLogger(__name__)
 MAX_RETRY = 3  # times that the parameters of a killed trial are tried again
 _KILLS = "autoresearch:kills"  # system attribute: how often they have killed, or were killed
 
-_SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
+SILENCE = timedelta(hours=1)  # of a running trial, until it may be taken for abandoned
 
 
 def take(
@@ -112,21 +112,31 @@ def abandoned(study: optuna.Study) -> dict[int, str]:
     Those of another program, which says nothing of its workers, are told by their age alone: one
     that was made by ``study.ask`` and waits for its ``tell`` looks the same.
     """
-    storage: Any = study._storage
-    beats = is_heartbeat_enabled(storage)
     found = {}
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     silent = [trial.number for trial in _silent(study, running)]
+    unknown = unclaimed(study)
     for trial in running:
         mark = _mark(trial)
         if mark and worker_is_here(mark) is False:
             found[trial.number] = f"its process {mark[1]} is gone"
         elif trial.number in silent:
             found[trial.number] = "its heartbeat has stopped"
-        elif not mark and (age := age_of(trial)) > _SILENCE:
-            if not (beats and _has_heartbeat(storage, trial)):
-                found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
+        elif (age := unknown.get(trial.number, timedelta())) > SILENCE:
+            found[trial.number] = f"no process has claimed it for {str(age).partition('.')[0]}"
     return found
+
+
+def unclaimed(study: optuna.Study) -> dict[int, timedelta]:
+    """Return the running trials of programs that say nothing of their workers, and their ages."""
+    storage: Any = study._storage
+    beats = is_heartbeat_enabled(storage)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return {
+        trial.number: age_of(trial)
+        for trial in running
+        if not _mark(trial) and not (beats and _has_heartbeat(storage, trial))
+    }
 
 
 def age_of(trial: FrozenTrial) -> timedelta:

@@ -93,3 +93,12 @@ def test_a_configuration_is_the_values_that_were_run_or_the_source() -> None:
     for _ in range(2):
         study.add_trial(optuna.trial.create_trial(value=0.5))
     assert len(set(map(configuration, study.trials))) == 2, "nothing is known of either"
+
+
+def test_a_study_of_another_program_is_not_done_while_a_trial_waits() -> None:
+    study = optuna.create_study()
+    assert study_facts(study)["state"] == "empty"
+    study.enqueue_trial({})
+    assert study_facts(study)["state"] == "stopped"
+    study.optimize(lambda trial: 0.5, n_trials=1)
+    assert study_facts(study)["state"] == "done"

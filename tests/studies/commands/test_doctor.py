@@ -96,8 +96,8 @@ def test_trials_that_nobody_runs_are_queued_again_and_those_of_the_living_are_no
     alive = ask(study)
     claim(alive)
     young = ask(study)  # another program's
-    assert kinds(cli) == ["abandoned-trial"]
-    monkeypatch.setattr(recovery, "_SILENCE", timedelta(0))
+    assert kinds(cli) == ["abandoned-trial", "unclaimed-trial"]
+    monkeypatch.setattr(recovery, "SILENCE", timedelta(0))
     assert kinds(cli) == ["abandoned-trial"] * 2
     assert kinds(cli, "--yes") == ["abandoned-trial"] * 2
     trials = study.trials
