@@ -232,9 +232,11 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
     name, number, attrs = winner.metric.name, winner.trial.number, winner.study.user_attrs
     can_repeat = not why_not(attrs)
     if (again := winner.repeated.get(number)) is None:
-        verb = "evaluated" if is_library_study(attrs) else "trained"
         advice = f"; to train it again: {revalidate}" if can_repeat else ""
-        yield f"trial {number} was {verb} once, so that its {name} is in part luck{advice}"
+        if is_library_study(attrs):  # of which nothing says whether it is noisy
+            yield f"trial {number} was evaluated once: where {name} is noisy, it is in part luck"
+        else:
+            yield f"trial {number} was trained once, so that its {name} is in part luck{advice}"
     else:
         n = again.trainings
         more = f"trial {number} was trained {times(n)} more"

@@ -78,10 +78,7 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     by = f", proposed by {by}" if by else ""
     value = trial.values[0]
     is_foreign = is_library_study(winner.study.user_attrs)
-    # Optuna notes how long a trial took, with what its sampler and the database took.
-    verb, noun = (
-        ("evaluated", "with what chose them") if is_foreign else ("trained", "of training")
-    )
+    verb = "evaluated" if is_foreign else "trained"
     yield f"{metric.name} {decimals(value)} in trial {trial.number} of {winner.study.study_name}{by}."
     if len(runs) > 1 and not are_repeated(runs):
         yield (
@@ -95,8 +92,9 @@ def best_sentences(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
     trials = sum(len(run.rows) for run in runs)
     time, unit = (seconds / 3600, "hours") if seconds >= 360 else (seconds, "seconds")
     took = f"{time:,.0f} {unit}" if time >= 10 else f"{time:.2g} {unit}"
-    known = f" and {took}{', ' if is_foreign else ' '}{noun}" if seconds else ""
-    yield f"All of it took {trials:,} trials{known}."
+    # Optuna notes how long a trial took, with its sampler's time, whatever ran beside it.
+    known = f", which lasted {took} in sum" if is_foreign else f" and {took} of training"
+    yield f"All of it took {trials:,} trial{'s' * (trials != 1)}{known if seconds else ''}."
     yield from _failures(runs)
 
 

@@ -91,8 +91,9 @@ def _missing(runs: Sequence[Run], unstarted: Sequence[str]) -> Iterator[str]:
     for run in runs:
         if run.state != "done":
             error = run.metadata.get(RUN_ERROR) if run.state == "failed" else None
+            by = f" with seed {run.seed}" if "seed" in run.metadata else ""
             yield (
-                f"{run.method} with seed {run.seed} is not done ({run.state}"
+                f"{run.method}{by} is not done ({run.state}"
                 f"{f': {error}' if error else ''}) and counts with what it has."
             )
     groups = by_method(runs)

@@ -35,6 +35,7 @@ from studies.report.page_tables import tests_table
 from studies.report.page_tables import times_table
 from studies.report.page_tables import values_table
 from studies.report.plots import is_timed
+from studies.report.plots import time_title
 from studies.report.runs import metric_of
 from studies.report.runs import Run
 from studies.report.statistics import in_words
@@ -194,7 +195,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     single = _run_menu(runs, groups=False)
     several = _run_menu(runs, groups=True)
     names = [(name, name) for name in tables.parameters(runs)]
-    axes = [("time", "training time"), ("trials", "trials")]
+    axes = [("time", time_title(runs)), ("trials", "trials")]
     x = menu("Against", axes if is_timed(runs) else axes[1:], setting("x"))
     replaced = [
         name for name in REPLACED if any(r.source == name for run in runs for r in run.rows)
@@ -285,7 +286,7 @@ def _run_menu(runs: Sequence[Run], *, groups: bool) -> str:
 
 def _name(run: Run) -> str:
     best = "nothing succeeded" if math.isnan(run.best) else decimals(run.best)
-    return f"{run.method}, seed {run.seed} ({best})"
+    return f"{run.label} ({best})"
 
 
 def _table_section(runs: Sequence[Run]) -> Section:

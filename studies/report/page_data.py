@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution
 
 from samplers._llm.record import ENQUEUED
 from studies.printable import decimals
+from studies.report.plots import time_title
 from studies.report.plots import time_unit
 from studies.report.runs import metric_of
 from studies.report.runs import Row
@@ -39,7 +40,7 @@ def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
     return {
         "metric": metric_of(runs).name,
         "higher_is_better": metric_of(runs).better == "higher",
-        "unit": {"name": unit, "seconds": seconds},
+        "unit": {"name": unit, "seconds": seconds, "title": time_title(runs)},
         "parameters": described,
         "artifacts": artifacts,
         "runs": [_columns(run, described, points, bool(artifacts)) for run in runs],

@@ -9,6 +9,7 @@ from dataclasses import replace
 import math
 from typing import Any
 
+from studies.library import is_library_study
 from studies.printable import decimals
 from studies.report.drawing import Drawing
 from studies.report.drawing import HeatMap
@@ -52,7 +53,7 @@ def comparison_plots(
     methods, best = list(by_method(runs)), f"best {metric_of(runs).name}"
     looks = styles(methods)
     unit, seconds = time_unit(runs)
-    time = f"training time ({unit})"
+    time = f"{time_title(runs)} ({unit})"
     plots: dict[str, Sequence[Drawing]] = {
         "time": [_best_so_far(runs, series["time"], looks, best, time, seconds)]
         if is_timed(runs)
@@ -105,6 +106,12 @@ def is_timed(runs: Sequence[Run]) -> bool:
     return any(run.seconds > 0 for run in runs)
 
 
+def time_title(runs: Sequence[Run]) -> str:
+    """Return what the time of the runs is: that of Optuna has all that belongs to a trial."""
+    is_foreign = any(is_library_study(run.metadata) for run in runs)
+    return "time of the trials" if is_foreign else "training time"
+
+
 def time_unit(runs: Sequence[Run]) -> tuple[str, float]:
     """Return a unit in which the longest run's training time reads well, and its seconds."""
     longest = max((run.seconds for run in runs), default=0.0)
@@ -147,9 +154,9 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
         plots.append(
             Plot(
                 [each for each in marks if each.x],
-                x=f"training time ({unit})" if timed else _TRIALS,
+                x=f"{time_title(runs)} ({unit})" if timed else _TRIALS,
                 y=metric_of(runs).name,
-                title=f"{run.method}, seed {run.seed}",
+                title=run.label,
                 limits=limits_without_worst(values, cost),
             )
         )

@@ -97,7 +97,7 @@ class Run:
     Attributes:
         study: Its name.
         method: Its method, with what else sets it apart (an LLM ratio, a model).
-        seed: Its seed; runs of two methods with one seed are a pair.
+        seed: Its seed, 0 if that is unknown; runs of two methods with one seed are a pair.
         rows: The evaluated trials in the order in which they ended.
         metadata: The study's user attributes.
         space: Parameter to distribution, as the trials have it.
@@ -148,6 +148,11 @@ class Run:
             elif row.value == last.value and row.number < last.number:
                 found[-1] = replace(row, position=last.position, seconds=last.seconds)
         return found
+
+    @property
+    def label(self) -> str:
+        """The method with the seed, unless that is unknown."""
+        return f"{self.method}, seed {self.seed}" if "seed" in self.metadata else self.method
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 
 import optuna
 from optuna.trial import create_trial
@@ -87,9 +88,12 @@ def test_status_best_and_report_show_it(
     report(url, tmp_path / "out")
     out = capsys.readouterr().out
     assert f"value {value:.4f} in trial" in out and "revalidate`" not in out
+    assert "was evaluated once: where value is noisy, it is in part luck." in out
+    assert re.search(r"All of it took 28 trials, which lasted [\d.e-]+ seconds in sum\.", out)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Higher value is better." in page and "Learning curves" in page
-    assert "Comparison of methods" not in page
+    assert "time of the trials" in page and f">mine ({value:.4f})</option>" in page
+    assert "Comparison of methods" not in page and "training time" not in page
 
 
 def test_a_study_that_a_run_has_only_begun_to_describe_is_none_of_optunas(

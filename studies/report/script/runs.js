@@ -107,7 +107,7 @@ const views = {
       name: "incumbent", x: since, y: values,
       marker: {symbol: "circle-open", size: 14, color: "#000", line: {width: 2}},
     }));
-    const figure = layout(x === "trials" ? "trials that ended" : `training time (${unit.name})`, metric());
+    const figure = layout(x === "trials" ? "trials that ended" : `${unit.title} (${unit.name})`, metric());
     if (ok.length) figure.yaxis.range = [top - edge, end + 1.5 * edge].sort((a, b) => a - b);
     return [traces, figure];
   },
