@@ -33,6 +33,7 @@ FailureValue = Union[float, Literal["worst"], None]
 
 # The user attribute ``status`` of a trial that failed; anything else is another program's own.
 CLASSES = ("oom", "nan", "timeout", "crash", "killed", "no-metric", "rejected", "unknown")
+INFEASIBLE = "infeasible"  # the same of a trial that has a value, but violates a constraint
 
 # Its ``status`` after Ctrl-C, which is no failure: it says nothing of the parameters.
 INTERRUPTED = "interrupted"

@@ -34,6 +34,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from objective.failure import INFEASIBLE
 from objective.failure import INTERRUPTED
 from objective.worker import BEGAN
 from objective.worker import WORKER
@@ -72,8 +73,9 @@ def is_ok(trial: FrozenTrial) -> bool:
 
 
 def is_failed(trial: FrozenTrial) -> bool:
-    """Return whether the evaluation failed; a training that was stopped as hopeless didn't."""
-    return is_evaluated(trial) and not is_ok(trial) and trial.state != TrialState.PRUNED
+    """Return whether the evaluation failed; what was stopped as hopeless, or is infeasible, didn't."""
+    is_other = trial.state == TrialState.PRUNED or trial.user_attrs.get("status") == INFEASIBLE
+    return is_evaluated(trial) and not is_ok(trial) and not is_other
 
 
 def charge(trial: FrozenTrial, llm: bool = False) -> float:

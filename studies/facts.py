@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from objective.best import values_run
+from objective.failure import INFEASIBLE
 from objective.testbed.metric import Metric
 from samplers._trials.internals import first_number
 from samplers._trials.internals import interrupted_trials
@@ -214,6 +215,7 @@ def study_facts(
     states = Counter("interrupted" if is_interrupted(t) else t.state.name.lower() for t in trials)
     failures = Counter(trial_status(t) for t in evaluated if is_failed(t))
     pruned = states.get("pruned", 0)
+    infeasible = sum(trial_status(t) == INFEASIBLE for t in evaluated)
     sources = Counter(t.user_attrs["source"] for t in evaluated if "source" in t.user_attrs)
     turns = llm_turns(trials)
     # The luckiest repetition, perhaps of another trial than the best one, would say nothing.
@@ -229,8 +231,9 @@ def study_facts(
         "state": run_state(study.user_attrs, trials),
         "trials": dict(states),
         "evaluated": len(evaluated),
-        "ok": len(evaluated) - sum(failures.values()) - pruned,
+        "ok": len(evaluated) - sum(failures.values()) - pruned - infeasible,
         "pruned": pruned,
+        "infeasible": infeasible,
         "failed": sum(failures.values()),
         "failures": dict(failures),
         "common_failure": common_failure(trials),

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from objective.best import has_succeeded
 from objective.failure import CLASSES
+from objective.failure import INFEASIBLE
 from objective.failure import INTERRUPTED
 from objective.testbed.metric import Metric
 from samplers._llm.record import SOURCES
@@ -61,7 +62,11 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
     elif has_succeeded(trial):
         attrs["status"] = "ok"
     elif trial.state == TrialState.COMPLETE:
-        attrs["status"] = "infeasible" if any(trial.constraints.values()) else "nan"
+        broken = {name: value for name, value in trial.constraints.items() if value > 0}
+        attrs["status"] = INFEASIBLE if broken else "nan"
+        if broken:
+            listed = ", ".join(f"{name} = {value:.4g}" for name, value in broken.items())
+            attrs.setdefault("reason", f"constraint {listed} is above 0")
     if trial.duration is not None:
         seconds = max(0.0, trial.duration.total_seconds())  # a clock may have been set back
         attrs = {"training_seconds": seconds, "total_seconds": seconds, **attrs}

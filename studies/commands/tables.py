@@ -111,7 +111,8 @@ def status_table(studies: list[dict[str, Any]]) -> Rows:
     table = Rows(*headings, padding=(0, 1, 0, 0))
     for facts in studies:
         states = facts["trials"]
-        counts = {"ok": facts["ok"], **facts["failures"], "pruned": facts["pruned"]}
+        counts = {"ok": facts["ok"], **facts["failures"]}
+        counts |= {kind: facts[kind] for kind in ("pruned", "infeasible")}
         counts |= {s: states.get(s, 0) for s in ("running", "waiting", "interrupted")}
         table.add_row(
             facts["study"],

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from objective.best import values_run
+from objective.failure import INFEASIBLE
 from samplers._llm.record import LLM
 from samplers._llm.record import SOURCES
 from studies.best import listed
@@ -126,7 +127,7 @@ def _other_runs(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
 
 
 def _failures(runs: Sequence[Run]) -> Iterator[str]:
-    """Say how many trials failed, and with what most of them did."""
+    """Say how many trials failed, with what most of them did, and how many were infeasible."""
     failed = [row for run in runs for row in run.rows if row.failed and row.status != DOUBTED]
     reasons = [str(row.attrs.get("reason") or row.status).rstrip(".") for row in failed]
     why = ""
@@ -136,6 +137,9 @@ def _failures(runs: Sequence[Run]) -> Iterator[str]:
         why = f"{most} with: {shortened(reason, _REASON)}"
     if failed:
         yield f"{len(failed):,} of the trials failed{why}."
+    if infeasible := sum(row.status == INFEASIBLE for run in runs for row in run.rows):
+        do = "doesn't" if infeasible == 1 else "don't"
+        yield f"{infeasible:,} of the trials violated a constraint, and {do} count."
 
 
 def _values(winner: Winner) -> str:

@@ -10,6 +10,7 @@ import math
 
 from plotly.io import templates
 
+from objective.failure import INFEASIBLE
 from studies.facts import LLM_SOURCES
 from studies.facts import REPLACED
 from studies.methods import METHODS
@@ -203,12 +204,16 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     told = (
         f" ({', '.join(replaced)}: the model was asked, but another was run)" if replaced else ""
     )
+    marked, orange = "failed or were pruned", ""
+    if any(row.status == INFEASIBLE for run in runs for row in run.rows):
+        marked, orange = "failed, were pruned or are infeasible", ", infeasible ones orange"
+    crosses = f"Trials that failed are red crosses, pruned ones grey{orange}."
     yield Section(
         "Traces",
         "Trials and incumbents",
-        f"Every trial of a run by who proposed it{told}; rings are incumbents. Those that failed or were "
-        "pruned are marked at the edge, values far worse than the others lie outside: "
-        "double-click shows them.",
+        f"Every trial of a run by who proposed it{told}; rings are incumbents. Those that {marked} "
+        "are marked at the edge, values far worse than the others lie outside: double-click shows "
+        "them.",
         plot("Trials and incumbents", 'data-view="trace"', single + x),
     )
     yield _table_section(runs)
@@ -224,8 +229,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
     yield Section(
         "Parameters",
         "Parameters over trials",
-        "Where a run searched, trial by trial. Those that failed are red crosses, pruned ones "
-        "grey.",
+        f"Where a run searched, trial by trial. {crosses}",
         plot("Parameters over trials", 'data-view="evolution"', single),
     )
     if len(names) > 1:
@@ -233,7 +237,7 @@ def _run_sections(runs: Sequence[Run]) -> Iterator[Section]:
         yield Section(
             "Pairs",
             "Any two parameters",
-            "Trials that failed are red crosses, pruned ones grey.",
+            crosses,
             plot("Any two parameters", 'data-view="pair"', several + pair),
         )
     share = (

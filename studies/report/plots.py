@@ -9,6 +9,7 @@ from dataclasses import replace
 import math
 from typing import Any
 
+from objective.failure import INFEASIBLE
 from studies.library import is_library_study
 from studies.printable import decimals
 from studies.report.drawing import Drawing
@@ -24,6 +25,7 @@ from studies.report.series import LLM_MEASURES
 from studies.report.series import Record
 from studies.report.series import summaries
 from studies.report.statistics import FEW
+from studies.report.style import BROKEN
 from studies.report.style import COLORS
 from studies.report.style import FAILURE
 from studies.report.style import MEAN
@@ -141,13 +143,19 @@ def traces(runs: Sequence[Run]) -> list[Plot]:
     for run in shown:
         ok = [row for row in run.rows if row.ok]
         failed = [row for row in run.rows if row.failed]
-        pruned = [row for row in run.rows if not (row.ok or row.failed)]
+        others = {
+            status: [row for row in run.rows if row.status == status]
+            for status in ("pruned", INFEASIBLE)
+        }
         found, best = run.incumbents, Style(COLORS[0])
         ends, values = at([*found, run.rows[-1]]), [*(row.value for row in found), run.best]
         marks = [
             Marks("points", "trial", at(ok), [row.value for row in ok], TRIAL),
             Marks("points", "failed trial", at(failed), [worst] * len(failed), FAILURE),
-            Marks("points", "pruned trial", at(pruned), [worst] * len(pruned), PRUNED),
+            *(
+                Marks("points", f"{status} trial", at(rows), [worst] * len(rows), look)
+                for (status, rows), look in zip(others.items(), (PRUNED, BROKEN))
+            ),
             Marks("points", "", ends[:-1], values[:-1], best, in_legend=False),
             Marks("steps", "best so far", ends, values, best),
         ]

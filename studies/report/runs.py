@@ -23,6 +23,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from objective.best import values_run
+from objective.failure import INFEASIBLE
 from objective.testbed.metric import METRIC
 from objective.testbed.metric import Metric
 from studies.budget import Budget
@@ -58,8 +59,8 @@ class Row:
         position: How many trials of the run had ended when it had, itself included: 1, 2, ...
         seconds: Time that the run was charged for training up to this trial's end (with that of
             the language model if its budget charges for it).
-        value: Of the metric; NaN if it failed.
-        status: ``ok`` or the failure's class.
+        value: Of the metric; NaN if it failed. That of an infeasible trial counts nowhere.
+        status: ``ok``, ``pruned``, ``infeasible`` or the failure's class.
         source: Who decided the parameters, ``""`` if nobody said.
         params: The values that were really run.
         attrs: The trial's user attributes.
@@ -86,8 +87,8 @@ class Row:
 
     @property
     def failed(self) -> bool:
-        """Whether it went wrong; what was stopped as hopeless didn't."""
-        return self.status not in ("ok", "pruned")
+        """Whether it went wrong; what was stopped as hopeless, or violates a constraint, didn't."""
+        return self.status not in ("ok", "pruned", INFEASIBLE)
 
 
 @dataclass(frozen=True)
@@ -377,12 +378,13 @@ def _rows(trials: Sequence[FrozenTrial], budget: Budget) -> tuple[Row, ...]:
     for position, trial in enumerate(by_end(filter(is_evaluated, trials)), 1):
         seconds += budget.charge(trial)
         attrs = trial.user_attrs
+        has_value = is_ok(trial) or trial_status(trial) == INFEASIBLE
         rows.append(
             Row(
                 number=trial.number,
                 position=position,
                 seconds=seconds,
-                value=trial.value if is_ok(trial) and trial.value is not None else math.nan,
+                value=trial.value if has_value and trial.value is not None else math.nan,
                 status=trial_status(trial),
                 source=str(attrs.get("source", "")),
                 params=values_run(trial),

@@ -33,6 +33,7 @@ class Style:
 TRIAL = Style("#999999")
 FAILURE = Style("#B00000", symbol=FAILED)
 PRUNED = Style("#7F7F7F", symbol=FAILED)
+BROKEN = Style("#E69F00", symbol=FAILED)  # what violates a constraint
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:

@@ -123,6 +123,30 @@ def test_what_ctrl_c_ended_is_no_failure() -> None:
     assert [t.number for t in counted(evaluated_trials(study))] == [1]
 
 
+def test_what_is_infeasible_is_shown_with_its_value_and_is_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_constraint("memory", trial.number - 2.5)
+        return 10.0 - trial.suggest_int("x", trial.number, trial.number)
+
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(storage=url, study_name="mine")
+    study.optimize(objective, n_trials=4)
+    facts = study_facts(study)
+    assert (facts["ok"], facts["failed"], facts["infeasible"]) == (3, 0, 1)
+    status(url)
+    assert "3 ok, 1 infeasible" in capsys.readouterr().out
+    report(url, tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "value 8.0000 in trial 2" in out and "failed" not in out
+    assert "1 of the trials violated a constraint, and doesn't count." in out
+    csv = (tmp_path / "out" / "trials.csv").read_text(encoding="utf-8")
+    assert "mine,0,mine,3,7.0,infeasible," in csv
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "constraint memory = 0.5 is above 0" in page and "infeasible ones orange" in page
+
+
 def test_several_objectives_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,19 +15,20 @@ function valueOf({run, i}, j) {
 
 function describe(run, i) {
   const {parameters} = data("trials");
-  const value = run.value[i] === null ? run.status[i] : `${data("trials").metric} ${decimals(run.value[i])}`;
+  const measured = run.value[i] === null ? "" : `${data("trials").metric} ${decimals(run.value[i])}`;
+  const value = [run.status[i] === "ok" ? "" : run.status[i], measured].filter(Boolean).join(", ");
   const lines = parameters.map((p, j) => [p.name, valueOf({run, i}, j)])
     .filter(([, v]) => v !== null).map(([name, v]) => `${name} = ${short(v)}`);
   return [`trial ${run.number[i]} ${run.source[i]}: ${value}`, run.reason[i], ...lines]
     .filter(Boolean).map(escaped).join("<br>");
 }
 
-/** The trials of the chosen run, or of all runs of a method ("m:..."), or of all ("*"). */
+/** The trials, with the values of those that count, of the chosen run, or of all runs of a method ("m:..."), or of all ("*"). */
 function chosen(value) {
   const {runs} = data("trials");
   const picked = value === "*" ? runs : value.startsWith("m:")
     ? runs.filter(run => run.method === value.slice(2)) : [runs[Number(value)]];
-  return picked.flatMap(run => run.number.map((_, i) => ({run, i, value: run.value[i]})));
+  return picked.flatMap(run => run.number.map((_, i) => ({run, i, value: run.status[i] === "ok" ? run.value[i] : null})));
 }
 
 const AXIS = {gridcolor: "#eee", zeroline: false, exponentformat: "power"};
@@ -39,10 +40,10 @@ const points = (rows, more) => ({
   type: rows.length > SVG_POINTS ? "scattergl" : "scatter", mode: "markers", hoverinfo: "text",
   hovertext: rows.map(r => describe(r.run, r.i)), ...more,
 });
-/** Crosses of the trials without a value: those that failed, and those that were pruned. */
-const crosses = (rows, place, more) => ["failed", "pruned"].map(name => {
-  const group = rows.filter(r => r.value === null && (r.run.status[r.i] === "pruned") === (name === "pruned"));
-  const color = name === "pruned" ? PRUNED : FAILED;
+/** Crosses of the trials whose value doesn't count: those that failed, and those that were pruned or are infeasible. */
+const crosses = (rows, place, more) => ["failed", ...Object.keys(UNCOUNTED)].map(name => {
+  const group = rows.filter(r => r.value === null && (UNCOUNTED[r.run.status[r.i]] ? r.run.status[r.i] : "failed") === name);
+  const color = UNCOUNTED[name] ?? FAILED;
   return points(group, {name, ...place(group), marker: {color, symbol: "x-thin-open", ...more}});
 });
 // The rim shows the ends of the colours, one of which is nearly that of the page.
@@ -94,8 +95,8 @@ const views = {
     for (const status of new Set(failed.map(r => run.status[r.i]))) {
       const group = failed.filter(r => run.status[r.i] === status);
       traces.push(points(group, {
-        name: status === "pruned" ? status : `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
-        marker: {color: status === "pruned" ? PRUNED : FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
+        name: UNCOUNTED[status] ? status : `failed: ${status}`, x: group.map(at), y: group.map(() => end + edge),
+        marker: {color: UNCOUNTED[status] ?? FAILED, symbol: {oom: "x-thin-open", timeout: "y-down-open", nan: "asterisk-open"}[status] ?? "cross-thin-open", size: 9, line: {width: 2}},
       }));
     }
     const found = run.incumbents.map(([i]) => rows[i]), since = run.incumbents.map(([, ...from]) => place(...from));

@@ -9,7 +9,7 @@ const data = id => (parsed[id] ??= JSON.parse(byId(id).textContent));
 
 const CONFIG = {responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg"}};
 const FAILED = "#B00000";
-const PRUNED = "#7F7F7F"; // stopped as hopeless, which is no failure
+const UNCOUNTED = {pruned: "#7F7F7F", infeasible: "#E69F00"}; // stopped as hopeless, or against a constraint: no failures
 const SOURCES = {
   llm: ["#D55E00", "diamond"], base: ["#0072B2", "circle"], startup: ["#7F7F7F", "square"],
   "llm-screened": ["#56B4E9", "diamond-open"],

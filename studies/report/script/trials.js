@@ -9,7 +9,7 @@ function tableColumns() {
   const {parameters, runs} = data("trials"), columns = {};
   if (runs.length > 1) Object.assign(columns, {method: r => r.run.method, seed: r => r.run.seed});
   columns.trial = r => r.run.number[r.i];
-  columns[data("trials").metric] = r => r.value;
+  columns[data("trials").metric] = r => r.run.value[r.i];
   columns.state = r => r.run.status[r.i];
   if (runs.some(run => run.reason.some(Boolean))) columns.reason = r => r.run.reason[r.i];
   columns.source = r => r.run.source[r.i];
