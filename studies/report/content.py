@@ -57,5 +57,5 @@ class Report:
         self.tests = tables.all_comparisons(runs, reference)
         self.times = times_to_target(runs, reference)
         self.notes = notes(runs, self.tests["best"], unstarted)
-        self.series = all_series(runs, self.methods, self.run_rows, self.tests["best"])
+        self.series = all_series(runs, self.methods, self.run_rows, self.tests)
         self.plots = comparison_plots(runs, self.series)

@@ -92,7 +92,7 @@ def _add_steps(figure: go.Figure, marks: Marks) -> None:
 def _add_points(figure: go.Figure, marks: Marks, values: str) -> None:
     is_mean, style = marks.style.symbol == MEAN, marks.style
     errors = {}
-    if marks.low:
+    if not all(map(math.isnan, marks.low)):  # which would be caps without a length
         errors[f"error_{values}"] = {
             "array": _lengths(marks.y, marks.high),
             "arrayminus": _lengths(marks.low, marks.y),

@@ -61,7 +61,8 @@ PLOTS = {
         "Differences",
         "Differences from the reference",
         "Mean of the differences on the same seeds, from four seeds on with its 95 % interval "
-        "(Student's t).",
+        "(Student's t), else beside those of the single seeds. Of the revalidated values, where "
+        "every run has one, else of the best.",
     ),
     "seeds": (
         "Seeds",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
 import math
+from statistics import fmean
 from typing import Any
 
 from objective.failure import INFEASIBLE
@@ -62,7 +63,7 @@ def comparison_plots(
         else [],
         "trials": [_best_so_far(runs, series["trials"], looks, best, _TRIALS)],
         "runs": [_final_values(series["final"], methods, best)],
-        "differences": [_differences(series["differences"], best)],
+        "differences": [_differences(series["differences"], series["final"], best)],
         "seeds": [_by_seed(series["final"], methods, best)],
         "importance": [
             _importance(method or "all methods", records)
@@ -242,20 +243,38 @@ def _range(record: Record, spec: str) -> str:
     return "" if math.isnan(low) else f" ({low:{spec}} to {high:{spec}})"
 
 
-def _differences(records: Sequence[Record], best: str) -> Plot:
-    """Plot how far each method is from the reference on the same seeds."""
+def _differences(records: Sequence[Record], finals: Sequence[Record], best: str) -> Plot:
+    """Plot how far each method is from the reference on the same seeds: of few seeds each, too."""
     said = "{method}: {mean:+.4g}{range} on {n} seeds"
     records = [{**r, "range": _range(r, "+.4g")} for r in records]
-    marks = _marks("points", "difference", records, "method", "mean", Style(COLORS[0]), said)
-    reference = records[0]["reference"] if records else ""
+    few = [pair for r in records if r["n"] <= FEW for pair in _pairs(r, finals)]
+    singles = _marks("points", "seed", few, "method", "difference", Style(COLORS[0]),
+                     "{method}, seed {seed}: {difference:+.4g}")  # fmt: skip
+    mean = Style(COLORS[1], symbol="diamond")
+    marks = _marks("points", "difference", records, "method", "mean", mean, said)
+    reference, value = (records[0]["reference"], records[0]["value"]) if records else ("", "")
+    kind = f"{value} " if value != "best" else ""
+    drawn = [replace(singles, faint=True), marks] if few else [marks]
     return Plot(
-        [replace(marks, in_legend=False)] if records else [],
-        y=f"{best}, minus that of {reference} on the same seed",
-        note=_note([marks]),
+        [replace(each, in_legend=False) for each in drawn] if records else [],
+        y=f"{kind}{best}, minus that of {reference} on the same seed",
+        note=f"{_note([marks])}; pale: single seeds" if few else _note([marks]),
         categories=_names(records, "method"),
         across=True,
         zero=True,
     )
+
+
+def _pairs(record: Record, finals: Sequence[Record]) -> Iterator[Record]:
+    """Yield a method's difference from the reference on each seed that both have."""
+    of: dict[str, dict[int, list[float]]] = {record["method"]: {}, record["reference"]: {}}
+    for run in finals:
+        if run["method"] in of and math.isfinite(run[record["value"]]):
+            of[run["method"]].setdefault(run["seed"], []).append(run[record["value"]])
+    own, others = of[record["method"]], of[record["reference"]]
+    for seed in sorted(own.keys() & others.keys()):
+        difference = fmean(own[seed]) - fmean(others[seed])
+        yield {"method": record["method"], "seed": seed, "difference": difference}
 
 
 def _by_seed(records: Sequence[Record], methods: Sequence[str], best: str) -> Plot:

@@ -55,7 +55,7 @@ def all_series(
     runs: Sequence[Run],
     methods: Sequence[Record],
     run_rows: Sequence[Record],
-    tests: Sequence[Comparison] = (),
+    tests: Mapping[str, Sequence[Comparison]] = {},
 ) -> dict[str, list[Record]]:
     """Name to records of all that is drawn.
 
@@ -63,7 +63,7 @@ def all_series(
         runs: Of the comparison.
         methods: Of `tables.method_rows`.
         run_rows: Of `tables.run_rows`.
-        tests: Of the best values.
+        tests: Of `tables.all_comparisons`.
     """
     final = ("method", "seed", "best", "revalidated", "revalidated_n")
     return {
@@ -77,7 +77,7 @@ def all_series(
         "models": models(runs),
         "llm": language_model(runs),
         "importance": importance(runs),
-        "differences": differences(tests),
+        "differences": differences(tests, runs),
     }
 
 
@@ -132,19 +132,23 @@ def failures(methods: Sequence[Record]) -> list[Record]:
     return records
 
 
-def differences(tests: Sequence[Comparison]) -> list[Record]:
-    """Return each method's mean difference from the reference's best: ``mean``, ``low``, ``high``
-    (NaN of few), ``reference``, ``n`` (seeds that both have)."""
+def differences(tests: Mapping[str, Sequence[Comparison]], runs: Sequence[Run]) -> list[Record]:
+    """Return each method's mean difference from the reference: ``mean``, ``low``, ``high`` (NaN of
+    few), ``reference``, ``n`` (seeds that both have), ``value``: ``revalidated`` where all runs have
+    that, else ``best``."""
+    repeated = all(run.revalidated for run in runs if run.incumbents)
+    value = "revalidated" if repeated and "revalidated" in tests else "best"
     return [
         {
             "method": row.method,
             "reference": row.reference,
+            "value": value,
             "mean": row.difference,
             "low": row.low if row.n > FEW else math.nan,
             "high": row.high if row.n > FEW else math.nan,
             "n": row.n,
         }
-        for row in tests
+        for row in tests.get(value, ())
         if math.isfinite(row.low)
     ]
 

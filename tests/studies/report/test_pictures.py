@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import math
 from pathlib import Path
 import re
+from statistics import fmean
 
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
@@ -166,13 +167,15 @@ def test_no_plot_and_no_table_shows_an_interval_of_three_seeds(memory: InMemoryS
         ("difference", "tpe"): True, ("difference", "smac"): False, ("best", "random"): True,
         ("best", "tpe"): True, ("best", "smac"): False, ("revalidated", "smac"): False,
     }  # fmt: skip
-    assert any(
-        re.fullmatch(r"smac: \+0\.\d+ on 3 seeds", said) for said in differences.marks[0].said
-    )
+    singles, mean = differences.marks
+    assert list(singles.x) == ["smac"] * 3 and singles.faint and differences.note.endswith("seeds")
+    assert fmean(singles.y) == pytest.approx(dict(zip(mean.x, mean.y))["smac"])
+    assert any(re.fullmatch(r"smac: \+0\.\d+ on 3 seeds", said) for said in mean.said)
     few = [run for run in runs_of(memory) if run.seed < 3]
     drawn = pictures(few, Report(few, "random").plots)
     plots = [plot for name in ("differences", "runs") for plot in drawn[name]]
-    assert {plot.note for plot in plots if isinstance(plot, Plot)} == {"mean"}
+    notes = {plot.note for plot in plots if isinstance(plot, Plot)}
+    assert notes == {"mean", "mean; pale: single seeds"}
     tests = page_tables.tests_table(comparisons(few, "random"), "best")
     assert " to " not in page_tables.values_table(method_rows(few)) + tests
     assert " to " in page_tables.values_table(method_rows(runs_of(memory)))
@@ -219,3 +222,17 @@ def test_both_ways_of_drawing_show_what_a_description_says(across: bool) -> None
         assert (list(trace[values]), list(trace[places])) == (mark.y, mark.x)
         error = trace[f"error_{values}"]
         assert (error["arrayminus"], error["array"]) == ([mark.y[0] / 2], mark.y)
+
+
+def test_differences_are_of_repetitions_where_every_run_has_them(memory: InMemoryStorage) -> None:
+    for seed in range(2):
+        for method, value in (("random", 1.5), ("tpe", 1.25)):
+            add_repetitions(memory, add_study(memory, method, seed), [value + seed])
+    (plot,) = drawings_of(memory)["differences"]
+    assert isinstance(plot, Plot) and plot.y.startswith("revalidated best val_bpb, minus")
+    singles, mean = plot.marks
+    assert list(singles.y) == [-0.25, -0.25] and list(mean.y) == [-0.25]
+    assert "error_x" not in interactive.draw(plot).data[1].to_plotly_json()
+    add_study(memory, "tpe", 2)
+    (plot,) = drawings_of(memory)["differences"]
+    assert isinstance(plot, Plot) and plot.y.startswith("best val_bpb, minus")
