@@ -227,7 +227,7 @@ def _outcome(trial: FrozenTrial, best: FrozenTrial | None, metric: Metric) -> st
     """What came of a trial, beside the best before."""
     if trial.state == TrialState.PRUNED:
         step = trial.last_step
-        at = f" at step {step}" if step is not None else ""
+        at = f" at {step} (percent, or step if its end is unknown)" if step is not None else ""
         return f"Stopped early{at}, as hopeless."
     if is_interrupted(trial):
         return "Interrupted."

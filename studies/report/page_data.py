@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from samplers._llm.record import ENQUEUED
+from studies.library import is_library_study
 from studies.printable import decimals
 from studies.report.plots import time_title
 from studies.report.plots import time_unit
@@ -35,12 +36,17 @@ def page_trials(runs: Sequence[Run], artifacts: str = "") -> dict[str, Any]:
     """
     described = [_parameter(name, runs) for name in parameters(runs)]
     unit, seconds = time_unit(runs)
+    # Nothing stored tells which a script's progress was: see `objective.run.printed.Progress`.
+    is_foreign = any(is_library_study(run.metadata) for run in runs)
     curves = sum(bool(row.curve) for run in runs for row in run.rows)
     points = max(2, min(60, _MOST_POINTS // max(1, curves)))
     return {
         "metric": metric_of(runs).name,
         "higher_is_better": metric_of(runs).better == "higher",
         "unit": {"name": unit, "seconds": seconds, "title": time_title(runs)},
+        "steps": "step"
+        if is_foreign
+        else "percent of the training, or step if it has no known end",
         "parameters": described,
         "artifacts": artifacts,
         "runs": [_columns(run, described, points, bool(artifacts)) for run in runs],

@@ -135,6 +135,15 @@ def test_what_came_of_failures_of_pruned_and_of_interrupted_trials() -> None:
     assert last_note(study)[1].endswith("Failed: crash.")
     add(study, 1.2, {"lr": 0.1}, state=TrialState.PRUNED, status="pruned")
     assert last_note(study)[1].endswith("Stopped early, as hopeless.")
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED,
+            intermediate_values={25: 1.2},
+            user_attrs={"status": "pruned"},
+        )
+    )
+    said = "Stopped early at 25 (percent, or step if its end is unknown), as hopeless."
+    assert last_note(study)[1].endswith(said)
     add(study, None, state=TrialState.FAIL)
     number = len(study.trials) - 1
     study.add_trial(

@@ -129,7 +129,7 @@ const views = {
       group("stopped or failed", stopped.slice(-200), FAILED, .7),
       group("others", done.slice(5, 200), "#8a8a8a", .8),
       group("best five", done.slice(0, 5), "#0072B2", 2),
-    ].filter(trace => trace.x.length), layout("step", "reported value")];
+    ].filter(trace => trace.x.length), layout(data("trials").steps, "reported value")];
   },
 
   evolution({run: index}) {

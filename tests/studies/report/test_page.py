@@ -327,6 +327,16 @@ def test_the_baseline_is_called_that_and_what_a_user_enqueued_is_not(
     assert run["source"] == ["baseline", "enqueued", "base"]
 
 
+def test_an_axis_of_steps_may_be_one_of_percent_where_a_script_says_of_how_many(
+    memory: optuna.storages.InMemoryStorage,
+) -> None:
+    add_library_study(memory)
+    assert page_trials(runs_of(memory))["steps"] == "step"
+    memory = optuna.storages.InMemoryStorage()
+    add_study(memory, "tpe", 0)
+    assert page_trials(runs_of(memory))["steps"].startswith("percent of the training, or step")
+
+
 def test_a_choice_of_one_run_or_of_a_rule_is_one_too(
     memory: optuna.storages.InMemoryStorage,
 ) -> None:
