@@ -41,6 +41,8 @@ _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that di
 _NUMBER = re.compile(r"0x[\da-f]+|-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
 _MANY = 5  # failures of one kind, before they are said to be many
 _COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
+# Configurations with one and the same result, before that is no chance: of any value, of a coarse one.
+_ALIKE, _COARSE_ALIKE = 3, 6
 
 
 def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | None:
@@ -51,23 +53,22 @@ def best_trial(trials: Sequence[FrozenTrial], metric: Metric) -> FrozenTrial | N
 
 
 def common_result(trials: Sequence[FrozenTrial]) -> float | None:
-    """Return the value of all successes, if at least three configurations came to the same results.
+    """Return the value of all successes, if several configurations came to the same results.
 
-    Then the configurations hardly reach the training. It is None where this may be chance: of a
-    coarse value, and where another number that was printed differs.
+    Then the configurations hardly reach the training. It is None where this may be chance: of a few
+    with a coarse value, and where another number that was printed differs.
     """
     ok = list(filter(is_ok, trials))
     if len({t.values[0] for t in ok}) != 1:
         return None
     value = ok[0].values[0]
-    if float(Fraction(value).limit_denominator(_COARSE)) == value:
-        return None
+    is_coarse = float(Fraction(value).limit_denominator(_COARSE)) == value
     first = ok[0].user_attrs
     names = [n for n, x in first.items() if type(x) is float and not _COSTS.search(n)]
     if any(t.user_attrs.get(name) != first[name] for t in ok for name in names):
         return None
     configurations = {json.dumps(values_run(t), sort_keys=True) for t in ok}
-    return value if len(configurations) >= 3 else None
+    return value if len(configurations) >= (_COARSE_ALIKE if is_coarse else _ALIKE) else None
 
 
 def configuration(trial: FrozenTrial) -> str:

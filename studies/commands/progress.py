@@ -129,9 +129,9 @@ class Progress(Bar):
             self._has_warned = True
             self.console.print(
                 f"warning: trials with different values all came to {self._metric.name} {common!r},"
-                f" so these seem not to reach the training. A trial has them in {self._place}, in a"
-                " folder of its own: does the script read another copy, by an absolute path or from"
-                " an installed package?"
+                " so these seem not to reach the training, or to make no difference to it. A trial has"
+                f" them in {self._place}, in a folder of its own: does the script read them there, and"
+                " not from another copy, by an absolute path or from an installed package?"
             )
         # Earlier ones may be mended.
         if not self._has_told_failure and (failure := common_failure(new)):

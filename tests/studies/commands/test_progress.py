@@ -132,8 +132,14 @@ def test_three_successes_are_alike_in_all_but_their_values_before_that_is_said(
     first = [ended(0, 0.53217, lr=0.1), ended(1, 0.53217, lr=0.2, training_seconds=2.5)]
     assert common_result([*first, last]) is None
     assert common_result([*first, ended(2, 0.53217)]) == 0.53217
-    coarse = [ended(number, 11 / 12, lr=0.1 * (number + 1)) for number in range(5)]
-    assert common_result(coarse) is None
+
+
+@pytest.mark.parametrize("value", [11 / 12, 8.41, 97.53, 0.975])
+def test_a_coarse_value_must_come_more_often_before_that_is_said(value: float) -> None:
+    coarse = [ended(number, value, lr=0.1 * (number + 1)) for number in range(6)]
+    assert common_result(coarse[:5]) is None
+    assert common_result(coarse) == value
+    assert common_result([*coarse, ended(6, value + 0.01)]) is None
 
 
 def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> None:
