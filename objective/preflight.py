@@ -59,6 +59,8 @@ _VARIABLE = re.compile(
     r"""(?:environ(?:\.get)?\s*[(\[]\s*["']|getenv\(\s*["']|\$\{oc\.env:)(\w+)\b"""
     r"""(?!["']\s*\]\s*=[^=])"""
 )
+# How any language names a variable that it reads: "LR", $LR, ${LR}, $(LR), env.LR; no constant LR.
+_READ = r"""["'${{.:]{0}\b|\$\({0}\)"""
 _RECORDERS = ("wandb", "mlflow")  # which read variables that begin with their names
 _GPU_CALLS = {"get_device_capability", "get_device_properties", "set_device", "synchronize"}
 
@@ -102,6 +104,7 @@ def preflight(testbed: Testbed) -> Preflight:
         found.notes += [*_not_given(testbed), *_not_there(testbed)]
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
+    found.notes += unread_variables(testbed)
     if said := missing_metric(testbed):
         # What a user chose may be printed by a library.
         (found.problems if testbed.interface.metric is None else found.notes).append(said)
@@ -119,12 +122,8 @@ def missing_metric(testbed: Testbed) -> str:
     if metric.file or testbed.is_embedded or not testbed.delivery.is_python or not words:
         return ""
     with suppress(TestbedError, OSError):  # told of by others
-        files = testbed.files
-        places = {files.folder, *files.paths}
-        beside = [link for link in files.links if not places.isdisjoint(link.parents)]
-        if any((files.root / link).is_dir() for link in beside):  # that isn't read may print it
+        if (texts := _texts(testbed)) is None:
             return ""
-        texts = files.texts() | {script: testbed.source}
         code = [t for name, t in texts.items() if name.endswith(".py") or name == script]
         printed = list(dict.fromkeys(name for text in code for name in _printed(text)))
         read = [text for name, text in texts.items() if not name.lower().endswith(_PROSE)]
@@ -137,6 +136,31 @@ def missing_metric(testbed: Testbed) -> str:
                 f" say --metric {printed[-1]} if that is what it is judged by."
             )
     return ""
+
+
+def unread_variables(testbed: Testbed) -> list[str]:
+    """Say which variables take values to a script, but are named by nothing that is read."""
+    command = testbed.delivery.command
+    names = [n for n in map(command.variable_of, command.parameters) if n is not None]
+    with suppress(TestbedError, OSError):  # told of by others
+        if names and (texts := _texts(testbed)) is not None:
+            known = "\n".join([*texts.values(), *command.words])
+            if unread := [n for n in names if not re.search(_READ.format(n), known)]:
+                return [
+                    f"the command sets {', '.join(unread)}, but no file reads that: unless a library"
+                    " does, trials with other values train the same"
+                ]
+    return []
+
+
+def _texts(testbed: Testbed) -> dict[str, str] | None:
+    """Return all files beside the script by their names; None where some of them aren't read."""
+    files = testbed.files
+    places = {files.folder, *files.paths}
+    beside = [link for link in files.links if not places.isdisjoint(link.parents)]
+    if any((files.root / link).is_dir() for link in beside):
+        return None
+    return files.texts() | {testbed.delivery.script: testbed.source}
 
 
 def _printed(source: str) -> Iterator[str]:

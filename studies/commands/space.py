@@ -36,6 +36,7 @@ def space(
     """
     from objective import Testbed
     from objective.preflight import missing_metric
+    from objective.preflight import unread_variables
     from objective.testbed.interface import Interface
     from objective.testbed.search_space import to_toml
     from studies.commands.console import console
@@ -63,5 +64,5 @@ def space(
         if others:
             out.print(left_out_table(others))
         judged = f"Judged by {loaded.metric}: {loaded.metric.better} is better."
-        for line in filter(None, (judged, missing_metric(loaded))):
+        for line in filter(None, (judged, missing_metric(loaded), *unread_variables(loaded))):
             out.print(printable(line), markup=False, highlight=False)

@@ -119,6 +119,19 @@ def test_variables_that_are_read_and_not_given_are_named(
     assert "hunter2" not in note
 
 
+def test_variables_that_the_command_sets_and_nothing_reads_are_named(testbed_folder: Make) -> None:
+    train = "import os\nlr = 1e-3\nwidth = float(os.environ.get('WIDTH', 8))\n"
+    folder = testbed_folder(
+        train, **{"other.py": "LR = 1", "run.sh": "DEPTH=$DEPTH python train.py"}
+    )
+    command = "LR={lr} WIDTH={width} OTHER=1 sh run.sh"
+    loaded = Testbed.load(folder / "train.py", interface=Interface(command=command))
+    (note,) = preflight(loaded).notes
+    assert note.startswith("the command sets LR, but no file reads that")
+    reads = Interface(command="LR={lr} sh -c 'python train.py --lr=$LR'")
+    assert preflight(Testbed.load(folder / "train.py", interface=reads)).notes == []
+
+
 def test_files_that_a_training_does_not_find_are_named(tmp_path: Path) -> None:
     scripts = write_testbed(
         tmp_path / "scripts",
