@@ -23,8 +23,8 @@ def best(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the testbed's script, or its configuration file, with the best values. A file that is there is only "
-            "replaced if it is the testbed's script as it was tuned.",
+            help="Write the testbed's script, or its configuration file, with the best values, to a new file: the study needs "
+            "its own as it was tuned.",
         ),
     ] = None,
     diff: Annotated[
@@ -66,7 +66,7 @@ def best(
         script, before, after = scripts(found, where)
         same = f"the best is {script} as it is" if before == after else ""
     if write is not None:
-        work.write(write, before, after)
+        work.write(write, after)
     if diff:
         for line in lines_of_diff(before, after, script=script):
             print(line)

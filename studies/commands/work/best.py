@@ -37,30 +37,33 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
     return name or names[0]
 
 
-def write(path: Path, before: str, after: str) -> None:
-    """Write the script, whole or not at all; of several files each into a folder of that path.
+def write(path: Path, text: str) -> None:
+    """Write a script, whole or not at all; of several files each into a folder of that path.
 
     Raises:
-        Misuse: If that would replace another file than the testbed's script.
+        Misuse: If that would replace a file: the study needs its own script as it was tuned.
     """
-    olds, news = split(before), split(after)
+    news = split(text)
     if len(news) == 1:
-        _write(path, before, after)
+        _write(path, text)
         return
     if path.exists() and not path.is_dir():
         raise Misuse(f"--write must name a folder, for {', '.join(news)}, but {path} is a file")
-    for name, text in news.items():
+    for name, file in news.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
-        _write(path / name, olds[name], text)
+        _write(path / name, file)
 
 
-def _write(path: Path, before: str, after: str) -> None:
-    if path.exists() and path.read_bytes() not in (before.encode(), after.encode()):
-        raise Misuse(f"--write must name a new file, but {path} is there and is another script")
+def _write(path: Path, text: str) -> None:
+    if path.exists():
+        if path.read_bytes() == text.encode():
+            return
+        raise Misuse(
+            f"--write must name a new file, but {path} is there and differs: name another"
+        )
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-        file.write(after.encode())
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    os.chmod(file.name, mode)
+        file.write(text.encode())
+    os.chmod(file.name, 0o644)
     os.replace(file.name, path)
 
 

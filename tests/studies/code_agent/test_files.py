@@ -192,7 +192,7 @@ def test_a_study_edits_tunes_and_keeps_both_files(bench: Bench, bed: Path, tmp_p
         "+++ b/train.py",
         "+++ b/model.py",
     ]
-    write(tmp_path / "won", before, after)
+    write(tmp_path / "won", after)
     assert {name: (tmp_path / "won" / name).read_text() for name in best} == best
 
 

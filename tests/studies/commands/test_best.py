@@ -44,15 +44,17 @@ def test_the_best_is_confirmed_and_can_be_written_and_run(cli: Cli, noisy: Path)
     before = (noisy / "train.py").read_text()
     diff = cli("best", "--diff").stdout
     assert f"+DEPTH = {facts['params']['DEPTH']}" in diff
+    assert "must name a new file" in cli.fails(2, "best", "--write", noisy / "train.py")
     assert (noisy / "train.py").read_text() == before
 
-    assert cli("best", "--write", noisy / "train.py").returncode == 0
-    assert (noisy / "train.py").read_text() != before
+    assert cli("best", "--write", noisy / "best.py").returncode == 0
     ran = subprocess.run(
-        [sys.executable, "train.py"], cwd=noisy, capture_output=True, text=True, check=True
+        [sys.executable, "best.py"], cwd=noisy, capture_output=True, text=True, check=True
     )
     (value,) = re.findall(r"^val_bpb: (\S+)", ran.stdout, re.M)
     assert float(value) == pytest.approx(facts["value"], abs=1e-6), "the same seed as in its trial"
+    assert cli("best", "--diff").stdout == diff, "the study goes on with its own script"
+    (noisy / "train.py").write_text((noisy / "best.py").read_text())
     assert "was edited since" in cli.fails(2, "best", "--write", "new.py")
 
 
@@ -172,7 +174,7 @@ def test_no_other_file_is_replaced(cli: Cli, testbed: Path) -> None:
     assert cli(*run(testbed, trials=2)).returncode == 0
     precious = cli.folder / "precious.py"
     precious.write_text("print(1)\n")
-    assert "is another script" in cli.fails(2, "best", "--write", precious)
+    assert "is there and differs: name another" in cli.fails(2, "best", "--write", precious)
     assert precious.read_text() == "print(1)\n"
     assert cli("best", "--write", cli.folder / "new.py").returncode == 0
     assert (cli.folder / "new.py").read_text().count("DEPTH = ") == 1
