@@ -47,6 +47,7 @@ from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.testbed.command import SEED_VARIABLE
 from objective.testbed.data import Data
 from objective.testbed.data import is_evaluated_apart
 from objective.testbed.data import prepare_data
@@ -214,13 +215,13 @@ class TrainScriptObjective:
         self._environment = {**self._python.variables(), **chosen_variables(runtime.env)}
         self._train_seed = train_seed
         if train_seed is not None:
-            self._environment["AUTORESEARCH_SEED"] = str(train_seed)
+            self._environment[SEED_VARIABLE] = str(train_seed)
 
     def with_seed(self, train_seed: int) -> TrainScriptObjective:
         """Return an objective that differs from this one in its ``train_seed`` alone."""
         other = copy.copy(self)
         other._train_seed = train_seed
-        other._environment = {**self._environment, "AUTORESEARCH_SEED": str(train_seed)}
+        other._environment = {**self._environment, SEED_VARIABLE: str(train_seed)}
         return other
 
     def prepare(self) -> Data:

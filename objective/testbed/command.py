@@ -23,6 +23,7 @@ from objective.testbed.source import TestbedError
 
 TIME_BUDGET = "TIME_BUDGET"  # the constant or placeholder that says how many seconds to train
 SEED = "SEED"
+SEED_VARIABLE = "AUTORESEARCH_SEED"  # of the environment of every training that is given a seed
 RESERVED = (TIME_BUDGET, SEED)
 _MOST_CHARS = 10_000
 

@@ -231,6 +231,17 @@ class Delivery:
             return self.config.text, inputs.files[self.config.name]
         return source, inputs.files[self.script]
 
+    def takes_seed(self, source: str) -> bool:
+        """Return whether `inputs` has a place for the training's seed; a script may read a variable."""
+        places = [self.config.values()] if self.config is not None else []
+        if self.is_python:
+            places.append(read_constants(source, self.script))
+        return (
+            self.seed is not None
+            or SEED in self.command.placeholders
+            or any(_seeds({n: c.value for n, c in own.items()}, 0) for own in places)
+        )
+
     def problems(self, file: SpaceFile) -> list[str]:
         """Return the placeholders for which neither the script nor the file has a value."""
         return [

@@ -18,6 +18,7 @@ from typing import ClassVar
 from typing import TYPE_CHECKING
 
 from objective.run.interpreter import find_interpreter
+from objective.testbed.command import SEED_VARIABLE
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.delivery import Delivery
 from objective.testbed.delivery import SCRIPT
@@ -213,6 +214,12 @@ class Testbed:
             {os.path.normpath(place) for place in (*first, *above)},
             find_interpreter(self.path, self.runtime.python).packages(),
         )
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether there is anything in the script, or beside it, that may heed a training's seed."""
+        texts = [self.source, *self.files.texts().values()]
+        return self.delivery.takes_seed(self.source) or any(SEED_VARIABLE in t for t in texts)
 
     @cached_property
     def derived(self) -> Derived:

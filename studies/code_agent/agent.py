@@ -3,7 +3,8 @@
 Each proposal is a trial of a study of its own (code trials have no parameters, and one such trial
 would empty the search space that other samplers infer):
 
-1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known.
+1. The first ``baselines`` trials run the unedited script, so that the noise of a run is known: the
+   first with its own seed, as edits have it, the others with other seeds if it takes one.
 2. The model is asked for a change of the best script so far (`proposer`), or for several, of which
    all but one wait (`ideas`). If neither its reply nor the next can be used, the proposal is a trial
    of status ``rejected``, which cost no training.
@@ -237,8 +238,11 @@ class CodeAgent:
                 f" its machine went down, {MAX_RETRY + 1} times; let the script need less (memory,"
                 " say), and begin a new study"
             )
-        for _ in range(missing):
-            self._trials.enqueue({"source": BASELINE, "source_sha256": self._sources.baseline})
+        for place in range(self._n_baselines - missing, self._n_baselines):
+            seed = {"train_seed": AGAIN_SEED - place} if place and self._testbed.takes_seed else {}
+            self._trials.enqueue(
+                {"source": BASELINE, **seed, "source_sha256": self._sources.baseline}
+            )
 
     def _history(self, trials: Sequence[FrozenTrial]) -> CodeHistory:
         history = read_history(trials, self._editing.min_gain, self._testbed.metric)
@@ -407,11 +411,11 @@ class CodeAgent:
             trial.set_user_attr("reason", one_line(str(error)))
             raise TrialFailed("rejected", str(error)) from None
         script, others = script_and_others(source)
-        if attrs.get("source") == AGAIN:
-            return self._objective.with_seed(AGAIN_SEED).run(trial, script, others)
-        if attrs.get("source") != BASELINE:
+        if attrs.get("source") not in (AGAIN, BASELINE):
             self._trials.upload_diff(trial, source)
-        return self._objective.run(trial, script, others)
+        seed = attrs.get("train_seed")
+        objective = self._objective if seed is None else self._objective.with_seed(seed)
+        return objective.run(trial, script, others)
 
     def _log_tail(self, step: Step) -> str:
         return log_tail(read_artifact(self._study, step.trial, self._artifacts, "train.log") or "")

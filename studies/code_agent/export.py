@@ -150,7 +150,7 @@ def agent_table(facts: dict[str, Any]) -> Group:
     if facts["noise"] is not None:
         noise = f", repeated: standard deviation {decimals(facts['noise'])}"
     if facts["noise"] == 0:
-        noise = ", the same each time with the same seed, which says nothing about luck"
+        noise = ", the same each time, which says nothing about luck"
     baseline, best = facts["baseline"], facts["best"]
     lines = [
         f"{facts['proposals']} proposals: {facts['applied']} applied, {facts['measured']} ran to a"

@@ -7,8 +7,8 @@ other values of the constants, which make no script longer.
 A change that trained for longer than the others is not kept either (*overtime*), nor one whose gain
 no edit is expected to make (*doubted*), before it was trained again with another seed: then the
 value of that training is judged in the place of its own. The best is at
-first the mean of the repeated baselines, whose standard deviation tells what a run's value is
-worth. Nothing of this is stored: a resumed run and every worker compute the same.
+first the mean of the baselines that have the script's own seed, as edits have; the standard deviation
+of all, most of them with other seeds, tells what a run's value is worth. Nothing of this is stored: a resumed run and every worker compute the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ BASELINE = "startup"
 PROPOSAL = "llm"
 TUNER = "tuner"
 AGAIN = "again"  # of the second training of a doubted trial, which names that one by `REPEATS`
-# `train_seed` of such a trial; those of `revalidate` are larger, so that it repeats nothing.
+# `train_seed` of such a trial; those of repeated baselines are smaller by their places, those of
+# `revalidate` larger, so that nothing is repeated.
 AGAIN_SEED = 1000
 # A change must gain this many standard deviations of a repeated baseline to be kept.
 GAIN_IN_SD = 2.0
@@ -143,8 +144,8 @@ class CodeHistory:
         pending: Proposals that wait or run.
         best: The trial whose script the next proposal edits, with the value that counts; None
             without a measured baseline.
-        best_value: Its value (the mean of the baselines for a baseline).
-        noise: Standard deviation of the baselines' values; None with fewer than two.
+        best_value: Its value (that of `baseline` for a baseline).
+        noise: Standard deviation of all baselines' values; None with fewer than two.
         min_gain: A change must improve the value by more than this to be kept.
         metric: Names the values.
     """
@@ -169,9 +170,14 @@ class CodeHistory:
 
     @property
     def baseline(self) -> float | None:
-        """Mean of the baselines' values; None without one."""
-        values = [s.value for s in self.steps if is_baseline(s.trial) and s.value is not None]
-        return statistics.fmean(values) if values else None
+        """Value of the unedited script, which is what edits are compared with; None without one."""
+        return _baseline([s.trial for s in self.steps if s.outcome == "baseline"])
+
+    @property
+    def is_noise_unknown(self) -> bool:
+        """Whether edits are kept for any gain, for the baselines, which are done, are all alike."""
+        is_begun = len(self.proposals) + len(self.tuned) + len(self.pending) > 0
+        return is_begun and self.noise == 0 and self.min_gain == 0
 
     @property
     def incumbents(self) -> list[Step]:
@@ -202,6 +208,12 @@ class CodeHistory:
 def is_baseline(trial: FrozenTrial) -> bool:
     """Return whether the trial runs the unedited script."""
     return trial.user_attrs.get("source") == BASELINE
+
+
+def _baseline(baselines: Sequence[FrozenTrial]) -> float | None:
+    """Return the mean of baselines' values with the script's own seed; without one, of all."""
+    own = [t for t in baselines if t.user_attrs.get("train_seed") is None]
+    return statistics.fmean(t.values[0] for t in own or baselines) if baselines else None
 
 
 def is_tuned(trial: FrozenTrial) -> bool:
@@ -343,12 +355,12 @@ def read_history(
     again = interrupted_trials(trials)  # also those that crashed at once, and were mended
     finished = [t for t in _in_order(trials) if t.number not in again]
     baselines = [t for t in finished if is_baseline(t) and is_ok(t)]
-    values = [t.value for t in baselines if t.value is not None]
+    values = [t.values[0] for t in baselines]
     noise = statistics.stdev(values) if len(values) > 1 else None
     if min_gain is None:
         min_gain = GAIN_IN_SD * (noise or 0.0)
     best = min(baselines, key=lambda t: t.number, default=None)
-    best_value = statistics.fmean(values) if values else None
+    best_value = _baseline(baselines)
     # What a script says itself isn't compared: it may lie, and it varies with other load.
     times = [t.user_attrs.get("measured_seconds", math.inf) for t in baselines]
     longest = _MOST_TIME * max(times, default=math.inf) + _LEEWAY_SECONDS

@@ -216,7 +216,7 @@ def _noise(history: CodeHistory) -> str:
         return ""
     rule = f"a change is kept if it gains more than {decimals(history.min_gain)}."
     if history.noise == 0:
-        return f"Runs of the same script with the same seed come to the same value; {rule}"
+        return f"Runs of the same script come to the same value; {rule}"
     return f"A repeated run differs by about {decimals(history.noise)}; {rule}"
 
 

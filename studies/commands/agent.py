@@ -29,7 +29,9 @@ def agent(
     baselines: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Runs of the unedited script, which tell the noise of a run."
+            metavar="N",
+            min=1,
+            help="Runs of the unedited script, all but one with other seeds, which tell the noise of a run.",
         ),
     ] = 3,
     min_gain: Annotated[

@@ -35,6 +35,7 @@ from studies.budget import is_failed
 from studies.budget import is_ok
 from studies.budget import span
 from studies.code_agent.history import best_of
+from studies.code_agent.history import history_of
 from studies.commands.console import console
 from studies.facts import common_failure
 from studies.facts import common_result
@@ -132,6 +133,14 @@ class Progress(Bar):
                 " so these seem not to reach the training, or to make no difference to it. A trial has"
                 f" them in {self._place}, in a folder of its own: does the script read them there, and"
                 " not from another copy, by an absolute path or from an installed package?"
+            )
+        history = history_of(trials, self._metric, self._spec.judged_by)
+        if not self._has_warned and history is not None and history.is_noise_unknown:
+            self._has_warned = True
+            self.console.print(
+                f"warning: all baselines came to {self._metric.name} {history.baseline!r}, so the noise"
+                " between trainings isn't known, and a change is kept for any gain: --min-gain sets"
+                " what it must gain; a seed that the script heeds (a constant SEED, say) would tell"
             )
         # Earlier ones may be mended.
         if not self._has_told_failure and (failure := common_failure(new)):

@@ -110,6 +110,18 @@ def test_what_is_behind_the_median_is_trained_to_its_end_all_the_same(bench: Ben
     assert history.steps[-1].value == pytest.approx(2.14)
 
 
+def test_repeated_baselines_have_other_seeds_if_the_script_takes_one(bench: Bench) -> None:
+    train = bench.testbed / "train.py"
+    text = train.read_text().replace("RATE = 0.5", "RATE = 0.5\nSEED = 7")
+    train.write_text(text.replace("loss = 1 +", "loss = 1 + SEED % 4 / 100 +"))
+    history = bench.run(ScriptedChat([WORSE_RATE]), trials=4, baselines=3)
+    trials = bench.trials()
+    assert [t.user_attrs.get("train_seed") for t in trials] == [None, 999, 998, None]
+    own, *others = [t.values[0] for t in trials[:3]]
+    assert others == pytest.approx([own, own - 0.01]), "7, 999 and 998, modulo 4"
+    assert history.baseline == own and history.noise == pytest.approx(0.01 / 3**0.5)
+
+
 def test_a_constant_that_was_changed_is_an_attribute_of_its_own(bench: Bench) -> None:
     history = bench.run(ScriptedChat([BETTER_RATE]), trials=2)
     attrs = history.steps[-1].trial.user_attrs

@@ -42,6 +42,18 @@ def test_the_noise_of_repeated_baselines_sets_the_gain_that_counts() -> None:
     assert outcomes(history)[3:] == ["reverted", "kept"]
 
 
+def test_edits_are_compared_with_the_baseline_that_has_their_seed() -> None:
+    trials = [finished(i, "startup", value) for i, value in enumerate((2.0, 2.2, 2.4))]
+    for trial in trials[1:]:
+        trial.user_attrs["train_seed"] = 1000 - trial.number
+    history = read_history([*trials, finished(3, "llm", 2.05)])
+    assert (history.baseline, history.best_value) == (2.0, 2.0)
+    assert history.noise == pytest.approx(0.2) and outcomes(history)[-1] == "reverted"
+    trials[0] = finished(0, "startup", 2.0)
+    trials[0].user_attrs["status"] = "crash"
+    assert read_history(trials).baseline == pytest.approx(2.3), "there is no better one"
+
+
 def test_a_change_that_trained_for_longer_is_not_kept() -> None:
     trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.0), finished(2, "llm", 1.5)]
     for trial, seconds in zip(trials, (8.0, 16.0, 8.5)):

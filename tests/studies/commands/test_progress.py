@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from studies.commands.progress import describe
 from studies.commands.progress import Progress
 from studies.comparison import Standing
 from studies.facts import common_result
+from studies.spec import Editing
 from studies.spec import Spec
 from studies.spec import Where
 
@@ -100,6 +102,23 @@ def test_values_that_do_not_reach_the_training_are_noticed_once(
     for done in range(6):
         shown.update(trials[:done])
         assert capsys.readouterr().err.count("loss 0.53217, so these seem not") == (done == 3)
+
+
+def test_baselines_that_are_alike_tell_no_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    code = replace(study_of(9), method="karpathy-code")
+    trials = [ended(n, 2.5, source="startup") for n in range(3)] + [ended(3, 2.6, source="llm")]
+    shown = Progress(code, Metric("loss"), "train.py")
+    for done in range(5):
+        shown.update(trials[:done])
+        said = (
+            "warning: all baselines came to loss 2.5, so the noise between trainings isn't known"
+        )
+        assert capsys.readouterr().err.count(said) == (done == 4)
+    given = replace(code, editing=Editing(min_gain=0.1))
+    Progress(given, Metric("loss"), "train.py").update(trials)
+    trials[1] = ended(1, 2.51, source="startup", train_seed=999)
+    Progress(code, Metric("loss"), "train.py").update(trials)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_what_makes_most_trials_fail_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
