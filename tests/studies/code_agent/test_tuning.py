@@ -126,6 +126,16 @@ def test_only_values_of_constants_change(desk: Desk) -> None:
         assert structure_of(source) == structure_of(SCRIPT)
 
 
+def test_a_constant_is_changed_only_where_that_shows(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, SCRIPT.replace("RATE = 0.5", "RATE = 0.03"))
+    for number in range(30):
+        tuned = desk.tuner(seed=number).propose(desk.history(), 1)
+        assert tuned is not None
+        for change in tuned.description.split(", "):
+            was, _, now = change.partition(" ")[2].partition(" -> ")
+            assert was != now
+
+
 def test_nothing_is_proposed_twice_and_a_resumed_study_proposes_the_same(desk: Desk) -> None:
     tuner = desk.tuner()
     for _ in range(8):
