@@ -34,6 +34,7 @@ from studies.budget import is_evaluated
 from studies.budget import is_failed
 from studies.budget import is_ok
 from studies.budget import span
+from studies.code_agent.history import BASELINE
 from studies.code_agent.history import best_of
 from studies.code_agent.history import history_of
 from studies.commands.console import console
@@ -340,7 +341,8 @@ def describe(trial: FrozenTrial, metric: str) -> str:
     """Describe a finished trial, in one line."""
     attrs = trial.user_attrs
     source = attrs.get("source", "")
-    if source == "enqueued" and trial.number == 0:
+    is_code = "source_sha256" in attrs
+    if source == BASELINE and is_code or source == "enqueued" and trial.number == 0:
         source = "baseline"  # which every run begins with
     name = f"trial {trial.number:>3}  {source:<13}"
     if is_ok(trial):
