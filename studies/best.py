@@ -247,8 +247,9 @@ def sentences(winner: Winner, revalidate: str) -> Iterator[str]:
         elif again.fixed:
             yield (
                 f"{more}, {seeds}, and came to exactly the same {name}: its script takes no seed"
-                " (AUTORESEARCH_SEED, or an option, constant or value of its configuration that is"
-                " called seed), so that this says nothing about luck"
+                " (AUTORESEARCH_SEED, {SEED} in --command, or an option, constant or value of its"
+                " configuration that is called seed), or heeds it without effect, so that this says"
+                " nothing about luck"
             )
         else:
             mean = " on average" if len(again.values) > 1 else ""

@@ -55,7 +55,7 @@ class Repeated:
         values: What they came to.
         failed: How many of them failed.
         fixed: Whether all of the study came to exactly their own trials' values: the script takes
-            no seed, and repetitions say nothing about luck.
+            no seed, or heeds it without effect, and repetitions say nothing about luck.
         seconds: Charged for them.
     """
 

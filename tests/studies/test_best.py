@@ -279,7 +279,8 @@ def test_a_script_without_a_seed_is_not_taken_for_certain() -> None:
     assert found.noise is None
     assert found.facts()["repeated"]["sd"] is None
     said = "\n".join(lines_of(found, "sqlite:///x.db"))
-    assert "takes no seed" in said and "sd" not in said.replace("seed", "")
+    assert "takes no seed" in said and "{SEED} in --command" in said and "without effect" in said
+    assert "sd" not in said.replace("seed", "")
 
 
 def test_a_script_takes_a_seed_if_any_repetition_of_the_study_says_so() -> None:
