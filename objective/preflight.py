@@ -104,6 +104,8 @@ def preflight(testbed: Testbed) -> Preflight:
         found.notes += [*_not_given(testbed), *_not_there(testbed)]
     if not has_gpu():
         found.problems += _needs_gpu(testbed)
+    if said := testbed.delivery.unnamed_subcommands(testbed.source):
+        found.notes.append(said)
     found.notes += unread_variables(testbed)
     if said := missing_metric(testbed):
         # What a user chose may be printed by a library.

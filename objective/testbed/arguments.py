@@ -8,7 +8,9 @@ scripts such as nanoGPT's let ``--name=value`` override.
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace
@@ -44,6 +46,7 @@ class Argument:
     line: int
     choices: tuple[Value, ...] = ()
     action: str = "store"
+    is_before: bool = False  # a subcommand of the command, behind which it can't be added
 
     @property
     def option(self) -> str:
@@ -63,6 +66,9 @@ class Argument:
     def constant(self) -> Constant:
         """Return it as what may be tuned of a script."""
         found = Constant(self.name, self.value, self.line, choices=self.choices)
+        if self.is_before:
+            problem = f"{self.option} must stand before the subcommand: name it in --command."
+            return replace(found, problem=problem, why_not="it must stand before the subcommand")
         if self.action in ("store", "store_true", "store_false", "boolean"):
             return found
         problem = f"{self.option} must be an option of one value, or a flag, but is neither."
@@ -75,25 +81,80 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else repr(native(value))
 
 
-def read_arguments(source: str, filename: str) -> dict[str, Argument]:
+def read_arguments(
+    source: str, filename: str, words: Collection[str] | None = None
+) -> dict[str, Argument]:
     """Return the optional arguments that a script gives to ``argparse``, by their names.
+
+    Args:
+        source: The script's text.
+        filename: Its name, for errors.
+        words: Of its command, if that is known: what is of none of its subcommands is left out.
 
     Raises:
         TestbedError: If the script is not valid Python.
     """
-    calls = (
-        node
-        for node in ast.walk(parse_script(source, filename))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "add_argument"
-    )
-    found = filter(None, map(_argument, calls))
+    nodes = list(ast.walk(parse_script(source, filename)))
+    bound = [
+        ((node.end_lineno or 0, node.end_col_offset or 0), target.id, node.value)
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
+    ]
+    # Parsers whose options stand before the subcommand, if the command names one.
+    above = {ast.unparse(parser) for _, parser in _calls(nodes, "add_subparsers")}
+    names = set(_subcommands(nodes))
+    is_named = not names.isdisjoint(words or ())
+    others = set() if words is None else names.difference(words)
+    found = []
+    for call, parser in _calls(nodes, "add_argument"):
+        argument = _argument(call)
+        if argument is not None and _subcommand(parser, bound) not in others:
+            is_before = is_named and ast.unparse(parser) in above
+            found.append(replace(argument, is_before=is_before))
     return {argument.name: argument for argument in sorted(found, key=lambda a: a.line)}
 
 
+def _calls(nodes: Iterable[ast.AST], method: str) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Yield the calls of a method, each with what it is called on."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == method:
+                yield node, node.func.value
+
+
+def read_subcommands(source: str, filename: str) -> list[str]:
+    """Return the subcommands that a script gives to ``argparse``."""
+    return _subcommands(ast.walk(parse_script(source, filename)))
+
+
+def _subcommands(nodes: Iterable[ast.AST]) -> list[str]:
+    calls = (call for call, _ in _calls(nodes, "add_parser"))
+    return [name for call in calls if (name := _subcommand(call, []))]
+
+
+_Bound = tuple[tuple[int, int], str, ast.expr]  # where an assignment ends, its name and value
+
+
+def _subcommand(parser: ast.expr, bound: Iterable[_Bound]) -> str:
+    """Return the subcommand that a parser, or a group of its arguments, is of; "" for none.
+
+    Args:
+        parser: An expression.
+        bound: What assigns values to names, of which the last one before the expression counts.
+    """
+    if isinstance(parser, ast.Name):
+        place = parser.lineno, parser.col_offset
+        earlier = [found for found in bound if found[1] == parser.id and found[0] <= place]
+        last = max(earlier, key=lambda found: found[0], default=None)
+        return "" if last is None else _subcommand(last[2], bound)
+    if not (isinstance(parser, ast.Call) and isinstance(parser.func, ast.Attribute)):
+        return ""
+    name = literal(parser.args[0]) if parser.func.attr == "add_parser" and parser.args else None
+    return name if isinstance(name, str) else _subcommand(parser.func.value, bound)
+
+
 def read_imported_arguments(
-    source: str, filename: str, folders: Iterable[Path]
+    source: str, filename: str, folders: Iterable[Path], words: Collection[str] | None = None
 ) -> dict[str, Argument]:
     """Return the arguments that a module gives to ``argparse`` which the script imports.
 
@@ -101,6 +162,7 @@ def read_imported_arguments(
         source: The script's text.
         filename: Its name, for errors.
         folders: Where its modules are looked for.
+        words: As of `read_arguments`.
 
     Returns:
         Those of the first module that has any, without lines.
@@ -116,7 +178,7 @@ def read_imported_arguments(
         for path in (f / f"{n.replace('.', '/')}.py" for n in names for f in folders):
             if path.is_file():
                 with suppress(TestbedError):  # it is the training's to fail by
-                    if found := read_arguments(read_text(path), path.name):
+                    if found := read_arguments(read_text(path), path.name, words):
                         return {name: replace(a, line=0) for name, a in found.items()}
     return {}
 

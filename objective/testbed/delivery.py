@@ -20,12 +20,14 @@ from objective.testbed.arguments import Argument
 from objective.testbed.arguments import read_arguments
 from objective.testbed.arguments import read_globals
 from objective.testbed.arguments import read_imported_arguments
+from objective.testbed.arguments import read_subcommands
 from objective.testbed.arguments import read_variables
 from objective.testbed.command import Command
 from objective.testbed.command import SEED
 from objective.testbed.command import TIME_BUDGET
 from objective.testbed.config_file import ConfigFile
 from objective.testbed.inference import infer_space
+from objective.testbed.inference import inferred
 from objective.testbed.interface import Interface
 from objective.testbed.source import Constant
 from objective.testbed.source import read_constants
@@ -122,10 +124,11 @@ class Delivery:
         if script and not (folder / script).is_file():
             raise TestbedError(f"The script must be a file, but got {folder / script}.")
         source = read_text(folder / script) if found.is_python else ""
-        arguments = read_arguments(source, script)
+        words = command.words if command.is_python else None
+        arguments = read_arguments(source, script, words)
         if not arguments and source:
             places = dict.fromkeys([(folder / script).parent, folder])
-            arguments = read_imported_arguments(source, script, places)
+            arguments = read_imported_arguments(source, script, places, words)
         return found._with_parameters(source, arguments, file)
 
     def _with_parameters(
@@ -175,7 +178,9 @@ class Delivery:
 
     def _seed_option(self, arguments: Mapping[str, Argument]) -> Argument | None:
         free = (
-            a for n, a in arguments.items() if _is_seed(n) and self._given.isdisjoint(a.options)
+            a
+            for n, a in arguments.items()
+            if _is_seed(n) and not a.is_before and self._given.isdisjoint(a.options)
         )
         return next(free, None) if self.command.is_python else None
 
@@ -208,6 +213,34 @@ class Delivery:
         if self.is_by_command:
             return "its command"
         return self.script if self.config is None else self.config.name
+
+    def unnamed_subcommands(self, source: str) -> str:
+        """Say that the command names none of the script's subcommands; "" if it needn't."""
+        is_known = self.is_python and self.command.is_python
+        names = read_subcommands(source, self.script) if is_known else []
+        if not names or not set(names).isdisjoint(self.command.words):
+            return ""
+        words = shlex.join([*self.command.words, names[0]])
+        others = f" (or {', '.join(names[1:])})" if names[1:] else ""
+        return (
+            f"{self.script} has subcommands: --command '{words}'{others} names one, whose options are"
+            " tuned then"
+        )
+
+    def why_nothing(self, source: str) -> str:
+        """Say what to do about a script of which nothing is tuned."""
+        if said := self.unnamed_subcommands(source):
+            return said
+        found = read_globals(source, self.script).values() if self.is_python else []
+        lower = [
+            c.name
+            for c in found
+            if c.value is not None and not c.name.isupper() and inferred(c.name, c.value)
+        ]
+        how = "--command or --config say how else values reach it"
+        if not lower:
+            return how
+        return f"lower-case names don't count ({', '.join(lower[:5])}): rename them, or {how}"
 
     @property
     def texts(self) -> list[str]:

@@ -38,6 +38,7 @@ def search_space(
     *,
     constants: Mapping[str, Value] | None = None,
     script: str = "train.py",
+    why_nothing: str = "",
 ) -> tuple[Space, dict[str, Value], Rule]:
     """Distributions, the script's own values and the rule of its tunable parameters.
 
@@ -47,6 +48,7 @@ def search_space(
         said: The contents of ``search_space.toml``.
         constants: Of the script and ``prepare.py``; the rule may refer to them.
         script: Its name, for errors.
+        why_nothing: What to do if nothing is tunable.
 
     Raises:
         TestbedError: If nothing is tunable, or what the file names is missing, ambiguous or
@@ -106,7 +108,8 @@ def search_space(
         raise TestbedError(
             f"{script} must assign numbers to upper-case names, but none is tunable"
             + (f" ({said_why})" if reasons else "")
-            + "; --command or --config say how else values reach it."
+            + (f"; {why_nothing}" if why_nothing else "")
+            + "."
         )
     return space, baseline, rule
 

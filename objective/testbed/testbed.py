@@ -149,6 +149,7 @@ class Testbed:
             file,
             constants=constants,
             script=name or delivery.command.words[0],
+            why_nothing=delivery.why_nothing(source),
         )
         metric = interface.to_metric()
         task = folder / "task.md"

@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 import pytest
 
+from objective.preflight import preflight
 from objective.testbed.interface import Interface
 from objective.testbed.testbed import Testbed
 from objective.testbed.testbed import TestbedError
@@ -110,6 +111,54 @@ def test_the_seed_is_given_by_the_scripts_own_option(
     assert testbed.delivery.inputs(testbed.source, {"lr": 1.0}, seed=7).line == line
     own = testbed.delivery.inputs(testbed.source, {"lr": 1.0}).line
     assert own == line.replace(" --random-seed=7", "")
+
+
+SUBCOMMANDS = """\
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--scale", type=float, default=2.0)
+subparsers = parser.add_subparsers(dest="do")
+p = subparsers.add_parser("train")
+group = p.add_argument_group("model")
+p.add_argument("--lr", type=float, default=0.01)
+group.add_argument("--width", type=int, default=8)
+p = subparsers.add_parser("eval")
+p.add_argument("--lr", type=float, default=0.5)
+p.add_argument("--ratio", type=float, default=0.5)
+"""
+
+
+def test_only_arguments_of_the_commands_subcommand_are_tuned(testbed_folder: Folder) -> None:
+    folder = testbed_folder(SUBCOMMANDS)
+    testbed = Testbed.load(folder, interface=Interface(command="python train.py train"))
+    assert testbed.baseline == {"lr": 0.01, "width": 8}
+    assert testbed.left_out == dict.fromkeys(
+        ("seed", "scale"), "it must stand before the subcommand"
+    )
+    inputs = testbed.delivery.inputs(testbed.source, {"lr": 0.1}, seed=7)
+    assert inputs.line == "python train.py train --lr=0.1", "nor is the seed added behind it"
+    named = "python train.py --scale {scale} --seed {SEED} train --lr {lr}"
+    testbed = Testbed.load(folder, interface=Interface(command=named))
+    assert testbed.baseline == {"scale": 2.0, "lr": 0.01}
+    by_shell = Interface(command="sh run.sh {ratio}")
+    assert Testbed.load(folder / "train.py", interface=by_shell).baseline == {"ratio": 0.5}
+
+
+def test_a_command_without_a_subcommand_is_told_how_to_name_one(testbed_folder: Folder) -> None:
+    parts = SUBCOMMANDS.splitlines(keepends=True)
+    folder = testbed_folder("".join(line for line in parts if "parser.add_argument" not in line))
+    with pytest.raises(
+        TestbedError, match=r"--command 'python train.py train' \(or eval\) names one"
+    ):
+        Testbed.load(folder)
+    assert "has subcommands" in preflight(Testbed.load(testbed_folder(SUBCOMMANDS))).notes[0]
+
+
+def test_lower_case_names_that_would_be_tuned_are_named(testbed_folder: Folder) -> None:
+    folder = testbed_folder("X, y = 1, 2\nlr = 0.1\nhidden = 8\nname = 'a'\nepochs = 3\n")
+    with pytest.raises(TestbedError, match=r"lower-case names don't count \(lr, hidden\): rename"):
+        Testbed.load(folder)
 
 
 @pytest.mark.parametrize("how", ["action='count'", "nargs=2, type=float", "action=Check"])
