@@ -156,6 +156,7 @@ class Output:
     printed: float | None = None  # value of the metric
     decimals: int = 0  # of it
     measured: float | None = None
+    has_file: bool = False  # the script wrote the file that the metric is read from
     has_evaluator: bool = False
     pruned: bool = False
     loss: float = 0.0  # the last one printed
@@ -226,6 +227,7 @@ class Output:
                 data = file.read(min(size, _FILE_BYTES))
         except OSError:  # it wrote none
             return
+        self.has_file = True
         lines = lines_of_file(data.decode(errors="replace"))
         for line in lines:
             self._note(plain(line), self._reader.metric(line))
@@ -336,6 +338,8 @@ def _missing(output: Output) -> str:
     name, file = output.metric.name, output.metric.file
     where = "was printed" if file is None else f"is in {file}"
     parts = [f"no `{name}: NUMBER`, `{name}=NUMBER` or JSON {where}"]
+    if file is not None and not output.has_file:
+        parts = [f"the script wrote no file {file} where it works, or in its own folder"]
     if output.summary:
         parts.append(f"numbers found: {', '.join(list(output.summary)[-6:])}")
     if output.tail:

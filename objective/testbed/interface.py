@@ -40,7 +40,8 @@ class Interface:
             folder.
         metric: Name of the value that the script is judged by, as it prints it.
         direction: ``minimize`` or ``maximize``.
-        metric_file: File that the script writes the metric to, instead of printing it.
+        metric_file: File that the script writes the metric to, instead of printing it, seen from
+            where it works or else from its folder.
     """
 
     command: str | None = None

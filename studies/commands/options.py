@@ -170,8 +170,8 @@ MetricFile = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="File that the script writes the metric to, seen from its folder: JSON, CSV, lines "
-        "as above or the number alone. What a model wrote must print it: its sandbox keeps "
+        help="File that the script writes the metric to, seen from where it works (--cwd) or from "
+        "its folder: JSON, CSV, lines as above or the number alone. What a model wrote must print it: its sandbox keeps "
         "no file. [default: it prints it]",
     ),
 ]

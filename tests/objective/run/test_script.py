@@ -284,6 +284,24 @@ def test_a_metrics_file_is_where_the_script_works(testbed_folder: Callable[..., 
 
 
 @pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "print('loss: 0.5')",
+            "the script wrote no file m.json where it works, or in its own",
+        ),
+        ("open('m.json', 'w').write('{}')", "no `loss: NUMBER`, `loss=NUMBER` or JSON is in"),
+    ],
+)
+def test_a_metrics_file_that_was_not_written_is_told_from_one_without_the_metric(
+    testbed_folder: Callable[..., Path], code: str, said: str
+) -> None:
+    folder = testbed_folder(code + "\n", **{"m.json": "stale"})
+    result = run_script(folder, limits=Limits(60), metric=Metric("loss", file="m.json"))
+    assert result.status == "no-metric" and result.reason.startswith(said)
+
+
+@pytest.mark.parametrize(
     "error",
     [
         "OSError(28, 'No space left on device')",
