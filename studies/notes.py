@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from objective.best import values_run
 from objective.testbed.metric import Metric
 from samplers._llm.values import position
+from samplers._trials.internals import first_number
 from samplers._trials.internals import interrupted_before
 from studies.budget import by_end
 from studies.budget import is_interrupted
@@ -170,7 +171,7 @@ def _proposal(trial: FrozenTrial, study: Mapping[str, Any]) -> str:
         return f"Proposed: {other}, since {model} gave none that could be used{reason}."
     if source == "enqueued" and REPEATS in attrs:
         return f"Runs trial {attrs[REPEATS]} again, with another seed, to see how much was luck."
-    if source == "enqueued" and trial.number == 0:
+    if source == "enqueued" and first_number(trial) == 0:
         return "Given: the script's own values."
     if source == "enqueued":
         return "Given by a user (enqueued)."

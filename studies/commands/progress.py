@@ -28,6 +28,7 @@ from rich.table import Column
 from objective.testbed.metric import Metric
 from objective.worker import WORKER
 from objective.worker import worker_mark
+from samplers._trials.internals import first_number
 from studies.budget import charge
 from studies.budget import counted
 from studies.budget import is_evaluated
@@ -342,7 +343,7 @@ def describe(trial: FrozenTrial, metric: str) -> str:
     attrs = trial.user_attrs
     source = attrs.get("source", "")
     is_code = "source_sha256" in attrs
-    if source == BASELINE and is_code or source == "enqueued" and trial.number == 0:
+    if source == BASELINE and is_code or source == "enqueued" and first_number(trial) == 0:
         source = "baseline"  # which every run begins with
     name = f"trial {trial.number:>3}  {source:<13}"
     if is_ok(trial):

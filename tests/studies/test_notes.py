@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from objective import TrialFailed
+from samplers._trials.internals import repeating
 import studies.notes
 from studies.notes import MOST_TRIALS
 from studies.notes import Notes
@@ -47,6 +48,7 @@ def add(
     value: float | None,
     params: dict[str, Any] | None = None,
     state: TrialState = TrialState.COMPLETE,
+    system_attrs: dict[str, Any] | None = None,
     **attrs: Any,
 ) -> None:
     params = {**FIRST, **(params or {})}
@@ -56,6 +58,7 @@ def add(
         params=params,
         distributions={name: SPACE[name] for name in params},
         user_attrs={"status": "ok", **attrs},
+        system_attrs=system_attrs,
     )
     trial.datetime_complete = datetime(2026, 1, 1) + timedelta(seconds=len(study.trials))
     study.add_trial(trial)
@@ -103,6 +106,14 @@ def test_a_note_says_who_why_what_and_what_came_of_it_in_two_lines(
             "Came to val\\_bpb 1.75, 0.5 behind trial 1.",
         ],
     ]
+
+
+def test_a_baseline_that_was_interrupted_is_one_when_it_is_repeated() -> None:
+    study = a_study()
+    add(study, None, state=TrialState.FAIL, source="enqueued", status="interrupted")
+    (first,) = study.trials
+    add(study, 1.5, source="enqueued", system_attrs=repeating(first.number))
+    assert notes(study)[1].startswith("Given: the script's own values.")
 
 
 @pytest.mark.parametrize(

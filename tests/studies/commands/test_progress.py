@@ -170,10 +170,12 @@ def test_lines_of_trials_stand_in_columns_and_say_where_a_reason_was_cut() -> No
     ok = describe(first, "loss")
     assert failed.index("oom") == ok.index("ok ") and failed.endswith("…")
     assert ok.startswith("trial   0  baseline") and "loss 3.1e-05" in ok
+    first.number, first.system_attrs = 1, repeating(0)
+    assert describe(first, "loss").startswith("trial   1  baseline"), "after an interruption"
     first.user_attrs.update(source="startup")
-    assert describe(first, "loss").startswith("trial   0  startup"), "a sampler's, at random"
+    assert describe(first, "loss").startswith("trial   1  startup"), "a sampler's, at random"
     first.user_attrs.update(source_sha256="0" * 64)
-    assert describe(first, "loss").startswith("trial   0  baseline"), "the code agent's"
+    assert describe(first, "loss").startswith("trial   1  baseline"), "the code agent's"
 
 
 def test_a_trial_that_is_repeated_is_done_once(
