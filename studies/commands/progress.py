@@ -110,6 +110,7 @@ class Progress(Bar):
         self._has_estimated = False
         self._has_warned = False
         self._has_told_failure = False
+        self._has_looked_for_steps = spec.prune is None
         super().__init__()
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -144,6 +145,15 @@ class Progress(Bar):
                 " between trainings isn't known, and a change is kept for any gain: --min-gain sets"
                 " what it must gain; a seed that the script heeds (a constant SEED, say) would tell"
             )
+        first = next(filter(is_ok, new), None)
+        if not self._has_looked_for_steps and first is not None:
+            self._has_looked_for_steps = True
+            if not first.intermediate_values:
+                what = "the metric" if self._metric.direction == "maximize" else "a loss"
+                self.console.print(
+                    f"warning: --prune {self._spec.prune} stops nothing, for the script prints no line"
+                    f" that is read as a step with {what} (`step 10 loss 3.2`, `Epoch 3/10: loss=0.5`)"
+                )
         # Earlier ones may be mended.
         if not self._has_told_failure and (failure := common_failure(new)):
             if failure["is_usual"]:

@@ -116,8 +116,8 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Train nothing and write nothing: print the search space and, if the method asks "
-            "a language model, the first prompt, its tokens, the number of calls and their cost.",
+            help="Train nothing and write nothing: print the search space, what ends the study and, if the "
+            "method asks a language model, the first prompt, its tokens, the number of calls and their cost.",
         ),
     ] = False,
     as_json: options.Json = False,

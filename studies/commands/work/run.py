@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 import sys
 from typing import Any
@@ -33,6 +34,7 @@ from studies.commands.as_json import print_json
 from studies.commands.console import console
 from studies.commands.console import say
 from studies.commands.progress import Bar
+from studies.commands.progress import clock
 from studies.commands.progress import Progress
 from studies.commands.progress import WorkerLog
 from studies.commands.tables import dry_run_report
@@ -254,16 +256,34 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
 
     found = preflight(spec.where.load_script())
     checked = {"notes": found.notes, "problems": found.problems}
-    facts = {**dry_run(spec), "wall_seconds": wall_seconds, "checks": checked}
+    budget = spec.budget.metadata()
+    facts = {**dry_run(spec), **budget, "wall_seconds": wall_seconds, "checks": checked}
     if as_json:
         print_json(facts)
     else:
         console(soft_wrap=True).print(dry_run_report(facts))
+        print(f"The study ends after {_end(spec.budget)}.")
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
         for note in found.notes:
             print(note)
     if found.problems:
         raise TestbedError.of(found.problems)
+
+
+def _end(budget: Budget) -> str:
+    """Say what ends a study, and what follows."""
+    limits = [] if budget.trials is None else [f"{budget.trials} trials"]
+    if budget.seconds is not None:
+        left = budget.trials_left([])
+        fit = "" if left is None or left == budget.trials else f" (about {left} trials)"
+        limits.append(f"{clock(budget.seconds)} of training{fit}")
+    if budget.until is not None:
+        limits.append(f"{datetime.fromtimestamp(budget.until):%H:%M on %d %B}")
+    if budget.wall is not None:
+        limits.append(f"{clock(budget.wall)} since its first trial")
+    first = ", whichever comes first" if len(limits) > 1 else ""
+    then = f"; then up to {budget.confirm} of the best are trained again" if budget.confirm else ""
+    return f"{', '.join(limits)}{first}{then}"
 
 
 def _check_model(spec: Spec) -> None:

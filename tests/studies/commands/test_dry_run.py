@@ -28,6 +28,18 @@ def test_a_dry_run_says_when_a_trial_is_killed(cli: Cli, testbed: Path) -> None:
     assert said == "A trial is killed after 120 s (--wall-seconds)."
 
 
+def test_a_dry_run_says_what_ends_the_study(cli: Cli, testbed: Path) -> None:
+    command = [*run(testbed, "tpe", trials=30), "--dry-run", "--confirm", 2]
+    more = ("--budget", "1m", "--wall-time", "8h", "--until", "08:00", "--train-seconds", 3)
+    said = cli(*command).stdout
+    assert "ends after 30 trials; then up to 2 of the best are trained again.\n" in said
+    said = cli(*command, *more).stdout
+    assert "ends after 30 trials, 1:00 of training (about " in said and ", 08:00 on " in said
+    assert ", 8:00:00 since its first trial, whichever comes first; then" in said
+    facts = json.loads(cli(*command, *more, "--json").stdout)
+    assert (facts["budget_trials"], facts["budget_seconds"]) == (30, 60.0)
+
+
 def test_a_dry_run_shows_the_first_prompt_and_what_the_calls_would_cost(
     cli: Cli, testbed: Path
 ) -> None:

@@ -121,6 +121,23 @@ def test_baselines_that_are_alike_tell_no_noise(capsys: pytest.CaptureFixture[st
     assert "warning" not in capsys.readouterr().err
 
 
+def test_a_script_whose_trainings_cannot_be_stopped_early_is_noticed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trials = [ended(0, 9.0, status="crash"), ended(1, 0.5), ended(2, 0.6)]
+    for rule, said in ((None, 0), ("median", 1)):
+        shown = Progress(replace(study_of(9), prune=rule), Metric("loss"), "conf.yaml")
+        for done in range(4):
+            shown.update(trials[:done])
+        assert capsys.readouterr().err.count("--prune median stops nothing") == said
+    trials[1] = create_trial(value=0.5, user_attrs={"status": "ok"}, intermediate_values={10: 1})
+    trials[1].number = 1
+    shown = Progress(replace(study_of(9), prune="median"), Metric("loss"), "conf.yaml")
+    for done in range(4):
+        shown.update(trials[:done])
+    assert "stops nothing" not in capsys.readouterr().err
+
+
 def test_what_makes_most_trials_fail_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress(study_of(9), Metric("loss"), "conf.yaml")
     why = "ValueError: subsample must be in (0, 1]. Got"
