@@ -46,7 +46,8 @@ class Space:
         # Distance of two neighbouring values in a row, 0 where there are none, (p,).
         self.spacing = np.array([column.spacing for column in self._columns])
         # Which have so few values that one may be a condition for other parameters, (p,).
-        self.is_discrete = (self.n_choices > 0) | (self.spacing > 1 / _MANY)
+        n_values = np.array([column.n_values for column in self._columns])
+        self.is_discrete = (self.n_choices > 0) | (n_values < _MANY)
 
     def rows(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Configurations as rows, (n, p); values may lie outside the range and between steps."""
@@ -89,8 +90,9 @@ class _Numbers:
         self._low = math.log(low) if self._log else low
         # Half of the range: all of it may be more than a float can be.
         self._half = (math.log(high) if self._log else high) / 2 - self._low / 2
-        n_values = (distribution.high - distribution.low) / step + 1 if step else math.inf
-        self.spacing = 0.0 if self._log or not step else 1 / n_values
+        width = distribution.high - distribution.low
+        self.n_values = width / step + 1 if step else math.inf
+        self.spacing = 0.0 if self._log else 1 / self.n_values
 
     def numbers(self, values: Sequence[Any]) -> np.ndarray:
         try:
@@ -132,7 +134,7 @@ class _Choices:
 
     def __init__(self, distribution: CategoricalDistribution) -> None:
         self._distribution = distribution
-        self.n_choices = len(distribution.choices)
+        self.n_choices = self.n_values = len(distribution.choices)
 
     def numbers(self, values: Sequence[Any]) -> np.ndarray:
         return np.array([self._index(value) for value in values], dtype=float)

@@ -247,6 +247,20 @@ def test_what_another_ran_while_the_model_was_asked_is_not_run_again() -> None:
     assert ran and own.params not in ran
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_number_that_decides_which_parameters_there_are_is_found_out(log: bool) -> None:
+    def deep(trial: optuna.Trial) -> float:
+        layers = trial.suggest_int("layers", 1, 4, log=log)
+        weights = [trial.suggest_float(f"w{i}", -1, 1) for i in range(layers)]
+        return abs(layers - 3) + sum((w - 0.3) ** 2 for w in weights)
+
+    study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
+    study.optimize(deep, n_trials=60)
+
+    misjudged = [t.number for t in study.trials if announced(t).keys() != t.params.keys()]
+    assert len(misjudged) <= 10
+
+
 def test_a_conditional_space_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
     study = optuna.create_study(sampler=CentaurSampler(llm_ratio=0, seed=0))
     optuna.logging.enable_propagation()

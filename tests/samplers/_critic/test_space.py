@@ -78,12 +78,15 @@ def test_a_parameter_of_few_values_may_be_a_condition() -> None:
         {
             "few": IntDistribution(1, 32),
             "many": IntDistribution(1, 33),
+            "few, log": IntDistribution(1, 32, log=True),
+            "many, log": IntDistribution(1, 33, log=True),
+            "steps": FloatDistribution(0, 1, step=0.1),
             "choice": CategoricalDistribution(range(40)),
             "x": FloatDistribution(0, 1),
         }
     )
 
-    assert space.is_discrete.tolist() == [True, False, True, False]
+    assert space.is_discrete.tolist() == [True, False, True, False, True, True, False]
 
 
 def test_values_outside_the_range_are_held_near_it() -> None:
