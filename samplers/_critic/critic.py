@@ -87,8 +87,8 @@ class Critic:
         return Judge(
             Space(distributions),
             read_trials(study, trial, distributions),
-            rule=tolerant(self._rule, study),
-            derived=tolerant(self._derived, study),
+            rule=tolerant(self._rule, study, "rule"),
+            derived=tolerant(self._derived, study, "derived"),
         )
 
 

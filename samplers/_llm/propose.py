@@ -275,7 +275,7 @@ class _Turn:
         repeatable: Collection[int],
     ) -> None:
         self._study, self._trial, self._space = study, trial, space
-        self._rule = tolerant(rule, study)
+        self._rule = tolerant(rule, study, "rule")
         self._repeatable = repeatable
         self.fixed = fixed_params(trial, space)
         self.base = {**base, **self.fixed}

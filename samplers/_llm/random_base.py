@@ -161,7 +161,7 @@ class RandomBaseSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw a new configuration, or a known one if nothing new is left; fixed values stay."""
-        rule = tolerant(self._rule, study)
+        rule = tolerant(self._rule, study, "rule")
         known = known_configurations(study, space, rule, besides=trial)
         fixed = fixed_params(trial, space)
         for attempt in range(_MAX_DRAWS):

@@ -141,8 +141,8 @@ class TrialPrompt:
         self._study, self._trial, self._space = study, trial, space
         knowledge = replace(
             knowledge,
-            rule=tolerant(knowledge.rule, study),
-            derived=tolerant(knowledge.derived, study),
+            rule=tolerant(knowledge.rule, study, "rule"),
+            derived=tolerant(knowledge.derived, study, "derived"),
         )
         self._knowledge, self._intro, self._is_mine = knowledge, intro, is_mine
         self._details = details

@@ -6,9 +6,11 @@ objective returns a failure value (the trial is COMPLETE) or raises (it is FAIL)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 import math
 from typing import Any
+from typing import Literal
 from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
@@ -22,7 +24,6 @@ from .internals import interrupted_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Mapping
     from collections.abc import Sequence
 
     from optuna.study import Study
@@ -180,14 +181,17 @@ def effective_params(trial: FrozenTrial, rule: Rule | None = None) -> dict[str, 
 
 
 def tolerant(
-    function: Callable[[Mapping[str, Any]], Any] | None, study: Study
+    function: Callable[[Mapping[str, Any]], Any] | None,
+    study: Study,
+    name: Literal["rule", "derived"],
 ) -> Callable[[Mapping[str, Any]], Any] | None:
     """Make a user's ``rule`` or ``derived`` fit for configurations that are not complete.
 
     Those of trials that run, are queued or failed may lack parameters: a ``KeyError`` of one of
     them gives ``{}``. Parameters of a single value, which are in no search space, are added.
 
-    A ``KeyError`` of one that has all parameters of a COMPLETE trial is raised.
+    A ``KeyError`` of one that has all parameters of a COMPLETE trial is raised, and so is a
+    ``TypeError`` for what is no mapping or, of ``derived``, not one to numbers.
     """
     if function is None:
         return None
@@ -205,13 +209,27 @@ def tolerant(
     def call(params: Mapping[str, Any]) -> Any:
         params = {**singles, **params}
         try:
-            return function(params)
+            found = function(params)
         except KeyError:
             if complete and params.keys() >= distributions.keys():
                 raise
             return {}
+        if isinstance(found, Mapping) and (name == "rule" or all(map(_is_number, found.values()))):
+            return found
+        wanted = "values" if name == "rule" else "numbers"
+        raise TypeError(
+            f"`{name}` must return {wanted} by name, such as {{'x': 1.0}}, but returned {found!r}."
+        )
 
     return call
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def not_shared(trials: Sequence[FrozenTrial], name: str) -> set[str]:

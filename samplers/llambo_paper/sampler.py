@@ -265,7 +265,7 @@ class _Turn:
         self._study = study
         self._trial = trial
         self._space = space
-        self._rule = tolerant(sampler._rule, study)
+        self._rule = tolerant(sampler._rule, study, "rule")
         self.exchanges: list[Exchange] = []
         self._n_too_long = 0  # of these
         self._notes: list[str] = []

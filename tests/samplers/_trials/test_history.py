@@ -234,17 +234,59 @@ def test_a_parameter_that_a_configuration_lacks_is_told_from_a_wrong_name() -> N
     study.add_trial(create_trial(params={"x": 0.5}, distributions=SPACE, value=1.0))
 
     def rule_of(name: str) -> Callable[[Mapping[str, Any]], Any]:
-        rule = tolerant(lambda params: {"x": params[name]}, study)
+        rule = tolerant(lambda params: {"x": params[name]}, study, "rule")
         assert rule is not None
         return rule
 
     assert rule_of("x")({}) == {} == rule_of("wrong")({})
     with pytest.raises(KeyError, match="wrong"):
         rule_of("wrong")({"x": 0.5})
-    table = tolerant(lambda params: {"x": {0.1: 1}[params["x"]]}, study)
+    table = tolerant(lambda params: {"x": {0.1: 1}[params["x"]]}, study, "rule")
     assert table is not None
     with pytest.raises(KeyError, match="0.5"):
         table({"x": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "wanted"),
+    [
+        ("rule", None, "values by name"),
+        ("rule", [("x", 1)], "values by name"),
+        ("derived", None, "numbers by name"),
+        ("derived", {"width": None}, "numbers by name"),
+        ("derived", {"width": "wide"}, "numbers by name"),
+        ("derived", {"width": 10**400}, "numbers by name"),
+    ],
+)
+def test_what_a_rule_or_derived_values_may_not_be_is_one_clear_line(
+    name: Literal["rule", "derived"], returned: Any, wanted: str
+) -> None:
+    function: Any = tolerant(lambda params: returned, optuna.create_study(), name)
+
+    with pytest.raises(TypeError, match=f"^`{name}` must return {wanted}.* but returned .*\\.$"):
+        function({"x": 0.5})
+
+
+@pytest.mark.parametrize("returned", [{}, {"width": np.float32(1)}, {"width": True}])
+def test_derived_values_may_be_any_numbers(returned: dict[str, Any]) -> None:
+    function: Any = tolerant(lambda params: returned, optuna.create_study(), "derived")
+
+    assert function({"x": 0.5}) == returned
+
+
+def test_a_rule_without_a_return_is_said_as_soon_as_parameters_are_known() -> None:
+    def rule(params: Mapping[str, Any]) -> Any:
+        pass
+
+    for sampler in (
+        CentaurSampler(llm_ratio=0, rule=rule),
+        CentaurSampler(llm_ratio=0, derived=rule),
+        KarpathyAgentSampler(chat=SchemaChat(), warm_start=0, rule=rule),
+        LLAMBOSampler(chat=SchemaChat(), rule=rule),
+    ):
+        study = optuna.create_study(sampler=sampler)
+        with pytest.raises(TypeError, match="must return"):
+            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
 
 
 SAMPLERS: dict[str, Callable[[SchemaChat], BaseSampler]] = {
