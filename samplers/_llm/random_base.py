@@ -18,6 +18,7 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import TrialState
 
 from .._trials.announced import announce
+from .._trials.arguments import check_choices
 from .._trials.history import not_shared
 from .._trials.history import tolerant
 from .._trials.internals import cached_trials
@@ -73,8 +74,7 @@ class RandomBaseSampler(BaseSampler):
         on_error: Literal["base", "raise"],
         seed: int | None,
     ) -> None:
-        if on_error not in ("base", "raise"):
-            raise ValueError(f'on_error must be "base" or "raise", but got {on_error!r}.')
+        check_choices(on_error=(on_error, ("base", "raise")))
         self._chat = chat_to_ask(chat)
         self._rule = rule
         self._artifact_store = artifact_store

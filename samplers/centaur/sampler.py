@@ -18,6 +18,8 @@ from .._llm.record import ENQUEUED
 from .._llm.record import record
 from .._llm.record import STARTUP
 from .._llm.trial_prompt import Knowledge
+from .._trials.arguments import check_choices
+from .._trials.arguments import check_least
 from .._trials.history import finished_trials
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -207,16 +209,15 @@ class CentaurSampler(CheckedCmaEsSampler):
     ) -> None:
         if not 0 <= llm_ratio <= 1:
             raise ValueError(f"`llm_ratio` must be between 0 and 1, but got {llm_ratio}.")
-        if warm_start is not None and warm_start < 0:
-            raise ValueError(f"`warm_start` must be 0 or more, but got {warm_start}.")
-        for name, value, choices in (
-            ("critic", critic, ("gp", None)),
-            ("reply", reply, ("auto", "full", "changes", "menu")),
-            ("learn_from_llm", learn_from_llm, ("clipped", "all")),
-            ("on_error", on_error, ("base", "raise", "continue")),
-        ):
-            if value not in choices:
-                raise ValueError(f"`{name}` must be one of {choices}, but got {value!r}.")
+        check_least(0, n_startup_trials=n_startup_trials, warm_start=warm_start)
+        check_least(0, n_trials=n_trials, noise=noise, seed=seed)
+        check_least(1, max_prompt_tokens=max_prompt_tokens)
+        check_choices(
+            critic=(critic, ("gp", None)),
+            reply=(reply, ("auto", "full", "changes", "menu")),
+            learn_from_llm=(learn_from_llm, ("clipped", "all")),
+            on_error=(on_error, ("base", "raise", "continue")),
+        )
         # CMA-ES's own start is CmaEsSampler's default: it needs one trial to know the space.
         super().__init__(
             seed=seed,

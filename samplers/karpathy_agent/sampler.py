@@ -27,6 +27,8 @@ from .._llm.trial_prompt import TrialPrompt
 from .._llm.warm_start import first_trials_left
 from .._llm.warm_start import N_FIRST
 from .._llm.warm_start import question
+from .._trials.arguments import check_choices
+from .._trials.arguments import check_least
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
@@ -133,6 +135,10 @@ class KarpathyAgentSampler(RandomBaseSampler):
         on_error: Literal["base", "raise"] = "base",
         seed: int | None = None,
     ) -> None:
+        check_least(0, n_startup_trials=n_startup_trials, warm_start=warm_start)
+        check_least(0, n_trials=n_trials, noise=noise)
+        check_least(1, max_prompt_tokens=max_prompt_tokens)
+        check_choices(reply=(reply, ("auto", "changes", "menu", "full")))
         super().__init__(
             chat=chat,
             rule=rule,
@@ -140,12 +146,6 @@ class KarpathyAgentSampler(RandomBaseSampler):
             on_error=on_error,
             seed=seed,
         )
-        if reply not in ("auto", "changes", "menu", "full"):
-            raise ValueError(
-                f'`reply` must be "auto", "changes", "menu" or "full", but got {reply!r}.'
-            )
-        if warm_start is not None and warm_start < 0:
-            raise ValueError(f"`warm_start` must be 0 or more, but got {warm_start}.")
         self._reply = reply
         self._warm_start = warm_start
         self._n_startup_trials = n_startup_trials

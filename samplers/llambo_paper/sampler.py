@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+import math
 import queue
 import threading
 from typing import Any
@@ -52,6 +53,8 @@ from .._llm.reply import known_configurations
 from .._llm.warm_start import store
 from .._llm.warm_start import stored
 from .._trials.announced import announce
+from .._trials.arguments import check_choices
+from .._trials.arguments import check_least
 from .._trials.history import finished_trials
 from .._trials.history import ranked
 from .._trials.history import tolerant
@@ -172,22 +175,15 @@ class LLAMBOSampler(RandomBaseSampler):
         on_error: Literal["base", "raise"] = "base",
         seed: int | None = None,
     ) -> None:
-        super().__init__(
-            chat=chat,
-            rule=rule,
-            artifact_store=artifact_store,
-            on_error=on_error,
-            seed=seed,
+        check_choices(
+            labels=(labels, ("continuous", "binary")),
+            surrogate=(surrogate, ("discriminative", "generative", None)),
+            warm_start=(warm_start, ("llm", "random")),
+            categoricals=(categoricals, ("llm", "random")),
+            failures=(failures, ("shown", "hidden")),
         )
-        for name, value, choices in (
-            ("labels", labels, ("continuous", "binary")),
-            ("surrogate", surrogate, ("discriminative", "generative", None)),
-            ("warm_start", warm_start, ("llm", "random")),
-            ("categoricals", categoricals, ("llm", "random")),
-            ("failures", failures, ("shown", "hidden")),
-        ):
-            if value not in choices:
-                raise ValueError(f"`{name}` must be one of {choices}, but got {value!r}.")
+        check_least(0, n_startup_trials=n_startup_trials)
+        check_least(1, max_prompt_tokens=max_prompt_tokens)
         if labels == "binary" and surrogate == "discriminative":
             raise ValueError(
                 'An expected improvement needs scores: `labels="binary"` goes with '
@@ -205,6 +201,15 @@ class LLAMBOSampler(RandomBaseSampler):
             )
         if not 0 < good_fraction < 1:
             raise ValueError(f"`good_fraction` must be between 0 and 1, but got {good_fraction}.")
+        if not math.isfinite(alpha):
+            raise ValueError(f"`alpha` must be a finite number, but got {alpha}.")
+        super().__init__(
+            chat=chat,
+            rule=rule,
+            artifact_store=artifact_store,
+            on_error=on_error,
+            seed=seed,
+        )
         self._warm_start = warm_start
         self._categoricals = categoricals
         self._failures = failures

@@ -50,6 +50,7 @@ from smac.model.random_forest import RandomForest
 from smac.runhistory import StatusType
 from smac.runhistory import TrialInfo
 
+from .._trials.arguments import check_least
 from .._trials.history import is_failure
 from .._trials.history import is_interrupted
 from .._trials.history import not_shared
@@ -164,12 +165,8 @@ class SMACSampler(BaseSampler):
         n_challengers: int = 10_000,
         seed: int | None = None,
     ) -> None:
-        if n_startup_trials is not None and n_startup_trials < 0:
-            raise ValueError(f"n_startup_trials must be at least 0, but got {n_startup_trials}.")
-        if n_challengers < 1:
-            raise ValueError(f"n_challengers must be at least 1, but got {n_challengers}.")
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed must be at least 0, but got {seed}.")
+        check_least(0, n_startup_trials=n_startup_trials, seed=seed)
+        check_least(1, n_challengers=n_challengers)
         self._n_startup_trials = n_startup_trials
         self._search_space = None if search_space is None else dict(search_space)
         self._n_challengers = n_challengers

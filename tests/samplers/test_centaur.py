@@ -761,6 +761,13 @@ def test_several_objectives_are_refused() -> None:
         ({"reply": "short"}, "`reply` must be one of"),
         ({"learn_from_llm": "some"}, "`learn_from_llm` must be one of"),
         ({"on_error": "ignore"}, "`on_error` must be one of"),
+        ({"n_startup_trials": -3}, "`n_startup_trials` must be 0 or more"),
+        ({"warm_start": -1}, "`warm_start` must be 0 or more"),
+        ({"noise": -1}, "`noise` must be 0 or more"),
+        ({"noise": math.nan}, "`noise` must be 0 or more, but got nan"),
+        ({"n_trials": -1}, "`n_trials` must be 0 or more"),
+        ({"max_prompt_tokens": 0}, "`max_prompt_tokens` must be 1 or more"),
+        ({"seed": -1}, "`seed` must be 0 or more"),
     ],
 )
 def test_a_wrong_argument_is_named(option: dict[str, Any], message: str) -> None:

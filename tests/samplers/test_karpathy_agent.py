@@ -227,10 +227,21 @@ def test_on_error_raise_raises_at_once() -> None:
     assert (source(study), study.trials[-1].state) == ("llm-error", TrialState.FAIL)
 
 
-@pytest.mark.parametrize("wrong", [{"reply": "poem"}, {"on_error": "ignore"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reply": "poem"},
+        {"on_error": "ignore"},
+        {"warm_start": -1},
+        {"n_startup_trials": -1},
+        {"n_trials": -1},
+        {"noise": -0.1},
+        {"max_prompt_tokens": 0},
+    ],
+)
 def test_arguments_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        KarpathyAgentSampler(warm_start=0, **wrong)
+        KarpathyAgentSampler(**{"warm_start": 0, **wrong})
 
 
 def test_partly_enqueued_values_are_told_to_the_model_and_kept() -> None:

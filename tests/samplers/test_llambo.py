@@ -765,6 +765,10 @@ def test_a_space_of_nothing_but_hidden_categories_is_drawn_at_random_without_a_r
         {"n_candidates": 1},
         {"good_fraction": 1.0},
         {"on_error": "ignore"},
+        {"alpha": math.nan},
+        {"alpha": math.inf},
+        {"n_startup_trials": -1},
+        {"max_prompt_tokens": 0},
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:

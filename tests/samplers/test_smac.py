@@ -614,7 +614,7 @@ def test_a_sampler_can_be_pickled() -> None:
     "argument", [{"n_startup_trials": -1}, {"n_challengers": 0}, {"seed": -1}]
 )
 def test_arguments_out_of_range_are_refused(argument: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="or more"):
         SMACSampler(**argument)
 
 
