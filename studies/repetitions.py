@@ -132,4 +132,5 @@ def pooled_sd(repeated: Iterable[Repeated]) -> float | None:
     """Return the standard deviation between trainings of one configuration, pooled over several."""
     known = [(len(r.values) - 1, r.sd) for r in repeated if r.sd is not None]
     weights = sum(n for n, _ in known)
-    return math.sqrt(sum(n * sd**2 for n, sd in known) / weights) if weights else None
+    # Not by squares of its own: that of a penalty may be too large for a float.
+    return math.hypot(*(math.sqrt(n / weights) * sd for n, sd in known)) if weights else None

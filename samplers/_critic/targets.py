@@ -6,6 +6,7 @@ import numpy as np
 
 
 _FURTHEST = 20.0  # distances from the best value to the median
+_LARGEST = 1e308  # of halves of distances, so that c may be added
 
 
 def to_targets(values: np.ndarray) -> np.ndarray:
@@ -25,7 +26,7 @@ def to_targets(values: np.ndarray) -> np.ndarray:
     if not len(values):
         return np.zeros(0)
     # Of halves, since two floats may be further apart than a float is large.
-    distance = values / 2 - values.min() / 2
+    distance = np.minimum(values / 2 - values.min() / 2, _LARGEST)
     c = np.median(distance / 4)
     if c == 0:  # Half of them are equally good: the median of the others.
         c = np.median(distance[distance > 0] / 4) if distance.any() else 0.0

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from .._trials.announced import values_so_far
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
+from .._trials.history import limited
 from .._trials.history import violation
 from .._trials.internals import cached_trials
 
@@ -122,7 +123,7 @@ def _value(trial: FrozenTrial, sign: float) -> float:
         value = sign * trial.intermediate_values[trial.last_step]
     else:
         return math.nan
-    return value if math.isfinite(value) else math.nan
+    return limited(value) if math.isfinite(value) else math.nan
 
 
 def unfinished(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,14 @@ def position(value: Any, distribution: BaseDistribution) -> float:
 
 def pooled_sd(groups: Sequence[Sequence[float]]) -> float:
     """Return the standard deviation within groups of two values or more, pooled; 0 without any."""
-    squares = sum((v - sum(vs) / len(vs)) ** 2 for vs in groups for v in vs)
-    return math.sqrt(squares / max(1, sum(len(vs) - 1 for vs in groups)))
+    # In units of a power of two, which rounds nothing, since the square of a penalty may be too
+    # large for a float.
+    largest = max((abs(v) for vs in groups for v in vs), default=0.0)
+    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    scaled = [[v / unit for v in vs] for vs in groups]
+    squares = sum((v - sum(vs) / len(vs)) ** 2 for vs in scaled for v in vs)
+    sd = unit * math.sqrt(squares / max(1, sum(len(vs) - 1 for vs in groups)))
+    return min(sd, sys.float_info.max)
 
 
 def value_digits(values: Sequence[float], noise: float | None = None) -> int:
@@ -103,7 +110,9 @@ def value_digits(values: Sequence[float], noise: float | None = None) -> int:
     if not finite:
         return 5
     largest = max(abs(finite[0]), abs(finite[-1]))
-    unit = noise if noise else (finite[3 * len(finite) // 4] - finite[len(finite) // 4]) / 10
+    # Of halves, since two floats may be further apart than a float is large.
+    distance = finite[3 * len(finite) // 4] / 2 - finite[len(finite) // 4] / 2
+    unit = noise if noise else distance / 5
     if not largest or not unit > 0:
         return 5
     digits = 2 + math.floor(math.log10(largest)) - math.floor(math.log10(unit))

@@ -120,6 +120,11 @@ def violation(trial: FrozenTrial) -> float:
     return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
 
 
+def limited(value: float) -> float:
+    """Return a value as one of a size that can be calculated with."""
+    return min(max(value, -_LARGEST), _LARGEST)
+
+
 def successes(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the COMPLETE trials that did not fail, feasible or not."""
     return [t for t in trials if t.state == TrialState.COMPLETE and not is_failure(t)]

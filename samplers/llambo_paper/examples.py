@@ -151,8 +151,8 @@ def score_digits(scores: Sequence[float]) -> int:
     low, high = np.quantile(scores, (0.25, 0.75))
     if high == low:
         return 6
-    ratio = float(np.max(np.abs(scores))) / (high - low)
-    return min(max(6, 3 + math.ceil(math.log10(max(ratio, 1.0)))), 15)
+    ratio = float(np.max(np.abs(scores))) / float(high - low)
+    return min(max(6, 3 + math.ceil(math.log10(min(max(ratio, 1.0), 1e15)))), 15)
 
 
 def format_score(score: float, digits: int) -> str:

@@ -56,6 +56,7 @@ from .._trials.announced import announce
 from .._trials.arguments import check_choices
 from .._trials.arguments import check_least
 from .._trials.history import finished_trials
+from .._trials.history import limited
 from .._trials.history import ranked
 from .._trials.history import tolerant
 from .._trials.internals import fixed_params
@@ -295,7 +296,7 @@ class _Turn:
             fixed={name: fixed[name] for name in shown if name in fixed},
             sign=sign,
             successes=complete,
-            losses=[sign * t.values[0] for t in complete],
+            losses=[sign * limited(t.values[0]) for t in complete],
             failures=failures if sampler._failures == "shown" else [],
         )
         self.is_startup = not complete or len(finished) < sampler._n_startup_trials

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_LARGEST = 1e150  # of a number whose square is needed
+
+
 def plausible(predictions: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """Predicted losses, limited to the range of the losses widened by its width on either side.
 
@@ -64,16 +67,18 @@ def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float) -> np.nd
 
     With z = (best - mean) / sd it is sd * (z * cdf(z) + pdf(z)), and max(best - mean, 0) for sd = 0.
     """
-    return np.array([_expected_improvement(m, s, best) for m, s in zip(mean, sd)])
+    return np.array(
+        [_expected_improvement(m, s, best) for m, s in zip(mean.tolist(), sd.tolist())]
+    )
 
 
 def _expected_improvement(mean: float, sd: float, best: float) -> float:
     gain = best - mean
     if math.isnan(gain):
         return math.nan
-    if sd == 0.0:
+    z = gain / sd if sd else math.inf
+    if math.isinf(z):
         return max(gain, 0.0)
-    z = gain / sd
     cdf = 0.5 * math.erfc(-z / math.sqrt(2.0))
     pdf = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
     # Far below zero the two terms cancel, and what rounding leaves may be negative.
@@ -85,6 +90,7 @@ def rank_by_improvement(predictions: np.ndarray, losses: np.ndarray) -> list[int
 
     Equal ones (nobody is expected to improve) are ordered by their mean, then as they came.
     """
+    predictions, losses = (np.clip(a, -_LARGEST, _LARGEST) for a in (predictions, losses))
     mean, sd = moments(plausible(predictions, losses))
     gain = expected_improvement(mean, sd, float(np.min(losses)))
     return sorted(

@@ -181,6 +181,22 @@ def test_expected_improvement_without_spread_is_the_gain_and_never_below_zero() 
     assert improvement.tolist() == [0.5, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e200, 1e308])
+def test_no_improvement_is_too_large_or_too_small_to_be_ranked(scale: float) -> None:
+    predictions = scale * np.array([[1.0, 1.5], [1.0, -1.5], [-1.0, -1.7]])
+
+    order = rank_by_improvement(predictions, scale * np.array([-1.7, 1.7, 0.5]))
+
+    assert sorted(order) == [0, 1, 2]
+    assert order[-1] == 0 or scale > 1e150  # beyond it all that is bad is as bad
+
+
+def test_an_improvement_of_any_number_of_deviations_is_a_number() -> None:
+    improvement = expected_improvement(np.array([1.0, 3.0]), np.array([5e-324, 5e-324]), best=2.0)
+
+    assert improvement.tolist() == [1.0, 0.0]
+
+
 def test_among_candidates_that_promise_nothing_the_lower_mean_goes_first() -> None:
     predictions = np.array([[9.0, 9.0], [7.0, 7.0], [8.0, 8.0]])
     assert rank_by_improvement(predictions, np.array([1.0])) == [1, 2, 0]
@@ -397,6 +413,7 @@ def test_scores_get_the_digits_that_tell_them_apart() -> None:
     digits = score_digits(scores)
     assert len({format_score(s, digits) for s in scores}) == 4
     assert score_digits([3.0, 3.0]) == score_digits([0.0]) == 6
+    assert score_digits([1e300, 0.0, 0.0, 5e-324, 5e-324]) == 15
 
 
 def test_warm_start_asks_once_for_all_startup_trials() -> None:

@@ -34,6 +34,8 @@ from studies.study import run_study
 def test_the_noise_is_pooled_over_what_was_repeated_and_not_the_same_each_time() -> None:
     assert pooled_sd([]) is None
     assert pooled_sd([Repeated((1.0,)), Repeated((2.0, 2.0), fixed=True)]) is None
+    known = [Repeated((1.0, 1e300)), Repeated((2.0, 4.0, 6.0))]
+    assert pooled_sd(known) == pytest.approx(1e300 / 6**0.5)
     both = [Repeated((1.0, 3.0)), Repeated((10.0, 10.0, 13.0))]
     assert pooled_sd(both) == pytest.approx(((2.0 + 6.0) / 3) ** 0.5)
 

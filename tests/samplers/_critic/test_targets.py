@@ -55,7 +55,14 @@ def test_equal_values_are_all_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[-1e308, 1e308, 0.0], [1e30, 2e30, 5.0], [1e-300, 0.0, 3e-300], [0, 0, 0, 0, 1e308]]
+    "values",
+    [
+        [-1e308, 1e308, 0.0],
+        [-1.7e308, 1.7e308, 1e308],
+        [1e30, 2e30, 5.0],
+        [1e-300, 0.0, 3e-300],
+        [0, 0, 0, 0, 1e308],
+    ],
 )
 def test_targets_are_finite_whatever_the_scale(values: list[float]) -> None:
     targets = to_targets(np.array(values))

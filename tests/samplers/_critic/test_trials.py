@@ -60,6 +60,15 @@ def test_lower_is_better_in_either_direction() -> None:
         assert values(study) == expected
 
 
+def test_a_value_is_one_that_can_be_calculated_with() -> None:
+    study = optuna.create_study()
+    for value in (1.7e308, 1.6e308):
+        add(study, value)
+    add(study, None, state=TrialState.PRUNED, reported={0: 1.0})
+
+    assert values(study) == [1e300] * 3
+
+
 def test_failures_of_every_kind_have_no_value() -> None:
     study = optuna.create_study()
     add(study, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -15,10 +16,13 @@ from samplers._llm.values import choice_labels
 from samplers._llm.values import fit_value
 from samplers._llm.values import format_value
 from samplers._llm.values import neighbours
+from samplers._llm.values import pooled_sd
+from samplers._llm.values import value_digits
 from samplers._llm.values import ValueRefused
 
 
 MIXED = CategoricalDistribution([None, True, 1, "1", 1.5, "None", "a,b"])
+MOST = sys.float_info.max
 
 
 @pytest.mark.parametrize(
@@ -124,3 +128,17 @@ def test_neighbours_are_other_values_inside(value: Any, distribution: BaseDistri
     for other in near:
         assert distribution._contains(distribution.to_internal_repr(other))
         assert fit_value(other, distribution) == (other, "")
+
+
+def test_a_spread_is_pooled_whatever_the_scale() -> None:
+    assert pooled_sd([]) == pooled_sd([[0.0, 0.0]]) == pooled_sd([[MOST, MOST]]) == 0
+    for scale in (1.0, 1e-300, 1e300):
+        groups = [[scale, 3 * scale], [5 * scale, 5 * scale]]
+        assert pooled_sd(groups) == pytest.approx(scale)
+    assert pooled_sd([[1.0, 1e300]]) == pytest.approx(1e300 / 2**0.5)
+    assert pooled_sd([[MOST, -MOST]]) == MOST
+
+
+def test_values_have_digits_whatever_the_scale() -> None:
+    assert value_digits([-MOST, -MOST, MOST, MOST]) == 5
+    assert value_digits([1.0, MOST], pooled_sd([[1.0, MOST]])) == 2
