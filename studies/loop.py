@@ -50,6 +50,7 @@ from objective.testbed.runtime import option_for
 from objective.worker import WORKER
 from objective.worker import worker_mark
 from samplers._trials.internals import first_number
+from samplers._trials.internals import number_without_repeats
 from samplers._trials.internals import repeating
 from studies.budget import Budget
 from studies.budget import is_ok
@@ -146,7 +147,8 @@ class StudyLoop:
                 watch(trials)
                 notes.write(trials)
                 if claimed is not None and self.method.seeded_by_trial:
-                    study.sampler = self.method.sampler(self.setup, claimed.number)
+                    number = number_without_repeats(claimed, trials)
+                    study.sampler = self.method.sampler(self.setup, number)
                 if claimed is not None:
                     is_suggested = first_number(claimed) != 0  # but for the script as it is
                     evaluate(

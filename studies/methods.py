@@ -173,7 +173,11 @@ class Method:
         return self.build is None
 
     def sampler(self, setup: Setup, number: int) -> BaseSampler:
-        """Return the sampler for the trial with this number, as a pure function of both."""
+        """Return the sampler for the trial with this number, as a pure function of both.
+
+        The number must be that without repeats of killed trials, or a resumed study would go on as
+        another one.
+        """
         if self.seeded_by_trial:
             from samplers._trials.seeds import derive_seed
 

@@ -119,6 +119,15 @@ def first_number(trial: FrozenTrial) -> int:
     return [*interrupted_before(trial), trial.number][0]
 
 
+def number_without_repeats(trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> int:
+    """Return the number that a trial would have if none of ``trials`` had ever been killed.
+
+    What repeats a killed one has that one's.
+    """
+    first = first_number(trial)
+    return sum(t.number < first and not interrupted_before(t) for t in trials)
+
+
 def integers(stored: Any) -> list[int]:
     """Return the integers of a stored list, which anybody may have written."""
     return [n for n in stored if isinstance(n, int)] if isinstance(stored, list) else []

@@ -35,11 +35,11 @@ from .._llm.record import source_of
 from .._trials.history import is_failure
 from .._trials.history import is_interrupted
 from .._trials.internals import cached_trials
-from .._trials.internals import first_number
 from .._trials.internals import integers
 from .._trials.internals import interrupted_before
 from .._trials.internals import interrupted_trials
 from .._trials.internals import is_enqueued
+from .._trials.internals import number_without_repeats
 from .internals import POINT_TO_TELL
 from .screening import CMA_ES
 from .state import clip_steps
@@ -138,14 +138,12 @@ def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Genera
 
 
 def turn_of(study: Study, trial: FrozenTrial) -> int:
-    """The number that a trial would have if none of the study had ever been killed.
+    """The number that says whose turn a trial is.
 
-    What repeats a killed trial has that one's. Else every turn of the model that was killed while
-    the model was asked would become CMA-ES's, and the longer it takes to ask, the more are.
+    Else every turn of the model that was killed while the model was asked would become CMA-ES's,
+    and the longer it takes to ask, the more are.
     """
-    first = first_number(trial)
-    trials = cached_trials(study)
-    return sum(t.number < first and not interrupted_before(t) for t in trials)
+    return number_without_repeats(trial, cached_trials(study))
 
 
 def is_foreign(trial: FrozenTrial) -> bool:

@@ -1,8 +1,8 @@
 """SMAC3 (random forest, expected improvement) behind Optuna's sampler interface.
 
 The sampler keeps no state between suggestions. Each one builds SMAC's own facade anew from what the
-storage holds, with a seed made of ``(seed, trial.number)``, so that a resumed study, several threads
-and several machines continue one and the same optimization.
+storage holds, with a seed made of the study's and the trial's number without repeats of killed ones, so
+that a resumed study, several threads and several machines continue one and the same optimization.
 
 Taken from SMAC: the surrogate model, the acquisition function, the random interleaving, the encoding
 of costs and the initial design are those of ``smac.HyperparameterOptimizationFacade`` with its
@@ -59,6 +59,8 @@ from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
 from .._trials.internals import fresh_trials
+from .._trials.internals import interrupted_trials
+from .._trials.internals import number_without_repeats
 from .._trials.internals import set_study_system_attr
 from .._trials.internals import set_system_attr
 from .._trials.internals import study_system_attrs
@@ -206,7 +208,7 @@ class SMACSampler(BaseSampler):
             if any(violation(other) and not is_failure(other) for other in others):
                 self._warn_once("SMACSampler ignores constraints, and a trial violates some.")
             configuration, design_index = self._propose(
-                study, trial.number, others, search_space, fixed, attempt
+                study, trial, others, search_space, fixed, attempt
             )
             params = from_configuration(configuration, search_space)
             proposal = _internal(params, search_space)
@@ -232,7 +234,8 @@ class SMACSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         if self._search_space is None and param_name not in self._named:
             self._tell_what_is_random(study, param_name)
-        seed = derive_seed(self._study_seed(study), trial.number, param_name)
+        number = number_without_repeats(trial, cached_trials(study))
+        seed = derive_seed(self._study_seed(study), number, param_name)
         sampler = RandomSampler(seed=seed)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -257,7 +260,7 @@ class SMACSampler(BaseSampler):
     def _propose(
         self,
         study: Study,
-        number: int,
+        trial: FrozenTrial,
         others: Sequence[FrozenTrial],
         search_space: Mapping[str, BaseDistribution],
         fixed: Mapping[str, Any],
@@ -279,7 +282,7 @@ class SMACSampler(BaseSampler):
             configuration = to_configuration(
                 configspace, search_space, _params(other, search_space), translation.known
             )
-            n_before += other.number < number and (unfinished or configuration is not None)
+            n_before += other.number < trial.number and (unfinished or configuration is not None)
             if configuration is None:
                 if not unfinished and other.params.keys() >= search_space.keys():
                     self._warn_once(
@@ -302,6 +305,7 @@ class SMACSampler(BaseSampler):
         if n_startup_trials is None:
             n_startup_trials = min(10 * len(search_space), 25)
         study_seed = self._study_seed(study)
+        number = number_without_repeats(trial, cached_trials(study))
         if n_before < n_startup_trials:
             point = _design_point(configspace, study_seed, number)
             point = None if point is None else settle(point)
@@ -543,10 +547,13 @@ def _other_trials(
 ) -> list[FrozenTrial]:
     """Return all other trials by number, as the storage has them at this moment.
 
+    Without those that were killed and are repeated, of which an uninterrupted study has none.
+
     With ``use_cache``: as Optuna first read them for this trial.
     """
     trials = cached_trials(study) if use_cache else fresh_trials(study)
-    return sorted((t for t in trials if t.number != trial.number), key=lambda t: t.number)
+    left_out = {trial.number, *interrupted_trials(trials)}
+    return sorted((t for t in trials if t.number not in left_out), key=lambda t: t.number)
 
 
 def _params(trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
@@ -450,6 +451,24 @@ def test_a_resumed_study_proposes_what_an_uninterrupted_one_does(
         ).optimize(bowl, n_trials=n_trials)
     resumed = optuna.create_study(study_name="resumed", storage=own_storage(), load_if_exists=True)
     assert [t.params for t in resumed.trials] == [t.params for t in uninterrupted.trials]
+
+
+@pytest.mark.parametrize("suggested", [0, 1, 2])
+def test_a_study_of_which_a_trial_was_killed_goes_on_as_one_of_which_none_was(
+    suggested: int,
+) -> None:
+    uninterrupted, killed = (optuna.create_study(sampler=sampler()) for _ in range(2))
+    uninterrupted.optimize(bowl, n_trials=10)
+    for n_before in (3, 3):  # in the design, and after it
+        killed.optimize(bowl, n_trials=n_before)
+        trial = killed.ask()
+        for name in ("x", "y")[:suggested]:
+            trial.suggest_float(name, -5, 5)
+        killed.tell(trial, state=TrialState.FAIL)
+        RetryHeartbeatStaleTrialCallback()(killed, killed.trials[-1])
+    killed.optimize(bowl, n_trials=4)
+    succeeded = [t.params for t in killed.trials if t.state == TrialState.COMPLETE]
+    assert succeeded == [t.params for t in uninterrupted.trials]
 
 
 def test_seed_zero_is_a_seed_and_seeds_differ() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import create_trial
 from optuna.trial import TrialState
@@ -103,6 +104,18 @@ def test_a_resumed_study_is_the_one_that_was_not_interrupted(method: str, tmp_pa
     resumed = open_study(url)
     assert [t.params for t in resumed.trials] == [t.params for t in whole.trials]
     assert len({tuple(t.params.values()) for t in whole.trials}) == 20
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_a_study_of_which_a_trial_was_killed_goes_on_as_one_of_which_none_was(method: str) -> None:
+    whole, killed = optuna.create_study(), optuna.create_study()
+    loop(whole, trials=14, method=method).run()
+    loop(killed, trials=6, method=method).run()
+    killed.tell(killed.ask(), state=TrialState.FAIL)
+    RetryHeartbeatStaleTrialCallback()(killed, killed.trials[-1])
+    loop(killed, trials=14, method=method).run()
+    succeeded = [t.params for t in killed.trials if t.state == TrialState.COMPLETE]
+    assert succeeded == [t.params for t in whole.trials]
 
 
 @pytest.mark.parametrize("method", ["random", "tpe", "cma-es"])

@@ -26,6 +26,7 @@ from samplers._trials.internals import fresh_trials
 from samplers._trials.internals import interrupted_before
 from samplers._trials.internals import interrupted_trials
 from samplers._trials.internals import is_enqueued
+from samplers._trials.internals import number_without_repeats
 from samplers._trials.internals import set_system_attr
 from samplers._trials.internals import set_user_attr
 from samplers._trials.internals import storage_of
@@ -56,6 +57,8 @@ def test_a_trial_that_optuna_repeats_names_those_before_it() -> None:
     assert [interrupted_before(t) for t in (first, second, third)] == [[], [0], [0, 1]]
     assert [first_number(t) for t in (first, second, third)] == [0, 0, 0]
     assert interrupted_trials([first, third]) == {0, 1}
+    study.enqueue_trial({})
+    assert [number_without_repeats(t, study.trials) for t in study.trials] == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("odd", [5, None, "01", {"0": 1}, ["0", [1], None]])
