@@ -29,8 +29,16 @@ def has_succeeded(trial: FrozenTrial) -> bool:
         trial.state == TrialState.COMPLETE
         and trial.user_attrs.get("status") not in CLASSES
         and all(map(is_measured, trial.values))
-        and all(c <= 0 for c in trial.constraints.values())
+        and is_feasible(trial)
     )
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Return whether a trial violates no constraint; what is no number is one that it violates."""
+    try:
+        return all(float(c) <= 0 for c in trial.constraints.values())
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def values_run(trial: FrozenTrial) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
+from numbers import Real
 from typing import Any
 
 import optuna
@@ -62,10 +63,11 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
     elif has_succeeded(trial):
         attrs["status"] = "ok"
     elif trial.state == TrialState.COMPLETE:
-        broken = {name: value for name, value in trial.constraints.items() if value > 0}
+        constraints = trial.constraints.items()
+        broken = {n: c for n, c in constraints if not (isinstance(c, Real) and c <= 0)}
         attrs["status"] = INFEASIBLE if broken else "nan"
         if broken:
-            listed = ", ".join(f"{name} = {value:.4g}" for name, value in broken.items())
+            listed = ", ".join(f"{n} = {str(c):.8}" for n, c in broken.items())
             attrs.setdefault("reason", f"constraint {listed} is above 0")
     if trial.duration is not None:
         seconds = max(0.0, trial.duration.total_seconds())  # a clock may have been set back

@@ -23,6 +23,7 @@ from .gp import GaussianProcess
 
 
 _FURTHEST = 30.0  # sizes from the border
+_LARGEST = 8e307
 
 
 class Constraints:
@@ -58,6 +59,7 @@ def excess(C: np.ndarray) -> np.ndarray:
 
 
 def _scaled(c: np.ndarray) -> np.ndarray:
+    c = np.clip(c, -_LARGEST, _LARGEST)  # a median adds two of them
     sides = [np.median(np.abs(c[side])) for side in (c > 0, c < 0) if side.any()]
     with np.errstate(over="ignore"):  # a value may stand for what can't be computed
         scaled = np.clip(c / min(sides, default=1.0), -_FURTHEST, _FURTHEST)

@@ -18,6 +18,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from .._trials.history import number
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +100,7 @@ class _Numbers:
         try:
             x = np.array(values, dtype=float)
         except (TypeError, ValueError, OverflowError):
-            x = np.array([_number(value) for value in values])
+            x = np.array([number(value) for value in values])
         if self._log:
             x = np.log(np.maximum(x, 1e-300))
         u = (x / 2 - self._low / 2) / self._half
@@ -117,14 +119,6 @@ class _Numbers:
             return [int(value) for value in x.tolist()]
         values: list[Any] = x.tolist()
         return values
-
-
-def _number(value: Any) -> float:
-    """A value as a float; NaN if it is none, for anybody may announce or enqueue anything."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 class _Choices:

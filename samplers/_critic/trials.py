@@ -21,6 +21,7 @@ from .._trials.announced import values_so_far
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import limited
+from .._trials.history import number
 from .._trials.history import violation
 from .._trials.internals import cached_trials
 
@@ -108,7 +109,7 @@ def _constraints(trials: Sequence[FrozenTrial], failed: np.ndarray) -> np.ndarra
     Two are a mark, such as that of a training that failed.
     """
     names = sorted({name for t in trials for name in t.constraints})
-    rows = [[t.constraints.get(name, math.nan) for name in names] for t in trials]
+    rows = [[number(t.constraints.get(name)) for name in names] for t in trials]
     found = np.array(rows, dtype=float)
     found[failed | ~np.isfinite(found).all(axis=1)] = math.nan
     told = found[~np.isnan(found).any(axis=1)]

@@ -115,9 +115,17 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 
 def violation(trial: FrozenTrial) -> float:
     """Return by how much a trial's constraints are violated, 0 if none is."""
-    constraints = trial.constraints.values()
+    constraints = map(number, trial.constraints.values())
     # What can't be computed is not satisfied.
-    return sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0)
+    return limited(sum(c if 0 < c < math.inf else 1e100 for c in constraints if not c <= 0))
+
+
+def number(stored: Any) -> float:
+    """Return what was stored as a float; NaN if it is none, for anybody may store anything."""
+    try:
+        return float(stored)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def limited(value: float) -> float:

@@ -194,7 +194,7 @@ def _has_value(trial: FrozenTrial) -> bool:
     return (
         trial.state == TrialState.COMPLETE
         and math.isfinite(trial.values[0])
-        and all(violation <= 0 for violation in trial.constraints.values())
+        and all(isinstance(c, Real) and c <= 0 for c in trial.constraints.values())
     )
 
 

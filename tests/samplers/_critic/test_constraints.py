@@ -35,6 +35,12 @@ def test_a_constraint_counts_by_its_own_size() -> None:
     assert excess(C[:, :1] * 0).tolist() == [-1.0, -1.0, -1.0]
 
 
+def test_constraints_may_be_of_any_size() -> None:
+    C = np.array([[1.7e308], [1.6e308], [-1.7e308], [-1.6e308]])
+
+    assert excess(C) == pytest.approx([1.0, 1.0, -1.0, -1.0])
+
+
 def test_the_border_is_where_a_constraint_is_0_whatever_its_values_are() -> None:
     X = np.linspace(0, 1, 12)[:, None]
     for C in (X - 0.9, 1e9 * (X - 0.9), np.sinh(20 * (X - 0.9))):

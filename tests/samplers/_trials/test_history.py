@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
+from objective.best import has_succeeded
 from objective.failure import INTERRUPTED
 from objective.run import outcome
 from samplers._llm.schema_chat import SchemaChat
@@ -31,6 +32,7 @@ from samplers._trials.history import finished_trials
 from samplers._trials.history import is_failure
 from samplers._trials.history import ranked
 from samplers._trials.history import tolerant
+from samplers._trials.history import violation
 from samplers.centaur import CentaurSampler
 from samplers.karpathy_agent import KarpathyAgentSampler
 from samplers.llambo_paper import LLAMBOSampler
@@ -111,6 +113,28 @@ def test_an_infeasible_trial_is_ranked_only_while_all_are() -> None:
     assert [t.number for t in ranked(study, study.trials)] == [3, 2, 0, 1]
     study.add_trial(trial(9.0, constraint=-1.0))
     assert [t.number for t in ranked(study, study.trials)] == [4] == [study.best_trial.number]
+
+
+def test_constraints_may_be_of_any_size() -> None:
+    study = optuna.create_study()
+    for constraint in (1.7e308, -1.7e308, 1.0):
+        both = trial(1.0)
+        both.system_attrs["constraints"] = [constraint, constraint]
+        study.add_trial(both)
+    assert [violation(t) for t in study.trials] == [1e300, 0.0, 2.0]
+
+
+@pytest.mark.parametrize("odd", [math.nan, "x", None, {}, 10**400])
+def test_a_constraint_that_is_no_number_is_violated_and_stops_no_sampler(odd: Any) -> None:
+    for make in (lambda: CentaurSampler(llm_ratio=0, seed=0), lambda: SMACSampler(seed=0)):
+        study = optuna.create_study(sampler=make())
+        for constraint in (odd, -1.0, 0.5, -2.0, 1.0):
+            stored = trial(1.0)
+            stored.system_attrs["constraints"] = [constraint]
+            study.add_trial(stored)
+        assert violation(study.trials[0]) == 1e100
+        assert not has_succeeded(study.trials[0]) and has_succeeded(study.trials[1])
+        assert "x" in study.ask(SPACE).params
 
 
 def test_a_trial_that_broke_before_it_had_parameters_was_not_evaluated() -> None:
