@@ -106,13 +106,19 @@ def markdown(
             n_problems = len(board.in_suite(suite))
             counted = f"{n_problems} problem{'s' * (n_problems != 1)}"
             lines += [f"### {suite}: {counted}, {rows[0].blocks} runs of each sampler", ""]
+            # A single seed has no interval.
+            ranks, regrets = (
+                ("{:.2f} [{:.2f}, {:.2f}]", "{:.3g} [{:.3g}, {:.3g}]")
+                if rows[0].blocks > n_problems
+                else ("{:.2f}", "{:.3g}")
+            )
             lines += _table(
                 ("sampler", "mean rank", "mean normalized regret"),
                 [
                     (
                         row.sampler,
-                        f"{row.rank:.2f} [{row.rank_low:.2f}, {row.rank_high:.2f}]",
-                        f"{row.regret:.3g} [{row.regret_low:.3g}, {row.regret_high:.3g}]",
+                        ranks.format(row.rank, row.rank_low, row.rank_high),
+                        regrets.format(row.regret, row.regret_low, row.regret_high),
                     )
                     for row in rows
                 ],
