@@ -112,12 +112,13 @@ class _Numbers:
         x = self._low + part + part
         if self._log:
             x = np.exp(x)
+        low, high, step = d.low, d.high, d.step or self._step
         if self._step:
-            x = d.low + np.round((x - d.low) / self._step) * self._step
-        x = np.clip(x, d.low, d.high)
-        if self._is_int:
-            return [int(value) for value in x.tolist()]
-        values: list[Any] = x.tolist()
+            n_steps = np.round((x - float(low)) / self._step)
+            if self._is_int:  # by Python's: not every integer of a large range is a float
+                return [min(max(low + int(n) * int(step), low), high) for n in n_steps.tolist()]
+            x = low + n_steps * self._step
+        values: list[Any] = np.clip(x, low, high).tolist()
         return values
 
 

@@ -164,9 +164,9 @@ def _value_schema(distribution: BaseDistribution) -> dict[str, Any]:
     if isinstance(distribution, CategoricalDistribution):
         return {"type": "string", "enum": choice_labels(distribution)}
     if isinstance(distribution, IntDistribution):
-        values = range(distribution.low, distribution.high + 1, distribution.step)
-        if len(values) <= _FEW:
-            return {"type": "integer", "enum": list(values)}
+        low, high, step = distribution.low, distribution.high, distribution.step
+        if (high - low) // step < _FEW:  # a range has no length above 2**63
+            return {"type": "integer", "enum": list(range(low, high + 1, step))}
         return {
             "type": "integer",
             "minimum": distribution.low,

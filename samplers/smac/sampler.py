@@ -589,5 +589,5 @@ def _known(
     """Return a trial's configuration in internal representation, None if it has another space."""
     try:
         return _internal(_params(trial, search_space), search_space)
-    except ValueError:
+    except (ValueError, OverflowError):  # somebody may have enqueued anything
         return None

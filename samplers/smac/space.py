@@ -7,6 +7,7 @@ float, log or not                      float in [0, 1]: the place of the value, 
                                        logarithm, between the bounds
 float with a step                      integer 0..n, the number of steps above the lower bound
 int                                    integer with the same bounds
+int, of more than 62 bits              float in [0, 1], as above, rounded
 int, log                               integer with the same bounds, log
 int with a step above 1                integer 0..n, the number of steps above the lower bound
 categorical                            categorical 0..n-1, the index of the choice
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
     SearchSpace = Mapping[str, BaseDistribution]
 
+_LARGEST = 2**62  # of an integer of ConfigSpace's
+
 
 def to_configspace(search_space: SearchSpace) -> ConfigurationSpace:
     """Return a new ConfigSpace space with a hyperparameter for each parameter."""
@@ -55,11 +58,18 @@ def _to_hyperparameter(name: str, distribution: BaseDistribution) -> Hyperparame
         return CategoricalHyperparameter(name, range(len(distribution.choices)))
     if isinstance(distribution, FloatDistribution) and distribution.step is None:
         return UniformFloatHyperparameter(name, 0.0, 1.0)
+    if isinstance(distribution, IntDistribution) and _is_large(distribution):
+        return UniformFloatHyperparameter(name, 0.0, 1.0)
     if isinstance(distribution, IntDistribution) and distribution.step == 1:
         return UniformIntegerHyperparameter(
             name, distribution.low, distribution.high, log=distribution.log
         )
     return UniformIntegerHyperparameter(name, 0, _n_steps(distribution))
+
+
+def _is_large(distribution: IntDistribution) -> bool:
+    """Return whether ConfigSpace's 64 bits are too few for the integers."""
+    return max(-distribution.low, distribution.high) > _LARGEST
 
 
 def _n_steps(distribution: BaseDistribution) -> int:
@@ -95,7 +105,7 @@ def to_configuration(
             return None
         try:
             internal = distribution.to_internal_repr(params[name])
-        except ValueError:  # It is none of the choices, or not a number.
+        except (ValueError, OverflowError):  # It is none of the choices, or not a number.
             return None
         if not distribution._contains(internal):
             return None
@@ -163,6 +173,9 @@ def _from_unit(
             value = math.exp(math.log(low) + coordinate * (math.log(high) - math.log(low)))
         else:
             value = low + coordinate * (high - low)
+        if isinstance(distribution, IntDistribution):
+            value = low + round((int(value) - low) / distribution.step) * distribution.step
+            return min(max(value, low), high)
         return float(min(max(value, low), high))
     number = int(hyperparameter.to_value(coordinate))
     if isinstance(distribution, IntDistribution):

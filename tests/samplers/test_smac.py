@@ -133,6 +133,17 @@ def test_every_int_comes_back_from_configspace(log: bool) -> None:
         assert from_configuration(configuration, space) == {"n": n}
 
 
+@pytest.mark.parametrize("high", [2**62 + 1, 2**63 - 2, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("log", [False, True])
+def test_ints_of_any_size_are_in_their_range(high: int, log: bool) -> None:
+    space = {"seed": IntDistribution(1, high, log=log)}
+    configspace = to_configspace(space)
+    for unit in (0.0, 0.3, 0.7, 1.0):
+        value = from_configuration(Configuration(configspace, vector=np.array([unit])), space)
+        assert isinstance(value["seed"], int) and 1 <= value["seed"] <= high
+    assert to_configuration(configspace, space, {"seed": 12345}) is not None
+
+
 def test_log_ints_are_sampled_on_a_log_scale() -> None:
     space: dict[str, BaseDistribution] = {"n": IntDistribution(2**16, 2**21, log=True)}
     configspace = to_configspace(space)
@@ -388,6 +399,13 @@ def test_running_and_waiting_trials_are_not_proposed_again() -> None:
     proposed = study.sampler.sample_relative(study, trial, TINY)
     assert proposed not in [*running, study.trials[0].params]
     assert proposed not in [{"a": 1, "b": "p"}, {"a": 3, "b": "q"}]
+
+
+def test_what_is_queued_with_an_integer_of_hundreds_of_digits_is_passed_over() -> None:
+    study = optuna.create_study(sampler=sampler(search_space=BOX))
+    running = study.ask()
+    study.enqueue_trial({"x": 10**400})
+    assert running.suggest_float("x", -5, 5) == running.relative_params["x"]
 
 
 @pytest.mark.parametrize("n_startup_trials", [0, 20])

@@ -58,6 +58,26 @@ def test_every_row_is_a_value_of_the_distribution(distribution: BaseDistribution
         assert distribution._contains(distribution.to_internal_repr(configuration["x"]))
 
 
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        IntDistribution(2**53 - 5, 2**53 + 3),
+        IntDistribution(0, 2**63 - 1),
+        IntDistribution(0, 2**64 - 1),
+        IntDistribution(1, 2**62 + 1, log=True),
+        IntDistribution(3, 2**60 + 7, step=5),
+    ],
+)
+def test_an_integer_that_is_no_float_is_one_of_the_range(distribution: IntDistribution) -> None:
+    rows = np.linspace(0, 1, 23)[:, None]
+
+    values = [c["x"] for c in Space({"x": distribution}).configurations(rows)]
+
+    assert (values[0], values[-1]) == (distribution.low, distribution.high)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    assert all(low <= value <= high and (value - low) % step == 0 for value in values)
+
+
 def test_what_a_configuration_lacks_is_no_value() -> None:
     space = Space({"x": FloatDistribution(0, 1), "y": IntDistribution(1, 3)})
 

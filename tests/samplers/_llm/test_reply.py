@@ -76,6 +76,12 @@ def test_a_whole_configuration_is_required_and_changes_are_not() -> None:
     assert "required" not in changes_schema(SPACE)
 
 
+@pytest.mark.parametrize("high", [2**63 - 1, 2**64 - 1])
+def test_a_range_of_any_length_has_a_schema(high: int) -> None:
+    schema = params_schema({"seed": IntDistribution(0, high)})
+    assert schema["properties"]["seed"] == {"type": "integer", "minimum": 0, "maximum": high}
+
+
 def test_a_menu_leaves_out_what_cannot_be_changed() -> None:
     menu = changes_schema(SPACE, BASE)["properties"]
     assert "ONE" not in menu
