@@ -74,7 +74,11 @@ def test_a_study_keeps_its_metric_and_how_its_script_is_run(cli: Cli, testbed: P
     assert "metric val_bpb, not loss" in cli.fails(2, *more, "--metric", "loss")
     assert "direction minimize, not maximize" in cli.fails(2, *more, "--direction", "maximize")
     command = ("--command", "DEPTH={DEPTH} LR={LR} PATTERN={PATTERN} python train.py")
-    assert "command None, not DEPTH=" in cli.fails(2, *more, *command)
+    refused = cli(*more, *command)
+    assert refused.returncode == 2
+    noted, error = refused.stderr.splitlines()
+    assert "the command sets DEPTH, LR, PATTERN, but no file reads that" in noted
+    assert "command None, not DEPTH=" in error
     assert cli(*more).returncode == 0
 
 

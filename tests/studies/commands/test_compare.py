@@ -448,7 +448,7 @@ def test_charging_the_model_ends_a_budget_earlier_and_the_study_says_so() -> Non
 
 
 def test_the_state_of_a_run_follows_from_what_is_stored() -> None:
-    facts = {"budget_trials": 2}
+    facts = {"testbed_hash": "0", "method": "tpe", "budget_trials": 2}
     running, waiting = trial(1, TrialState.RUNNING), trial(1, TrialState.WAITING)
     assert run_state(facts, []) == "missing"
     assert run_state(facts, [trial(0)]) == "stopped"
