@@ -105,7 +105,7 @@ class Proposal:
     source: str
     reason: str
     exchanges: tuple[Exchange, ...]
-    error: ChatError | None = None
+    error: ChatError | PromptTooLong | None = None
 
 
 def propose(
@@ -186,9 +186,7 @@ def propose(
     try:
         messages = fit(build, chat, budget, extents)
     except PromptTooLong as error:
-        if on_error == "raise":
-            raise
-        return without_room(trial, error)
+        return without_room(trial, error, on_error)
     asked = 0
     while asked < 2:
         try:
@@ -421,10 +419,12 @@ def failed_turn(
     return Proposal(None, LLM_ERROR, one_line(str(error)), tuple(exchanges), raised)
 
 
-def without_room(trial: FrozenTrial, error: PromptTooLong) -> Proposal:
+def without_room(trial: FrozenTrial, error: PromptTooLong, on_error: str) -> Proposal:
     """Return the proposal of a turn whose prompt is too long, for which nothing was sent."""
-    _logger.warning(f"Trial {trial.number} goes on without the language model: {error}")
-    return Proposal(None, LLM_ERROR, one_line(str(error)), ())
+    raised = error if on_error == "raise" else None
+    if raised is None:
+        _logger.warning(f"Trial {trial.number} goes on without the language model: {error}")
+    return Proposal(None, LLM_ERROR, one_line(str(error)), (), raised)
 
 
 def errors_in_a_row(study: Study, *, besides: FrozenTrial) -> int:

@@ -314,9 +314,7 @@ class _Turn:
                 return Proposal(None, LLM_DUPLICATE, str(undecided), tuple(self.exchanges))
             error: ChatError = ChatError(str(undecided))
         except PromptTooLong as too_long:
-            if self._sampler._on_error == "raise":
-                raise
-            return without_room(self._trial, too_long)
+            return without_room(self._trial, too_long, self._sampler._on_error)
         except ChatError as raised:
             error = raised
         else:

@@ -227,6 +227,16 @@ def test_on_error_raise_raises_at_once() -> None:
     assert (source(study), study.trials[-1].state) == ("llm-error", TrialState.FAIL)
 
 
+def test_a_turn_without_room_is_recorded_before_it_is_raised() -> None:
+    sampler = KarpathyAgentSampler(
+        warm_start=0, chat=ScriptedChat(), on_error="raise", max_prompt_tokens=5, seed=0
+    )
+    study = new_study(sampler, 2)
+    with pytest.raises(ValueError, match="fit into 5 tokens"):
+        study.optimize(objective, n_trials=1)
+    assert source(study) == "llm-error"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -569,6 +569,7 @@ def test_a_limit_that_cannot_hold_the_search_space_is_said_at_once() -> None:
     study = new_study(sampler, n=6)
     with pytest.raises(ValueError, match="max_prompt_tokens"):
         study.optimize(objective, n_trials=1)
+    assert source(study) == "llm-error"
 
 
 # Answers of no use

@@ -337,8 +337,8 @@ def test_a_budget_that_cannot_hold_the_space_costs_the_turn_and_never_the_study(
         proposal = turn(study, ScriptedChat([]), max_prompt_tokens=5)
         assert (proposal.params, proposal.source, proposal.error) == (None, "llm-error", None)
         assert "fit into 5 tokens" in proposal.reason
-    with pytest.raises(PromptTooLong, match="fit into 5 tokens"):
-        turn(study, ScriptedChat([]), max_prompt_tokens=5, on_error="raise")
+    proposal = turn(study, ScriptedChat([]), max_prompt_tokens=5, on_error="raise")
+    assert isinstance(proposal.error, PromptTooLong)
 
 
 def test_names_and_complaints_hold_no_marker_of_a_chat_template(study: optuna.Study) -> None:
