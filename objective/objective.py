@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 import shutil
 import stat
+import subprocess
 import tempfile
 import threading
 from typing import Any
@@ -380,7 +381,7 @@ class TrainScriptObjective:
                 self._has_swept = True
             yield home, folder
         finally:
-            shutil.rmtree(home, ignore_errors=True)
+            _remove(home)
 
     def _variables(self, target: Path) -> dict[str, str]:
         """Return the variables of a script whose files were laid out there."""
@@ -599,7 +600,16 @@ def _sweep(parent: Path) -> None:
         except (OSError, ValueError, TypeError, RecursionError):  # half written, say
             continue
         if is_left:
-            shutil.rmtree(mark.parent, ignore_errors=True)
+            _remove(mark.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a trial's folder, however deep: before Python 3.13, rmtree recurses."""
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        with suppress(OSError):
+            subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _unwritable(where: object, error: OSError, copied: bool = False) -> str:

@@ -27,7 +27,7 @@ _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
 # What may stand in front of a number that follows a colon: tensor(0.5), np.float64(0.5), [0.5].
 _OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"""
 _PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I)
-# The end of a line that is searched: some patterns take the square of its length. JSON is longer.
+# Searched of a line, at both of its ends: some patterns take the square of that. JSON is longer.
 _MATCHED_CHARS = 300
 _NAME_CHARS = 250  # databases hold 512
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -83,12 +83,12 @@ class Reader:
         value = _in_json(line).get(self._metric)
         if value is not None:
             return repr(value)
-        found = self._named.findall(line[-_MATCHED_CHARS:])
+        found = self._named.findall(_searched(line))
         return str(found[-1]) if found else None
 
     def numbers(self, line: str) -> dict[str, float]:
         """Return all numbers of a line that have names."""
-        found = _PAIR.findall(line[-_MATCHED_CHARS:])
+        found = _PAIR.findall(_searched(line))
         return _in_json(line) or {name: to_number(number) for _, name, number in found}
 
 
@@ -109,7 +109,7 @@ class Progress:
 
 def progress_of(line: str) -> Progress | None:
     """Return the progress that a line tells of, if any."""
-    line = line[-_MATCHED_CHARS:]
+    line = _searched(line)
     loss = _LOSS.search(line)
     value = to_number(loss[1]) if loss else None
     if share := _SHARE.search(line):
@@ -119,6 +119,14 @@ def progress_of(line: str) -> Progress | None:
             return Progress(100 * float(step[1]) / float(step[2]), True, value)
         return Progress(float(step[1]), False, value)
     return None
+
+
+def _searched(line: str) -> str:
+    """Return a line, or both ends of a long one, of which no name or number that was cut is taken."""
+    if len(line) <= 2 * _MATCHED_CHARS:
+        return line
+    whole_words, _, _ = line[:_MATCHED_CHARS].rpartition(" ")
+    return f"{whole_words} ...{line[-_MATCHED_CHARS:]}"
 
 
 def lines_of_file(text: str) -> list[str]:

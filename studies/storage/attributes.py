@@ -179,7 +179,11 @@ _OF_STUDIES: _Checks = {
         _or_none(_number),  # None is no limit
     ),
     "llm_ratio": _number,
-    "run_error": _or_none(_text),
+    **dict.fromkeys(
+        # All of `objective.testbed.interface.Interface`, which a study keeps as it is.
+        ("command", "config", "metric", "direction", "metric_file", "run_error"),
+        _or_none(_text),
+    ),
     "charge_llm": lambda value: isinstance(value, bool),
     "failure_value": _or_none(lambda value: value == WORST or _is_finite(value)),
     "runtime": _or_none(_runtime),

@@ -24,6 +24,7 @@ from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
+from objective.objective import _remove
 from objective.objective import _Reporter
 from objective.objective import default_wall_seconds
 from objective.results import Results
@@ -573,3 +574,18 @@ def wait_for_pid(path: Path, process: subprocess.Popen[str]) -> int:
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
     return int(path.read_text())
+
+
+def test_a_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
+    home = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        os.mkdir("trial")
+        os.chdir("trial")
+        for _ in range(1500):  # more than Python's limit of recursion
+            os.mkdir("deeper")
+            os.chdir("deeper")
+    finally:
+        os.chdir(home)
+    _remove(tmp_path / "trial")
+    assert list(tmp_path.iterdir()) == []

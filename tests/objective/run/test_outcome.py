@@ -229,7 +229,7 @@ def test_a_line_takes_time_in_proportion_to_its_length(line: str) -> None:
         ("." * 300_000 + " val_bpb: 0.5", 0.5),
         (json.dumps({"val_bpb": 0.5, "history": [0.25] * 600}), 0.5),
         (json.dumps({"history": [0.25] * 600, "val_bpb": 0.5}), 0.5),
-        (json.dumps({"val_bpb": 0.5, "history": [0.25] * 30_000}), None),
+        (json.dumps({"val_bpb": 0.5, "history": [0.25] * 30_000}), 0.5),
         ("val_bpb: 0.5" + "1" * 3000, None),
         ("x" * 985 + " val_bpb: 0.5" + "1" * 500 + " " * 1000 + "x", None),
         ('{"a":' * 10_000 + "1" + "}" * 10_000, None),

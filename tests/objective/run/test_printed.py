@@ -54,6 +54,11 @@ from objective.run.printed import Reader
         ("accuracy is 0.5", "0.5"),
         ("accuracy island 0.5", None),
         ("inaccuracy: 0.5", None),
+        ("accuracy: 0.5 | config: " + " ".join(f"lr{i}=0.1" for i in range(60)), "0.5"),
+        ("accuracy: 0.5" + "." * 800 + "accuracy: 0.6", None),
+        ("accuracy: 0.5 " + "." * 800 + " accuracy: 0.6", "0.6"),
+        ("x" * 289 + " accuracy: 0.5" + "1" * 500, None),
+        ("." * 800 + "in" + "accuracy: 0.6" + " " * (300 - len("accuracy: 0.6")), None),
     ],
 )
 def test_a_metric_is_found_in_every_form_of_its_name(line: str, text: str | None) -> None:
@@ -83,6 +88,7 @@ def test_other_numbers_are_kept_by_their_names() -> None:
     }
     assert read('{"a": {"b": 1, "c": true}, "d": "no", "e": 2.5}') == {"a.b": 1.0, "e": 2.5}
     assert read(json.dumps({"a": 10**400, "b": 1})) == {"b": 1.0}
+    assert read("loss: 0.5, " + "." * 800 + " lr: 0.1") == {"loss": 0.5, "lr": 0.1}
     assert read("date: 2026-11-28, time: 12:30") == {}
 
 
@@ -104,6 +110,7 @@ def test_colours_are_taken_off() -> None:
         ('{"step": 7, "loss": 2.5}', Progress(7, False, 2.5)),
         ("{'loss': 0.4, 'epoch': 1.0}", Progress(1, False, 0.4)),
         ("epoch=3 train_loss=0.5", Progress(3, False, 0.5)),
+        ("step 10: loss 0.5 " + "." * 800, Progress(10, False, 0.5)),
         ("loss: 0.5", None),
         ("stepping 3 loss 1", None),
     ],

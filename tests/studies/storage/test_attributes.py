@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from optuna.trial import TrialState
 import psutil
 import pytest
 
+from objective import Interface
 from objective.worker import WORKER
 from studies import cli
 from studies.facts import study_facts
@@ -44,6 +46,7 @@ STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ra
 STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error"]
 STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files", "min_gain"]
 STUDY_ATTRIBUTES += ["failure_value", "runtime", "budget_until", "budget_wall", "budget_confirm"]
+STUDY_ATTRIBUTES += [field.name for field in fields(Interface)]
 
 
 def _fill(storage: BaseStorage) -> None:
@@ -150,6 +153,7 @@ def test_of_what_samplers_and_studies_keep_the_odd_is_left_out(url: str) -> None
             "failure_value": float("inf"),
             "runtime": {"env": "A=1"},
             "budget_until": "tomorrow",
+            **{field.name: {"a": [1]} for field in fields(Interface)},
         }.items():
             study.set_user_attr(name, odd)
         for name, odd in (("study:metric_names", []), ("smac:seed", "[")):
