@@ -26,7 +26,8 @@ _NEAR = 0.02  # of the range, or of its logarithm
 def range_ends(ranked: Sequence[FrozenTrial], best: FrozenTrial) -> dict[str, float]:
     """Return the ends at which the best values of parameters lie, by the parameter's name.
 
-    An end of 0 or 1, as of a probability, a penalty or a count, is taken for the parameter's own.
+    An end of 0 or 1, as of a probability, a penalty or a count, is taken for the parameter's own; but
+    for an upper one of 1 on a logarithmic range, which is searched by its magnitude.
 
     Args:
         ranked: A study's successes, the best first.
@@ -53,4 +54,5 @@ def _end(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> float
         return None
     at = position(trial.params[name], distribution)
     end: float | None = low if at <= _NEAR else high if at >= 1 - _NEAR else None
-    return None if end in (0, 1) else end
+    is_magnitude = distribution.log and end == high
+    return None if end in (0, 1) and not is_magnitude else end

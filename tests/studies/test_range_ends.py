@@ -45,6 +45,7 @@ def ranked(
         ([0.05] * 6, LR, None),
         ([32] * 6, IntDistribution(1, 32), 32),
         ([2048] * 6, IntDistribution(2, 2048, log=True), 2048),
+        ([0.99] * 6, FloatDistribution(0.01, 1, log=True), 1.0),  # of a learning rate of 0.1
         ([1] * 6, IntDistribution(1, 32), None),  # fewer than one layer there are not
         ([0.0] * 6, FloatDistribution(0, 0.5), None),  # nor less dropout than none
         ([1.0] * 6, FloatDistribution(0.5, 1), None),  # nor a larger share than all
