@@ -75,6 +75,8 @@ _REPORT_EVERY = 5  # percent of the time budget between two intermediate values 
 _REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
 _LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
+# Seeds of trials that have their own are from here on: `studies.revalidation` has smaller ones.
+_OWN_SEEDS = 100_000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = "autoresearch-"  # of a trial's folder
 _MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
@@ -159,13 +161,16 @@ class TrainScriptObjective:
             folder for temporary files.
         train_seed: AUTORESEARCH_SEED of every training, and the value of the script's constant,
             option or configuration that is called seed; by default the script's own.
+        vary_seed: Whether each trial gets a seed of its own, which becomes its user attribute
+            ``train_seed``: a trial that is tried again after it was killed gets the same.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
             removes it there. Such as `objective.results.Results`.
 
     Raises:
-        TestbedError: If the testbed can't be used, or has no training time that could be set.
+        TestbedError: If the testbed can't be used, or has no training time or seed that could be set.
+        ValueError: If a number isn't positive, or both a seed and one for each trial were asked for.
     """
 
     def __init__(
@@ -179,6 +184,7 @@ class TrainScriptObjective:
         artifact_store: ArtifactStore | None = None,
         work_dir: str | Path | None = None,
         train_seed: int | None = None,
+        vary_seed: bool = False,
         sandbox: Isolation | None = None,
         results: Keeper | None = None,
     ) -> None:
@@ -192,6 +198,12 @@ class TrainScriptObjective:
         self.testbed = testbed if isinstance(testbed, Testbed) else Testbed.load(testbed)
         if train_seconds is not None:
             self.testbed.require_time_budget()
+        if vary_seed:
+            if train_seed is not None:
+                raise ValueError(
+                    f"`vary_seed` must be without `train_seed`, but got {train_seed}."
+                )
+            self.testbed.require_seed()
         if wall_seconds is None:
             wall_seconds = default_wall_seconds(self.testbed, train_seconds)
             if train_seconds is None and self.testbed.time_budget is None:
@@ -214,15 +226,12 @@ class TrainScriptObjective:
         if not self.testbed.is_embedded:
             self._python = find_interpreter(self.testbed.path, runtime.python)
         self._environment = {**self._python.variables(), **chosen_variables(runtime.env)}
-        self._train_seed = train_seed
-        if train_seed is not None:
-            self._environment[SEED_VARIABLE] = str(train_seed)
+        self._train_seed, self._vary_seed = train_seed, vary_seed
 
     def with_seed(self, train_seed: int) -> TrainScriptObjective:
         """Return an objective that differs from this one in its ``train_seed`` alone."""
         other = copy.copy(self)
-        other._train_seed = train_seed
-        other._environment = {**self._environment, SEED_VARIABLE: str(train_seed)}
+        other._train_seed, other._vary_seed = train_seed, False
         return other
 
     def prepare(self) -> Data:
@@ -252,7 +261,13 @@ class TrainScriptObjective:
             TestbedError: If the study's direction isn't the metric's.
         """
         try:
-            return self._train(trial, self._inputs(suggest_effective(trial, self.testbed)))
+            values = suggest_effective(trial, self.testbed)
+            seed = self._train_seed
+            if self._vary_seed:
+                # A killed trial is tried again as a copy, which has the attribute already.
+                seed = trial.user_attrs.get("train_seed", _OWN_SEEDS + trial.number)
+                trial.set_user_attr("train_seed", seed)
+            return self._train(trial, self._inputs(values, seed))
         except KeyboardInterrupt:
             if self._results is None:  # else whoever keeps them repeats the trial
                 with suppress(Exception):  # of a storage that is away
@@ -271,16 +286,18 @@ class TrainScriptObjective:
         """
         if isinstance(trial, optuna.Trial):
             claim(trial)
-        inputs = self._inputs({}, source)
+        inputs = self._inputs({}, self._train_seed, source)
         return self._train(trial, replace(inputs, files={**inputs.files, **(others or {})}))
 
-    def _inputs(self, values: Mapping[str, Any], source: str | None = None) -> Inputs:
+    def _inputs(
+        self, values: Mapping[str, Any], seed: int | None, source: str | None = None
+    ) -> Inputs:
         """Return what a training is started with: these values, and a script of this text."""
         return self.testbed.delivery.inputs(
             self.testbed.source if source is None else source,
             values,
             seconds=self.limits.train_seconds,
-            seed=self._train_seed,
+            seed=seed,
         )
 
     def _train(self, trial: optuna.Trial, inputs: Inputs) -> float:
@@ -298,6 +315,7 @@ class TrainScriptObjective:
                 environment={
                     **self._variables(home / "run"),
                     **_names(trial),
+                    **({} if inputs.seed is None else {SEED_VARIABLE: str(inputs.seed)}),
                     **inputs.environment,
                 },
                 log=home / "train.log",

@@ -67,7 +67,7 @@ class Comparison:
         llm_ratios: Variants of methods that have a share of LLM trials; empty is the model's.
         models: Variants of methods that ask a language model, by its name; empty is the model's.
         name: Prefix of the studies' names, unless it is `DEFAULT_NAME`.
-        failure_value, command: As in `studies.spec.Spec`.
+        failure_value, vary_seed, command: As in `studies.spec.Spec`.
     """
 
     methods: Sequence[str]
@@ -80,6 +80,7 @@ class Comparison:
     models: Sequence[str] = ()
     name: str = DEFAULT_NAME
     failure_value: FailureValue = None
+    vary_seed: bool = False
     command: str | None = None
 
     def runs(self, workers: int) -> list[Spec]:
@@ -108,6 +109,7 @@ class Comparison:
             spec,
             comparison=self.name,
             failure_value=self.failure_value,
+            vary_seed=self.vary_seed,
             command=self.command,
         )
         return spec.completed(workers)

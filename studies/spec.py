@@ -252,6 +252,7 @@ class Spec:
         prune: One of `studies.pruning.RULES`; ``None`` lets every training end.
         failure_value: See `objective.failure`; ``None`` is the study's own, and ``"worst"`` for a
             new one. The code agent has none.
+        vary_seed: Whether each training gets a seed of its own. The code agent's have the script's.
         accept_changes: Go on though the script or files beside it were edited.
         command: The command line that makes it, for people; None if no command does.
     """
@@ -267,6 +268,7 @@ class Spec:
     comparison: str | None = None
     prune: str | None = None
     failure_value: FailureValue = None
+    vary_seed: bool = False
     accept_changes: bool = False
     command: str | None = None
 
@@ -306,6 +308,7 @@ class Spec:
                 "edit_files": list(self.editing.files),
             }
         shared["memory_limit_mb"] = self.limits.memory_mb
+        shared["vary_seed"] = self.vary_seed
         if self.failure_value is not None:
             shared["failure_value"] = self.failure_value
         if self.row.has_ratio:
@@ -478,6 +481,8 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
         testbed = spec.where.load_script()
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
+        if spec.vary_seed:
+            testbed.require_seed()
         return testbed
     return _load_surrogate(surrogate)
 

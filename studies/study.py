@@ -136,7 +136,7 @@ def check_comparable(
         raise StudyConflict(f"study {spec.name!r} was made by another program; {advice}")
     if "method" in stored:
         defaults: dict[str, Any] = {**Interface().facts(), "charge_llm": False}
-        defaults |= {"tune": 0.0, "tune_edits": 0, "edit_files": []}
+        defaults |= {"vary_seed": False, "tune": 0.0, "tune_edits": 0, "edit_files": []}
         stored = {**defaults, "failure_value": failure_value_of(stored), **stored}
     # `compare` has no such option.
     goes_on = "; --accept-changes goes on" if spec.comparison is None else ""
@@ -267,7 +267,9 @@ def make_objective(spec: Spec, testbed: Testbed | Surrogate, study: optuna.Study
     """Build the objective that evaluates the trials of a spec's study."""
     failure_value = failure_value_of(study.user_attrs)
     if isinstance(testbed, Testbed):
-        return train_objective(spec, testbed, failure_value=failure_value)
+        return train_objective(
+            spec, testbed, failure_value=failure_value, vary_seed=spec.vary_seed
+        )
     from objective.surrogate.surrogate import SurrogateObjective
 
     # Seeds differ in their noise as they would in trainings; methods with one seed share it.

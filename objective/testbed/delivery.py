@@ -55,12 +55,14 @@ class Inputs:
     Attributes:
         files: Texts of files, by their paths in the testbed's folder.
         command: Words of the command; a ``python`` in front is the testbed's.
-        environment: Variables.
+        environment: Variables of the command.
+        seed: Of the training; None is the script's own.
     """
 
     files: Mapping[str, str]
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
 
     @property
     def line(self) -> str:
@@ -330,7 +332,7 @@ class Delivery:
             if self.is_python:
                 source = _with_constants(source, given, values)
             files[self.script] = set_constants(source, left, self.script) if left else source
-        return Inputs(files, words, environment)
+        return Inputs(files, words, environment, seed)
 
 
 def _is_seed(name: str) -> bool:

@@ -222,6 +222,19 @@ class Testbed:
         texts = [self.source, *self.files.texts().values()]
         return self.delivery.takes_seed(self.source) or any(SEED_VARIABLE in t for t in texts)
 
+    def require_seed(self) -> None:
+        """Refuse to give each trial a seed that nothing would heed.
+
+        Raises:
+            TestbedError: If no such thing is in the script or beside it.
+        """
+        if not self.takes_seed:
+            raise TestbedError(
+                "A seed of each trial's own must have a place in the script, but it has none: let it"
+                f" read the variable {SEED_VARIABLE}, or call a constant, an option or a value of its"
+                " configuration seed, or give it {SEED} in --command."
+            )
+
     @cached_property
     def derived(self) -> Derived:
         """Numbers that follow from a configuration, see `objective.testbed.derived`."""

@@ -45,6 +45,7 @@ def compare(
             help="Charge the language model's time to --budget, too. It is recorded in any case.",
         ),
     ] = False,
+    vary_seed: options.VarySeed = False,
     failure_value: options.FailureValue = None,
     llm_ratio: Annotated[
         str | None,
@@ -119,6 +120,7 @@ def compare(
         model=model,
         llm_option=llm_option or None,
         failure_value=failure_value,
+        vary_seed=vary_seed or None,
         **vars(spending),
     )
     where = script.where(
@@ -141,6 +143,7 @@ def compare(
             split("--model", model, str),
             name,
             failure_value,
+            vary_seed,
             options.this_command(),
         ),
         check=not no_check,

@@ -198,7 +198,8 @@ class AskingOptions:
 
 
 def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
-    """Refuse options that none of the methods heeds: of a language model, and for failures.
+    """Refuse options that none of the methods heeds: of a language model, and for failures and
+    seeds.
 
     Args:
         methods: Those that are to be run.
@@ -214,7 +215,7 @@ def refuse_unheeded(methods: Sequence[str], **given: object) -> None:
 
 
 def _heeds(row: Method, name: str) -> bool:
-    if name == "failure_value":
+    if name in ("failure_value", "vary_seed"):
         return not row.edits_code
     if name in vars(Asking()):
         return name in row.heeds

@@ -301,6 +301,14 @@ MemoryLimit = Annotated[
         "shared by the workers]",
     ),
 ]
+VarySeed = Annotated[
+    bool,
+    typer.Option(
+        "--vary-seed",
+        help="Give each trial's training a seed of its own, so that no method can optimize the luck "
+        "of a single one. See docs/overnight.md. [default: the script's own seed, the same for all]",
+    ),
+]
 FailureValue = Annotated[
     Any,
     typer.Option(

@@ -40,6 +40,7 @@ def run(
         int, typer.Option(metavar="N", min=0, help="Same seed and storage, same study.")
     ] = 0,
     confirm: options.Confirm = 3,
+    vary_seed: options.VarySeed = False,
     failure_value: options.FailureValue = None,
     prune: Annotated[
         str | None,
@@ -161,12 +162,15 @@ def run(
         model=model,
         llm_option=llm_option or None,
         failure_value=failure_value,
+        vary_seed=vary_seed or None,
         **vars(spending),
     )
     if worker or cluster or METHODS[method].edits_code:
         confirm = 0  # by `revalidate`, where there is a machine for it
     where = script.where(storage, artifacts, cwd=cwd)
     tuned = where.load_script()
+    if vary_seed:
+        tuned.require_seed()
     train_seconds = trial_seconds(tuned, training.train_seconds, ending.budget)
     spec = Spec(
         where,
@@ -185,6 +189,7 @@ def run(
         ),
         prune=prune,
         failure_value=failure_value,
+        vary_seed=vary_seed,
         accept_changes=accept_changes,
         command=options.this_command(),
     ).completed(workers or 1)

@@ -184,7 +184,7 @@ _OF_STUDIES: _Checks = {
         ("command", "config", "metric", "direction", "metric_file", "run_error"),
         _or_none(_text),
     ),
-    "charge_llm": lambda value: isinstance(value, bool),
+    **dict.fromkeys(("charge_llm", "vary_seed"), lambda value: isinstance(value, bool)),
     "failure_value": _or_none(lambda value: value == WORST or _is_finite(value)),
     "runtime": _or_none(_runtime),
     "edit_files": _texts,

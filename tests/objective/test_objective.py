@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts import get_all_artifact_meta
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 import pytest
 
 from objective import Interface
@@ -449,6 +450,34 @@ def test_seed_and_names_reach_the_script_and_modules_of_the_testbed_are_there(
     trial = run_one(TrainScriptObjective(folder, train_seed=0), {"LR": 1.0})
     assert trial.value == 0.0
     assert (trial.user_attrs["told"], trial.user_attrs["is_named"]) == (0, 1)
+
+
+def test_each_trial_may_train_with_a_seed_of_its_own(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    script = "import os\nLR = 1.0\nprint('val_bpb:', os.environ.get('AUTORESEARCH_SEED', 7))\n"
+    seeded = testbed_folder(script)
+    objective = TrainScriptObjective(seeded, vary_seed=True)
+    study = optuna.create_study()
+    study.enqueue_trial({"LR": 1.0})
+    study.enqueue_trial({"LR": 1.0})
+    study.optimize(objective, n_trials=2)
+    assert [t.value for t in study.trials] == [t.user_attrs["train_seed"] for t in study.trials]
+    assert len({t.value for t in study.trials}) == 2
+    RetryHeartbeatStaleTrialCallback()(study, study.trials[0])  # as of a trial that was killed
+    study.optimize(objective, n_trials=1)
+    assert study.trials[2].value == study.trials[0].value
+    repetition = run_one(objective.with_seed(3), {"LR": 1.0})
+    assert repetition.value == 3 and "train_seed" not in repetition.user_attrs
+    assert run_one(TrainScriptObjective(seeded), {"LR": 1.0}).value == 7
+    with pytest.raises(ValueError, match="`vary_seed` must be without `train_seed`, but got 3"):
+        TrainScriptObjective(seeded, train_seed=3, vary_seed=True)
+
+
+def test_a_script_that_takes_no_seed_is_given_none(testbed_folder: Callable[..., Path]) -> None:
+    folder = testbed_folder("LR = 1.0\nprint('val_bpb:', LR)\n")
+    with pytest.raises(TestbedError, match="seed of each trial's own must have a place"):
+        TrainScriptObjective(folder, vary_seed=True)
 
 
 def test_a_source_that_a_sampler_gave_is_kept(folder: Path) -> None:

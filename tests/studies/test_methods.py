@@ -117,12 +117,12 @@ def test_what_a_study_says_of_itself_keeps_its_names(
     llm = ["--llm", server.url, "--model", "m", "--max-tokens", 100_000]
     llm += ["--llm-option", "reasoning_effort=low"]
     for method, others in (
-        ("random", {"space_hash", "failure_value", "budget_confirm"}),
+        ("random", {"space_hash", "vary_seed", "failure_value", "budget_confirm"}),
         (
             "centaur",
             {
-                *("space_hash", "failure_value", "budget_confirm", "llm_ratio", "model"),
-                *("max_tokens", "llm_options"),
+                *("space_hash", "vary_seed", "failure_value", "budget_confirm", "llm_ratio"),
+                *("model", "max_tokens", "llm_options"),
             },
         ),
         (

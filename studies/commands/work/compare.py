@@ -98,6 +98,8 @@ def checked(comparison: Comparison, check: bool) -> Comparison:
         script = comparison.where.load_script()
         if check:
             say_preflight(preflight(script))
+        if comparison.vary_seed:
+            script.require_seed()
         seconds = trial_seconds(script, budget.train_seconds, budget.seconds)
         return replace(comparison, budget=replace(budget, train_seconds=seconds))
     refuse_with(
@@ -105,6 +107,7 @@ def checked(comparison: Comparison, check: bool) -> Comparison:
         train_seconds=budget.train_seconds,
         wall_seconds=comparison.limits.wall_seconds,
         memory_limit=comparison.limits.memory_mb,
+        vary_seed=comparison.vary_seed,
         testbed=comparison.where.testbed,
         **vars(comparison.where.interface),
         **vars(comparison.where.runtime),

@@ -403,6 +403,8 @@ def test_runs_on_a_surrogate_that_wait_for_a_model_are_more_than_the_cores(
             "--failure-value must be with",
         ),
         ("--methods tpe --trials 2 --surrogate --train-seconds 2s", "--train-seconds"),
+        ("--methods karpathy-code --trials 2 --vary-seed", "--vary-seed must be with one of"),
+        ("--methods tpe --trials 2 --surrogate --vary-seed", "--vary-seed must be without a surr"),
         (
             "--methods tpe --trials 2 --dry-run --surrogate --metric x",
             "--metric must be without a surr",

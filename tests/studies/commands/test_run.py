@@ -480,6 +480,21 @@ def test_an_edited_module_is_named_and_can_be_accepted(cli: Cli, testbed: Path) 
     assert cli(*run(testbed, trials=3, confirm=0)).returncode == 0, "accepted once and for all"
 
 
+def test_trials_may_have_seeds_of_their_own(cli: Cli, testbed: Path) -> None:
+    varied = [*run(testbed, confirm=0), "--vary-seed"]
+    refused = cli.fails(2, *varied, "--trials", 2)
+    assert "must have a place in the script" in refused and "AUTORESEARCH_SEED" in refused
+    train = testbed / "train.py"
+    train.write_text("SEED = 42\n" + train.read_text() + "print(f'own: {SEED}')\n")
+    assert cli(*varied, "--trials", 2).returncode == 0
+    conflict = cli.fails(2, *run(testbed, trials=3, confirm=0))
+    assert "was made with vary_seed True, not False" in conflict
+    assert cli(*varied, "--trials", 3).returncode == 0
+    attrs = [t.user_attrs for t in cli.trials("s")]
+    assert [a["own"] for a in attrs] == [a["train_seed"] for a in attrs]
+    assert len({a["own"] for a in attrs}) == 3
+
+
 def test_a_new_file_that_nothing_imports_is_no_obstacle(cli: Cli, testbed: Path) -> None:
     again = run(testbed, trials=2, confirm=0)
     assert cli(*run(testbed, trials=1, confirm=0)).returncode == 0

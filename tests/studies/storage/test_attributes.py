@@ -44,7 +44,14 @@ SYSTEM_ATTRIBUTES += ["autoresearch:kills", "artifacts:x", "fixed_params"]
 SYSTEM_ATTRIBUTES += ["llm:relative_params", "smac:proposal", "x_for_tell"]
 STUDY_ATTRIBUTES = ["method", "seed", "budget_trials", "budget_seconds", "llm_ratio", "comparison"]
 STUDY_ATTRIBUTES += ["train_seconds", "model", "variant", "run_error"]
-STUDY_ATTRIBUTES += ["metric_unit", "charge_llm", "imported_from", "files", "min_gain"]
+STUDY_ATTRIBUTES += [
+    "metric_unit",
+    "charge_llm",
+    "vary_seed",
+    "imported_from",
+    "files",
+    "min_gain",
+]
 STUDY_ATTRIBUTES += ["failure_value", "runtime", "budget_until", "budget_wall", "budget_confirm"]
 STUDY_ATTRIBUTES += [field.name for field in fields(Interface)]
 
@@ -309,7 +316,7 @@ def test_of_a_learning_curve_only_numbers_are_kept(
     else:
         journal = tmp_path / "s.log"
         text = journal.read_text()
-        changed = text.replace(":0.222", ':"odd"').replace(":333", ':"odd"')
+        changed = text.replace('value":0.222', 'value":"odd"').replace('step":333', 'step":"odd"')
         assert changed.count('"odd"') == 2
         journal.write_text(changed)
     with opened(url, read_only=True) as storage:
