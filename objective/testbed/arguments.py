@@ -11,6 +11,7 @@ import ast
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace
@@ -95,22 +96,18 @@ def read_arguments(
         TestbedError: If the script is not valid Python.
     """
     nodes = list(ast.walk(parse_script(source, filename)))
-    bound = [
-        ((node.end_lineno or 0, node.end_col_offset or 0), target.id, node.value)
-        for node in nodes
-        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
-    ]
+    bound = list(_bindings(nodes))
     # Parsers whose options stand before the subcommand, if the command names one.
-    above = {ast.unparse(parser) for _, parser in _calls(nodes, "add_subparsers")}
-    names = set(_subcommands(nodes))
-    is_named = not names.isdisjoint(words or ())
-    others = set() if words is None else names.difference(words)
+    above = [_origin(parser, bound) for _, parser in _calls(nodes, "add_subparsers")]
+    subcommands = [_names(call) for call, _ in _calls(nodes, "add_parser")]
+    is_named = words is not None and not all(map(set(words).isdisjoint, subcommands))
     found = []
     for call, parser in _calls(nodes, "add_argument"):
-        argument = _argument(call)
-        if argument is not None and _subcommand(parser, bound) not in others:
-            is_before = is_named and ast.unparse(parser) in above
-            found.append(replace(argument, is_before=is_before))
+        argument, origin = _argument(call), _origin(parser, bound)
+        names = _names(origin)
+        if argument is None or names and words is not None and set(words).isdisjoint(names):
+            continue
+        found.append(replace(argument, is_before=is_named and origin in above))
     return {argument.name: argument for argument in sorted(found, key=lambda a: a.line)}
 
 
@@ -122,35 +119,61 @@ def _calls(nodes: Iterable[ast.AST], method: str) -> Iterator[tuple[ast.Call, as
                 yield node, node.func.value
 
 
-def read_subcommands(source: str, filename: str) -> list[str]:
-    """Return the subcommands that a script gives to ``argparse``."""
-    return _subcommands(ast.walk(parse_script(source, filename)))
+def read_subcommands(source: str, filename: str) -> list[list[str]]:
+    """Return the subcommands that a script gives to ``argparse``, each with its aliases."""
+    nodes = ast.walk(parse_script(source, filename))
+    return [names for call, _ in _calls(nodes, "add_parser") if (names := _names(call))]
 
 
-def _subcommands(nodes: Iterable[ast.AST]) -> list[str]:
-    calls = (call for call, _ in _calls(nodes, "add_parser"))
-    return [name for call in calls if (name := _subcommand(call, []))]
+_Binding = tuple[tuple[int, int], str, ast.AST]  # where it ends, what it binds, and to what
 
 
-_Bound = tuple[tuple[int, int], str, ast.expr]  # where an assignment ends, its name and value
+def _bindings(nodes: Iterable[ast.AST]) -> Iterator[_Binding]:
+    """Yield what assigns to names, attributes and items, loops, and parameters of functions."""
+    for node in nodes:
+        if isinstance(node, ast.arg):
+            yield _end(node), node.arg, node
+        elif isinstance(node, (ast.For, ast.comprehension)):
+            yield _end(node.target), ast.unparse(node.target), node
+        elif isinstance(node, ast.Assign):
+            yield from ((_end(node), ast.unparse(target), node.value) for target in node.targets)
+        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            yield _end(node), ast.unparse(node.target), node.value
 
 
-def _subcommand(parser: ast.expr, bound: Iterable[_Bound]) -> str:
-    """Return the subcommand that a parser, or a group of its arguments, is of; "" for none.
+def _end(node: ast.expr | ast.stmt | ast.arg) -> tuple[int, int]:
+    return node.end_lineno or 0, node.end_col_offset or 0
+
+
+def _origin(parser: ast.AST, bound: Sequence[_Binding]) -> ast.AST | str:
+    """Return what made a parser, or that of which it is a group; its name if that isn't seen.
 
     Args:
         parser: An expression.
-        bound: What assigns values to names, of which the last one before the expression counts.
+        bound: What binds names, of which the last one before the expression counts.
     """
-    if isinstance(parser, ast.Name):
-        place = parser.lineno, parser.col_offset
-        earlier = [found for found in bound if found[1] == parser.id and found[0] <= place]
-        last = max(earlier, key=lambda found: found[0], default=None)
-        return "" if last is None else _subcommand(last[2], bound)
+    if isinstance(parser, ast.NamedExpr):
+        return _origin(parser.value, bound)
+    if isinstance(parser, ast.Call) and isinstance(parser.func, ast.Attribute):
+        is_group = parser.func.attr in ("add_argument_group", "add_mutually_exclusive_group")
+        return _origin(parser.func.value, bound) if is_group else parser
+    if not isinstance(parser, (ast.Name, ast.Attribute, ast.Subscript)):
+        return parser
+    place, text = (parser.lineno, parser.col_offset), ast.unparse(parser)
+    earlier = [found for found in bound if found[1] == text and found[0] <= place]
+    last = max(earlier, key=lambda found: found[0], default=None)
+    return text if last is None else _origin(last[2], bound)
+
+
+def _names(parser: ast.AST | str) -> list[str]:
+    """Return the subcommand whose parser a call makes, and its aliases; nothing if it makes none."""
     if not (isinstance(parser, ast.Call) and isinstance(parser.func, ast.Attribute)):
-        return ""
-    name = literal(parser.args[0]) if parser.func.attr == "add_parser" and parser.args else None
-    return name if isinstance(name, str) else _subcommand(parser.func.value, bound)
+        return []
+    if parser.func.attr != "add_parser":
+        return []
+    aliases = [keyword.value for keyword in parser.keywords if keyword.arg == "aliases"]
+    listed = [e for a in aliases if isinstance(a, (ast.List, ast.Tuple)) for e in a.elts]
+    return [n for n in map(literal, [*parser.args[:1], *listed]) if isinstance(n, str)]
 
 
 def read_imported_arguments(

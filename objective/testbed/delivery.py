@@ -220,10 +220,11 @@ class Delivery:
         """Say that the command names none of the script's subcommands; "" if it needn't."""
         is_known = self.is_python and self.command.is_python
         names = read_subcommands(source, self.script) if is_known else []
-        if not names or not set(names).isdisjoint(self.command.words):
+        if not all(map(set(self.command.words).isdisjoint, names)) or not names:
             return ""
-        words = shlex.join([*self.command.words, names[0]])
-        others = f" (or {', '.join(names[1:])})" if names[1:] else ""
+        first, *left = [name for name, *_ in names]
+        words = shlex.join([*self.command.words, first])
+        others = f" (or {', '.join(left)})" if left else ""
         return (
             f"{self.script} has subcommands: --command '{words}'{others} names one, whose options are"
             " tuned then"

@@ -74,3 +74,39 @@ def test_an_argument_is_written_as_argparse_reads_it(
     argument: Argument, value: object, words: list[str]
 ) -> None:
     assert argument.words(value) == words
+
+
+HEAD = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument_group("all").add_argument("--seed", default=0)
+subs = parser.add_subparsers()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        # Functions that take any parser, of which one is called as what is another one elsewhere.
+        ("def options(parser):\n    parser.add_argument('--lr', default=1)", {"lr": False}),
+        ("p = subs.add_parser('eval')\ndef f(p):\n    p.add_argument('--lr')", {"lr": False}),
+        ("p = subs.add_parser('eval')\nfor p in a, b:\n    p.add_argument('--lr')", {"lr": False}),
+        ("parser = subs.add_parser('train')\nparser.add_argument('--lr')", {"lr": False}),
+        ("def f():\n    parser = Parser()\n    parser.add_argument('--lr')", {"lr": False}),
+        ("subs.add_parser('fit', aliases=['train']).add_argument('--lr')", {"lr": False}),
+        ("(p := subs.add_parser('eval')).add_argument('--k')\np.add_argument('--l')", {}),
+        ("self.p = subs.add_parser('eval')\nself.p.add_argument('--k')", {}),
+        ("more = parser.add_argument_group()\nmore.add_argument('--lr')", {"lr": True}),
+    ],
+)
+def test_a_parser_is_told_from_others_of_its_name(source: str, found: dict[str, bool]) -> None:
+    text = f"{HEAD}subs.add_parser('train')\n{source}"
+    read = read_arguments(text, "t.py", ["python", "t.py", "train"])
+    assert {name: argument.is_before for name, argument in read.items()} == {"seed": True} | found
+
+
+def test_a_parser_of_another_module_is_known_by_its_name() -> None:
+    text = HEAD.replace("parser = argparse.ArgumentParser()", "from cli import parser")
+    text += "subs.add_parser('train')\nparser.add_argument('--lr')"
+    read = read_arguments(text, "t.py", ["python", "t.py", "train"])
+    assert [argument.is_before for argument in read.values()] == [True, True]
