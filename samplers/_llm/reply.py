@@ -19,6 +19,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
 
 from .._trials.announced import values_so_far
+from .._trials.history import is_interrupted
 from .._trials.internals import cached_trials
 from .._trials.internals import fresh_trials
 from .masking import printable
@@ -372,7 +373,8 @@ def known_configurations(
     """Map the key of every finished, running or queued configuration to the trial's number.
 
     Of a running trial the values count that were suggested, enqueued or announced so far; trials
-    that lack a parameter of ``space``, or have another one that varies, are never equal.
+    that lack a parameter of ``space``, or have another one that varies, are never equal. One that
+    was interrupted tells nothing of its configuration, which may be run again.
 
     Args:
         study: The study.
@@ -383,7 +385,7 @@ def known_configurations(
     """
     known: dict[tuple[str, ...], int] = {}
     for trial in fresh_trials(study) if fresh else cached_trials(study):
-        if besides is not None and trial.number == besides.number:
+        if is_interrupted(trial) or besides is not None and trial.number == besides.number:
             continue
         params = dict(trial.params)
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):

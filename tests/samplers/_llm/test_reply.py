@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
+from optuna.trial import TrialState
 import pytest
 
 from samplers._llm.reply import changes_schema
@@ -240,6 +241,16 @@ def test_a_text_that_was_enqueued_or_announced_for_a_number_is_no_configuration(
     announce(study, study.trials[0], {"x": "abc"})
     study.enqueue_trial({"x": "abc"})
     assert known_configurations(study, space) == {}
+
+
+def test_a_configuration_that_was_interrupted_may_be_run_again() -> None:
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+    study = optuna.create_study()
+    for x, status in ((0.1, "interrupted"), (0.2, "crash")):
+        trial = create_trial(state=TrialState.FAIL, params={"x": x}, distributions=space)
+        trial.set_user_attr("status", status)
+        study.add_trial(trial)
+    assert list(known_configurations(study, space).values()) == [1]
 
 
 def test_finished_running_queued_and_announced_configurations_are_known() -> None:
