@@ -68,8 +68,9 @@ def _to_hyperparameter(name: str, distribution: BaseDistribution) -> Hyperparame
 
 
 def _is_large(distribution: IntDistribution) -> bool:
-    """Return whether ConfigSpace's 64 bits are too few for the integers."""
-    return max(-distribution.low, distribution.high) > _LARGEST
+    """Return whether ConfigSpace's 64 bits are too few for the integers, or for how many there are."""
+    low, high = distribution.low, distribution.high
+    return max(-low, high, high - low) > _LARGEST
 
 
 def _n_steps(distribution: BaseDistribution) -> int:

@@ -144,6 +144,12 @@ def test_ints_of_any_size_are_in_their_range(high: int, log: bool) -> None:
     assert to_configuration(configspace, space, {"seed": 12345}) is not None
 
 
+def test_a_range_is_sampled_that_is_longer_than_either_of_its_ends() -> None:
+    space: dict[str, BaseDistribution] = {"n": IntDistribution(-(2**62), 2**62)}
+    configuration = to_configspace(space).sample_configuration()
+    assert -(2**62) <= from_configuration(configuration, space)["n"] <= 2**62
+
+
 def test_log_ints_are_sampled_on_a_log_scale() -> None:
     space: dict[str, BaseDistribution] = {"n": IntDistribution(2**16, 2**21, log=True)}
     configspace = to_configspace(space)
