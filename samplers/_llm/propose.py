@@ -160,10 +160,8 @@ def propose(
             ``error`` only if it is the fifth failed LLM turn of the study in a row; these are
             counted in the storage, whichever process they ran in. ``"raise"``: with an ``error``
             at once. A cap on tokens or cost that is reached is an ``error`` in either case.
-
-    Raises:
-        PromptTooLong: If even the search space does not fit, with ``on_error="raise"``. Otherwise
-            it is a failed turn of its own kind, which never stops the study.
+            Where even the search space does not fit in a prompt, nothing is sent: the ``error`` of
+            ``"raise"`` is a ``PromptTooLong``, and ``"base"`` never stops the study.
     """
     turn = _Turn(study, trial, space, base, rule, with_reason, repeatable)
     if n_first > 1:
