@@ -36,6 +36,7 @@ from objective.testbed.source import parse_script
 from objective.testbed.source import parsed
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
+from objective.testbed.source import unparsed
 from objective.testbed.space_file import NAME as SPACE_FILE
 from objective.testbed.testbed import Testbed
 
@@ -170,8 +171,8 @@ def _printed(source: str) -> Iterator[str]:
     with suppress(ValueError, SyntaxError):
         calls = (node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call))
         for call in sorted(calls, key=lambda call: call.lineno):
-            if ast.unparse(call.func).rpartition(".")[2] in _PRINTERS:
-                yield from _PRINTED.findall(ast.unparse(call))
+            if unparsed(call.func).rpartition(".")[2] in _PRINTERS:
+                yield from _PRINTED.findall(unparsed(call))
 
 
 def short_run(testbed: Testbed, train_seconds: float | None, memory_mb: int | None) -> Preflight:
@@ -349,7 +350,7 @@ def _needs_gpu(testbed: Testbed) -> list[str]:
         return []
     for node in _unconditional(parse_script(testbed.source, script)):
         if isinstance(node, ast.Call) and _is_gpu_call(node):
-            call = ast.unparse(node)
+            call = unparsed(node)
             return [
                 f"{script}:{node.lineno} asks for a GPU of CUDA ({call}), but this machine has none."
             ]
@@ -357,7 +358,7 @@ def _needs_gpu(testbed: Testbed) -> list[str]:
 
 
 def _is_gpu_call(call: ast.Call) -> bool:
-    called = ast.unparse(call.func)
+    called = unparsed(call.func)
     if called.startswith("torch.cuda."):
         return called.rpartition(".")[2] in _GPU_CALLS
     first = call.args[0] if call.args else None

@@ -24,6 +24,7 @@ from objective.testbed.source import native
 from objective.testbed.source import parse_script
 from objective.testbed.source import read_text
 from objective.testbed.source import TestbedError
+from objective.testbed.source import unparsed
 from objective.testbed.source import Value
 
 
@@ -134,11 +135,11 @@ def _bindings(nodes: Iterable[ast.AST]) -> Iterator[_Binding]:
         if isinstance(node, ast.arg):
             yield _end(node), node.arg, node
         elif isinstance(node, (ast.For, ast.comprehension)):
-            yield _end(node.target), ast.unparse(node.target), node
+            yield _end(node.target), unparsed(node.target), node
         elif isinstance(node, ast.Assign):
-            yield from ((_end(node), ast.unparse(target), node.value) for target in node.targets)
+            yield from ((_end(node), unparsed(target), node.value) for target in node.targets)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
-            yield _end(node), ast.unparse(node.target), node.value
+            yield _end(node), unparsed(node.target), node.value
 
 
 def _end(node: ast.expr | ast.stmt | ast.arg) -> tuple[int, int]:
@@ -159,7 +160,7 @@ def _origin(parser: ast.AST, bound: Sequence[_Binding]) -> ast.AST | str:
         return _origin(parser.func.value, bound) if is_group else parser
     if not isinstance(parser, (ast.Name, ast.Attribute, ast.Subscript)):
         return parser
-    place, text = (parser.lineno, parser.col_offset), ast.unparse(parser)
+    place, text = (parser.lineno, parser.col_offset), unparsed(parser)
     earlier = [found for found in bound if found[1] == text and found[0] <= place]
     last = max(earlier, key=lambda found: found[0], default=None)
     return text if last is None else _origin(last[2], bound)
@@ -213,7 +214,7 @@ def read_variables(source: str, filename: str) -> dict[str, Constant]:
         if not isinstance(node, ast.Call) or len(node.args) != 2:
             continue
         name, default = map(literal, node.args)
-        if ast.unparse(node.func).endswith(("environ.get", "getenv")) and isinstance(name, str):
+        if unparsed(node.func).endswith(("environ.get", "getenv")) and isinstance(name, str):
             found[name] = Constant(name, parse_number(default), node.lineno)
     return found
 
@@ -245,7 +246,7 @@ def _argument(call: ast.Call) -> Argument | None:
     value = literal(keywords["default"]) if "default" in keywords else None
     if action in ("store_true", "store_false") and value is None:
         value = action == "store_false"
-    kind = ast.unparse(keywords["type"]) if "type" in keywords else ""
+    kind = unparsed(keywords["type"]) if "type" in keywords else ""
     if kind == "float" and isinstance(value, (int, str)) and not isinstance(value, bool):
         value = parse_number(value)
         value = float(value) if isinstance(value, int) else value
@@ -262,7 +263,7 @@ def _action(node: ast.expr | None) -> str:
     if node is None:
         return "store"
     text = literal(node)
-    if text is None and ast.unparse(node).endswith("BooleanOptionalAction"):
+    if text is None and unparsed(node).endswith("BooleanOptionalAction"):
         return "boolean"
     return str(text)
 

@@ -200,6 +200,14 @@ def parsed(source: str | bytes, filename: str = "<unknown>", mode: str = "exec")
         raise SyntaxError("it is nested too deep") from None
 
 
+def unparsed(node: ast.AST) -> str:
+    """Return the text of a syntax tree; "" if it is nested too deep for `ast.unparse`."""
+    try:
+        return ast.unparse(node)
+    except RecursionError:  # of a long sum of texts, or a long chain of calls, say
+        return ""
+
+
 def _bindings(tree: ast.Module, *, of_module: bool = False) -> dict[str, list[int]]:
     """Return the lines of everything that binds an upper-case name, in any scope or the module's."""
     found: dict[str, list[int]] = {}

@@ -31,6 +31,17 @@ def test_a_sound_testbed_has_no_problem(testbed_folder: Make) -> None:
     assert preflight(Testbed.load()).problems == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["print({})", "pages[{}] = 1", "p.add_argument('--lr', type={})", "{}"],
+    ids=["print", "item", "type", "chain"],
+)
+def test_what_is_nested_deep_is_no_problem(testbed_folder: Make, line: str) -> None:
+    deep = " + ".join(["'a'"] * 900) if line != "{}" else "b" + ".set('k', 1)" * 900
+    source = f"LR = 0.1\nprint('val_bpb:', LR)\n{line.format(deep)}\n"
+    assert preflight(Testbed.load(testbed_folder(source))).problems == []
+
+
 def test_a_script_in_a_folder_of_its_own_finds_what_lies_beside_it(testbed_folder: Make) -> None:
     folder = testbed_folder("")
     (folder / "scripts").mkdir()
