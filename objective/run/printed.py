@@ -29,6 +29,8 @@ _OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"
 _PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I)
 # Searched of a line, at both of its ends: some patterns take the square of that. JSON is longer.
 _MATCHED_CHARS = 300
+# The line up to where a name or a number ends for certain; a comma may stand within one.
+_WHOLE = re.compile(r".*(?=[\s;|]|,\D)")
 _NAME_CHARS = 250  # databases hold 512
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _SHARE = re.compile(rf"\bstep\s+\d+\s+\(\s*({_NUMBER})%\)", re.I)
@@ -125,8 +127,8 @@ def _searched(line: str) -> str:
     """Return a line, or both ends of a long one, of which no name or number that was cut is taken."""
     if len(line) <= 2 * _MATCHED_CHARS:
         return line
-    whole_words, _, _ = line[:_MATCHED_CHARS].rpartition(" ")
-    return f"{whole_words} ...{line[-_MATCHED_CHARS:]}"
+    whole = _WHOLE.match(line[:_MATCHED_CHARS])
+    return f"{whole[0] if whole else ''} ...{line[-_MATCHED_CHARS:]}"
 
 
 def lines_of_file(text: str) -> list[str]:
