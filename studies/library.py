@@ -23,6 +23,7 @@ from objective.failure import INFEASIBLE
 from objective.failure import INTERRUPTED
 from objective.testbed.metric import Metric
 from samplers._llm.record import SOURCES
+from studies.printable import shortened
 
 
 def is_library_study(attrs: Mapping[str, Any]) -> bool:
@@ -67,8 +68,12 @@ def _with_status(trial: FrozenTrial) -> FrozenTrial:
         broken = {n: c for n, c in constraints if not (isinstance(c, Real) and c <= 0)}
         attrs["status"] = INFEASIBLE if broken else "nan"
         if broken:
-            listed = ", ".join(f"{n} = {str(c):.8}" for n, c in broken.items())
-            attrs.setdefault("reason", f"constraint {listed} is above 0")
+            # Optuna takes any object; cut, a float would lose its exponent.
+            listed = ", ".join(
+                f"{n} is {f'{c:.6g}' if isinstance(c, float) else shortened(str(c), 20)}"
+                for n, c in broken.items()
+            )
+            attrs.setdefault("reason", f"constraints must be at most 0, but {listed}")
     if trial.duration is not None:
         seconds = max(0.0, trial.duration.total_seconds())  # a clock may have been set back
         attrs = {"training_seconds": seconds, "total_seconds": seconds, **attrs}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 import re
+from typing import Any
 
 import optuna
 from optuna.trial import create_trial
@@ -144,7 +146,31 @@ def test_what_is_infeasible_is_shown_with_its_value_and_is_no_failure(
     csv = (tmp_path / "out" / "trials.csv").read_text(encoding="utf-8")
     assert "mine,0,mine,3,7.0,infeasible," in csv
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "constraint memory = 0.5 is above 0" in page and "infeasible ones orange" in page
+    assert (
+        "constraints must be at most 0, but memory is 0.5" in page
+        and "infeasible ones orange" in page
+    )
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (1.23456789e-05, "1.23457e-05"),
+        (math.nan, "nan"),
+        (10**400, "1000000000000000000…"),
+        (None, "None"),
+    ],
+)
+def test_a_violated_constraint_is_told_with_its_size(constraint: Any, said: str) -> None:
+    study = optuna.create_study()
+    study.optimize(lambda trial: 1.0, n_trials=1)
+    storage = study._storage
+    trial_id = storage.create_new_trial(study._study_id)
+    storage.set_trial_system_attr(trial_id, "constraints:c", constraint)
+    storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    assert evaluated_trials(study)[1].user_attrs["reason"] == (
+        f"constraints must be at most 0, but c is {said}"
+    )
 
 
 def test_several_objectives_are_one_line(
