@@ -148,7 +148,7 @@ def describe(
                 what = f"{what} Doubted: {_quoted(doubted[trial.number].reason)}."
             # Two spaces at its end keep a line.
             yield trial, f"{_proposal(trial, attributes)}  \n{what}"
-        counts = is_ok(trial) and trial.number not in doubted and REPEATS not in trial.user_attrs
+        counts = is_ok(trial) and trial.number not in doubted and not _tells_noise(trial)
         if trial.number in second:
             trial, counts = second[trial.number], True
         if counts and (best is None or _gain(trial, best, metric) > 0):
@@ -182,7 +182,8 @@ def _proposal(trial: FrozenTrial, study: Mapping[str, Any]) -> str:
             f"Trains trial {attrs.get(REPEATS)} again, with another seed, whose gain is doubted."
         )
     if source == "startup" and "source_sha256" in attrs:
-        return "Given: the script as it is."
+        noise = ", with another seed, to see how much is noise" if _tells_noise(trial) else ""
+        return f"Given: the script as it is{noise}."
     if "proposer" in attrs:
         return f"Proposed: {other}{chosen}."
     if study.get("imported_from"):
@@ -237,13 +238,20 @@ def _outcome(trial: FrozenTrial, best: FrozenTrial | None, metric: Metric) -> st
             return f"Came to {trial.values[0]:.5g}."
         return f"Failed: {_quoted(trial_status(trial))}{_after(trial.user_attrs.get('reason'))}."
     came = f"Came to {_quoted(metric.name)} {trial.values[0]:.5g}"
+    if _tells_noise(trial):
+        return f"{came}."
     if best is None:
-        return f"{came}." if REPEATS in trial.user_attrs else f"{came}, the first value."
+        return f"{came}, the first value."
     gain = _gain(trial, best, metric)
     if gain > 0:
         return f"{came}: the best so far, by {gain:.2g}."
     behind = f"{-gain:.2g} behind" if gain else "the same as"
     return f"{came}, {behind} trial {best.number}."
+
+
+def _tells_noise(trial: FrozenTrial) -> bool:
+    """Return whether a trial ran with another seed, by whose luck it may be better than the best."""
+    return bool({REPEATS, "train_seed"} & trial.user_attrs.keys())
 
 
 def _gain(trial: FrozenTrial, best: FrozenTrial, metric: Metric) -> float:

@@ -183,7 +183,7 @@ class CodeHistory:
     def incumbents(self) -> list[Step]:
         """The steps that were the best, one after the other."""
         measured = [s for s in self.steps if s.outcome == "baseline"]
-        first = min(measured, key=lambda s: s.trial.number, default=None)
+        first = min(measured, key=lambda s: _own_first(s.trial), default=None)
         kept = [s for s in self.steps if s.outcome == KEPT]
         return kept if first is None else [first, *kept]
 
@@ -210,9 +210,18 @@ def is_baseline(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("source") == BASELINE
 
 
+def _has_other_seed(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("train_seed") is not None
+
+
+def _own_first(trial: FrozenTrial) -> tuple[bool, int]:
+    """Order baselines: the one that edits are compared with may be the last, after a kill."""
+    return _has_other_seed(trial), trial.number
+
+
 def _baseline(baselines: Sequence[FrozenTrial]) -> float | None:
     """Return the mean of baselines' values with the script's own seed; without one, of all."""
-    own = [t for t in baselines if t.user_attrs.get("train_seed") is None]
+    own = [t for t in baselines if not _has_other_seed(t)]
     return statistics.fmean(t.values[0] for t in own or baselines) if baselines else None
 
 
@@ -247,7 +256,8 @@ def kept_first(
     """Put what the agent kept last before the other successes of a code study.
 
     One of them may have a better value by noise alone. Those that trained for longer, or whose gain
-    is doubted, are left out, and so are second trainings, whose values their trials have instead.
+    is doubted, are left out, and so are second trainings, whose values their trials have instead, and
+    baselines with other seeds, to whose luck they may owe their values.
     Other studies' trials stay as they are.
 
     Args:
@@ -261,13 +271,13 @@ def kept_first(
         return list(ranked)
     steps = {step.trial.number: step for step in history.steps}
     out = {n for n, step in steps.items() if step.outcome in (OVERTIME, DOUBTED)}
-    out |= {t.number for t in trials if is_again(t)}
     best = history.best
+    out |= {t.number for t in trials if is_again(t) or (is_baseline(t) and _has_other_seed(t))}
     return sorted(
         (
             steps[t.number].counted if t.number in steps else t
             for t in ranked
-            if t.number not in out
+            if t.number not in out or (best is not None and t.number == best.number)
         ),
         key=lambda t: (
             best is None or t.number != best.number,
@@ -359,7 +369,7 @@ def read_history(
     noise = statistics.stdev(values) if len(values) > 1 else None
     if min_gain is None:
         min_gain = GAIN_IN_SD * (noise or 0.0)
-    best = min(baselines, key=lambda t: t.number, default=None)
+    best = min(baselines, key=_own_first, default=None)
     best_value = _baseline(baselines)
     # What a script says itself isn't compared: it may lie, and it varies with other load.
     times = [t.user_attrs.get("measured_seconds", math.inf) for t in baselines]

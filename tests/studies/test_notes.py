@@ -206,6 +206,17 @@ def test_an_edit_of_the_script() -> None:
     ]
 
 
+def test_a_baseline_with_another_seed_is_not_the_best_by_its_luck() -> None:
+    study = a_study(method="karpathy-code")
+    add(study, 2.0, source="startup", source_sha256="0")
+    add(study, 1.5, source="startup", source_sha256="0", train_seed=999)
+    add(study, 1.9, source="llm", parent=0)
+    seeded, edit = (note.split("  \n") for note in notes(study)[1:])
+    assert seeded[0] == "Given: the script as it is, with another seed, to see how much is noise."
+    assert seeded[1].endswith("Came to val\\_bpb 1.5.")
+    assert edit[1].endswith("Came to val\\_bpb 1.9: the best so far, by 0.1.")
+
+
 def test_what_was_doubted_and_held_is_the_best_with_its_second_value() -> None:
     study = a_study(method="karpathy-code")
     add(study, 2.0, source="startup")

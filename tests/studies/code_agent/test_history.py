@@ -54,6 +54,20 @@ def test_edits_are_compared_with_the_baseline_that_has_their_seed() -> None:
     assert read_history(trials).baseline == pytest.approx(2.3), "there is no better one"
 
 
+def test_a_baseline_is_not_the_best_by_the_luck_of_another_seed() -> None:
+    own, lucky = finished(0, "startup", 2.0), finished(1, "startup", 1.8)
+    lucky.user_attrs["train_seed"] = 999
+    trials = [own, lucky, finished(2, "llm", 1.5)]
+    ranked, code = trials[::-1], {"method": "karpathy-code"}
+    assert [t.number for t in kept_first(ranked, trials, METRIC, code)] == [2, 0]
+    # The first was killed, and ran after the other.
+    own.number, lucky.number, trials = 1, 0, [lucky, own]
+    history = read_history(trials)
+    assert history.best is own and [s.trial for s in history.incumbents] == [own]
+    own.user_attrs["status"] = "crash"
+    assert kept_first([lucky], trials, METRIC, code) == [lucky], "there is no other"
+
+
 def test_a_change_that_trained_for_longer_is_not_kept() -> None:
     trials = [finished(0, "startup", 2.0), finished(1, "llm", 1.0), finished(2, "llm", 1.5)]
     for trial, seconds in zip(trials, (8.0, 16.0, 8.5)):
