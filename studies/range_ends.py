@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 
+from objective.best import values_run
 from samplers._llm.values import position
 
 
@@ -52,7 +53,10 @@ def _end(trial: FrozenTrial, name: str, distribution: BaseDistribution) -> float
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.single() or (step and (high - low) / step < _FEWEST_STEPS):
         return None
-    at = position(trial.params[name], distribution)
+    run = values_run(trial)[name]
+    if not low <= run <= high:  # by the testbed's rule, which looks beyond the range itself
+        return None
+    at = position(run, distribution)
     end: float | None = low if at <= _NEAR else high if at >= 1 - _NEAR else None
     is_magnitude = distribution.log and end == high
     return None if end in (0, 1) and not is_magnitude else end

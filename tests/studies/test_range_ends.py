@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import json
 from typing import Any
 
 import optuna
@@ -59,6 +60,14 @@ def test_an_end_is_where_the_best_lie(
     values: Sequence[Any], distribution: BaseDistribution, end: float | None
 ) -> None:
     trials = ranked(values, distribution)
+    assert range_ends(trials, trials[0]) == ({} if end is None else {"x": end})
+
+
+@pytest.mark.parametrize(("run", "end"), [(0.02, None), (1e-4, 1e-4), (1e-5, None)])
+def test_an_end_is_one_of_the_values_that_were_run(run: float, end: float | None) -> None:
+    trials = ranked([0.1 if end else 1e-4], LR)
+    for trial in trials:
+        trial.user_attrs["effective"] = json.dumps({"x": run})
     assert range_ends(trials, trials[0]) == ({} if end is None else {"x": end})
 
 
