@@ -129,12 +129,12 @@ def _other_runs(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
 def _failures(runs: Sequence[Run]) -> Iterator[str]:
     """Say how many trials failed, with what most of them did, and how many were infeasible."""
     failed = [row for run in runs for row in run.rows if row.failed and row.status != DOUBTED]
-    reasons = [str(row.attrs.get("reason") or row.status).rstrip(".") for row in failed]
+    reasons = [str(row.attrs.get("reason") or "").rstrip(".") for row in failed]
     why = ""
     if alike := commonest(zip((row.status for row in failed), reasons)):
         most = "" if len(alike) == len(failed) else f", most often ({times(len(alike))})"
-        reason = reasons[alike[-1]]
-        why = f"{most} with: {shortened(reason, _REASON)}"
+        status, reason = failed[alike[-1]].status, reasons[alike[-1]]
+        why = f"{most} with {status}{': ' * bool(reason)}{shortened(reason, _REASON)}"
     if failed:
         yield f"{len(failed):,} of the trials failed{why}."
     if infeasible := sum(row.status == INFEASIBLE for run in runs for row in run.rows):

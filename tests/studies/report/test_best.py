@@ -96,14 +96,17 @@ def test_failures_are_said_with_what_most_of_them_failed_with(
     for got in (1.25, 1.5e-7):
         fail("crash", reason=f"ValueError: x must be <= 1, but got {got}.")
     assert said(study, memory).endswith(
-        " 2 of the trials failed with: ValueError: x must be <= 1, but got 1.5e-07."
+        " 2 of the trials failed with crash: ValueError: x must be <= 1, but got 1.5e-07."
     )
     fail("timeout")
     fail("pruned")
     assert said(study, memory).endswith(
-        " 3 of the trials failed, most often (2 times) with: ValueError: x must be <= 1, but got"
-        " 1.5e-07."
+        " 3 of the trials failed, most often (2 times) with crash: ValueError: x must be <= 1, but"
+        " got 1.5e-07."
     )
+    for _ in range(3):
+        fail("oom")
+    assert said(study, memory).endswith(" most often (3 times) with oom.")
 
 
 def test_a_doubted_gain_is_no_failure(
