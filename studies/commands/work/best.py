@@ -38,33 +38,29 @@ def choose(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> 
 
 
 def write(path: Path, text: str) -> None:
-    """Write a script, whole or not at all; of several files each into a folder of that path.
+    """Write a script; of several files each into a folder of that path.
 
     Raises:
-        Misuse: If that would replace a file: the study needs its own script as it was tuned.
+        Misuse: If that would replace a file: the study needs its own script as it was tuned. Then
+            nothing was written.
     """
     news = split(text)
-    if len(news) == 1:
-        _write(path, text)
-        return
-    if path.exists() and not path.is_dir():
+    if len(news) > 1 and path.exists() and not path.is_dir():
         raise Misuse(f"--write must name a folder, for {', '.join(news)}, but {path} is a file")
-    for name, file in news.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        _write(path / name, file)
-
-
-def _write(path: Path, text: str) -> None:
-    if path.exists():
-        if path.read_bytes() == text.encode():
-            return
-        raise Misuse(
-            f"--write must name a new file, but {path} is there and differs: name another"
-        )
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-        file.write(text.encode())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    files = {path / name: new for name, new in news.items()} if len(news) > 1 else {path: text}
+    for file, new in files.items():
+        if file.is_dir() or (file.exists() and file.read_bytes() != new.encode()):
+            raise Misuse(
+                f"--write must name a new file, but {file} is there and differs: name another"
+            )
+    for file, new in files.items():
+        if file.exists():  # and is the same, perhaps where nothing may be written
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=file.parent, delete=False) as half:
+            half.write(new.encode())
+        os.chmod(half.name, 0o644)
+        os.replace(half.name, file)  # a file is written whole or not at all
 
 
 def table_of(winner: Winner) -> Rows:

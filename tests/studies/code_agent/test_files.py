@@ -194,6 +194,13 @@ def test_a_study_edits_tunes_and_keeps_both_files(bench: Bench, bed: Path, tmp_p
     ]
     write(tmp_path / "won", after)
     assert {name: (tmp_path / "won" / name).read_text() for name in best} == best
+    *firsts, last = best
+    for name in firsts:
+        (tmp_path / "won" / name).unlink()
+    (tmp_path / "won" / last).write_text("mine")
+    with pytest.raises(Misuse, match="is there and differs"):
+        write(tmp_path / "won", after)
+    assert not any((tmp_path / "won" / name).exists() for name in firsts), "all or none"
 
 
 def test_the_tuner_finds_the_constants_of_the_other_file(bench: Bench, bed: Path) -> None:

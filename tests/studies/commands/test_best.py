@@ -176,6 +176,9 @@ def test_no_other_file_is_replaced(cli: Cli, testbed: Path) -> None:
     precious.write_text("print(1)\n")
     assert "is there and differs: name another" in cli.fails(2, "best", "--write", precious)
     assert precious.read_text() == "print(1)\n"
+    folder = cli.folder / "some" / "where"
+    assert cli("best", "--write", folder / "new.py").returncode == 0
+    assert "is there and differs: name another" in cli.fails(2, "best", "--write", folder)
     assert cli("best", "--write", cli.folder / "new.py").returncode == 0
     assert (cli.folder / "new.py").read_text().count("DEPTH = ") == 1
     assert os.listdir(cli.folder).count("new.py") == 1
