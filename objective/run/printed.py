@@ -2,7 +2,8 @@
 
 Read are, anywhere in a line, ``name: 0.5``, ``name=0.5`` and the items of JSON objects and Python
 dictionaries; the metric also as ``name 0.5``, ``name -> 0.5`` and in a table's cells. The number may
-be a tensor's or an array's only one. Colours are taken off, and a
+be a tensor's or an array's only one; of a line's numbers of one name the last counts, but one behind
+"best" or such a word only if no other has the name. Colours are taken off, and a
 line ends at a carriage return, too, so that progress bars don't hide what follows them.
 """
 
@@ -17,16 +18,21 @@ import re
 from typing import Any
 
 
-# With thousands separated by commas: "2,634.5" must not be taken for 2, nor "0,532" for 532. Words
-# in ASCII: without regard to case an i is also a Turkish one without its dot, but no float has that.
+# With thousands separated by commas: "2,634.5" must not be taken for 2, nor "0,532" for 532, nor a
+# date for its year. Words in ASCII: without regard to case an i is also a Turkish one without its
+# dot, but no float has that.
 _NUMBER = (
     r"[-+]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?"
-    r"|(?a:nan|inf(?:inity)?))(?![\w,]*\d|\.\d)(?!(?<=[a-z])\w)"
+    r"|(?a:nan|inf(?:inity)?))(?![\w,]*\d|(?:[.:-]|e[-+]|/\d+/)\d)(?!(?<=[a-z])\w)"
 )
 _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
 # What may stand in front of a number that follows a colon: tensor(0.5), np.float64(0.5), [0.5].
 _OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"""
-_PAIR = re.compile(rf"""(["']?)({_NAME})\1\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I)
+# Values of other steps or trials, which many scripts repeat beside those of this one.
+_ELSEWHERE = r"(\b(?:best|lowest|highest|min(?:imum)?|max(?:imum)?|prev(?:ious)?)\b[\s:]+)?"
+_PAIR = re.compile(
+    rf"""{_ELSEWHERE}(["']?)({_NAME})\2\s*[:=]\s*{_OPENING}({_NUMBER})(?![:/-])""", re.I
+)
 # Searched of a line, at both of its ends: some patterns take the square of that. JSON is longer.
 _MATCHED_CHARS = 300
 # The line up to where a name or a number ends for certain; a comma may stand within one.
@@ -75,23 +81,23 @@ class Reader:
         name = re.escape(metric).replace(r"\ ", r"\s+")
         cell = r"[\s|│┃:=]*"
         self._named = re.compile(
-            rf"""(?<![\w./-]){name}(?![\w/-])["'*`]*"""
+            rf"""{_ELSEWHERE}(?<![\w./-]){name}(?![\w/-])["'*`]*"""
             rf"""(?:\s*(?:[:=]|[-=]>|→|\bis\b)[\s*`]*{_OPENING}|{cell}["']?)({_NUMBER})""",
             re.I,
         )
 
     def metric(self, line: str) -> str | None:
-        """Return the text of the last number with the metric's name in a line."""
+        """Return the text of the number that counts of those with the metric's name in a line."""
         value = _in_json(line).get(self._metric)
         if value is not None:
             return repr(value)
-        found = self._named.findall(_searched(line))
-        return str(found[-1]) if found else None
+        found = _by_weight(self._named.findall(_searched(line)))
+        return found[-1][-1] if found else None
 
     def numbers(self, line: str) -> dict[str, float]:
         """Return all numbers of a line that have names."""
-        found = _PAIR.findall(_searched(line))
-        return _in_json(line) or {name: to_number(number) for _, name, number in found}
+        found = _by_weight(_PAIR.findall(_searched(line)))
+        return _in_json(line) or {name: to_number(number) for *_, name, number in found}
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,11 @@ def progress_of(line: str) -> Progress | None:
             return Progress(100 * float(step[1]) / float(step[2]), True, value)
         return Progress(float(step[1]), False, value)
     return None
+
+
+def _by_weight(found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return a line's numbers with their names, those that count last."""
+    return sorted(found, key=lambda match: not match[0])
 
 
 def _searched(line: str) -> str:

@@ -25,6 +25,10 @@ from objective.run.printed import Reader
         ("epoch 3 | loss=0.5, accuracy=0.9, lr=1e-3", "0.9"),
         ("accuracy: 0.1 accuracy: 0.2", "0.2"),
         ("{'eval_loss': 0.5, 'accuracy': 0.5, 'epoch': 1.0}", "0.5"),
+        ("accuracy: 0.5 (best accuracy: 0.3)", "0.5"),
+        ("best accuracy: 0.3, accuracy: 0.5 | Max: accuracy 0.7", "0.5"),
+        ("Best accuracy: 0.3, best accuracy: 0.4", "0.4"),
+        ("epoch 3 (accuracy: 0.5)", "0.5"),
         ('{"step": 3, "accuracy": 1e-3}', "0.001"),
         ('{"test": {"accuracy": "0.25"}}', "0.25"),
         ("│   accuracy   │   0.77   │", "0.77"),
@@ -41,6 +45,12 @@ from objective.run.printed import Reader
         ("accuracy: 1,2", None),
         ("accuracy: 0,532", None),
         ("accuracy=-0,532,100", None),
+        ("accuracy: 2024-01-01", None),
+        ("accuracy: 01/02/2024", None),
+        ("accuracy 10:30", None),
+        ("accuracy=1e-3-4", None),
+        ("accuracy: 93/100", "93"),
+        ("accuracy: 0.5-", "0.5"),
         ("accuracy: tensor(0.5, device='cuda:0')", "0.5"),
         ("{'loss': np.float64(3.5), 'accuracy': np.float64(0.5)}", "0.5"),
         ("accuracy: array([0.5])", "0.5"),
@@ -74,6 +84,7 @@ def test_a_metrics_name_may_hold_anything() -> None:
     assert Reader("Test  accuracy").metric("Test accuracy : 0.5") is None
     assert Reader("Test accuracy").metric("Test   accuracy: 0.5") == "0.5"
     assert Reader("top-1 (%)").metric("top-1 (%) = 71") == "71"
+    assert Reader("best f1").metric("best f1: 0.5, f1: 0.7") == "0.5"
     assert Reader("eval/f1").metric("eval/f1: 0.5, f1: 0.7") == "0.5"
     assert Reader("test.f1").metric(json.dumps({"test": {"f1": 0.5}, "f1": 1})) == "0.5"
 
@@ -93,6 +104,7 @@ def test_other_numbers_are_kept_by_their_names() -> None:
     assert read(json.dumps({"a": 10**400, "b": 1})) == {"b": 1.0}
     assert read("loss: 0.5, " + "." * 800 + " lr: 0.1") == {"loss": 0.5, "lr": 0.1}
     assert read("date: 2026-11-28, time: 12:30") == {}
+    assert read("loss: 0.5 (best loss: 0.3), best: 0.2") == {"loss": 0.5, "best": 0.2}
 
 
 def test_colours_are_taken_off() -> None:
