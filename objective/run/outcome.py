@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ _EXCESSES = {
 # the square of a line's length.
 _LINE_BYTES = 2_000  # of a line that are kept, from both of its ends
 _OBJECT_BYTES = 2**16  # of one that may be a JSON object
-_CUT = b" ... "
+_CUT = " ... "
+_DIGITS = "0123456789.,eE+-"
 _MESSAGE_BYTES = 300  # the longest line of the metric pipe that is read; ours have under 100
 _TAIL_LINES = 400  # kept for the classification
 _MOST_NUMBERS = 60  # of a script's output that are kept by their names
-_FILE_BYTES = 2**20  # of a metric's file, from its end
+_FILE_BYTES = 2**21  # of a metric's file, from each of its ends
+_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 # Takes a step or a percentage, the loss or metric there, and whether it is a percentage; returns
 # whether to end the training.
@@ -156,7 +159,7 @@ class Output:
     printed: float | None = None  # value of the metric
     decimals: int = 0  # of it
     measured: float | None = None
-    has_file: bool = False  # the script wrote the file that the metric is read from
+    first_line: str | None = None  # of the metric's file; None if the script wrote none
     has_evaluator: bool = False
     pruned: bool = False
     loss: float = 0.0  # the last one printed
@@ -223,12 +226,19 @@ class Output:
         try:
             with open(path, "rb", opener=_open_at_once) as file:
                 size = os.fstat(file.fileno()).st_size  # 0 of a device, which may have no end
-                file.seek(max(0, size - _FILE_BYTES))
-                data = file.read(min(size, _FILE_BYTES))
+                start = file.read(min(size, _FILE_BYTES))
+                file.seek(max(len(start), size - _FILE_BYTES))
+                end = file.read(min(size, _FILE_BYTES))
         except OSError:  # it wrote none
             return
-        self.has_file = True
-        lines = lines_of_file(data.decode(errors="replace"))
+        encoding = _UTF_16.get(start[:2], "utf-8")
+        if size <= 2 * _FILE_BYTES:
+            text = (start + end).decode(encoding, errors="replace")
+        else:
+            text = start.decode(encoding, errors="replace").rstrip(_DIGITS) + _CUT
+            text += end.decode(encoding, errors="replace").lstrip(_DIGITS)
+        lines = lines_of_file(text)
+        self.first_line = lines[0] if lines else ""
         for line in lines:
             self._note(plain(line), self._reader.metric(line))
         if self.printed is None and len(lines) == 1:
@@ -272,8 +282,8 @@ def _ends(line: bytearray) -> bytearray:
     if len(line) <= _LINE_BYTES:
         return line
     half = _LINE_BYTES // 2
-    digits = b"0123456789.,eE+-"
-    return line[: half - len(_CUT)].rstrip(digits) + _CUT + line[-half:].lstrip(digits)
+    digits = _DIGITS.encode()
+    return line[: half - len(_CUT)].rstrip(digits) + _CUT.encode() + line[-half:].lstrip(digits)
 
 
 def differ(measured: float | None, printed: float | None, decimals: int) -> bool:
@@ -335,10 +345,12 @@ def _has_given_up(output: Output) -> bool:
 
 def _missing(output: Output) -> str:
     """Say what was looked for, and what was there instead."""
-    name, file = output.metric.name, output.metric.file
-    where = "was printed" if file is None else f"is in {file}"
+    name, file, begins = output.metric.name, output.metric.file, output.first_line
+    where = "was printed" if file is None else f"is in {file}, which "
+    if file is not None:
+        where += f"begins with `{one_line(begins, 60)}`" if begins else "is empty"
     parts = [f"no `{name}: NUMBER`, `{name}=NUMBER` or JSON {where}"]
-    if file is not None and not output.has_file:
+    if file is not None and begins is None:
         parts = [f"the script wrote no file {file} where it works, or in its own folder"]
     if output.summary:
         parts.append(f"numbers found: {', '.join(list(output.summary)[-6:])}")

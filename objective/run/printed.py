@@ -28,6 +28,7 @@ _NUMBER = (
 _NAME = r"(?<![\w./-])[A-Za-z][\w./-]{0,63}"
 # What may stand in front of a number that follows a colon: tensor(0.5), np.float64(0.5), [0.5].
 _OPENING = r"""(?:["']|[a-z_][\w.]*\((?!\[)|(?:[a-z_][\w.]*\()?\[(?=[^],]*\]))?"""
+_CELL = re.compile(rf"\s*{_OPENING}{_NUMBER}", re.I)
 # Values of other steps or trials, which many scripts repeat beside those of this one.
 _ELSEWHERE = r"(\b(?:best|lowest|highest|min(?:imum)?|max(?:imum)?|prev(?:ious)?)\b[\s:]+)?"
 _PAIR = re.compile(
@@ -143,8 +144,8 @@ def _searched(line: str) -> str:
 
 
 def lines_of_file(text: str) -> list[str]:
-    """Return a file's lines as they would be printed: of JSON its object, of CSV its last row."""
-    lines = text.removeprefix("\ufeff").strip().splitlines()
+    """Return a file's lines as if they were printed: of JSON objects; of a table also its last row."""
+    lines = text.strip("\ufeff \r\n").splitlines()
     try:
         value = json.loads("\n".join(lines))
     except (ValueError, RecursionError):
@@ -153,17 +154,25 @@ def lines_of_file(text: str) -> list[str]:
         return [json.dumps(item) for item in value]
     if isinstance(value, dict):
         return [json.dumps(value)]
-    if len(lines) > 1 and "," in lines[0] and len(rows := _rows(lines)) > 1:
-        if len(rows[0]) == len(rows[-1]):
-            return [f"{name.strip()}: {cell.strip()}" for name, cell in zip(rows[0], rows[-1])]
-    return lines
+    return lines + _last_row(lines)
 
 
-def _rows(lines: list[str]) -> list[list[str]]:
-    try:
-        return list(csv.reader(lines))
-    except csv.Error:  # a cell too long, say
-        return []
+def _last_row(lines: list[str]) -> list[str]:
+    """Return the cells of a table's last row with their names; nothing if it is no table."""
+    for separator in ",;\t":
+        if len(lines) < 2 or separator not in lines[0]:
+            continue
+        try:
+            names, *_, cells = csv.reader(lines, delimiter=separator)
+        except (csv.Error, ValueError):  # a cell too long, say; one row
+            continue
+        row = list(zip(names, cells))
+        # Pairs of a name and a number look like a table, too, but have no names above the numbers.
+        if len(names) == len(cells) and any(
+            _CELL.match(cell) and number_alone(name) is None for name, cell in row
+        ):
+            return [f"{name.strip()}: {cell.strip()}" for name, cell in row]
+    return []
 
 
 def _in_json(line: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 import json
 import math
@@ -328,6 +329,43 @@ def test_a_metrics_file_may_be_nothing_but_a_number(
     output = Output(Metric("loss", file="m"), None)
     output.read_file(tmp_path / "m")
     assert output.value == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "acc,loss\n0.5,1\n".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "{'loss': 1}".encode("utf-16-be"),
+        "acc\tloss\n0.5\t1\n".encode("utf-8-sig"),
+        b"acc,loss\n" + b"0.1,%2000d\n" % 2 * 2500 + b"0.5,1\n",
+        json.dumps({"history": [0.25] * 200_000, "loss": 1, "rest": [0.25] * 200_000}).encode(),
+        json.dumps({"loss": 1, "history": [0.25] * 10**6}).encode(),
+    ],
+    ids=["utf-16", "utf-16-be", "utf-8", "long table", "object", "long object"],
+)
+def test_a_metrics_file_may_be_long_and_of_every_encoding(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m").write_bytes(data)
+    output = Output(Metric("loss", file="m"), None)
+    output.read_file(tmp_path / "m")
+    assert output.value == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("los: 0.5\n" + "x" * 99, "begins with `los: 0.5`; numbers found: los"),
+        ("\x1b[1m" + "x" * 99, f"begins with `{'x' * 59}…`"),
+    ],
+)
+def test_of_a_file_without_the_metric_it_is_said_what_is_in_it(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "m").write_text(text)
+    output = Output(Metric("loss", file="m"), None)
+    output.read_file(tmp_path / "m")
+    _, reason = classify(output, "", 0, Limits(10))
+    assert reason == f"no `loss: NUMBER`, `loss=NUMBER` or JSON is in m, which {said}"
 
 
 def test_progress_is_understood_across_carriage_returns_and_reads(run: Run) -> None:

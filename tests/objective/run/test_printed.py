@@ -142,7 +142,11 @@ def test_progress_is_a_step_with_or_without_a_loss(line: str, progress: Progress
         ('\ufeff{\n "a": 1\n}\n', ['{"a": 1}']),
         ('{"a": 1}\n{"a": 2}\n', ['{"a": 1}', '{"a": 2}']),
         ('[{"a": 1}, {"a": 2}]', ['{"a": 1}', '{"a": 2}']),
-        ("epoch, acc\n1,0.5\n2,0.75\n", ["epoch: 2", "acc: 0.75"]),
+        ("e, acc\n1,0.5\n2,0.75\n", ["e, acc", "1,0.5", "2,0.75", "e: 2", "acc: 0.75"]),
+        ("e;acc\n1;0.5\n", ["e;acc", "1;0.5", "e: 1", "acc: 0.5"]),
+        ("\tacc\n1\t93 %\n", ["\tacc", "1\t93 %", ": 1", "acc: 93 %"]),
+        ("acc\t0.5\nloss\t0.3\n", ["acc\t0.5", "loss\t0.3"]),
+        ("e 1\tacc: 0.5\nend\tloss: 0.3\n", ["e 1\tacc: 0.5", "end\tloss: 0.3"]),
         ("", []),
         ("a,b\n1," + "2" * 200_000, ["a,b", "1," + "2" * 200_000]),  # no cell of CSV is so long
     ],
