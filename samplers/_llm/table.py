@@ -18,6 +18,7 @@ from .._trials.history import effective_params
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import latest_failures
+from .._trials.history import number
 from .._trials.history import ranked
 from .._trials.history import violation
 from .prompt import csv_field
@@ -261,7 +262,7 @@ class Table:
             derived = {name: float(value) for name, value in found.items()}
         attributes = trial.user_attrs
         side = {
-            name: float(attributes[name])
+            name: number(attributes[name])
             for name in self._side_data
             if isinstance(attributes.get(name), (int, float))
         }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 import math
 from numbers import Real
+import sys
 from typing import Any
 from typing import Literal
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ _INTERVALS = {"t": t_interval, "bootstrap": bootstrap_interval}
 # Okabe and Ito's, which people with any colour vision can tell apart, and lines that repeat what
 # they say.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MOST = sys.float_info.max  # an integer may have more digits
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
@@ -187,7 +189,8 @@ def _cost(trial: FrozenTrial, against: str | Callable[[FrozenTrial], float] | No
     if against is None:
         return 1.0
     cost: Any = trial.user_attrs.get(against) if isinstance(against, str) else against(trial)
-    return float(cost) if isinstance(cost, Real) and math.isfinite(cost) else 0.0
+    is_number = isinstance(cost, Real)
+    return float(cost) if is_number and abs(cost) <= _MOST else 0.0
 
 
 def _has_value(trial: FrozenTrial) -> bool:

@@ -110,10 +110,10 @@ def test_failures_cost_and_do_not_count() -> None:
 
 
 def test_an_unknown_cost_is_none_and_a_group_without_a_value_is_in_the_legend() -> None:
-    costs = (10, math.nan, "soon", 5)
-    groups = {"a": [study_of([5.0, 4.0, 3.0, 2.0])], "b": [study_of([None])]}
+    costs = (10, math.nan, "soon", 10**400, 5)
+    groups = {"a": [study_of([5.0, 4.0, 3.0, 2.0, 1.0])], "b": [study_of([None])]}
     figure = plot_best_so_far(groups, against=lambda t: costs[t.number])  # type: ignore[arg-type, return-value]
-    assert drawn(figure)["a (n=1)"] == [(10, 3.0), (15, 2.0)]
+    assert drawn(figure)["a (n=1)"] == [(10, 2.0), (15, 1.0)]
     assert [trace.name for trace in figure.data if trace.showlegend is not False][-1] == "b (n=0)"
 
 

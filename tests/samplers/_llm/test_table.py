@@ -126,7 +126,7 @@ def test_old_infeasible_trials_are_none_of_the_best_but_are_kept_as_failures_are
 
 def test_columns_are_shown_where_they_vary() -> None:
     study = optuna.create_study()
-    for depth, steps in ((4, 100), (8, 50)):
+    for depth, steps in ((4, 100), (8, 50), (2, 10**400)):
         attributes = {"steps": steps, "memory": 1000 + depth / 10, "host": "a", "odd": [1]}
         add(study, 1.0 / depth, attributes, depth=depth)
     table = Table(
@@ -135,7 +135,8 @@ def test_columns_are_shown_where_they_vary() -> None:
         derived=lambda p: {"width": 64 * p["depth"], "heads": 4},
         side_data=["steps", "memory", "host", "odd", "missing"],
     )
-    first, second = rows(table, DETAILED[0])
+    first, second, huge = rows(table, DETAILED[0])
+    assert huge["steps"] == "nan"
     assert list(first) == ["trial", *SMALL, "width", "value", "steps", "note"]
     assert (first["width"], second["width"], second["steps"]) == ("256", "512", "50")
 
