@@ -108,8 +108,9 @@ def _constraints(trials: Sequence[FrozenTrial], failed: np.ndarray) -> np.ndarra
 
     Two are a mark, such as that of a training that failed.
     """
-    names = sorted({name for t in trials for name in t.constraints})
-    rows = [[number(t.constraints.get(name)) for name in names] for t in trials]
+    of_trials = [t.constraints for t in trials]  # Optuna makes a trial's anew at each look
+    names = sorted({name for constraints in of_trials for name in constraints})
+    rows = [[number(constraints.get(name)) for name in names] for constraints in of_trials]
     found = np.array(rows, dtype=float)
     found[failed | ~np.isfinite(found).all(axis=1)] = math.nan
     told = found[~np.isnan(found).any(axis=1)]

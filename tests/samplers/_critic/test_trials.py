@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
@@ -126,6 +127,32 @@ def test_constraints_that_tell_more_than_yes_or_no_are_no_failures() -> None:
     assert trials.feasible[:3].tolist() == [True, False, True]
     known = trials.constraints[:, 0]
     assert known[:3].tolist() == [-1.0, 0.1, -2.0] and np.isnan(known[3:]).all()
+
+
+def test_a_trials_constraints_are_looked_up_no_more_often_if_they_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look_up = vars(FrozenTrial)["constraints"].fget
+    n_looks = []
+    for k in (2, 50):
+        study = optuna.create_study()
+        for sign in (-1.0, 1.0, -2.0, 2.0):
+            constraints = {f"c{i}": sign * (i + 1) for i in range(k)}
+            study.add_trial(
+                create_trial(
+                    value=1.0, params={"x": 0.5}, distributions=dict(X), constraints=constraints
+                )
+            )
+        looks: list[FrozenTrial] = []
+
+        def count(trial: FrozenTrial, looks: list[FrozenTrial] = looks) -> dict[str, float]:
+            looks.append(trial)
+            return dict(look_up(trial))
+
+        monkeypatch.setattr(FrozenTrial, "constraints", property(count))
+        assert read(study).constraints.shape[1] == k
+        n_looks.append(len(looks))
+    assert n_looks[0] == n_looks[1]
 
 
 def test_constraints_may_be_integers() -> None:
