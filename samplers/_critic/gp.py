@@ -11,7 +11,7 @@ Notation:
     v          noise variance
     theta      logarithms of l, s, a and v in this order, (d + 3,)
     D          squared differences of the inputs, D_j = (x_j - x'_j)^2, for each pair of points once,
-               in the order of ``np.tril_indices(n, -1)``: (d, n (n - 1) / 2)
+               in the order of ``np.tril_indices(n, -1)``: (d, n (n - 1) / 2), see `_Differences`
     r          distance of two inputs, each coordinate divided by its length scale
     K          covariance of the targets, (n, n): s matern(r) + a e + v I
     e          mean over j of exp(-d D_j / (2 l_j^2))
@@ -31,12 +31,14 @@ Gaussian Processes for Machine Learning, MIT Press 2006, eq. 5.10 to 5.12).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 import math
 
 import numpy as np
 from scipy import linalg
 from scipy import optimize
+from scipy import sparse
 
 
 # Means and standard deviation of the priors of theta; those of l are for d = 1, see `_prior`. With
@@ -128,7 +130,7 @@ def _fit(points: bytes, targets: bytes, d: int) -> np.ndarray:
 
 
 def _most_likely(
-    D: np.ndarray, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+    D: _Differences, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray
 ) -> np.ndarray:
     """The theta of the largest posterior, (d + 3,)."""
     bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mean, deviation)]
@@ -152,15 +154,46 @@ def _prior(d: int, log_length: float) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, 0], rows[:, 1]
 
 
-def _differences(X: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Differences:
+    """D of points.
+
+    Of a category's 200 choices two points differ in two at most. An input of so few values is kept
+    as the pairs of points that differ in it, which are all that it takes time for.
+
+    Attributes:
+        many: Indices of the inputs of more than two values, (m,).
+        of_many: Their D, (m, n (n - 1) / 2).
+        two: Indices of the other inputs, (k,).
+        gaps: Their D where two points differ, (k,).
+        differ: 1 where they do, (k, n (n - 1) / 2).
+    """
+
+    many: np.ndarray
+    of_many: np.ndarray
+    two: np.ndarray
+    gaps: np.ndarray
+    differ: sparse.csr_array
+
+
+def _differences(X: np.ndarray) -> _Differences:
     """D of points, (n, d)."""
     i, j = np.tril_indices(len(X), -1)
-    return np.ascontiguousarray(((X[i] - X[j]) ** 2).T)
+    is_many = np.array([len(np.unique(x)) > 2 for x in X.T], dtype=bool)
+    of_many = [(x[i] - x[j]) ** 2 for x in X.T[is_many]]
+    differ = [x[i] != x[j] for x in X.T[~is_many]]
+    return _Differences(
+        many=np.flatnonzero(is_many),
+        of_many=np.array(of_many).reshape(-1, len(i)),
+        two=np.flatnonzero(~is_many),
+        gaps=np.ptp(X[:, ~is_many], axis=0) ** 2,
+        differ=sparse.csr_array(np.array(differ, dtype=bool).reshape(-1, len(i)), dtype=float),
+    )
 
 
 def _loss(
     theta: np.ndarray,
-    D: np.ndarray,
+    D: _Differences,
     y: np.ndarray,
     mean: np.ndarray,
     deviation: np.ndarray,
@@ -171,14 +204,17 @@ def _loss(
     derivative of K is D_j / l_j^2 (-2 s dmatern/d(r^2) + a exp(-d D_j / (2 l_j^2))), elementwise.
     """
     length, signal, alone, noise = _unpack(theta)
-    d = max(len(D), 1)
+    d = max(len(length), 1)
     weights = length**-2.0
-    squared = weights @ D
+    of_gaps = weights[D.two] * D.gaps
+    squared = weights[D.many] @ D.of_many + of_gaps @ D.differ
     root = np.sqrt(5.0 * squared)
     decay = np.exp(-root)
     matern = (1.0 + root + (5.0 / 3.0) * squared) * decay
-    of_inputs = np.exp(D * (-d / 2 * weights)[:, None])
-    mean_of_inputs = of_inputs.sum(axis=0) / d
+    of_many = D.of_many * (-d / 2 * weights[D.many])[:, None]
+    np.exp(of_many, out=of_many)
+    of_two = np.exp(-d / 2 * of_gaps)
+    mean_of_inputs = (of_many.sum(axis=0) + len(of_two) - (1.0 - of_two) @ D.differ) / d
     pairs = np.tril_indices(len(y), -1)
     K = np.diag(np.full(len(y), signal + alone + noise))
     K[pairs] = signal * matern + alone * mean_of_inputs  # of the lower triangle only
@@ -196,8 +232,10 @@ def _loss(
     trace = alpha @ alpha - np.trace(inverse)
     # dmatern / d(r^2) = -5/6 (1 + root) decay
     of_distance = W * (signal * (5.0 / 3.0) * (1.0 + root) * decay)
-    of_inputs *= D
-    of_length = weights * (D @ of_distance + alone * (of_inputs @ W))
+    of_many *= D.of_many
+    of_length = np.empty_like(weights)
+    of_length[D.many] = weights[D.many] * (D.of_many @ of_distance + alone * (of_many @ W))
+    of_length[D.two] = of_gaps * (D.differ @ of_distance + alone * of_two * (D.differ @ W))
     of_signal = signal * (W @ matern + 0.5 * trace)
     of_alone = alone * (W @ mean_of_inputs + 0.5 * trace)
     of_noise = 0.5 * noise * trace

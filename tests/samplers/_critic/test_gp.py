@@ -55,6 +55,38 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
+def test_the_loss_of_categories_too_is_that_of_the_kernel() -> None:
+    rng = np.random.default_rng(2)
+    category = 0.5 * (rng.integers(4, size=(25, 1)) == np.arange(5))  # the last one was never run
+    X = np.hstack([data(25)[0], category])
+    y = data(25)[1]
+    mean, deviation = gp._prior(8, -1.0)
+    theta = mean + rng.normal(0, 0.3, 11)
+    D = gp._differences(X)
+
+    def loss(theta: np.ndarray) -> float:
+        process = GaussianProcess(X, y, theta)
+        K = process._covariance(process._Z) + math.exp(theta[-1]) * np.eye(25)
+        _, log_determinant = np.linalg.slogdet(K)
+        prior = (((theta - mean) / deviation) ** 2).sum()
+        return float(y @ np.linalg.solve(K, y) + log_determinant + prior) / 2
+
+    found, gradient = gp._loss(theta, D, y, mean, deviation)
+
+    assert found == pytest.approx(loss(theta))
+    assert gradient == pytest.approx(approx_fprime(theta, loss, 1e-6), rel=1e-3, abs=1e-3)
+
+
+def test_many_choices_take_no_longer_than_a_few() -> None:
+    chosen = np.arange(40) % 20
+    choices = 0.5 * (chosen[:, None] == np.arange(200))
+
+    D = gp._differences(choices)
+
+    assert not D.of_many.size
+    assert D.differ.nnz == 2 * np.not_equal.outer(chosen, chosen).sum() / 2
+
+
 def test_what_is_left_out_is_predicted_from_the_others() -> None:
     X, y = data(12)
     theta = gp._prior(3, -1.0)[0]
