@@ -28,7 +28,6 @@ from itertools import islice
 import logging
 import math
 from pathlib import Path
-import secrets
 from tempfile import TemporaryDirectory
 import threading
 from typing import Any
@@ -89,7 +88,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(f"optuna.{__name__}")
 
-_SEED_KEY = "smac:seed"  # study: the seed that was drawn for it when none was given
+_SEED_KEY = "smac:seed"  # study: the seed that it got when none was given
 _PROPOSAL_KEY = "smac:proposal"  # trial: the proposed parameters, in internal representation
 _DESIGN_KEY = "smac:design_index"  # trial: which point of the initial design the proposal is
 
@@ -153,7 +152,8 @@ class SMACSampler(BaseSampler):
             faster and may miss good regions.
         seed:
             A non-negative integer, 0 included. The same seed and the same storage give the same
-            proposals. :obj:`None` draws one and keeps it in the study.
+            proposals. :obj:`None` makes one of the study's name and the moment when its first
+            trial began, and keeps it in the study.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -253,9 +253,15 @@ class SMACSampler(BaseSampler):
         """Return the seed that all workers of the study share."""
         if self._seed is not None:
             return self._seed
-        if not isinstance(study_system_attrs(study).get(_SEED_KEY), int):
-            set_study_system_attr(study, _SEED_KEY, secrets.randbits(31))
-        return int(study_system_attrs(study)[_SEED_KEY])
+        stored = study_system_attrs(study).get(_SEED_KEY)
+        if isinstance(stored, int):
+            return int(stored)
+        # Not drawn: of two workers that begin together each would draw another one, and no storage
+        # says which was first. When the first trial began all of them read there.
+        (began,) = {t.datetime_start for t in cached_trials(study) if t.number == 0}
+        seed = derive_seed(0, study.study_name, str(began))
+        set_study_system_attr(study, _SEED_KEY, seed)
+        return seed
 
     def _propose(
         self,

@@ -23,6 +23,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
+from samplers._trials.internals import study_system_attrs
 from samplers.smac import SMACSampler
 from samplers.smac.maximizer import neighbourhood
 from samplers.smac.maximizer import VectorizedLocalSearch
@@ -505,7 +506,7 @@ def test_seed_zero_is_a_seed_and_seeds_differ() -> None:
         assert zero != drawn
 
 
-def test_workers_without_a_seed_share_the_one_that_is_drawn_for_the_study(tmp_path: Path) -> None:
+def test_workers_without_a_seed_share_the_one_of_the_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/seed.db"
     points = []
     for _ in range(2):
@@ -519,8 +520,28 @@ def test_workers_without_a_seed_share_the_one_that_is_drawn_for_the_study(tmp_pa
     assert len({str(p) for p in points}) == 6  # One design, not the beginnings of two.
 
 
+def test_workers_that_begin_together_have_one_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/seed.db"
+    unseen: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "samplers.smac.sampler.study_system_attrs",
+        lambda study: unseen.pop() if unseen else study_system_attrs(study),
+    )
+    seeds = []
+    for _ in range(2):
+        unseen.append({})  # as if the other had not stored a seed yet
+        study = optuna.create_study(
+            study_name="s", storage=url, load_if_exists=True, sampler=sampler(seed=None)
+        )
+        study.ask(BOX)
+        seeds.append(study_system_attrs(study)["smac:seed"])
+    assert seeds[0] == seeds[1]
+
+
 @pytest.mark.parametrize("odd", ["[", None, [1]])
-def test_a_seed_that_is_none_is_drawn_anew(odd: Any) -> None:
+def test_a_seed_that_is_none_is_made_anew(odd: Any) -> None:
     study = optuna.create_study(sampler=sampler(seed=None, search_space=TINY))
     study._storage.set_study_system_attr(study._study_id, "smac:seed", odd)
     run(study, 2, TINY)
