@@ -250,8 +250,10 @@ def _outcome(trial: FrozenTrial, best: FrozenTrial | None, metric: Metric) -> st
 
 
 def _tells_noise(trial: FrozenTrial) -> bool:
-    """Return whether a trial ran with another seed, by whose luck it may be better than the best."""
-    return bool({REPEATS, "train_seed"} & trial.user_attrs.keys())
+    """Return whether a trial ran only to see how much is noise, and may be the best by luck."""
+    attrs = trial.user_attrs
+    # Where each trial has a seed of its own, all are in search of the best.
+    return REPEATS in attrs or {"train_seed", "source_sha256"} <= attrs.keys()
 
 
 def _gain(trial: FrozenTrial, best: FrozenTrial, metric: Metric) -> float:

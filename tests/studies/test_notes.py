@@ -217,6 +217,13 @@ def test_a_baseline_with_another_seed_is_not_the_best_by_its_luck() -> None:
     assert edit[1].endswith("Came to val\\_bpb 1.9: the best so far, by 0.1.")
 
 
+def test_a_trial_with_a_seed_of_its_own_may_be_the_best() -> None:
+    study = a_study()
+    add(study, 2.0, train_seed=100_000)
+    add(study, 1.5, {"width": 60.0}, train_seed=100_001)
+    assert "the best so far, by 0.5" in notes(study)[1]
+
+
 def test_what_was_doubted_and_held_is_the_best_with_its_second_value() -> None:
     study = a_study(method="karpathy-code")
     add(study, 2.0, source="startup")
