@@ -315,7 +315,7 @@ def test_the_training_time_is_set_in_the_scripts_own_constant(
             for same in (train.replace("5", "7.0"), "TIME_BUDGET = 1 + x", "no Python")
         ),
     ):
-        assert objective._inputs({}, source).files == {"train.py": written}
+        assert objective._inputs({}, None, source).files == {"train.py": written}
 
 
 def test_a_training_time_that_nothing_would_heed_is_refused(
