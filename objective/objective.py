@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from contextlib import suppress
 import copy
 from dataclasses import replace
-import errno
-import json
 import math
 import os
 from pathlib import Path
-import shutil
-import stat
-import subprocess
-import tempfile
-import threading
 from typing import Any
-from typing import Iterator
 from typing import Protocol
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.artifacts import upload_artifact
-from optuna.distributions import BaseDistribution
-from optuna.distributions import CategoricalDistribution
-from optuna.distributions import FloatDistribution
-from optuna.distributions import IntDistribution
 from optuna.logging import get_logger
-from sqlalchemy.pool import SingletonThreadPool
 
 from objective.failure import FailureValue
 from objective.failure import INTERRUPTED
@@ -38,8 +24,12 @@ from objective.failure import store_constraint
 from objective.failure import TrialFailed
 from objective.failure import violation
 from objective.failure import WORST
+from objective.reporter import Reporter
 from objective.run.environment import chosen_variables
 from objective.run.environment import script_environment
+from objective.run.folder import sweep
+from objective.run.folder import trial_folder
+from objective.run.folder import unwritable
 from objective.run.interpreter import find_interpreter
 from objective.run.interpreter import Interpreter
 from objective.run.outcome import Limits
@@ -48,6 +38,7 @@ from objective.run.outcome import RunResult
 from objective.run.script import Isolation
 from objective.run.script import run_script
 from objective.run.script import RunError
+from objective.suggesting import suggest_effective
 from objective.testbed.command import SEED_VARIABLE
 from objective.testbed.data import Data
 from objective.testbed.data import is_evaluated_apart
@@ -56,30 +47,18 @@ from objective.testbed.data import PrepareFailed
 from objective.testbed.delivery import Inputs
 from objective.testbed.metric import is_reserved
 from objective.testbed.testbed import Testbed
-from objective.testbed.testbed import TestbedError
 from objective.worker import claim
-from objective.worker import worker_is_here
-from objective.worker import worker_mark
 
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-    from objective.testbed.metric import Metric
-    from objective.testbed.rule import Rule
-
 
 _logger = get_logger(f"optuna.{__name__}")
 
-_REPORT_EVERY = 5  # percent of the time budget between two intermediate values of a trial
-_REPORT_SECONDS = 1.0  # to wait for a report, and for what the pruner says of it
-_LAST_STEP = 2**31 - 1  # that databases hold
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 # Seeds of trials that have their own are from here on: `studies.revalidation` has smaller ones.
 _OWN_SEEDS = 100_000
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_PREFIX = "autoresearch-"  # of a trial's folder
-_MARK = "worker.json"  # in it: `worker_mark` of the process that trains there
 
 # Key of the script's summary -> trial attribute.
 _SUMMARY_ATTRIBUTES = {
@@ -304,8 +283,17 @@ class TrainScriptObjective:
         data = Data()
         if self._sandbox is not None and is_evaluated_apart(self.testbed.path):
             data = self.prepare()
-        reporter = _Reporter(trial)
-        with self._folder(trial.number, inputs.files) as (home, folder):
+        reporter = Reporter(trial)
+        if not self._has_swept:
+            sweep(self._work_dir)
+            self._has_swept = True
+        with trial_folder(
+            self._work_dir,
+            trial.number,
+            self.testbed.files,
+            inputs.files,
+            sandboxed=self._sandbox is not None,
+        ) as (home, folder):
             result = run_script(
                 folder,
                 command=inputs.command,
@@ -354,7 +342,7 @@ class TrainScriptObjective:
                     self._upload(trial, folder / name, text)
                 self._upload(trial, result.log)
             except OSError as error:
-                message = _unwritable("the artifact store", error)
+                message = unwritable("the artifact store", error)
                 raise ArtifactError(message, kept) from None
         if pruned:
             raise optuna.TrialPruned("The pruner ended the training.")
@@ -363,43 +351,6 @@ class TrainScriptObjective:
         if result.status != "ok":  # of which Optuna says no more than the value
             _logger.warning(f"Trial {trial.number} ended as {result.status}: {result.reason}")
         return value
-
-    @contextmanager
-    def _folder(self, number: int, texts: Mapping[str, str]) -> Iterator[tuple[Path, Path]]:
-        """Make a trial's folder, and in it one with the testbed's files and these texts."""
-        try:
-            if self._work_dir is not None:
-                self._work_dir.mkdir(parents=True, exist_ok=True)
-            home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._work_dir))
-        except OSError as error:
-            raise RunError(_unwritable(self._work_dir or tempfile.gettempdir(), error)) from None
-        try:
-            files = self.testbed.files
-            folder = home / "run" / files.folder
-            try:
-                (home / _MARK).write_text(json.dumps(worker_mark(number)))
-                folder.mkdir(parents=True)
-                try:
-                    files.lay_out(home / "run", sandboxed=self._sandbox is not None)
-                except OSError as error:
-                    raise RunError(_unwritable(folder, error, copied=True)) from None
-                for name, text in texts.items():
-                    place = (folder / name).parent
-                    place.mkdir(parents=True, exist_ok=True)
-                    if not place.resolve().is_relative_to(
-                        home.resolve()
-                    ):  # a link to the original
-                        raise RunError(f"{name} must be copied for a trial: add it by --copy.")
-                    (folder / name).unlink(missing_ok=True)
-                    (folder / name).write_bytes(text.encode())
-            except OSError as error:
-                raise RunError(_unwritable(folder, error)) from None
-            if not self._has_swept:
-                _sweep(home.parent)
-                self._has_swept = True
-            yield home, folder
-        finally:
-            _remove(home)
 
     def _variables(self, target: Path) -> dict[str, str]:
         """Return the variables of a script whose files were laid out there."""
@@ -444,127 +395,6 @@ def default_wall_seconds(testbed: Testbed, train_seconds: float | None) -> float
     return 2 * (train_seconds or testbed.time_budget or _TRAIN_SECONDS) + 60
 
 
-class Configurable(Protocol):
-    """A search space and its rule: a :class:`Testbed`, or a surrogate of one."""
-
-    @property
-    def space(self) -> Mapping[str, BaseDistribution]: ...
-
-    @property
-    def rule(self) -> Rule: ...
-
-    @property
-    def metric(self) -> Metric: ...
-
-
-def suggest_effective(trial: optuna.Trial, testbed: Configurable) -> dict[str, Any]:
-    """Suggest the search space in its order, and apply the rule: the values to run.
-
-    Values that the rule changed are recorded as the trial's user attribute ``effective``.
-
-    Raises:
-        TestbedError: If the study's direction isn't the metric's.
-    """
-    if isinstance(trial, optuna.Trial):
-        metric, directions = testbed.metric, trial.study.directions
-        if [d.name.lower() for d in directions] != [metric.direction]:
-            raise TestbedError(
-                f"The study must {metric.direction} the testbed's metric {metric.name}, as"
-                f' create_study(direction="{metric.direction}") has it, but got'
-                f" {', '.join(d.name for d in directions)}."
-            )
-        claim(trial)  # before suggestions, which may take a language model a while
-    params = {name: suggest(trial, name, d) for name, d in testbed.space.items()}
-    if isinstance(trial, optuna.Trial):
-        _tag_enqueued(trial, params)
-    effective = testbed.rule(params)
-    changed = {name: value for name, value in effective.items() if value != params[name]}
-    if changed:
-        trial.set_user_attr("effective", json.dumps(changed))
-    return effective
-
-
-def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    """Suggest a parameter from its distribution."""
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-    )
-
-
-class _Reporter:
-    """Progress of a training -> intermediate values of its trial, a few dozen at most.
-
-    A storage may let a report wait for minutes, and who calls this has pipes to read and a
-    deadline to watch. So a report has a thread of its own, which is waited for just long enough
-    to hear the pruner's verdict where nothing is amiss. What comes meanwhile isn't reported.
-    """
-
-    def __init__(self, trial: optuna.Trial) -> None:
-        self._trial = trial
-        self._next = 0.0
-        self._thread: threading.Thread | None = None
-        self._prune = False
-        self._error: Exception | None = None
-
-    def __call__(self, step: float, value: float, is_share: bool) -> bool:
-        """Return whether the training should be pruned, by the reports judged so far.
-
-        Args:
-            step: Percentage of the time budget, or number of the training's step.
-            value: Loss or metric.
-            is_share: Whether it is a percentage.
-        """
-        busy = self._thread is not None and self._thread.is_alive()
-        if busy or self._error is not None:
-            return self._prune
-        if self._next <= step <= (100 if is_share else _LAST_STEP) and math.isfinite(value):
-            # Nobody knows how many steps there will be: their distance grows with their number.
-            every = _REPORT_EVERY if is_share else max(1, step // 5)
-            self._next = (step // every + 1) * every if is_share else step + every
-            if _is_of_one_thread(self._trial):
-                self._report(value, int(step))
-            else:
-                # A daemon, so that no process waits for a storage before it ends.
-                self._thread = threading.Thread(
-                    target=self._report, args=(value, int(step)), daemon=True
-                )
-                self._thread.start()
-                self._thread.join(_REPORT_SECONDS)
-        return self._prune
-
-    def finish(self) -> None:
-        """Wait for the last report. There must be none after it.
-
-        Raises:
-            Exception: What went wrong with a report; there was none after that.
-        """
-        if self._thread is not None:
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _report(self, value: float, step: int) -> None:
-        try:
-            self._trial.report(value, step=step)
-            self._prune = self._trial.should_prune()
-        except Exception as error:  # `finish` raises it, when the training's result is safe
-            self._error = error
-
-
-def _is_of_one_thread(trial: optuna.Trial) -> bool:
-    """Return whether the storage is SQLite in memory, which is another database in each thread."""
-    storage = getattr(trial, "storage", None)
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
-    return engine is not None and isinstance(engine.pool, SingletonThreadPool)
-
-
 def _names(trial: optuna.Trial) -> dict[str, str]:
     """Return the variables that tell a script which trial it is."""
     study = trial.study.study_name if isinstance(trial, optuna.Trial) else ""
@@ -597,43 +427,3 @@ def _attributes(result: RunResult, metric: str) -> dict[str, Any]:
         if math.isfinite(speed):
             attributes.setdefault("tokens_per_second", round(speed))
     return attributes
-
-
-def _tag_enqueued(trial: optuna.Trial, params: Mapping[str, Any]) -> None:
-    """Set ``source`` to enqueued if ``enqueue_trial`` fixed all parameters and it isn't set."""
-    frozen = trial.storage.get_trial(trial._trial_id)
-    fixed = frozen.system_attrs.get("fixed_params", {})
-    if params.keys() <= fixed.keys() and "source" not in frozen.user_attrs:
-        trial.set_user_attr("source", "enqueued")
-
-
-def _sweep(parent: Path) -> None:
-    """Remove the folders of trials whose process on this machine was killed."""
-    for mark in parent.glob(f"{_PREFIX}*/{_MARK}"):
-        try:
-            found = mark.lstat()  # others may have put there what blocks whoever reads it
-            if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
-                continue
-            is_left = worker_is_here(json.loads(mark.read_text())) is False
-        except (OSError, ValueError, TypeError, RecursionError):  # half written, say
-            continue
-        if is_left:
-            _remove(mark.parent)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a trial's folder, however deep: before Python 3.13, rmtree recurses."""
-    with suppress(RecursionError):
-        shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        with suppress(OSError):
-            subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
-
-
-def _unwritable(where: object, error: OSError, copied: bool = False) -> str:
-    if error.errno in _DISK_FULL:
-        return f"The disk of {where} is full."
-    what = "" if error.filename is None else f"{error.filename}: "
-    if copied:
-        return f"The testbed's files must be copied to {where}, but {what}{error.strerror}."
-    return f"It must be possible to write to {where}, but: {what}{error.strerror}."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from objective import Testbed
-from objective.objective import suggest
+from objective.suggesting import suggest
 from samplers import Completion
 from samplers import OpenAIChat
 from samplers import ScriptedChat

@@ -17,6 +17,10 @@ ELSEWHERE = {
     "objective/testbed/embedded/prepare.py": "objective/testbed/test_embedded.py",
     "objective/testbed/embedded/program.py": "objective/testbed/test_program.py",
     "objective/testbed/embedded/train.py": "objective/testbed/test_embedded.py",
+    # Parts of the objective: how values are suggested, progress reported, folders made.
+    "objective/suggesting.py": "objective/test_objective.py",
+    "objective/reporter.py": "objective/test_objective.py",
+    "objective/run/folder.py": "objective/test_objective.py",
     # Results are kept for, and told to, a storage that was away.
     "objective/results.py": "faults/test_database.py",
     "studies/storage/patient.py": "faults/test_database.py",

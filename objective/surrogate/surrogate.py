@@ -37,7 +37,7 @@ from objective.failure import score
 from objective.failure import store_constraint
 from objective.failure import violation
 from objective.failure import WORST
-from objective.objective import suggest_effective
+from objective.suggesting import suggest_effective
 from objective.surrogate.data_set import DataSet
 from objective.surrogate.data_set import DataSetError
 from objective.surrogate.data_set import no_data_set

@@ -25,10 +25,10 @@ from objective import Testbed
 from objective import TestbedError
 from objective import TrainScriptObjective
 from objective import TrialFailed
-from objective.objective import _remove
-from objective.objective import _Reporter
 from objective.objective import default_wall_seconds
+from objective.reporter import Reporter
 from objective.results import Results
+from objective.run.folder import _remove
 from objective.run.sandbox import find_sandbox
 from objective.run.script import RunError
 from objective.testbed.runtime import Runtime
@@ -228,9 +228,9 @@ def test_a_report_that_blocks_costs_the_training_nothing(
 ) -> None:
     reported: list[object] = []
     training_has_ended = threading.Event()
-    finish = _Reporter.finish
+    finish = Reporter.finish
 
-    def end(reporter: _Reporter) -> None:
+    def end(reporter: Reporter) -> None:
         training_has_ended.set()
         finish(reporter)
 
@@ -239,7 +239,7 @@ def test_a_report_that_blocks_costs_the_training_nothing(
             assert training_has_ended.wait(60), "longer than the wall limit"
             reported.append("user attributes" if self.user_attrs else step)
 
-    monkeypatch.setattr(_Reporter, "finish", end)
+    monkeypatch.setattr(Reporter, "finish", end)
     trial = Trial({"LR": 2.0, "KIND": "ok"})
     objective = TrainScriptObjective(folder, wall_seconds=15)
     assert objective(trial) == 2.0  # type: ignore[arg-type]
