@@ -64,7 +64,7 @@ def is_failure(trial: FrozenTrial) -> bool:
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether a trial ended by no fault of its parameters, says its user attribute ``status``.
+    """Whether a trial was stopped by its user, as its user attribute ``status`` says.
 
     Optuna itself leaves a FAIL trial after Ctrl-C as it does after an error.
     """
@@ -92,9 +92,9 @@ def _status(trial: FrozenTrial) -> str:
 def finished_trials(study: Study) -> list[FrozenTrial]:
     """Return the evaluated trials by number: COMPLETE, PRUNED and FAIL.
 
-    Left out are FAIL trials that say nothing of their parameters: those without any broke before
-    anything was evaluated, and those that the storage has queued again, or that say so, were
-    interrupted.
+    Left out are FAIL trials that say nothing of their parameters: those without any, which broke
+    before anything was evaluated, and those that were interrupted, as the storage knows, which has
+    queued them again, or their ``status`` says.
 
     They are as Optuna first read them for the trial that is being sampled.
     """

@@ -138,10 +138,10 @@ def current_generation(trials: Sequence[FrozenTrial], store: CmaStore) -> Genera
 
 
 def turn_of(study: Study, trial: FrozenTrial) -> int:
-    """The number that says whose turn a trial is.
+    """The number that says whose turn a trial is: a trial that repeats a killed one has its turn.
 
-    Else every turn of the model that was killed while the model was asked would become CMA-ES's,
-    and the longer it takes to ask, the more are.
+    Otherwise every turn of the model that was killed while the model was asked would become
+    CMA-ES's, and the longer it takes to ask, the more are.
     """
     return number_without_repeats(trial, cached_trials(study))
 

@@ -520,8 +520,9 @@ def _at_once(history: RunHistory) -> Iterator[None]:
 def _design_point(configspace: ConfigurationSpace, seed: int, index: int) -> Configuration | None:
     """Return the point of SMAC's Sobol design for a trial, or None if there are fewer points.
 
-    The index is the trial's number: two workers never have the same one. Points that fall on the
-    same configuration of a discrete space count once, so that they never propose the same either.
+    The index is the trial's number without repeats of killed ones: two workers never have the same
+    one, unless one of them repeats what was killed. Points that fall on the same configuration of a
+    discrete space count once, so that they never propose the same either.
     """
     n_configs = 1 << max(4, index.bit_length())
     while n_configs <= 64 * (index + 1):
