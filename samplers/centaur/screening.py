@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
+from .._trials.history import limited
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +84,7 @@ def is_ahead(given: Sequence[float], others: Sequence[float]) -> bool:
     """
     if not given or len(others) < N_RANDOM_IF_AHEAD:
         return False
+    given, others = ([limited(v) for v in values] for values in (given, others))
     best = min(others)
     return best - min(given) > float(np.median(others)) - best
 

@@ -67,6 +67,7 @@ def test_steps_come_first_and_have_three_turns_of_ten_later() -> None:
         ([5.0], [2.1, 3.0, 3.6], False),
         ([5.0, 1.0], [2.1, 3.0, 3.6], True),
         ([], [1.0, 2.0, 3.0], False),
+        ([1.0], [1.7e308] * 4, True),
     ],
 )
 def test_what_was_given_is_ahead_by_far(
