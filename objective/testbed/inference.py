@@ -7,7 +7,7 @@
   factor of 4, a float within a factor of 10 (100 and logarithmic if it is below 0.01), a bool either
   way. What is a fraction, as a name's words or a value of 0.9 and more say, stays below 1, with a
   distance from it within a factor of 10, too; or it ends at 1 if that is its value. A learning rate
-  or a penalty is logarithmic whatever its value, as in the paper's table.
+  or a penalty is none, but logarithmic whatever its value, as in the paper's table.
 - Left alone, with a reason: what has no neighbours (text, tuples, zero that is no fraction), what
   can't be set in one place, and what the words of a name say to be no hyperparameter but data,
   evaluation, hardware, logging, or the length of a training. A trial that has more data, or is
@@ -150,6 +150,8 @@ _NO_FRACTION_OF_1 = re.compile(
 )
 # Of numbers that matter by their order of magnitude.
 _MAGNITUDES = frozenset("LR LR0 RATE ETA DECAY WD PENALTY REG L1 L2 LAMBDA COEF C".split())
+# Those of them that are no fractions near 1 either, as a discount, a decay or a rate of survival is.
+_NEVER_NEAR_1 = _MAGNITUDES - {"RATE", "LAMBDA"} | {"LEARNING"}
 
 
 def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[str, str]]:
@@ -262,7 +264,8 @@ def _around(name: str, value: Value) -> BaseDistribution | None:
         return IntDistribution(max(least, value // 4), min(value * 4, LARGEST_INT))
     factor = 100 if value < 0.01 else 10
     low, high = value / factor, value * factor
-    near_1 = 0.9 if _SHRINKING.isdisjoint(words) else 0.5
+    near_1 = 0.9 if _NEVER_NEAR_1.isdisjoint(words) else 1.0
+    near_1 = near_1 if _SHRINKING.isdisjoint(words) else 0.5
     is_fraction = near_1 <= value < 1 or value <= 1 and not _FLOAT_FRACTIONS.isdisjoint(parts)
     if is_fraction:
         high = min(high, 1 - (1 - value) / 10)

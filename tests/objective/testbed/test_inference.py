@@ -130,6 +130,11 @@ def test_a_fraction_keeps_its_distance_from_1_and_has_neighbours_at_zero(
     assert distribution._contains(value)
 
 
+@pytest.mark.parametrize("name", ["LR", "learning_rate", "svm.C", "reg_alpha", "l2", "ent_coef"])
+def test_a_learning_rate_or_a_penalty_near_1_is_no_fraction(name: str) -> None:
+    assert inferred(name, 0.95) == FloatDistribution(0.95 / 10, 9.5, log=True)
+
+
 def test_a_zero_that_is_no_fraction_has_no_scale() -> None:
     assert (
         inferred("dropout", 0) is inferred("weight_decay", 0.0) is inferred("min_lr", 0.0) is None
