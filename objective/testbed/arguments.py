@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from typing import Union
 
 from objective.testbed.source import Constant
 from objective.testbed.source import literal
@@ -96,8 +97,8 @@ def read_arguments(
     Raises:
         TestbedError: If the script is not valid Python.
     """
-    nodes = list(ast.walk(parse_script(source, filename)))
-    bound = list(_bindings(nodes))
+    tree = parse_script(source, filename)
+    nodes, bound = list(ast.walk(tree)), list(_bindings(tree))
     # Parsers whose options stand before the subcommand, if the command names one.
     above = [_origin(parser, bound) for _, parser in _calls(nodes, "add_subparsers")]
     subcommands = [_names(call) for call, _ in _calls(nodes, "add_parser")]
@@ -126,20 +127,27 @@ def read_subcommands(source: str, filename: str) -> list[list[str]]:
     return [names for call, _ in _calls(nodes, "add_parser") if (names := _names(call))]
 
 
-_Binding = tuple[tuple[int, int], str, ast.AST]  # where it ends, what it binds, and to what
+# Where it ends, what it binds, to what, and the function that it is in.
+_Binding = tuple[tuple[int, int], str, ast.AST, Union[ast.stmt, None]]
 
 
-def _bindings(nodes: Iterable[ast.AST]) -> Iterator[_Binding]:
+def _bindings(tree: ast.Module) -> Iterator[_Binding]:
     """Yield what assigns to names, attributes and items, loops, and parameters of functions."""
-    for node in nodes:
+    nodes: list[tuple[ast.AST, ast.stmt | None]] = [(tree, None)]
+    while nodes:
+        node, within = nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            within = node
+        nodes += ((child, within) for child in ast.iter_child_nodes(node))
         if isinstance(node, ast.arg):
-            yield _end(node), node.arg, node
+            yield _end(node), node.arg, node, within
         elif isinstance(node, (ast.For, ast.comprehension)):
-            yield _end(node.target), unparsed(node.target), node
+            yield _end(node.target), unparsed(node.target), node, within
         elif isinstance(node, ast.Assign):
-            yield from ((_end(node), unparsed(target), node.value) for target in node.targets)
+            for target in node.targets:
+                yield _end(node), unparsed(target), node.value, within
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
-            yield _end(node), unparsed(node.target), node.value
+            yield _end(node), unparsed(node.target), node.value, within
 
 
 def _end(node: ast.expr | ast.stmt | ast.arg) -> tuple[int, int]:
@@ -151,7 +159,8 @@ def _origin(parser: ast.AST, bound: Sequence[_Binding]) -> ast.AST | str:
 
     Args:
         parser: An expression.
-        bound: What binds names, of which the last one before the expression counts.
+        bound: What binds names, of which the last one before the expression counts; of a variable
+            of a function's own only within that.
     """
     if isinstance(parser, ast.NamedExpr):
         return _origin(parser.value, bound)
@@ -161,7 +170,13 @@ def _origin(parser: ast.AST, bound: Sequence[_Binding]) -> ast.AST | str:
     if not isinstance(parser, (ast.Name, ast.Attribute, ast.Subscript)):
         return parser
     place, text = (parser.lineno, parser.col_offset), unparsed(parser)
-    earlier = [found for found in bound if found[1] == text and found[0] <= place]
+    is_name = isinstance(parser, ast.Name)
+    earlier = [
+        found
+        for found in bound
+        if found[1] == text and found[0] <= place
+        if not (is_name and found[3]) or place <= _end(found[3])
+    ]
     last = max(earlier, key=lambda found: found[0], default=None)
     return text if last is None else _origin(last[2], bound)
 

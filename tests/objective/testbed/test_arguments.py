@@ -91,6 +91,10 @@ subs = parser.add_subparsers()
         ("def options(parser):\n    parser.add_argument('--lr', default=1)", {"lr": False}),
         ("p = subs.add_parser('eval')\ndef f(p):\n    p.add_argument('--lr')", {"lr": False}),
         ("p = subs.add_parser('eval')\nfor p in a, b:\n    p.add_argument('--lr')", {"lr": False}),
+        (
+            "def f():\n    p = subs.add_parser('eval')\np = a\np.add_argument('--lr')",
+            {"lr": False},
+        ),
         ("parser = subs.add_parser('train')\nparser.add_argument('--lr')", {"lr": False}),
         ("def f():\n    parser = Parser()\n    parser.add_argument('--lr')", {"lr": False}),
         ("subs.add_parser('fit', aliases=['train']).add_argument('--lr')", {"lr": False}),
@@ -103,6 +107,13 @@ def test_a_parser_is_told_from_others_of_its_name(source: str, found: dict[str, 
     text = f"{HEAD}subs.add_parser('train')\n{source}"
     read = read_arguments(text, "t.py", ["python", "t.py", "train"])
     assert {name: argument.is_before for name, argument in read.items()} == {"seed": True} | found
+
+
+def test_a_parameter_of_a_function_is_none_of_the_functions_around_it() -> None:
+    text = HEAD.replace("subs =", "def options(parser):\n    parser.add_argument('--lr')\nsubs =")
+    text += "subs.add_parser('train')"
+    read = read_arguments(text, "t.py", ["python", "t.py", "train"])
+    assert {n: argument.is_before for n, argument in read.items()} == {"seed": True, "lr": False}
 
 
 def test_a_parser_of_another_module_is_known_by_its_name() -> None:
