@@ -71,7 +71,8 @@ class Repeated:
 
     @property
     def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
+        # Not `fmean`, which differs in the last digit from values that are all alike.
+        return statistics.mean(self.values) if self.values else None
 
     @property
     def sd(self) -> float | None:

@@ -222,7 +222,8 @@ def _own_first(trial: FrozenTrial) -> tuple[bool, int]:
 def _baseline(baselines: Sequence[FrozenTrial]) -> float | None:
     """Return the mean of baselines' values with the script's own seed; without one, of all."""
     own = [t for t in baselines if not _has_other_seed(t)]
-    return statistics.fmean(t.values[0] for t in own or baselines) if baselines else None
+    # Not `fmean`, whose last digit may be such that a value gains on the mean of others like it.
+    return statistics.mean(t.values[0] for t in own or baselines) if baselines else None
 
 
 def is_tuned(trial: FrozenTrial) -> bool:

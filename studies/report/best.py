@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import math
-from statistics import fmean
 from typing import Any
 
 from objective.best import values_run
@@ -113,9 +112,9 @@ def _other_runs(runs: Sequence[Run], winner: Winner) -> Iterator[str]:
         other = run.repeated[run.winner.number]
         if run.winner.configuration == configuration(winner.trial):
             same.append(run.study)
-        elif noise and again.values and other.values and not other.failed:
+        elif noise and again.mean is not None and other.mean is not None and not other.failed:
             error = noise * math.sqrt(1 / len(again.values) + 1 / len(other.values))
-            if cost(fmean(other.values)) - cost(fmean(again.values)) < 2 * error:
+            if cost(other.mean) - cost(again.mean) < 2 * error:
                 near.append(run.study)
     if same:
         yield f"The best of {listed(same)} is the same configuration."

@@ -40,6 +40,10 @@ def test_the_noise_is_pooled_over_what_was_repeated_and_not_the_same_each_time()
     assert pooled_sd(both) == pytest.approx(((2.0 + 6.0) / 3) ** 0.5)
 
 
+def test_the_mean_of_values_that_are_alike_is_that_value() -> None:
+    assert Repeated((0.3699,) * 3, fixed=True).mean == 0.3699
+
+
 def test_the_share_that_failed_comes_before_the_mean() -> None:
     often, seldom = Repeated((1.0,), failed=1), Repeated((2.0, 2.0, 2.0), failed=1)
     never = Repeated((3.0, 5.0))

@@ -54,6 +54,12 @@ def test_edits_are_compared_with_the_baseline_that_has_their_seed() -> None:
     assert read_history(trials).baseline == pytest.approx(2.3), "there is no better one"
 
 
+def test_a_change_without_effect_gains_nothing_on_the_mean_of_baselines() -> None:
+    history = read_history([finished(i, "startup" if i < 3 else "llm", 0.3699) for i in range(4)])
+    assert history.baseline == 0.3699 and history.noise == 0
+    assert outcomes(history)[-1] == "reverted"
+
+
 def test_a_baseline_is_not_the_best_by_the_luck_of_another_seed() -> None:
     own, lucky = finished(0, "startup", 2.0), finished(1, "startup", 1.8)
     lucky.user_attrs["train_seed"] = 999
