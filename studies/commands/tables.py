@@ -39,7 +39,7 @@ def final_table(facts: Mapping[str, Any]) -> Group:
     classes = ", ".join(f"{name} {n}" for name, n in sorted(facts["failures"].items()))
     pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
     lines = [
-        f"{facts['ok']} trials ok, {facts['failed']} failed{classes and f' ({classes})'}{pruned}"
+        f"{facts['ok']} trial{'s' * (facts['ok'] != 1)} ok, {facts['failed']} failed{classes and f' ({classes})'}{pruned}"
     ]
     if (failure := facts["common_failure"]) is not None:
         lines.append(failure_line(failure, facts["failed"]))

@@ -103,13 +103,14 @@ def markdown(
             rows = of[suite]
             if not rows:
                 continue
-            n_problems = len(board.in_suite(suite))
+            n_problems, n_runs = len(board.in_suite(suite)), rows[0].blocks
             counted = f"{n_problems} problem{'s' * (n_problems != 1)}"
-            lines += [f"### {suite}: {counted}, {rows[0].blocks} runs of each sampler", ""]
+            each = f"{n_runs} run{'s' * (n_runs != 1)} of each sampler"
+            lines += [f"### {suite}: {counted}, {each}", ""]
             # A single seed has no interval.
             ranks, regrets = (
                 ("{:.2f} [{:.2f}, {:.2f}]", "{:.3g} [{:.3g}, {:.3g}]")
-                if rows[0].blocks > n_problems
+                if n_runs > n_problems
                 else ("{:.2f}", "{:.3g}")
             )
             lines += _table(

@@ -25,7 +25,8 @@ def test_costs_are_shares_of_the_trials_that_could_have_them(tmp_path: Path) -> 
 def test_a_single_seed_has_no_interval(tmp_path: Path) -> None:
     rows = [result("bbob/f8/10d", "random"), result("bbob/f8/10d", "tpe", curve=((1, 1.0),))]
     write_report(rows, [], tmp_path)
-    assert "| TPESampler | 1.00 | 0.125 |" in (tmp_path / "README.md").read_text()
+    table = (tmp_path / "README.md").read_text()
+    assert "| TPESampler | 1.00 | 0.125 |" in table and "1 problem, 1 run of each" in table
     write_report([*rows, *(replace(row, seed=1) for row in rows)], [], tmp_path)
     table = (tmp_path / "README.md").read_text()
     assert "| TPESampler | 1.00 [1.00, 1.00] | 0.125 [0.125, 0.125] |" in table
