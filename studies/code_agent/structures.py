@@ -28,7 +28,7 @@ class Structure:
         depth: How many edits made it.
         description: The edit in one line.
         outcome: What came of it, see `studies.code_agent.history.Step`.
-        value: Its value as it was proposed (the mean of the baselines); None without one.
+        value: Its value as it was proposed (`CodeHistory.baseline` of the first); None without one.
         gain: What the edit gained over the best so far.
         tuned: Trials of the tuner.
         tuned_kept: Those of them that were kept.
