@@ -24,6 +24,7 @@ from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
 from .._trials.internals import fixed_params
+from .._trials.internals import number_without_repeats
 from .._trials.seeds import derive_seed
 from .connect import chat_to_ask
 from .record import ENQUEUED
@@ -178,9 +179,10 @@ class RandomBaseSampler(BaseSampler):
         space: Mapping[str, BaseDistribution],
         attempt: int,
     ) -> dict[str, Any]:
+        number = number_without_repeats(trial, cached_trials(study))
         return {
             name: RandomSampler(
-                seed=derive_seed(self._seed, trial.number, name, attempt)
+                seed=derive_seed(self._seed, number, name, attempt)
             ).sample_independent(study, trial, name, distribution)
             for name, distribution in space.items()
         }

@@ -15,6 +15,7 @@ from .._trials.history import json_list
 from .._trials.internals import cached_trials
 from .._trials.internals import first_number
 from .._trials.internals import fresh_trials
+from .._trials.internals import number_without_repeats
 from .._trials.internals import set_system_attr
 from .prompt import fill
 from .reply import json_values
@@ -155,8 +156,8 @@ def stored(
 
     Workers that start together begin at different places of the list.
     """
-    found = []
-    for other in fresh_trials(study):
+    found, trials = [], fresh_trials(study)
+    for other in trials:
         for row in json_list(other.system_attrs.get(_KEY)):  # which anybody may have written
             params = row.get("params") if isinstance(row, dict) else None
             if not isinstance(params, dict) or params.keys() != space.keys():
@@ -166,5 +167,5 @@ def stored(
             except ValueRefused:
                 continue
             found.append((values, str(row.get("reason", ""))))
-    at = trial.number % len(found) if found else 0
+    at = number_without_repeats(trial, trials) % len(found) if found else 0
     return [*found[at:], *found[:at]]

@@ -271,6 +271,6 @@ class ModelTurns:
             with_reason=reason,
             repeatable=prompt.repeatable(),
             n_first=n_first,
-            seed=None if self._seed is None else derive_seed(self._seed, trial.number),
+            seed=None if self._seed is None else derive_seed(self._seed, turn_of(study, trial)),
             on_error="raise" if self._on_error == "raise" else "base",
         )

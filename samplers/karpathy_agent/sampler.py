@@ -32,7 +32,9 @@ from .._trials.arguments import check_least
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
+from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
+from .._trials.internals import number_without_repeats
 from .._trials.seeds import derive_seed
 
 
@@ -183,6 +185,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         )
         may_reason = n_first > 1 or (large and is_large(self._chat) is not False)
         reason = reason_key(search_space) if may_reason else ""
+        number = number_without_repeats(trial, cached_trials(study))
         proposal = propose(
             study,
             trial,
@@ -200,7 +203,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
             with_reason=bool(reason),
             repeatable=prompt.repeatable(),
             n_first=n_first,
-            seed=derive_seed(self._seed, trial.number, "proposal"),
+            seed=derive_seed(self._seed, number, "proposal"),
             on_error=self._on_error,
         )
         return self._settle(study, trial, search_space, proposal)

@@ -119,7 +119,7 @@ class Facts:
     """The state of the study when a trial begins.
 
     Attributes:
-        number: The trial's number.
+        number: The trial's number without repeats of killed ones.
         space: The parameters that the model sees.
         fixed: Values of some of them that were decided before.
         sign: -1 if the scores are maximised, else 1; a loss is the sign times the score.

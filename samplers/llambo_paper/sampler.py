@@ -59,7 +59,9 @@ from .._trials.history import finished_trials
 from .._trials.history import limited
 from .._trials.history import ranked
 from .._trials.history import tolerant
+from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
+from .._trials.internals import number_without_repeats
 from .candidates import parse_candidates
 from .candidates import screen
 from .candidates import Screened
@@ -291,7 +293,7 @@ class _Turn:
             t for t in finished if t.number not in scored and t.params.keys() >= shown.keys()
         ]
         self.facts = Facts(
-            number=trial.number,
+            number=number_without_repeats(trial, cached_trials(study)),
             space=shown,
             fixed={name: fixed[name] for name in shown if name in fixed},
             sign=sign,

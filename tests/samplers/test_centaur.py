@@ -22,6 +22,8 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 import pytest
 
+from samplers import KarpathyAgentSampler
+from samplers import LLAMBOSampler
 from samplers import OpenAIChat
 from samplers import ScriptedChat
 from samplers._llm.chat import BudgetExhausted
@@ -137,6 +139,22 @@ def test_a_killed_turn_of_the_model_is_the_models_again() -> None:
         n for n in range(30) if sampler.is_llm_turn(n)
     ]
     assert done[:10] == ["startup"] * 10
+
+
+@pytest.mark.parametrize("make", [CentaurSampler, KarpathyAgentSampler, LLAMBOSampler])
+def test_after_a_killed_trial_requests_have_the_seeds_of_an_uninterrupted_study(make: Any) -> None:
+    def seeds(killed: tuple[int, ...]) -> list[int | None]:
+        chat = ScriptedChat(lambda r: SchemaChat().complete(r.messages, schema=r.schema))
+        study = optuna.create_study(sampler=make(chat=chat, seed=0, n_startup_trials=2))
+        for number in range(6):
+            if number in killed:  # before its sampler was at work
+                study.tell(study.ask(), state=TrialState.FAIL)
+                RetryHeartbeatStaleTrialCallback()(study, study.trials[-1])
+            study.optimize(objective, n_trials=1)
+        return [request.seed for request in chat.requests]
+
+    uninterrupted = seeds(())
+    assert len(set(uninterrupted)) > 1 and seeds((1, 3)) == uninterrupted
 
 
 def test_the_share_stays_exact_whatever_the_model_and_the_objective_do() -> None:
