@@ -262,7 +262,7 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
         print_json(facts)
     else:
         console(soft_wrap=True).print(dry_run_report(facts))
-        print(f"The study ends after {_end(spec.budget)}.")
+        print(f"The study ends {_end(spec.budget)}.")
         print(f"A trial is killed after {wall_seconds:g} s (--wall-seconds).")
         for note in found.notes:
             print(note)
@@ -272,15 +272,15 @@ def show_dry_run(spec: Spec, wall_seconds: float, as_json: bool) -> None:
 
 def _end(budget: Budget) -> str:
     """Say what ends a study, and what follows."""
-    limits = [] if budget.trials is None else [f"{budget.trials} trials"]
+    limits = [] if budget.trials is None else [f"after {budget.trials} trials"]
     if budget.seconds is not None:
         left = budget.trials_left([])
         fit = "" if left is None or left == budget.trials else f" (about {left} trials)"
-        limits.append(f"{clock(budget.seconds)} of training{fit}")
+        limits.append(f"after {clock(budget.seconds)} of training{fit}")
     if budget.until is not None:
-        limits.append(f"{datetime.fromtimestamp(budget.until):%H:%M on %d %B}")
+        limits.append(f"at {datetime.fromtimestamp(budget.until):%H:%M on %d %B}")
     if budget.wall is not None:
-        limits.append(f"{clock(budget.wall)} since its first trial")
+        limits.append(f"{clock(budget.wall)} after the start of its first trial")
     first = ", whichever comes first" if len(limits) > 1 else ""
     then = f"; then up to {budget.confirm} of the best are trained again" if budget.confirm else ""
     return f"{', '.join(limits)}{first}{then}"

@@ -34,8 +34,9 @@ def test_a_dry_run_says_what_ends_the_study(cli: Cli, testbed: Path) -> None:
     said = cli(*command).stdout
     assert "ends after 30 trials; then up to 2 of the best are trained again.\n" in said
     said = cli(*command, *more).stdout
-    assert "ends after 30 trials, 1:00 of training (about " in said and ", 08:00 on " in said
-    assert ", 8:00:00 since its first trial, whichever comes first; then" in said
+    assert "ends after 30 trials, after 1:00 of training (about " in said
+    assert ", at 08:00 on " in said
+    assert ", 8:00:00 after the start of its first trial, whichever comes first; then" in said
     facts = json.loads(cli(*command, *more, "--json").stdout)
     assert (facts["budget_trials"], facts["budget_seconds"]) == (30, 60.0)
 
