@@ -86,7 +86,9 @@ class CentaurSampler(CheckedCmaEsSampler):
     ``learn_from_llm="all"`` besides it is the published method. With ``critic=None`` and
     ``llm_ratio=0`` it is CmaEsSampler to the last digit, except that failed trials are ranked
     last, and that of several workers' trials none is lost: one that finishes after its generation
-    counts for the next.
+    counts for the next. Its random numbers are CmaEsSampler's, too, which start anew in each process:
+    with ``critic=None`` a resumed study has CMA-ES's mean, step size and covariance, but proposes
+    other values than an uninterrupted one.
 
     References:
 
@@ -100,9 +102,12 @@ class CentaurSampler(CheckedCmaEsSampler):
             The language model. By default the server that ``OPENAI_BASE_URL``, ``OPENAI_API_KEY``
             and ``OPENAI_MODEL`` tell of, else the embedded model.
         llm_ratio:
-            Share of the trials after ``n_startup_trials`` that the model decides. Exact: whether a
-            trial is the model's is a function of its number alone. Those that repeat a killed
-            trial aren't counted in it: they have that one's turn.
+            Share of the trials after ``n_startup_trials`` on which the language model is asked; on
+            the others the critic chooses (without critic, CMA-ES samples). The default is the
+            published method's. 0 never asks: for a model that knows nothing of the task, which
+            costs about the trials that it has. More is worth a try where trials whose ``source`` is
+            ``"llm"`` come out better than the others. The share is exact and evenly spread: a
+            trial's number alone decides, and one that repeats a killed trial has that one's turn.
         n_startup_trials:
             Trials before the model's turns begin. CMA-ES starts after the first.
         warm_start:
@@ -122,8 +127,12 @@ class CentaurSampler(CheckedCmaEsSampler):
             ones; a model of unknown size is asked in full and goes on with ``"menu"`` if of its
             first four answers less than two are among the better half of the trials.
         learn_from_llm:
-            ``"clipped"`` bounds what CMA-ES learns from the model's trials and leaves out those
-            that failed. ``"all"`` is the published rule: every COMPLETE trial as it is.
+            What CMA-ES learns from trials that it did not sample itself, the model's and all others.
+            They may lie far from its mean, and one good one among them would move the mean and
+            widen the search without limit. ``"clipped"`` draws them towards the mean (Hansen,
+            2011), so that a generation multiplies the step size by at most e, and leaves out those
+            that failed. ``"all"`` is the published rule, every COMPLETE trial as it is: for
+            reproducing the published method. In the mean neither was measurably better.
         on_error:
             When the model gives no usable answer, ``"base"`` runs the critic's choice (without critic
             CMA-ES's sample) and raises only after five such turns in a row, or once a cap of the
