@@ -14,7 +14,6 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._trials.announced import values_so_far
@@ -22,6 +21,7 @@ from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import limited
 from .._trials.history import number
+from .._trials.history import sign_of
 from .._trials.history import violation
 from .._trials.internals import cached_trials
 
@@ -72,7 +72,7 @@ def read_trials(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistri
     As long as no trial satisfies the constraints, the value is by how much they are violated, and
     what violates them has not failed.
     """
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    sign = sign_of(study.direction)
     finished = [t for t in finished_trials(study) if t.params]
     values = np.array([_value(t, sign) for t in finished])
     failed = np.array([is_failure(t) for t in finished], dtype=bool)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
-from optuna.study import StudyDirection
 
 from .._trials.history import effective_params
 from .._trials.history import finished_trials
@@ -20,6 +19,7 @@ from .._trials.history import is_failure
 from .._trials.history import latest_failures
 from .._trials.history import number
 from .._trials.history import ranked
+from .._trials.history import sign_of
 from .._trials.history import violation
 from .prompt import csv_field
 from .prompt import format_header
@@ -88,7 +88,7 @@ class Table:
     ) -> None:
         self._study, self._space, self._rule, self._derived = study, space, rule, derived
         self._side_data = side_data
-        self._sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        self._sign = sign_of(study.direction)
         self.finished = finished_trials(study)
         self.best = ranked(study, self.finished)
         # Values of each configuration among the best that was run more than once.

@@ -133,6 +133,11 @@ def limited(value: float) -> float:
     return min(max(value, -_LARGEST), _LARGEST)
 
 
+def sign_of(direction: StudyDirection) -> float:
+    """Return what values are multiplied by so that lower is better."""
+    return -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+
+
 def successes(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the COMPLETE trials that did not fail, feasible or not."""
     return [t for t in trials if t.state == TrialState.COMPLETE and not is_failure(t)]
@@ -147,7 +152,7 @@ def ranked(study: Study, trials: Sequence[FrozenTrial] | None = None) -> list[Fr
         study: The study.
         trials: Some of its finished trials, instead of all.
     """
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    sign = sign_of(study.direction)
     finished = finished_trials(study) if trials is None else trials
     found = successes(finished)
     feasible = [t for t in found if not violation(t)]

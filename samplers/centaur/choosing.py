@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 from typing import TYPE_CHECKING
 
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._critic.trials import unfinished
@@ -22,6 +21,7 @@ from .._trials.announced import announce
 from .._trials.history import finished_trials
 from .._trials.history import is_failure
 from .._trials.history import ranked
+from .._trials.history import sign_of
 from .._trials.internals import cached_trials
 from .._trials.internals import fresh_trials
 from .._trials.internals import is_enqueued
@@ -208,7 +208,7 @@ class Screen:
         known = [t for t in finished_trials(self.study) if _has_value(t)]
         if len(known) >= N_RANDOM:
             return True
-        sign = -1.0 if self.study.direction == StudyDirection.MAXIMIZE else 1.0
+        sign = sign_of(self.study.direction)
         given = [sign * t.values[0] for t in best if is_enqueued(t) or source_of(t) == LLM]
         # Those that the critic chose already are not there by chance.
         by_chance = [

@@ -27,13 +27,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from .._llm.record import LLM
 from .._llm.record import source_of
 from .._trials.history import is_failure
 from .._trials.history import is_interrupted
+from .._trials.history import sign_of
 from .._trials.internals import cached_trials
 from .._trials.internals import integers
 from .._trials.internals import interrupted_before
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from optuna.study import Study
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
     from .internals import CmaStore
@@ -196,7 +197,7 @@ def population(
     if evaluated < size or (missing and (not good or evaluated < PATIENCE * size)):
         return []
 
-    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+    sign = sign_of(direction)
     bad = failures[: size - len(good) - missing]
 
     def foreign_among(trials: Sequence[FrozenTrial]) -> np.ndarray:

@@ -30,7 +30,6 @@ from typing import TypeVar
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
-from optuna.study import StudyDirection
 
 from .._llm.chat import BudgetExhausted
 from .._llm.chat import ChatError
@@ -58,6 +57,7 @@ from .._trials.arguments import check_least
 from .._trials.history import finished_trials
 from .._trials.history import limited
 from .._trials.history import ranked
+from .._trials.history import sign_of
 from .._trials.history import tolerant
 from .._trials.internals import cached_trials
 from .._trials.internals import fixed_params
@@ -287,7 +287,7 @@ class _Turn:
         finished = finished_trials(study)
         best = ranked(study)
         complete = [t for t in best if t.params.keys() >= shown.keys()]
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        sign = sign_of(study.direction)
         scored = {t.number for t in best}
         failures = [
             t for t in finished if t.number not in scored and t.params.keys() >= shown.keys()

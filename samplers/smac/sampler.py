@@ -38,7 +38,6 @@ from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.search_space import intersection_search_space
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from smac import HyperparameterOptimizationFacade
@@ -53,6 +52,7 @@ from .._trials.arguments import check_least
 from .._trials.history import is_failure
 from .._trials.history import is_interrupted
 from .._trials.history import not_shared
+from .._trials.history import sign_of
 from .._trials.history import violation
 from .._trials.internals import cached_trials
 from .._trials.internals import drop_older_cache
@@ -318,7 +318,7 @@ class SMACSampler(BaseSampler):
             if point is not None and point not in [*pending, *(c for _, c in evaluated)]:
                 return point, number
 
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        sign = sign_of(study.direction)
         history = run_history(evaluated, sign)
         seed = derive_seed(study_seed, number, attempt)
         asked = _ask(
