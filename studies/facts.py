@@ -40,7 +40,7 @@ LLM_SOURCES = ("llm", *REPLACED)
 _COSTS = re.compile(r"sec|time|speed|per_|mem|_mb|llm", re.I)  # numbers that differ anyway
 _NUMBER = re.compile(r"0x[\da-f]+|-?\d[\d.]*(?:e[-+]?\d+)?", re.I)
 _MANY = 5  # failures of one kind, before they are said to be many
-_COARSE = 1000  # denominator up to which a value may be a share of few cases, as an accuracy is
+_COARSE = 10_000  # denominator up to which a value may be a share of few cases, as an accuracy is
 # Configurations with one and the same result, before that is no chance: of any value, of a coarse one.
 _ALIKE, _COARSE_ALIKE = 3, 6
 

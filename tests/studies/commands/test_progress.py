@@ -170,7 +170,7 @@ def test_three_successes_are_alike_in_all_but_their_values_before_that_is_said(
     assert common_result([*first, ended(2, 0.53217)]) == 0.53217
 
 
-@pytest.mark.parametrize("value", [11 / 12, 8.41, 97.53, 0.975])
+@pytest.mark.parametrize("value", [11 / 12, 8.41, 97.53, 0.975, 0.1135])
 def test_a_coarse_value_must_come_more_often_before_that_is_said(value: float) -> None:
     coarse = [ended(number, value, lr=0.1 * (number + 1)) for number in range(6)]
     assert common_result(coarse[:5]) is None
