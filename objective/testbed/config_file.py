@@ -67,6 +67,15 @@ class ConfigFile:
         named = {".".join(path): value for path, value in _leaves(self._loaded())}
         return {n: Constant(n, v, 0) for n, v in named.items() if isinstance(v, _SCALARS)}
 
+    def lists(self) -> list[str]:
+        """Return the names of its lists, whose items have none."""
+        if self._kind == "yaml":
+            nodes = _nodes(self._composed(), yaml.SequenceNode)
+            return [name for name, _ in nodes]
+        return [
+            ".".join(path) for path, value in _leaves(self._loaded()) if isinstance(value, list)
+        ]
+
     def with_values(self, values: Mapping[str, Value]) -> str:
         """Return the file's text with other values under some of its names."""
         values = {name: native(value) for name, value in values.items()}
@@ -172,8 +181,10 @@ def _leaves(
             yield (*outer, key), value
 
 
-def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Yield the scalars and their names; those with several, by aliases, by the first one.
+def _nodes(
+    root: yaml.MappingNode, kind: type[yaml.Node] = yaml.ScalarNode
+) -> Iterator[tuple[str, Any]]:
+    """Yield the scalars, or lists, and their names; those with several, by aliases, by the first one.
 
     What a key is made of, or an alias of it, is no value: with another one, others lose their names.
     """
@@ -185,7 +196,7 @@ def _nodes(root: yaml.MappingNode) -> Iterator[tuple[str, yaml.ScalarNode]]:
         if node in seen:
             continue
         seen.add(node)
-        if isinstance(node, yaml.ScalarNode):
+        if isinstance(node, kind):
             yield name, node
         elif isinstance(node, yaml.MappingNode):
             prefix = f"{name}." if node is not root else ""

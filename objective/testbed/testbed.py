@@ -240,10 +240,14 @@ class Testbed:
         """Numbers that follow from a configuration, see `objective.testbed.derived`."""
         return Derived.of(self.file.derived, self.baseline, self.constants)
 
-    @property
+    @cached_property
     def left_out(self) -> dict[str, str]:
         """Each parameter, or upper-case constant, of the script that isn't tuned, and why not."""
-        return left_out(self.delivery.parameters, self.file)
+        config = self.delivery.config
+        lists = config.lists() if config is not None else []
+        items = {name: "it is a list, whose items have no names" for name in lists}
+        reasons = items | left_out(self.delivery.parameters, self.file)
+        return {name: why for name, why in reasons.items() if name not in self.space}
 
     @property
     def time_budget(self) -> float | None:

@@ -53,6 +53,11 @@ def test_yaml_keeps_all_but_the_values() -> None:
     assert ConfigFile("c.yml", YAML).with_values({"width": 8}) == YAML
 
 
+@pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.json", JSON), ("c.toml", TOML)])
+def test_lists_are_told_apart_from_values(name: str, text: str) -> None:
+    assert ConfigFile(name, text).lists() == ["layers"]
+
+
 def test_a_scalar_of_numpy_that_is_there_already_changes_nothing() -> None:
     values = {"width": np.int64(8), "optimizer.lr": np.float64(1e-3)}
     assert ConfigFile("c.yaml", YAML).with_values(values) == YAML  # type: ignore[arg-type]

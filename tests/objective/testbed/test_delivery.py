@@ -226,6 +226,15 @@ def test_a_configuration_file_takes_values_and_conditions_hold(testbed_folder: F
     )
 
 
+def test_a_list_of_a_configuration_file_is_said_to_be_not_tuned(testbed_folder: Folder) -> None:
+    config = '{"lr": 0.1, "net": {"layers": [64, 64]}, "betas": [0.9]}'
+    toml = "[betas]\ntype = 'float'\nlow = 0.5\nhigh = 0.9\ndefault = 0.9\n"
+    folder = testbed_folder("", **{"c.json": config, "search_space.toml": toml})
+    testbed = load(folder, config="c.json", command="python train.py --betas {betas}")
+    assert testbed.space.keys() == {"lr", "betas"}
+    assert testbed.left_out == {"net.layers": "it is a list, whose items have no names"}
+
+
 def test_a_program_in_any_language_is_described_by_the_file(testbed_folder: Folder) -> None:
     toml = """
         command = "sh run.sh {rate}"
