@@ -67,6 +67,12 @@ class ScriptedChat:
         self._replies = iter(() if callable(replies) else replies)
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     def count_tokens(self, text: str) -> int:
         """A token for every four characters."""
         return (len(text) + 3) // 4

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import copy
 import itertools
+import pickle
 from typing import Any
 
 import pytest
@@ -30,6 +33,15 @@ def test_replies_come_in_turn_and_requests_are_kept() -> None:
     assert text_of(chat) == "Hello"
     assert [r.seed for r in chat.requests] == [None, None, 3, None]
     assert chat.requests[2].schema == {"type": "object"} and chat.requests[0].messages == ASK
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda chat: pickle.loads(pickle.dumps(chat))])
+def test_a_copy_goes_on_by_itself(copied: Callable[[ScriptedChat], ScriptedChat]) -> None:
+    chat = ScriptedChat(["a", "b", "c"])
+    text_of(chat)
+    other = copied(chat)
+    assert [text_of(other), text_of(other), text_of(chat)] == ["b", "c", "b"]
+    assert (len(other.requests), len(chat.requests)) == (3, 2)
 
 
 def test_an_exception_is_raised_and_one_request_too_many_is_an_error() -> None:
