@@ -6,6 +6,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
+import pytest
 
 from samplers._critic.candidates import child_rows
 from samplers._critic.candidates import random_rows
@@ -78,6 +79,16 @@ def test_the_best_is_the_base_most_often() -> None:
     assert counts[0] > counts[1] > counts[2] > 60
 
 
+def test_more_than_half_of_the_steps_begin_at_the_best_two_of_eight() -> None:
+    numbers = Space({f"x{i}": FloatDistribution(0, 1) for i in range(12)})
+    bases = np.tile(np.linspace(0, 1, 8)[:, None], 12)  # at least four of them are kept
+
+    rows = step_rows(numbers, bases, 600, rng())
+
+    kept = [(rows == b).sum(axis=1) for b in bases[:, 0]]
+    assert np.mean(np.argmax(kept, axis=0) < 2) > 0.5
+
+
 def test_what_a_base_lacks_is_not_changed() -> None:
     base = np.full((1, 8), 0.5)
     base[0, 7] = 0
@@ -94,6 +105,8 @@ def test_half_of_the_first_are_around_the_middle() -> None:
     near = (np.abs(rows[:, :7] - 0.5) < 0.4).all(axis=1).mean()
     # Of those in the middle 0.984^7, of the others 0.8^7.
     assert 0.45 < near < 0.65
+    # CmaEsSampler begins with a sixth of the range.
+    assert rows[:, :6].var() == pytest.approx((1 / 6**2 + 1 / 12) / 2, rel=0.05)
     assert set(rows[:, 7]) == {0, 1}
 
 

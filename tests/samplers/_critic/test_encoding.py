@@ -72,6 +72,20 @@ def test_derived_values_are_made_of_what_is_run_and_scaled() -> None:
     assert X[:, 2] == pytest.approx([0, 1, 1 / 3, 1 / 3])
 
 
+@pytest.mark.parametrize("values", [[16, 32, 64, 128, 256, 512], [1, 4, 7, 10, 13, 16]])
+def test_derived_widths_are_apart_by_their_ratio_and_numbers_of_layers_by_their_difference(
+    values: list[int],
+) -> None:
+    space = Space({"i": IntDistribution(0, 5)})
+    configurations = [{"i": i} for i in range(6)]
+
+    X = Encoder(space, configurations, derived=lambda p: {"y": values[p["i"]]}).inputs(
+        configurations
+    )
+
+    assert np.diff(X[:, 1]) == pytest.approx([0.2] * 5)
+
+
 def test_a_derived_value_far_beyond_those_that_were_run_is_held_near_them() -> None:
     space = Space({"x": FloatDistribution(0, 1)})
     encoder = Encoder(space, [{"x": 0.4}, {"x": 0.5}], derived=lambda p: {"y": p["x"]})

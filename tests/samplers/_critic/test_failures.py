@@ -38,3 +38,13 @@ def test_where_all_failed_it_is_best_to_go_far_away(n: int) -> None:
     p_ok = np.exp(model(X, np.ones(n, dtype=bool)).log_p_ok(np.array([[0.1, 0.1], [0.95, 0.95]])))
 
     assert p_ok[0] < p_ok[1]
+
+
+def test_one_failure_says_little_of_elsewhere_and_three_without_a_success_say_more() -> None:
+    X = np.array([[0.1, 0.1], [0.1, 0.12], [0.12, 0.1]])
+    elsewhere = np.array([[0.95, 0.95]])
+
+    after_one = np.exp(model(X[:1], np.ones(1, dtype=bool)).log_p_ok(elsewhere))
+    after_three = np.exp(model(X, np.ones(3, dtype=bool)).log_p_ok(elsewhere))
+
+    assert after_three < 0.5 < after_one
