@@ -200,6 +200,10 @@ def _as_it_was(
 def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
     """Build the `Setup` of a spec's method."""
     limits = []
+    # The embedded testbed's task.md says what matters of it.
+    if isinstance(testbed, Testbed) and not testbed.is_embedded and testbed.fixed:
+        fixed = ", ".join(f"{name} = {value}" for name, value in testbed.fixed.items())
+        limits.append(f"The same in every trial: {fixed}.")
     if spec.budget.train_seconds is not None:
         limits.append(f"Every trial trains for {spec.budget.train_seconds:g} seconds.")
     if spec.limits.memory_mb is not None:

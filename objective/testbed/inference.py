@@ -62,6 +62,7 @@ _DATA = "it describes the data or the evaluation"
 _MACHINE = "it describes the machine or how the script runs"
 _LOGGING = "it describes logging or saving"
 _LENGTH = "it says how long a training takes"
+NO_PART_OF_TRAINING = (_MACHINE, _LOGGING)
 # Parts of a hyperparameter's name in which such words mean something else.
 _HARMLESS = re.compile(
     r"(?<![A-Z])((MIN_SAMPLES(_LEAF|_SPLIT)?|MIN_DATA(_(IN|PER)_[A-Z]+)?|MIN_CHILD_[A-Z]+"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import math
+import re
 from typing import Any
 
 from graphlib import CycleError
@@ -18,8 +19,10 @@ from optuna.distributions import FloatDistribution
 from optuna.distributions import IntDistribution
 import tomlkit
 
+from objective.testbed.command import TIME_BUDGET
 from objective.testbed.derived import TABLE as DERIVED
 from objective.testbed.inference import infer_space
+from objective.testbed.inference import NO_PART_OF_TRAINING
 from objective.testbed.inference import Space
 from objective.testbed.rule import Rule
 from objective.testbed.source import Constant
@@ -30,6 +33,10 @@ from objective.testbed.space_file import NAME
 from objective.testbed.space_file import ONLY_LISTED
 from objective.testbed.space_file import SpaceFile
 from objective.testbed.space_file import TUNE
+
+
+_WORD = re.compile(r"[\w.+-]{1,16}")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|USER|HOST|PATH|DIR", re.IGNORECASE)
 
 
 def search_space(
@@ -127,6 +134,22 @@ def left_out(own: Mapping[str, Constant], said: SpaceFile) -> dict[str, str]:
         reasons |= dict.fromkeys(inferred, f"{NAME} doesn't list it")
     reasons |= dict.fromkeys(said.untuned, f"{NAME} says so")
     return {name: why for name, why in reasons.items() if name not in said.space}
+
+
+def told_fixed(own: Mapping[str, Constant], left_out: Mapping[str, str]) -> dict[str, Value]:
+    """Return what isn't tuned but matters to whoever chooses the others: ``OPTIMIZER = "sgd"``.
+
+    Without the training time, which an option may set, and texts that may be a path or a secret.
+    """
+    return {
+        name: value
+        for name, why in left_out.items()
+        if why not in NO_PART_OF_TRAINING
+        and name != TIME_BUDGET
+        and not own[name].problem
+        and (value := own[name].value) is not None
+        and (not isinstance(value, str) or (_WORD.fullmatch(value) and not _SECRET.search(name)))
+    }
 
 
 def to_toml(

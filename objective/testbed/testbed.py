@@ -32,6 +32,7 @@ from objective.testbed.rule import Rule
 from objective.testbed.runtime import Runtime
 from objective.testbed.search_space import left_out
 from objective.testbed.search_space import search_space
+from objective.testbed.search_space import told_fixed
 from objective.testbed.source import parse_script
 from objective.testbed.source import read_constants
 from objective.testbed.source import read_text
@@ -248,6 +249,11 @@ class Testbed:
         items = {name: "it is a list, whose items have no names" for name in lists}
         reasons = items | left_out(self.delivery.parameters, self.file)
         return {name: why for name, why in reasons.items() if name not in self.space}
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        """Values that aren't tuned and that whoever chooses the others should know."""
+        return told_fixed(self.delivery.parameters, self.left_out)
 
     @property
     def time_budget(self) -> float | None:

@@ -202,6 +202,14 @@ def test_only_a_run_of_centaur_with_its_critic_goes_on_without_its_model(testbed
         assert sampler._turns._on_error == expected
 
 
+def test_a_model_is_told_what_is_the_same_in_every_trial(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text('OPTIMIZER = "sgd"\nLR = 0.1\nprint("val_bpb:", LR)\n')
+    where = Where("sqlite:///none.db", testbed=tmp_path)
+    spec = Spec(where, "s", "centaur", 0, Budget(9))
+    known = setup(spec, where.load_script(), ScriptedChat())
+    assert known.task.endswith("\nThe same in every trial: OPTIMIZER = sgd.")
+
+
 def test_a_cap_on_cost_needs_prices_and_ends_the_study(
     cli: Cli, testbed: Path, server: LoopbackServer
 ) -> None:

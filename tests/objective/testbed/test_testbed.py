@@ -72,6 +72,24 @@ def test_without_a_task_a_model_is_told_what_is_known(testbed_folder: Callable[.
     assert "language model" not in task
 
 
+def test_what_is_the_same_in_all_trials_is_known_without_paths_secrets_and_settings(
+    testbed_folder: Callable[..., Path],
+) -> None:
+    train = """\
+OPTIMIZER = "sgd"
+SHIFT_PIXELS = 0
+EPOCHS = 5
+LR = 0.1
+TIME_BUDGET = 2.0
+SEED = 1
+API_KEY = "s3cret"
+DATA = "/home/me/data"
+BETAS = (0.9, 0.99)
+"""
+    testbed = Testbed.load(testbed_folder(train))
+    assert testbed.fixed == {"OPTIMIZER": "sgd", "SHIFT_PIXELS": 0, "EPOCHS": 5}
+
+
 def test_nothing_of_a_testbed_is_run_to_load_it(testbed_folder: Callable[..., Path]) -> None:
     folder = testbed_folder("DEPTH = 8\nraise SystemExit(1)\n", "T = 1\nraise SystemExit(1)\n")
     assert Testbed.load(folder).constants == {"DEPTH": 8, "T": 1}
