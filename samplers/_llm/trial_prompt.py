@@ -38,7 +38,6 @@ from .table import Table
 from .values import fit_value
 from .values import format_value
 from .values import pooled_sd
-from .values import position
 from .values import ValueRefused
 
 
@@ -60,7 +59,6 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 
 # Groups of the best for what is at a bound.
 _N_AT_BOUND = 5
-_AT_BOUND = 0.02
 _N_BEST = 10
 _N_RUNNING = 6
 
@@ -308,12 +306,11 @@ class TrialPrompt:
         for name, distribution in self._space.items():
             if not isinstance(distribution, (FloatDistribution, IntDistribution)):
                 continue
-            at = [position(p[name], distribution) for p in params if name in p]
-            for end, bound in ((0, distribution.low), (1, distribution.high)):
-                n = sum(abs(x - end) <= _AT_BOUND for x in at)
-                if n >= 3:
-                    which = "highest" if end else "lowest"
-                    text = format_value(bound, distribution)
+            # What the table shows as another value isn't at the bound, however near it is.
+            shown = [format_value(p[name], distribution) for p in params if name in p]
+            for which, bound in (("lowest", distribution.low), ("highest", distribution.high)):
+                text = format_value(bound, distribution)
+                if (n := shown.count(text)) >= 3:
                     found.append(f"{label(name)} at its {which} {text} in {n}")
         return [f"Of the {len(leaders)} best, " + "; ".join(found) + "."] if found else []
 

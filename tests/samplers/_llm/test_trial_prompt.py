@@ -127,6 +127,15 @@ def test_bounds_that_the_best_press_against_are_named() -> None:
     assert "Of the 5 best, depth at its highest 12 in 4." in text(prompt(study))
 
 
+def test_what_is_only_near_a_bound_is_not_said_to_be_at_it() -> None:
+    space: dict[str, BaseDistribution] = {**SMALL, "decay": FloatDistribution(0, 0.5)}
+    study = optuna.create_study()
+    for depth, decay in enumerate((0.0001, 0.001, 0.01, 0.01, 0.49), start=2):
+        params = {"depth": depth, "lr": 0.01, "decay": decay}
+        study.add_trial(create_trial(params=params, distributions=space, value=decay))
+    assert "Of the 5 best" not in text(prompt(study, space=space))
+
+
 def test_repetitions_tell_the_noise_and_the_best_may_be_run_once_more() -> None:
     study = optuna.create_study()
     for i in range(6):
