@@ -101,9 +101,12 @@ def profile(trial: FrozenTrial) -> str:
     }
     parts = []
     if "total_seconds" in attrs and "training_seconds" in attrs:
-        rest = max(0.0, attrs["total_seconds"] - attrs["training_seconds"])
+        rest = attrs["total_seconds"] - attrs["training_seconds"]
+        # A script that doesn't say how long it trained is charged for all its time.
         parts.append(
             f"{attrs['training_seconds']:.1f} s of training and {rest:.1f} s for start and evaluation"
+            if rest > 0
+            else f"{attrs['total_seconds']:.1f} s from start to end"
         )
     parts += [
         f"{name.removesuffix('_seconds')} {value:.1f} s"
@@ -118,9 +121,14 @@ def profile(trial: FrozenTrial) -> str:
 
 def _left(outlook: Outlook) -> Iterator[str]:
     if outlook.left is not None:
-        mine = f", some {round(outlook.left * (1 - outlook.tuning))} of them yours"
-        left = "1 trial is" if outlook.left == 1 else f"{outlook.left} trials are"
-        yield f"{left} left{mine if outlook.tuning else ''}."
+        mine = max(1, round(outlook.left * (1 - outlook.tuning)))
+        yours = f", some {mine} of them yours" if outlook.tuning else ""
+        last = "This is the last trial."
+        yield (
+            last
+            if outlook.left == 1
+            else f"{outlook.left} trials are left, this one included{yours}."
+        )
 
 
 def _tuning(history: CodeHistory, outlook: Outlook) -> Iterator[str]:

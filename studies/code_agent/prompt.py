@@ -270,7 +270,7 @@ def _format_step(
     if step.value is not None:
         outcome = step.outcome.upper()
         if step.outcome == REVERTED and step.gain > 0:
-            outcome = "REVERTED, but nearly better (it may be combined with others)"
+            outcome = "REVERTED: it gained too little to tell (it may be combined with others)"
         assert step.best_before is not None, "what is proposed has a baseline"
         value, before = decimals(step.value), decimals(step.best_before)
         verdict = f"{outcome}, {metric} {value}, best before {before}"

@@ -46,6 +46,20 @@ def test_a_profile_tells_time_by_phase_steps_and_memory() -> None:
         " 0.76 M tokens, 75,800 tokens a second, 310 MB of memory at most"
     )
     assert profile(with_attrs()) == ""
+    charged = with_attrs(training_seconds=14.1, total_seconds=14.1)
+    assert profile(charged) == "14.1 s from start to end"
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (1, "This is the last trial."),
+        (2, "2 trials are left, this one included, some 1 of them yours."),
+        (9, "9 trials are left, this one included, some 2 of them yours."),
+    ],
+)
+def test_the_trial_that_is_asked_for_is_counted_among_the_models(left: int, said: str) -> None:
+    assert said in format_outlook(history(("startup", 1.0)), Outlook(left, tuning=0.75))
 
 
 @pytest.mark.parametrize("source", ["llm", "tuner"])

@@ -302,7 +302,7 @@ def test_a_study_tunes_between_edits_and_says_so_to_the_model(bench: Bench) -> N
     by = [s.trial.user_attrs["source"] for s in history.steps]
     assert by[:3] == ["startup", PROPOSAL, TUNER] and by.count(PROPOSAL) > 1
     asked = chat.requests[1].messages[-1]["content"]
-    assert "trials are left, some" in asked
+    assert "trials are left, this one included, some" in asked
     assert "An optimizer tunes the upper-case constants" in asked
     tuned = history.tuned[0].trial
     assert tuned.user_attrs["parent"] == 0
