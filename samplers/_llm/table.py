@@ -29,6 +29,7 @@ from .prompt import label
 from .prompt import window_start
 from .record import proposer_of
 from .reply import configuration_key
+from .values import format_number
 from .values import format_value
 from .values import pooled_sd
 from .values import position
@@ -281,8 +282,8 @@ class Table:
         copies: Sequence[FrozenTrial],
     ) -> str:
         derived, side = self._numbers(trial)
-        before = [f"{derived[n]:.4g}" if n in derived else "" for n in columns[0]]
-        after = [f"{side[n]:.4g}" if n in side else "" for n in columns[1]]
+        before = [format_number(derived[n]) if n in derived else "" for n in columns[0]]
+        after = [format_number(side[n]) if n in side else "" for n in columns[1]]
         notes = [proposer_of(trial)]
         if (origin := self.origin(trial)) is not None:
             notes.append(f"#{origin[0].number} with other {_few([*map(label, origin[1])])}")

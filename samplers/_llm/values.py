@@ -73,6 +73,11 @@ def format_value(value: Any, distribution: BaseDistribution) -> str:
     return _plain(round(value, decimals), 15)
 
 
+def format_number(value: float) -> str:
+    """Write a number with four significant digits, and a large one to its last before the point."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else _plain(value, 4)
+
+
 def position(value: Any, distribution: BaseDistribution) -> float:
     """Return where in its range a number is, from 0 to 1; of a logarithmic one by its logarithm."""
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
