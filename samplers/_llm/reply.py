@@ -252,7 +252,10 @@ def _parse(
             )
     values = {name: value for name, value in best.items() if name != reason_key}
     parsed = to_params(values, space, base)
-    reason = best.get(reason_key) if reason_key is not None else None
+    # Some models write the reason into an object of its own, or around that of the values.
+    reason = best.get(reason_key) or next(
+        (c[reason_key] for c in reversed(candidates) if reason_key in c), None
+    )
     return replace(parsed, repairs=(*repairs, *parsed.repairs)).with_reason(reason)
 
 

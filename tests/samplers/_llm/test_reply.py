@@ -122,6 +122,21 @@ def test_the_first_part_of_a_number_with_commas_is_not_taken_for_it(number: str)
 
 
 @pytest.mark.parametrize(
+    "reply",
+    [
+        '{"reason": "deeper"}\n{"DEPTH": 12}',
+        '{"reason": "deeper", "parameters": {"DEPTH": 12}}',
+        '{"parameters": {"reason": "deeper", "DEPTH": 12}}',
+        '[{"reason": "deeper"}, {"DEPTH": 12}]',
+    ],
+)
+def test_a_reason_is_found_beside_the_values_too(reply: str) -> None:
+    parsed = parse_params(reply, SPACE, BASE, "reason")
+    assert parsed.reason == "deeper" and parsed.params == {**BASE, "DEPTH": 12}
+    assert parsed.repairs == ()
+
+
+@pytest.mark.parametrize(
     "reply, named",
     [
         (
