@@ -37,6 +37,7 @@ from studies.code_agent.files import split
 MAX_REPLY_CHARS = 400_000
 # How many lines of context the message of a block that matched nowhere shows.
 _NEAREST_LINES = 12
+_MOST_TOLD = 5  # blocks that are told to be wrong
 # difflib is quadratic: beyond this many candidates, only windows that share a line are compared.
 _MAX_CANDIDATES = 400
 
@@ -173,26 +174,34 @@ def apply_edits(text: str, blocks: Sequence[EditBlock]) -> str:
     Raises:
         EditError: a block searches for nothing, for lines that don't occur, or for lines that
             occur more than once; it names a file that isn't among several; or all of them together
-            leave the text as it was.
+            leave the text as it was. What is wrong with several blocks is told at once.
     """
     edited = text
-    names = list(split(text))
+    wrong: list[str] = []
     for number, block in enumerate(blocks, start=1):
-        said = f"Block {number} of {len(blocks)}"
-        files = split(edited)
-        if len(files) == 1 or block.file is None:
-            edited = _apply(edited, block, said)
-        elif block.file not in files:
-            raise EditError(
-                f"{said} must be for one of {', '.join(names)}, but names {block.file}."
-            )
-        else:
-            files[block.file] = _apply(files[block.file], block, f"{said}, for {block.file},")
-            edited = join(files)
-        if [*split(edited)] != names:
-            raise EditError(f"{said} must leave the lines with the files' names as they are.")
+        try:
+            edited = _apply_to_files(edited, block, f"Block {number} of {len(blocks)}")
+        except EditError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise EditError("\n".join(wrong[:_MOST_TOLD]))
     if edited == text:
         raise EditError("The blocks leave the text as it was: the new lines must differ.")
+    return edited
+
+
+def _apply_to_files(text: str, block: EditBlock, said: str) -> str:
+    files = split(text)
+    names = list(files)
+    if len(files) == 1 or block.file is None:
+        edited = _apply(text, block, said)
+    elif block.file not in files:
+        raise EditError(f"{said} must be for one of {', '.join(names)}, but names {block.file}.")
+    else:
+        files[block.file] = _apply(files[block.file], block, f"{said}, for {block.file},")
+        edited = join(files)
+    if [*split(edited)] != names:
+        raise EditError(f"{said} must leave the lines with the files' names as they are.")
     return edited
 
 
@@ -235,7 +244,10 @@ def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
     length = min(max(len(search), 1), _NEAREST_LINES)
     wanted = "\n".join(search[:length])
     starts = range(max(len(lines) - length + 1, 1))
-    if len(starts) > _MAX_CANDIDATES:
+    part = wanted.strip()
+    if length == 1 and (holding := [i for i, line in enumerate(lines) if part in line]):
+        starts = holding[:_MAX_CANDIDATES]  # type: ignore[assignment]
+    elif len(starts) > _MAX_CANDIDATES:
         shared = {line.strip() for line in search if line.strip()}
         close = difflib.get_close_matches(
             next(line for line in search if line.strip()), [*{*lines}], n=5, cutoff=0.3
@@ -253,7 +265,7 @@ def _nearest(lines: Sequence[str], search: Sequence[str]) -> str:
             score = matcher.ratio()
             if score > ratio:
                 best, ratio = start, score
-    if ratio < 0.3:
+    if ratio < 0.3 and part not in lines[best]:
         return "Nothing in the text is like it: copy the lines from the text as it is shown."
     shown = "\n".join(lines[best : best + length])
     return f"The nearest lines are (from line {best + 1}):\n{shown}"

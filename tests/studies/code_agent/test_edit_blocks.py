@@ -85,6 +85,21 @@ def test_a_block_that_matches_nowhere_shows_the_nearest_lines() -> None:
         apply_edits(TEXT, [EditBlock("def backward(y):\n    x = relu(y)", "pass")])
 
 
+def test_the_line_that_holds_a_part_of_it_is_the_nearest() -> None:
+    text = "g = m * 3\ng = m / (1 - beta**step) / (sqrt(v / (1 - gamma**step)) + EPSILON)\n"
+    with pytest.raises(EditError, match=r"from line 2\):\ng = m / \(1 - beta"):
+        apply_edits(text, [EditBlock("g = m / (1 -", "g = m")])
+
+
+def test_all_blocks_that_are_wrong_are_told_at_once() -> None:
+    blocks = [EditBlock("LR = 1", "LR = 2"), EditBlock("SCALAR_LR = 0.5", ""), EditBlock("", "x")]
+    with pytest.raises(EditError) as error:
+        apply_edits(TEXT, blocks)
+    assert "Block 1 of 3 matches no lines" in str(error.value)
+    assert "Block 3 of 3 searches for nothing" in str(error.value)
+    assert "Block 2" not in str(error.value)
+
+
 def test_nothing_alike_is_said_so() -> None:
     with pytest.raises(EditError, match="copy the lines"):
         apply_edits(TEXT, [EditBlock("§§§§§§§§§§", "x")])
