@@ -253,10 +253,10 @@ def _parse(
     values = {name: value for name, value in best.items() if name != reason_key}
     parsed = to_params(values, space, base)
     # Some models write the reason into an object of its own, or around that of the values.
-    reason = best.get(reason_key) or next(
-        (c[reason_key] for c in reversed(candidates) if reason_key in c), None
+    reasons = [c[reason_key] for c in (*candidates, best) if reason_key in c]
+    return replace(parsed, repairs=(*repairs, *parsed.repairs)).with_reason(
+        reasons[-1] if reasons else None
     )
-    return replace(parsed, repairs=(*repairs, *parsed.repairs)).with_reason(reason)
 
 
 def to_params(
