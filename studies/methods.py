@@ -109,7 +109,8 @@ class Setup:
         rule: The objective's own rule: parameters to the values that are really run.
         derived: Further numbers that the value may depend on, such as a width that is a product:
             parameters, as they are really run, to numbers by name.
-        side_data: Names of trials' attributes that tell a language model more than the value does.
+        side_data: Names of trials' attributes that tell a language model more than the value does, or
+            whether one does.
         noise: Standard deviation between trainings of one configuration, as far as it was measured.
         chat: The language model; ``None`` for methods that ask none.
         llm_ratio: Share of the trials after start-up that the language model decides (Centaur).
@@ -125,7 +126,7 @@ class Setup:
     task: str = ""
     rule: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     derived: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
-    side_data: Sequence[str] = ()
+    side_data: Sequence[str] | Callable[[str], bool] = ()
     noise: float | None = None
     chat: Chat | None = None
     llm_ratio: float = LLM_RATIO

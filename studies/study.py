@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
-from objective.objective import SIDE_DATA
+from objective.objective import SideData
 from objective.testbed.interface import Interface
 from objective.testbed.search_space import to_lines
 from objective.testbed.space_file import NAME as SPACE_FILE
@@ -215,7 +215,7 @@ def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
         task="\n".join([testbed.task.rstrip(), *limits]),
         rule=testbed.rule,
         derived=testbed.derived,
-        side_data=SIDE_DATA,
+        side_data=SideData(testbed.metric.name),
         chat=chat,
         llm_ratio=spec.model.llm_ratio,
         asking=spec.row.asking(spec.model.asking),

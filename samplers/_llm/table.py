@@ -37,6 +37,7 @@ from .values import value_digits
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -59,6 +60,8 @@ _N_EARLIER = 200
 _MOST_NAMED = 4
 # Successes among which repetitions are looked for.
 _N_REPEATED = 200
+# Columns of side data: a script may print any number of numbers.
+_MOST_SIDE_DATA = 8
 # A column whose values are closer than this share of the largest tells nothing.
 _VARIES = 0.01
 _MISSING = object()  # no choice of any parameter
@@ -72,7 +75,7 @@ class Table:
         space: The parameters.
         rule: The objective's own rule.
         derived: Further numbers that follow from the parameters, as columns.
-        side_data: Names of trials' attributes that are numbers, as columns.
+        side_data: Names of trials' attributes that are numbers, as columns, or whether one is.
         noise: Standard deviation of the value on repetition, for the digits that are shown; by
             default that of the trials that repeat one another.
     """
@@ -84,7 +87,7 @@ class Table:
         *,
         rule: Rule | None = None,
         derived: Derived | None = None,
-        side_data: Sequence[str] = (),
+        side_data: Sequence[str] | Callable[[str], bool] = (),
         noise: float | None = None,
     ) -> None:
         self._study, self._space, self._rule, self._derived = study, space, rule, derived
@@ -262,9 +265,10 @@ class Table:
             found = self._derived(effective_params(trial, self._rule))
             derived = {name: float(value) for name, value in found.items()}
         attributes = trial.user_attrs
+        wanted = self._side_data
         side = {
             name: number(attributes[name])
-            for name in self._side_data
+            for name in (filter(wanted, attributes) if callable(wanted) else wanted)
             if isinstance(attributes.get(name), (int, float))
         }
         return derived, side
@@ -273,7 +277,7 @@ class Table:
         """The derived values and the side data that vary among the trials."""
         numbers = [self._numbers(t) for t in trials]
         derived, side = ([pair[i] for pair in numbers] for i in (0, 1))
-        return _varying(derived), _varying(side)
+        return _varying(derived), _varying(side)[:_MOST_SIDE_DATA]
 
     def _detailed_row(
         self,

@@ -101,7 +101,7 @@ class Knowledge:
         n_trials: Trials planned in all.
         rule: The objective's own rule.
         derived: Further numbers that follow from the parameters.
-        side_data: Names of trials' attributes that are numbers worth showing.
+        side_data: Names of trials' attributes that are numbers worth showing, or whether one is.
     """
 
     task: str = ""
@@ -109,7 +109,7 @@ class Knowledge:
     n_trials: int | None = None
     rule: Rule | None = None
     derived: Derived | None = None
-    side_data: Sequence[str] = ()
+    side_data: Sequence[str] | Callable[[str], bool] = ()
 
 
 class TrialPrompt:

@@ -153,7 +153,8 @@ class CentaurSampler(CheckedCmaEsSampler):
             learns from them, and the model is shown them. ``KeyError`` is as for ``rule``.
         side_data:
             Names of trials' user attributes that tell the model more than the value does, such as
-            steps or memory. Those that are numbers and vary are shown.
+            steps or memory, or a function that says whether one does. Those that are numbers and
+            vary are shown.
         constraints_func:
             As in Optuna's samplers: constraints of a trial, above 0 where they are violated. Those
             of ``Trial.set_constraint`` count as well. The critic learns from their values where they
@@ -201,7 +202,7 @@ class CentaurSampler(CheckedCmaEsSampler):
         max_prompt_tokens: int | None = None,
         rule: Rule | None = None,
         derived: Derived | None = None,
-        side_data: Sequence[str] = (),
+        side_data: Sequence[str] | Callable[[str], bool] = (),
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
         n_trials: int | None = None,
         noise: float | None = None,
@@ -260,7 +261,7 @@ class CentaurSampler(CheckedCmaEsSampler):
             warm_start=warm_start,
             has_critic=critic is not None,
             reply=reply,
-            knowledge=Knowledge(task, noise, n_trials, rule, derived, tuple(side_data)),
+            knowledge=Knowledge(task, noise, n_trials, rule, derived, side_data),
             max_prompt_tokens=max_prompt_tokens,
             on_error=on_error,
             seed=seed,

@@ -39,6 +39,7 @@ from .._trials.seeds import derive_seed
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from optuna.distributions import BaseDistribution
@@ -109,7 +110,8 @@ class KarpathyAgentSampler(RandomBaseSampler):
             sees them. ``KeyError`` is as for ``rule``.
         side_data:
             Names of trials' user attributes that tell the model more than the value does, such as
-            steps or memory. Those that are numbers and vary are shown.
+            steps or memory, or a function that says whether one does. Those that are numbers and
+            vary are shown.
         artifact_store:
             An Optuna artifact store that prompts and replies are written to.
         on_error:
@@ -132,7 +134,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         noise: float | None = None,
         rule: Rule | None = None,
         derived: Derived | None = None,
-        side_data: Sequence[str] = (),
+        side_data: Sequence[str] | Callable[[str], bool] = (),
         artifact_store: ArtifactStore | None = None,
         on_error: Literal["base", "raise"] = "base",
         seed: int | None = None,
@@ -152,7 +154,7 @@ class KarpathyAgentSampler(RandomBaseSampler):
         self._warm_start = warm_start
         self._n_startup_trials = n_startup_trials
         self._max_prompt_tokens = max_prompt_tokens
-        self._knowledge = Knowledge(task, noise, n_trials, rule, derived, tuple(side_data))
+        self._knowledge = Knowledge(task, noise, n_trials, rule, derived, side_data)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -210,6 +210,14 @@ def test_a_model_is_told_what_is_the_same_in_every_trial(tmp_path: Path) -> None
     assert known.task.endswith("\nThe same in every trial: OPTIMIZER = sgd.")
 
 
+def test_a_model_is_shown_what_else_a_script_prints(testbed: Path) -> None:
+    spec = Spec(Where("sqlite:///none.db", testbed=testbed), "s", "centaur", 0, Budget(9))
+    known = setup(spec, spec.where.load_script(), ScriptedChat()).side_data
+    assert callable(known)
+    names = ("train_loss", "steps", "total_seconds", "val_bpb", "llm_seconds", "training_seconds")
+    assert [name for name in names if known(name)] == ["train_loss", "steps", "total_seconds"]
+
+
 def test_a_cap_on_cost_needs_prices_and_ends_the_study(
     cli: Cli, testbed: Path, server: LoopbackServer
 ) -> None:
