@@ -346,6 +346,7 @@ class CodeAgent:
                 outlook,
                 tuning=self._tuner.share(history),
                 found=self._tuner.found(history),
+                untuned=self._tuner.untuned(history),
                 sensitivities=self._tuner.sensitivities(history),
             )
         proposal = self._proposer.propose(history, trials, outlook, seed)

@@ -48,6 +48,7 @@ class Outlook:
         left: Trials that are left; None if nobody can tell.
         tuning: The tuner's share of them.
         found: Constants that the tuner changed since the last kept edit: old value and new.
+        untuned: Constants of the best script that the tuner leaves to the model.
         sensitivities: How much each constant of the best script matters, as a share, the one that
             matters most first.
         dropped: Ideas of the model's that waited and can't be used any more, and why.
@@ -57,6 +58,7 @@ class Outlook:
     left: int | None = None
     tuning: float = 0.0
     found: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    untuned: Sequence[str] = ()
     sensitivities: Mapping[str, float] = field(default_factory=dict)
     dropped: Sequence[tuple[str, str]] = ()
     crashed: FrozenTrial | None = None
@@ -134,10 +136,12 @@ def _left(outlook: Outlook) -> Iterator[str]:
 def _tuning(history: CodeHistory, outlook: Outlook) -> Iterator[str]:
     if outlook.tuning:
         gained = sum(step.gain for step in history.tuned if step.outcome == KEPT)
+        but = f", but not {', '.join(outlook.untuned)}" if outlook.untuned else ""
         yield (
             "An optimizer tunes the upper-case constants of the best script between your changes"
+            f"{clean(but)}"
             f" ({len(history.tuned)} trials so far, which gained {decimals(gained)}): change what"
-            " the script does and leave numbers to it. Make each new number that is worth tuning a"
+            " the script does and leave its numbers to it. Make each new number that is worth tuning a"
             " constant of its own at the top of the script."
         )
     if outlook.found:

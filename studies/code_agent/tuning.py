@@ -207,6 +207,15 @@ class Tuner:
         pairs = {name: (old.values[name], new.values[name]) for name in both}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
+    def untuned(self, history: CodeHistory) -> list[str]:
+        """Return the constants of the best script that may matter and have no range to tune in."""
+        script = None if history.best is None else self._script(history.best)
+        if script is None:
+            return []
+        space, testbed = self._space(history, script.structure), self._testbed
+        settings = testbed.left_out.keys() - testbed.fixed.keys()
+        return [name for name in script.values if name not in space and name not in settings]
+
     def sensitivities(self, history: CodeHistory) -> dict[str, float]:
         """Return how much each constant of the best script matters, by the critic, as a share.
 

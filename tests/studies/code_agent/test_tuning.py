@@ -17,6 +17,8 @@ from studies.code_agent.history import CodeHistory
 from studies.code_agent.history import PROPOSAL
 from studies.code_agent.history import read_history
 from studies.code_agent.history import TUNER
+from studies.code_agent.outlook import format_outlook
+from studies.code_agent.outlook import Outlook
 from studies.code_agent.sources import digest
 from studies.code_agent.sources import Sources
 from studies.code_agent.tuning import structure_of
@@ -209,6 +211,14 @@ def test_a_value_of_the_models_beyond_the_range_is_kept_and_searched_around(desk
         desk.run(tuned.source, TUNER, tuned.parent.number, value=2.0)
         widths.append(read_constants(tuned.source)["WIDTH"].value)
     assert 999 in widths
+
+
+def test_the_model_is_told_which_constants_are_left_to_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, SCRIPT.replace("RATE = 0.5", "RATE = 0.5\nSHIFT_PIXELS = 0\nSEED = 1"))
+    untuned = desk.tuner().untuned(desk.history())
+    assert untuned == ["SHIFT_PIXELS"]
+    said = format_outlook(desk.history(), Outlook(9, tuning=0.5, untuned=untuned))
+    assert "best script between your changes, but not SHIFT_PIXELS (0 trials" in said
 
 
 def test_what_the_testbed_leaves_out_is_not_tuned(tmp_path: Path) -> None:
