@@ -31,6 +31,7 @@ from samplers._llm.prompt import window_start
 from samplers._trials.internals import first_number
 from studies.code_agent.files import split
 from studies.code_agent.history import CodeHistory
+from studies.code_agent.history import REJECTED
 from studies.code_agent.history import REVERTED
 from studies.code_agent.history import Step
 from studies.code_agent.outlook import clean
@@ -279,7 +280,9 @@ def _format_step(
         if step.again is not None:
             verdict += f" ({step.reason})"
     else:
-        verdict = f"{step.outcome.upper()}: {clean(step.reason)}"
+        # What never ran tells nothing of the idea, which may be proposed again.
+        run = " before it ran" if step.outcome == REJECTED else ""
+        verdict = f"{step.outcome.upper()}{run}: {clean(step.reason)}"
     yield f"#{first_number(step.trial)}{parent}: {what} -> {verdict}"
     try:
         changed = sources.change(step.trial)

@@ -102,6 +102,12 @@ def test_what_does_not_gain_is_reverted(bench: Bench) -> None:
     assert "RATE = 0.5\n" in chat.last_prompt.split("# What was tried")[0]
 
 
+def test_a_gain_that_is_too_small_to_tell_is_no_loss_to_the_model(bench: Bench) -> None:
+    chat = ScriptedChat([BETTER_RATE, WORSE_RATE])
+    bench.run(chat, trials=3, min_gain=9.0)
+    assert "REVERTED: it gained too little to tell" in chat.last_prompt
+
+
 def test_what_is_behind_the_median_is_trained_to_its_end_all_the_same(bench: Bench) -> None:
     script = bench.testbed / "train.py"
     script.write_text(script.read_text().replace("{5 - step", "{5 + RATE - step"))
@@ -233,6 +239,7 @@ def test_a_proposal_that_will_not_do_is_rejected_after_one_retry_without_a_run(
     assert "total_seconds" not in step.trial.user_attrs
     assert step.trial.user_attrs["llm_attempts"] == 2
     assert len(chat.requests) == 2 * len(UNUSABLE)
+    assert "-> REJECTED before it ran: " in chat.requests[-2].messages[-1]["content"]
 
 
 def test_a_script_that_was_tried_before_is_rejected_and_the_model_told_why(bench: Bench) -> None:
