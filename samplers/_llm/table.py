@@ -268,7 +268,7 @@ class Table:
         wanted = self._side_data
         side = {
             name: number(attributes[name])
-            for name in (filter(wanted, attributes) if callable(wanted) else wanted)
+            for name in (sorted(filter(wanted, attributes)) if callable(wanted) else wanted)
             if isinstance(attributes.get(name), (int, float))
         }
         return derived, side
