@@ -61,6 +61,7 @@ _DEFAULT_TASK = "The parameters' names are all that is known of it."
 _N_AT_BOUND = 5
 _N_BEST = 10
 _N_RUNNING = 6
+_N_REASONS = 3
 
 # Trials without a better one before the search counts as stuck; and the part of the plan, and the
 # model's own trials, that are left when it is to end.
@@ -276,7 +277,13 @@ class TrialPrompt:
     @cached_property
     def _facts(self) -> str:
         """What the table doesn't show at a glance, a line each."""
-        lines = [*self._noise(), *self._at_bounds(), *self._gains(), *self._running()]
+        lines = [
+            *self._noise(),
+            *self._at_bounds(),
+            *self._gains(),
+            *self._reasons(),
+            *self._running(),
+        ]
         if self.table.finished and (since := self.trials_since_best()) >= _FEW:
             noise = " by more than the noise" if self.table.noise else ""
             lines.append(f"No trial of the last {since} was better than the best before{noise}.")
@@ -330,6 +337,14 @@ class TrialPrompt:
             return []
         text = f"Of your trials so far ({n[True]}) {gains[True]} gave a new best"
         return [f"{text}, of the others ({n[False]}) {gains[False]}."]
+
+    def _reasons(self) -> list[str]:
+        """Why the model proposed its latest trials, and what of it had to be repaired."""
+        mine = [t for t in self.table.finished if source_of(t) == LLM]
+        told = [(t.number, t.user_attrs.get("llm_reason")) for t in mine[-_N_REASONS:]]
+        return [
+            f"You proposed #{n} because: {label(why)}" for n, why in told if isinstance(why, str)
+        ]
 
     def _running(self) -> list[str]:
         """What other workers run at this moment."""

@@ -173,6 +173,18 @@ def test_gains_are_told_by_whose_they_are() -> None:
     )
 
 
+def test_a_model_is_told_its_latest_reasons_and_what_was_repaired() -> None:
+    study = optuna.create_study()
+    for i in range(5):
+        trial = study.ask(SMALL)
+        trial.set_user_attr("source", "llm" if i else "base")
+        trial.set_user_attr("llm_reason", f"idea {i}; lr: {i} is above 1, clipped")
+        study.tell(trial, 1.0 + i)
+    shown = text(prompt(anew(study)))
+    assert "You proposed #4 because: idea 4; lr: 4 is above 1, clipped\n" in shown + "\n"
+    assert "idea 2" in shown and "idea 1" not in shown
+
+
 def test_what_other_workers_run_is_told() -> None:
     study = optuna.create_study()
     other = study.ask(SMALL)
