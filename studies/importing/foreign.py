@@ -29,9 +29,11 @@ import json
 import math
 from pathlib import Path
 import re
+import shlex
 from typing import Any
 
 from objective.failure import is_measured
+from objective.testbed.interface import shown
 from objective.testbed.metric import METRIC
 from samplers._llm.record import BASE
 from samplers._llm.record import LLM
@@ -62,6 +64,7 @@ _LARGEST_INTEGER = 10**15
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200  # of moments that are no mistake
 _LONGEST_NAME = 200
 _LARGEST_FILE = 2**30  # bytes
+_SQLITE = b"SQLite format 3\0"  # with which each of its databases begins
 _PART = 2**20
 
 
@@ -135,6 +138,8 @@ def read_file(path: Path) -> Foreign:
     except OSError as error:
         raise Misuse(f"{path} must be a readable file, but: {error.strerror}.") from None
     except UnicodeDecodeError:
+        if path.is_file() and path.open("rb").read(len(_SQLITE)) == _SQLITE:
+            raise _needs_none(path, f"sqlite:///{path}") from None
         raise _neither(path, "something that is no UTF-8 text") from None
     foreign = Foreign()
     try:
@@ -248,6 +253,13 @@ def _neither(path: Path, what: str) -> Misuse:
     )
 
 
+def _needs_none(path: Path, url: str) -> Misuse:
+    return Misuse(
+        f"{path} must be a file of trials, but is a database, and Optuna's need no import: give"
+        f" `report`, `best`, `status` or `dashboard` --storage {shlex.quote(url)}."
+    )
+
+
 def _nested(path: Path, document: Any, foreign: Foreign) -> Iterator[dict[str, Any]]:
     """Yield the first form's trials in the terms of the second."""
     if not isinstance(document, dict) or not document:
@@ -273,8 +285,8 @@ def _nested_rows(runs: list[tuple[str, Any, Any]], foreign: Foreign) -> Iterator
                 continue
             for name in row.keys() - _FIRST_FORM:
                 if not name.isupper():
-                    shown = name[:_LONGEST_NAME]
-                    foreign.notes[f"{shown}: left out, since a hyperparameter is upper-case"] += 1
+                    short = name[:_LONGEST_NAME]
+                    foreign.notes[f"{short}: left out, since a hyperparameter is upper-case"] += 1
             yield {
                 "backend": method,
                 "seed": seed,
@@ -303,7 +315,10 @@ def _lines(path: Path, text: str, foreign: Foreign) -> Iterator[dict[str, Any]]:
         else:
             foreign.skipped["not an object"] += 1
     if not any({"backend", "config"} <= row.keys() for row in rows):
-        raise _neither(path, "something else" if rows else "no JSON")
+        if any("op_code" in row for row in rows):
+            raise _needs_none(path, f"journal:{path}")
+        names = shown(printable(", ".join(rows[0]))) if rows else ""
+        raise _neither(path, f"JSON lines with {names}" if rows else "no JSON")
     return iter(rows)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+import optuna
 from optuna.trial import TrialState
 import pytest
 
 from studies.errors import Misuse
 from studies.importing import foreign
 from studies.importing.foreign import read_file
+from studies.storage.open import opened
 from tests.studies.conftest import Cli
 from tests.studies.importing.conftest import a_row
 from tests.studies.importing.conftest import facts_of
@@ -232,7 +234,7 @@ def test_what_is_no_hyperparameter_in_the_first_form_is_said(cli: Cli, write: Wr
         ("3", "a JSON number"),
         ('{"a": 1}', "a JSON object of something else"),
         ('{"a": {"b": 1}}', "a JSON object of something else"),
-        ('{"a": 1}\n{"b": 2}\n', "something else"),
+        ('{"a": 1, "\\u001b[2J": 3}\n{"b": 2}\n', "JSON lines with 'a, \ufffd[2J'."),
         (b"\xff\xfe\x00", "no UTF-8"),
         ("[" * 100_000, "nobody would write"),
     ],
@@ -243,6 +245,16 @@ def test_a_file_of_neither_form_is_one_line_that_says_what_was_expected(
     message = cli.fails(2, "import", write("file", content))
     assert what in message
     assert "{method: {seed: [{tid, val_bpb, success, wt, ...}]}}" in message
+    assert not (cli.folder / "autoresearch.db").exists(), "nothing is made of it"
+
+
+@pytest.mark.parametrize("url", ["sqlite:///own.db", "journal:own.db"])
+def test_a_database_of_optuna_is_said_to_need_no_import(cli: Cli, url: str) -> None:
+    scheme, path = url[: -len("own.db")], cli.folder / "own.db"
+    with opened(scheme + str(path)) as storage:
+        optuna.create_study(storage=storage).optimize(lambda t: t.suggest_float("x", 0, 1), 2)
+    message = cli.fails(2, "import", path)
+    assert "need no import" in message and f"--storage {scheme}{path}" in message
     assert not (cli.folder / "autoresearch.db").exists(), "nothing is made of it"
 
 
