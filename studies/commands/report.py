@@ -35,6 +35,14 @@ def report(
             metavar="METHOD", help="The method to compare with. [default: random, else the first]"
         ),
     ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--study",
+            metavar="NAME",
+            help="Only this one, with its repetitions; may be repeated. [default: all]",
+        ),
+    ] = None,
     comparison: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +105,7 @@ def report(
 
     with opened(storage, must_exist=True, read_only=pin is None) as there:
         there = optuna.storages.get_storage(there)  # which reads a study once, and keeps it
-        found = work.comparisons(there, storage, comparison)
+        found = work.comparisons(there, storage, comparison, study)
         if pin is not None and pin not in study_names(there):
             raise Misuse(f"--pin must be a study of {storage}, but there is none of name {pin!r}.")
         where = Where(storage, artifacts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -255,11 +256,14 @@ def metric_of(runs: Sequence[Run]) -> Metric:
 
 
 def load_contents(
-    storage: optuna.storages.BaseStorage, say: Callable[[str], None]
+    storage: optuna.storages.BaseStorage,
+    say: Callable[[str], None],
+    studies: Collection[str] | None = None,
 ) -> dict[str, Contents]:
     """Return the comparisons of a storage by name; ``""`` are the studies that belong to none.
 
-    ``say`` is given a line for each study that can't be read.
+    ``say`` is given a line for each study that can't be read. Of ``studies``, if given, all others
+    are left out, but for their repetitions.
 
     A run is a study with the attribute ``method``, or one that was made with Optuna alone: it is a
     comparison by itself, under its own name. A study with the attribute ``revalidates`` holds the
@@ -273,6 +277,8 @@ def load_contents(
 
     def read(study: optuna.Study) -> None:
         name, metadata = study.study_name, study.user_attrs
+        if studies is not None and metadata.get("revalidates", name) not in studies:
+            return
         if (objectives := len(study.directions)) > 1:
             say(f"study {name!r} has {objectives} objectives; a report shows studies of one")
             return

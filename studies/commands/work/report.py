@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from studies.report.statistics import in_words
 from studies.report.structures import TITLE
 from studies.report.time_to_target import in_one_sentence
 from studies.report.tree import code_runs
+from studies.storage.open import study_names
 
 
 _UNNAMED = "(unnamed)"  # a comparison of studies that belong to none
@@ -50,13 +52,25 @@ _LONGEST_NAME = 60  # characters, of up to four bytes, of which a file's name ma
 
 
 def comparisons(
-    storage: optuna.storages.BaseStorage, url: str, chosen: str | None
+    storage: optuna.storages.BaseStorage,
+    url: str,
+    chosen: str | None,
+    studies: Collection[str] | None = None,
 ) -> dict[str, Contents]:
-    """Return the storage's comparisons by name, or only the chosen one."""
+    """Return the storage's comparisons by name, or only the chosen one, or only of these studies."""
+    there = study_names(storage)
+    if unknown := [name for name in studies or () if name not in there]:
+        raise Misuse(
+            f"--study must be one of {', '.join(there) or 'none'}, but got {', '.join(unknown)}."
+        )
     problems: list[str] = []
-    found = load_contents(storage, problems.append)
+    found = load_contents(storage, problems.append, studies)
     if not found:
         none = f"{masked(url)} must hold a study with a finished trial, but holds none."
+        if studies:
+            none = (
+                f"--study must name a study with a finished trial, but got {', '.join(studies)}."
+            )
         raise Misuse("; ".join(problems) or none)
     for problem in problems:
         options.complain(problem)

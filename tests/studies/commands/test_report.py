@@ -19,6 +19,7 @@ from studies.commands.report import report
 from studies.commands.work.report import folder_names
 from studies.errors import Misuse
 from studies.storage.attributes import CheckedAttributes
+from tests.studies.report.synthetic import add_repetitions
 from tests.studies.report.synthetic import add_study
 
 
@@ -165,6 +166,24 @@ def test_what_leaves_nothing_of_one_comparison_is_refused_before_another_is_writ
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_of_one_study_leaves_out_others_but_its_repetitions(
+    url: str, tmp_path: Path
+) -> None:
+    """A storage may have other scripts and first attempts, which no reader would average."""
+    storage = optuna.storages.get_storage(url)
+    add_study(storage, "tpe", 0, trials=3, name="first attempt", failed_share=1.0)
+    for name in ("tpe-seed0", "random-seed0"):
+        study = optuna.load_study(study_name=name, storage=storage)
+        add_repetitions(storage, study, [1.0, 1.2])
+    report(url, tmp_path / "out", study=["tpe-seed0"])
+    (run,) = rows(tmp_path / "out" / "runs.csv")
+    assert (run["study"], run["revalidated_n"]) == ("tpe-seed0", "2")
+    assert "first attempt" not in (tmp_path / "out" / "report.json").read_text()
+    optuna.create_study(storage=storage, study_name="waits")
+    with pytest.raises(Misuse, match="a study with a finished trial, but got waits"):
+        report(url, tmp_path / "none", study=["waits"])
+
+
 def test_the_unnamed_comparison_is_chosen_as_it_is_listed(url: str, tmp_path: Path) -> None:
     storage = optuna.storages.get_storage(url)
     add_study(storage, "random", 0, trials=2, name="y", comparison="y")
@@ -207,6 +226,7 @@ def test_plots_are_pinned_to_the_dashboards_study_once(url: str, tmp_path: Path)
     [
         ({"reference": "x"}, "--reference must be one of random, tpe, but got 'x'."),
         ({"comparison": "x"}, "--comparison must be one of (unnamed), but got 'x'."),
+        ({"study": ["tpe-seed0", "x"]}, "--study must be one of .*, but got x."),
         ({"pin": "x"}, "--pin must be a study of .*, but there is none of name 'x'."),
         ({"budget": 1.0}, "--budget and --trials must leave a finished trial"),
     ],
