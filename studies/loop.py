@@ -78,8 +78,9 @@ _MEND = (
 )
 _ADVICE = {
     "crash": _MEND,
-    "no-metric": "if it prints its metric by another name, say --metric NAME and begin another study"
-    " (--study, or --name of a comparison); else " + _MEND,
+    "no-metric": "if it prints its metric by another name, say --metric NAME, if it writes it to a file,"
+    " --metric-file FILE, and begin another study (--study, or --name of a comparison); else "
+    + _MEND,
     "timeout": "run the command again with a larger --wall-seconds, or begin another study (--study,"
     " or --name of a comparison) that trains for less by --train-seconds",
 }

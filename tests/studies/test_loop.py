@@ -393,7 +393,7 @@ MISSING = "FileNotFoundError: [Errno 2] No such file or directory: 'data/a.csv'"
     [
         ("crash", IMPORT, "; see its log .* mend the script or its environment"),
         ("crash", MISSING, "; a file .* --copy PATH .*; else see its log .* mend the script"),
-        ("no-metric", IMPORT, "; if .* mend the script or its environment"),
+        ("no-metric", IMPORT, "; if .*--metric-file FILE.* mend the script or its environment"),
         ("timeout", MISSING, "; run the command again with a larger --wall-seconds"),
     ],
 )
