@@ -73,7 +73,10 @@ class Argument:
             problem = f"{self.option} must stand before the subcommand: name it in --command."
             return replace(found, problem=problem, why_not="it must stand before the subcommand")
         if self.action in ("store", "store_true", "store_false", "boolean"):
-            return found
+            unread = (
+                "its default is none, or can't be read: a table in search_space.toml names one"
+            )
+            return replace(found, why_not=unread) if self.value is None else found
         problem = f"{self.option} must be an option of one value, or a flag, but is neither."
         why_not = "" if self.value is None else "it is no option of one value, and no flag"
         return replace(found, problem=problem, why_not=why_not)

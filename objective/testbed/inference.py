@@ -169,7 +169,8 @@ def infer_space(constants: Mapping[str, Constant]) -> tuple[Space, Rule, dict[st
         value = constant.value
         if constant.problem or value is None:
             if constant.why_not:
-                left_out[name] = constant.why_not
+                setting = "" if constant.problem else _no_hyperparameter(name)
+                left_out[name] = setting or constant.why_not
         elif reason := _out_of_reach(value) or _no_hyperparameter(name):
             left_out[name] = reason
         elif constant.choices:

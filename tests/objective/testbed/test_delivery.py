@@ -41,6 +41,20 @@ def test_a_script_without_constants_is_tuned_by_its_arguments(testbed_folder: Fo
         testbed.delivery.written(testbed.source, {"lr": 0.25})
 
 
+def test_an_argument_without_a_default_is_not_left_out_in_silence(testbed_folder: Folder) -> None:
+    train = ARGPARSE + "".join(
+        f"p.add_argument('--{name}', type=float, {more})\n"
+        for name, more in {"wd": "", "eps": "default=None", "seed": "", "mu": "default=M"}.items()
+    )
+    left_out = load(testbed_folder(train)).left_out
+    why = "its default is none, or can't be read: a table in search_space.toml names one"
+    assert {name for name, reason in left_out.items() if reason == why} == {"wd", "eps", "mu"}
+    assert left_out["seed"] == "it describes the machine or how the script runs", "no advice"
+    toml = "[wd]\ntype = 'float'\nlow = 0.0\nhigh = 1.0\ndefault = 0.1\n"
+    testbed = load(testbed_folder(train, **{"search_space.toml": toml}))
+    assert testbed.baseline["wd"] == 0.1 and "wd" not in testbed.left_out
+
+
 def test_constants_come_first_and_a_table_adds_an_argument(testbed_folder: Folder) -> None:
     train = ARGPARSE + "WIDTH = 4\n"
     alone = load(testbed_folder(train))
