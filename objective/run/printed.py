@@ -132,7 +132,7 @@ def progress_of(line: str) -> Progress | None:
 
 def _by_weight(found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return a line's numbers with their names, those that count last."""
-    return sorted(found, key=lambda match: not match[0])
+    return sorted(found, key=lambda m: (not m[0], not m[0].lower().startswith("prev")))
 
 
 def _searched(line: str) -> str:
@@ -144,7 +144,7 @@ def _searched(line: str) -> str:
 
 
 def lines_of_file(text: str) -> list[str]:
-    """Return a file's lines as if they were printed: of JSON objects; of a table also its last row."""
+    """Return a file's lines as if they were printed: of JSON objects; of a table its last numbers."""
     lines = text.strip("\ufeff \r\n").splitlines()
     try:
         value = json.loads("\n".join(lines))
@@ -154,24 +154,36 @@ def lines_of_file(text: str) -> list[str]:
         return [json.dumps(item) for item in value]
     if isinstance(value, dict):
         return [json.dumps(value)]
-    return lines + _last_row(lines)
+    return lines + _last_numbers(lines)
 
 
-def _last_row(lines: list[str]) -> list[str]:
-    """Return the cells of a table's last row with their names; nothing if it is no table."""
+def _last_numbers(lines: list[str]) -> list[str]:
+    """Return the last number of each column with its name; nothing if it is no table.
+
+    Many a table has rows of training, of validation, and one that is half written.
+    """
+    if not lines:
+        return []
+    if not any(number_alone(line) is None for line in lines[1:]):
+        return [f"{lines[0].strip()}: {line.strip()}" for line in lines[1:][-1:]]
     for separator in ",;\t":
-        if len(lines) < 2 or separator not in lines[0]:
+        if separator not in lines[0]:
             continue
         try:
-            names, *_, cells = csv.reader(lines, delimiter=separator)
-        except (csv.Error, ValueError):  # a cell too long, say; one row
+            names, *rows = csv.reader(lines, delimiter=separator)
+        except csv.Error:  # a cell too long, say
             continue
-        row = list(zip(names, cells))
+        # A text is none of a column's numbers, even if it has some.
+        last = {
+            name: cell
+            for cells in rows
+            if len(cells) == len(names)
+            for name, cell in zip(names, cells)
+            if _CELL.match(cell)
+        }
         # Pairs of a name and a number look like a table, too, but have no names above the numbers.
-        if len(names) == len(cells) and any(
-            _CELL.match(cell) and number_alone(name) is None for name, cell in row
-        ):
-            return [f"{name.strip()}: {cell.strip()}" for name, cell in row]
+        if any(number_alone(name) is None for name in last):
+            return [f"{name.strip()}: {cell.strip()}" for name, cell in last.items()]
     return []
 
 
