@@ -59,7 +59,7 @@ _logger = get_logger(f"optuna.{__name__}")
 
 _TRAIN_SECONDS = 300.0  # of a script that doesn't say how long it trains, to limit its real time
 # Seeds of trials that have their own are from here on: `studies.revalidation` has smaller ones.
-_OWN_SEEDS = 100_000
+OWN_SEEDS = 100_000
 
 # Key of the script's summary -> trial attribute.
 _SUMMARY_ATTRIBUTES = {
@@ -158,8 +158,9 @@ class TrainScriptObjective:
             folder for temporary files.
         train_seed: AUTORESEARCH_SEED of every training, and the value of the script's constant,
             option or configuration that is called seed; by default the script's own.
-        vary_seed: Whether each trial gets a seed of its own, which becomes its user attribute
-            ``train_seed``: a trial that is tried again after it was killed gets the same.
+        vary_seed: Whether each trial gets a seed of its own instead, its number more than
+            ``train_seed`` (100,000 by default), which becomes its user attribute ``train_seed``. A
+            trial that is tried again after it was killed gets the same.
         sandbox: Isolates every training; its name becomes the user attribute ``isolation``. None
             is for scripts that are trusted.
         results: Keeps the result of a training until the storage has it; whoever tells the storage
@@ -167,7 +168,7 @@ class TrainScriptObjective:
 
     Raises:
         TestbedError: If the testbed can't be used, or has no training time or seed that could be set.
-        ValueError: If a number isn't positive, or both a seed and one for each trial were asked for.
+        ValueError: If a number isn't positive.
     """
 
     def __init__(
@@ -196,10 +197,6 @@ class TrainScriptObjective:
         if train_seconds is not None:
             self.testbed.require_time_budget()
         if vary_seed:
-            if train_seed is not None:
-                raise ValueError(
-                    f"`vary_seed` must be without `train_seed`, but got {train_seed}."
-                )
             self.testbed.require_seed()
         if wall_seconds is None:
             wall_seconds = default_wall_seconds(self.testbed, train_seconds)
@@ -262,7 +259,8 @@ class TrainScriptObjective:
             seed = self._train_seed
             if self._vary_seed:
                 # A killed trial is tried again as a copy, which has the attribute already.
-                seed = trial.user_attrs.get("train_seed", _OWN_SEEDS + trial.number)
+                first = OWN_SEEDS if seed is None else seed
+                seed = trial.user_attrs.get("train_seed", first + trial.number)
                 trial.set_user_attr("train_seed", seed)
             return self._train(trial, self._inputs(values, seed))
         except KeyboardInterrupt:

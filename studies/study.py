@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.objective import OWN_SEEDS
 from objective.objective import SideData
 from objective.testbed.interface import Interface
 from objective.testbed.search_space import to_lines
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from samplers import Chat
     from studies.spec import Spec
 
+
+_SEEDS_OF_A_STUDY = 10_000  # from a study's first seed of a training to that of the next study
 
 # User attributes of a study that each command may give another value, or none.
 _MAY_CHANGE = {"wall_seconds", "memory_limit_mb", RUNTIME}
@@ -271,8 +274,14 @@ def make_objective(spec: Spec, testbed: Testbed | Surrogate, study: optuna.Study
     """Build the objective that evaluates the trials of a spec's study."""
     failure_value = failure_value_of(study.user_attrs)
     if isinstance(testbed, Testbed):
+        # As of a surrogate: methods with one seed share their noise.
+        first = (OWN_SEEDS + _SEEDS_OF_A_STUDY * spec.seed) % 2**31 if spec.vary_seed else None
         return train_objective(
-            spec, testbed, failure_value=failure_value, vary_seed=spec.vary_seed
+            spec,
+            testbed,
+            failure_value=failure_value,
+            train_seed=first,
+            vary_seed=spec.vary_seed,
         )
     from objective.surrogate.surrogate import SurrogateObjective
 

@@ -7,6 +7,7 @@ user says nothing of all this, a script that has no constants to tune is tuned b
 
 from __future__ import annotations
 
+from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -267,16 +268,20 @@ class Delivery:
             return self.config.text, inputs.files[self.config.name]
         return source, inputs.files[self.script]
 
-    def takes_seed(self, source: str) -> bool:
-        """Return whether `inputs` has a place for the training's seed; a script may read a variable."""
+    def takes_seed(self, source: str, tuned: Container[str] = ()) -> bool:
+        """Return whether `inputs` has a place for the training's seed; a script may read a variable.
+
+        A seed that is ``tuned`` has the trial's value instead.
+        """
         places = [self.config.values()] if self.config is not None else []
         if self.is_python:
             places.append(read_constants(source, self.script))
-        return (
-            self.seed is not None
-            or SEED in self.command.placeholders
-            or any(_seeds({n: c.value for n, c in own.items()}, 0) for own in places)
-        )
+        seeds = [
+            name for own in places for name in _seeds({n: c.value for n, c in own.items()}, 0)
+        ]
+        seeds += [] if self.seed is None else [self.seed.name]
+        seeds += [SEED] if SEED in self.command.placeholders else []
+        return any(name not in tuned for name in seeds)
 
     def problems(self, file: SpaceFile) -> list[str]:
         """Return the placeholders for which neither the script nor the file has a value."""

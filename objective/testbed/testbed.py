@@ -220,8 +220,12 @@ class Testbed:
     @property
     def takes_seed(self) -> bool:
         """Whether there is anything in the script, or beside it, that may heed a training's seed."""
+        if self.delivery.takes_seed(self.source, self.space):
+            return True
+        # What the command sets is what the script gets.
         texts = [self.source, *self.files.texts().values()]
-        return self.delivery.takes_seed(self.source) or any(SEED_VARIABLE in t for t in texts)
+        is_free = SEED_VARIABLE not in self.delivery.command.environment
+        return is_free and any(SEED_VARIABLE in t for t in texts)
 
     def require_seed(self) -> None:
         """Refuse to give each trial a seed that nothing would heed.
@@ -231,9 +235,9 @@ class Testbed:
         """
         if not self.takes_seed:
             raise TestbedError(
-                "A seed of each trial's own must have a place in the script, but it has none: let it"
-                f" read the variable {SEED_VARIABLE}, or call a constant, an option or a value of its"
-                " configuration seed, or give it {SEED} in --command."
+                "A seed of each trial's own must have a place that nothing else sets, but there is"
+                f" none: let the script read the variable {SEED_VARIABLE}, or call a constant, an"
+                " option or a value of its configuration seed, or give it {SEED} in --command."
             )
 
     @cached_property

@@ -470,14 +470,33 @@ def test_each_trial_may_train_with_a_seed_of_its_own(
     repetition = run_one(objective.with_seed(3), {"LR": 1.0})
     assert repetition.value == 3 and "train_seed" not in repetition.user_attrs
     assert run_one(TrainScriptObjective(seeded), {"LR": 1.0}).value == 7
-    with pytest.raises(ValueError, match="`vary_seed` must be without `train_seed`, but got 3"):
-        TrainScriptObjective(seeded, train_seed=3, vary_seed=True)
+    assert run_one(TrainScriptObjective(seeded, train_seed=3, vary_seed=True), {}).value == 3
 
 
 def test_a_script_that_takes_no_seed_is_given_none(testbed_folder: Callable[..., Path]) -> None:
     folder = testbed_folder("LR = 1.0\nprint('val_bpb:', LR)\n")
     with pytest.raises(TestbedError, match="seed of each trial's own must have a place"):
         TrainScriptObjective(folder, vary_seed=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "interface"),
+    [
+        ("SEED = 1\nLR = 1.0\nprint('val_bpb:', LR)\n", Interface()),
+        (
+            "import os\nLR = 1.0\nprint('val_bpb:', os.environ['AUTORESEARCH_SEED'])\n",
+            Interface(command="AUTORESEARCH_SEED=5 python train.py"),
+        ),
+    ],
+)
+def test_a_seed_that_is_tuned_or_given_is_no_place_for_another(
+    script: str, interface: Interface, testbed_folder: Callable[..., Path]
+) -> None:
+    space = '[SEED]\ntype = "int"\nlow = 1\nhigh = 9\n' if "SEED =" in script else ""
+    folder = testbed_folder(script, **({"search_space.toml": space} if space else {}))
+    testbed = Testbed.load(folder, interface=interface)
+    with pytest.raises(TestbedError, match="that nothing else sets"):
+        TrainScriptObjective(testbed, vary_seed=True)
 
 
 def test_a_source_that_a_sampler_gave_is_kept(folder: Path) -> None:

@@ -483,7 +483,7 @@ def test_an_edited_module_is_named_and_can_be_accepted(cli: Cli, testbed: Path) 
 def test_trials_may_have_seeds_of_their_own(cli: Cli, testbed: Path) -> None:
     varied = [*run(testbed, confirm=0), "--vary-seed"]
     refused = cli.fails(2, *varied, "--trials", 2)
-    assert "must have a place in the script" in refused and "AUTORESEARCH_SEED" in refused
+    assert "must have a place that nothing else sets" in refused and "AUTORESEARCH_SEED" in refused
     train = testbed / "train.py"
     train.write_text("SEED = 42\n" + train.read_text() + "print(f'own: {SEED}')\n")
     assert cli(*varied, "--trials", 2).returncode == 0
