@@ -16,8 +16,8 @@ all                     ``critic=None, learn_from_llm="all"``, the published rul
 
     python -m tests.benchmarks.centaur_soundness
 
-Takes about half an hour on two cores; prints the tables of ``results/centaur_soundness.md`` and
-writes them and ``results/centaur_soundness.csv``.
+Takes about an hour on two cores; writes the tables of ``results/centaur_soundness.md`` and
+``results/centaur_soundness.csv`` anew after each seed, and prints the tables at the end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import multiprocessing
+import sys
 from typing import Any
 import warnings
 
@@ -287,12 +288,15 @@ def main() -> None:
     options = parser.parse_args()
     methods = ["CmaEsSampler", *(f"{rule} ({NONE})" for rule in ("critic", "clipped"))]
     methods += [f"{rule} ({habit})" for rule in RULES for habit in MODELS]
-    jobs = [(f, m, s) for f in FUNCTIONS for m in methods for s in range(options.seeds)]
+    runs: list[Run] = []
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        runs = pool.map(_run, jobs, chunksize=4)
-    text = "\n".join(tables(runs)) + "\n"
+        for seed in range(options.seeds):
+            jobs = [(f, m, seed) for f in FUNCTIONS for m in methods]
+            runs += pool.map(_run, jobs, chunksize=1)
+            text = "\n".join(tables(runs)) + "\n"
+            keep("centaur_soundness", text, runs)
+            print(f"seed {seed} is done, {seed + 1} of {options.seeds}", file=sys.stderr)
     print(text)
-    keep("centaur_soundness", text, runs)
 
 
 if __name__ == "__main__":
