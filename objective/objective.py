@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 import copy
-from dataclasses import dataclass
 from dataclasses import replace
 import math
 import os
@@ -80,20 +79,9 @@ SIDE_DATA = (
 )
 
 
-@dataclass(frozen=True)
-class SideData:
-    """Says of an attribute whether it tells more of a trial than its value, as a train_loss does.
-
-    Attributes:
-        metric: Name of the metric.
-    """
-
-    metric: str
-
-    def __call__(self, name: str) -> bool:
-        return name in SIDE_DATA or not (
-            name in (self.metric, "measured_seconds") or is_reserved(name)
-        )
+def is_side_data(metric: str, name: str) -> bool:
+    """Return whether an attribute tells more of a trial than the metric, as a train_loss does."""
+    return name in SIDE_DATA or not (name in (metric, "measured_seconds") or is_reserved(name))
 
 
 # A browser shows plain text where it would download text/x-python.

@@ -481,8 +481,6 @@ def load_testbed(spec: Spec) -> Testbed | Surrogate:
         testbed = spec.where.load_script()
         if spec.budget.train_seconds is not None:
             testbed.require_time_budget()
-        if spec.vary_seed:
-            testbed.require_seed()
         return testbed
     return _load_surrogate(surrogate)
 

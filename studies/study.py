@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 from typing import TYPE_CHECKING
@@ -14,8 +15,8 @@ from optuna.trial import TrialState
 
 from objective import Testbed
 from objective import TrainScriptObjective
+from objective.objective import is_side_data
 from objective.objective import OWN_SEEDS
-from objective.objective import SideData
 from objective.testbed.interface import Interface
 from objective.testbed.search_space import to_lines
 from objective.testbed.space_file import NAME as SPACE_FILE
@@ -218,7 +219,7 @@ def setup(spec: Spec, testbed: Testbed | Surrogate, chat: Chat | None) -> Setup:
         task="\n".join([testbed.task.rstrip(), *limits]),
         rule=testbed.rule,
         derived=testbed.derived,
-        side_data=SideData(testbed.metric.name),
+        side_data=partial(is_side_data, testbed.metric.name),
         chat=chat,
         llm_ratio=spec.model.llm_ratio,
         asking=spec.row.asking(spec.model.asking),

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from typing import Union
 
 from objective.testbed.source import Constant
 from objective.testbed.source import literal
@@ -131,7 +130,7 @@ def read_subcommands(source: str, filename: str) -> list[list[str]]:
 
 
 # Where it ends, what it binds, to what, and the function that it is in.
-_Binding = tuple[tuple[int, int], str, ast.AST, Union[ast.stmt, None]]
+_Binding = tuple[tuple[int, int], str, ast.AST, ast.stmt | None]
 
 
 def _bindings(tree: ast.Module) -> Iterator[_Binding]:
